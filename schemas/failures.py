@@ -1,0 +1,67 @@
+"""The closed list of ways in which a request, an event or a command can fail, and the exception that carries one."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class FailureCode(StrEnum):
+    """Why there is no result. The code is for programs; the message beside it tells a person what to change."""
+
+    # The event
+    UNDECODABLE_EVENT = "undecodable_event"
+    MISSING_FIELD = "missing_field"
+    UNKNOWN_FIELD = "unknown_field"
+    WRONG_FIELD = "wrong_field"
+    TEXT_TOO_LONG = "text_too_long"
+    INVALID_HEADER = "invalid_header"
+    UNKNOWN_ENDPOINT = "unknown_endpoint"
+    REPLY_ADDRESS_REFUSED = "reply_address_refused"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    CANCELLED = "cancelled"
+    # The guidance
+    GUIDANCE_UNKNOWN = "guidance_unknown"
+    GUIDANCE_FORBIDDEN = "guidance_forbidden"
+    GUIDANCE_MISSING = "guidance_missing"
+    GUIDANCE_DAMAGED = "guidance_damaged"
+    GUIDANCE_WRONG_MODEL = "guidance_wrong_model"
+    # The result
+    OUTPUT_UNSATISFIABLE = "output_unsatisfiable"
+    OUTPUT_INCOMPLETE = "output_incomplete"
+    REPLY_TOO_LARGE = "reply_too_large"
+    # The system
+    UNDECODABLE_REQUEST = "undecodable_request"
+    UNKNOWN_MODEL_SIZE = "unknown_model_size"
+    ENGINE_FAILED = "engine_failed"
+    BROKER_UNREACHABLE = "broker_unreachable"
+    INVALID_MANIFEST = "invalid_manifest"
+    INVALID_SETTING = "invalid_setting"
+    INTERNAL_ERROR = "internal_error"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same event can succeed when sent again unchanged."""
+        return self in _RETRYABLE
+
+
+_RETRYABLE = frozenset(
+    {
+        FailureCode.DEADLINE_EXCEEDED,
+        FailureCode.GUIDANCE_MISSING,
+        FailureCode.UNKNOWN_MODEL_SIZE,
+        FailureCode.BROKER_UNREACHABLE,
+        FailureCode.INTERNAL_ERROR,
+    }
+)
+
+
+class Refusal(Exception):
+    """Something is refused or has failed, with a code and a sentence that says what to change."""
+
+    def __init__(self, code: FailureCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"

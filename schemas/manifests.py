@@ -1,0 +1,137 @@
+"""What people write and the catalogue keeps: endpoints, guidance and models. Each applied change is a new version."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from guideway.schemas import names
+from guideway.schemas.generation import Generation
+from guideway.schemas.output import OutputRule, WordLabels
+
+Name = Annotated[str, Meta(pattern=f"^{names.NAME.pattern}$")]
+Digest = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
+GuidanceName = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]*)?$")]
+"""`NAMESPACE/NAME` for the newest version, `NAMESPACE/NAME@VERSION` for one."""
+
+
+class _Manifest(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, tag_field="kind"
+):
+    namespace: Name
+    name: Name
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if self.namespace in names.RESERVED_NAMESPACES:
+            raise ValueError(f"namespace {self.namespace!r} is reserved: choose another")
+
+
+class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A typed input field of an endpoint."""
+
+    type: Literal["string", "integer", "number", "boolean", "array", "object"] = "string"
+    required: bool = True
+    default: Any = None
+    """What an absent optional field becomes."""
+    max_chars: Annotated[int, Meta(ge=1)] | None = None
+    description: str = ""
+
+
+class InputRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """How an event's fields become the input text."""
+
+    fields: Annotated[dict[str, Field], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: {"text": Field()}
+    )
+    template: str = "{text}"
+    """Text with `{EXPRESSION}`: a field's name or a JMESPath expression over the fields; `{{` and `}}` are braces."""
+    text_field: str | None = "text"
+    """The field that a plain-text event fills; null: plain text is refused."""
+
+
+class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
+    """A named task in a namespace."""
+
+    model_size: Name
+    lane: Literal["interactive", "batch"] = "interactive"
+    instruction: str = ""
+    """The endpoint's own text prompt."""
+    guidance: list[GuidanceName] = []
+    """Named guidance in the order in which it applies."""
+    request_guidance: list[GuidanceName] = []
+    """Guidance that a request may bring along by name."""
+    input: InputRule = InputRule()
+    output: OutputRule
+    generation: Generation = Generation()
+    targets: list[Name] = []
+    """Further endpoint names of the same namespace on whose reply topics the result appears as well."""
+    max_text_chars: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    deadline_s: Annotated[float, Meta(gt=0)] | None = None
+    """Given to events that bring no deadline."""
+    partitions: Annotated[int, Meta(ge=1, le=1000)] = 1
+    """Of its topics; a change applies to new topics only."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fields = self.input.fields
+        for what, field in (("input.text_field", self.input.text_field), ("output.words_from", self._words_from)):
+            if field is not None and (field not in fields or fields[field].type != "string"):
+                raise ValueError(f"{what} names {field!r}: declare it under input.fields as a string")
+
+    @property
+    def _words_from(self) -> str | None:
+        return self.output.words_from if isinstance(self.output, WordLabels) else None
+
+    @property
+    def address(self) -> str:
+        return names.address(self.namespace, self.name)
+
+
+class Guidance(_Manifest, frozen=True, kw_only=True, tag="guidance/v1"):
+    """What customises the frozen model, by name: a text prompt or a trained artefact (a PEFT folder)."""
+
+    form: Literal["text_prompt", "soft_prompt", "lora"]
+    text: str = ""
+    """The instruction, for `text_prompt`."""
+    artefact: str = ""
+    """In a file: the folder, relative to the file. In the catalogue: the artefact's digest."""
+    model_fingerprint: Digest | None = None
+    """The base model that the artefact was trained on; it is refused on any other."""
+    shared_with: list[Name | Literal["*"]] = []
+    """Further namespaces that may use it; `*` for everybody. Guidance of `public` is everybody's anyway."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.form == "text_prompt":
+            if not self.text or self.artefact:
+                raise ValueError("a text_prompt has `text` and no `artefact`")
+        elif not self.artefact or self.text or self.model_fingerprint is None:
+            raise ValueError(f"a {self.form} has `artefact` and `model_fingerprint` and no `text`")
+
+    def usable_by(self, namespace: str) -> bool:
+        """Whether endpoints of `namespace` may use it."""
+        return namespace == self.namespace or self.namespace == "public" or bool({"*", namespace} & {*self.shared_with})
+
+
+class Model(_Manifest, frozen=True, kw_only=True, tag="model/v1"):
+    """The base model behind a model size; its `name` is the size, its namespace `public`."""
+
+    source: Annotated[str, Meta(min_length=1)]
+    """`package:NAME/FILE.gguf` (a file inside an installed Python package), a folder, a `.gguf` file, or a hub name."""
+    fingerprint: Digest | None = None
+    """Hash of its weights and configuration; a worker refuses to serve anything else. None: whatever is there."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    max_context_tokens: Annotated[int, Meta(ge=16)] = 2048
+    partitions: Annotated[int, Meta(ge=1, le=1000)] = 4
+    """Of its request topics: at least as many as workers."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.namespace != "public":
+            raise ValueError("a model's namespace is `public`: everybody shares it")
+
+
+Manifest = Endpoint | Guidance | Model

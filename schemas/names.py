@@ -1,0 +1,121 @@
+"""Every topic, header, group and client name of guideway; nothing else in the project spells one out."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Final
+
+NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+"""A namespace, endpoint, guidance or model-size name: lower case, digits, hyphens; no dots, so topic names cannot collide."""
+
+LANES: Final = ("interactive", "batch")
+
+# Topics --------------------------------------------------------------------------------------------------------------
+
+CATALOGUE_TOPIC: Final = "gw.catalogue.v1"
+EVENT_TOPICS: Final = r"^gw\.[a-z0-9-]+\.[a-z0-9-]+\.in\.v1$"
+"""Pattern of all endpoint topics, for a consumer's subscription."""
+
+
+def event_topic(namespace: str, endpoint: str) -> str:
+    """Where events for the endpoint `/NAMESPACE/ENDPOINT` are published."""
+    return f"gw.{namespace}.{endpoint}.in.v1"
+
+
+def reply_topic(namespace: str, endpoint: str) -> str:
+    """Where replies go when the caller names no other topic."""
+    return f"gw.{namespace}.{endpoint}.out.v1"
+
+
+def request_topic(size: str, lane: str) -> str:
+    """Where the marshalled requests of one model size and lane wait for its workers."""
+    return f"gw.infer.{size}.{lane}.v1"
+
+
+def dead_letter_topic(topic: str) -> str:
+    """Where records of `topic` go that can be neither used nor answered."""
+    return f"{topic}.dlq"
+
+
+def endpoint_of_topic(topic: str) -> tuple[str, str] | None:
+    """(namespace, endpoint) of an endpoint's event topic, or None for any other topic."""
+    match topic.split("."):
+        case ["gw", namespace, endpoint, "in", "v1"]:
+            return namespace, endpoint
+    return None
+
+
+def is_reply_topic_of(topic: str, namespace: str) -> bool:
+    """Whether a caller of `namespace` may have replies sent to `topic`: `gw.NAMESPACE.ANYTHING.out.v1` only.
+
+    Anything wider would let a caller use our rights to write where it may not (a confused deputy).
+    """
+    match topic.split("."):
+        case ["gw", owner, name, "out", "v1"]:
+            return owner == namespace and NAME.fullmatch(name) is not None
+    return False
+
+
+def address(namespace: str, endpoint: str) -> str:
+    """The endpoint's address as people write it."""
+    return f"/{namespace}/{endpoint}"
+
+
+RESERVED_NAMESPACES: Final = frozenset({"infer", "catalogue", "training"})
+"""Would make an endpoint's topic look like one of ours."""
+
+# Consumer groups, transactions, clients ------------------------------------------------------------------------------
+
+ENDPOINTS_GROUP: Final = "gw.endpoints"
+
+
+def workers_group(size: str) -> str:
+    """The consumer group of all workers of one model size."""
+    return f"gw.workers.{size}"
+
+
+def transactional_id(group: str, topic: str, partition: int) -> str:
+    """One id per *input partition*: it is the lock under which results and offset of that partition are written."""
+    return f"{group}.{topic}.{partition}"
+
+
+def client_id(role: str) -> str:
+    """`guideway-ROLE-PID`: the process id lets whoever minds an embedded broker see that a member is dead."""
+    return f"guideway-{role}-{os.getpid()}"
+
+
+CLIENT_ID: Final = re.compile(r"guideway-[a-z-]+-(?P<pid>\d+)")
+
+# Headers: text in UTF-8 unless stated ---------------------------------------------------------------------------------
+
+CORRELATION_ID: Final = "correlation_id"
+REPLY_TO: Final = "reply_to"
+DEADLINE: Final = "deadline"
+"""Unix time in milliseconds, or RFC 3339 with an offset."""
+GUIDANCE: Final = "guidance"
+"""Guidance brought by the request, `NAMESPACE/NAME[@VERSION]`, several with commas."""
+CONTENT_TYPE: Final = "content-type"
+TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
+REQUEST_ID: Final = "request_id"
+STATUS: Final = "guideway_status"
+"""On replies: `completed` or `failed`."""
+FAILURE_CODE: Final = "guideway_failure_code"
+
+SPRING_CORRELATION_ID: Final = "kafka_correlationId"
+"""Opaque bytes."""
+SPRING_REPLY_TOPIC: Final = "kafka_replyTopic"
+SPRING_REPLY_PARTITION: Final = "kafka_replyPartition"
+"""Four bytes, big-endian."""
+
+CLOUD_EVENT_PREFIX: Final = "ce_"
+CLOUD_EVENT_STRUCTURED: Final = "application/cloudevents"
+
+ECHOED_HEADERS: Final = frozenset(
+    {CORRELATION_ID, SPRING_CORRELATION_ID, TRACEPARENT, TRACESTATE}
+)
+"""Copied byte for byte from event to request to reply, repeated and empty ones included."""
+
+DEAD_LETTER_PREFIX: Final = "guideway_dlq_"
+CONNECT_ERROR_PREFIX: Final = "__connect.errors."

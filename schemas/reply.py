@@ -1,0 +1,64 @@
+"""Worker or endpoint service → caller: exactly one per request."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from guideway.schemas.failures import FailureCode
+
+FinishReason = Literal["stop", "length"]
+"""`stop`: the form was complete, the model ended, or a stop string came; `length`: `max_tokens` was reached."""
+
+
+class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One generated result."""
+
+    value: Any
+    """The typed result, as the endpoint's output rule says."""
+    text: str
+    """The text it was read from."""
+    finish_reason: FinishReason
+
+
+class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Tokens; virtual tokens of soft prompts count as prompt."""
+
+    prompt_tokens: int
+    output_tokens: int
+
+
+class _Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="schema"):
+    id: str
+    """The request's id: the caller's own, where it gave one."""
+    namespace: str
+    endpoint: str
+
+
+class Completed(_Reply, frozen=True, kw_only=True, tag="guideway.reply.completed.v1"):
+    """The result."""
+
+    endpoint_version: int
+    samples: list[Sample]
+    usage: Usage
+    guidance: list[str]
+    """What guided the model: `NAMESPACE/NAME@VERSION`."""
+    model_fingerprint: str
+
+    @property
+    def value(self) -> Any:
+        """The first sample's value: the only one unless several were asked for."""
+        return self.samples[0].value
+
+
+class Failed(_Reply, frozen=True, kw_only=True, tag="guideway.reply.failed.v1"):
+    """There is no result, and why."""
+
+    code: FailureCode
+    message: str
+    """What to change, for a person."""
+    retryable: bool
+
+
+Reply = Completed | Failed

@@ -1,0 +1,68 @@
+"""Endpoint service → worker: one marshalled request, complete in itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from guideway.schemas.generation import Generation
+from guideway.schemas.output import OutputRule
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One delimited piece of the final text, and whose it is.
+
+    Order in the text: the soft prompts of the guidance (virtual tokens, not here), then `instruction` parts,
+    `context` parts, and last the `input`.
+    """
+
+    kind: Literal["instruction", "context", "input"]
+    source: str
+    """`endpoint`, `caller`, or the guidance it came from: `NAMESPACE/NAME@VERSION`."""
+    text: str
+
+
+class GuidanceRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Guidance by name and version: never tensors."""
+
+    namespace: str
+    name: str
+    version: Annotated[int, Meta(ge=1)]
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}@{self.version}"
+
+
+class ReplyAddress(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Where a reply goes."""
+
+    topic: str
+    partition: Annotated[int, Meta(ge=0)] | None = None
+
+
+class Request(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    tag_field="schema",
+    tag="guideway.request.v1",
+):
+    """What a worker needs to know of one request. The caller's key and correlation headers travel beside it."""
+
+    id: str
+    namespace: str
+    endpoint: str
+    endpoint_version: int
+    parts: list[Part]
+    guidance: list[GuidanceRef]
+    """Soft prompts and adaptor weights in the order in which they apply."""
+    output: OutputRule
+    words: list[str]
+    """The words to label, for output rule `word_labels`; else empty."""
+    generation: Generation
+    reply_to: Annotated[list[ReplyAddress], Meta(min_length=1)]
+    deadline_ms: int | None
+    """Unix time in milliseconds; later than this the request is answered `deadline_exceeded`."""

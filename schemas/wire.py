@@ -1,0 +1,44 @@
+"""Bytes ↔ messages. One typed codec each, built once; what cannot be decoded raises `Undecodable`."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
+from guideway.schemas.reply import Completed, Failed, Reply
+from guideway.schemas.request import Request
+
+T = TypeVar("T")
+
+
+class Undecodable(ValueError):
+    """The bytes are not this message; the text says where and why, without quoting them."""
+
+
+class Codec(Generic[T]):
+    """JSON codec of one message type; compact, UTF-8, unknown fields refused."""
+
+    def __init__(self, kind: object) -> None:
+        self._encoder = msgspec.json.Encoder()
+        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind)  # type: ignore[arg-type]
+
+    def encode(self, message: T) -> bytes:
+        return self._encoder.encode(message)
+
+    def decode(self, data: bytes | None) -> T:
+        if data is None:
+            raise Undecodable("the value is null")
+        try:
+            return self._decoder.decode(data)
+        except RecursionError:
+            # msgspec raises it for deep nesting, and it is no DecodeError.
+            raise Undecodable("the JSON is nested too deeply") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Undecodable(str(error)) from None
+
+
+REQUEST: Codec[Request] = Codec(Request)
+REPLY: Codec[Reply] = Codec(Completed | Failed)
+MANIFEST: Codec[Manifest] = Codec(Endpoint | Guidance | Model)

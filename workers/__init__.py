@@ -1,0 +1,1 @@
+"""Requests in, replies out: intake, guidance, the engine and its process, answers."""

@@ -1,0 +1,174 @@
+"""I/O process ↔ engine process: one union a direction, msgpack in frames of a 4-byte big-endian length."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, Literal
+
+import msgspec
+
+from guideway.schemas.failures import FailureCode
+from guideway.schemas.manifests import Model
+from guideway.schemas.reply import FinishReason
+from guideway.schemas.request import Request
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    pass
+
+
+# I/O → engine --------------------------------------------------------------------------------------------------------
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of the engine; every one of them is a limit on memory or on time."""
+
+    max_rows: int = 16
+    """Rows in one micro-batch."""
+    max_prefill_tokens: int = 2048
+    """Prompt tokens taken in at one step, so that a burst of new rows does not stall the running ones."""
+    guidance_bytes: int = 512 * 2**20
+    """Trained guidance kept in memory, least recently used out first."""
+    threads: int = 0
+    """Torch threads; 0 leaves torch's choice."""
+    device: str = "cpu"
+    model_cache: str = ".guideway/models"
+    """Folder for converted models."""
+
+
+class Start(_Message, frozen=True, tag="start"):
+    """The first message."""
+
+    model: Model
+    settings: EngineSettings
+
+
+class Artefact(msgspec.Struct, frozen=True, kw_only=True):
+    """One trained guidance of a request, fetched, checked and on this machine's disk."""
+
+    name: str
+    """`NAMESPACE/NAME@VERSION`"""
+    form: Literal["soft_prompt", "lora"]
+    digest: str
+    """Content address: the key under which the engine keeps it."""
+    folder: str
+
+
+class Admit(_Message, frozen=True, tag="admit"):
+    """Run this request. It ends in exactly one `Finished` or `Refused`."""
+
+    id: str
+    """Of this attempt; chosen by the I/O process, opaque to the engine."""
+    request: Request
+    artefacts: list[Artefact]
+
+
+class Cancel(_Message, frozen=True, tag="cancel"):
+    """Nobody waits for this one any more: end it as `cancelled` as soon as a step allows."""
+
+    id: str
+
+
+class Stop(_Message, frozen=True, tag="stop"):
+    """End the process."""
+
+
+ToEngine = Start | Admit | Cancel | Stop
+
+# Engine → I/O --------------------------------------------------------------------------------------------------------
+
+
+class Ready(_Message, frozen=True, tag="ready"):
+    """The model is loaded and rows can come."""
+
+    fingerprint: str
+    load_s: float
+
+
+class Broken(_Message, frozen=True, tag="broken"):
+    """The model cannot be loaded; the process ends."""
+
+    code: FailureCode
+    message: str
+
+
+class Generated(msgspec.Struct, frozen=True, kw_only=True):
+    """One sample's text."""
+
+    text: str
+    finish_reason: FinishReason
+    complete: bool
+    """Whether the text is a whole word of the row's grammar (always true without one)."""
+
+
+class Finished(_Message, frozen=True, tag="finished"):
+    """A request ran to its end."""
+
+    id: str
+    samples: list[Generated]
+    prompt_tokens: int
+    output_tokens: int
+
+
+class Refused(_Message, frozen=True, tag="refused"):
+    """A request cannot be run, or not to its end."""
+
+    id: str
+    code: FailureCode
+    message: str
+
+
+class RowReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of a micro-batch, without its text."""
+
+    request_id: str
+    namespace: str
+    endpoint: str
+    guidance: list[str]
+    """What is at work on the row: `soft_prompt a/b@1`, `lora c/d@2`, `text_prompt`, `grammar choice`, ..."""
+
+
+class BatchReport(_Message, frozen=True, tag="batch"):
+    """A micro-batch whose members changed since the step before."""
+
+    step: int
+    rows: list[RowReport]
+
+
+class Progress(_Message, frozen=True, tag="progress"):
+    """Sent about once a second while rows run, and whenever the engine goes idle."""
+
+    step: int
+    running: int
+    waiting: int
+    output_tokens: int
+    """Since the start."""
+    busy_s: float
+    """Time spent in steps since the start."""
+
+
+FromEngine = Ready | Broken | Finished | Refused | BatchReport | Progress
+
+_LENGTH: Final = struct.Struct(">I")
+MAX_FRAME_BYTES: Final = 64 * 2**20
+
+TO_ENGINE: Final[msgspec.msgpack.Decoder[ToEngine]] = msgspec.msgpack.Decoder(Start | Admit | Cancel | Stop)
+FROM_ENGINE: Final[msgspec.msgpack.Decoder[FromEngine]] = msgspec.msgpack.Decoder(
+    Ready | Broken | Finished | Refused | BatchReport | Progress
+)
+_ENCODER: Final = msgspec.msgpack.Encoder()
+HEADER_BYTES: Final = _LENGTH.size
+
+
+def frame(message: ToEngine | FromEngine) -> bytes:
+    """The message with its length before it."""
+    body = _ENCODER.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+def body_length(header: bytes) -> int:
+    """Length of the body that follows a frame's header."""
+    (length,) = _LENGTH.unpack(header)
+    if length > MAX_FRAME_BYTES:
+        raise ValueError(f"frame of {length} bytes: the two processes are out of step")
+    return int(length)
