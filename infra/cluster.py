@@ -1,0 +1,58 @@
+"""An administrator's connection to the cluster, with errors that say what to change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.names import client_id
+
+_PAUSE_S = 0.5
+
+
+@contextlib.asynccontextmanager
+async def administrator(bootstrap: str, *, timeout_s: float = 10.0) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started admin client; tried again until `timeout_s` is over.
+
+    Raises Refusal: INVALID_SETTING for an address that is none, BROKER_UNREACHABLE when there is no connection by then
+    or when it breaks inside the block.
+    """
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=bootstrap, client_id=client_id("admin"), request_timeout_ms=int(timeout_s * 1000)
+    )
+    try:
+        await _start(admin, bootstrap, timeout_s)
+        yield admin
+    except (KafkaError, TimeoutError) as error:
+        raise Refusal(
+            FailureCode.BROKER_UNREACHABLE,
+            f"{bootstrap} was reached, but a broker of its cluster did not do what was asked ({error!r}): "
+            "look at its log, and at its advertised.listeners if it runs elsewhere",
+        ) from error
+    finally:
+        await admin.close()
+
+
+async def _start(admin: AIOKafkaAdminClient, bootstrap: str, timeout_s: float) -> None:
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while True:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await admin.start()
+        except ValueError as error:
+            raise Refusal(
+                FailureCode.INVALID_SETTING, f"{bootstrap!r} is not a list of brokers: write host:port,host:port"
+            ) from error
+        except (KafkaError, OSError, TimeoutError) as error:
+            if asyncio.get_running_loop().time() + _PAUSE_S > deadline:
+                raise Refusal(
+                    FailureCode.BROKER_UNREACHABLE,
+                    f"no Kafka broker answers at {bootstrap} within {timeout_s:g} s: start one with "
+                    "`guideway broker up`, or set KAFKA_BOOTSTRAP_SERVERS to a cluster that runs",
+                ) from error
+        await asyncio.sleep(_PAUSE_S)
