@@ -43,9 +43,7 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 class InputRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """How an event's fields become the input text."""
 
-    fields: Annotated[dict[str, Field], Meta(min_length=1)] = msgspec.field(
-        default_factory=lambda: {"text": Field()}
-    )
+    fields: Annotated[dict[str, Field], Meta(min_length=1)] = msgspec.field(default_factory=lambda: {"text": Field()})
     template: str = "{text}"
     """Text with `{EXPRESSION}`: a field's name or a JMESPath expression over the fields; `{{` and `}}` are braces."""
     text_field: str | None = "text"

@@ -112,9 +112,7 @@ SPRING_REPLY_PARTITION: Final = "kafka_replyPartition"
 CLOUD_EVENT_PREFIX: Final = "ce_"
 CLOUD_EVENT_STRUCTURED: Final = "application/cloudevents"
 
-ECHOED_HEADERS: Final = frozenset(
-    {CORRELATION_ID, SPRING_CORRELATION_ID, TRACEPARENT, TRACESTATE}
-)
+ECHOED_HEADERS: Final = frozenset({CORRELATION_ID, SPRING_CORRELATION_ID, TRACEPARENT, TRACESTATE})
 """Copied byte for byte from event to request to reply, repeated and empty ones included."""
 
 DEAD_LETTER_PREFIX: Final = "guideway_dlq_"

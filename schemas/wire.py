@@ -22,7 +22,7 @@ class Codec(Generic[T]):
 
     def __init__(self, kind: object) -> None:
         self._encoder = msgspec.json.Encoder()
-        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind)  # type: ignore[arg-type]
+        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind)
 
     def encode(self, message: T) -> bytes:
         return self._encoder.encode(message)

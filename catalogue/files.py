@@ -1,0 +1,67 @@
+"""Manifests as people write them: YAML or TOML files in a folder."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import yaml
+
+from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.entries import Identity
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
+
+SUFFIXES: Final = (".yaml", ".yml", ".toml")
+
+
+def read(place: Path) -> list[tuple[Path, Manifest]]:
+    """All manifests of a file or of a folder and its sub-folders, in order of path. Raises Refusal(invalid_manifest).
+
+    A YAML file may hold several documents. Guidance still names its artefact by folder: see `upload`.
+    """
+    if not place.exists():
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"there is no file or folder {place}")
+    paths = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.suffix in SUFFIXES)
+    found: dict[Identity, tuple[Path, Manifest]] = {}
+    for path in paths:
+        for document in _documents(path):
+            manifest = _convert(path, document)
+            identity = Identity.of(manifest)
+            if identity in found:
+                raise Refusal(FailureCode.INVALID_MANIFEST, f"{path}: {identity} is in {found[identity][0]} as well")
+            found[identity] = (path, manifest)
+    if not found:
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"{place} holds no manifest (*.yaml, *.yml, *.toml)")
+    return list(found.values())
+
+
+def upload(path: Path, manifest: Manifest, store: ArtefactStore) -> Manifest:
+    """The manifest as the catalogue keeps it: an artefact's folder is stored and named by its digest."""
+    if not isinstance(manifest, Guidance) or not manifest.artefact or manifest.artefact.startswith("sha256:"):
+        return manifest
+    return msgspec.structs.replace(manifest, artefact=store.put_folder(path.parent / manifest.artefact))
+
+
+def _documents(path: Path) -> Iterator[Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".toml":
+            yield tomllib.loads(text)
+        else:
+            yield from (document for document in yaml.safe_load_all(text) if document is not None)
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"{path}: {' '.join(str(error).split())}") from None
+
+
+def _convert(path: Path, document: Any) -> Manifest:
+    try:
+        return msgspec.convert(document, Endpoint | Guidance | Model)
+    except msgspec.ValidationError as error:
+        name = document.get("name", "") if isinstance(document, dict) else ""
+        raise Refusal(
+            FailureCode.INVALID_MANIFEST, f"{path}: {name}: {error}" if name else f"{path}: {error}"
+        ) from None

@@ -1,0 +1,150 @@
+"""consume → work → publish: the one loop that reads Kafka for a group and keeps every promise of delivery/."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from guideway.delivery import aiokafka_guards
+from guideway.delivery.partition import Handle, Partition
+from guideway.delivery.settings import DeliverySettings
+from guideway.delivery.topic_directory import TopicDirectory
+from guideway.schemas import names
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.record import Record
+
+log = structlog.get_logger(__name__)
+
+
+class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """Reads `topics` (or all that match `pattern`) as `group` and publishes what `handle` returns, exactly once.
+
+    A record's results and its offset become visible together or not at all, in whatever order records finish.
+    """
+
+    def __init__(
+        self,
+        settings: DeliverySettings,
+        *,
+        group: str,
+        handle: Handle,
+        topics: Sequence[str] = (),
+        pattern: str | None = None,
+    ) -> None:
+        aiokafka_guards.install()
+        self._settings = settings
+        self._group = group
+        self._handle = handle
+        self._subscription: dict[str, Any] = {"topics": list(topics)} if pattern is None else {"pattern": pattern}
+        self._partitions: dict[TopicPartition, Partition] = {}
+        self._stopping = asyncio.Event()
+        self.topics = TopicDirectory(settings.bootstrap, names.client_id("directory"))
+        self.joined = asyncio.Event()
+        """Set once partitions were assigned for the first time."""
+
+    async def run(self) -> None:
+        """Until `stop`. Raises Refusal(broker_unreachable) if the cluster cannot be reached at the start."""
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.bootstrap,
+            group_id=self._group,
+            client_id=names.client_id("consumer"),
+            enable_auto_commit=False,
+            # Positions are set by Partition from what was committed; this is never what decides.
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            session_timeout_ms=int(self._settings.session_timeout_s * 1000),
+            heartbeat_interval_ms=int(self._settings.session_timeout_s * 1000 / 6),
+            rebalance_timeout_ms=20_000,
+            metadata_max_age_ms=5_000,
+            partition_assignment_strategy=(StickyPartitionAssignor,),
+        )
+        try:
+            await self.topics.start()
+            self._consumer.subscribe(**self._subscription, listener=self)
+            await self._consumer.start()
+        except KafkaError as error:
+            await self.topics.stop()
+            await self._consumer.stop()
+            raise Refusal(
+                FailureCode.BROKER_UNREACHABLE,
+                f"no broker answers at {self._settings.bootstrap} ({error}): start it, or correct the address",
+            ) from None
+        try:
+            while not self._stopping.is_set():
+                await self._poll()
+        finally:
+            await self._shut_down()
+
+    def stop(self) -> None:
+        """Finish what is running, publish it and end `run`."""
+        self._stopping.set()
+
+    async def _poll(self) -> None:
+        room = self._settings.capacity - sum(partition.running for partition in self._partitions.values())
+        assigned = self._consumer.assignment()
+        open_ = {tp for tp in assigned if room > 0 and tp in self._partitions and self._partitions[tp].accepting}
+        self._consumer.pause(*(assigned - open_))
+        self._consumer.resume(*open_)
+        # Polling goes on while everything is paused: it is what keeps the membership alive.
+        records = await self._consumer.getmany(timeout_ms=50, max_records=max(1, room))
+        for tp, batch in records.items():
+            for record in batch:
+                if tp in self._partitions:
+                    self._partitions[tp].take(_plain(record))
+
+    async def _shut_down(self) -> None:
+        # Phase 1: no more records; let running work end. Phase 2: publish it. Phase 3: leave the group.
+        with contextlib.suppress(Exception):
+            self._consumer.pause(*self._consumer.assignment())
+        held = list(self._partitions.values())
+        await asyncio.gather(*(partition.finish_running(self._settings.drain_timeout_s) for partition in held))
+        await asyncio.gather(*(partition.disown(self._settings.flush_timeout_s) for partition in held))
+        for partition in held:
+            partition.abandon()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._consumer.stop(), 10)
+        await self.topics.stop()
+
+    # Rebalance: both return quickly, for no heartbeat is sent while they run ---------------------------------------------
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        given = [self._partitions[tp] for tp in revoked if tp in self._partitions]
+        await asyncio.gather(*(partition.disown(self._settings.revoke_timeout_s) for partition in given))
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        self._consumer.pause(*assigned)
+        for tp in set(self._partitions) - set(assigned):
+            self._partitions.pop(tp).abandon()
+        for tp in assigned:
+            if tp not in self._partitions:
+                self._partitions[tp] = Partition(
+                    tp,
+                    group=self._group,
+                    consumer=self._consumer,
+                    topics=self.topics,
+                    settings=self._settings,
+                    handle=self._handle,
+                )
+            self._partitions[tp].own()
+        self.joined.set()
+        log.info("partitions assigned", group=self._group, partitions=len(assigned))
+
+
+def _plain(record: ConsumerRecord[bytes, bytes]) -> Record:
+    return Record(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        key=record.key,
+        value=record.value,
+        headers=tuple(record.headers),
+    )

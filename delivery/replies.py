@@ -1,0 +1,54 @@
+"""A Reply → the records that carry it. Every reply is at the same time a CloudEvent in binary mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from guideway.delivery.settings import MAX_RECORD_BYTES
+from guideway.schemas import names
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.record import Outgoing, Record
+from guideway.schemas.reply import Completed, Failed, Reply
+from guideway.schemas.request import ReplyAddress
+from guideway.schemas.wire import REPLY
+
+
+def reply_records(reply: Reply, addresses: Iterable[ReplyAddress], record: Record) -> list[Outgoing]:
+    """One record an address, with the caller's key, and its correlation and trace headers byte for byte."""
+    value = REPLY.encode(reply)
+    ours = {
+        names.CONTENT_TYPE: "application/json",
+        names.REQUEST_ID: reply.id,
+        names.STATUS: "completed" if isinstance(reply, Completed) else "failed",
+        "ce_specversion": "1.0",
+        "ce_id": reply.id,
+        "ce_source": names.address(reply.namespace, reply.endpoint),
+        "ce_type": "guideway.reply.completed.v1" if isinstance(reply, Completed) else "guideway.reply.failed.v1",
+    }
+    if isinstance(reply, Failed):
+        ours[names.FAILURE_CODE] = reply.code.value
+    headers = [*record.headers_named(names.ECHOED_HEADERS), *((name, text.encode()) for name, text in ours.items())]
+    records = [
+        Outgoing(topic=address.topic, partition=address.partition, key=record.key, value=value, headers=headers)
+        for address in addresses
+    ]
+    largest = max((out.size_bytes for out in records), default=0)
+    if largest > MAX_RECORD_BYTES and isinstance(reply, Completed):
+        refusal = Refusal(
+            FailureCode.REPLY_TOO_LARGE,
+            f"the reply has {largest} bytes, {MAX_RECORD_BYTES} can be sent: lower max_tokens or samples",
+        )
+        return reply_records(failed(reply.id, reply.namespace, reply.endpoint, refusal), addresses, record)
+    return records
+
+
+def failed(request_id: str, namespace: str, endpoint: str, refusal: Refusal) -> Failed:
+    """The reply that tells of a refusal."""
+    return Failed(
+        id=request_id,
+        namespace=namespace,
+        endpoint=endpoint,
+        code=refusal.code,
+        message=refusal.message,
+        retryable=refusal.code.retryable,
+    )

@@ -1,0 +1,41 @@
+"""Settings of the delivery."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds and timeouts of one pipeline."""
+
+    bootstrap: str
+    capacity: int = 64
+    """Records being worked on at a time, over all partitions."""
+    partition_capacity: int = 512
+    """Unfinished or unpublished records of one partition: bounds its memory and its commit's metadata."""
+    flush_interval_s: float = 0.02
+    """How long the first finished result waits for others to share its transaction."""
+    flush_results: int = 256
+    """Results in one transaction."""
+    max_metadata_chars: int = 3_800
+    """Of a commit; brokers refuse more than 4,096 by default (`offset.metadata.max.bytes`)."""
+    session_timeout_s: float = 10.0
+    transaction_timeout_s: float = 30.0
+    open_timeout_s: float = 30.0
+    flush_timeout_s: float = 20.0
+    revoke_timeout_s: float = 3.0
+    """For the last flush of a partition that is taken away."""
+    drain_timeout_s: float = 30.0
+    """For running work at shutdown."""
+    max_backoff_s: float = 10.0
+    """Between attempts to open a partition."""
+
+    def __post_init__(self) -> None:
+        if not self.bootstrap:
+            raise ValueError("bootstrap is empty: name the brokers, HOST:PORT with commas")
+        if min(self.capacity, self.partition_capacity, self.flush_results) < 1:
+            raise ValueError("capacity, partition_capacity and flush_results are at least 1")
+
+
+MAX_RECORD_BYTES = 1_000_000
+"""Of a record that we publish; brokers and aiokafka refuse more than 1 MiB by default."""

@@ -1,0 +1,1 @@
+"""Events in, requests out: the endpoint service and the client library. No torch here."""

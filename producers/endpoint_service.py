@@ -1,0 +1,115 @@
+"""The first hop: events on endpoint topics → requests on the topic of their model size, exactly once."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+
+from guideway.catalogue.topic import CatalogueReader
+from guideway.delivery.dead_letters import dead_letter
+from guideway.delivery.pipeline import Pipeline
+from guideway.delivery.replies import failed, reply_records
+from guideway.delivery.settings import MAX_RECORD_BYTES, DeliverySettings
+from guideway.delivery.topic_directory import TopicDirectory
+from guideway.producers.events import read_event, read_reply_address, request_id
+from guideway.producers.marshal import marshal
+from guideway.schemas import names
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Endpoint
+from guideway.schemas.record import Outgoing, Record
+from guideway.schemas.request import ReplyAddress
+from guideway.schemas.wire import REQUEST
+
+log = structlog.get_logger(__name__)
+
+
+class EndpointService:
+    """Any number of these share the endpoint topics of a cluster."""
+
+    def __init__(self, settings: DeliverySettings, reader: CatalogueReader) -> None:
+        self._reader = reader
+        self.pipeline = Pipeline(settings, group=names.ENDPOINTS_GROUP, pattern=names.EVENT_TOPICS, handle=self._handle)
+
+    async def run(self) -> None:
+        """Until `pipeline.stop()`."""
+        await self.pipeline.run()
+
+    async def _handle(self, record: Record) -> list[Outgoing]:
+        found = names.endpoint_of_topic(record.topic)
+        assert found is not None, "the subscription's pattern admits endpoint topics only"
+        namespace, name = found
+        try:
+            version, endpoint = await self._reader.eventually(lambda catalogue: catalogue.endpoint(namespace, name))
+            return [await self._request(record, endpoint, version)]
+        except Refusal as refusal:
+            return await self._refuse(record, namespace, name, refusal)
+        except Exception as error:
+            log.exception("event failed", topic=record.topic, partition=record.partition, offset=record.offset)
+            ours = Refusal(FailureCode.INTERNAL_ERROR, f"{type(error).__name__} in the endpoint service: report it")
+            return await self._refuse(record, namespace, name, ours)
+
+    async def _request(self, record: Record, endpoint: Endpoint, version: int) -> Outgoing:
+        event = read_event(record)
+        own = ReplyAddress(topic=names.reply_topic(endpoint.namespace, endpoint.name))
+        caller = await checked_reply_address(event.reply_to, endpoint.namespace, self.pipeline.topics) or own
+        targets = [ReplyAddress(topic=names.reply_topic(endpoint.namespace, name)) for name in endpoint.targets]
+        request = await self._reader.eventually(
+            lambda catalogue: marshal(
+                event, endpoint, version, catalogue, reply_to=[caller, *targets], now_ms=time.time_ns() // 1_000_000
+            )
+        )
+        topic = names.request_topic(endpoint.model_size, endpoint.lane)
+        if not await self.pipeline.topics.partitions(topic):
+            raise Refusal(
+                FailureCode.UNKNOWN_MODEL_SIZE,
+                f"model size {endpoint.model_size!r} has no topic {topic}: apply a model of that name",
+            )
+        headers = [*record.headers_named(names.ECHOED_HEADERS), (names.CONTENT_TYPE, b"application/json")]
+        outgoing = Outgoing(topic=topic, key=record.key, value=REQUEST.encode(request), headers=headers)
+        if outgoing.size_bytes > MAX_RECORD_BYTES:
+            raise Refusal(
+                FailureCode.TEXT_TOO_LONG,
+                f"the request has {outgoing.size_bytes} bytes, {MAX_RECORD_BYTES} can be sent: shorten the text",
+            )
+        return outgoing
+
+    async def _refuse(self, record: Record, namespace: str, name: str, refusal: Refusal) -> list[Outgoing]:
+        """A failed reply to where the caller wants it, else to the endpoint's own topic, else a dead letter."""
+        topics = self.pipeline.topics
+        address: ReplyAddress | None
+        try:
+            address = await checked_reply_address(read_reply_address(record), namespace, topics)
+        except Refusal:
+            address = None
+        if address is None:
+            address = ReplyAddress(topic=names.reply_topic(namespace, name))
+            if not await topics.partitions(address.topic):
+                return [dead_letter(record, refusal.code, refusal.message)]
+        try:
+            known_as = request_id(record)
+        except Refusal:
+            known_as = ""
+        return reply_records(failed(known_as, namespace, name, refusal), [address], record)
+
+
+async def checked_reply_address(
+    wanted: ReplyAddress | None, namespace: str, topics: TopicDirectory
+) -> ReplyAddress | None:
+    """The address, if the caller may have replies there and it exists. Raises Refusal(reply_address_refused)."""
+    if wanted is None:
+        return None
+    if not names.is_reply_topic_of(wanted.topic, namespace):
+        raise Refusal(
+            FailureCode.REPLY_ADDRESS_REFUSED,
+            f"replies of namespace {namespace} go to topics gw.{namespace}.NAME.out.v1 only: name one of these",
+        )
+    partitions = await topics.partitions(wanted.topic)
+    if not partitions:
+        raise Refusal(FailureCode.REPLY_ADDRESS_REFUSED, f"reply topic {wanted.topic} does not exist: create it")
+    if wanted.partition is not None and wanted.partition >= partitions:
+        raise Refusal(
+            FailureCode.REPLY_ADDRESS_REFUSED,
+            f"reply topic {wanted.topic} has {partitions} partitions, none of number {wanted.partition}",
+        )
+    return wanted

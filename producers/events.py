@@ -1,0 +1,149 @@
+"""A Kafka record on an endpoint's topic → an Event. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from guideway.schemas import names
+from guideway.schemas.event import Event
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import GuidanceName
+from guideway.schemas.record import Record
+from guideway.schemas.request import ReplyAddress
+
+_JSON: Final = msgspec.json.Decoder()
+_GUIDANCE: Final = msgspec.json.Decoder(list[GuidanceName])
+MAX_ID_CHARS: Final = 200
+
+
+def read_event(record: Record) -> Event:
+    """Raises Refusal(undecodable_event | invalid_header)."""
+    content_type = _text(record, names.CONTENT_TYPE).lower()
+    cloud_id: str | None
+    if content_type.startswith(names.CLOUD_EVENT_STRUCTURED):
+        content, cloud_id = _structured(record)
+    else:
+        content, cloud_id = _content(record.value, content_type), _text(record, f"{names.CLOUD_EVENT_PREFIX}id") or None
+    return Event(
+        id=request_id(record, cloud_id),
+        content=content,
+        reply_to=read_reply_address(record),
+        deadline_ms=_deadline_ms(record),
+        guidance=_guidance(record),
+    )
+
+
+def request_id(record: Record, cloud_id: str | None = None) -> str:
+    """The caller's id, else one that stays the same however often this record is read."""
+    given = _text(record, names.REQUEST_ID) or cloud_id or ""
+    if len(given) > MAX_ID_CHARS or not given.isprintable():
+        raise _invalid(names.REQUEST_ID, f"at most {MAX_ID_CHARS} printable characters")
+    if given:
+        return given
+    place = f"{record.topic} {record.partition} {record.offset} {record.timestamp_ms}"
+    return hashlib.sha256(place.encode()).hexdigest()[:32]
+
+
+def read_reply_address(record: Record) -> ReplyAddress | None:
+    """Where the caller wants its reply. Raises Refusal(invalid_header)."""
+    topic = _text(record, names.REPLY_TO) or _text(record, names.SPRING_REPLY_TOPIC)
+    if not topic:
+        return None
+    partition = record.header(names.SPRING_REPLY_PARTITION)
+    if partition is None:
+        return ReplyAddress(topic=topic)
+    if len(partition) != 4 or partition[0] & 0x80:
+        raise _invalid(names.SPRING_REPLY_PARTITION, "four bytes, big-endian, not negative")
+    return ReplyAddress(topic=topic, partition=int.from_bytes(partition, "big"))
+
+
+def _structured(record: Record) -> tuple[dict[str, Any] | str, str]:
+    envelope = _json(record.value)
+    if not isinstance(envelope, dict) or not isinstance(envelope.get("id"), str) or "specversion" not in envelope:
+        raise _undecodable("a structured CloudEvent is a JSON object with `specversion`, `id` and `data`")
+    if "data_base64" in envelope:
+        try:
+            data = base64.b64decode(envelope["data_base64"], validate=True)
+        except (binascii.Error, TypeError, ValueError):
+            raise _undecodable("`data_base64` is not base64") from None
+        return _content(data, str(envelope.get("datacontenttype", "")).lower()), envelope["id"]
+    content = envelope.get("data")
+    if not isinstance(content, dict | str):
+        raise _undecodable("a CloudEvent's `data` is a JSON object of fields, or a string")
+    return content, envelope["id"]
+
+
+def _content(value: bytes | None, content_type: str) -> dict[str, Any] | str:
+    """Fields or text. Without a content type, a value that begins with `{` is JSON and any other is text."""
+    if value is None:
+        raise _undecodable("the value is null: publish a JSON object of fields, or text")
+    media, _, _ = content_type.partition(";")
+    media = media.strip()
+    is_json = media == "application/json" or media.endswith("+json")
+    if media and not is_json and media != "text/plain":
+        raise _undecodable(f"content type {media[:60]!r} is not understood: send application/json or text/plain")
+    if value[:1] == b"\x00" and len(value) > 5 and not media.startswith("text/"):
+        # Confluent framing: a zero byte and a four-byte schema id before the JSON.
+        value, is_json = value[5:], True
+    if is_json or (not media and value.lstrip()[:1] == b"{"):
+        content = _json(value)
+        if isinstance(content, dict | str):
+            return content
+        raise _undecodable("the JSON is neither an object of fields nor a string")
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _undecodable("the value is neither JSON nor UTF-8 text") from None
+
+
+def _json(value: bytes | None) -> Any:
+    try:
+        return _JSON.decode(value or b"")
+    except RecursionError:
+        raise _undecodable("the JSON is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _undecodable(f"the value is not JSON: {error}") from None
+
+
+def _deadline_ms(record: Record) -> int | None:
+    text = _text(record, names.DEADLINE)
+    if not text:
+        return None
+    if text.isascii() and text.isdigit() and len(text) <= 15:
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise _invalid(names.DEADLINE, "Unix milliseconds, or RFC 3339 with an offset")
+    return int(moment.timestamp() * 1000)
+
+
+def _guidance(record: Record) -> list[str]:
+    listed = [name.strip() for name in _text(record, names.GUIDANCE).split(",") if name.strip()]
+    try:
+        return _GUIDANCE.decode(msgspec.json.encode(listed))
+    except msgspec.ValidationError:
+        raise _invalid(names.GUIDANCE, "NAMESPACE/NAME or NAMESPACE/NAME@VERSION, several with commas") from None
+
+
+def _text(record: Record, name: str) -> str:
+    try:
+        return (record.header(name) or b"").decode("utf-8")
+    except UnicodeDecodeError:
+        raise _invalid(name, "UTF-8 text") from None
+
+
+def _undecodable(message: str) -> Refusal:
+    return Refusal(FailureCode.UNDECODABLE_EVENT, message)
+
+
+def _invalid(header: str, form: str) -> Refusal:
+    return Refusal(FailureCode.INVALID_HEADER, f"header {header} must be {form}")

@@ -1,0 +1,128 @@
+"""Event + endpoint → Request, by the endpoint's rules. Pure: takes the catalogue and `now`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from guideway.catalogue.entries import Catalogue
+from guideway.producers.template import parse
+from guideway.schemas.event import Event
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Endpoint, Field
+from guideway.schemas.output import WordLabels
+from guideway.schemas.request import GuidanceRef, Part, ReplyAddress, Request
+
+_PYTHON_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+}
+
+
+def marshal(
+    event: Event,
+    endpoint: Endpoint,
+    version: int,
+    catalogue: Catalogue,
+    *,
+    reply_to: Sequence[ReplyAddress],
+    now_ms: int,
+) -> Request:
+    """Raises Refusal, which says what the caller or the endpoint's owner has to change."""
+    deadline_ms = event.deadline_ms
+    if deadline_ms is None and endpoint.deadline_s is not None:
+        deadline_ms = now_ms + int(endpoint.deadline_s * 1000)
+    if deadline_ms is not None and deadline_ms <= now_ms:
+        raise Refusal(
+            FailureCode.DEADLINE_EXCEEDED, f"the deadline passed {now_ms - deadline_ms} ms before the event was read"
+        )
+    fields = _checked(_fields(event, endpoint), endpoint.input.fields)
+    try:
+        text = parse(endpoint.input.template).render(fields)
+    except ValueError as error:
+        raise Refusal(FailureCode.WRONG_FIELD, str(error)) from None
+    if len(text) > endpoint.max_text_chars:
+        raise Refusal(
+            FailureCode.TEXT_TOO_LONG,
+            f"the text has {len(text)} characters, the endpoint takes {endpoint.max_text_chars}: shorten it",
+        )
+    instructions, refs = _guidance(event, endpoint, catalogue)
+    output = endpoint.output
+    return Request(
+        id=event.id,
+        namespace=endpoint.namespace,
+        endpoint=endpoint.name,
+        endpoint_version=version,
+        parts=[*instructions, Part(kind="input", source="caller", text=text)],
+        guidance=refs,
+        output=output,
+        words=fields[output.words_from].split() if isinstance(output, WordLabels) else [],
+        generation=endpoint.generation,
+        reply_to=list(reply_to),
+        deadline_ms=deadline_ms,
+    )
+
+
+def _fields(event: Event, endpoint: Endpoint) -> dict[str, Any]:
+    if isinstance(event.content, dict):
+        return event.content
+    if endpoint.input.text_field is None:
+        raise Refusal(
+            FailureCode.UNDECODABLE_EVENT,
+            f"this endpoint takes no plain text: send a JSON object with {', '.join(endpoint.input.fields)}",
+        )
+    return {endpoint.input.text_field: event.content}
+
+
+def _checked(given: Mapping[str, Any], declared: Mapping[str, Field]) -> dict[str, Any]:
+    if unknown := [name for name in given if name not in declared]:
+        raise Refusal(
+            FailureCode.UNKNOWN_FIELD,
+            f"unknown field {unknown[0][:60]!r}: the endpoint takes {', '.join(declared)}",
+        )
+    checked = {}
+    for name, field in declared.items():
+        if name not in given or (given[name] is None and not field.required):
+            if field.required:
+                raise Refusal(FailureCode.MISSING_FIELD, f"field {name!r} ({field.type}) is missing: add it")
+            checked[name] = field.default
+            continue
+        value: Any = given[name]
+        # JSON's true and false are no numbers, though Python's are.
+        if not isinstance(value, _PYTHON_TYPES[field.type]) or (isinstance(value, bool) and field.type != "boolean"):
+            raise Refusal(FailureCode.WRONG_FIELD, f"field {name!r} must be of type {field.type}")
+        if isinstance(value, str) and not value.strip():
+            raise Refusal(FailureCode.WRONG_FIELD, f"field {name!r} is empty")
+        if field.max_chars is not None and isinstance(value, str) and len(value) > field.max_chars:
+            raise Refusal(
+                FailureCode.TEXT_TOO_LONG,
+                f"field {name!r} has {len(value)} characters, at most {field.max_chars} are taken: shorten it",
+            )
+        checked[name] = value
+    return checked
+
+
+def _guidance(event: Event, endpoint: Endpoint, catalogue: Catalogue) -> tuple[list[Part], list[GuidanceRef]]:
+    """Instruction parts in their order, and the trained guidance by name and version."""
+    allowed = set(endpoint.request_guidance)
+    for name in event.guidance:
+        if name not in allowed and name.partition("@")[0] not in allowed:
+            listed = ", ".join(sorted(allowed)) or "none"
+            raise Refusal(
+                FailureCode.GUIDANCE_FORBIDDEN,
+                f"this endpoint does not let a request bring guidance {name}; it allows: {listed}",
+            )
+    parts, refs = [], []
+    if endpoint.instruction:
+        parts.append(Part(kind="instruction", source="endpoint", text=endpoint.instruction))
+    for name in [*endpoint.guidance, *event.guidance]:
+        ref, guidance = catalogue.guidance(name, for_namespace=endpoint.namespace)
+        if guidance.form == "text_prompt":
+            parts.append(Part(kind="instruction", source=str(ref), text=guidance.text))
+        else:
+            refs.append(ref)
+    return parts, refs
