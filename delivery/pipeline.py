@@ -113,7 +113,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             await asyncio.wait_for(self._consumer.stop(), 10)
         await self.topics.stop()
 
-    # Rebalance: both return quickly, for no heartbeat is sent while they run ---------------------------------------------
+    # Rebalance: both return quickly, for no heartbeat is sent while they run ------------------------------------------
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         given = [self._partitions[tp] for tp in revoked if tp in self._partitions]

@@ -111,7 +111,7 @@ class Guidance(_Manifest, frozen=True, kw_only=True, tag="guidance/v1"):
 
     def usable_by(self, namespace: str) -> bool:
         """Whether endpoints of `namespace` may use it."""
-        return namespace == self.namespace or self.namespace == "public" or bool({"*", namespace} & {*self.shared_with})
+        return self.namespace in {namespace, "public"} or bool({"*", namespace} & {*self.shared_with})
 
 
 class Model(_Manifest, frozen=True, kw_only=True, tag="model/v1"):

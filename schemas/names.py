@@ -7,7 +7,7 @@ import re
 from typing import Final
 
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-"""A namespace, endpoint, guidance or model-size name: lower case, digits, hyphens; no dots, so topic names cannot collide."""
+"""A namespace, endpoint, guidance or model-size name. It has no dots, so that topics cannot collide."""
 
 LANES: Final = ("interactive", "batch")
 

@@ -1,0 +1,221 @@
+"""The I/O process's end of the engine: starts the engine process, gives it requests, and outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import assert_never
+
+import structlog
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Model
+from guideway.schemas.request import Request
+from guideway.workers.messages import (
+    FROM_ENGINE,
+    HEADER_BYTES,
+    Admit,
+    Artefact,
+    BatchReport,
+    Broken,
+    Cancel,
+    EngineSettings,
+    Finished,
+    FromEngine,
+    Progress,
+    Ready,
+    Refused,
+    Start,
+    Stop,
+    body_length,
+    frame,
+)
+
+log = structlog.get_logger(__name__)
+
+
+class EngineDied(Exception):
+    """The engine process ended while it had this request."""
+
+
+class EngineLink:
+    """`async with EngineLink(...) as link:` – on entry the model is loaded. Owns the engine process and its socket."""
+
+    def __init__(
+        self,
+        model: Model,
+        settings: EngineSettings,
+        *,
+        attempts: int = 3,
+        start_timeout_s: float = 600.0,
+        silence_s: float = 300.0,
+        on_batch: Callable[[BatchReport], None] = lambda report: None,
+    ) -> None:
+        self._start = Start(model=model, settings=settings)
+        self._attempts = attempts
+        self._start_timeout_s = start_timeout_s
+        self._silence_s = silence_s
+        self._on_batch = on_batch
+        self._waiting: dict[str, asyncio.Future[Finished]] = {}
+        self._ids = itertools.count()
+        self._up = asyncio.Event()
+        self._heard_at = time.monotonic()
+        self._quarantine = asyncio.Lock()
+        self._writer: asyncio.StreamWriter | None = None
+        self.fingerprint = ""
+        """Of the loaded model."""
+        self.progress: Progress | None = None
+        """The engine's last word on how it is doing."""
+        self.broken: asyncio.Future[None]
+        """Raises Refusal once the engine cannot be started any more."""
+
+    async def __aenter__(self) -> EngineLink:
+        self.broken = asyncio.get_running_loop().create_future()
+        self._keeper = asyncio.create_task(self._keep_running(), name="keep the engine running")
+        self._watch = asyncio.create_task(self._end_a_silent_engine(), name="watch the engine")
+        started = asyncio.create_task(self._up.wait())
+        await asyncio.wait([started, self.broken], timeout=self._start_timeout_s, return_when="FIRST_COMPLETED")
+        if not self._up.is_set():
+            started.cancel()
+            await self.__aexit__(None, None, None)
+            if self.broken.done():
+                self.broken.result()
+            raise Refusal(FailureCode.ENGINE_FAILED, f"the engine did not start within {self._start_timeout_s:.0f} s")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            with contextlib.suppress(OSError):
+                self._writer.write(frame(Stop()))
+                await self._writer.drain()
+        for task in (self._watch, self._keeper):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if not self.broken.done():
+            self.broken.cancel()
+
+    async def run(self, request: Request, artefacts: Sequence[Artefact]) -> Finished:
+        """Run one request. Raises Refusal; `engine_failed` once the engine has died of it `attempts` times.
+
+        Whoever was in the engine when it died is suspect, and suspects run one at a time.
+        """
+        for attempt in range(self._attempts):
+            async with self._quarantine if attempt else contextlib.nullcontext():
+                try:
+                    return await self._run_once(request, artefacts)
+                except EngineDied:
+                    log.warning("request was in an engine that died", request=request.id, attempt=attempt + 1)
+        raise Refusal(
+            FailureCode.ENGINE_FAILED,
+            f"the engine died {self._attempts} times while it ran this request: change its text, schema or guidance",
+        )
+
+    async def _run_once(self, request: Request, artefacts: Sequence[Artefact]) -> Finished:
+        await self._up.wait()
+        writer = self._writer
+        if writer is None:
+            raise EngineDied
+        known_as = str(next(self._ids))
+        self._waiting[known_as] = answer = asyncio.get_running_loop().create_future()
+        try:
+            writer.write(frame(Admit(id=known_as, request=request, artefacts=list(artefacts))))
+            return await answer
+        except asyncio.CancelledError:
+            writer.write(frame(Cancel(id=known_as)))
+            raise
+        finally:
+            self._waiting.pop(known_as, None)
+
+    # The process -----------------------------------------------------------------------------------------------------
+
+    async def _keep_running(self) -> None:
+        for pause_s in itertools.chain([0.0, 1.0, 2.0, 5.0], itertools.repeat(15.0)):
+            await asyncio.sleep(pause_s)
+            await self._run_process()
+            if self.broken.done():
+                return
+            log.warning("the engine process ended; it is started anew", requests=len(self._waiting))
+
+    async def _run_process(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "guideway.workers.engine_process",
+                "--fd",
+                str(theirs.fileno()),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+            )
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._process = process
+        self._heard_at = time.monotonic()
+        try:
+            self._writer.write(frame(self._start))
+            while True:
+                header = await reader.readexactly(HEADER_BYTES)
+                self._hear(FROM_ENGINE.decode(await reader.readexactly(body_length(header))))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self._up.clear()
+            self._writer.close()
+            self._writer = None
+            await self._end(process)
+            for answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(EngineDied())
+
+    @staticmethod
+    async def _end(process: asyncio.subprocess.Process) -> None:
+        try:
+            await asyncio.wait_for(process.wait(), 5)
+        except (TimeoutError, asyncio.CancelledError):
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    def _hear(self, message: FromEngine) -> None:
+        self._heard_at = time.monotonic()
+        match message:
+            case Ready():
+                log.info("engine ready", fingerprint=message.fingerprint, load_s=round(message.load_s, 1))
+                self.fingerprint = message.fingerprint
+                self._up.set()
+            case Broken():
+                if not self.broken.done():
+                    self.broken.set_exception(Refusal(message.code, message.message))
+            case Finished():
+                if (answer := self._waiting.get(message.id)) and not answer.done():
+                    answer.set_result(message)
+            case Refused():
+                if (answer := self._waiting.get(message.id)) and not answer.done():
+                    answer.set_exception(Refusal(message.code, message.message))
+            case BatchReport():
+                self._on_batch(message)
+            case Progress():
+                self.progress = message
+            case _:
+                assert_never(message)
+
+    async def _end_a_silent_engine(self) -> None:
+        while True:
+            await asyncio.sleep(min(5.0, self._silence_s / 4))
+            silent_s = time.monotonic() - self._heard_at
+            if self._up.is_set() and self._waiting and silent_s > self._silence_s:
+                log.error("the engine says nothing; it is ended", silent_s=round(silent_s))
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+                self._heard_at = time.monotonic()

@@ -1,0 +1,145 @@
+"""The second hop: requests of one model size → the engine → typed replies, exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.topic import CatalogueReader
+from guideway.delivery.dead_letters import dead_letter
+from guideway.delivery.pipeline import Pipeline
+from guideway.delivery.replies import failed, reply_records
+from guideway.schemas import names
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.record import Outgoing, Record
+from guideway.schemas.reply import Completed, Sample, Usage
+from guideway.schemas.request import Request
+from guideway.schemas.wire import REQUEST, Undecodable
+from guideway.workers.engine_link import EngineLink
+from guideway.workers.guidance_fetch import GuidanceFetch
+from guideway.workers.messages import BatchReport, Finished, Generated
+from guideway.workers.reading import read_value
+from guideway.workers.settings import WorkerSettings
+
+log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """One of any number of workers of a model size. `run` returns after `stop`, with everything published."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Finish what is running, publish it, leave the group."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Raises Refusal if the model, the catalogue or the brokers cannot be had."""
+        settings = self._settings
+        async with CatalogueReader(settings.delivery.bootstrap) as reader:
+            model = reader.catalogue.model(settings.size)
+            link = EngineLink(
+                model,
+                settings.engine,
+                attempts=settings.attempts,
+                start_timeout_s=settings.engine_start_timeout_s,
+                silence_s=settings.engine_silence_s,
+                on_batch=self._record_batch,
+            )
+            async with link:
+                self._link = link
+                self._guidance = GuidanceFetch(
+                    reader, ArtefactStore(settings.store), settings.artefact_cache, link.fingerprint
+                )
+                # The group is joined only now, with a warm model: before, requests would wait here for nothing.
+                pipeline = Pipeline(
+                    settings.delivery,
+                    group=names.workers_group(settings.size),
+                    topics=[names.request_topic(settings.size, lane) for lane in settings.lanes],
+                    handle=self._handle,
+                )
+                await self._run_until_stopped(pipeline)
+
+    async def _run_until_stopped(self, pipeline: Pipeline) -> None:
+        running = asyncio.create_task(pipeline.run(), name="pipeline")
+        stopping = asyncio.create_task(self._stopping.wait())
+        ends: list[asyncio.Future[Any]] = [running, stopping, self._link.broken]
+        await asyncio.wait(ends, return_when="FIRST_COMPLETED")
+        stopping.cancel()
+        pipeline.stop()
+        await running
+        if self._link.broken.done():
+            self._link.broken.result()
+
+    async def _handle(self, record: Record) -> list[Outgoing]:
+        try:
+            request = REQUEST.decode(record.value)
+        except Undecodable as error:
+            return [dead_letter(record, FailureCode.UNDECODABLE_REQUEST, str(error))]
+        if not all(names.is_reply_topic_of(address.topic, request.namespace) for address in request.reply_to):
+            return [dead_letter(record, FailureCode.REPLY_ADDRESS_REFUSED, "a reply address is outside the namespace")]
+        try:
+            completed = await self._complete(request)
+        except Refusal as refusal:
+            reply = failed(request.id, request.namespace, request.endpoint, refusal)
+            return reply_records(reply, request.reply_to[:1], record)
+        except Exception as error:
+            log.exception("request failed", request=request.id)
+            ours = Refusal(FailureCode.INTERNAL_ERROR, f"{type(error).__name__} in the worker: report it")
+            reply = failed(request.id, request.namespace, request.endpoint, ours)
+            return reply_records(reply, request.reply_to[:1], record)
+        return reply_records(completed, request.reply_to, record)
+
+    async def _complete(self, request: Request) -> Completed:
+        if request.deadline_ms is not None and request.deadline_ms <= time.time_ns() // 1_000_000:
+            raise Refusal(FailureCode.DEADLINE_EXCEEDED, "the deadline passed before a worker could begin")
+        artefacts = await self._guidance.fetch(request.guidance, request.namespace)
+        finished = await self._link.run(request, artefacts)
+        return completed_reply(request, finished, self._link.fingerprint)
+
+    def _record_batch(self, report: BatchReport) -> None:
+        if self._settings.record_batches is not None:
+            with self._settings.record_batches.open("ab") as file:
+                file.write(msgspec.json.encode(report) + b"\n")
+
+
+def completed_reply(request: Request, finished: Finished, fingerprint: str) -> Completed:
+    """The typed reply. Raises Refusal(output_incomplete | internal_error)."""
+    return Completed(
+        id=request.id,
+        namespace=request.namespace,
+        endpoint=request.endpoint,
+        endpoint_version=request.endpoint_version,
+        samples=_samples(request, finished.samples),
+        usage=Usage(prompt_tokens=finished.prompt_tokens, output_tokens=finished.output_tokens),
+        guidance=[str(ref) for ref in request.guidance]
+        + [part.source for part in request.parts if part.kind == "instruction" and part.source != "endpoint"],
+        model_fingerprint=fingerprint,
+    )
+
+
+def _samples(request: Request, generated: Sequence[Generated]) -> list[Sample]:
+    samples = []
+    for one in generated:
+        if not one.complete:
+            raise Refusal(
+                FailureCode.OUTPUT_INCOMPLETE,
+                f"{request.generation.max_tokens} tokens were not enough for a complete result: "
+                "raise the endpoint's generation.max_tokens, or bound the lengths in its output rule",
+            )
+        try:
+            value = read_value(one.text, request.output, request.words)
+        except ValueError as error:
+            raise Refusal(
+                FailureCode.INTERNAL_ERROR, f"the result does not have its declared form ({error}): report it"
+            ) from None
+        samples.append(Sample(value=value, text=one.text, finish_reason=one.finish_reason))
+    return samples
