@@ -1,0 +1,228 @@
+"""A tiny random Llama, made on the fly, and factories of requests and guidance for it."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from guideway.schemas.generation import Generation
+from guideway.schemas.output import OutputRule, Text
+from guideway.schemas.request import GuidanceRef, Part, ReplyAddress, Request
+from guideway.workers.engine.base_model import BaseModel
+from guideway.workers.engine.engine import Engine
+from guideway.workers.messages import Admit, Artefact, EngineSettings, Finished, FromEngine, Refused
+
+EOS = "<|end|>"
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes, a few merged words and an end token: 256 + 8 + 1 tokens."""
+    vocabulary = {char: id_ for id_, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    merges: list[tuple[str, str]] = []
+    for word in ("yes", "no", "Ġth", "true"):
+        for i in range(1, len(word)):
+            if word[: i + 1] not in vocabulary:
+                vocabulary[word[: i + 1]] = len(vocabulary)
+                merges.append((word[:i], word[i]))
+    bpe = Tokenizer(models.BPE(vocabulary, merges))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=EOS)
+
+
+def tiny_llama(tokenizer: PreTrainedTokenizerFast, *, seed: int = 0) -> LlamaForCausalLM:
+    """Two layers, grouped heads, weights large enough that texts differ."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.25,
+    )
+    return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+def base_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> BaseModel:
+    return BaseModel(
+        model=model,
+        tokenizer=tokenizer,
+        fingerprint="sha256:" + "0" * 64,
+        eos_ids=frozenset({tokenizer.eos_token_id}),
+        context_tokens=512,
+    )
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return tiny_tokenizer()
+
+
+@pytest.fixture
+def base(tokenizer: PreTrainedTokenizerFast) -> BaseModel:
+    """The same weights every time; a fresh model, since an engine hooks into it."""
+    return base_of(tiny_llama(tokenizer), tokenizer)
+
+
+class MakeEngine(Protocol):
+    def __call__(self, *, max_context_tokens: int = ..., **settings: Any) -> Engine: ...
+
+
+@pytest.fixture
+def make_engine(tokenizer: PreTrainedTokenizerFast) -> MakeEngine:
+    def make_engine(*, max_context_tokens: int = 512, **settings: Any) -> Engine:
+        base = base_of(tiny_llama(tokenizer), tokenizer)
+        return Engine(base, EngineSettings(**settings), max_context_tokens=max_context_tokens)
+
+    return make_engine
+
+
+@pytest.fixture
+def engine(make_engine: MakeEngine) -> Engine:
+    return make_engine()
+
+
+class MakeAdmit(Protocol):
+    def __call__(
+        self,
+        text: str = ...,
+        *,
+        id: str | None = ...,
+        namespace: str = ...,
+        instruction: str = ...,
+        artefacts: Sequence[Artefact] = ...,
+        output: OutputRule = ...,
+        words: Sequence[str] = ...,
+        deadline_ms: int | None = ...,
+        **generation: Any,
+    ) -> Admit: ...
+
+
+@pytest.fixture
+def make_admit() -> MakeAdmit:
+    numbers = itertools.count()
+
+    def make_admit(
+        text: str = "Is the Earth round?",
+        *,
+        id: str | None = None,
+        namespace: str = "weather",
+        instruction: str = "",
+        artefacts: Sequence[Artefact] = (),
+        output: OutputRule = Text(),
+        words: Sequence[str] = (),
+        deadline_ms: int | None = None,
+        **generation: Any,
+    ) -> Admit:
+        id = id or f"r{next(numbers)}"
+        parts = [Part(kind="instruction", source="endpoint", text=instruction)] if instruction else []
+        request = Request(
+            id=id,
+            namespace=namespace,
+            endpoint="ask",
+            endpoint_version=1,
+            parts=[*parts, Part(kind="input", source="caller", text=text)],
+            guidance=[_ref(artefact.name) for artefact in artefacts],
+            output=output,
+            words=list(words),
+            generation=Generation(**{"max_tokens": 8, **generation}),
+            reply_to=[ReplyAddress(topic=f"gw.{namespace}.ask.out.v1")],
+            deadline_ms=deadline_ms,
+        )
+        return Admit(id=f"attempt-{id}", request=request, artefacts=list(artefacts))
+
+    return make_admit
+
+
+def _ref(name: str) -> GuidanceRef:
+    namespace, _, rest = name.partition("/")
+    name, _, version = rest.partition("@")
+    return GuidanceRef(namespace=namespace, name=name, version=int(version))
+
+
+def run(engine: Engine, admits: Sequence[Admit] = (), *, now: float = 1000.0) -> list[FromEngine]:
+    """All messages until the engine has nothing left to do; a step takes 10 ms of the test's time."""
+    for admit in admits:
+        engine.add(admit)
+    messages: list[FromEngine] = []
+    for step in itertools.count():
+        if not engine.has_work:
+            return messages
+        messages += engine.step(now + step * 0.01)
+        assert step < 5000, "the engine does not come to an end"
+    raise AssertionError
+
+
+def ends(messages: Sequence[FromEngine]) -> dict[str, Finished | Refused]:
+    """How each request ended, by its attempt's id; each ended once."""
+    found = [message for message in messages if isinstance(message, Finished | Refused)]
+    by_id = {message.id: message for message in found}
+    assert len(by_id) == len(found)
+    return by_id
+
+
+def text_of(end: Finished | Refused) -> str:
+    assert isinstance(end, Finished), end
+    return end.samples[0].text
+
+
+class MakeArtefact(Protocol):
+    def __call__(self, name: str, **settings: Any) -> Artefact: ...
+
+
+@pytest.fixture
+def make_lora(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> MakeArtefact:
+    """Random LoRAs, strong enough to change the text, saved by PEFT itself."""
+
+    def make_lora(name: str, **settings: Any) -> Artefact:
+        settings = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], **settings}
+        config = LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False, **settings)
+        return saved(tmp_path, name, "lora", lambda: get_peft_model(tiny_llama(tokenizer), config), scale=0.3)
+
+    return make_lora
+
+
+@pytest.fixture
+def make_soft_prompt(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> MakeArtefact:
+    """Random soft prompts, saved by PEFT itself."""
+
+    def make_soft_prompt(name: str, **settings: Any) -> Artefact:
+        config = PromptTuningConfig(task_type="CAUSAL_LM", **{"num_virtual_tokens": 5, **settings})
+        return saved(tmp_path, name, "soft_prompt", lambda: get_peft_model(tiny_llama(tokenizer), config), scale=0.3)
+
+    return make_soft_prompt
+
+
+def saved(tmp_path: Path, name: str, form: Any, build: Callable[[], PeftModel], *, scale: float) -> Artefact:
+    """The trainable weights of `build()` drawn anew from the name's seed, as an artefact."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT uses what transformers has deprecated
+        model = build()
+    random = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.copy_(torch.randn(parameter.shape, generator=random) * scale)
+    folder = tmp_path / name.replace("/", "-")
+    model.save_pretrained(folder)
+    return Artefact(name=name, form=form, digest=f"sha256:{hashlib.sha256(name.encode()).hexdigest()}", folder=str(folder))
+
+
+@pytest.fixture(autouse=True)
+def _deterministic() -> Iterator[None]:
+    torch.manual_seed(0)
+    yield

@@ -1,0 +1,232 @@
+"""The engine: requests in, texts out. Its heart is `step`: choose, run, collect."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Final
+
+import structlog
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.workers.engine.base_model import BaseModel
+from guideway.workers.engine.batcher import Batcher
+from guideway.workers.engine.grammars import Grammars
+from guideway.workers.engine.guidance import ResidentGuidance, Trained
+from guideway.workers.engine.lora import Lora
+from guideway.workers.engine.prompt import PromptLayout
+from guideway.workers.engine.reader import Reader
+from guideway.workers.engine.row import Row
+from guideway.workers.engine.runner import Runner
+from guideway.workers.engine.sampling import Sampler
+from guideway.workers.engine.soft_prompt import SoftPrompt
+from guideway.workers.messages import (
+    Admit,
+    BatchReport,
+    EngineSettings,
+    Finished,
+    FromEngine,
+    Progress,
+    Refused,
+)
+
+_PROGRESS_S: Final = 1.0
+_LATE: Final = "its deadline passed before the result was there: send it again with a later deadline, or none"
+_OURS: Final = "the engine failed on this request, which is a fault of guideway's: report it with the request's id"
+
+log = structlog.get_logger()
+
+
+class Engine:
+    """One frozen model and the rows on it. Every request added ends in exactly one `Finished` or `Refused`.
+
+    Not thread-safe. An exception out of `step` leaves it unusable: what went wrong concerns all rows, and the process
+    is to end.
+    """
+
+    def __init__(self, base: BaseModel, settings: EngineSettings, *, max_context_tokens: int) -> None:
+        """max_context_tokens: the longest sequence wanted; the model's own limit holds as well."""
+        model = base.model
+        self._max_tokens = min(max_context_tokens, base.context_tokens)
+        self._batcher = Batcher(max_rows=settings.max_rows, max_prefill_tokens=settings.max_prefill_tokens)
+        self._runner = Runner(base, max_rows=settings.max_rows, max_tokens=self._max_tokens)
+        self._guidance = ResidentGuidance(model, max_bytes=settings.guidance_bytes)
+        self._grammars = Grammars(
+            base.tokenizer, vocabulary=model.get_output_embeddings().weight.shape[0], eos_ids=base.eos_ids
+        )
+        self._layout = PromptLayout(base.tokenizer)
+        self._reader = Reader(base.tokenizer, base.eos_ids)
+        self._open: dict[str, list[Row]] = {}
+        """The rows of every request that has not ended, one per sample."""
+        self._outbox: list[FromEngine] = []
+        self._reported: list[tuple[str, int]] = []
+        self._steps = 0
+        self._output_tokens = 0
+        self._busy_s = 0.0
+        self._progress_at = 0.0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has something to do or to say."""
+        return bool(self._open or self._outbox)
+
+    def add(self, admit: Admit) -> None:
+        """Take in a request; whatever is wrong with it is answered by the next `step`."""
+        if admit.id in self._open:
+            # To refuse it would end the one that runs.
+            log.error("request is here already", id=admit.id)
+            return
+        with self._refusing(admit.id):
+            rows = self._open[admit.id] = self._rows(admit)
+            self._batcher.add(rows)
+
+    def cancel(self, id_: str) -> None:
+        """End a request that nobody waits for any more; one that has ended already is none of our business."""
+        if id_ in self._open:
+            self._refuse(id_, Refusal(FailureCode.CANCELLED, "the request was cancelled by its caller"))
+
+    def step(self, now: float) -> list[FromEngine]:
+        """Give every running row one token; returns what there is to tell. now: Unix time in seconds."""
+        began = time.perf_counter()
+        self._choose(now)
+        if self._runner.rows:
+            self._steps += 1
+            self._report_members()
+            self._collect(self._runner.run())
+        self._busy_s += time.perf_counter() - began
+        self._report_progress(now)
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    # Choose ---------------------------------------------------------------------------------------------------------
+
+    def _choose(self, now: float) -> None:
+        choice = self._batcher.choose(now)
+        for row in self._alive(choice.expired):
+            self._refuse(row.id, Refusal(FailureCode.DEADLINE_EXCEEDED, _LATE))
+        in_use = _digests([*self._runner.rows, *choice.admitted])
+        for row in self._alive(choice.admitted):
+            with self._refusing(row.id):
+                self._equip(row, in_use)
+        self._runner.join(list(self._alive(choice.admitted)))
+
+    def _alive(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Those whose request has not ended, seen at the moment of each: ending one sample ends its siblings."""
+        return (row for row in rows if row.id in self._open)
+
+    def _rows(self, admit: Admit) -> list[Row]:
+        """A row for each sample, after checking all that can be checked without a step of the model."""
+        request = admit.request
+        prompt_ids = self._layout.encode(request.parts).token_ids
+        # Loaded to be checked and to be near; held only once a row is seated, so that waiting rows bound no memory.
+        guidance = self._load(admit, _digests(self._runner.rows))
+        virtual_tokens = sum(item.virtual_tokens for item in guidance if isinstance(item, SoftPrompt))
+        self._grammars.start(request.output, request.words)
+        self._check_length(virtual_tokens, len(prompt_ids), request.generation.max_tokens)
+        return [
+            Row(
+                admit=admit,
+                sample=sample,
+                prompt_ids=prompt_ids,
+                virtual_tokens=virtual_tokens,
+                sampler=Sampler.of(request.generation, request_id=request.id, sample=sample),
+            )
+            for sample in range(request.generation.samples)
+        ]
+
+    def _check_length(self, virtual_tokens: int, text_tokens: int, max_tokens: int) -> None:
+        excess = virtual_tokens + text_tokens + max_tokens - self._max_tokens
+        if excess > 0:
+            raise Refusal(
+                FailureCode.TEXT_TOO_LONG,
+                f"{virtual_tokens} virtual tokens, {text_tokens} tokens of text and max_tokens {max_tokens} are "
+                f"{excess} more than the {self._max_tokens} of this model size: shorten the text or lower max_tokens",
+            )
+
+    def _equip(self, row: Row, in_use: Collection[str]) -> None:
+        """Give a row that is to be seated what it holds while it runs."""
+        guidance = self._load(row.admit, in_use)
+        row.soft_prompts = [item for item in guidance if isinstance(item, SoftPrompt)]
+        row.loras = [item for item in guidance if isinstance(item, Lora)]
+        row.grammar = self._grammars.start(row.request.output, row.request.words)
+
+    def _load(self, admit: Admit, in_use: Collection[str]) -> list[Trained]:
+        return [self._guidance.load(artefact, in_use=in_use) for artefact in admit.artefacts]
+
+    # Collect --------------------------------------------------------------------------------------------------------
+
+    def _collect(self, outcomes: Sequence[int | Refusal]) -> None:
+        outcome_of = dict(zip(self._runner.rows, outcomes, strict=True))
+        for row in self._alive(outcome_of):
+            with self._refusing(row.id):
+                self._read(row, outcome_of[row])
+        ended = [row for row in self._runner.rows if row.generated is not None]
+        self._batcher.drop(ended)
+        self._runner.leave(ended)
+        for row in ended:
+            self._finish(row.id)
+
+    def _read(self, row: Row, outcome: int | Refusal) -> None:
+        if isinstance(outcome, Refusal):
+            raise outcome
+        self._reader.read(row, outcome)
+        self._output_tokens += 1
+
+    def _finish(self, id_: str) -> None:
+        """Answer a request if all its samples have ended."""
+        rows = self._open.get(id_, [])
+        samples = [row.generated for row in rows if row.generated is not None]
+        if rows and len(samples) == len(rows):
+            del self._open[id_]
+            output_tokens = sum(len(row.token_ids) for row in rows)
+            self._outbox.append(
+                Finished(id=id_, samples=samples, prompt_tokens=rows[0].prompt_tokens, output_tokens=output_tokens)
+            )
+
+    def _refuse(self, id_: str, refusal: Refusal) -> None:
+        """Answer a request with a failure, once, and drop all its rows."""
+        rows = self._open.pop(id_, [])
+        self._batcher.drop(rows)
+        self._runner.leave(rows)
+        self._outbox.append(Refused(id=id_, code=refusal.code, message=refusal.message))
+
+    @contextlib.contextmanager
+    def _refusing(self, id_: str) -> Iterator[None]:
+        """What goes wrong inside concerns this request alone: it is refused, and the others go on."""
+        try:
+            yield
+        except Refusal as refusal:
+            self._refuse(id_, refusal)
+        except Exception as error:
+            # Where it happened, and not the message, which may quote the text.
+            log.error("request failed", id=id_, error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
+            self._refuse(id_, Refusal(FailureCode.INTERNAL_ERROR, _OURS))
+
+    # Tell -----------------------------------------------------------------------------------------------------------
+
+    def _report_members(self) -> None:
+        members = [(row.id, row.sample) for row in self._runner.rows]
+        if members != self._reported:
+            self._reported = members
+            self._outbox.append(BatchReport(step=self._steps, rows=[row.report() for row in self._runner.rows]))
+
+    def _report_progress(self, now: float) -> None:
+        if self._open and now - self._progress_at < _PROGRESS_S:
+            return
+        self._progress_at = now
+        self._outbox.append(
+            Progress(
+                step=self._steps,
+                running=self._batcher.running,
+                waiting=self._batcher.waiting,
+                output_tokens=self._output_tokens,
+                busy_s=self._busy_s,
+            )
+        )
+
+
+def _digests(rows: Iterable[Row]) -> set[str]:
+    """The guidance that `rows` use."""
+    return {artefact.digest for row in rows for artefact in row.admit.artefacts}

@@ -1,0 +1,63 @@
+"""Which trained guidance is in memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Final
+
+from transformers import PreTrainedModel
+
+from guideway.schemas.failures import Refusal
+from guideway.workers.engine.lora import Lora
+from guideway.workers.engine.soft_prompt import SoftPrompt
+from guideway.workers.messages import Artefact
+
+Trained = SoftPrompt | Lora
+
+LOADERS: Final[Mapping[str, Callable[[Path, PreTrainedModel], Trained]]] = {
+    "soft_prompt": SoftPrompt.load,
+    "lora": Lora.load,
+}
+
+
+class ResidentGuidance:
+    """Trained guidance by digest, least recently used out first; owner of what is kept.
+
+    The budget gives way to need: what is in use stays, even where it alone is more than `max_bytes`.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, max_bytes: int) -> None:
+        self._model = model
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[str, Trained] = OrderedDict()
+
+    def load(self, artefact: Artefact, *, in_use: Collection[str] = ()) -> Trained:
+        """The guidance of `artefact`, read from its folder unless it is here; the digests `in_use` stay.
+
+        Raises: Refusal `guidance_damaged` if it cannot be read or does not fit the model.
+        """
+        if artefact.digest not in self._kept:
+            try:
+                self._kept[artefact.digest] = LOADERS[artefact.form](Path(artefact.folder), self._model)
+            except Refusal as refusal:
+                raise Refusal(refusal.code, f"guidance {artefact.name} is refused: {refusal.message}") from refusal
+        self._kept.move_to_end(artefact.digest)
+        self._evict(keep={*in_use, artefact.digest})
+        return self._kept[artefact.digest]
+
+    @property
+    def digests(self) -> list[str]:
+        """What is here, the least recently used first."""
+        return list(self._kept)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(guidance.nbytes for guidance in self._kept.values())
+
+    def _evict(self, keep: set[str]) -> None:
+        for digest in [digest for digest in self._kept if digest not in keep]:
+            if self.nbytes <= self._max_bytes:
+                return
+            del self._kept[digest]

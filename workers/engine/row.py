@@ -1,0 +1,87 @@
+"""One sample of one request, from its admission to its text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from guideway.schemas.generation import Generation
+from guideway.schemas.output import Text
+from guideway.schemas.request import Request
+from guideway.workers.messages import Admit, Generated, RowReport
+
+if TYPE_CHECKING:
+    from guideway.workers.engine.grammars import Grammar
+    from guideway.workers.engine.lora import Lora
+    from guideway.workers.engine.sampling import Sampler
+    from guideway.workers.engine.soft_prompt import SoftPrompt
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Row:
+    """A sample's whole life: it waits, is seated in the micro-batch, generates, ends. Written by the engine only."""
+
+    admit: Admit
+    sample: int
+    prompt_ids: Sequence[int]
+    """The text, in tokens; virtual tokens stand before them."""
+    virtual_tokens: int
+    sampler: Sampler
+
+    # Held while seated only, so that waiting rows keep no guidance in memory.
+    soft_prompts: Sequence[SoftPrompt] = ()
+    loras: Sequence[Lora] = ()
+    grammar: Grammar | None = None
+
+    token_ids: list[int] = field(default_factory=list)
+    """Generated so far; the token that ends a text is not among them."""
+    cached_tokens: int = 0
+    """Positions whose keys and values are in the cache."""
+    generated: Generated | None = None
+    """Set once, when the row ends."""
+
+    @property
+    def id(self) -> str:
+        """Of the request's attempt; the rows of its samples share it."""
+        return self.admit.id
+
+    @property
+    def request(self) -> Request:
+        return self.admit.request
+
+    @property
+    def namespace(self) -> str:
+        return self.admit.request.namespace
+
+    @property
+    def generation(self) -> Generation:
+        return self.admit.request.generation
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Virtual tokens and text."""
+        return self.virtual_tokens + len(self.prompt_ids)
+
+    @property
+    def is_prefilled(self) -> bool:
+        return self.cached_tokens >= self.prompt_tokens
+
+    def is_late(self, now: float) -> bool:
+        """Whether nobody waits for the result any more at `now` (Unix time in seconds)."""
+        deadline_ms = self.admit.request.deadline_ms
+        return deadline_ms is not None and now * 1000 > deadline_ms
+
+    def report(self) -> RowReport:
+        """What is at work on the row, without its text."""
+        guidance = [f"{artefact.form} {artefact.name}" for artefact in self.admit.artefacts]
+        if any(part.kind == "instruction" for part in self.request.parts):
+            guidance.append("text_prompt")
+        if not isinstance(self.request.output, Text):
+            guidance.append(f"grammar {self.request.output.__struct_config__.tag}")
+        return RowReport(
+            request_id=self.request.id,
+            namespace=self.namespace,
+            endpoint=self.request.endpoint,
+            guidance=guidance,
+        )
