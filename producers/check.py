@@ -1,0 +1,47 @@
+"""What can be said of manifests before they are applied: whether every event would be refused. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from guideway.catalogue.entries import Catalogue, Identity, plan
+from guideway.producers.template import parse
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest
+from guideway.schemas.wire import MANIFEST
+
+
+def check(manifests: Iterable[Manifest], catalogue: Catalogue) -> None:
+    """Raises Refusal(invalid_manifest), which names the manifest and says what to change.
+
+    References are looked up among these manifests and in the catalogue.
+    """
+    manifests = list(manifests)
+    after = Catalogue()
+    for version, manifest in catalogue:
+        after.absorb(Identity.of(manifest).key(version), MANIFEST.encode(manifest))
+    for change in plan(catalogue, manifests):
+        after.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
+    for manifest in manifests:
+        if isinstance(manifest, Endpoint):
+            try:
+                _check_endpoint(manifest, after)
+            except (Refusal, ValueError) as error:
+                reason = error.message if isinstance(error, Refusal) else str(error)
+                raise Refusal(FailureCode.INVALID_MANIFEST, f"endpoint {manifest.address}: {reason}") from None
+
+
+def _check_endpoint(endpoint: Endpoint, catalogue: Catalogue) -> None:
+    parse(endpoint.input.template)
+    model = catalogue.model(endpoint.model_size)
+    for name in [*endpoint.guidance, *endpoint.request_guidance]:
+        _, guidance = catalogue.guidance(name, for_namespace=endpoint.namespace)
+        _check_fits(name, guidance, endpoint.model_size, model.fingerprint)
+    for target in endpoint.targets:
+        catalogue.endpoint(endpoint.namespace, target)
+
+
+def _check_fits(name: str, guidance: Guidance, size: str, fingerprint: str | None) -> None:
+    wanted = guidance.model_fingerprint
+    if wanted is not None and fingerprint is not None and wanted != fingerprint:
+        raise ValueError(f"guidance {name} was trained on another base model than that of size {size}")

@@ -1,0 +1,5 @@
+"""`python -m guideway`: the command line."""
+
+from guideway.cli import main
+
+main()

@@ -1,0 +1,33 @@
+"""The command line. Each command is thin: what it does lives in the rooms."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from guideway.cli import catalogue, running, traffic
+from guideway.cli.output import complain
+from guideway.schemas.failures import Refusal
+
+app = typer.Typer(
+    name="guideway",
+    help="One frozen language model for many tasks at once, fed from Kafka.\n\n"
+    "Start with `guideway demo`. Then: `broker up`, `apply -f DIR`, `endpoints`, `worker`, `send`, `tail`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # they print local variables: prompts and secrets
+    rich_markup_mode="rich",
+)
+catalogue.add_to(app)
+traffic.add_to(app)
+running.add_to(app)
+
+
+def main() -> None:
+    """Run a command; a refusal becomes one line on standard error and exit code 1."""
+    try:
+        app()
+    except Refusal as refusal:
+        complain(refusal)
+        sys.exit(1)

@@ -1,0 +1,211 @@
+"""`guideway apply | get | describe | delete` and `guideway topics apply`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+import yaml
+
+from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.entries import KINDS, Catalogue, Change, Identity, Kind, plan
+from guideway.catalogue.files import read, upload
+from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.cli.output import AsJson, out, print_json, print_table, run
+from guideway.infra import topics
+from guideway.producers.check import check
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
+from guideway.settings import Settings
+
+Files = Annotated[Path, typer.Option("-f", "--file", help="A manifest file, or a folder of them (YAML or TOML).")]
+Replication = Annotated[int | None, typer.Option(help="Copies of each topic; default: 3, or as many as brokers.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("apply")(apply)
+    app.command("get")(get)
+    app.command("describe")(describe)
+    app.command("delete")(delete)
+    group = typer.Typer(help="The topics of the catalogue, of endpoints and of model sizes.", no_args_is_help=True)
+    group.command("apply")(topics_apply)
+    app.add_typer(group, name="topics")
+
+
+def apply(
+    file: Files,
+    as_json: AsJson = False,
+    create_topics: Annotated[
+        bool, typer.Option("--topics/--no-topics", help="Create the topics that these manifests need.")
+    ] = True,
+    replication: Replication = None,
+) -> None:
+    """Publish endpoints, guidance and models to the catalogue. What has changed becomes a new version."""
+    settings = Settings.from_environ()
+    found = read(file)
+    changes = run(apply_manifests(settings, found, create_topics=create_topics, replication=replication))
+    if as_json:
+        for change in changes:
+            print_json({"what": str(change.identity), "version": change.version, "action": change.action})
+    else:
+        print_table(
+            ("what", "version", "action"), [(str(change.identity), change.version, change.action) for change in changes]
+        )
+
+
+async def apply_manifests(
+    settings: Settings,
+    found: list[tuple[Path, Manifest]],
+    *,
+    create_topics: bool = True,
+    replication: int | None = None,
+) -> list[Change]:
+    """Check, upload artefacts, create topics, publish; in this order, so that nothing half-applied is visible."""
+    bootstrap = settings.brokers()
+    if create_topics:
+        # The catalogue's own topic first: it is read below.
+        await topics.apply(bootstrap, topics.wanted([]), replication=replication)
+    async with CatalogueReader(bootstrap) as reader:
+        check([manifest for _, manifest in found], reader.catalogue)
+        store = ArtefactStore(settings.store)
+        manifests = [upload(path, manifest, store) for path, manifest in found]
+        if create_topics:
+            await topics.apply(bootstrap, topics.wanted(manifests), replication=replication)
+        changes = plan(reader.catalogue, manifests)
+        last = await publish(bootstrap, changes)
+        if last >= 0:
+            await reader.seen(last)
+    return changes
+
+
+def topics_apply(
+    file: Annotated[Path | None, typer.Option("-f", "--file", help="Also for the manifests here.")] = None,
+    as_json: AsJson = False,
+    replication: Replication = None,
+) -> None:
+    """Create the topics that the catalogue (and FILE) needs and that are not there yet."""
+
+    async def work() -> topics.Applied:
+        bootstrap = Settings.from_environ().brokers()
+        await topics.apply(bootstrap, topics.wanted([]), replication=replication)
+        async with CatalogueReader(bootstrap) as reader:
+            manifests = [manifest for _, manifest in reader.catalogue]
+        manifests += [manifest for _, manifest in read(file)] if file else []
+        return await topics.apply(bootstrap, topics.wanted(manifests), replication=replication)
+
+    applied = run(work())
+    if as_json:
+        print_json(applied)
+        return
+    for name in applied.created:
+        out.print(f"created {name}")
+    out.print(f"{len(applied.created)} created, {len(applied.existing)} there already")
+    for name in applied.narrower:
+        out.print(
+            f"[yellow]{name} has fewer partitions than its manifest says: widen it with Kafka's own tool[/yellow]"
+        )
+
+
+def get(
+    kind: Annotated[str, typer.Argument(help="endpoints, guidance, models, or all")] = "all",
+    as_json: AsJson = False,
+) -> None:
+    """List what is in the catalogue."""
+    wanted = _kind(kind) if kind != "all" else None
+
+    async def work() -> list[tuple[int, Manifest]]:
+        async with CatalogueReader(Settings.from_environ().brokers()) as reader:
+            return [(version, one) for version, one in reader.catalogue if wanted in (None, Identity.of(one).kind)]
+
+    entries = run(work())
+    if as_json:
+        for version, manifest in entries:
+            print_json(_as_dict(version, manifest))
+        return
+    rows = [(Identity.of(one).kind, f"{one.namespace}/{one.name}", version, _summary(one)) for version, one in entries]
+    print_table(("kind", "name", "version", "what"), rows)
+
+
+def describe(
+    kind: Annotated[str, typer.Argument(help="endpoint, guidance or model")],
+    name: Annotated[str, typer.Argument(help="NAMESPACE/NAME, or a model size")],
+    as_json: AsJson = False,
+) -> None:
+    """Show one manifest whole, with its versions."""
+    identity = _identity(kind, name)
+
+    async def work() -> tuple[list[int], tuple[int, Manifest]]:
+        async with CatalogueReader(Settings.from_environ().brokers()) as reader:
+            return reader.catalogue.versions(identity), _found(reader.catalogue, identity)
+
+    versions, (version, manifest) = run(work())
+    document = _as_dict(version, manifest)
+    if as_json:
+        print_json(document | {"versions": versions})
+        return
+    out.print(f"[bold]{identity}[/bold] version {version} (all: {', '.join(map(str, versions))})")
+    out.print(yaml.safe_dump(document["manifest"], sort_keys=False, allow_unicode=True), markup=False)
+
+
+def delete(
+    kind: Annotated[str, typer.Argument(help="endpoint, guidance or model")],
+    name: Annotated[str, typer.Argument(help="NAMESPACE/NAME[@VERSION], or a model size")],
+    as_json: AsJson = False,
+) -> None:
+    """Remove an entry, or one version of it. Topics and artefacts stay."""
+    plain, _, version = name.partition("@")
+    identity = _identity(kind, plain)
+
+    async def work() -> list[int]:
+        bootstrap = Settings.from_environ().brokers()
+        async with CatalogueReader(bootstrap) as reader:
+            _found(reader.catalogue, identity)
+            versions = [int(version)] if version.isdigit() else reader.catalogue.versions(identity)
+            await reader.seen(await publish(bootstrap, [], [(identity, number) for number in versions]))
+            return versions
+
+    removed = run(work())
+    if as_json:
+        print_json({"what": str(identity), "removed_versions": removed})
+    else:
+        out.print(f"deleted {identity}, version {', '.join(map(str, removed))}")
+
+
+def _kind(text: str) -> Kind:
+    for kind in KINDS:
+        if text in (kind, f"{kind}s"):
+            return kind
+    raise Refusal(FailureCode.INVALID_SETTING, f"{text!r} is no kind: write endpoints, guidance or models")
+
+
+def _identity(kind: str, name: str) -> Identity:
+    known = _kind(kind)
+    namespace, slash, rest = name.strip("/").partition("/")
+    return Identity(known, namespace, rest) if slash else Identity(known, "public", namespace)
+
+
+def _found(catalogue: Catalogue, identity: Identity) -> tuple[int, Manifest]:
+    latest = catalogue.latest(identity)
+    if latest is None:
+        code = FailureCode.UNKNOWN_ENDPOINT if identity.kind == "endpoint" else FailureCode.GUIDANCE_UNKNOWN
+        code = FailureCode.UNKNOWN_MODEL_SIZE if identity.kind == "model" else code
+        raise Refusal(code, f"the catalogue has no {identity}: `guideway get {identity.kind}` lists what it has")
+    return latest
+
+
+def _as_dict(version: int, manifest: Manifest) -> dict[str, Any]:
+    return {"version": version, "manifest": msgspec.to_builtins(manifest)}
+
+
+def _summary(manifest: Manifest) -> str:
+    match manifest:
+        case Endpoint():
+            guided = f" guided by {', '.join(manifest.guidance)}" if manifest.guidance else ""
+            return f"{manifest.model_size}/{manifest.lane} → {manifest.output.__struct_config__.tag}{guided}"
+        case Guidance():
+            return f"{manifest.form} for {(manifest.model_fingerprint or 'any model')[:19]}"
+        case Model():
+            return f"{manifest.source} {manifest.dtype}"

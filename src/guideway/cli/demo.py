@@ -1,0 +1,301 @@
+"""`guideway demo`: the main job on real input, from a broker to typed results, and what one micro-batch held."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+import guideway
+from guideway.catalogue.files import read
+from guideway.cli.catalogue import apply_manifests
+from guideway.cli.output import err, out, print_json, print_table
+from guideway.cli.traffic import show_value
+from guideway.infra import local_broker
+from guideway.producers.client import Client
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.reply import Completed, Reply
+from guideway.settings import Settings
+from guideway.workers.messages import BatchReport
+
+EXAMPLES = Path(guideway.__file__).resolve().parents[2] / "examples"
+
+
+class Question(msgspec.Struct, forbid_unknown_fields=True):
+    """One event to show."""
+
+    endpoint: str
+    text: str
+
+
+class Comparison(msgspec.Struct, forbid_unknown_fields=True):
+    """Labelled rows that go through two endpoints: one guided, one that has the same frozen model and its text only."""
+
+    name: str
+    data: str
+    guided: str
+    bare: str
+
+
+class Plan(msgspec.Struct, forbid_unknown_fields=True):
+    """`examples/demo/plan.yaml`."""
+
+    questions: list[Question]
+    comparisons: list[Comparison]
+
+
+class Told(msgspec.Struct):
+    """An event and what came back."""
+
+    endpoint: str
+    text: str
+    reply: Reply
+    after_s: float
+
+
+async def run_demo(settings: Settings, *, as_json: bool, keep: bool) -> int:
+    """Everything on this machine, started and (unless `keep`) ended here. Returns the exit code."""
+    if not EXAMPLES.is_dir():
+        raise Refusal(FailureCode.INVALID_SETTING, "the demo needs the examples folder: run it from a checkout")
+    plan = msgspec.convert(yaml.safe_load((EXAMPLES / "demo" / "plan.yaml").read_text()), Plan)
+    ours = settings.bootstrap is None and local_broker.status(settings.broker_folder) is None
+    broker = local_broker.up(settings.broker_folder, progress=_say)
+    _say(f"broker: {broker.kind} at {broker.bootstrap}")
+    try:
+        changes = await apply_manifests(settings, read(EXAMPLES / "demo" / "manifests"))
+        _say(f"catalogue: {len(changes)} entries, {sum(one.action != 'unchanged' for one in changes)} new or changed")
+        batches = settings.home / "demo-batches.jsonl"
+        batches.unlink(missing_ok=True)
+        async with _running(settings, batches, keep=keep) as processes, Client(broker.bootstrap) as client:
+            _say("loading the frozen model (the first time it is converted, which takes half a minute)")
+            shown = await processes.watch(_show(client, plan.questions, as_json=as_json))
+            began = time.monotonic()
+            compared = await processes.watch(_compare(client, plan.comparisons, quiet=as_json))
+            took_s = time.monotonic() - began
+    finally:
+        if ours and not keep:
+            local_broker.down(settings.broker_folder)
+    replies = [*shown, *(told for answers in compared.values() for told in answers)]
+    _report(batches, plan, compared, took_s, as_json=as_json)
+    wrong = [told for told in replies if not isinstance(told.reply, Completed)]
+    if not as_json:
+        _what_next(keep)
+    return 1 if wrong else 0
+
+
+# Processes -----------------------------------------------------------------------------------------------------------
+
+
+class _Processes:
+    """The endpoint service and the worker, each a process with a log."""
+
+    def __init__(self, processes: dict[Path, asyncio.subprocess.Process]) -> None:
+        self._processes = processes
+
+    async def watch(self, work: Any) -> Any:
+        """Do the work; should a process end meanwhile, say why instead of waiting for what cannot come."""
+        working = asyncio.ensure_future(work)
+        ends = {asyncio.ensure_future(one.wait()): log for log, one in self._processes.items()}
+        await asyncio.wait([working, *ends], return_when="FIRST_COMPLETED")
+        for end, log in ends.items():
+            if end.done() and not working.done():
+                working.cancel()
+                last = (log.read_text(errors="replace").strip().splitlines() or ["nothing in its log"])[-1]
+                raise Refusal(FailureCode.ENGINE_FAILED, f"{log.stem} ended ({last}); its log is {log}")
+            end.cancel()
+        return await working
+
+
+@contextlib.asynccontextmanager
+async def _running(settings: Settings, batches: Path, *, keep: bool) -> Any:
+    commands = {"endpoints": ["endpoints"], "worker": ["worker", "--record-batches", str(batches)]}
+    logs = settings.home / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    processes = {}
+    for name, command in commands.items():
+        log = logs / f"{name}.log"
+        with log.open("wb") as file:
+            processes[log] = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "guideway", *command, stdout=file, stderr=file, start_new_session=keep
+            )
+    try:
+        yield _Processes(processes)
+    finally:
+        if not keep:
+            for process in processes.values():
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGTERM)
+            await asyncio.gather(*(process.wait() for process in processes.values()))
+
+
+# Work ----------------------------------------------------------------------------------------------------------------
+
+
+async def _tell(client: Client, endpoint: str, text: str, began: float) -> Told:
+    reply = await client.submit(endpoint, text, timeout_s=300)
+    return Told(endpoint, text, reply, time.monotonic() - began)
+
+
+async def _show(client: Client, questions: Sequence[Question], *, as_json: bool) -> list[Told]:
+    """All questions at once; each answer is printed as it arrives."""
+    began = time.monotonic()
+    width = max(len(question.endpoint) for question in questions)
+    told = []
+    for coming in asyncio.as_completed([_tell(client, one.endpoint, one.text, began) for one in questions]):
+        one = await coming
+        told.append(one)
+        if as_json:
+            print_json({"event": "reply", "endpoint": one.endpoint, "input": one.text, "reply": one.reply})
+        else:
+            out.print(
+                Text.assemble(
+                    (one.endpoint.ljust(width), "cyan"),
+                    "  ",
+                    (_short(one.text, 46).ljust(46), "dim"),
+                    _answer(one.reply),
+                )
+            )
+    return told
+
+
+async def _compare(client: Client, comparisons: Sequence[Comparison], *, quiet: bool) -> dict[str, list[Told]]:
+    """The labelled rows of all comparisons through both endpoints, all at once; answers by endpoint, in row order."""
+    rows = [
+        (endpoint, row["text"])
+        for comparison in comparisons
+        for endpoint in (comparison.guided, comparison.bare)
+        for row in _rows(comparison.data)
+    ]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    began = time.monotonic()
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
+        bar = progress.add_task("evaluation rows", total=len(rows))
+
+        async def one(endpoint: str, text: str) -> Told:
+            told = await _tell(client, endpoint, text, began)
+            progress.advance(bar)
+            return told
+
+        answers = await asyncio.gather(*(one(endpoint, text) for endpoint, text in rows))
+    by_endpoint: dict[str, list[Told]] = {}
+    for told in answers:
+        by_endpoint.setdefault(told.endpoint, []).append(told)
+    return by_endpoint
+
+
+def _rows(name: str) -> list[dict[str, Any]]:
+    lines = (EXAMPLES / "data" / name).read_text(encoding="utf-8").splitlines()
+    return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
+
+
+# Report --------------------------------------------------------------------------------------------------------------
+
+
+def _report(batches: Path, plan: Plan, compared: dict[str, list[Told]], took_s: float, *, as_json: bool) -> None:
+    batch = most_mixed(msgspec.json.decode(line, type=BatchReport) for line in batches.read_bytes().splitlines())
+    scores = [
+        {
+            "name": one.name,
+            "rows": len(_rows(one.data)),
+            "guided": _accuracy(compared[one.guided], one.data),
+            "bare": _accuracy(compared[one.bare], one.data),
+        }
+        for one in plan.comparisons
+    ]
+    usages = [
+        told.reply.usage for answers in compared.values() for told in answers if isinstance(told.reply, Completed)
+    ]
+    speed = {
+        "requests": len(usages),
+        "seconds": round(took_s, 1),
+        "requests_per_s": round(len(usages) / took_s, 1),
+        "prompt_tokens_per_s": round(sum(usage.prompt_tokens for usage in usages) / took_s),
+        "output_tokens_per_s": round(sum(usage.output_tokens for usage in usages) / took_s),
+    }
+    if as_json:
+        print_json({"event": "micro_batch", "batch": batch})
+        for score in scores:
+            print_json({"event": "accuracy", **score})
+        print_json({"event": "speed", **speed})
+        return
+    if batch is not None:
+        held = Counter((row.namespace, row.endpoint, ", ".join(row.guidance) or "plain") for row in batch.rows)
+        out.print()
+        print_table(
+            ("rows", "namespace", "endpoint", "guidance at work on the row"),
+            [(count, *what) for what, count in sorted(held.items())],
+            title=f"One micro-batch: step {batch.step}, {len(batch.rows)} rows, one frozen model",
+        )
+    out.print()
+    print_table(
+        ("task", "rows", "bare model", "guided"),
+        [(one["name"], one["rows"], f"{one['bare']:.2f}", f"{one['guided']:.2f}") for one in scores],
+        title="Accuracy on rows that no training saw",
+    )
+    out.print(
+        f"\n{speed['requests']} requests in {speed['seconds']} s: {speed['requests_per_s']} requests/s, "
+        f"{speed['prompt_tokens_per_s']} prompt and {speed['output_tokens_per_s']} output tokens/s, queue included"
+    )
+
+
+def most_mixed(batches: Iterable[BatchReport]) -> BatchReport | None:
+    """The micro-batch of most namespaces, then of most different guidance, then of most rows."""
+    return max(
+        batches,
+        key=lambda batch: (
+            len({row.namespace for row in batch.rows}),
+            len({entry for row in batch.rows for entry in row.guidance}),
+            len(batch.rows),
+        ),
+        default=None,
+    )
+
+
+def _accuracy(answers: Sequence[Told], data: str) -> float:
+    labels = [row["label"] for row in _rows(data)]
+    right = sum(
+        isinstance(told.reply, Completed) and bool(told.reply.value == label)
+        for told, label in zip(answers, labels, strict=True)
+    )
+    return right / len(labels)
+
+
+def _answer(reply: Reply) -> Text:
+    if not isinstance(reply, Completed):
+        return Text(f"{reply.code.value}: {reply.message}", "red")
+    sample = reply.samples[0]
+    shown = show_value(sample.value)
+    spelled = f"  (written {sample.text})" if isinstance(sample.value, bool) and sample.text != shown else ""
+    return Text(_short(shown, 160) + spelled)
+
+
+def _short(text: str, limit: int) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+
+
+def _what_next(keep: bool) -> None:
+    first = "" if keep else "guideway demo --keep       # leave everything running, then:\n  "
+    out.print(
+        f"\nNext:\n  {first}guideway send /public/earth-yes-no 'Is the Moon made of cheese?'\n"
+        "  guideway get               # what the catalogue holds\n"
+        "  guideway tail /reviews/sentiment\n"
+        "  examples/demo/manifests/   # change one, `guideway apply -f` it, send again\n",
+        markup=False,
+        highlight=False,
+    )
+
+
+def _say(line: str) -> None:
+    err.print(line, markup=False, style="dim")

@@ -1,0 +1,56 @@
+"""How the command line speaks: tables and colours for people, JSON with `--json`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from guideway.schemas.failures import Refusal
+
+T = TypeVar("T")
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+
+
+def print_json(value: object) -> None:
+    """One line of JSON on standard output."""
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.flush()
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    table = Table(*columns, title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    out.print(table)
+
+
+def complain(refusal: Refusal) -> None:
+    """A refusal for a person, or for a machine when the command was asked for JSON."""
+    if "--json" in sys.argv:
+        print_json({"code": refusal.code.value, "message": refusal.message, "retryable": refusal.code.retryable})
+    else:
+        err.print(in_red(refusal.code.value, refusal.message), soft_wrap=True)
+
+
+def in_red(code: str, message: str) -> Text:
+    """`CODE: MESSAGE`; the message is never read as markup."""
+    return Text.assemble((code, "red"), ": ", message)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; Ctrl-C ends the command without a stack trace."""
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None

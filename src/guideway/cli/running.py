@@ -1,0 +1,181 @@
+"""`guideway broker up|down|status`, `endpoints`, `worker`, `doctor` and `demo`: what runs, and whether it can."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from guideway import logs
+from guideway.catalogue.topic import CatalogueReader
+from guideway.cli import demo as demonstration
+from guideway.cli.output import AsJson, err, out, print_json, print_table, run
+from guideway.cli.supervise import end_with_parent, supervise
+from guideway.delivery.settings import DeliverySettings
+from guideway.infra import local_broker
+from guideway.producers.endpoint_service import EndpointService
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.names import LANES
+from guideway.settings import Settings
+
+Restart = Annotated[bool, typer.Option("--restart/--no-restart", help="Start again when killed or crashed.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    broker = typer.Typer(help="A broker of this machine's own, where no cluster is named.", no_args_is_help=True)
+    broker.command("up")(broker_up)
+    broker.command("down")(broker_down)
+    broker.command("status")(broker_status)
+    app.add_typer(broker, name="broker")
+    app.command("endpoints")(endpoints)
+    app.command("worker")(worker)
+    app.command("doctor")(doctor)
+    app.command("demo")(demo)
+
+
+def broker_up(as_json: AsJson = False) -> None:
+    """Start a broker and say which: Apache Kafka where KAFKA_HOME is set, else noida-db (neither durable nor secured).
+
+    With KAFKA_BOOTSTRAP_SERVERS that cluster is used and nothing is started.
+    """
+    running = local_broker.up(Settings.from_environ().broker_folder, progress=_say)
+    if as_json:
+        print_json(running)
+    else:
+        out.print(f"{running.kind} at {running.bootstrap}")
+
+
+def broker_down(
+    wipe: Annotated[bool, typer.Option(help="Delete its data as well.")] = False, as_json: AsJson = False
+) -> None:
+    """End the broker that `broker up` started."""
+    ended = local_broker.down(Settings.from_environ().broker_folder, wipe=wipe)
+    if as_json:
+        print_json({"ended": ended})
+    else:
+        out.print("ended" if ended else "no broker of ours was running")
+
+
+def broker_status(as_json: AsJson = False) -> None:
+    """Say which broker commands would use now. Exit code 1 if none."""
+    settings = Settings.from_environ()
+    running = local_broker.status(settings.broker_folder)
+    if settings.bootstrap is not None:
+        running = local_broker.RunningBroker("external", settings.bootstrap, settings.broker_folder)
+    if as_json:
+        print_json(running)
+    else:
+        out.print(f"{running.kind} at {running.bootstrap}" if running else "no broker: run `guideway broker up`")
+    if running is None:
+        raise typer.Exit(1)
+
+
+def endpoints(
+    restart: Restart = True,
+    flush_ms: Annotated[float, typer.Option(help="Milliseconds in which results gather for one transaction.")] = 20,
+) -> None:
+    """Run the endpoint service: events on endpoint topics become requests for the models. Any number may run."""
+    logs.configure()
+    if restart:
+        raise typer.Exit(supervise(["endpoints", "--no-restart", "--flush-ms", str(flush_ms)]))
+    end_with_parent()
+    settings = Settings.from_environ()
+    delivery = DeliverySettings(bootstrap=settings.brokers(), capacity=256, flush_interval_s=flush_ms / 1000)
+
+    async def work() -> None:
+        async with CatalogueReader(delivery.bootstrap) as reader:
+            service = EndpointService(delivery, reader)
+            await _until_signalled(service.run, service.pipeline.stop)
+
+    run(work())
+
+
+def worker(  # noqa: PLR0917 (typer makes these options)
+    size: Annotated[str, typer.Option(help="Model size to serve.")] = "small",
+    lanes: Annotated[str, typer.Option(help="Lanes to serve, with commas.")] = ",".join(LANES),
+    rows: Annotated[int, typer.Option(help="Rows in one micro-batch.")] = 16,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Torch threads; 0: torch's choice.")] = 0,
+    record_batches: Annotated[
+        Path | None, typer.Option(help="Append what each micro-batch held to this file (no texts).")
+    ] = None,
+    restart: Restart = True,
+) -> None:
+    """Run a worker: requests of one model size become typed replies. Any number may run, on any machines."""
+    logs.configure()
+    if restart:
+        raise typer.Exit(supervise([*sys.argv[1:], "--no-restart"]))
+    end_with_parent()
+    try:
+        from guideway.workers.messages import EngineSettings
+        from guideway.workers.settings import WorkerSettings
+        from guideway.workers.worker import Worker
+    except ImportError as error:
+        raise Refusal(
+            FailureCode.INVALID_SETTING, f"{error.name} is not installed: pip install 'guideway[worker]'"
+        ) from None
+    settings = Settings.from_environ()
+    served = tuple(lane.strip() for lane in lanes.split(","))
+    if not set(served) <= set(LANES):
+        raise Refusal(FailureCode.INVALID_SETTING, f"lanes are {', '.join(LANES)}, not {lanes}")
+    made = Worker(
+        WorkerSettings(
+            size=size,
+            lanes=served,
+            # Enough waiting rows that the engine never runs dry, few enough that another worker finds some.
+            delivery=DeliverySettings(bootstrap=settings.brokers(), capacity=4 * rows),
+            engine=EngineSettings(max_rows=rows, device=device, threads=threads, model_cache=str(settings.model_cache)),
+            store=settings.store,
+            artefact_cache=settings.artefact_cache,
+            record_batches=record_batches,
+        )
+    )
+
+    async def work() -> None:
+        await _until_signalled(made.run, made.stop)
+
+    run(work())
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Say what is missing on this machine and how to mend it. Exit code 1 if anything is."""
+    from guideway.infra.doctor import checks
+
+    settings = Settings.from_environ()
+    found = run(checks(broker_folder=settings.broker_folder))
+    if as_json:
+        for check in found:
+            print_json(check)
+    else:
+        print_table(
+            ("", "what", "found", "to mend it"),
+            [("[green]✓[/green]" if one.ok else "[red]✗[/red]", one.name, one.found, one.mend) for one in found],
+        )
+    if not all(one.ok for one in found):
+        raise typer.Exit(1)
+
+
+def demo(
+    as_json: AsJson = False,
+    keep: Annotated[bool, typer.Option(help="Leave broker, endpoint service and worker running.")] = False,
+) -> None:
+    """Watch the whole idea work: three teams, many guidances, one frozen model, one micro-batch."""
+    logs.configure()
+    raise typer.Exit(run(demonstration.run_demo(Settings.from_environ(), as_json=as_json, keep=keep)))
+
+
+async def _until_signalled(work: Callable[[], Awaitable[None]], stop: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    await work()
+
+
+def _say(line: str) -> None:
+    err.print(line, markup=False, style="dim")

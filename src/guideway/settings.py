@@ -1,0 +1,59 @@
+"""Settings from the environment, read in this one place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from guideway.infra import local_broker
+from guideway.schemas.failures import FailureCode, Refusal
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where things are. Everything that this machine keeps is under `home`."""
+
+    home: Path = Path(".guideway")
+    """GUIDEWAY_HOME"""
+    store: str
+    """GUIDEWAY_STORE: artefact store, any fsspec address; default: a folder under `home`."""
+    bootstrap: str | None = None
+    """KAFKA_BOOTSTRAP_SERVERS; without it, a broker of this machine's own."""
+
+    @property
+    def broker_folder(self) -> Path:
+        return self.home / "broker"
+
+    @property
+    def model_cache(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def artefact_cache(self) -> Path:
+        return self.home / "artefacts"
+
+    @staticmethod
+    def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
+        home = Path(environ.get("GUIDEWAY_HOME", ".guideway")).absolute()
+        return Settings(
+            home=home,
+            store=environ.get("GUIDEWAY_STORE", str(home / "store")),
+            bootstrap=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
+        )
+
+    def brokers(self) -> str:
+        """The cluster to use: the one named in the environment, else the one that `guideway broker up` started.
+
+        Raises Refusal(broker_unreachable) if there is neither.
+        """
+        if self.bootstrap is not None:
+            return self.bootstrap
+        running = local_broker.status(self.broker_folder)
+        if running is None:
+            raise Refusal(
+                FailureCode.BROKER_UNREACHABLE,
+                "no broker: run `guideway broker up` for one on this machine, or set KAFKA_BOOTSTRAP_SERVERS",
+            )
+        return running.bootstrap
