@@ -1,1 +1,1 @@
-"""Which endpoints, guidance and models exist: a compacted topic, materialised in memory; artefacts in an object store."""
+"""Which endpoints, guidance and models exist: a compacted topic held in memory; artefacts in an object store."""

@@ -100,7 +100,7 @@ class ArtefactStore:
         except FileNotFoundError:
             raise Refusal(
                 FailureCode.GUIDANCE_MISSING,
-                f"the artefact store lacks {digest[:19]}…: apply its guidance again, or give the worker the right store",
+                f"the artefact store lacks {digest[:19]}…: apply its guidance again, or name the right store",
             ) from None
         if _digest(data) != digest:
             raise _damaged(digest)

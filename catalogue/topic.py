@@ -25,7 +25,7 @@ _MAY_BE_ON_ITS_WAY: Final = {FailureCode.UNKNOWN_ENDPOINT, FailureCode.GUIDANCE_
 
 
 class CatalogueReader:
-    """`async with CatalogueReader(bootstrap) as reader:` – `reader.catalogue` is complete on entry, then kept current."""
+    """`async with CatalogueReader(bootstrap) as reader:` – `reader.catalogue` is complete on entry, then current."""
 
     def __init__(self, bootstrap: str, timeout_s: float = 20) -> None:
         self.catalogue = Catalogue()

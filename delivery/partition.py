@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery import aiokafka_guards
@@ -130,7 +131,14 @@ class Partition:
                 # Whatever it was, and whether or not the transaction made it: a new producer reads the truth.
                 failures += 1
                 self.phase = Phase.OPENING
-                log.warning("partition reopens", topic=self.tp.topic, partition=self.tp.partition, error=repr(error))
+                ours = not isinstance(error, KafkaError | OSError | TimeoutError)
+                log.warning(
+                    "partition reopens",
+                    topic=self.tp.topic,
+                    partition=self.tp.partition,
+                    error=repr(error),
+                    exc_info=ours,
+                )
             finally:
                 with contextlib.suppress(Exception):
                     await asyncio.wait_for(producer.stop(), 5)

@@ -82,4 +82,4 @@ class OffsetTracker:
         self._done = set(commit.done)
 
     def _low_of(self, pending: Collection[int]) -> int:
-        return min(self._position, *pending)
+        return min([self._position, *pending])

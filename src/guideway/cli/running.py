@@ -148,7 +148,7 @@ def doctor(as_json: AsJson = False) -> None:
     from guideway.infra.doctor import checks
 
     settings = Settings.from_environ()
-    found = run(checks(broker_folder=settings.broker_folder))
+    found = run(checks(folder=settings.broker_folder))
     if as_json:
         for check in found:
             print_json(check)
