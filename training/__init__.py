@@ -1,0 +1,1 @@
+"""The studio: trains, evaluates and publishes guidance for a frozen base model."""
