@@ -72,7 +72,7 @@ class Prompt:
 
 
 class PromptLayout:
-    """Lays out parts for one tokenizer. Immutable once made; not to be shared by threads, as the tokenizer is not."""
+    """Lays out parts for one tokenizer. Not to be shared by threads, as the tokenizer is not."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
@@ -84,6 +84,7 @@ class PromptLayout:
             for id_, token in added.items()
             if (token.special or token.content in str(template)) and id_ != tokenizer.unk_token_id
         }
+        self._own: dict[str, list[int]] = {}
         self._bare, self._instructed = _chat_pieces(tokenizer) if template else _plain_pieces(tokenizer)
 
     def encode(self, parts: Sequence[Part]) -> Prompt:
@@ -108,9 +109,10 @@ class PromptLayout:
         return Prompt(writer.token_ids, writer.spans)
 
     def template_ids(self, text: str) -> list[int]:
-        """The layout's own text: special tokens are recognised."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
-        return ids
+        """The layout's own text: special tokens are recognised. There are few such texts, each encoded once."""
+        if text not in self._own:
+            self._own[text] = self._tokenizer.encode(text, add_special_tokens=False)
+        return self._own[text]
 
     def content_ids(self, text: str) -> list[int]:
         """Text of a part: no token in it is a special one or one that the chat template uses, markers are escaped."""
