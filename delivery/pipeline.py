@@ -98,7 +98,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         for tp, batch in records.items():
             for record in batch:
                 if tp in self._partitions:
-                    self._partitions[tp].take(_plain(record))
+                    self._partitions[tp].take(as_record(record))
 
     async def _shut_down(self) -> None:
         # Phase 1: no more records; let running work end. Phase 2: publish it. Phase 3: leave the group.
@@ -138,7 +138,8 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         log.info("partitions assigned", group=self._group, partitions=len(assigned))
 
 
-def _plain(record: ConsumerRecord[bytes, bytes]) -> Record:
+def as_record(record: ConsumerRecord[bytes, bytes]) -> Record:
+    """The record without its client library."""
     return Record(
         topic=record.topic,
         partition=record.partition,

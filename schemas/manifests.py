@@ -98,7 +98,7 @@ class Guidance(_Manifest, frozen=True, kw_only=True, tag="guidance/v1"):
     """In a file: the folder, relative to the file. In the catalogue: the artefact's digest."""
     model_fingerprint: Digest | None = None
     """The base model that the artefact was trained on; it is refused on any other."""
-    shared_with: list[Name | Literal["*"]] = []
+    shared_with: list[Annotated[str, Meta(pattern=rf"^(\*|{names.NAME.pattern})$")]] = []
     """Further namespaces that may use it; `*` for everybody. Guidance of `public` is everybody's anyway."""
 
     def __post_init__(self) -> None:

@@ -1,0 +1,75 @@
+"""The catalogue in memory."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from guideway.catalogue.entries import Catalogue, Identity, plan
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Endpoint, Guidance, Model
+from guideway.schemas.output import Boolean
+from guideway.schemas.wire import MANIFEST
+
+ENDPOINT = Endpoint(namespace="team", name="task", model_size="small", output=Boolean())
+PROMPT = Guidance(namespace="team", name="tone", form="text_prompt", text="Be kind.")
+
+
+def absorb(catalogue: Catalogue, manifest: Endpoint | Guidance | Model, version: int) -> None:
+    catalogue.absorb(Identity.of(manifest).key(version), MANIFEST.encode(manifest))
+
+
+def test_the_newest_version_answers_and_older_ones_stay() -> None:
+    catalogue = Catalogue()
+    newer = msgspec.structs.replace(PROMPT, text="Be very kind.")
+    absorb(catalogue, newer, 2)
+    absorb(catalogue, PROMPT, 1)
+    assert catalogue.guidance("team/tone", for_namespace="team")[1] == newer
+    ref, guidance = catalogue.guidance("team/tone@1", for_namespace="team")
+    assert (ref.version, guidance) == (1, PROMPT)
+
+
+def test_a_tombstone_removes_a_version() -> None:
+    catalogue = Catalogue()
+    absorb(catalogue, ENDPOINT, 1)
+    catalogue.absorb(Identity.of(ENDPOINT).key(1), None)
+    assert list(catalogue) == []
+    with pytest.raises(Refusal) as caught:
+        catalogue.endpoint("team", "task")
+    assert caught.value.code is FailureCode.UNKNOWN_ENDPOINT
+
+
+def test_an_unknown_endpoint_is_answered_with_what_there_is() -> None:
+    catalogue = Catalogue()
+    absorb(catalogue, ENDPOINT, 1)
+    with pytest.raises(Refusal, match="its endpoints are: task"):
+        catalogue.endpoint("team", "tusk")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(None, b"{}"), (b"nonsense", b"{}"), (b"endpoint/team/task@1", b'{"kind": "endpoint/v9"}')]
+)
+def test_what_cannot_be_read_is_counted_and_harms_nobody(key: bytes | None, value: bytes) -> None:
+    catalogue = Catalogue()
+    catalogue.absorb(key, value)
+    assert catalogue.unreadable == 1
+    assert list(catalogue) == []
+
+
+def test_guidance_is_its_namespaces_own_unless_shared() -> None:
+    catalogue = Catalogue()
+    absorb(catalogue, PROMPT, 1)
+    with pytest.raises(Refusal) as caught:
+        catalogue.guidance("team/tone", for_namespace="rival")
+    assert caught.value.code is FailureCode.GUIDANCE_FORBIDDEN
+    absorb(catalogue, msgspec.structs.replace(PROMPT, shared_with=["*"]), 2)
+    assert catalogue.guidance("team/tone", for_namespace="rival")[0].version == 2
+
+
+def test_applying_makes_versions_of_what_has_changed_only() -> None:
+    catalogue = Catalogue()
+    absorb(catalogue, ENDPOINT, 3)
+    changed = msgspec.structs.replace(ENDPOINT, instruction="Now.")
+    actions = [(change.action, change.version) for change in plan(catalogue, [ENDPOINT, PROMPT])]
+    assert actions == [("unchanged", 3), ("created", 1)]
+    assert [(change.action, change.version) for change in plan(catalogue, [changed])] == [("updated", 4)]

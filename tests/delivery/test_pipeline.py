@@ -1,0 +1,178 @@
+"""The pipeline on a real broker: once each, in whatever order, over rebalances and failures."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.structs import TopicPartition
+
+from guideway.delivery.pipeline import Pipeline, as_record
+from guideway.delivery.settings import MAX_RECORD_BYTES, DeliverySettings
+from guideway.infra import topics
+from guideway.infra.local_broker import RunningBroker
+from guideway.infra.topics import TopicDefinition
+from guideway.schemas.failures import FailureCode
+from guideway.schemas.record import Outgoing, Record
+
+Handle = Callable[[Record], Awaitable[list[Outgoing]]]
+
+
+class Bench:
+    """One input topic, one output topic, on a broker."""
+
+    def __init__(self, bootstrap: str, name: str) -> None:
+        self.bootstrap, self.name = bootstrap, name
+        self.input, self.output, self.dead = f"{name}.in", f"{name}.out", f"{name}.in.dlq"
+
+    async def prepare(self, records: int) -> None:
+        definitions = [TopicDefinition(self.input, 3), TopicDefinition(self.output, 2), TopicDefinition(self.dead)]
+        await topics.apply(self.bootstrap, definitions)
+        async with AIOKafkaProducer(bootstrap_servers=self.bootstrap) as producer:
+            for number in range(records):
+                await producer.send(self.input, str(number).encode(), headers=[("h", None), ("h", b"\xff")])
+
+    def pipeline(self, handle: Handle, **settings: float) -> Pipeline:
+        return Pipeline(
+            DeliverySettings(bootstrap=self.bootstrap, **settings),  # type: ignore[arg-type]
+            group=f"{self.name}.group",
+            topics=[self.input],
+            handle=handle,
+        )
+
+    def echo(self, record: Record) -> list[Outgoing]:
+        return [Outgoing(topic=self.output, key=record.key, value=record.value, headers=record.headers)]
+
+    async def read(self, expected: int, *read_topics: str) -> list[Record]:
+        """All records of the topics: until as many as expected are there and half a second brings no more."""
+        found: list[Record] = []
+        async with AIOKafkaConsumer(
+            *(read_topics or (self.output,)),
+            bootstrap_servers=self.bootstrap,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+        ) as consumer:
+            while True:
+                batches = await consumer.getmany(timeout_ms=500)
+                if not batches and len(found) >= expected:
+                    return found
+                found += [as_record(one) for batch in batches.values() for one in batch]
+
+
+@asynccontextmanager
+async def running(*pipelines: Pipeline) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(pipeline.run()) for pipeline in pipelines]
+    try:
+        yield
+    finally:
+        for pipeline in pipelines:
+            pipeline.stop()
+        await asyncio.gather(*tasks)
+
+
+async def test_each_record_gives_one_result_though_work_ends_out_of_order_and_owners_change(
+    broker: RunningBroker, unique_name: str
+) -> None:
+    bench = Bench(broker.bootstrap, unique_name)
+    await bench.prepare(600)
+    chance = random.Random(4)
+    worked: Counter[bytes] = Counter()
+
+    async def handle(record: Record) -> list[Outgoing]:
+        worked[record.value or b""] += 1
+        await asyncio.sleep(chance.expovariate(20))
+        return bench.echo(record)
+
+    async with running(bench.pipeline(handle)):
+        await asyncio.sleep(1)
+        async with running(bench.pipeline(handle)):
+            await asyncio.sleep(1)
+        found = await asyncio.wait_for(bench.read(600), 60)
+    assert Counter(record.value for record in found) == Counter(str(number).encode() for number in range(600))
+    assert set(worked) == {str(number).encode() for number in range(600)}
+
+
+async def test_what_was_published_is_not_worked_on_again_after_a_restart(
+    broker: RunningBroker, unique_name: str
+) -> None:
+    bench = Bench(broker.bootstrap, unique_name)
+    await bench.prepare(30)
+    stuck = asyncio.Event()
+
+    async def first(record: Record) -> list[Outgoing]:
+        if record.value in {b"3", b"17"}:
+            await stuck.wait()
+        return bench.echo(record)
+
+    async with running(bench.pipeline(first, drain_timeout_s=0.1)):
+        await asyncio.wait_for(bench.read(28), 30)
+    again: list[bytes | None] = []
+
+    async def second(record: Record) -> list[Outgoing]:
+        again.append(record.value)
+        return bench.echo(record)
+
+    async with running(bench.pipeline(second)):
+        found = await asyncio.wait_for(bench.read(30), 30)
+    assert sorted(again, key=str) == [b"17", b"3"], "only the two that were never finished"
+    assert len(found) == 30
+
+
+async def test_what_cannot_be_published_becomes_a_dead_letter_and_holds_nobody_up(
+    broker: RunningBroker, unique_name: str
+) -> None:
+    bench = Bench(broker.bootstrap, unique_name)
+    await bench.prepare(6)
+
+    async def handle(record: Record) -> list[Outgoing]:
+        match record.value:
+            case b"0":
+                raise KeyError("a bug")
+            case b"1":
+                return [Outgoing(topic=f"{unique_name}.nowhere", value=b"x")]
+            case b"2":
+                return [Outgoing(topic=bench.output, value=b"x", partition=9)]
+            case b"3":
+                return [Outgoing(topic=bench.output, value=b"x" * (MAX_RECORD_BYTES + 1))]
+        return bench.echo(record)
+
+    async with running(bench.pipeline(handle)):
+        found = await asyncio.wait_for(bench.read(6, bench.output, bench.dead), 30)
+    assert sorted(record.value or b"" for record in found if record.topic == bench.output) == [b"4", b"5"]
+    dead = {record.value: record for record in found if record.topic == bench.dead}
+    codes = {value: (one.header("guideway_dlq_code") or b"").decode() for value, one in dead.items()}
+    assert codes == {
+        b"0": FailureCode.INTERNAL_ERROR,
+        b"1": FailureCode.REPLY_ADDRESS_REFUSED,
+        b"2": FailureCode.REPLY_ADDRESS_REFUSED,
+        b"3": FailureCode.REPLY_TOO_LARGE,
+    }
+    assert dead[b"0"].header("guideway_dlq_topic") == bench.input.encode()
+    assert list(dead[b"0"].headers[:2]) == [("h", None), ("h", b"\xff")], "the record's own headers, as they were"
+
+
+async def test_a_partition_whose_transaction_fails_goes_on_with_a_new_producer(
+    broker: RunningBroker, unique_name: str
+) -> None:
+    bench = Bench(broker.bootstrap, unique_name)
+    await bench.prepare(40)
+
+    async def handle(record: Record) -> list[Outgoing]:
+        await asyncio.sleep(0.2)
+        return bench.echo(record)
+
+    pipeline = bench.pipeline(handle, capacity=10)
+    async with running(pipeline):
+        await pipeline.joined.wait()
+        await asyncio.sleep(1)
+        # Another process takes the lock of one partition, as a new owner would.
+        async with AIOKafkaProducer(
+            bootstrap_servers=bench.bootstrap, transactional_id=f"{unique_name}.group.{bench.input}.0"
+        ):
+            found = await asyncio.wait_for(bench.read(40), 60)
+    assert Counter(record.value for record in found) == Counter(str(number).encode() for number in range(40))
+    assert TopicPartition(bench.input, 0) in pipeline._partitions

@@ -1,0 +1,112 @@
+"""The tracker and its metadata against a model that remembers everything."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guideway.delivery.completed_set import UnreadableCompletedSet, decode, encode
+from guideway.delivery.tracker import OffsetTracker
+
+offsets = st.integers(0, 60)
+
+
+@given(low=st.integers(0, 2**40), gaps=st.lists(st.integers(1, 5000), max_size=300))
+def test_metadata_reads_back(low: int, gaps: list[int]) -> None:
+    done, at = set(), low
+    for gap in gaps:
+        at += gap
+        done.add(at)
+    assert decode(low, encode(low, done)) == done
+
+
+@given(st.text(max_size=60))
+def test_foreign_metadata_is_never_taken_for_a_set(text: str) -> None:
+    if text:
+        with pytest.raises(UnreadableCompletedSet):
+            decode(0, text)
+
+
+def test_metadata_size_is_bounded_by_what_is_unfinished_not_by_the_window() -> None:
+    finished = set(range(1, 1_000_000)) - {5, 77_000, 500_000}
+    assert len(encode(0, finished)) < 60
+
+
+def test_a_done_offset_at_low_is_never_forgotten() -> None:
+    tracker = OffsetTracker(5, {6, 8})
+    assert [tracker.receive(offset) for offset in (5, 6, 7, 8, 9)] == [True, False, True, False, True]
+    commit = tracker.commit_of([7])
+    assert (commit.low, commit.done) == (5, {6, 7, 8})
+    tracker.apply(commit)
+    commit = tracker.commit_of([5])
+    assert (commit.low, commit.done) == (9, frozenset())
+
+
+def test_offsets_that_never_arrive_do_not_hold_the_rest_up() -> None:
+    tracker = OffsetTracker(0)
+    tracker.receive(0)
+    tracker.receive(3)  # 1 and 2 were transaction markers
+    assert tracker.commit_of([0, 3]).low == 4
+
+
+def test_nothing_is_committed_beyond_what_was_received() -> None:
+    tracker = OffsetTracker(10, {12})
+    assert tracker.low == 10
+    tracker.receive(10)
+    assert tracker.commit_of([10]).low == 11, "11 may still come"
+
+
+def test_adopted_work_is_not_begun_twice() -> None:
+    tracker = OffsetTracker(4, {6})
+    assert tracker.adopt(5)
+    assert not tracker.adopt(6), "somebody else finished it"
+    assert not tracker.adopt(3)
+    assert [tracker.receive(offset) for offset in (4, 5, 6, 7)] == [True, False, False, True]
+
+
+def test_results_are_held_back_when_metadata_would_overflow() -> None:
+    tracker = OffsetTracker(0)
+    for offset in range(0, 4000):
+        tracker.receive(offset)
+    odd = list(range(1, 4000, 2))
+    chosen, commit = tracker.largest_commit(odd, 300)
+    assert 0 < len(chosen) < len(odd)
+    assert chosen == odd[: len(chosen)]
+    assert len(commit.metadata) <= 300
+    # The lowest pending offset can always be finished, so no state is one that cannot be left.
+    chosen, commit = tracker.largest_commit([0], 0)
+    assert chosen == [0]
+    assert commit.low == 1
+
+
+@given(st.data())
+def test_every_offset_is_finished_once_over_crashes_and_any_order(data: st.DataObject) -> None:
+    """Receive, finish and commit in random order; a crash restarts from the last commit."""
+    total = data.draw(st.integers(1, 40))
+    committed_low, committed_done = 0, frozenset[int]()
+    published: list[int] = []
+    tracker, fetch = OffsetTracker(0), 0
+    running: set[int] = set()
+    for _ in range(400):
+        step = data.draw(st.sampled_from(["receive", "commit", "crash"]))
+        if step == "receive" and fetch < total:
+            if tracker.receive(fetch):
+                running.add(fetch)
+            fetch += 1
+        elif step == "commit" and running:
+            finishing = data.draw(st.sets(st.sampled_from(sorted(running)), min_size=1))
+            commit = tracker.commit_of(finishing)
+            committed_low, committed_done = commit.low, decode(commit.low, commit.metadata)
+            published += finishing
+            tracker.apply(commit)
+            running -= finishing
+        elif step == "crash":
+            tracker, fetch, running = OffsetTracker(committed_low, committed_done), committed_low, set()
+        if len(published) == total:
+            break
+    assert len(published) == len(set(published)), "no result twice"
+    # What is left to do is exactly what was not published.
+    rest = OffsetTracker(committed_low, committed_done)
+    left = {offset for offset in range(committed_low, total) if rest.receive(offset)}
+    assert left == set(range(total)) - set(published)

@@ -1,0 +1,113 @@
+"""Records as events: JSON, plain text, both CloudEvents modes, Confluent framing, and what is refused."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+
+import pytest
+from cloudevents.core.bindings.kafka import to_binary_event, to_structured_event
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
+
+from guideway.producers.events import read_event
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.record import Record
+from guideway.schemas.request import ReplyAddress
+
+MakeRecord = Callable[..., Record]
+FIELDS = {"text": "hello"}
+
+
+@pytest.mark.parametrize(
+    ("value", "content_type", "content"),
+    [
+        (b'{"text": "hello"}', "application/json", FIELDS),
+        (b'{"text": "hello"}', "", FIELDS),
+        (b'  {"text": "hello"}', "application/json; charset=utf-8", FIELDS),
+        (b'"hello"', "application/vnd.team+json", "hello"),
+        (b"hello", "text/plain", "hello"),
+        ("schön".encode(), "", "schön"),
+        (b'{"text": "hello"}', "text/plain; charset=utf-8", '{"text": "hello"}'),
+        (b'\x00\x00\x00\x00\x2a{"text": "hello"}', "", FIELDS),
+    ],
+)
+def test_content(make_record: MakeRecord, value: bytes, content_type: str, content: object) -> None:
+    assert read_event(make_record(value, content__type=content_type)).content == content
+
+
+def test_cloud_event_by_its_own_library_in_both_modes(make_record: MakeRecord) -> None:
+    attributes = {"id": "e-1", "source": "/s", "type": "t", "specversion": "1.0", "datacontenttype": "application/json"}
+    event = CloudEvent(attributes=attributes, data=FIELDS)
+    for convert in (to_binary_event, to_structured_event):
+        message = convert(event, JSONFormat())
+        headers = {name.replace("-", "__"): value for name, value in message.headers.items()}
+        read = read_event(make_record(message.value, **headers))
+        assert (read.id, read.content) == ("e-1", FIELDS)
+
+
+def test_structured_cloud_event_with_base64(make_record: MakeRecord) -> None:
+    envelope = {
+        "specversion": "1.0",
+        "id": "e-2",
+        "datacontenttype": "text/plain",
+        "data_base64": base64.b64encode(b"hi").decode(),
+    }
+    event = read_event(make_record(json.dumps(envelope).encode(), content__type="application/cloudevents+json"))
+    assert (event.id, event.content) == ("e-2", "hi")
+
+
+def test_the_callers_id_wins_and_ours_stays_the_same(make_record: MakeRecord) -> None:
+    assert read_event(make_record(request_id="mine", ce_id="other")).id == "mine"
+    assert read_event(make_record()).id == read_event(make_record()).id
+
+
+def test_reply_addresses_of_both_kinds(make_record: MakeRecord) -> None:
+    assert read_event(make_record(reply_to="a")).reply_to == ReplyAddress(topic="a")
+    spring = make_record(kafka_replyTopic="b", kafka_replyPartition=b"\x00\x00\x00\x03")
+    assert read_event(spring).reply_to == ReplyAddress(topic="b", partition=3)
+
+
+def test_deadlines(make_record: MakeRecord) -> None:
+    assert read_event(make_record(deadline="1700000000000")).deadline_ms == 1_700_000_000_000
+    assert read_event(make_record(deadline="2023-11-14T22:13:20+00:00")).deadline_ms == 1_700_000_000_000
+
+
+def test_repeated_and_null_headers_do_no_harm(make_record: MakeRecord) -> None:
+    record = Record(
+        topic="t",
+        partition=0,
+        offset=0,
+        timestamp_ms=0,
+        key=None,
+        value=b"hi",
+        headers=[("request_id", b"one"), ("request_id", b"two"), ("request_id", None), ("x", None)],
+    )
+    assert read_event(record).id == "two"
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "code"),
+    [
+        (b"{not json", {}, FailureCode.UNDECODABLE_EVENT),
+        (b"not json", {"content__type": "application/json"}, FailureCode.UNDECODABLE_EVENT),
+        (b"[1, 2]", {"content__type": "application/json"}, FailureCode.UNDECODABLE_EVENT),
+        (b"\xff\xfe", {}, FailureCode.UNDECODABLE_EVENT),
+        (b'{"a":' * 5000, {}, FailureCode.UNDECODABLE_EVENT),
+        (None, {}, FailureCode.UNDECODABLE_EVENT),
+        (b"x", {"content__type": "application/x-protobuf"}, FailureCode.UNDECODABLE_EVENT),
+        (b'{"id": 1}', {"content__type": "application/cloudevents+json"}, FailureCode.UNDECODABLE_EVENT),
+        (b"x", {"content__type": b"\xff"}, FailureCode.INVALID_HEADER),
+        (b"x", {"reply_to": b"\xff"}, FailureCode.INVALID_HEADER),
+        (b"x", {"reply_to": "t", "kafka_replyPartition": b"\x01"}, FailureCode.INVALID_HEADER),
+        (b"x", {"deadline": "tomorrow"}, FailureCode.INVALID_HEADER),
+        (b"x", {"deadline": "2023-11-14T22:13:20"}, FailureCode.INVALID_HEADER),
+        (b"x", {"request_id": "y" * 201}, FailureCode.INVALID_HEADER),
+        (b"x", {"guidance": "no slash"}, FailureCode.INVALID_HEADER),
+    ],
+)
+def test_refused(make_record: MakeRecord, value: bytes, headers: dict[str, str | bytes], code: FailureCode) -> None:
+    with pytest.raises(Refusal) as caught:
+        read_event(make_record(value, **headers))
+    assert caught.value.code is code
