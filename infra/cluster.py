@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -26,7 +27,8 @@ async def administrator(bootstrap: str, *, timeout_s: float = 10.0) -> AsyncIter
         bootstrap_servers=bootstrap, client_id=client_id("admin"), request_timeout_ms=int(timeout_s * 1000)
     )
     try:
-        await _start(admin, bootstrap, timeout_s)
+        with _quiet():
+            await _start(admin, bootstrap, timeout_s)
         yield admin
     except (KafkaError, TimeoutError) as error:
         raise Refusal(
@@ -43,7 +45,8 @@ async def _start(admin: AIOKafkaAdminClient, bootstrap: str, timeout_s: float) -
     while True:
         try:
             async with asyncio.timeout_at(deadline):
-                return await admin.start()
+                await admin.start()
+            return
         except ValueError as error:
             raise Refusal(
                 FailureCode.INVALID_SETTING, f"{bootstrap!r} is not a list of brokers: write host:port,host:port"
@@ -56,3 +59,15 @@ async def _start(admin: AIOKafkaAdminClient, bootstrap: str, timeout_s: float) -
                     "`guideway broker up`, or set KAFKA_BOOTSTRAP_SERVERS to a cluster that runs",
                 ) from error
         await asyncio.sleep(_PAUSE_S)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """aiokafka logs each attempt to connect as an error; the refusal says it once."""
+    log = logging.getLogger("aiokafka")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)

@@ -1,0 +1,31 @@
+"""Which aborted transactions of a fetch count, and how far a reader may go."""
+
+from __future__ import annotations
+
+import pytest
+
+from guideway.infra.stale_aborts import decided, without_stale
+
+
+@pytest.mark.parametrize(
+    ("first_marker_aborts", "kept"),
+    [
+        ({7: False}, []),  # ended before the fetch: its producer goes on to commit
+        ({7: True}, [(7, 3)]),  # was open at the fetch's offset
+        ({}, [(7, 3)]),  # not known yet
+        ({8: False}, [(7, 3)]),
+    ],
+)
+def test_a_transaction_from_before_the_fetch(first_marker_aborts: dict[int, bool], kept: list[tuple[int, int]]) -> None:
+    assert without_stale([(7, 3)], 10, first_marker_aborts) == kept
+
+
+def test_a_transaction_aborted_within_the_fetch_stays() -> None:
+    assert without_stale([(7, 3), (7, 12)], 10, {7: False}) == [(7, 12)]
+
+
+def test_reading_stops_before_what_is_in_doubt() -> None:
+    assert decided([None, 5, 7, 5], {7}) == 2
+    assert decided([5, 5], {7}) == 2
+    assert decided([7, 5], {7}) == 2, "nothing else could be read: aiokafka's own way"
+    assert decided([], {7}) == 0
