@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -36,16 +37,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def broker_of_kind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], RunningBroker]]:
     """Gives the session's broker of a kind, started when it is first asked for."""
     running: dict[str, RunningBroker] = {}
+    with contextlib.ExitStack() as ending:
 
-    def broker_of_kind(kind: str) -> RunningBroker:
-        if kind not in running:
-            environ = environ_for(kind)
-            running[kind] = local_broker.up(tmp_path_factory.mktemp(kind), environ=environ)
-        return running[kind]
+        def broker_of_kind(kind: str) -> RunningBroker:
+            if kind not in running:
+                environ = environ_for(kind)
+                running[kind] = local_broker.up(tmp_path_factory.mktemp(kind), environ=environ)
+                ending.callback(local_broker.down, running[kind].folder, wipe=True)
+            return running[kind]
 
-    yield broker_of_kind
-    for one in running.values():
-        local_broker.down(one.folder, wipe=True)
+        yield broker_of_kind
 
 
 @pytest.fixture(scope="session", params=KINDS)
