@@ -135,6 +135,8 @@ def save(adapted: Any, recipe: Recipe, folder: Path) -> None:
     config = adapted.peft_config["default"]
     config.base_model_name_or_path = MODEL_NAME
     config.inference_mode = True
+    if recipe.form == "lora":
+        config.target_modules = sorted(recipe.targets)  # PEFT keeps a set, whose order changes from run to run
     config.save_pretrained(folder)
 
 
@@ -180,7 +182,8 @@ def accuracy(base: BaseModel, guided: Guided, task: Task, data: Path) -> float:
 
 def read(data: Path, task: Task, split: str) -> list[Row]:
     """The rows of a data file."""
-    return [json.loads(line) for line in (data / f"{task.data}.{split}.jsonl").read_text("utf-8").splitlines()]
+    with (data / f"{task.data}.{split}.jsonl").open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def main() -> None:
