@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from guideway.catalogue.entries import Catalogue, Change, Identity
+from guideway.delivery.clients import make_consumer, make_producer, started, unreachable
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.wire import MANIFEST
@@ -35,25 +36,19 @@ class CatalogueReader:
         self._moved = asyncio.Condition()
 
     async def __aenter__(self) -> CatalogueReader:
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
-            client_id=names.client_id("catalogue"),
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-        )
-        try:
-            await asyncio.wait_for(self._consumer.start(), self._timeout_s)
-            await self._require_topic()
-            self._consumer.assign([_PARTITION])
-            await self._consumer.seek_to_beginning(_PARTITION)
-            await asyncio.wait_for(self._catch_up(), self._timeout_s)
-        except (KafkaError, TimeoutError) as error:
-            await self._consumer.stop()
-            raise unreachable(self._bootstrap, error) from None
-        except BaseException:
-            await self._consumer.stop()
-            raise
-        self._following = asyncio.create_task(self._follow(), name="follow the catalogue")
+        async with AsyncExitStack() as stack:
+            consumer = make_consumer(self._bootstrap, "catalogue", auto_offset_reset="earliest")
+            self._consumer = await stack.enter_async_context(started(consumer, self._bootstrap))
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._require_topic()
+                    self._consumer.assign([_PARTITION])
+                    await self._consumer.seek_to_beginning(_PARTITION)
+                    await self._catch_up()
+            except (KafkaError, TimeoutError) as error:
+                raise unreachable(self._bootstrap, error) from None
+            self._following = asyncio.create_task(self._follow(), name="follow the catalogue")
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
@@ -62,7 +57,7 @@ class CatalogueReader:
         self._following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._following
-        await self._consumer.stop()
+        await self._stack.aclose()
 
     async def seen(self, offset: int, timeout_s: float = 10) -> None:
         """Wait until the record at `offset` of the catalogue topic is part of the catalogue."""
@@ -117,9 +112,6 @@ class CatalogueReader:
 
 async def publish(bootstrap: str, changes: Iterable[Change], removals: Iterable[tuple[Identity, int]] = ()) -> int:
     """Write changes and removals; returns the offset of the last record, -1 if there was nothing to write."""
-    producer = AIOKafkaProducer(
-        bootstrap_servers=bootstrap, client_id=names.client_id("catalogue"), enable_idempotence=True, acks="all"
-    )
     records = [
         (change.identity.key(change.version), MANIFEST.encode(change.manifest))
         for change in changes
@@ -127,22 +119,11 @@ async def publish(bootstrap: str, changes: Iterable[Change], removals: Iterable[
     ]
     tombstones = [(identity.key(version), None) for identity, version in removals]
     last = -1
-    try:
-        await asyncio.wait_for(producer.start(), 20)
+    async with started(make_producer(bootstrap, "catalogue"), bootstrap) as producer:
         for key, value in [*records, *tombstones]:
-            written = await producer.send_and_wait(names.CATALOGUE_TOPIC, key=key, value=value, partition=0)
+            try:
+                written = await producer.send_and_wait(names.CATALOGUE_TOPIC, key=key, value=value, partition=0)
+            except KafkaError as error:
+                raise unreachable(bootstrap, error) from None
             last = written.offset
-    except (KafkaError, TimeoutError) as error:
-        raise unreachable(bootstrap, error) from None
-    finally:
-        await producer.stop()
     return last
-
-
-def unreachable(bootstrap: str, error: BaseException) -> Refusal:
-    """What to say when the brokers do not answer."""
-    return Refusal(
-        FailureCode.BROKER_UNREACHABLE,
-        f"no answer from the brokers at {bootstrap} ({type(error).__name__}): "
-        "start them, or correct KAFKA_BOOTSTRAP_SERVERS",
-    )

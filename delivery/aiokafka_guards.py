@@ -26,6 +26,8 @@ from aiokafka.producer.sender import CoordinationType, EndTxnHandler
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from guideway.delivery import stand_in_guards
+
 VERSION: Final = "0.14.0"
 
 _plain_send_req = GroupCoordinator._send_req
@@ -80,6 +82,7 @@ def install() -> None:
     GroupCoordinator._send_req = _send_req
     SubscriptionState.fetch_context = _fetch_context
     EndTxnHandler.do = _end_txn
+    stand_in_guards.install()
 
 
 async def committed(consumer: Any, partition: TopicPartition) -> OffsetAndMetadata | None:

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery import aiokafka_guards
+from guideway.delivery.clients import make_producer
 from guideway.delivery.completed_set import decode
 from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.settings import MAX_RECORD_BYTES, DeliverySettings
@@ -113,13 +114,12 @@ class Partition:
     async def _live(self) -> None:
         failures = 0
         while not self._closing.is_set():
-            producer = AIOKafkaProducer(
-                bootstrap_servers=self._settings.bootstrap,
-                client_id=names.client_id("delivery"),
+            producer = make_producer(
+                self._settings.bootstrap,
+                "delivery",
                 transactional_id=names.transactional_id(self._group, *self.tp),
                 transaction_timeout_ms=int(self._settings.transaction_timeout_s * 1000),
                 request_timeout_ms=15_000,
-                acks="all",
                 retry_backoff_ms=20,
                 max_request_size=MAX_RECORD_BYTES + 48_576,
             )

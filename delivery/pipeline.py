@@ -8,17 +8,16 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from guideway.delivery import aiokafka_guards
+from guideway.delivery.clients import make_consumer, unreachable
 from guideway.delivery.partition import Handle, Partition
 from guideway.delivery.settings import DeliverySettings
 from guideway.delivery.topic_directory import TopicDirectory
 from guideway.schemas import names
-from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.record import Record
 
 log = structlog.get_logger(__name__)
@@ -39,7 +38,6 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         topics: Sequence[str] = (),
         pattern: str | None = None,
     ) -> None:
-        aiokafka_guards.install()
         self._settings = settings
         self._group = group
         self._handle = handle
@@ -52,14 +50,12 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
 
     async def run(self) -> None:
         """Until `stop`. Raises Refusal(broker_unreachable) if the cluster cannot be reached at the start."""
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.bootstrap,
+        self._consumer = make_consumer(
+            self._settings.bootstrap,
+            "consumer",
             group_id=self._group,
-            client_id=names.client_id("consumer"),
-            enable_auto_commit=False,
             # Positions are set by Partition from what was committed; this is never what decides.
             auto_offset_reset="earliest",
-            isolation_level="read_committed",
             session_timeout_ms=int(self._settings.session_timeout_s * 1000),
             heartbeat_interval_ms=int(self._settings.session_timeout_s * 1000 / 6),
             rebalance_timeout_ms=20_000,
@@ -73,10 +69,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         except KafkaError as error:
             await self.topics.stop()
             await self._consumer.stop()
-            raise Refusal(
-                FailureCode.BROKER_UNREACHABLE,
-                f"no broker answers at {self._settings.bootstrap} ({error}): start it, or correct the address",
-            ) from None
+            raise unreachable(self._settings.bootstrap, error) from None
         try:
             while not self._stopping.is_set():
                 await self._poll()

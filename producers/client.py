@@ -15,11 +15,10 @@ from types import TracebackType
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.structs import TopicPartition
 
-from guideway.catalogue.topic import unreachable
+from guideway.delivery.clients import make_consumer, make_producer, unreachable
 from guideway.delivery.topic_directory import TopicDirectory
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
@@ -32,12 +31,7 @@ class _ReplyReader:
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         self.topic = topic
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap,
-            client_id=names.client_id("client"),
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-        )
+        self._consumer = make_consumer(bootstrap, "client")
         self._waiting: dict[bytes, asyncio.Future[Reply]] = {}
 
     async def start(self, partitions: int) -> None:
@@ -85,13 +79,7 @@ class Client:
         self._topics = TopicDirectory(bootstrap, names.client_id("client"))
 
     async def __aenter__(self) -> Client:
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
-            client_id=names.client_id("client"),
-            enable_idempotence=True,
-            acks="all",
-            linger_ms=5,
-        )
+        self._producer = make_producer(self._bootstrap, "client", linger_ms=5)
         try:
             await self._topics.start()
             await self._producer.start()

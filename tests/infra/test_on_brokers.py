@@ -15,7 +15,8 @@ from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.structs import OffsetAndMetadata
 
 import guideway
-from guideway.infra import stale_aborts, topics
+from guideway.delivery import stand_in_guards
+from guideway.infra import topics
 from guideway.infra.cluster import administrator
 from guideway.infra.local_broker import RunningBroker
 from guideway.infra.topics import TopicDefinition, wanted
@@ -155,13 +156,13 @@ async def read_along(broker: RunningBroker, topic: str) -> list[bytes]:
 @pytest.fixture
 def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
     """aiokafka as it comes, whoever has mended it before; as it was after the test."""
-    monkeypatch.setattr(PartitionRecords, "__init__", stale_aborts._plain_init)
-    monkeypatch.setattr(PartitionRecords, "_contains_abort_marker", stale_aborts._plain_contains_abort_marker)
+    monkeypatch.setattr(PartitionRecords, "__init__", stand_in_guards._plain_init)
+    monkeypatch.setattr(PartitionRecords, "_contains_abort_marker", stand_in_guards._plain_contains_abort_marker)
 
 
 @pytest.fixture
 def guarded(unguarded: None) -> None:
-    stale_aborts.install()
+    stand_in_guards.install()
 
 
 @pytest.mark.usefixtures("guarded")

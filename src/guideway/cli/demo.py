@@ -171,12 +171,10 @@ async def _show(client: Client, questions: Sequence[Question], *, as_json: bool)
 
 async def _compare(client: Client, comparisons: Sequence[Comparison], *, quiet: bool) -> dict[str, list[Told]]:
     """The labelled rows of all comparisons through both endpoints, all at once; answers by endpoint, in row order."""
-    rows = [
-        (endpoint, row["text"])
-        for comparison in comparisons
-        for endpoint in (comparison.guided, comparison.bare)
-        for row in _rows(comparison.data)
-    ]
+    sources = {
+        endpoint: comparison.data for comparison in comparisons for endpoint in (comparison.guided, comparison.bare)
+    }
+    rows = [(endpoint, row["text"]) for endpoint, data in sources.items() for row in _rows(data)]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     began = time.monotonic()
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:

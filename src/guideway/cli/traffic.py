@@ -10,11 +10,10 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
 
-from guideway.catalogue.topic import unreachable
 from guideway.cli.output import AsJson, err, in_red, out, run
+from guideway.delivery.clients import make_consumer, started
 from guideway.producers.client import Client, split_address
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
@@ -92,20 +91,13 @@ def tail(
 
     async def work() -> None:
         bootstrap = Settings.from_environ().brokers()
-        consumer = AIOKafkaConsumer(
-            topic,
-            bootstrap_servers=bootstrap,
-            client_id=names.client_id("tail"),
-            isolation_level="read_committed",
-            auto_offset_reset="earliest" if from_beginning else "latest",
-            enable_auto_commit=False,
-        )
-        try:
-            await consumer.start()
-        except KafkaError as error:
-            await consumer.stop()
-            raise unreachable(bootstrap, error) from None
-        try:
+        start = "earliest" if from_beginning else "latest"
+        reading = make_consumer(bootstrap, "tail", auto_offset_reset=start)
+        async with started(reading, bootstrap) as consumer:
+            partitions = consumer.partitions_for_topic(topic) if topic in await consumer.topics() else None
+            if not partitions:
+                raise Refusal(FailureCode.UNKNOWN_ENDPOINT, f"there is no endpoint {address} (no topic {topic})")
+            consumer.assign([TopicPartition(topic, number) for number in partitions])
             count = 0
             async for record in consumer:
                 try:
@@ -115,8 +107,6 @@ def tail(
                 count += 1
                 if count == limit:
                     return
-        finally:
-            await consumer.stop()
 
     run(work())
 

@@ -1,29 +1,35 @@
-"""A guard over aiokafka's consumer for noida-db, which lists transactions as aborted that ended long before the fetch.
+"""Guards over aiokafka 0.14.0 for noida-db 0.2.3, the stand-in for a broker. On Apache Kafka they change nothing.
 
-noida-db 0.2.3 answers a fetch at offset P with *every* aborted transaction of the partition, also those whose abort
-marker lies before P; Apache Kafka leaves these out. A reader then takes the producer's next committed records for
-aborted ones: with read_committed they are never seen. (`transactional_id`s keep their producer id over restarts, so
-one kill -9 in a transaction hides all later results of that input partition from those who read along.)
+Stale aborts. noida-db answers a fetch at offset P with *every* aborted transaction of the partition, also those whose
+abort marker lies before P; Apache Kafka leaves these out. A reader then takes the producer's next committed records
+for aborted ones: with read_committed they are never seen. (`transactional_id`s keep their producer id over restarts,
+so one kill -9 in a transaction hides all later results of that input partition from those who read along.) What tells
+them apart is in the same answer: the first marker of that producer at or after P ends the transaction that was open at
+P. If it commits, no aborted transaction was open, and the entry is stale.
 
-What tells them apart is in the same answer: the first marker of that producer at or after P ends the transaction that
-was open at P. If it commits, no aborted transaction was open, and the entry is stale.
+Empty answers. noida-db answers a fetch that finds nothing at once instead of waiting `fetch_max_wait_ms`, and the
+client asks again at once: a consumer that waits keeps half a core busy. The guard waits a little in the broker's place.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import aiokafka
-from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
 
-VERSION: Final = "0.14.0"
+EMPTY_FETCH_S: Final = 0.015
+"""The least that a fetch without records takes: what a waiting consumer costs against how soon it sees a record."""
 
 Aborted = tuple[int, int]
 """(producer id, first offset) of an aborted transaction, as a broker lists it."""
 
 _plain_init = PartitionRecords.__init__
+_plain_proc_fetch_request = Fetcher._proc_fetch_request
 _plain_contains_abort_marker = PartitionRecords._contains_abort_marker
 
 
@@ -87,15 +93,19 @@ def _contains_abort_marker(self: Any, batch: Any) -> bool:
     return bool(_plain_contains_abort_marker(self, batch)) if known is None else known
 
 
-def install() -> None:
-    """Put the guard in place; harmless when repeated, and no change of behaviour on Apache Kafka.
+async def _proc_fetch_request(self: Any, assignment: Any, node_id: int, request: Any) -> bool:
+    began = time.monotonic()
+    found = bool(await _plain_proc_fetch_request(self, assignment, node_id, request))
+    rest_s = EMPTY_FETCH_S - (time.monotonic() - began)
+    if not found and rest_s > 0:
+        # Cancelled when the assignment changes or the fetcher closes; like the plain one, it then just ends.
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(rest_s)
+    return found
 
-    Raises RuntimeError on any other version of aiokafka.
-    """
-    if aiokafka.__version__ != VERSION:
-        raise RuntimeError(
-            f"aiokafka {aiokafka.__version__} is installed, and infra/stale_aborts.py mends {VERSION}: "
-            f"install aiokafka=={VERSION}, or check the guard against the new version"
-        )
+
+def install() -> None:
+    """Put the guards in place; harmless when repeated. `aiokafka_guards.install` checks the version."""
     PartitionRecords.__init__ = _init
     PartitionRecords._contains_abort_marker = _contains_abort_marker
+    Fetcher._proc_fetch_request = _proc_fetch_request

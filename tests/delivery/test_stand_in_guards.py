@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from guideway.infra.stale_aborts import decided, without_stale
+from guideway.delivery.stand_in_guards import decided, without_stale
 
 
 @pytest.mark.parametrize(
