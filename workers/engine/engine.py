@@ -49,6 +49,7 @@ class Engine:
     def __init__(self, base: BaseModel, settings: EngineSettings, *, max_context_tokens: int) -> None:
         """max_context_tokens: the longest sequence wanted; the model's own limit holds as well."""
         model = base.model
+        self.fingerprint = base.fingerprint
         self._max_tokens = min(max_context_tokens, base.context_tokens)
         self._batcher = Batcher(max_rows=settings.max_rows, max_prefill_tokens=settings.max_prefill_tokens)
         self._runner = Runner(base, max_rows=settings.max_rows, max_tokens=self._max_tokens)

@@ -43,7 +43,7 @@ _CHANGES_BASE_WEIGHTS: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """The update of one module: Δy = (x Aᵀ) B, the scaling is in B."""
+    """The update of one module: Δy = (x Aᵀ) B, the scaling is in B. float32, on the model's device."""
 
     a: Tensor
     """[r, in]"""
@@ -57,7 +57,7 @@ class Factors:
 
 @dataclass(frozen=True, eq=False)
 class Lora:
-    """The updates of one artefact by module name, in the model's dtype and on its device."""
+    """The updates of one artefact by module name."""
 
     factors: Mapping[str, Factors]
 
@@ -78,13 +78,8 @@ class Lora:
         if not pairs:
             raise damaged("it holds no LoRA factors: publish it again")
         modules = dict(model.named_modules())
-        weight = model.get_input_embeddings().weight
-        return cls(
-            {
-                name: _fitted(name, pair, config, modules.get(name), dtype=weight.dtype, device=weight.device)
-                for name, pair in pairs.items()
-            }
-        )
+        device = model.get_input_embeddings().weight.device
+        return cls({name: _fitted(name, pair, config, modules.get(name), device) for name, pair in pairs.items()})
 
     @property
     def nbytes(self) -> int:
@@ -117,13 +112,7 @@ def _check(config: dict[str, Any]) -> None:
 
 
 def _fitted(
-    name: str,
-    pair: dict[str, Tensor],
-    config: dict[str, Any],
-    module: nn.Module | None,
-    *,
-    dtype: torch.dtype,
-    device: torch.device,
+    name: str, pair: dict[str, Tensor], config: dict[str, Any], module: nn.Module | None, device: torch.device
 ) -> Factors:
     """The factors of module `name` with their scaling: α/r, or α/√r where rank-stabilised."""
     size = features(module)
@@ -136,10 +125,7 @@ def _fitted(
     if have != want:
         raise damaged(f"its factors of {name!r} are {have}, and here they must be {want}: train it for this model")
     scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return Factors(
-        a=pair["A"].to(dtype=dtype, device=device),
-        b=(pair["B"].T * scaling).to(dtype=dtype, device=device).contiguous(),
-    )
+    return Factors(a=pair["A"].to(device), b=(pair["B"].T * scaling).to(device).contiguous())
 
 
 def _setting(config: dict[str, Any], key: str, pattern_key: str, module: str) -> float:
@@ -227,8 +213,11 @@ class _SeatedFactors:
     def _add(self, module: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor | None:
         if self._seen is None:
             return None
-        a, b = self._seen
-        return y.baddbmm_(torch.bmm(args[0], a), b)
+        x, (a, b) = args[0], self._seen
+        if x.shape[1] == 1:
+            # One token a row: in float32 these small products take a third of the time that bfloat16 takes on CPU.
+            return y.add_(torch.bmm(torch.bmm(x.float(), a), b))
+        return y.baddbmm_(torch.bmm(x, a.to(x.dtype)), b.to(x.dtype))
 
     def _wide_enough(self, kept: Tensor | None, new: Tensor) -> Tensor:
         """`kept`, or a copy with room for the rank of `new` [r, features]."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.workers.engine.attention import causal_mask, use_grouped_attention
+from guideway.workers.engine.attention import causal_mask
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.grammars import BatchedGrammar
 from guideway.workers.engine.kv import KvCache
@@ -35,7 +35,6 @@ class Runner:
         self._lora = BatchedLora(base.model, max_rows=max_rows)
         self._last: Tensor | None = None
         self._model.get_output_embeddings().register_forward_pre_hook(self._keep_last)
-        use_grouped_attention(base.model)
         self._reseated()
 
     @torch.inference_mode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from guideway.workers.engine.engine import Engine
 from guideway.workers.messages import Admit, Artefact, EngineSettings, Finished, FromEngine, Refused
 
 EOS = "<|end|>"
+TEXT = Text()
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -123,7 +124,7 @@ def make_admit() -> MakeAdmit:
         namespace: str = "weather",
         instruction: str = "",
         artefacts: Sequence[Artefact] = (),
-        output: OutputRule = Text(),
+        output: OutputRule = TEXT,
         words: Sequence[str] = (),
         deadline_ms: int | None = None,
         **generation: Any,
@@ -210,19 +211,19 @@ def make_soft_prompt(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Make
 def saved(tmp_path: Path, name: str, form: Any, build: Callable[[], PeftModel], *, scale: float) -> Artefact:
     """The trainable weights of `build()` drawn anew from the name's seed, as an artefact."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PEFT uses what transformers has deprecated
-        model = build()
     random = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data.copy_(torch.randn(parameter.shape, generator=random) * scale)
     folder = tmp_path / name.replace("/", "-")
-    model.save_pretrained(folder)
-    return Artefact(name=name, form=form, digest=f"sha256:{hashlib.sha256(name.encode()).hexdigest()}", folder=str(folder))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT uses what transformers has deprecated, and warns of its own features
+        model = build()
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data.copy_(torch.randn(parameter.shape, generator=random) * scale)
+        model.save_pretrained(folder)
+    digest = f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
+    return Artefact(name=name, form=form, digest=digest, folder=str(folder))
 
 
 @pytest.fixture(autouse=True)
-def _deterministic() -> Iterator[None]:
+def _deterministic() -> None:
     torch.manual_seed(0)
-    yield

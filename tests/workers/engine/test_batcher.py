@@ -1,0 +1,159 @@
+"""Admission, turns and deadlines, in literal times. No model and no tensor."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from typing import Any
+
+from guideway.schemas.generation import Generation
+from guideway.schemas.output import Text
+from guideway.schemas.request import Request
+from guideway.workers.engine.batcher import Batcher
+from guideway.workers.engine.row import Row
+from guideway.workers.messages import Admit
+
+
+def row(name: str, *, tokens: int = 10, deadline_ms: int | None = None) -> Row:
+    """A row whose namespace is the first letter of its name."""
+    request = Request(
+        id=name,
+        namespace=name[0],
+        endpoint="e",
+        endpoint_version=1,
+        parts=[],
+        guidance=[],
+        output=Text(),
+        words=[],
+        generation=Generation(),
+        reply_to=[],
+        deadline_ms=deadline_ms,
+    )
+    sampler: Any = None
+    return Row(
+        admit=Admit(id=name, request=request, artefacts=[]),
+        sample=0,
+        prompt_ids=range(tokens - 1),
+        virtual_tokens=1,
+        sampler=sampler,
+    )
+
+
+def rows(names: str, **settings: Any) -> list[Row]:
+    return [row(name, **settings) for name in names.split()]
+
+
+def batcher(*, max_rows: int = 4, max_prefill_tokens: int = 1000) -> Batcher:
+    return Batcher(max_rows=max_rows, max_prefill_tokens=max_prefill_tokens)
+
+
+def admitted(batcher: Batcher, now: float = 0.0) -> str:
+    return " ".join(row.id for row in batcher.choose(now).admitted)
+
+
+def test_rows_are_admitted_in_order_while_there_is_room() -> None:
+    b = batcher(max_rows=3)
+    b.add(rows("a1 a2 a3 a4 a5"))
+    assert admitted(b) == "a1 a2 a3"
+    assert admitted(b) == ""
+    assert (b.running, b.waiting) == (3, 2)
+
+
+def test_an_ended_row_makes_room() -> None:
+    b = batcher(max_rows=2)
+    all_rows = rows("a1 a2 a3")
+    b.add(all_rows)
+    assert admitted(b) == "a1 a2"
+    b.drop(all_rows[:1])
+    assert admitted(b) == "a3"
+    assert (b.running, b.waiting) == (2, 0)
+
+
+def test_namespaces_take_turns() -> None:
+    b = batcher(max_rows=6)
+    b.add(rows("a1 a2 a3 a4 b1 c1 c2"))
+    assert admitted(b) == "a1 b1 c1 a2 c2 a3"
+
+
+def test_the_turn_goes_on_where_it_stopped() -> None:
+    b = batcher(max_rows=1)
+    waiting = rows("a1 a2 b1 b2")
+    b.add(waiting)
+    order = []
+    for _ in range(4):
+        (chosen,) = b.choose(0.0).admitted
+        order.append(chosen.id)
+        b.drop([chosen])
+    assert order == ["a1", "b1", "a2", "b2"]
+
+
+def test_prefill_keeps_its_budget_counted_with_padding() -> None:
+    b = batcher(max_rows=9, max_prefill_tokens=100)
+    b.add([row("a1", tokens=10), row("a2", tokens=30), row("a3", tokens=20), row("a4", tokens=10), row("a5", tokens=5)])
+    assert admitted(b) == "a1 a2 a3"
+    assert admitted(b) == "a4 a5"
+
+
+def test_a_row_longer_than_the_budget_is_admitted_alone() -> None:
+    b = batcher(max_prefill_tokens=100)
+    b.add([row("a1", tokens=300), row("a2"), row("a3", tokens=101)])
+    assert [admitted(b) for _ in range(3)] == ["a1", "a2", "a3"]
+
+
+def test_nobody_overtakes_a_row_that_does_not_fit() -> None:
+    b = batcher(max_prefill_tokens=100)
+    b.add([row("a1"), row("b1", tokens=99), row("c1")])
+    assert [admitted(b) for _ in range(3)] == ["a1", "b1", "c1"]
+
+
+def test_rows_past_their_deadline_are_given_back_and_not_admitted() -> None:
+    b = batcher(max_rows=2)
+    running, late, in_time = row("a1", deadline_ms=5_000), row("a2", deadline_ms=5_000), row("a3", deadline_ms=5_001)
+    b.add([running])
+    assert admitted(b, now=4.0) == "a1"
+    b.add([late, in_time])
+    assert b.choose(5.0).expired == []
+    b = batcher(max_rows=2)
+    b.add([running])
+    b.choose(4.0)
+    b.add([late, in_time])
+    choice = b.choose(5.001)
+    assert choice.expired == [running, late]
+    assert choice.admitted == [in_time]
+    assert (b.running, b.waiting) == (1, 0)
+
+
+def test_a_dropped_row_does_not_come() -> None:
+    b = batcher(max_rows=1)
+    waiting = rows("a1 a2 b1")
+    b.add(waiting)
+    b.drop(waiting[1:])
+    b.drop(rows("z1"))
+    assert admitted(b) == "a1"
+    assert b.waiting == 0
+    b.drop(waiting[:1])
+    assert b.running == 0
+
+
+def test_every_row_runs_once_whatever_comes_and_goes() -> None:
+    chance = random.Random(1)
+    b = batcher(max_rows=5, max_prefill_tokens=60)
+    all_rows = [row(f"{chance.choice('abc')}{i}", tokens=chance.randint(2, 80)) for i in range(200)]
+    unsent, running, seen = list(all_rows), [], []
+    while unsent or b.waiting or b.running:
+        b.add([unsent.pop() for _ in range(min(len(unsent), chance.randint(0, 4)))])
+        chosen = b.choose(0.0).admitted
+        assert b.running <= 5
+        assert len(chosen) <= 1 or len(chosen) * max(r.prompt_tokens for r in chosen) <= 60
+        seen += chosen
+        running += chosen
+        ended = [r for r in running if chance.random() < 0.3]
+        running = [r for r in running if r not in ended]
+        b.drop(ended)
+    assert sorted(r.id for r in seen) == sorted(r.id for r in all_rows)
+
+
+def test_it_touches_no_tensor() -> None:
+    code = "import guideway.workers.engine.batcher, sys; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,83 @@
+"""Drawing: the right distribution, the same for a row whoever else is there."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from guideway.schemas.generation import Generation
+from guideway.workers.engine.sampling import BatchedSampler, Sampler
+
+
+def sampler(sample: int = 0, request_id: str = "r", **generation: Any) -> Sampler:
+    return Sampler.of(Generation(**generation), request_id=request_id, sample=sample)
+
+
+def draws(n: int, logits: torch.Tensor, **generation: Any) -> list[int]:
+    one = BatchedSampler([sampler(**generation)])
+    return [token for _ in range(n) if (token := one.choose(logits)[0]) is not None]
+
+
+def test_temperature_0_takes_the_likeliest() -> None:
+    logits = torch.tensor([[0.0, 3.0, 1.0], [5.0, 3.0, 1.0]])
+    assert BatchedSampler([sampler(), sampler()]).choose(logits) == [1, 0]
+
+
+def test_frequencies_are_those_of_the_softmax() -> None:
+    p = torch.tensor([0.1, 0.6, 0.3])
+    counts = torch.bincount(torch.tensor(draws(4000, p.log()[None], temperature=1.0, seed=1)), minlength=3) / 4000
+    torch.testing.assert_close(counts, p, atol=0.03, rtol=0)
+
+
+def test_temperature_flattens() -> None:
+    p = torch.tensor([0.2, 0.8])
+    flat = p.sqrt() / p.sqrt().sum()
+    counts = torch.bincount(torch.tensor(draws(4000, p.log()[None], temperature=2.0, seed=1)), minlength=2) / 4000
+    torch.testing.assert_close(counts, flat, atol=0.03, rtol=0)
+
+
+def test_top_p_keeps_the_fewest_tokens_that_reach_it() -> None:
+    logits = torch.tensor([[0.1, 0.5, 0.15, 0.25]]).log()
+    assert set(draws(300, logits, temperature=1.0, top_p=0.7, seed=1)) == {1, 3}
+    assert set(draws(300, logits, temperature=1.0, top_p=0.76, seed=1)) == {1, 2, 3}
+    assert set(draws(300, logits, temperature=1.0, top_p=0.01, seed=1)) == {1}
+
+
+def test_what_is_forbidden_is_never_drawn() -> None:
+    logits = torch.tensor([[-math.inf, 0.0, -math.inf, 0.0]])
+    assert set(draws(300, logits, temperature=10.0, seed=1)) == {1, 3}
+
+
+def test_a_row_draws_the_same_whoever_else_is_there() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(5, 200)
+    settings: list[dict[str, Any]] = [{"temperature": 0.5 + i, "top_p": 1.0 - i / 10, "seed": i} for i in range(5)]
+    together = BatchedSampler([sampler(), *(sampler(**s) for s in settings)])
+    alone = [BatchedSampler([sampler(**s)]) for s in settings]
+    for _ in range(20):
+        mixed = together.choose(torch.cat([logits[:1], logits]))[1:]
+        assert mixed == [one.choose(logits[i : i + 1])[0] for i, one in enumerate(alone)]
+
+
+def test_seeds_and_ids_decide() -> None:
+    logits = torch.zeros(1, 10_000)
+
+    def series(one: Sampler) -> list[int | None]:
+        batched = BatchedSampler([one])
+        return [batched.choose(logits)[0] for _ in range(4)]
+
+    assert series(sampler(temperature=1, seed=4)) == series(sampler(temperature=1, seed=4, request_id="other"))
+    assert series(sampler(1, temperature=1, seed=4)) == series(sampler(temperature=1, seed=5))
+    assert series(sampler(temperature=1)) == series(sampler(temperature=1))
+    assert series(sampler(temperature=1)) != series(sampler(temperature=1, request_id="other"))
+    assert series(sampler(temperature=1)) != series(sampler(1, temperature=1))
+
+
+def test_a_row_without_a_finite_maximum_gets_no_token() -> None:
+    logits = torch.tensor([[1.0, math.nan], [-math.inf, -math.inf], [math.inf, 0.0], [1.0, -math.inf]])
+    greedy = BatchedSampler([sampler()] * 4)
+    assert greedy.choose(logits) == [None, None, None, 0]
+    drawing = BatchedSampler([sampler(temperature=1)] * 4)
+    assert drawing.choose(logits) == [None, None, None, 0]
