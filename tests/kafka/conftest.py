@@ -1,0 +1,167 @@
+"""The whole road, running: a broker of each kind, the endpoint service and a worker as processes, the real model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.entries import Identity, plan
+from guideway.catalogue.files import read, upload
+from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.cli.catalogue import apply_manifests
+from guideway.infra import topics
+from guideway.infra.local_broker import RunningBroker
+from guideway.producers.client import Client
+from guideway.schemas.generation import Generation
+from guideway.schemas.manifests import Endpoint, Field, Guidance, InputRule, Manifest, Model
+from guideway.schemas.output import Boolean, Json, OutputRule, Regex, Text
+from guideway.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "examples" / "demo" / "manifests"
+
+
+@dataclass
+class System:
+    """A running system. Its processes are restarted by their supervisors when they are killed."""
+
+    bootstrap: str
+    kind: str
+    settings: Settings
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        return self.settings.home
+
+    @property
+    def batches(self) -> Path:
+        """Where the worker records what its micro-batches hold."""
+        return self.home / "batches.jsonl"
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """For commands that are to use this system."""
+        return {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap, "GUIDEWAY_HOME": str(self.home)}
+
+    def start(self, name: str, *arguments: str) -> None:
+        with (self.home / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "guideway", name, *arguments], stdout=log, stderr=log, env=self.environ
+            )
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes.values():
+            process.wait(60)
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`guideway ARGUMENTS` on this system."""
+        return subprocess.run(
+            [sys.executable, "-m", "guideway", *arguments],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def system(broker: RunningBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """The demo's endpoints and those of the namespace `trial`, served; a session-wide system for each broker kind."""
+    home = tmp_path_factory.mktemp(f"home-{broker.kind}")
+    # Converting the model takes half a minute: every test session of this checkout shares the outcome.
+    models = ROOT / ".guideway" / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    (home / "models").symlink_to(models)
+    made = System(
+        broker.bootstrap, broker.kind, Settings(home=home, store=str(home / "store"), bootstrap=broker.bootstrap)
+    )
+    asyncio.run(_apply(made, tmp_path_factory.mktemp("trial")))
+    try:
+        made.start("endpoints")
+        made.start("worker", "--record-batches", str(made.batches))
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+async def client(system: System) -> AsyncIterator[Client]:
+    async with Client(system.bootstrap) as made:
+        yield made
+
+
+async def _apply(system: System, folder: Path) -> None:
+    demo = read(DEMO)
+    await apply_manifests(system.settings, demo)
+    (fingerprint,) = (one.fingerprint for _, one in demo if isinstance(one, Model))
+    assert fingerprint is not None
+    store = ArtefactStore(system.settings.store)
+    manifests = [upload(folder / "manifest", one, store) for one in _trial(folder, fingerprint)]
+    await topics.apply(system.bootstrap, topics.wanted(manifests))
+    # Published without the check that `guideway apply` makes: some of them are wrong on purpose.
+    async with CatalogueReader(system.bootstrap) as reader:
+        await publish(system.bootstrap, plan(reader.catalogue, manifests))
+    gone = Identity("endpoint", "trial", "gone")
+    await publish(system.bootstrap, [], [(gone, 1)])
+    _damage(store, next(one.artefact for one in manifests if one.name == "damaged"))  # type: ignore[union-attr]
+
+
+def _trial(folder: Path, fingerprint: str) -> list[Manifest]:
+    """Endpoints of which each is wrong, or strict, in one way."""
+    for name, width in (("noise", 576), ("damaged", 576), ("narrow", 8)):
+        (folder / name).mkdir()
+        noise = np.full((4, width), 0.01 * len(name), np.float32)
+        save_file({"prompt_embeddings": noise}, folder / name / "adapter_model.safetensors")
+        config = {"peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "num_virtual_tokens": 4}
+        (folder / name / "adapter_config.json").write_text(json.dumps(config))
+
+    def soft_prompt(name: str, artefact: str, bound_to: str = fingerprint) -> Guidance:
+        return Guidance(namespace="trial", name=name, form="soft_prompt", artefact=artefact, model_fingerprint=bound_to)
+
+    def endpoint(name: str, output: OutputRule | None = None, **fields: object) -> Endpoint:
+        plain = Endpoint(namespace="trial", name=name, model_size="small", output=output or Boolean())
+        return msgspec.structs.replace(plain, **fields)
+
+    return [
+        soft_prompt("noise", "noise"),
+        soft_prompt("damaged", "damaged"),
+        soft_prompt("narrow", "narrow"),
+        soft_prompt("vanished", "sha256:" + "1" * 64),
+        soft_prompt("foreign", "noise", "sha256:" + "2" * 64),
+        *(endpoint(f"with-{name}", guidance=[f"trial/{name}"]) for name in ("noise", "damaged", "narrow")),
+        *(endpoint(f"with-{name}", guidance=[f"trial/{name}"]) for name in ("vanished", "foreign", "nothing")),
+        endpoint("with-theirs", guidance=["reviews/sentiment-soft-prompt"]),
+        endpoint("plain", Text(), generation=Generation(max_tokens=8), targets=["copies"]),
+        endpoint("copies"),
+        endpoint("typed", input=InputRule(fields={"text": Field(max_chars=50), "n": Field(type="integer")})),
+        endpoint("unsatisfiable", Json(schema={"type": "integer", "minimum": 5, "maximum": 3})),
+        endpoint("unclosed", Regex(pattern="(unclosed")),
+        endpoint("cut", Regex(pattern="[a-z]{400}"), generation=Generation(max_tokens=4)),
+        endpoint("long", max_text_chars=1_000_000),
+        endpoint("drawn", Text(), generation=Generation(max_tokens=8, temperature=1.0, samples=3, seed=5)),
+        endpoint("huge", model_size="huge"),
+        endpoint("gone"),
+    ]
+
+
+def _damage(store: ArtefactStore, digest: str) -> None:
+    listing = json.loads(Path(store.address, "sha256", digest.removeprefix("sha256:")).read_text())
+    weights = Path(store.address, "sha256", listing["files"]["adapter_model.safetensors"].removeprefix("sha256:"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
