@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.record import Outgoing, Record
@@ -10,6 +13,8 @@ from guideway.schemas.record import Outgoing, Record
 def dead_letter(record: Record, code: FailureCode, message: str) -> Outgoing:
     """The dead letter of `record`: same key, value and headers, and ours after them.
 
+    What would make it too large to publish is left out and named in a header; it still stands where the record was
+    read. Otherwise one oversized record would hold up its partition for ever.
     `message` must not quote the record: dead letters keep a caller's text in one place only.
     """
     origin = {
@@ -29,8 +34,27 @@ def dead_letter(record: Record, code: FailureCode, message: str) -> Outgoing:
         names.CONNECT_ERROR_PREFIX + "exception.message": message,
     }
     added = [(name, value.encode()) for name, value in (ours | connect).items()]
-    # aiokafka refuses a record with neither key nor value.
-    value = b"" if record.key is None and record.value is None else record.value
-    return Outgoing(
-        topic=names.dead_letter_topic(record.topic), key=record.key, value=value, headers=[*record.headers, *added]
+    letter = Outgoing(
+        topic=names.dead_letter_topic(record.topic),
+        key=record.key,
+        value=record.value,
+        headers=[*record.headers, *added],
     )
+    sizes = {
+        "key": len(record.key or b""),
+        "value": len(record.value or b""),
+        "headers": sum(len(name) + len(one or b"") for name, one in record.headers),
+    }
+    omitted: list[str] = []
+    for part in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        if letter.size_bytes <= MAX_RECORD_BYTES:
+            break
+        omitted.append(part)
+        note = (names.DEAD_LETTER_PREFIX + "omitted", ",".join(omitted).encode())
+        headers = added if "headers" in omitted else [*record.headers, *added]
+        emptied = {part: None} if part != "headers" else {}
+        letter = msgspec.structs.replace(letter, **emptied, headers=[*headers, note])
+    if letter.key is None and letter.value is None:
+        # aiokafka refuses a record with neither.
+        letter = msgspec.structs.replace(letter, value=b"")
+    return letter

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.schemas import names
@@ -13,8 +13,11 @@ from guideway.schemas.request import ReplyAddress
 from guideway.schemas.wire import REPLY
 
 
-def reply_records(reply: Reply, addresses: Iterable[ReplyAddress], record: Record) -> list[Outgoing]:
-    """One record an address, with the caller's key, and its correlation and trace headers byte for byte."""
+def reply_records(reply: Reply, addresses: Sequence[ReplyAddress], record: Record) -> list[Outgoing]:
+    """One record an address, with the caller's key, and its correlation and trace headers byte for byte.
+
+    Where a result is too large, the first address, which is the caller's, gets a failed reply and no other gets any.
+    """
     value = REPLY.encode(reply)
     ours = {
         names.CONTENT_TYPE: "application/json",
@@ -38,7 +41,7 @@ def reply_records(reply: Reply, addresses: Iterable[ReplyAddress], record: Recor
             FailureCode.REPLY_TOO_LARGE,
             f"the reply has {largest} bytes, {MAX_RECORD_BYTES} can be sent: lower max_tokens or samples",
         )
-        return reply_records(failed(reply.id, reply.namespace, reply.endpoint, refusal), addresses, record)
+        return reply_records(failed(reply.id, reply.namespace, reply.endpoint, refusal), addresses[:1], record)
     return records
 
 

@@ -12,7 +12,7 @@ from guideway.delivery.pipeline import Pipeline
 from guideway.delivery.replies import failed, reply_records
 from guideway.delivery.settings import MAX_RECORD_BYTES, DeliverySettings
 from guideway.delivery.topic_directory import TopicDirectory
-from guideway.producers.events import read_event, read_reply_address, request_id
+from guideway.producers.events import read_event, read_reply_address, refused_id
 from guideway.producers.marshal import marshal
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
@@ -86,11 +86,7 @@ class EndpointService:
             address = ReplyAddress(topic=names.reply_topic(namespace, name))
             if not await topics.partitions(address.topic):
                 return [dead_letter(record, refusal.code, refusal.message)]
-        try:
-            known_as = request_id(record)
-        except Refusal:
-            known_as = ""
-        return reply_records(failed(known_as, namespace, name, refusal), [address], record)
+        return reply_records(failed(refused_id(record), namespace, name, refusal), [address], record)
 
 
 async def checked_reply_address(

@@ -24,14 +24,14 @@ MAX_ID_CHARS: Final = 200
 
 def read_event(record: Record) -> Event:
     """Raises Refusal(undecodable_event | invalid_header)."""
-    content_type = _text(record, names.CONTENT_TYPE).lower()
-    cloud_id: str | None
-    if content_type.startswith(names.CLOUD_EVENT_STRUCTURED):
-        content, cloud_id = _structured(record)
+    if _is_structured(record):
+        envelope = _envelope(record)
+        content, cloud_id = _structured_content(envelope), str(envelope["id"])
     else:
-        content, cloud_id = _content(record.value, content_type), _text(record, f"{names.CLOUD_EVENT_PREFIX}id") or None
+        content = _content(record.value, _text(record, names.CONTENT_TYPE).lower())
+        cloud_id = _text(record, f"{names.CLOUD_EVENT_PREFIX}id")
     return Event(
-        id=request_id(record, cloud_id),
+        id=_id(record, cloud_id),
         content=content,
         reply_to=read_reply_address(record),
         deadline_ms=_deadline_ms(record),
@@ -39,13 +39,27 @@ def read_event(record: Record) -> Event:
     )
 
 
-def request_id(record: Record, cloud_id: str | None = None) -> str:
+def refused_id(record: Record) -> str:
+    """The id under which a refusal is answered: the caller's where it can be read, else ours. Never raises."""
+    try:
+        cloud_id = _envelope(record)["id"] if _is_structured(record) else _text(record, f"{names.CLOUD_EVENT_PREFIX}id")
+    except Refusal:
+        cloud_id = ""
+    try:
+        return _id(record, cloud_id)
+    except Refusal:
+        return _own_id(record)
+
+
+def _id(record: Record, cloud_id: str) -> str:
     """The caller's id, else one that stays the same however often this record is read."""
-    given = _text(record, names.REQUEST_ID) or cloud_id or ""
+    given = _text(record, names.REQUEST_ID) or cloud_id
     if len(given) > MAX_ID_CHARS or not given.isprintable():
-        raise _invalid(names.REQUEST_ID, f"at most {MAX_ID_CHARS} printable characters")
-    if given:
-        return given
+        raise _invalid(f"{names.REQUEST_ID} (or the CloudEvent's id)", f"at most {MAX_ID_CHARS} printable characters")
+    return given or _own_id(record)
+
+
+def _own_id(record: Record) -> str:
     place = f"{record.topic} {record.partition} {record.offset} {record.timestamp_ms}"
     return hashlib.sha256(place.encode()).hexdigest()[:32]
 
@@ -63,20 +77,29 @@ def read_reply_address(record: Record) -> ReplyAddress | None:
     return ReplyAddress(topic=topic, partition=int.from_bytes(partition, "big"))
 
 
-def _structured(record: Record) -> tuple[dict[str, Any] | str, str]:
+def _is_structured(record: Record) -> bool:
+    return _text(record, names.CONTENT_TYPE).lower().startswith(names.CLOUD_EVENT_STRUCTURED)
+
+
+def _envelope(record: Record) -> dict[str, Any]:
+    """A structured CloudEvent with an `id`."""
     envelope = _json(record.value)
     if not isinstance(envelope, dict) or not isinstance(envelope.get("id"), str) or "specversion" not in envelope:
         raise _undecodable("a structured CloudEvent is a JSON object with `specversion`, `id` and `data`")
+    return envelope
+
+
+def _structured_content(envelope: dict[str, Any]) -> dict[str, Any] | str:
     if "data_base64" in envelope:
         try:
             data = base64.b64decode(envelope["data_base64"], validate=True)
         except (binascii.Error, TypeError, ValueError):
             raise _undecodable("`data_base64` is not base64") from None
-        return _content(data, str(envelope.get("datacontenttype", "")).lower()), envelope["id"]
+        return _content(data, str(envelope.get("datacontenttype", "")).lower())
     content = envelope.get("data")
     if not isinstance(content, dict | str):
         raise _undecodable("a CloudEvent's `data` is a JSON object of fields, or a string")
-    return content, envelope["id"]
+    return content
 
 
 def _content(value: bytes | None, content_type: str) -> dict[str, Any] | str:

@@ -11,7 +11,7 @@ from cloudevents.core.bindings.kafka import to_binary_event, to_structured_event
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
-from guideway.producers.events import read_event
+from guideway.producers.events import read_event, refused_id
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.record import Record
 from guideway.schemas.request import ReplyAddress
@@ -61,6 +61,30 @@ def test_structured_cloud_event_with_base64(make_record: MakeRecord) -> None:
 def test_the_callers_id_wins_and_ours_stays_the_same(make_record: MakeRecord) -> None:
     assert read_event(make_record(request_id="mine", ce_id="other")).id == "mine"
     assert read_event(make_record()).id == read_event(make_record()).id
+
+
+def test_a_refusal_is_answered_under_the_callers_id_where_there_is_one(make_record: MakeRecord) -> None:
+    structured = b'{"specversion": "1.0", "id": "e-3", "data": 7}'
+    assert refused_id(make_record(b"[1]", ce_id="e-1", content__type="application/json")) == "e-1"
+    assert refused_id(make_record(b"[1]", request_id="mine", ce_id="e-1")) == "mine"
+    assert refused_id(make_record(structured, content__type="application/cloudevents+json")) == "e-3"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"request_id": "y" * 201},
+        {"request_id": b"\xff"},
+        {"ce_id": b"\xff"},
+        {"content__type": b"\xff"},
+        {"content__type": "application/cloudevents+json"},
+    ],
+)
+def test_a_refusal_has_an_id_even_where_the_callers_cannot_be_read(
+    make_record: MakeRecord, headers: dict[str, str | bytes]
+) -> None:
+    assert refused_id(make_record(b"{", **headers)) == read_event(make_record()).id
 
 
 def test_reply_addresses_of_both_kinds(make_record: MakeRecord) -> None:

@@ -1,0 +1,60 @@
+"""Replies as records: headers, addresses, and what happens to a result that is too large."""
+
+from __future__ import annotations
+
+from guideway.delivery.replies import reply_records
+from guideway.schemas.record import Record
+from guideway.schemas.reply import Completed, Failed, Sample, Usage
+from guideway.schemas.request import ReplyAddress
+from guideway.schemas.wire import REPLY
+
+ADDRESSES = [ReplyAddress(topic="gw.team.mine.out.v1", partition=3), ReplyAddress(topic="gw.team.other.out.v1")]
+RECORD = Record(
+    topic="gw.infer.small.interactive.v1",
+    partition=0,
+    offset=0,
+    timestamp_ms=0,
+    key=b"\x00key",
+    value=b"",
+    headers=[("correlation_id", b"\xff\x00"), ("correlation_id", None), ("traceparent", b"00-1"), ("secret", b"s")],
+)
+
+
+def completed(text: str) -> Completed:
+    return Completed(
+        id="r-1",
+        namespace="team",
+        endpoint="task",
+        endpoint_version=1,
+        samples=[Sample(value=text, text=text, finish_reason="stop")],
+        usage=Usage(prompt_tokens=1, output_tokens=1),
+        guidance=[],
+        model_fingerprint="sha256:" + "0" * 64,
+    )
+
+
+def test_every_address_gets_the_result_with_key_and_echoed_headers() -> None:
+    records = reply_records(completed("yes"), ADDRESSES, RECORD)
+    assert [(out.topic, out.partition, out.key) for out in records] == [
+        ("gw.team.mine.out.v1", 3, b"\x00key"),
+        ("gw.team.other.out.v1", None, b"\x00key"),
+    ]
+    for out in records:
+        assert out.headers[:3] == [("correlation_id", b"\xff\x00"), ("correlation_id", None), ("traceparent", b"00-1")]
+        assert dict(out.headers[3:]) == {
+            "content-type": b"application/json",
+            "request_id": b"r-1",
+            "guideway_status": b"completed",
+            "ce_specversion": b"1.0",
+            "ce_id": b"r-1",
+            "ce_source": b"/team/task",
+            "ce_type": b"guideway.reply.completed.v1",
+        }
+
+
+def test_a_result_too_large_fails_to_the_caller_alone() -> None:
+    (only,) = reply_records(completed("x" * 1_100_000), ADDRESSES, RECORD)
+    reply = REPLY.decode(only.value)
+    assert isinstance(reply, Failed)
+    assert (only.topic, reply.code.value, reply.id) == ("gw.team.mine.out.v1", "reply_too_large", "r-1")
+    assert dict(only.headers)["guideway_failure_code"] == b"reply_too_large"
