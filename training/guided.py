@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,23 +25,36 @@ class Guided:
     soft: Tensor | None = None
     """[virtual tokens, hidden]"""
 
-    def logits(self, rows: Sequence[Sequence[int]], last: int) -> Tensor:
+    def prefix(self, ids: Sequence[int]) -> Any:
+        """Keys and values of the soft prompt and the tokens with which all rows begin, computed once."""
+        embedded = self._embedded([ids])
+        return self.model.get_decoder()(inputs_embeds=embedded, use_cache=True).past_key_values
+
+    def logits(self, rows: Sequence[Sequence[int]], last: int, after: Any = None) -> Tensor:
         """[rows, last, vocabulary] in float32: what follows each of the last `last` tokens of every row.
 
-        Rows are padded on the right, where causal attention hides the padding, so no mask is needed and every row has
-        the positions that it has alone.
+        `after` is what `prefix` gave; the rows are then without the prefix. Rows are padded on the right, where causal
+        attention hides the padding, so every row has the positions that it has alone.
         """
-        longest = max(map(len, rows))
-        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
-        embedded = self.model.get_input_embeddings()(ids)
-        if self.soft is not None:
-            embedded = torch.cat([self.soft.to(embedded.dtype).expand(len(rows), -1, -1), embedded], 1)
-        hidden = self.model.get_decoder()(inputs_embeds=embedded, use_cache=False).last_hidden_state
-        virtual = embedded.shape[1] - longest
+        past = copy.deepcopy(after)
+        if past is not None:
+            past.batch_repeat_interleave(len(rows))
+        embedded = self._embedded(rows, soft=past is None)
+        run = self.model.get_decoder()(inputs_embeds=embedded, past_key_values=past, use_cache=past is not None)
+        virtual = embedded.shape[1] - max(map(len, rows))
         at = torch.tensor([[virtual + len(row) - last + i for i in range(last)] for row in rows])
-        chosen = hidden[torch.arange(len(rows))[:, None], at]
+        chosen = run.last_hidden_state[torch.arange(len(rows))[:, None], at]
         logits: Tensor = self.model.get_output_embeddings()(chosen).float()
         return logits
+
+    def _embedded(self, rows: Sequence[Sequence[int]], *, soft: bool = True) -> Tensor:
+        """[rows, virtual + longest, hidden]"""
+        longest = max(map(len, rows))
+        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+        embedded: Tensor = self.model.get_input_embeddings()(ids)
+        if self.soft is not None and soft:
+            embedded = torch.cat([self.soft.to(embedded.dtype).expand(len(rows), -1, -1), embedded], 1)
+        return embedded
 
 
 class LabelChoice:
@@ -65,12 +80,16 @@ class LabelChoice:
     def predict(self, guided: Guided, prompts: Sequence[Sequence[int]], rows_per_step: int = 16) -> list[str]:
         """The label chosen for each prompt. Labels must not begin with one another."""
         answers = [""] * len(prompts)
-        rows = [list(prompt) for prompt in prompts]
+        # The last token stays with the row, so that no row is empty.
+        columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
+        shared = sum(1 for _ in itertools.takewhile(lambda column: len({*column}) == 1, columns))
+        after = guided.prefix(prompts[0][:shared])
+        rows = [list(prompt[shared:]) for prompt in prompts]
         pending = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         while pending:
             for start in range(0, len(pending), rows_per_step):
                 batch = pending[start : start + rows_per_step]
-                scores = guided.logits([rows[i] for i in batch], last=1)[:, 0]
+                scores = guided.logits([rows[i] for i in batch], last=1, after=after)[:, 0]
                 for i, score in zip(batch, scores, strict=True):
                     allowed = self.allowed(answers[i])
                     ids = list(allowed)
