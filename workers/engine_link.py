@@ -57,12 +57,15 @@ class EngineLink:
         start_timeout_s: float = 600.0,
         silence_s: float = 300.0,
         on_batch: Callable[[BatchReport], None] = lambda report: None,
+        program: Sequence[str] = (sys.executable, "-m", "guideway.workers.engine_process"),
     ) -> None:
+        """`program --fd N` speaks `workers/messages.py` on socket N."""
         self._start = Start(model=model, settings=settings)
         self._attempts = attempts
         self._start_timeout_s = start_timeout_s
         self._silence_s = silence_s
         self._on_batch = on_batch
+        self._program = program
         self._waiting: dict[str, asyncio.Future[Finished]] = {}
         self._ids = itertools.count()
         self._up = asyncio.Event()
@@ -139,20 +142,22 @@ class EngineLink:
     # The process -----------------------------------------------------------------------------------------------------
 
     async def _keep_running(self) -> None:
-        for pause_s in itertools.chain([0.0, 1.0, 2.0, 5.0], itertools.repeat(15.0)):
+        pause_s = 0.0
+        while True:
             await asyncio.sleep(pause_s)
+            began = time.monotonic()
             await self._run_process()
             if self.broken.done():
                 return
-            log.warning("the engine process ended; it is started anew", requests=len(self._waiting))
+            # A death now and then is mended at once; one after the other leaves the machine some rest.
+            pause_s = 0.0 if time.monotonic() - began > 60 else min(15.0, max(0.5, 2 * pause_s))
+            log.warning("the engine process ended; it is started anew", requests=len(self._waiting), pause_s=pause_s)
 
     async def _run_process(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "guideway.workers.engine_process",
+                *self._program,
                 "--fd",
                 str(theirs.fileno()),
                 pass_fds=[theirs.fileno()],
