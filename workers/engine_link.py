@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import assert_never
+from typing import Any, assert_never
 
 import structlog
 
@@ -84,7 +84,8 @@ class EngineLink:
         self._keeper = asyncio.create_task(self._keep_running(), name="keep the engine running")
         self._watch = asyncio.create_task(self._end_a_silent_engine(), name="watch the engine")
         started = asyncio.create_task(self._up.wait())
-        await asyncio.wait([started, self.broken], timeout=self._start_timeout_s, return_when="FIRST_COMPLETED")
+        either: list[asyncio.Future[Any]] = [started, self.broken]
+        await asyncio.wait(either, timeout=self._start_timeout_s, return_when="FIRST_COMPLETED")
         if not self._up.is_set():
             started.cancel()
             await self.__aexit__(None, None, None)
@@ -129,7 +130,8 @@ class EngineLink:
         if writer is None:
             raise EngineDied
         known_as = str(next(self._ids))
-        self._waiting[known_as] = answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
+        self._waiting[known_as] = answer
         try:
             writer.write(frame(Admit(id=known_as, request=request, artefacts=list(artefacts))))
             return await answer

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guideway.delivery.completed_set import UnreadableCompletedSet, decode, encode
-from guideway.delivery.tracker import OffsetTracker
+from guideway.delivery.tracker import Commit, OffsetTracker
 
 offsets = st.integers(0, 60)
 
@@ -37,10 +37,10 @@ def test_a_done_offset_at_low_is_never_forgotten() -> None:
     tracker = OffsetTracker(5, {6, 8})
     assert [tracker.receive(offset) for offset in (5, 6, 7, 8, 9)] == [True, False, True, False, True]
     commit = tracker.commit_of([7])
-    assert (commit.low, commit.done) == (5, {6, 7, 8})
+    assert commit == Commit(5, frozenset({6, 7, 8}))
     tracker.apply(commit)
     commit = tracker.commit_of([5])
-    assert (commit.low, commit.done) == (9, frozenset())
+    assert commit == Commit(9, frozenset())
 
 
 def test_offsets_that_never_arrive_do_not_hold_the_rest_up() -> None:

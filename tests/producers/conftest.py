@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from guideway.catalogue.entries import Catalogue, Identity
@@ -38,7 +39,8 @@ def make_record() -> Callable[..., Record]:
 @pytest.fixture
 def make_endpoint() -> Callable[..., Endpoint]:
     def make(**fields: Any) -> Endpoint:
-        return Endpoint(**{"namespace": "team", "name": "task", "model_size": "small", "output": Text()} | fields)
+        plain = Endpoint(namespace="team", name="task", model_size="small", output=Text())
+        return msgspec.structs.replace(plain, **fields)
 
     return make
 
@@ -46,12 +48,12 @@ def make_endpoint() -> Callable[..., Endpoint]:
 @pytest.fixture
 def catalogue() -> Catalogue:
     made = Catalogue()
-    guidance = {"form": "soft_prompt", "artefact": DIGEST, "model_fingerprint": DIGEST}
+    tone = Guidance(namespace="team", name="tone", form="soft_prompt", artefact=DIGEST, model_fingerprint=DIGEST)
     for manifest in (
         Model(namespace="public", name="small", source="x", fingerprint=DIGEST),
-        Guidance(namespace="team", name="tone", **guidance),
-        Guidance(namespace="other", name="secret", **guidance),
-        Guidance(namespace="other", name="lent", shared_with=["team"], **guidance),
+        tone,
+        msgspec.structs.replace(tone, namespace="other", name="secret"),
+        msgspec.structs.replace(tone, namespace="other", name="lent", shared_with=["team"]),
         Guidance(namespace="public", name="brief", form="text_prompt", text="Be brief."),
     ):
         made.absorb(Identity.of(manifest).key(1), MANIFEST.encode(manifest))
