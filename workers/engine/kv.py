@@ -27,10 +27,11 @@ class KvCache(Cache):  # type: ignore[misc]
         self._values: list[Tensor] = []
         self._written = [0] * max_rows
         """Positions of each slot that may differ from zero."""
-        self._slots = slice(0, 0)
-        self._positions = torch.empty(0, dtype=torch.long)
-        self._longest = 0
         self._max_rows = max_rows
+        # What the next forward pass sees
+        self._slots = slice(0, 0)
+        self._rows = self._positions = torch.empty(0, 0, dtype=torch.long)
+        self._longest = 0
 
     def see(self, slots: slice, positions: Tensor, longest: int) -> None:
         """The next forward pass runs these slots.

@@ -13,6 +13,7 @@ from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.grammars import BatchedGrammar
 from guideway.workers.engine.kv import KvCache
 from guideway.workers.engine.lora import BatchedLora
+from guideway.workers.engine.packed import pack_linears
 from guideway.workers.engine.row import Row
 from guideway.workers.engine.sampling import BatchedSampler
 from guideway.workers.engine.soft_prompt import batched_embeddings
@@ -35,6 +36,7 @@ class Runner:
         self._lora = BatchedLora(base.model, max_rows=max_rows)
         self._last: Tensor | None = None
         self._model.get_output_embeddings().register_forward_pre_hook(self._keep_last)
+        pack_linears(base.model)
         self._reseated()
 
     @torch.inference_mode()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.workers.engine.conftest import MakeAdmit, MakeArtefact, tiny_llama, tiny_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from guideway.schemas.failures import FailureCode
@@ -34,7 +35,6 @@ from guideway.workers.messages import (
     body_length,
     frame,
 )
-from tests.workers.engine.conftest import MakeAdmit, MakeArtefact, tiny_llama, tiny_tokenizer
 
 TIMEOUT_S = 60.0
 SECRET = "the-secret-text"

@@ -1,0 +1,310 @@
+"""The promise of the whole project: a row of a mixed micro-batch generates, token for token, what it generates alone
+in our engine, and what PEFT and transformers generate with the same guidance. Real model, float32, greedy."""
+
+from __future__ import annotations
+
+import string
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import regex  # type: ignore[import-untyped]
+import torch
+from peft import PeftModel
+from tests.reference.conftest import MakeArtefact
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+
+from guideway.schemas.generation import Generation
+from guideway.schemas.output import Boolean, Choice, Json, OutputRule, Regex, Text
+from guideway.schemas.request import Part, ReplyAddress, Request
+from guideway.workers.engine.base_model import BaseModel
+from guideway.workers.engine.engine import Engine
+from guideway.workers.engine.prompt import PromptLayout
+from guideway.workers.messages import Admit, Artefact, BatchReport, EngineSettings, Finished, FromEngine
+
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.timeout(1200),
+    pytest.mark.filterwarnings("ignore"),  # PEFT uses what transformers has deprecated
+]
+
+TIE = 1e-4
+"""Two logits closer than this may come out in either order: batched products add up in another order."""
+MOST_TIES = 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: what is asked, with which guidance, in which form."""
+
+    name: str
+    namespace: str
+    text: str
+    guidance: Sequence[Artefact] = ()
+    instruction: str = ""
+    output: OutputRule = field(default_factory=Text)
+    pattern: str | None = None
+    """The output rule as a regular expression, written independently of the grammar."""
+    max_tokens: int = 24
+
+    @property
+    def parts(self) -> list[Part]:
+        instruction = [Part(kind="instruction", source="endpoint", text=self.instruction)] if self.instruction else []
+        return [*instruction, Part(kind="input", source="caller", text=self.text)]
+
+    def admit(self) -> Admit:
+        request = Request(
+            id=self.name,
+            namespace=self.namespace,
+            endpoint="ask",
+            endpoint_version=1,
+            parts=self.parts,
+            guidance=[],
+            output=self.output,
+            words=[],
+            generation=Generation(max_tokens=self.max_tokens),
+            reply_to=[ReplyAddress(topic=f"gw.{self.namespace}.ask.out.v1")],
+            deadline_ms=None,
+        )
+        return Admit(id=self.name, request=request, artefacts=list(self.guidance))
+
+
+EARTH = "Is the Earth round?"
+GRADED = {
+    "type": "object",
+    "properties": {"round": {"type": "boolean"}, "grade": {"enum": [1, 2, 3]}},
+    "required": ["round", "grade"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def cases(make_soft_prompt: MakeArtefact, make_lora: MakeArtefact) -> list[Case]:
+    short = make_soft_prompt("weather/short@1", num_virtual_tokens=4)
+    middle = make_soft_prompt("weather/middle@4", num_virtual_tokens=8)
+    long = make_soft_prompt("public/long@1", num_virtual_tokens=20)
+    narrow = make_lora("news/narrow@1", r=4, lora_alpha=16, target_modules=["q_proj", "v_proj"])
+    wide = make_lora("news/wide@2", r=16, lora_alpha=16, target_modules="all-linear")
+    uneven = make_lora(
+        "law/uneven@1",
+        r=8,
+        lora_alpha=8,
+        use_rslora=True,
+        target_modules=["up_proj", "down_proj", "o_proj"],
+        rank_pattern={"down_proj": 3},
+        alpha_pattern={r"layers\.2\d.*up_proj": 2},
+    )
+    return [
+        Case("plain", "weather", EARTH),
+        Case("plain, longer", "law", "Name three rivers of Europe, and the seas that they flow into.", max_tokens=40),
+        Case("text prompt", "news", EARTH, instruction="Answer as a pirate would."),
+        Case("text prompt, longer", "law", EARTH, instruction="You are a clerk. Give reasons. " * 4, max_tokens=9),
+        Case("soft prompt of 4", "weather", EARTH, [short]),
+        Case("soft prompt of 8", "weather", "What is rain?", [middle], max_tokens=32),
+        Case("soft prompt of 20", "news", EARTH, [long]),
+        Case("LoRA of rank 4", "news", EARTH, [narrow], max_tokens=32),
+        Case("LoRA of rank 16", "news", "Write a headline about the sea.", [wide]),
+        Case("LoRA, rank-stabilised, with patterns", "law", EARTH, [uneven], max_tokens=16),
+        Case("soft prompt and LoRA", "law", EARTH, [middle, wide], instruction="Be brief."),
+        Case("two soft prompts and LoRA", "weather", EARTH, [long, short, narrow]),
+        Case("boolean", "weather", EARTH, output=Boolean("yes/no"), pattern="yes|no"),
+        Case("choice", "news", EARTH, output=Choice(["round", "rounded", "flat"]), pattern="round|rounded|flat"),
+        Case("JSON", "law", EARTH, output=Json(GRADED), pattern=r'\{"round":(true|false),"grade":[123]\}'),
+        Case("regex and LoRA", "law", EARTH, [uneven], output=Regex("[A-Z]{2,5}-[0-9]+"), pattern="[A-Z]{2,5}-[0-9]+"),
+    ]  # fmt: skip
+
+
+# Ours ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    tokens: list[int]
+    text: str
+
+
+def run(engine: Engine, cases: Sequence[Case]) -> tuple[dict[str, Outcome], list[FromEngine]]:
+    for case in cases:
+        engine.add(case.admit())
+    rows = {id_: rows[0] for id_, rows in engine._open.items()}
+    messages: list[FromEngine] = []
+    while engine.has_work:
+        messages += engine.step(time.time())
+    texts = {message.id: message.samples[0].text for message in messages if isinstance(message, Finished)}
+    return {id_: Outcome(row.token_ids, texts[id_]) for id_, row in rows.items()}, messages
+
+
+@pytest.fixture(scope="module")
+def engine(load_model: Callable[[], BaseModel]) -> Engine:
+    return Engine(load_model(), EngineSettings(max_rows=16), max_context_tokens=1024)
+
+
+@pytest.fixture(scope="module")
+def mixed(engine: Engine, cases: list[Case]) -> tuple[dict[str, Outcome], list[FromEngine]]:
+    return run(engine, cases)
+
+
+# Theirs --------------------------------------------------------------------------------------------------------------
+
+
+class Reference:
+    """transformers' `generate` with PEFT's guidance, one row at a time."""
+
+    def __init__(self, base: BaseModel, under_lora: BaseModel, cases: Sequence[Case]) -> None:
+        self.tokenizer: PreTrainedTokenizerBase = base.tokenizer
+        self._plain = base.model
+        self._layout = PromptLayout(base.tokenizer)
+        folders = {artefact.name: artefact for case in cases for artefact in case.guidance}
+        loras = [artefact for artefact in folders.values() if artefact.form == "lora"]
+        self._lora = PeftModel.from_pretrained(under_lora.model, loras[0].folder, _known_as(loras[0]))
+        for lora in loras[1:]:
+            self._lora.load_adapter(lora.folder, _known_as(lora))
+        self._soft = {
+            name: PeftModel.from_pretrained(self._plain, artefact.folder).eval()
+            for name, artefact in folders.items()
+            if artefact.form == "soft_prompt"
+        }
+        self._lora.eval()
+
+    def generate(self, case: Case) -> list[int]:
+        """The tokens of greedy `generate`, without the end token."""
+        model, inputs, skip = self._inputs(case)
+        form = [Form(self.tokenizer, case.pattern, skip)] if case.pattern else []
+        ids: list[int] = model.generate(
+            **inputs,
+            max_new_tokens=case.max_tokens,
+            do_sample=False,
+            pad_token_id=0,
+            logits_processor=LogitsProcessorList(form),
+        )[0, skip:].tolist()
+        return ids[:-1] if ids[-1] == self.tokenizer.eos_token_id else ids
+
+    def gap(self, case: Case, tokens: list[int]) -> float:
+        """Difference of the two largest logits after `tokens`, computed without a cache."""
+        model, inputs, _ = self._inputs(case)
+        if "inputs_embeds" in inputs:
+            more = model.get_input_embeddings()(torch.tensor([tokens], dtype=torch.long))
+            inputs = {"inputs_embeds": torch.cat([inputs["inputs_embeds"], more], dim=1)}
+        else:
+            ids = torch.cat([inputs["input_ids"], torch.tensor([tokens], dtype=torch.long)], dim=1)
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        logits = model(**inputs).logits[:, -1]
+        if case.pattern:
+            logits = Form(self.tokenizer, case.pattern, 0)(torch.tensor([tokens], dtype=torch.long), logits)
+        top = logits[0].topk(2).values
+        return float(top[0] - top[1])
+
+    def _inputs(self, case: Case) -> tuple[Any, dict[str, Tensor], int]:
+        """The model with the case's guidance, what it is given, and how many tokens `generate` repeats of it."""
+        ids = torch.tensor([self._layout.encode(case.parts).token_ids])
+        soft = [artefact for artefact in case.guidance if artefact.form == "soft_prompt"]
+        loras = [artefact for artefact in case.guidance if artefact.form == "lora"]
+        by_ids = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if not loras:
+            assert len(soft) <= 1
+            return (self._soft[soft[0].name] if soft else self._plain), by_ids, ids.shape[1]
+        (lora,) = loras
+        self._lora.set_adapter(_known_as(lora))
+        if not soft:
+            return self._lora, by_ids, ids.shape[1]
+        virtual = [self._soft[artefact.name].get_prompt(batch_size=1) for artefact in soft]
+        embeddings = torch.cat([*virtual, self._plain.get_input_embeddings()(ids)], dim=1)
+        return self._lora, {"inputs_embeds": embeddings, "attention_mask": torch.ones(embeddings.shape[:2])}, 0
+
+
+class Form(LogitsProcessor):  # type: ignore[misc]
+    """Lets a token through if the text with it can still become a match, and the end if it is one.
+
+    Where only one text can follow, its usual tokens are taken, as llguidance does: `{"` and not `{` and `"`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, pattern: str, skip: int) -> None:
+        self._tokenizer = tokenizer
+        self._pattern = regex.compile(pattern)
+        self._skip = skip
+        self._pieces = tokenizer.batch_decode([[id_] for id_ in range(len(tokenizer))])
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        text = self._tokenizer.decode(input_ids[0, self._skip :])
+        allowed = torch.tensor([bool(piece) and self._may_become(text + piece) for piece in self._pieces])
+        forced = self._tokenizer.encode(self._forced(text))
+        if len(forced) > 1:
+            allowed &= torch.arange(len(allowed)) == forced[0]
+        allowed[self._tokenizer.eos_token_id] = self._pattern.fullmatch(text) is not None
+        return scores.masked_fill(~allowed, -torch.inf)
+
+    def _may_become(self, text: str) -> bool:
+        return self._pattern.fullmatch(text, partial=True) is not None
+
+    def _forced(self, text: str) -> str:
+        forced = ""
+        while self._pattern.fullmatch(text + forced) is None:
+            following = [char for char in string.printable if self._may_become(text + forced + char)]
+            if len(following) != 1:
+                break
+            forced += following[0]
+        return forced
+
+
+def _known_as(artefact: Artefact) -> str:
+    """PEFT's names of adaptors are module names, which hold no dots and slashes."""
+    return artefact.name.replace("/", "-").replace("@", "-")
+
+
+@pytest.fixture(scope="module")
+def reference(load_model: Callable[[], BaseModel], bare: BaseModel, cases: list[Case]) -> Iterator[Reference]:
+    with torch.inference_mode():
+        yield Reference(bare, load_model(), cases)
+
+
+# The promise ---------------------------------------------------------------------------------------------------------
+
+
+def check(cases: Sequence[Case], mixed: dict[str, Outcome], other: dict[str, list[int]], reference: Reference) -> None:
+    """All tokens agree, but for ties, which are counted and shown."""
+    ties = []
+    for case in cases:
+        ours, theirs = mixed[case.name].tokens, other[case.name]
+        if ours != theirs:
+            same = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
+            at = min(len(ours), len(theirs)) if same is None else same
+            gap = reference.gap(case, theirs[:at])
+            assert gap < TIE, f"{case.name}: differs at token {at}, where the two likeliest are {gap:.2e} apart"
+            ties.append(f"{case.name}: a tie at token {at} ({gap:.1e} apart)")
+    print(f"{len(cases)} rows, {sum(len(o.tokens) for o in mixed.values())} tokens, {len(ties)} ties", *ties, sep="\n")
+    assert len(ties) <= MOST_TIES
+
+
+def test_each_row_equals_the_row_alone(
+    engine: Engine, cases: list[Case], mixed: tuple[dict[str, Outcome], Any], reference: Reference
+) -> None:
+    alone = {case.name: run(engine, [case])[0][case.name].tokens for case in cases}
+    check(cases, mixed[0], alone, reference)
+
+
+def test_each_row_equals_peft_and_transformers(
+    cases: list[Case], mixed: tuple[dict[str, Outcome], Any], reference: Reference
+) -> None:
+    check(cases, mixed[0], {case.name: reference.generate(case) for case in cases}, reference)
+
+
+def test_guidance_is_at_work(cases: list[Case], mixed: tuple[dict[str, Outcome], Any]) -> None:
+    """The rows that ask the same differ by their guidance, and keep their forms: the test above compares something."""
+    same_question = [mixed[0][case.name].text for case in cases if case.text == EARTH]
+    assert len(set(same_question)) == len(same_question)
+    for case in cases:
+        if case.pattern:
+            assert regex.fullmatch(case.pattern, mixed[0][case.name].text)
+
+
+def test_one_micro_batch_held_it_all(cases: list[Case], mixed: tuple[dict[str, Outcome], list[FromEngine]]) -> None:
+    first = next(message for message in mixed[1] if isinstance(message, BatchReport))
+    assert len(first.rows) == len(cases)
+    assert {row.namespace for row in first.rows} == {"weather", "news", "law"}
+    kinds = {entry.split()[0] for row in first.rows for entry in row.guidance}
+    assert kinds == {"soft_prompt", "lora", "text_prompt", "grammar"}
+    for row in first.rows:
+        print(f"{row.namespace:8} {row.request_id:38} {', '.join(row.guidance) or '–'}")
