@@ -29,51 +29,40 @@ const producer = kafka.producer({
 const group = `guideway-kafkajs-${correlation.toString("hex")}`;
 const consumer = kafka.consumer({ groupId: group, readUncommitted: false, allowAutoTopicCreation: false });
 
-let exitCode = 2;
+let exitCode = 1;
 try {
   await admin.connect();
   // Where the reply topic ends is asked before the event is sent: the reply lies behind it.
   const ends = await admin.fetchTopicOffsets(replies);
-
-  const answered = new Promise((resolve) => {
-    consumer
-      .connect()
-      .then(() => consumer.subscribe({ topics: [replies] }))
-      .then(() =>
-        consumer.run({
-          autoCommit: false,
-          eachMessage: async ({ message }) => {
-            if (message.headers.correlation_id?.equals?.(correlation)) resolve(message);
-          },
-        }),
-      )
-      .then(() => ends.forEach(({ partition, offset }) => consumer.seek({ topic: replies, partition, offset })))
-      .catch(fail);
+  await consumer.connect();
+  await consumer.subscribe({ topics: [replies] });
+  let found;
+  const answered = new Promise((resolve) => (found = resolve));
+  await consumer.run({
+    autoCommit: false,
+    eachMessage: async ({ message }) => {
+      if (message.headers.correlation_id?.equals?.(correlation)) found(message);
+    },
   });
+  for (const { partition, offset } of ends) consumer.seek({ topic: replies, partition, offset });
+
   await producer.connect();
-  await producer.send({
-    topic: events,
-    acks: -1,
-    messages: [{ value: text, headers: { correlation_id: correlation, reply_to: replies, "content-type": "text/plain" } }],
-  });
+  const headers = { correlation_id: correlation, reply_to: replies, "content-type": "text/plain" };
+  await producer.send({ topic: events, acks: -1, messages: [{ value: text, headers }] });
 
-  const late = new Promise((resolve) => setTimeout(resolve, Number(timeout) * 1000).unref());
+  const late = new Promise((resolve) => setTimeout(resolve, Number(timeout) * 1000));
   const reply = await Promise.race([answered, late]);
   if (reply) {
     console.log(reply.value.toString());
     exitCode = reply.headers.guideway_status.toString() === "completed" ? 0 : 1;
   } else {
     console.error(`no reply within ${timeout} s`);
+    exitCode = 2;
   }
 } catch (error) {
-  fail(error);
+  console.error(`not sent: ${error.message}`);
 }
 await Promise.allSettled([consumer.disconnect(), producer.disconnect()]);
 await admin.deleteGroups([group]).catch(() => {});
 await admin.disconnect();
 process.exit(exitCode);
-
-function fail(error) {
-  console.error(`not sent: ${error.message}`);
-  process.exit(1);
-}
