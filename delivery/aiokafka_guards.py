@@ -26,7 +26,7 @@ from aiokafka.producer.sender import CoordinationType, EndTxnHandler
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
-from guideway.delivery import stand_in_guards
+from guideway.delivery import record_guards, stand_in_guards
 
 VERSION: Final = "0.14.0"
 
@@ -82,6 +82,7 @@ def install() -> None:
     GroupCoordinator._send_req = _send_req
     SubscriptionState.fetch_context = _fetch_context
     EndTxnHandler.do = _end_txn
+    record_guards.install()
     stand_in_guards.install()
 
 

@@ -1,0 +1,68 @@
+"""A guard over aiokafka 0.14.0: a header name that is not UTF-8 is read, with U+FFFD for what is wrong in it.
+
+Brokers take any bytes for a name, and Java's client reads them in this way. Unguarded, such a record raises
+UnicodeDecodeError in every consumer that meets it, again after each restart: one record stops a whole group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from aiokafka.consumer import fetcher
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.memory_records import _MemoryRecordsPy
+
+
+class _Forgiving(bytearray):
+    """Bytes whose slices decode without an error."""
+
+    def __getitem__(self, at: Any) -> Any:
+        found = super().__getitem__(at)
+        return _Forgiving(found) if isinstance(at, slice) else found
+
+    def decode(self, encoding: str = "utf-8", errors: str = "replace") -> str:
+        return super().decode(encoding, errors)
+
+
+class _Batch:
+    """A batch that is read by aiokafka's extension, and from the first bad name on by its slower Python twin."""
+
+    def __init__(self, data: bytes, plain: Any) -> None:
+        self._data = data
+        self._plain = plain
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
+
+    def __next__(self) -> Any:
+        # For control batches: their records have no headers.
+        return next(self._plain)
+
+    def __iter__(self) -> Iterator[Any]:
+        read = 0
+        try:
+            for record in self._plain:
+                yield record
+                read += 1
+        except UnicodeDecodeError:
+            twin = _DefaultRecordBatchPy(self._data)
+            twin._maybe_uncompress()
+            twin._buffer = _Forgiving(twin._buffer)
+            yield from islice(twin, read, None)
+
+
+class ForgivingRecords(_MemoryRecordsPy):  # type: ignore[misc]  # aiokafka has no types
+    """The batches of one fetched partition."""
+
+    def next_batch(self, *args: Any) -> Any:
+        data = self._next_slice
+        batch = super().next_batch(*args)
+        # Older formats have no headers.
+        return _Batch(bytes(data), batch) if data is not None and data[self.MAGIC_OFFSET] >= 2 else batch
+
+
+def install() -> None:
+    """Put the guard in place; harmless when repeated. `aiokafka_guards.install` checks the version."""
+    fetcher.MemoryRecords = ForgivingRecords
