@@ -82,7 +82,9 @@ class Grammars:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, vocabulary: int, eos_ids: Iterable[int]) -> None:
         """vocabulary: logits per position, which may be more than the tokenizer has tokens."""
-        self._tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=sorted(eos_ids))
+        # An empty list is refused; None leaves the tokenizer's own.
+        ends = sorted(eos_ids) or None
+        self._tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=ends)
         self._vocabulary = vocabulary
         self._compiled: OrderedDict[bytes, Grammar] = OrderedDict()
 

@@ -31,7 +31,7 @@ class PackedLinear:
 
 def pack_linears(model: PreTrainedModel) -> None:
     """Let each `nn.Linear` of `model` compute by a packed weight where that helps: bfloat16, on a CPU that has it."""
-    if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if not torch._C._has_mkldnn or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return
     for module in model.modules():
         if type(module) is nn.Linear and module.weight.dtype == torch.bfloat16 and module.weight.device.type == "cpu":
