@@ -77,7 +77,7 @@ def _readme(report: dict[str, Any]) -> str:
         settings = one["settings"]
         training = f"{settings['steps']} steps × {settings['rows_per_step']} rows, rate {settings['learning_rate']:g}"
         if one["training_s"]:
-            training += f", {one['training_s'] / 60:.1f} min on two cores"
+            training += f", {one['training_s'] / 60:.1f} min on two busy cores"
         labels = ", ".join(one["labels"])
         data = f"`{one['data']}`: {origins[name]}"
         lines.append(f"| `{name}` | {one['instruction']} | {labels} | {data} | {training} |")

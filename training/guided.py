@@ -73,12 +73,15 @@ class LabelChoice:
 
     def allowed(self, written: str) -> dict[int, str]:
         """Tokens, with their text, that may follow `written`; empty once that is a label."""
-        rests = [label[len(written) :] for label in self._labels if label.startswith(written)]
+        rests = [label[len(written) :] for label in self._begun(written)]
         return {id_: text for id_, text in self._tokens if any(rest.startswith(text) for rest in rests)}
 
     @torch.inference_mode()
     def predict(self, guided: Guided, prompts: Sequence[Sequence[int]], rows_per_step: int = 16) -> list[str]:
-        """The label chosen for each prompt. Labels must not begin with one another."""
+        """The label chosen for each prompt. Labels must not begin with one another.
+
+        A row ends as soon as what it has written begins one label only: the rest is forced, however it is spelt.
+        """
         answers = [""] * len(prompts)
         # The last token stays with the row, so that no row is empty.
         columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
@@ -96,8 +99,11 @@ class LabelChoice:
                     best = ids[int(score[ids].argmax())]
                     answers[i] += allowed[best]
                     rows[i].append(best)
-            pending = [i for i in pending if self.allowed(answers[i])]
-        return answers
+            pending = [i for i in pending if len(self._begun(answers[i])) > 1]
+        return [self._begun(answer)[0] for answer in answers]
+
+    def _begun(self, written: str) -> list[str]:
+        return [label for label in self._labels if label.startswith(written)]
 
 
 def prompt_ids(layout: PromptLayout, instruction: str, text: str) -> list[int]:
