@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.workers.engine.attention import causal_tokens
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.batcher import Batcher
 from guideway.workers.engine.grammars import Grammars
@@ -47,10 +48,13 @@ class Engine:
     """
 
     def __init__(self, base: BaseModel, settings: EngineSettings, *, max_context_tokens: int) -> None:
-        """max_context_tokens: the longest sequence wanted; the model's own limit holds as well."""
+        """max_context_tokens: the longest sequence wanted; the model's own limit holds as well.
+
+        Raises: Refusal `unknown_model_size` if the model is of a kind that the engine does not run.
+        """
         model = base.model
         self.fingerprint = base.fingerprint
-        self._max_tokens = min(max_context_tokens, base.context_tokens)
+        self._max_tokens = causal_tokens(model.config, min(max_context_tokens, base.context_tokens))
         self._batcher = Batcher(max_rows=settings.max_rows, max_prefill_tokens=settings.max_prefill_tokens)
         self._runner = Runner(base, max_rows=settings.max_rows, max_tokens=self._max_tokens)
         self._guidance = ResidentGuidance(model, max_bytes=settings.guidance_bytes)

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.workers.engine.conftest import MakeAdmit, MakeArtefact, MakeEngine, ends, run, text_of
+from tests.workers.engine.conftest import MakeAdmit, MakeArtefact, MakeEngine, base_of, ends, run, text_of, tiny_llama
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.output import Boolean, Choice, Json, Regex, WordLabels
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.prompt import PromptLayout
-from guideway.workers.messages import Admit, BatchReport, Finished, Progress, Refused
+from guideway.workers.messages import Admit, BatchReport, EngineSettings, Finished, Progress, Refused
 
 
 def mixed(make_admit: MakeAdmit, make_lora: MakeArtefact, make_soft_prompt: MakeArtefact) -> list[Admit]:
@@ -50,6 +51,19 @@ def test_a_row_in_a_mixed_batch_equals_the_row_alone(
     assert len({str(end) for end in together.values()}) == len(admits)
     for admit in admits:
         assert ends(run(make_engine(), [admit]))[admit.id] == together[admit.id]
+
+
+def test_bfloat16_runs_the_same_mix(
+    tokenizer: PreTrainedTokenizerFast,
+    make_admit: MakeAdmit,
+    make_lora: MakeArtefact,
+    make_soft_prompt: MakeArtefact,
+) -> None:
+    base = base_of(tiny_llama(tokenizer).to(torch.bfloat16), tokenizer)
+    found = ends(
+        run(Engine(base, EngineSettings(), max_context_tokens=512), mixed(make_admit, make_lora, make_soft_prompt))
+    )
+    assert all(isinstance(end, Finished) for end in found.values())
 
 
 def test_the_weights_stay_as_they_were(
