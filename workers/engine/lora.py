@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,7 +82,7 @@ class Lora:
         device = model.get_input_embeddings().weight.device
         return cls({name: _fitted(name, pair, config, modules.get(name), device) for name, pair in pairs.items()})
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         return sum(factors.a.nbytes + factors.b.nbytes for factors in self.factors.values())
 
