@@ -17,6 +17,7 @@ from guideway.delivery.pipeline import Pipeline
 from guideway.delivery.replies import failed, reply_records
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.output import Number
 from guideway.schemas.record import Outgoing, Record
 from guideway.schemas.reply import Completed, Sample, Usage
 from guideway.schemas.request import Request
@@ -129,7 +130,9 @@ def completed_reply(request: Request, finished: Finished, fingerprint: str) -> C
 def _samples(request: Request, generated: Sequence[Generated]) -> list[Sample]:
     samples = []
     for one in generated:
-        if not one.complete:
+        # Digits that were cut off leave a number, and another one.
+        cut = one.finish_reason == "length" and isinstance(request.output, Number)
+        if cut or not one.complete:
             raise Refusal(
                 FailureCode.OUTPUT_INCOMPLETE,
                 f"{request.generation.max_tokens} tokens were not enough for a complete result: "

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from guideway.cli.demo import EXAMPLES, Plan, most_mixed
+from guideway.cli.supervise import FINAL_CODES
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
 from guideway.workers.messages import BatchReport, RowReport
@@ -101,3 +102,11 @@ def test_the_demos_plan_names_endpoints_and_rows_that_exist() -> None:
     assert named <= known
     assert len(known) >= 9
     assert all((EXAMPLES / "data" / one.data).is_file() for one in plan.comparisons)
+
+
+def test_a_bug_of_ours_ends_in_another_code_than_a_refusal(tmp_path: Path) -> None:
+    """The supervisor restarts after the one and not after the other."""
+    (tmp_path / "broker").write_text("a file where a folder belongs")
+    run = guideway(tmp_path, "broker", "up")
+    assert run.returncode == 70
+    assert run.returncode not in FINAL_CODES

@@ -80,3 +80,11 @@ def test_an_incomplete_form_is_a_failure_that_says_what_to_raise(make_request: C
     with pytest.raises(Refusal, match=r"generation\.max_tokens") as caught:
         completed_reply(make_request(output=Json(schema={})), finished("{", complete=False), "f")
     assert caught.value.code is FailureCode.OUTPUT_INCOMPLETE
+
+
+def test_a_number_that_was_cut_off_is_no_number(make_request: Callable[..., Request]) -> None:
+    generated = Generated(text="1234", finish_reason="length", complete=True)
+    cut = Finished(id="0", samples=[generated], prompt_tokens=5, output_tokens=4)
+    with pytest.raises(Refusal) as caught:
+        completed_reply(make_request(output=Number()), cut, "f")
+    assert caught.value.code is FailureCode.OUTPUT_INCOMPLETE

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from typing import Final
 
 import typer
 
 from guideway.cli import catalogue, running, traffic
 from guideway.cli.output import complain
 from guideway.schemas.failures import Refusal
+
+EXIT_BUG: Final = 70
+"""Apart from 1, so that whoever restarts us can tell a crash from a refusal (`EX_SOFTWARE` of sysexits.h)."""
 
 app = typer.Typer(
     name="guideway",
@@ -25,9 +30,13 @@ running.add_to(app)
 
 
 def main() -> None:
-    """Run a command; a refusal becomes one line on standard error and exit code 1."""
+    """Run a command; a refusal becomes one line on standard error and exit code 1, a bug of ours exit code 70."""
     try:
         app()
     except Refusal as refusal:
         complain(refusal)
         sys.exit(1)
+    except Exception:
+        # Where it happened, without local variables: they hold prompts.
+        traceback.print_exc()
+        sys.exit(EXIT_BUG)

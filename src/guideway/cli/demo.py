@@ -286,7 +286,7 @@ def _short(text: str, limit: int) -> str:
 def _what_next(keep: bool) -> None:
     first = "" if keep else "guideway demo --keep       # leave everything running, then:\n  "
     out.print(
-        f"\nNext:\n  {first}guideway send /public/earth-yes-no 'Is the Moon made of cheese?'\n"
+        f"\nNext:\n  {first}guideway send /public/fact-yes-no 'Is the Moon made of cheese?'\n"
         "  guideway get               # what the catalogue holds\n"
         "  guideway tail /reviews/sentiment\n"
         "  examples/demo/manifests/   # change one, `guideway apply -f` it, send again\n",
