@@ -11,7 +11,8 @@ from guideway.training.demo_recipes import MODEL_NAME, MODEL_SOURCE, RECIPES, SE
 _COMMAND: Final = "python -m guideway.training.make_demo_artefacts --out examples/demo/artefacts --data DIR"
 
 Scores = dict[str, dict[str, dict[str, float]]]
-"""Artefact → data type → `bare`, `guided` (it alone), `together` (with the one it was trained on) → accuracy."""
+"""Artefact → data type → `bare`, `bare_usual_tokens`, `guided` (it alone), `together` (with the one it was trained
+with) → accuracy."""
 
 
 def write_report(out: Path, data: Path, fingerprint: str, scores: Scores, took_s: dict[str, float]) -> None:
@@ -63,7 +64,8 @@ def _readme(report: dict[str, Any]) -> str:
         "",
         f"Made by `{_COMMAND}` (seed {SEED}), which also wrote this file and accuracy.json.",
         "Accuracy is over all held-out rows, which training never saw: greedy decoding that can only spell one of the",
-        "labels, with the same prompt for both columns. *Bare* is the model without the artefact.",
+        "labels, with the same prompt for both. *Bare* is the model without the artefact; in brackets the same where a",
+        "label may be spelt only in the tokenizer's usual tokens and not, as the served grammar allows, letter by letter.",
         "",
         "| artefact | what | bytes | eval rows | float32: bare → guided | bfloat16: bare → guided |",
         "|---|---|---|---|---|---|",
@@ -93,5 +95,5 @@ def _what(one: dict[str, Any]) -> str:
 
 
 def _change(figures: dict[str, float]) -> str:
-    text = f"{figures['bare']:.3f} → {figures['guided']:.3f}"
+    text = f"{figures['bare']:.3f} ({figures['bare_usual_tokens']:.3f}) → {figures['guided']:.3f}"
     return f"{text}; both artefacts {figures['together']:.3f}" if "together" in figures else text

@@ -58,17 +58,25 @@ class Guided:
 
 
 class LabelChoice:
-    """Greedy decoding that can only spell one of the labels: at each step the tokens that continue one."""
+    """Greedy decoding that can only spell one of the labels: at each step the tokens that continue one.
 
-    def __init__(self, base: BaseModel, labels: Sequence[str]) -> None:
+    As in serving, any tokens may spell it, single letters too. With `usual_tokens` only those may into which the
+    tokenizer cuts the labels, which flatters a model that was not trained to answer with a bare label.
+    """
+
+    def __init__(self, base: BaseModel, labels: Sequence[str], *, usual_tokens: bool = False) -> None:
         self._labels = labels
         tokenizer = base.tokenizer
         added = tokenizer.added_tokens_decoder
+        usual = {id_ for label in labels for id_ in tokenizer.encode(label, add_special_tokens=False)}
         texts = tokenizer.batch_decode([[id_] for id_ in range(len(tokenizer))])
         self._tokens = [
             (id_, text)
             for id_, text in enumerate(texts)
-            if text and id_ not in added and any(text in label for label in labels)
+            if text
+            and id_ not in added
+            and any(text in label for label in labels)
+            and (id_ in usual or not usual_tokens)
         ]
 
     def allowed(self, written: str) -> dict[int, str]:

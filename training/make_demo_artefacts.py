@@ -149,12 +149,15 @@ def score(folder: Path, out: Path, data: Path) -> Scores:
     """Accuracy on every held-out row, bare and guided, per artefact and data type, from the saved folders."""
     found: Scores = {}
     for dtype in (torch.float32, torch.bfloat16):
-        bare: dict[str, float] = {}
+        bare: dict[str, dict[str, float]] = {}
         for recipe in (r for r in RECIPES if (out / r.name).is_dir()):
             base = base_model.load(folder, dtype=dtype, device="cpu")
             if recipe.task.data not in bare:
-                bare[recipe.task.data] = accuracy(base, Guided(base.model), recipe.task, data)
-            figures = {"bare": bare[recipe.task.data]}
+                bare[recipe.task.data] = {
+                    "bare": accuracy(base, Guided(base.model), recipe.task, data),
+                    "bare_usual_tokens": accuracy(base, Guided(base.model), recipe.task, data, usual_tokens=True),
+                }
+            figures = dict(bare[recipe.task.data])
             if recipe.form == "soft_prompt":
                 soft = soft_prompt(out / recipe.name)
                 figures["guided"] = accuracy(base, Guided(base.model, soft), recipe.task, data)
@@ -170,12 +173,12 @@ def score(folder: Path, out: Path, data: Path) -> Scores:
     return found
 
 
-def accuracy(base: BaseModel, guided: Guided, task: Task, data: Path) -> float:
+def accuracy(base: BaseModel, guided: Guided, task: Task, data: Path, *, usual_tokens: bool = False) -> float:
     """Share of the held-out rows whose constrained greedy answer is right."""
     layout = PromptLayout(base.tokenizer)
     rows = read(data, task, "eval")
     prompts = [prompt_ids(layout, task.instruction, row["text"]) for row in rows]
-    answers = LabelChoice(base, task.labels).predict(guided, prompts)
+    answers = LabelChoice(base, task.labels, usual_tokens=usual_tokens).predict(guided, prompts)
     right = sum(answer == row["label"] for answer, row in zip(answers, rows, strict=True))
     return float(round(right / len(rows), 4))
 
