@@ -30,7 +30,7 @@ from .conftest import DEMO, System
 pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
 
 ENDPOINTS = [manifest for _, manifest in read(DEMO) if isinstance(manifest, Endpoint)]
-SENTENCES = ["Is the Earth round?", "The soup was cold and nobody cared.", "a small tree with white flowers", "Oslo"]
+SENTENCES = ["Is the Earth round?", "The soup was cold and 2 of us cared.", "a small tree with 5 white flowers", "Oslo 1"]
 
 
 def has_type(value: Any, rule: OutputRule) -> bool:  # noqa: PLR0911 (one for each type)
@@ -57,7 +57,7 @@ async def test_500_events_of_all_endpoints_at_once_give_500_typed_replies(client
     replies = await asyncio.gather(*(client.submit(endpoint.address, text, timeout_s=380) for endpoint, text in events))
     assert len(replies) == 500
     for (endpoint, text), reply in zip(events, replies, strict=True):
-        assert isinstance(reply, Completed), (endpoint.address, reply)
+        assert isinstance(reply, Completed), (endpoint.address, text, reply)
         assert has_type(reply.value, endpoint.output), (endpoint.address, reply.value)
         if isinstance(endpoint.output, WordLabels):
             assert [word for word, _ in reply.value] == text.split()
@@ -66,7 +66,7 @@ async def test_500_events_of_all_endpoints_at_once_give_500_typed_replies(client
 async def test_one_micro_batch_holds_three_namespaces_and_four_kinds_of_guidance(
     system: System, client: Client
 ) -> None:
-    wanted = ["/public/fact-sentence", "/reviews/sentiment-both", "/library/topic", "/public/fact-yes-no"] * 3
+    wanted = ["/public/fact-for-children", "/reviews/sentiment-both", "/library/topic", "/public/fact-yes-no"] * 3
     await asyncio.gather(*(client.submit(address, "Is the Earth round?") for address in wanted))
     batches = [msgspec.json.decode(line, type=BatchReport) for line in system.batches.read_bytes().splitlines()]
     kinds = max(
@@ -92,7 +92,7 @@ async def test_samples_are_drawn_apart_and_drawn_again_the_same(client: Client) 
 async def test_a_request_may_bring_guidance_where_the_endpoint_allows_it(client: Client) -> None:
     reply = await client.submit("/public/fact-sentence", "Why is the sky blue?", guidance=["public/for-children"])
     assert isinstance(reply, Completed)
-    assert reply.guidance == ["public/one-sentence@1", "public/for-children@1"]
+    assert reply.guidance == ["public/for-children@1"]
     refused = await client.submit("/public/fact-yes-no", "Is it?", guidance=["public/for-children"])
     assert isinstance(refused, Failed)
     assert refused.code is FailureCode.GUIDANCE_FORBIDDEN
