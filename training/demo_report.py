@@ -65,7 +65,7 @@ def _readme(report: dict[str, Any]) -> str:
         f"Made by `{_COMMAND}` (seed {SEED}), which also wrote this file and accuracy.json.",
         "Accuracy is over all held-out rows, which training never saw: greedy decoding that can only spell one of the",
         "labels, with the same prompt for both. *Bare* is the model without the artefact; in brackets the same where a",
-        "label may be spelt only in the tokenizer's usual tokens and not, as the served grammar allows, letter by letter.",
+        "label may be spelt only in the tokenizer's usual tokens, not letter by letter as the served grammar allows.",
         "",
         "| artefact | what | bytes | eval rows | float32: bare → guided | bfloat16: bare → guided |",
         "|---|---|---|---|---|---|",
