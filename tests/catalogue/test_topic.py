@@ -1,0 +1,75 @@
+"""The catalogue topic on a real broker: read whole, followed, written to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from guideway.catalogue.entries import Catalogue, Identity, plan
+from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.infra import topics
+from guideway.infra.local_broker import RunningBroker
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Guidance
+
+
+@pytest.fixture
+async def bootstrap(broker: RunningBroker) -> AsyncIterator[str]:
+    await topics.apply(broker.bootstrap, topics.wanted([]))
+    yield broker.bootstrap
+
+
+def prompt(namespace: str, text: str = "Be kind.") -> Guidance:
+    return Guidance(namespace=namespace, name="tone", form="text_prompt", text=text)
+
+
+async def test_a_reader_has_all_at_the_start_and_follows(bootstrap: str, unique_name: str) -> None:
+    identity = Identity.of(prompt(unique_name))
+    await publish(bootstrap, plan(Catalogue(), [prompt(unique_name)]))
+    async with CatalogueReader(bootstrap) as early:
+        assert early.catalogue.versions(identity) == [1]
+        offset = await publish(bootstrap, plan(early.catalogue, [prompt(unique_name, "Be very kind.")]))
+        await early.seen(offset)
+        async with CatalogueReader(bootstrap) as late:
+            for reader in (early, late):
+                assert reader.catalogue.versions(identity) == [1, 2]
+                assert reader.catalogue.latest(identity) == (2, prompt(unique_name, "Be very kind."))
+            await late.seen(await publish(bootstrap, [], [(identity, 1), (identity, 2)]))
+            assert late.catalogue.latest(identity) is None
+
+
+async def test_what_is_on_its_way_is_waited_for(bootstrap: str, unique_name: str) -> None:
+    def ask(catalogue: Catalogue) -> str:
+        return catalogue.guidance(f"{unique_name}/tone", for_namespace=unique_name)[1].text
+
+    async with CatalogueReader(bootstrap) as reader:
+        asking = asyncio.create_task(reader.eventually(ask, timeout_s=20))
+        await asyncio.sleep(0.2)
+        await publish(bootstrap, plan(Catalogue(), [prompt(unique_name)]))
+        assert await asking == "Be kind."
+        with pytest.raises(Refusal) as caught:
+            await reader.eventually(lambda catalogue: catalogue.endpoint(unique_name, "nothing"), timeout_s=0.5)
+        assert caught.value.code is FailureCode.UNKNOWN_ENDPOINT
+        with pytest.raises(Refusal) as caught:
+            await reader.eventually(
+                lambda catalogue: catalogue.guidance(f"{unique_name}/tone", for_namespace="rival"), timeout_s=20
+            )
+        assert caught.value.code is FailureCode.GUIDANCE_FORBIDDEN, "at once: waiting would not change it"
+
+
+async def test_applying_twice_writes_nothing(bootstrap: str, unique_name: str) -> None:
+    async with CatalogueReader(bootstrap) as reader:
+        await reader.seen(await publish(bootstrap, plan(reader.catalogue, [prompt(unique_name)])))
+        changes = plan(reader.catalogue, [msgspec.structs.replace(prompt(unique_name))])
+        assert [change.action for change in changes] == ["unchanged"]
+        assert await publish(bootstrap, changes) == -1
+
+
+async def test_no_broker_is_a_refusal() -> None:
+    with pytest.raises(Refusal) as caught:
+        async with CatalogueReader("127.0.0.1:1"):
+            pass
+    assert caught.value.code is FailureCode.BROKER_UNREACHABLE
