@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -17,9 +16,9 @@ from guideway.schemas.manifests import Guidance
 
 
 @pytest.fixture
-async def bootstrap(broker: RunningBroker) -> AsyncIterator[str]:
+async def bootstrap(broker: RunningBroker) -> str:
     await topics.apply(broker.bootstrap, topics.wanted([]))
-    yield broker.bootstrap
+    return broker.bootstrap
 
 
 def prompt(namespace: str, text: str = "Be kind.") -> Guidance:
