@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ class Sampler:
 
     temperature: float
     top_p: float
-    random: random.Random
+    random: torch.Generator
 
     @classmethod
     def of(cls, generation: Generation, *, request_id: str, sample: int) -> Sampler:
@@ -27,7 +26,14 @@ class Sampler:
         seed = generation.seed
         if seed is None:
             seed = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big")
-        return cls(generation.temperature, generation.top_p, random.Random(seed + sample))
+        # Seeds of the generator are 64 bits wide.
+        chance = torch.Generator().manual_seed((seed + sample) % 2**63)
+        return cls(generation.temperature, generation.top_p, chance)
+
+    def noise(self, vocabulary: int) -> Tensor:
+        """[vocabulary] of the Gumbel distribution, float32: the next of this row's."""
+        uniform = torch.rand(vocabulary, generator=self.random).clamp_min_(torch.finfo(torch.float32).tiny)
+        return uniform.log_().neg_().log_().neg_()
 
 
 class BatchedSampler:
@@ -55,22 +61,23 @@ class BatchedSampler:
 
 
 def draw(logits: Tensor, samplers: Sequence[Sampler]) -> list[int]:
-    """One token a row, by inverting the distribution function at a uniform number of the row's own.
+    """One token a row, by the Gumbel trick: argmax over t of logits[i, t] / temperature[i] + noise[i, t].
 
-    p[i] = softmax(logits[i] / temperature[i]), then only the fewest likeliest tokens whose sum reaches top_p[i]
-    (nucleus sampling, https://arxiv.org/abs/1904.09751). logits [rows, vocabulary].
+    That is a draw from the softmax (https://arxiv.org/abs/1411.0030). Its noise belongs to the token and not to the
+    token's rank, so that logits which differ in their last bits, as they do from one batch to another, draw the same.
+    Of tokens, only the fewest likeliest whose sum reaches top_p[i] (nucleus sampling,
+    https://arxiv.org/abs/1904.09751). logits [rows, vocabulary].
     """
-
-    def column(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64, device=logits.device)[:, None]
-
-    p = torch.softmax(logits / column([s.temperature for s in samplers]), dim=-1)
-    p, token_ids = p.sort(dim=-1, descending=True, stable=True)
-    before = p.cumsum(dim=-1) - p
-    p = p.masked_fill_(before >= column([s.top_p for s in samplers]), 0.0)
-    reached = p.cumsum(dim=-1)
-    # Below the whole sum, so that the search ends at a token of the nucleus.
-    target = column([s.random.random() for s in samplers]) * reached[:, -1:]
-    index = torch.searchsorted(reached, target, right=True)
-    chosen: list[int] = token_ids.gather(1, index).squeeze(1).tolist()
+    scaled = logits / torch.tensor([[s.temperature] for s in samplers], device=logits.device)
+    if any(s.top_p < 1 for s in samplers):
+        scaled = _nucleus(scaled, torch.tensor([[s.top_p] for s in samplers], device=logits.device))
+    noise = torch.stack([s.noise(logits.shape[1]) for s in samplers]).to(logits.device)
+    chosen: list[int] = (scaled + noise).argmax(dim=-1).tolist()
     return chosen
+
+
+def _nucleus(scaled: Tensor, top_p: Tensor) -> Tensor:
+    """`scaled` [rows, vocabulary] with -inf where a token is not of the nucleus; top_p [rows, 1], 1 keeps all."""
+    p, token_ids = torch.softmax(scaled, dim=-1, dtype=torch.float64).sort(dim=-1, descending=True, stable=True)
+    beyond = (p.cumsum(dim=-1) - p >= top_p) & (top_p < 1)
+    return scaled.masked_fill(torch.empty_like(beyond).scatter_(1, token_ids, beyond), -torch.inf)

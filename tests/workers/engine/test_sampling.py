@@ -61,6 +61,15 @@ def test_a_row_draws_the_same_whoever_else_is_there() -> None:
         assert mixed == [one.choose(logits[i : i + 1])[0] for i, one in enumerate(alone)]
 
 
+def test_noise_in_the_last_bits_of_the_logits_changes_no_draw() -> None:
+    """Which rows share a batch decides how sums are rounded; many tokens are about equally likely."""
+    torch.manual_seed(0)
+    logits = torch.randn(1, 40_000) / 10
+    nudged = logits + torch.randn_like(logits) * 1e-5
+    one, other = (BatchedSampler([sampler(temperature=1.0, seed=3)]) for _ in range(2))
+    assert [one.choose(logits) for _ in range(20)] == [other.choose(nudged) for _ in range(20)]
+
+
 def test_seeds_and_ids_decide() -> None:
     logits = torch.zeros(1, 10_000)
 
