@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,12 @@ from .conftest import DEMO, System
 pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
 
 ENDPOINTS = [manifest for _, manifest in read(DEMO) if isinstance(manifest, Endpoint)]
-SENTENCES = ["Is the Earth round?", "The soup was cold and 2 of us cared.", "a small tree with 5 white flowers", "Oslo 1"]
+SENTENCES = [
+    "Is the Earth round?",
+    "The soup was cold and 2 of us cared.",
+    "a small tree with 5 white flowers",
+    "Oslo 1",
+]
 
 
 def has_type(value: Any, rule: OutputRule) -> bool:  # noqa: PLR0911 (one for each type)
@@ -198,7 +204,12 @@ def test_an_unreachable_broker_is_said_in_one_line(system: System) -> None:
     environ = {**system.environ, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     for command in (["get"], ["send", "/public/fact-yes-no", "x"], ["worker", "--no-restart"]):
         run = subprocess.run(
-            ["guideway", *command], env=environ, capture_output=True, text=True, timeout=90, check=False
+            [sys.executable, "-m", "guideway", *command],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
         )
         assert run.returncode == 1
         assert run.stderr.startswith("broker_unreachable: no answer from the brokers at 127.0.0.1:1")

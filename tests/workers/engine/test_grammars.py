@@ -101,6 +101,13 @@ def test_a_text_outside_the_rule_cannot(
     assert not start(grammars, rule).derives(text)
 
 
+def test_a_label_is_written_in_the_models_own_tokens(grammars: Grammars, tokenizer: PreTrainedTokenizerFast) -> None:
+    """`t` alone would settle `true`, though a model that means true writes it as one token."""
+    first = {id_ for id_, may in enumerate(allowed(start(grammars, Boolean()))) if may}
+    assert first == {tokenizer.encode("true")[0], tokenizer.encode("false")[0]}
+    assert tokenizer.encode("t")[0] not in first
+
+
 def allowed(grammar: Grammar) -> list[bool]:
     logits = torch.zeros(1, 300)
     assert BatchedGrammar([grammar]).mask_(logits) == {}
