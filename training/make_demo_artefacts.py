@@ -6,7 +6,6 @@ Takes about 20 minutes on two cores. The data files are named in examples/data/R
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import random
 import time
@@ -20,14 +19,14 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from guideway.training.demo_recipes import MODEL_NAME, MODEL_SOURCE, RECIPES, SEED, Recipe, Task
-from guideway.training.demo_report import Scores, write_report
-from guideway.training.guided import Guided, LabelChoice, prompt_ids
+from guideway.training.demo_recipes import MODEL_NAME, MODEL_SOURCE, RECIPES, SEED, Recipe
+from guideway.training.demo_report import write_report
+from guideway.training.demo_rows import read
+from guideway.training.demo_scores import score
+from guideway.training.guided import Guided, prompt_ids
 from guideway.workers.engine import base_model
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.prompt import PromptLayout
-
-Row = dict[str, Any]
 
 
 def train(recipe: Recipe, folder: Path, out: Path, data: Path) -> float:
@@ -143,50 +142,6 @@ def save(adapted: Any, recipe: Recipe, folder: Path) -> None:
 def soft_prompt(folder: Path) -> Tensor:
     """[virtual tokens, hidden] of a saved soft prompt."""
     return load_file(folder / "adapter_model.safetensors")["prompt_embeddings"]
-
-
-def score(folder: Path, out: Path, data: Path) -> Scores:
-    """Accuracy on every held-out row, bare and guided, per artefact and data type, from the saved folders."""
-    found: Scores = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        bare: dict[str, dict[str, float]] = {}
-        for recipe in (r for r in RECIPES if (out / r.name).is_dir()):
-            base = base_model.load(folder, dtype=dtype, device="cpu")
-            if recipe.task.data not in bare:
-                bare[recipe.task.data] = {
-                    "bare": accuracy(base, Guided(base.model), recipe.task, data),
-                    "bare_usual_tokens": accuracy(base, Guided(base.model), recipe.task, data, usual_tokens=True),
-                }
-            figures = dict(bare[recipe.task.data])
-            if recipe.form == "soft_prompt":
-                soft = soft_prompt(out / recipe.name)
-                figures["guided"] = accuracy(base, Guided(base.model, soft), recipe.task, data)
-            else:
-                # PEFT wraps the linears of `base.model` itself.
-                peft.PeftModel.from_pretrained(base.model, out / recipe.name)
-                figures["guided"] = accuracy(base, Guided(base.model), recipe.task, data)
-            if recipe.together_with:
-                soft = soft_prompt(out / recipe.together_with)
-                figures["together"] = accuracy(base, Guided(base.model, soft), recipe.task, data)
-            print(recipe.name, dtype, figures, flush=True)
-            found.setdefault(recipe.name, {})[str(dtype).removeprefix("torch.")] = figures
-    return found
-
-
-def accuracy(base: BaseModel, guided: Guided, task: Task, data: Path, *, usual_tokens: bool = False) -> float:
-    """Share of the held-out rows whose constrained greedy answer is right."""
-    layout = PromptLayout(base.tokenizer)
-    rows = read(data, task, "eval")
-    prompts = [prompt_ids(layout, task.instruction, row["text"]) for row in rows]
-    answers = LabelChoice(base, task.labels, usual_tokens=usual_tokens).predict(guided, prompts)
-    right = sum(answer == row["label"] for answer, row in zip(answers, rows, strict=True))
-    return float(round(right / len(rows), 4))
-
-
-def read(data: Path, task: Task, split: str) -> list[Row]:
-    """The rows of a data file."""
-    with (data / f"{task.data}.{split}.jsonl").open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
 
 
 def main() -> None:
