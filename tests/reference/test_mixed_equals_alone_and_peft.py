@@ -48,6 +48,8 @@ class Case:
     output: OutputRule = field(default_factory=Text)
     pattern: str | None = None
     """The output rule as a regular expression, written independently of the grammar."""
+    labels: Sequence[str] = ()
+    """The output rule as the texts of which one is to be chosen."""
     max_tokens: int = 24
 
     @property
@@ -110,8 +112,8 @@ def cases(make_soft_prompt: MakeArtefact, make_lora: MakeArtefact) -> list[Case]
         Case("LoRA, rank-stabilised, with patterns", "law", EARTH, [uneven], max_tokens=16),
         Case("soft prompt and LoRA", "law", EARTH, [middle, wide], instruction="Be brief."),
         Case("two soft prompts and LoRA", "weather", EARTH, [long, short, narrow]),
-        Case("boolean", "weather", EARTH, output=Boolean("yes/no"), pattern="yes|no"),
-        Case("choice", "news", EARTH, output=Choice(["round", "rounded", "flat"]), pattern="round|rounded|flat"),
+        Case("boolean", "weather", EARTH, output=Boolean("yes/no"), labels=["yes", "no"]),
+        Case("choice", "news", EARTH, output=Choice(["round", "rounded", "flat"]), labels=["round", "rounded", "flat"]),
         Case("JSON", "law", EARTH, output=Json(GRADED), pattern=r'\{"round":(true|false),"grade":[123]\}'),
         Case("regex and LoRA", "law", EARTH, [uneven], output=Regex("[A-Z]{2,5}-[0-9]+"), pattern="[A-Z]{2,5}-[0-9]+"),
     ]  # fmt: skip
@@ -169,10 +171,15 @@ class Reference:
         }
         self._lora.eval()
 
+    def _form(self, case: Case, skip: int) -> list[LogitsProcessor]:
+        if case.labels:
+            return [Labels(self.tokenizer, case.labels, skip)]
+        return [Form(self.tokenizer, case.pattern, skip)] if case.pattern else []
+
     def generate(self, case: Case) -> list[int]:
         """The tokens of greedy `generate`, without the end token."""
         model, inputs, skip = self._inputs(case)
-        form = [Form(self.tokenizer, case.pattern, skip)] if case.pattern else []
+        form = self._form(case, skip)
         ids: list[int] = model.generate(
             **inputs,
             max_new_tokens=case.max_tokens,
@@ -192,8 +199,8 @@ class Reference:
             ids = torch.cat([inputs["input_ids"], torch.tensor([tokens], dtype=torch.long)], dim=1)
             inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         logits = model(**inputs).logits[:, -1]
-        if case.pattern:
-            logits = Form(self.tokenizer, case.pattern, 0)(torch.tensor([tokens], dtype=torch.long), logits)
+        for form in self._form(case, 0):
+            logits = form(torch.tensor([tokens], dtype=torch.long), logits)
         top = logits[0].topk(2).values
         return float(top[0] - top[1])
 
@@ -213,6 +220,22 @@ class Reference:
         virtual = [self._soft[artefact.name].get_prompt(batch_size=1) for artefact in soft]
         embeddings = torch.cat([*virtual, self._plain.get_input_embeddings()(ids)], dim=1)
         return self._lora, {"inputs_embeds": embeddings, "attention_mask": torch.ones(embeddings.shape[:2])}, 0
+
+
+class Labels(LogitsProcessor):  # type: ignore[misc]
+    """Lets the next token of each label through that begins as the text does, in the tokenizer's own tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], skip: int) -> None:
+        end = tokenizer.eos_token_id
+        self._skip = skip
+        self._labels = [[*tokenizer.encode(label, add_special_tokens=False), end] for label in labels]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        written = input_ids[0, self._skip :].tolist()
+        following = {label[len(written)] for label in self._labels if label[: len(written)] == written}
+        forbidden = torch.full_like(scores, True, dtype=torch.bool)
+        forbidden[:, sorted(following)] = False
+        return scores.masked_fill(forbidden, -torch.inf)
 
 
 class Form(LogitsProcessor):  # type: ignore[misc]
