@@ -162,7 +162,7 @@ async def _show(client: Client, questions: Sequence[Question], *, as_json: bool)
                 Text.assemble(
                     (one.endpoint.ljust(width), "cyan"),
                     "  ",
-                    (_short(one.text, 46).ljust(46), "dim"),
+                    (_short(one.text, 46).ljust(48), "dim"),
                     _answer(one.reply),
                 )
             )
