@@ -24,7 +24,7 @@ def _installed() -> None:
 
 def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aiokafka, "__version__", "0.15.0")
-    with pytest.raises(RuntimeError, match="aiokafka==0.14.0"):
+    with pytest.raises(RuntimeError, match=r"aiokafka==0\.14\.0"):
         aiokafka_guards.install()
 
 

@@ -67,7 +67,7 @@ def test_adopted_work_is_not_begun_twice() -> None:
 
 def test_results_are_held_back_when_metadata_would_overflow() -> None:
     tracker = OffsetTracker(0)
-    for offset in range(0, 4000):
+    for offset in range(4000):
         tracker.receive(offset)
     odd = list(range(1, 4000, 2))
     chosen, commit = tracker.largest_commit(odd, 300)

@@ -96,7 +96,7 @@ def endpoints(
     run(work())
 
 
-def worker(  # noqa: PLR0917 (typer makes these options)
+def worker(
     size: Annotated[str, typer.Option(help="Model size to serve.")] = "small",
     lanes: Annotated[str, typer.Option(help="Lanes to serve, with commas.")] = ",".join(LANES),
     rows: Annotated[int, typer.Option(help="Rows in one micro-batch.")] = 16,

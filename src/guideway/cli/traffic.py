@@ -28,7 +28,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("tail")(tail)
 
 
-def send(  # noqa: PLR0917 (typer makes these options)
+def send(
     address: Annotated[str, typer.Argument(help="/NAMESPACE/ENDPOINT")],
     text: Annotated[str | None, typer.Argument(help="Plain text, or a JSON object of fields; - reads lines.")] = None,
     file: Annotated[Path | None, typer.Option("-f", "--file", help="A file with one event a line.")] = None,
