@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -70,6 +71,8 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             await self.topics.stop()
             await self._consumer.stop()
             raise unreachable(self._settings.bootstrap, error) from None
+        # From here on brokers may come and go, and the client's errors tell of it.
+        logging.getLogger("aiokafka").setLevel(logging.ERROR)
         try:
             while not self._stopping.is_set():
                 await self._poll()

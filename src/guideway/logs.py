@@ -25,5 +25,11 @@ def configure(level: int = logging.INFO, *, as_json: bool | None = None) -> None
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    # aiokafka prints keys, values and SASL bytes at DEBUG.
-    logging.getLogger("aiokafka").setLevel(max(level, logging.ERROR))
+
+
+def quiet_clients() -> None:
+    """Keep aiokafka from talking: what it cannot do is said by us, and at DEBUG it prints keys, values and SASL bytes.
+
+    A running service lets its errors through again (`delivery/pipeline.py`).
+    """
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

@@ -187,7 +187,8 @@ def test_a_header_name_that_is_no_text_stops_nobody(system: System) -> None:
     command = ["kcat", "-P", "-b", system.bootstrap, "-t", "gw.public.fact-one-zero.in.v1"]
     with listening(system, "fact-one-zero") as reply_with:
         named: list[str | bytes] = [*command, "-H", b"\xff\xfe=1", "-H", "correlation_id=odd"]
-        subprocess.run(named, input=QUESTION.encode(), check=True, timeout=60)
+        # kcat makes an event of each line.
+        subprocess.run(named, input=b"Is the Earth round?", check=True, timeout=60)
         assert dict(reply_with(b"odd").headers())["guideway_status"] == b"completed"
 
 

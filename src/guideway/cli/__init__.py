@@ -10,6 +10,7 @@ import typer
 
 from guideway.cli import catalogue, running, traffic
 from guideway.cli.output import complain
+from guideway.logs import quiet_clients
 from guideway.schemas.failures import Refusal
 
 EXIT_BUG: Final = 70
@@ -31,6 +32,7 @@ running.add_to(app)
 
 def main() -> None:
     """Run a command; a refusal becomes one line on standard error and exit code 1, a bug of ours exit code 70."""
+    quiet_clients()
     try:
         app()
     except Refusal as refusal:

@@ -14,6 +14,7 @@ from aiokafka.structs import TopicPartition
 
 from guideway.cli.output import AsJson, err, in_red, out, run
 from guideway.delivery.clients import make_consumer, started
+from guideway.delivery.topic_directory import TopicDirectory
 from guideway.producers.client import Client, split_address
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
@@ -93,11 +94,12 @@ def tail(
         bootstrap = Settings.from_environ().brokers()
         start = "earliest" if from_beginning else "latest"
         reading = make_consumer(bootstrap, "tail", auto_offset_reset=start)
-        async with started(reading, bootstrap) as consumer:
-            partitions = consumer.partitions_for_topic(topic) if topic in await consumer.topics() else None
+        directory = TopicDirectory(bootstrap, names.client_id("tail"))
+        async with started(directory, bootstrap), started(reading, bootstrap) as consumer:
+            partitions = await directory.partitions(topic)
             if not partitions:
                 raise Refusal(FailureCode.UNKNOWN_ENDPOINT, f"there is no endpoint {address} (no topic {topic})")
-            consumer.assign([TopicPartition(topic, number) for number in partitions])
+            consumer.assign([TopicPartition(topic, number) for number in range(partitions)])
             count = 0
             async for record in consumer:
                 try:
