@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 
 ALLOWED_FILES: Final = frozenset({"adapter_config.json", "adapter_model.safetensors", "README.md"})
 """Of a PEFT folder. Nothing that could be unpickled or run is ever taken in."""
+_DIGEST: Final = re.compile("sha256:[0-9a-f]{64}")
 MAX_ARTEFACT_BYTES: Final = 2 * 2**30
 
 
@@ -59,6 +62,8 @@ class ArtefactStore:
 
         Raises Refusal: guidance_missing if the store lacks a piece, guidance_damaged if a piece is not what it was.
         """
+        if not _DIGEST.fullmatch(digest):
+            raise _damaged(digest)
         target = cache / digest.removeprefix("sha256:")
         if target.is_dir():
             return target
@@ -91,7 +96,10 @@ class ArtefactStore:
         path = self._path(digest)
         if not self._fs.exists(path):
             self._fs.makedirs(os.path.dirname(path), exist_ok=True)
-            self._fs.pipe_file(path, data)
+            # Whole or not at all: what is there is never written again.
+            fresh = f"{path}.{uuid.uuid4().hex}"
+            self._fs.pipe_file(fresh, data)
+            self._fs.mv(fresh, path)
         return digest
 
     def _get(self, digest: str) -> bytes:

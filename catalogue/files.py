@@ -41,8 +41,13 @@ def read(place: Path) -> list[tuple[Path, Manifest]]:
 
 def upload(path: Path, manifest: Manifest, store: ArtefactStore) -> Manifest:
     """The manifest as the catalogue keeps it: an artefact's folder is stored and named by its digest."""
-    if not isinstance(manifest, Guidance) or not manifest.artefact or manifest.artefact.startswith("sha256:"):
+    if not isinstance(manifest, Guidance) or not manifest.artefact:
         return manifest
+    if manifest.artefact.startswith("sha256:"):
+        # By its digest, anybody could serve an artefact that its owner does not share.
+        raise Refusal(
+            FailureCode.INVALID_MANIFEST, f"{path}: {manifest.name}: name the artefact's folder, not a digest"
+        )
     return msgspec.structs.replace(manifest, artefact=store.put_folder(path.parent / manifest.artefact))
 
 

@@ -31,6 +31,7 @@ class _ReplyReader:
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         self.topic = topic
+        self._bootstrap = bootstrap
         self._consumer = make_consumer(bootstrap, "client")
         self._waiting: dict[bytes, asyncio.Future[Reply]] = {}
 
@@ -49,6 +50,10 @@ class _ReplyReader:
             await self._reading
         await self._consumer.stop()
 
+    async def abandon(self) -> None:
+        """Stop what `start` could not finish."""
+        await self._consumer.stop()
+
     def expect(self, correlation: bytes) -> asyncio.Future[Reply]:
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[correlation] = future
@@ -56,6 +61,19 @@ class _ReplyReader:
         return future
 
     async def _read(self) -> None:
+        try:
+            await self._hand_out()
+        except KafkaError as error:
+            # Nobody reads on: whoever waits is told, and the next submission makes a new reader.
+            for future in [*self._waiting.values()]:
+                if not future.done():
+                    future.set_exception(unreachable(self._bootstrap, error))
+
+    @property
+    def ended(self) -> bool:
+        return self._reading.done()
+
+    async def _hand_out(self) -> None:
         async for record in self._consumer:
             correlation = next((value for name, value in record.headers if name == names.CORRELATION_ID), None)
             future = self._waiting.get(correlation or b"")
@@ -117,12 +135,16 @@ class Client:
         """
         namespace, endpoint = split_address(address)
         topic = names.event_topic(namespace, endpoint)
-        if not await self._topics.partitions(topic):
+        try:
+            exists = await self._topics.partitions(topic)
+            reader = await self._reader(self._reply_to or names.reply_topic(namespace, endpoint)) if exists else None
+        except KafkaError as error:
+            raise unreachable(self._bootstrap, error) from None
+        if reader is None:
             raise Refusal(
                 FailureCode.UNKNOWN_ENDPOINT,
                 f"there is no endpoint {address} (no topic {topic}): `guideway get endpoints` lists what there is",
             )
-        reader = await self._reader(self._reply_to or names.reply_topic(namespace, endpoint))
         correlation = uuid.uuid4().hex.encode()
         is_text = isinstance(content, str)
         headers = [
@@ -149,20 +171,21 @@ class Client:
             answer.cancel()
 
     async def _reader(self, topic: str) -> _ReplyReader:
-        if topic not in self._readers:
-            self._readers[topic] = asyncio.create_task(self._start_reader(topic))
-        try:
-            return await asyncio.shield(self._readers[topic])
-        except Exception:
-            self._readers.pop(topic, None)
-            raise
+        starting = self._readers.get(topic)
+        if starting is None or (starting.done() and (starting.exception() or starting.result().ended)):
+            starting = self._readers[topic] = asyncio.create_task(self._start_reader(topic))
+        return await asyncio.shield(starting)
 
     async def _start_reader(self, topic: str) -> _ReplyReader:
         partitions = await self._topics.partitions(topic)
         if not partitions:
             raise Refusal(FailureCode.REPLY_ADDRESS_REFUSED, f"reply topic {topic} does not exist: create it")
         reader = _ReplyReader(self._bootstrap, topic)
-        await reader.start(partitions)
+        try:
+            await reader.start(partitions)
+        except BaseException:
+            await reader.abandon()
+            raise
         return reader
 
 

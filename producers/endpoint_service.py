@@ -85,7 +85,8 @@ class EndpointService:
         if address is None:
             address = ReplyAddress(topic=names.reply_topic(namespace, name))
             if not await topics.partitions(address.topic):
-                return [dead_letter(record, refusal.code, refusal.message)]
+                # The refusal's own words may quote the record, and dead letters keep its text in one place only.
+                return [dead_letter(record, refusal.code, f"refused, and there is no topic {address.topic} to say why")]
         return reply_records(failed(refused_id(record), namespace, name, refusal), [address], record)
 
 

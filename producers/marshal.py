@@ -60,7 +60,7 @@ def marshal(
         parts=[*instructions, Part(kind="input", source="caller", text=text)],
         guidance=refs,
         output=output,
-        words=fields[output.words_from].split() if isinstance(output, WordLabels) else [],
+        words=(fields[output.words_from] or "").split() if isinstance(output, WordLabels) else [],
         generation=endpoint.generation,
         reply_to=list(reply_to),
         deadline_ms=deadline_ms,

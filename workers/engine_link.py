@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 import structlog
 
@@ -39,6 +39,9 @@ from guideway.workers.messages import (
 )
 
 log = structlog.get_logger(__name__)
+
+_START_ATTEMPTS: Final = 5
+"""Ends in a row before the engine was ready; then the worker ends as well, and says why."""
 
 
 class EngineDied(Exception):
@@ -72,6 +75,7 @@ class EngineLink:
         self._heard_at = time.monotonic()
         self._quarantine = asyncio.Lock()
         self._writer: asyncio.StreamWriter | None = None
+        self._was_ready = False
         self.fingerprint = ""
         """Of the loaded model."""
         self.progress: Progress | None = None
@@ -144,16 +148,26 @@ class EngineLink:
     # The process -----------------------------------------------------------------------------------------------------
 
     async def _keep_running(self) -> None:
-        pause_s = 0.0
-        while True:
+        pause_s, failed_starts = 0.0, 0
+        while failed_starts < _START_ATTEMPTS:
             await asyncio.sleep(pause_s)
-            began = time.monotonic()
-            await self._run_process()
+            began, self._was_ready = time.monotonic(), False
+            try:
+                await self._run_process()
+            except Exception as error:
+                log.exception("the engine process cannot be run")
+                self._break(f"the engine process cannot be run ({type(error).__name__}): see the worker's log")
             if self.broken.done():
                 return
+            failed_starts = 0 if self._was_ready else failed_starts + 1
             # A death now and then is mended at once; one after the other leaves the machine some rest.
             pause_s = 0.0 if time.monotonic() - began > 60 else min(15.0, max(0.5, 2 * pause_s))
             log.warning("the engine process ended; it is started anew", requests=len(self._waiting), pause_s=pause_s)
+        self._break(f"the engine process ended {failed_starts} times before it was ready: see the worker's log")
+
+    def _break(self, message: str) -> None:
+        if not self.broken.done():
+            self.broken.set_exception(Refusal(FailureCode.ENGINE_FAILED, message))
 
     async def _run_process(self) -> None:
         ours, theirs = socket.socketpair()
@@ -189,10 +203,13 @@ class EngineLink:
     async def _end(process: asyncio.subprocess.Process) -> None:
         try:
             await asyncio.wait_for(process.wait(), 5)
-        except (TimeoutError, asyncio.CancelledError):
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        except TimeoutError:
+            pass
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
 
     def _hear(self, message: FromEngine) -> None:
         self._heard_at = time.monotonic()
@@ -200,6 +217,7 @@ class EngineLink:
             case Ready():
                 log.info("engine ready", fingerprint=message.fingerprint, load_s=round(message.load_s, 1))
                 self.fingerprint = message.fingerprint
+                self._was_ready = True
                 self._up.set()
             case Broken():
                 if not self.broken.done():
@@ -221,7 +239,9 @@ class EngineLink:
         while True:
             await asyncio.sleep(min(5.0, self._silence_s / 4))
             silent_s = time.monotonic() - self._heard_at
-            if self._up.is_set() and self._waiting and silent_s > self._silence_s:
+            busy_too_long = self._up.is_set() and self._waiting and silent_s > self._silence_s
+            loading_too_long = not self._up.is_set() and self._writer is not None and silent_s > self._start_timeout_s
+            if busy_too_long or loading_too_long:
                 log.error("the engine says nothing; it is ended", silent_s=round(silent_s))
                 with contextlib.suppress(ProcessLookupError):
                     self._process.kill()

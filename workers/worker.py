@@ -83,8 +83,9 @@ class Worker:
     async def _handle(self, record: Record) -> list[Outgoing]:
         try:
             request = REQUEST.decode(record.value)
-        except Undecodable as error:
-            return [dead_letter(record, FailureCode.UNDECODABLE_REQUEST, str(error))]
+        except Undecodable:
+            # Why exactly would quote the record, and dead letters keep its text in one place only.
+            return [dead_letter(record, FailureCode.UNDECODABLE_REQUEST, "the value is no request of this version")]
         if not all(names.is_reply_topic_of(address.topic, request.namespace) for address in request.reply_to):
             return [dead_letter(record, FailureCode.REPLY_ADDRESS_REFUSED, "a reply address is outside the namespace")]
         try:
@@ -100,16 +101,26 @@ class Worker:
         return reply_records(completed, request.reply_to, record)
 
     async def _complete(self, request: Request) -> Completed:
-        if request.deadline_ms is not None and request.deadline_ms <= time.time_ns() // 1_000_000:
+        left_s = None if request.deadline_ms is None else request.deadline_ms / 1000 - time.time()
+        if left_s is not None and left_s <= 0:
             raise Refusal(FailureCode.DEADLINE_EXCEEDED, "the deadline passed before a worker could begin")
-        artefacts = await self._guidance.fetch(request.guidance, request.namespace)
-        finished = await self._link.run(request, artefacts)
+        try:
+            # The engine keeps deadlines itself; this one holds as well while the engine is being started.
+            async with asyncio.timeout(left_s and left_s + 1):
+                artefacts = await self._guidance.fetch(request.guidance, request.namespace)
+                finished = await self._link.run(request, artefacts)
+        except TimeoutError:
+            raise Refusal(FailureCode.DEADLINE_EXCEEDED, "the deadline passed before the result was there") from None
         return completed_reply(request, finished, self._link.fingerprint)
 
     def _record_batch(self, report: BatchReport) -> None:
-        if self._settings.record_batches is not None:
+        if self._settings.record_batches is None:
+            return
+        try:
             with self._settings.record_batches.open("ab") as file:
                 file.write(msgspec.json.encode(report) + b"\n")
+        except OSError as error:
+            log.warning("micro-batch not recorded", error=repr(error))
 
 
 def completed_reply(request: Request, finished: Finished, fingerprint: str) -> Completed:

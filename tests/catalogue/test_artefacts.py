@@ -62,6 +62,14 @@ def test_a_missing_piece_is_refused(folder: Path, tmp_path: Path) -> None:
     assert caught.value.code is FailureCode.GUIDANCE_MISSING
 
 
+@pytest.mark.parametrize("digest", ["sha256:/etc", "sha256:../..", "/etc", "sha256:" + "0" * 63])
+def test_what_is_no_digest_leads_nowhere(tmp_path: Path, digest: str) -> None:
+    (tmp_path / "cache").mkdir()
+    with pytest.raises(Refusal) as caught:
+        ArtefactStore(str(tmp_path / "store")).fetch(digest, tmp_path / "cache")
+    assert caught.value.code is FailureCode.GUIDANCE_DAMAGED
+
+
 def test_what_is_no_artefact_is_refused(tmp_path: Path) -> None:
     store = ArtefactStore(str(tmp_path / "store"))
     with pytest.raises(Refusal, match=r"lacks adapter_config.json, adapter_model.safetensors"):

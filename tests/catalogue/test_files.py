@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from guideway.catalogue.files import read
+from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.files import read, upload
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance
 from guideway.schemas.output import Choice
@@ -44,6 +45,15 @@ def test_yaml_with_several_documents_and_toml(tmp_path: Path) -> None:
     assert mood.output == Choice(labels=["good", "bad"])
     assert isinstance(tone, Guidance)
     assert again.name == "again"
+
+
+def test_an_artefact_is_named_by_its_folder_and_not_by_a_digest(tmp_path: Path) -> None:
+    """Somebody else's digest can be read in the catalogue; their artefact is theirs to share."""
+    guidance = Guidance(
+        namespace="team", name="x", form="lora", artefact="sha256:" + "0" * 64, model_fingerprint="sha256:" + "0" * 64
+    )
+    with pytest.raises(Refusal, match="folder, not a digest"):
+        upload(tmp_path / "a.yaml", guidance, ArtefactStore(str(tmp_path / "store")))
 
 
 @pytest.mark.parametrize(

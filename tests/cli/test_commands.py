@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,27 @@ def test_a_bug_of_ours_ends_in_another_code_than_a_refusal(tmp_path: Path) -> No
     run = guideway(tmp_path, "broker", "up")
     assert run.returncode == 70
     assert run.returncode not in FINAL_CODES
+
+
+def test_a_supervised_process_has_its_time_to_end(tmp_path: Path) -> None:
+    """SIGTERM is passed on, and what takes the child two seconds is not cut short."""
+    child = tmp_path / "guideway.py"
+    child.write_text(
+        "import signal, sys, time, pathlib\n"
+        "def end(*_):\n"
+        "    time.sleep(2); pathlib.Path('ended').write_text('x'); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "pathlib.Path('ready').write_text('x')\n"
+        "time.sleep(60)\n"
+    )
+    program = (
+        "import sys, guideway.cli.supervise as s, subprocess\n"
+        f"s._start = lambda arguments: subprocess.Popen([sys.executable, {str(child)!r}])\n"
+        "sys.exit(s.supervise([]))\n"
+    )
+    supervisor = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.05)
+    supervisor.terminate()
+    assert supervisor.wait(20) == 0
+    assert (tmp_path / "ended").exists()

@@ -113,7 +113,10 @@ async def _apply(system: System, folder: Path) -> None:
     (fingerprint,) = (one.fingerprint for _, one in demo if isinstance(one, Model))
     assert fingerprint is not None
     store = ArtefactStore(system.settings.store)
-    manifests = [upload(folder / "manifest", one, store) for one in _trial(folder, fingerprint)]
+    manifests = [
+        one if getattr(one, "artefact", "").startswith("sha256:") else upload(folder / "manifest", one, store)
+        for one in _trial(folder, fingerprint)
+    ]
     await topics.apply(system.bootstrap, topics.wanted(manifests))
     # Published without the check that `guideway apply` makes: some of them are wrong on purpose.
     async with CatalogueReader(system.bootstrap) as reader:

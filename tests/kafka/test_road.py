@@ -253,6 +253,8 @@ def test_the_command_line_on_a_running_system(system: System) -> None:
     assert {"fact-yes-no", "sentiment", "topic"} <= set(known)
     told = system.command("describe", "endpoint", "public/fact-yes-no")
     assert "spelling: yes/no" in told.stdout
+    absent = system.command("delete", "endpoint", "public/fact-yes-no@99")
+    assert (absent.returncode, absent.stderr.split(":")[0]) == (1, "invalid_setting")
     tail = system.command("tail", "/public/fact-yes-no", "--from-beginning", "-n", "1")
     assert tail.returncode == 0
     assert tail.stdout.strip() in {"true", "false"}

@@ -32,6 +32,8 @@ def main() -> None:
         message = TO_ENGINE.decode(stream.read(body_length(header)))
         match message:
             case Start(model=model):
+                if model.source == "crash":
+                    os._exit(9)
                 broken = Broken(code=FailureCode.UNKNOWN_MODEL_SIZE, message="no such model")
                 stream.write(frame(broken if model.source == "broken" else Ready(fingerprint="f", load_s=0.1)))
             case Admit(id=id_, request=request):

@@ -68,6 +68,22 @@ async def test_a_model_that_cannot_be_loaded_is_said() -> None:
     assert caught.value.code is FailureCode.UNKNOWN_MODEL_SIZE
 
 
+async def test_an_engine_that_dies_before_it_is_ready_is_not_started_for_ever() -> None:
+    with pytest.raises(Refusal, match="5 times before it was ready") as caught:
+        async with link("crash"):
+            pass
+    assert caught.value.code is FailureCode.ENGINE_FAILED
+
+
+async def test_a_report_that_cannot_be_taken_ends_the_link_and_hangs_nobody(make_request: MakeRequest) -> None:
+    async with link() as engine:
+        engine._hear = None  # type: ignore[assignment,method-assign]  # whatever fails in the keeper
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(engine.run(make_request("x"), []), 1)
+        assert engine.broken.done()
+        assert isinstance(engine.broken.exception(), Refusal)
+
+
 async def test_a_cancelled_request_leaves_nothing_behind(make_request: MakeRequest) -> None:
     async with link() as engine:
         waiting = asyncio.create_task(engine.run(make_request("wait"), []))

@@ -163,7 +163,12 @@ def delete(
         bootstrap = Settings.from_environ().brokers()
         async with CatalogueReader(bootstrap) as reader:
             _found(reader.catalogue, identity)
-            versions = [int(version)] if version.isdigit() else reader.catalogue.versions(identity)
+            versions = reader.catalogue.versions(identity)
+            if "@" in name:
+                if version not in map(str, versions):
+                    known = ", ".join(map(str, versions))
+                    raise Refusal(FailureCode.INVALID_SETTING, f"{identity} has no version {version!r}, only {known}")
+                versions = [int(version)]
             await reader.seen(await publish(bootstrap, [], [(identity, number) for number in versions]))
             return versions
 

@@ -143,7 +143,12 @@ async def _running(settings: Settings, batches: Path, *, keep: bool) -> Any:
 
 
 async def _tell(client: Client, endpoint: str, text: str, began: float) -> Told:
-    reply = await client.submit(endpoint, text, timeout_s=300)
+    try:
+        reply = await client.submit(endpoint, text, timeout_s=300)
+    except TimeoutError:
+        raise Refusal(
+            FailureCode.ENGINE_FAILED, "no reply within 300 s: the logs in .guideway/logs say what the worker is doing"
+        ) from None
     return Told(endpoint, text, reply, time.monotonic() - began)
 
 
@@ -193,7 +198,7 @@ async def _compare(client: Client, comparisons: Sequence[Comparison], *, quiet: 
 
 
 def _rows(name: str) -> list[dict[str, Any]]:
-    lines = (EXAMPLES / "data" / name).read_text(encoding="utf-8").splitlines()
+    lines = (EXAMPLES / "data" / name).read_text(encoding="utf-8").strip().split("\n")
     return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
 
 
@@ -201,7 +206,7 @@ def _rows(name: str) -> list[dict[str, Any]]:
 
 
 def _report(batches: Path, plan: Plan, compared: dict[str, list[Told]], took_s: float, *, as_json: bool) -> None:
-    batch = most_mixed(msgspec.json.decode(line, type=BatchReport) for line in batches.read_bytes().splitlines())
+    batch = most_mixed(msgspec.json.decode(line, type=BatchReport) for line in _lines(batches))
     scores = [
         {
             "name": one.name,
@@ -245,6 +250,10 @@ def _report(batches: Path, plan: Plan, compared: dict[str, list[Told]], took_s: 
         f"\n{speed['requests']} requests in {speed['seconds']} s: {speed['requests_per_s']} requests/s, "
         f"{speed['prompt_tokens_per_s']} prompt and {speed['output_tokens_per_s']} output tokens/s, queue included"
     )
+
+
+def _lines(file: Path) -> list[bytes]:
+    return file.read_bytes().splitlines() if file.exists() else []
 
 
 def most_mixed(batches: Iterable[BatchReport]) -> BatchReport | None:

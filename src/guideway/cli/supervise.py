@@ -25,10 +25,11 @@ def supervise(arguments: Sequence[str], *, patience_s: float = 60) -> int:
 
     SIGTERM and SIGINT are passed on, and the child has `patience_s` to finish its work.
     """
-    stopping: list[int] = []
+    stopping: list[float] = []
+    """When we were asked to stop."""
 
-    def pass_on(number: int, _frame: object) -> None:
-        stopping.append(number)
+    def pass_on(_number: int, _frame: object) -> None:
+        stopping.append(time.monotonic())
         with contextlib.suppress(ProcessLookupError):
             child.send_signal(signal.SIGTERM)
 
@@ -47,6 +48,9 @@ def supervise(arguments: Sequence[str], *, patience_s: float = 60) -> int:
         if stopping:
             return 0
         child = _start(arguments)
+        if stopping:
+            # The signal came while the new child was being made, and went to the old one.
+            child.send_signal(signal.SIGTERM)
 
 
 def end_with_parent() -> None:
@@ -60,11 +64,11 @@ def _start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "guideway", *arguments], process_group=0)
 
 
-def _wait(child: subprocess.Popen[bytes], stopping: list[int], patience_s: float) -> int:
+def _wait(child: subprocess.Popen[bytes], stopping: list[float], patience_s: float) -> int:
     while True:
         try:
-            return child.wait(patience_s if stopping else 1)
+            return child.wait(0.5)
         except subprocess.TimeoutExpired:
-            if stopping:
+            if stopping and time.monotonic() - stopping[0] > patience_s:
                 child.kill()
                 return child.wait()

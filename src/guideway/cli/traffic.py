@@ -135,11 +135,11 @@ def show_value(value: object) -> str:
 def _contents(text: str | None, file: Path | None) -> Iterator[dict[str, Any] | str]:
     if file is not None:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise Refusal(FailureCode.INVALID_SETTING, f"{file} cannot be read: {error}") from None
     elif text == "-":
-        lines = sys.stdin.read().splitlines()
+        lines = sys.stdin.read().split("\n")
     elif text is not None:
         lines = [text]
     else:
