@@ -143,7 +143,8 @@ class Partition:
                 with contextlib.suppress(Exception):
                     await asyncio.wait_for(producer.stop(), 5)
             if failures:
-                wait_s = min(self._settings.max_backoff_s, 0.1 * 2**failures)
+                # Bounded before it is raised: a broker may be away for days, and no float holds 2**1024.
+                wait_s = min(self._settings.max_backoff_s, 0.1 * 2 ** min(failures, 10))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), wait_s)
 
