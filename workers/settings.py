@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """File to which the members of each new micro-batch are appended, one JSON line each; no texts."""
     attempts: int = 3
     """Engine deaths after which a request that was there each time is answered `engine_failed`."""
+    engine_program: tuple[str, ...] = (sys.executable, "-m", "guideway.workers.engine_process")
+    """`PROGRAM --fd N` speaks `workers/messages.py` on socket N."""
     engine_start_timeout_s: float = 600.0
     engine_silence_s: float = 300.0
     """A busy engine that says nothing for so long is ended and started anew."""

@@ -53,6 +53,7 @@ class Worker:
                 attempts=settings.attempts,
                 start_timeout_s=settings.engine_start_timeout_s,
                 silence_s=settings.engine_silence_s,
+                program=settings.engine_program,
                 on_batch=self._record_batch,
             )
             async with link:
