@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from guideway.infra.processes import HOST, free_ports, is_free, spawn
+from guideway.infra.processes import HOST, Process, free_ports, is_free, spawn
 from guideway.infra.starting import Progress, Started, await_answer
 from guideway.schemas.failures import FailureCode, Refusal
 
 HEAP_MB = 384
 START_TIMEOUT_S = 90.0
+PROPERTIES = "server.properties"
+LOG = "server.log"
 
 _LOG4J2 = """\
 status = error
@@ -101,23 +103,48 @@ def start(folder: Path, home: Path, *, environ: Mapping[str, str], progress: Pro
     Raises Refusal: INVALID_SETTING for a useless KAFKA_HOME or no Java, BROKER_UNREACHABLE when it does not come up.
     """
     check_home(home)
-    folder.mkdir(parents=True, exist_ok=True)
-    properties, logging, log = folder / "server.properties", folder / "log4j2.properties", folder / "server.log"
-    client_port, controller_port = _ports(properties)
-    properties.write_text(as_properties(settings(client_port, controller_port, folder / "data")), encoding="ascii")
-    logging.write_text(_LOG4J2, encoding="ascii")
+    client_port, controller_port = _ports(folder / PROPERTIES)
+    values = settings(client_port, controller_port, folder / "data")
+    process = launch(folder, home, values, environ=environ, progress=progress)
+    await_answer(process, client_port, log=folder / LOG, what="Apache Kafka", timeout_s=START_TIMEOUT_S)
+    return Started(process, f"{HOST}:{client_port}")
 
+
+def launch(
+    folder: Path,
+    home: Path,
+    values: Mapping[str, str],
+    *,
+    environ: Mapping[str, str],
+    progress: Progress = lambda _line: None,
+    heap_mb: int = HEAP_MB,
+    cluster_id: str | None = None,
+) -> Process:
+    """Start a node with these properties, in `folder`; its data folder is formatted where it is not, and it is not
+    waited for. Nodes of one cluster are given the same `cluster_id`.
+
+    Raises Refusal: INVALID_SETTING for no Java, BROKER_UNREACHABLE when the data folder cannot be formatted.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    properties, logging = folder / PROPERTIES, folder / "log4j2.properties"
+    properties.write_text(as_properties(values), encoding="ascii")
+    logging.write_text(_LOG4J2, encoding="ascii")
     program = [
         java(environ), "-XX:+UseSerialGC", f"-Dlog4j2.configurationFile={logging}", "-cp", f"{home / 'libs'}/*"
     ]  # fmt: skip
-    if not (folder / "data" / "meta.properties").exists():
+    if not Path(values["log.dirs"], "meta.properties").exists():
         progress("formatting Apache Kafka's data folder")
-        _format([program[0], "-Xmx128m", "-XX:TieredStopAtLevel=1", *program[1:]], properties, environ)
+        format_command = [program[0], "-Xmx128m", "-XX:TieredStopAtLevel=1", *program[1:]]
+        _format(format_command, properties, cluster_id or new_cluster_id(), environ)
     progress("starting Apache Kafka")
-    command = [program[0], f"-Xmx{HEAP_MB}m", *program[1:], "kafka.Kafka", str(properties)]
-    process = spawn(command, log=log, environ=environ)
-    await_answer(process, client_port, log=log, what="Apache Kafka", timeout_s=START_TIMEOUT_S)
-    return Started(process, f"{HOST}:{client_port}")
+    command = [program[0], f"-Xmx{heap_mb}m", *program[1:], "kafka.Kafka", str(properties)]
+    return spawn(command, log=folder / LOG, environ=environ)
+
+
+def new_cluster_id() -> str:
+    """A random name for a cluster, as Kafka makes them."""
+    # One that began with a hyphen would be read as an option.
+    return "g" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
 
 
 def _ports(properties: Path) -> tuple[int, int]:
@@ -129,9 +156,7 @@ def _ports(properties: Path) -> tuple[int, int]:
     return client, controller
 
 
-def _format(program: list[str], properties: Path, environ: Mapping[str, str]) -> None:
-    # A cluster id that began with a hyphen would be read as an option.
-    cluster_id = "g" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
+def _format(program: list[str], properties: Path, cluster_id: str, environ: Mapping[str, str]) -> None:
     command = [*program, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)]
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(environ))
     if run.returncode:

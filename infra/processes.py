@@ -75,20 +75,30 @@ def spawn(command: Sequence[str], *, log: Path, environ: Mapping[str, str]) -> P
 def end(process: Process, *, patience_s: float = 30) -> bool:
     """End the process: SIGTERM, and SIGKILL once `patience_s` is over. Returns whether it was there."""
     there = process.alive
-    for signum, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 10.0)):
-        if not process.alive:
-            break
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signum)
-            os.kill(process.pid, signal.SIGCONT)
-        deadline = time.monotonic() + wait_s
-        while process.alive and time.monotonic() < deadline:
-            time.sleep(0.02)
+    _signal_and_wait(process, signal.SIGTERM, patience_s)
+    kill(process)
+    return there
+
+
+def kill(process: Process) -> None:
+    """End the process at once, by SIGKILL."""
+    _signal_and_wait(process, signal.SIGKILL, 10.0)
     # Ours to reap where the process that started it is this one.
     with contextlib.suppress(ChildProcessError):
         while not process.alive and os.waitpid(process.pid, os.WNOHANG) == (0, 0):
             time.sleep(0.02)
-    return there
+
+
+def _signal_and_wait(process: Process, signum: int, wait_s: float) -> None:
+    if not process.alive:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, signum)
+        # A stopped process sees no signal but SIGKILL before it goes on.
+        os.kill(process.pid, signal.SIGCONT)
+    deadline = time.monotonic() + wait_s
+    while process.alive and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def free_ports(count: int) -> list[int]:

@@ -6,9 +6,11 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+
+from aiokafka.protocol.metadata import MetadataResponse_v1
 
 from guideway.infra.processes import HOST, Process, end
 from guideway.schemas.failures import FailureCode, Refusal
@@ -27,21 +29,33 @@ class Started:
     bootstrap: str
 
 
+def broker_ids_at(port: int, timeout_s: float = 1.0) -> frozenset[int]:
+    """The brokers that the one on 127.0.0.1 lists; none while it does not answer or does not yet know itself."""
+    with contextlib.suppress(OSError, struct.error, ValueError):
+        with socket.create_connection((HOST, port), timeout_s) as link:
+            link.sendall(struct.pack(">i", len(_METADATA_V1_NO_TOPICS)) + _METADATA_V1_NO_TOPICS)
+            (length,) = struct.unpack(">i", link.recv(4, socket.MSG_WAITALL))
+            answer = link.recv(length, socket.MSG_WAITALL)
+        # The correlation id comes first.
+        return frozenset(broker[0] for broker in MetadataResponse_v1.decode(answer[4:]).brokers)
+    return frozenset()
+
+
 def brokers_at(port: int, timeout_s: float = 1.0) -> int:
     """How many brokers the one on 127.0.0.1 lists; 0 while it does not answer or does not yet know itself."""
-    with contextlib.suppress(OSError, struct.error), socket.create_connection((HOST, port), timeout_s) as link:
-        link.sendall(struct.pack(">i", len(_METADATA_V1_NO_TOPICS)) + _METADATA_V1_NO_TOPICS)
-        # Correlation id, then the number of brokers: all that is wanted of the answer.
-        head = link.recv(12, socket.MSG_WAITALL)
-        return max(0, int(struct.unpack(">iii", head)[2]))
-    return 0
+    return len(broker_ids_at(port, timeout_s))
 
 
-def await_answer(process: Process, port: int, *, log: Path, what: str, timeout_s: float) -> None:
-    """Return once the broker serves clients; end it and raise Refusal(BROKER_UNREACHABLE) when it never does."""
+def await_answer(
+    process: Process, port: int, *, log: Path, what: str, timeout_s: float, listing: Collection[int] = ()
+) -> None:
+    """Return once the broker serves clients and lists any broker, or all of those in `listing`.
+
+    Ends it and raises Refusal(BROKER_UNREACHABLE) when it never does.
+    """
     deadline = time.monotonic() + timeout_s
     try:
-        while brokers_at(port) == 0:
+        while not (listed := broker_ids_at(port)) or not listed.issuperset(listing):
             if not process.alive:
                 raise _refusal(f"{what} ended while it was starting", log)
             if time.monotonic() > deadline:
