@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError, NotControllerError, TopicAlreadyExistsEr
 from guideway.infra.cluster import administrator
 from guideway.infra.starting import Progress
 from guideway.schemas import names
+from guideway.schemas.cancellation import HELD_S
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Manifest, Model
 
@@ -20,6 +21,12 @@ MAX_RECORD_BYTES: Final = 8 * 2**20
 """Of any record: an event of the longest text that a manifest may allow, escaped; Kafka's default is 1 MiB."""
 DEAD_LETTER_RETENTION_MS: Final = 30 * 24 * 3600 * 1000
 """Somebody has to find the time to look at them: Kafka's default is 7 days."""
+
+CANCELLATION_CONFIGS: Final = {
+    "retention.ms": str(HELD_S * 1000),
+    # Only whole segments go: without this a worker that starts would read a week of them.
+    "segment.ms": str(HELD_S * 1000 // 4),
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ def wanted(manifests: Iterable[Manifest]) -> list[TopicDefinition]:
             case Model(name=size, partitions=partitions):
                 for lane in names.LANES:
                     found += _with_dead_letters(names.request_topic(size, lane), partitions)
+                found.append(TopicDefinition(names.cancellation_topic(size), configs=CANCELLATION_CONFIGS))
     # A target that is an endpoint itself has said how many partitions it wants.
     by_name: dict[str, TopicDefinition] = {}
     for definition in found + targets:

@@ -12,14 +12,15 @@ from guideway.delivery.pipeline import Pipeline
 from guideway.delivery.replies import failed, reply_records
 from guideway.delivery.settings import MAX_RECORD_BYTES, DeliverySettings
 from guideway.delivery.topic_directory import TopicDirectory
-from guideway.producers.events import read_event, read_reply_address, refused_id
+from guideway.producers.events import cancelled_id, read_event, read_reply_address, refused_id
 from guideway.producers.marshal import marshal
 from guideway.schemas import names
+from guideway.schemas.cancellation import Cancellation
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint
 from guideway.schemas.record import Outgoing, Record
 from guideway.schemas.request import ReplyAddress
-from guideway.schemas.wire import REQUEST
+from guideway.schemas.wire import CANCELLATION, REQUEST
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +42,8 @@ class EndpointService:
         namespace, name = found
         try:
             version, endpoint = await self._reader.eventually(lambda catalogue: catalogue.endpoint(namespace, name))
+            if (cancelled := cancelled_id(record)) is not None:
+                return [await self._cancellation(cancelled, endpoint)]
             return [await self._request(record, endpoint, version)]
         except Refusal as refusal:
             return await self._refuse(record, namespace, name, refusal)
@@ -60,11 +63,7 @@ class EndpointService:
             )
         )
         topic = names.request_topic(endpoint.model_size, endpoint.lane)
-        if not await self.pipeline.topics.partitions(topic):
-            raise Refusal(
-                FailureCode.UNKNOWN_MODEL_SIZE,
-                f"model size {endpoint.model_size!r} has no topic {topic}: apply a model of that name",
-            )
+        await self._require(topic, endpoint.model_size)
         headers = [*record.headers_named(names.ECHOED_HEADERS), (names.CONTENT_TYPE, b"application/json")]
         outgoing = Outgoing(topic=topic, key=record.key, value=REQUEST.encode(request), headers=headers)
         if outgoing.size_bytes > MAX_RECORD_BYTES:
@@ -73,6 +72,20 @@ class EndpointService:
                 f"the request has {outgoing.size_bytes} bytes, {MAX_RECORD_BYTES} can be sent: shorten the text",
             )
         return outgoing
+
+    async def _cancellation(self, cancelled: str, endpoint: Endpoint) -> Outgoing:
+        """To all workers of the endpoint's present size: which of them has the request, or will have it, is unknown."""
+        topic = names.cancellation_topic(endpoint.model_size)
+        await self._require(topic, endpoint.model_size)
+        message = Cancellation(id=cancelled, namespace=endpoint.namespace, endpoint=endpoint.name)
+        return Outgoing(topic=topic, partition=0, value=CANCELLATION.encode(message))
+
+    async def _require(self, topic: str, size: str) -> None:
+        if not await self.pipeline.topics.partitions(topic):
+            raise Refusal(
+                FailureCode.UNKNOWN_MODEL_SIZE,
+                f"model size {size!r} has no topic {topic}: apply a model of that name, or run `guideway topics apply`",
+            )
 
     async def _refuse(self, record: Record, namespace: str, name: str, refusal: Refusal) -> list[Outgoing]:
         """A failed reply to where the caller wants it, else to the endpoint's own topic, else a dead letter."""

@@ -39,6 +39,22 @@ def read_event(record: Record) -> Event:
     )
 
 
+def cancelled_id(record: Record) -> str | None:
+    """The request that this event cancels, or None if it is none that cancels: it has a value, or no usable header."""
+    if record.value is not None:
+        return None
+    try:
+        given = _text(record, names.CANCEL)
+    except Refusal:
+        return None
+    return given if given and is_id(given) else None
+
+
+def is_id(text: str) -> bool:
+    """Whether this can be the id of an event."""
+    return len(text) <= MAX_ID_CHARS and text.isprintable()
+
+
 def refused_id(record: Record) -> str:
     """The id under which a refusal is answered: the caller's where it can be read, else ours. Never raises."""
     try:
@@ -54,7 +70,7 @@ def refused_id(record: Record) -> str:
 def _id(record: Record, cloud_id: str) -> str:
     """The caller's id, else one that stays the same however often this record is read."""
     given = _text(record, names.REQUEST_ID) or cloud_id
-    if len(given) > MAX_ID_CHARS or not given.isprintable():
+    if not is_id(given):
         raise _invalid(f"{names.REQUEST_ID} (or the CloudEvent's id)", f"at most {MAX_ID_CHARS} printable characters")
     return given or _own_id(record)
 
@@ -105,7 +121,10 @@ def _structured_content(envelope: dict[str, Any]) -> dict[str, Any] | str:
 def _content(value: bytes | None, content_type: str) -> dict[str, Any] | str:
     """Fields or text. Without a content type, a value that begins with `{` is JSON and any other is text."""
     if value is None:
-        raise _undecodable("the value is null: publish a JSON object of fields, or text")
+        raise _undecodable(
+            "the value is null: publish a JSON object of fields, or text; "
+            f"to cancel a request, name its id in the header {names.CANCEL}"
+        )
     media, _, _ = content_type.partition(";")
     media = media.strip()
     is_json = media == "application/json" or media.endswith("+json")

@@ -33,6 +33,11 @@ def request_topic(size: str, lane: str) -> str:
     return f"gw.infer.{size}.{lane}.v1"
 
 
+def cancellation_topic(size: str) -> str:
+    """Where every worker of one model size reads which requests their callers have cancelled. One partition."""
+    return f"gw.infer.{size}.cancel.v1"
+
+
 def dead_letter_topic(topic: str) -> str:
     """Where records of `topic` go that can be neither used nor answered."""
     return f"{topic}.dlq"
@@ -99,6 +104,8 @@ CONTENT_TYPE: Final = "content-type"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 REQUEST_ID: Final = "request_id"
+CANCEL: Final = "cancel"
+"""On an event without a value: the id of the request that is to end."""
 STATUS: Final = "guideway_status"
 """On replies: `completed` or `failed`."""
 FAILURE_CODE: Final = "guideway_failure_code"
@@ -110,6 +117,8 @@ SPRING_REPLY_PARTITION: Final = "kafka_replyPartition"
 """Four bytes, big-endian."""
 
 CLOUD_EVENT_PREFIX: Final = "ce_"
+CLOUD_EVENT_SOURCE: Final = "ce_source"
+"""On replies: the endpoint's address."""
 CLOUD_EVENT_STRUCTURED: Final = "application/cloudevents"
 
 ECHOED_HEADERS: Final = frozenset({CORRELATION_ID, SPRING_CORRELATION_ID, TRACEPARENT, TRACESTATE})

@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from guideway.schemas.cancellation import Cancellation
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
 from guideway.schemas.reply import Completed, Failed, Reply
 from guideway.schemas.request import Request
@@ -40,5 +41,6 @@ class Codec(Generic[T]):
 
 
 REQUEST: Codec[Request] = Codec(Request)
+CANCELLATION: Codec[Cancellation] = Codec(Cancellation)
 REPLY: Codec[Reply] = Codec(Completed | Failed)
 MANIFEST: Codec[Manifest] = Codec(Endpoint | Guidance | Model)

@@ -48,6 +48,10 @@ class EngineDied(Exception):
     """The engine process ended while it had this request."""
 
 
+class Poison(Refusal):
+    """The engine process died of this request each time it was tried."""
+
+
 class EngineLink:
     """`async with EngineLink(...) as link:` – on entry the model is loaded. Owns the engine process and its socket."""
 
@@ -113,7 +117,7 @@ class EngineLink:
             self.broken.cancel()
 
     async def run(self, request: Request, artefacts: Sequence[Artefact]) -> Finished:
-        """Run one request. Raises Refusal; `engine_failed` once the engine has died of it `attempts` times.
+        """Run one request. Raises Refusal; Poison(engine_failed) once the engine has died of it `attempts` times.
 
         Whoever was in the engine when it died is suspect, and suspects run one at a time.
         """
@@ -123,7 +127,7 @@ class EngineLink:
                     return await self._run_once(request, artefacts)
                 except EngineDied:
                     log.warning("request was in an engine that died", request=request.id, attempt=attempt + 1)
-        raise Refusal(
+        raise Poison(
             FailureCode.ENGINE_FAILED,
             f"the engine died {self._attempts} times while it ran this request: change its text, schema or guidance",
         )

@@ -22,7 +22,8 @@ from guideway.schemas.record import Outgoing, Record
 from guideway.schemas.reply import Completed, Sample, Usage
 from guideway.schemas.request import Request
 from guideway.schemas.wire import REQUEST, Undecodable
-from guideway.workers.engine_link import EngineLink
+from guideway.workers.cancellations import CancellationReader, Cancellations
+from guideway.workers.engine_link import EngineLink, Poison
 from guideway.workers.guidance_fetch import GuidanceFetch
 from guideway.workers.messages import BatchReport, Finished, Generated
 from guideway.workers.reading import read_value
@@ -36,6 +37,7 @@ class Worker:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
+        self._cancellations = Cancellations()
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -56,7 +58,8 @@ class Worker:
                 program=settings.engine_program,
                 on_batch=self._record_batch,
             )
-            async with link:
+            cancelled = CancellationReader(settings.delivery.bootstrap, settings.size, self._cancellations)
+            async with cancelled, link:
                 self._link = link
                 self._guidance = GuidanceFetch(
                     reader, ArtefactStore(settings.store), settings.artefact_cache, link.fingerprint
@@ -90,7 +93,13 @@ class Worker:
         if not all(names.is_reply_topic_of(address.topic, request.namespace) for address in request.reply_to):
             return [dead_letter(record, FailureCode.REPLY_ADDRESS_REFUSED, "a reply address is outside the namespace")]
         try:
-            completed = await self._complete(request)
+            async with self._cancellations.heeded(request, now=time.time()):
+                completed = await self._complete(request)
+        except Poison as poison:
+            # Answered, and kept as well: somebody has to find out what it is in it that kills an engine.
+            letter = dead_letter(record, poison.code, poison.message)
+            reply = failed(request.id, request.namespace, request.endpoint, poison)
+            return [*reply_records(reply, request.reply_to[:1], record), letter]
         except Refusal as refusal:
             reply = failed(request.id, request.namespace, request.endpoint, refusal)
             return reply_records(reply, request.reply_to[:1], record)

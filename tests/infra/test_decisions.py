@@ -140,7 +140,10 @@ def test_wanted_topics_of_endpoints_and_models() -> None:
         "gw.infer.small.interactive.v1.dlq": 1,
         "gw.infer.small.batch.v1": 4,
         "gw.infer.small.batch.v1.dlq": 1,
+        "gw.infer.small.cancel.v1": 1,
     }
+    (cancellations,) = (d for d in wanted(manifests) if d.name == "gw.infer.small.cancel.v1")
+    assert cancellations.configs["retention.ms"] == "3600000"
     assert [d.name for d in wanted(manifests) if d.configs.get("cleanup.policy") == "compact"] == ["gw.catalogue.v1"]
 
 

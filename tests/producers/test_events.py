@@ -11,7 +11,7 @@ from cloudevents.core.bindings.kafka import to_binary_event, to_structured_event
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
-from guideway.producers.events import read_event, refused_id
+from guideway.producers.events import cancelled_id, read_event, refused_id
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.record import Record
 from guideway.schemas.request import ReplyAddress
@@ -109,6 +109,26 @@ def test_repeated_and_null_headers_do_no_harm(make_record: MakeRecord) -> None:
         headers=[("request_id", b"one"), ("request_id", b"two"), ("request_id", None), ("x", None)],
     )
     assert read_event(record).id == "two"
+
+
+def test_a_tombstone_request_names_what_it_cancels(make_record: MakeRecord) -> None:
+    assert cancelled_id(make_record(None, cancel="order-17")) == "order-17"
+    assert cancelled_id(make_record(None, cancel="schön", content__type="application/json")) == "schön"
+    assert cancelled_id(make_record(b"hello", cancel="order-17")) is None, "an event like any other"
+    assert read_event(make_record(b"hello", cancel="order-17")).content == "hello"
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"cancel": ""}, {"cancel": b"\xff"}, {"cancel": "y" * 201}, {"cancel": "a\nb"}]
+)
+def test_a_tombstone_without_a_usable_header_is_undecodable(
+    make_record: MakeRecord, headers: dict[str, str | bytes]
+) -> None:
+    record = make_record(None, **headers)
+    assert cancelled_id(record) is None
+    with pytest.raises(Refusal, match="in the header cancel") as caught:
+        read_event(record)
+    assert caught.value.code is FailureCode.UNDECODABLE_EVENT
 
 
 @pytest.mark.parametrize(

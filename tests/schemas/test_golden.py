@@ -18,11 +18,17 @@ import pytest
 from guideway.schemas.manifests import Manifest
 from guideway.schemas.output import OutputRule
 from guideway.schemas.reply import Reply
-from guideway.schemas.wire import MANIFEST, REPLY, REQUEST, Codec, Undecodable
+from guideway.schemas.wire import CANCELLATION, MANIFEST, REPLY, REQUEST, Codec, Undecodable
 
 GOLDEN = {path.name.removesuffix(".json"): path for path in sorted(Path(__file__).parent.joinpath("golden").iterdir())}
 OUTPUT: Codec[OutputRule] = Codec(OutputRule)
-CODECS: dict[str, Codec[Any]] = {"request": REQUEST, "reply": REPLY, "manifest": MANIFEST, "output": OUTPUT}
+CODECS: dict[str, Codec[Any]] = {
+    "request": REQUEST,
+    "cancellation": CANCELLATION,
+    "reply": REPLY,
+    "manifest": MANIFEST,
+    "output": OUTPUT,
+}
 
 Place = tuple[str | int, ...]
 
@@ -80,7 +86,7 @@ def test_every_kind_has_a_golden_file() -> None:
         if "type" not in document
     }
     kinds = {msgspec.inspect.type_info(kind).tag for kind in (*get_args(Reply), *get_args(Manifest))}  # type: ignore[attr-defined]
-    assert tags == kinds | {"guideway.request.v1"}
+    assert tags == kinds | {"guideway.request.v1", "guideway.cancellation.v1"}
     rules = {document["type"] for document in map(document_of, GOLDEN) if "type" in document}
     assert rules == {msgspec.inspect.type_info(rule).tag for rule in get_args(OutputRule)}  # type: ignore[attr-defined]
     forms = {document_of(name)["form"] for name in GOLDEN if ".guidance." in name}
@@ -120,7 +126,7 @@ def test_a_missing_field_is_refused_unless_it_has_a_default(name: str) -> None:
             continue
         # msgspec takes the tag of a message that is not one of several as given.
         assert field not in {"kind", "id", "namespace", "name", "output"}
-        assert field != "schema" or name.startswith("request")
+        assert field != "schema" or name.startswith(("request", "cancellation"))
         assert codec_of(name).encode(decoded) == wire_form(document if field == "schema" else rest)
 
 

@@ -20,7 +20,7 @@ from guideway.schemas.output import OutputRule
 from guideway.schemas.record import Record
 from guideway.schemas.reply import Completed, Failed
 from guideway.schemas.request import ReplyAddress, Request
-from guideway.schemas.wire import REPLY, REQUEST
+from guideway.schemas.wire import CANCELLATION, REPLY, REQUEST
 
 DOCUMENT = Path(__file__).parents[2].joinpath("docs", "wire.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"(?:<!-- decodes as: ([a-z ]+) -->\n)?```json\n(.*?)```", DOCUMENT, re.DOTALL)
@@ -68,6 +68,7 @@ def test_every_topic_is_in_the_document() -> None:
         names.event_topic("NAMESPACE", "ENDPOINT"),
         names.reply_topic("NAMESPACE", "ENDPOINT"),
         names.request_topic("SIZE", "LANE"),
+        names.cancellation_topic("SIZE"),
         names.dead_letter_topic("TOPIC"),
         names.CATALOGUE_TOPIC,
     }
@@ -86,12 +87,14 @@ def test_output_types_are_those_of_the_code() -> None:
     assert listed == {msgspec.inspect.type_info(rule).tag for rule in get_args(OutputRule)}  # type: ignore[attr-defined]
 
 
-def test_examples_of_replies_and_requests_decode() -> None:
+def test_examples_of_messages_decode() -> None:
     completed, failed = (REPLY.decode(example) for example in examples("reply"))
     assert isinstance(completed, Completed)
     assert isinstance(failed, Failed)
     (request,) = (REQUEST.decode(example) for example in examples("request"))
-    for message, example in zip([completed, failed, request], [*examples("reply"), *examples("request")], strict=True):
+    (cancellation,) = (CANCELLATION.decode(example) for example in examples("cancellation"))
+    written = [*examples("reply"), *examples("request"), *examples("cancellation")]
+    for message, example in zip([completed, failed, request, cancellation], written, strict=True):
         assert msgspec.to_builtins(message) == json.loads(example)
 
 
@@ -128,7 +131,7 @@ def test_every_field_of_a_request_is_explained_or_that_of_a_reply() -> None:
 def test_headers_of_events_are_those_that_are_read_or_echoed() -> None:
     listed = {name for cells in rows("Headers of an event") for name in quoted(cells[0])}
     spring = {names.SPRING_CORRELATION_ID, names.SPRING_REPLY_TOPIC, names.SPRING_REPLY_PARTITION}
-    ours = {names.REPLY_TO, names.CONTENT_TYPE, names.REQUEST_ID, names.DEADLINE, names.GUIDANCE}
+    ours = {names.REPLY_TO, names.CONTENT_TYPE, names.REQUEST_ID, names.DEADLINE, names.GUIDANCE, names.CANCEL}
     assert listed == ours | spring | names.ECHOED_HEADERS | {f"{names.CLOUD_EVENT_PREFIX}id"}
 
 

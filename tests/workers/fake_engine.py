@@ -1,4 +1,4 @@
-"""Speaks the engine's side of the protocol, without a model: answers with the input, dies or falls silent on demand."""
+"""Speaks the engine's side of the protocol, without a model: answers with the input, dies, waits or tells on demand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+from typing import BinaryIO
 
 from guideway.schemas.failures import FailureCode
 from guideway.workers.messages import (
@@ -13,7 +14,9 @@ from guideway.workers.messages import (
     TO_ENGINE,
     Admit,
     Broken,
+    Cancel,
     Finished,
+    FromEngine,
     Generated,
     Ready,
     Refused,
@@ -24,36 +27,55 @@ from guideway.workers.messages import (
 )
 
 
-def main() -> None:
-    connection = socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1]))
-    stream = connection.makefile("rwb")
-    waiting: list[str] = []
-    while header := stream.read(HEADER_BYTES):
-        message = TO_ENGINE.decode(stream.read(body_length(header)))
-        match message:
-            case Start(model=model):
-                if model.source == "crash":
-                    os._exit(9)
-                broken = Broken(code=FailureCode.UNKNOWN_MODEL_SIZE, message="no such model")
-                stream.write(frame(broken if model.source == "broken" else Ready(fingerprint="f", load_s=0.1)))
-            case Admit(id=id_, request=request):
-                match request.parts[-1].text:
-                    case "die":
+class FakeEngine:
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._waiting: dict[str, str] = {}
+        self._admitted: list[str] = []
+        self._cancelled: list[str] = []
+
+    def serve(self) -> None:
+        while header := self._stream.read(HEADER_BYTES):
+            message = TO_ENGINE.decode(self._stream.read(body_length(header)))
+            match message:
+                case Start(model=model):
+                    if model.source == "crash":
                         os._exit(9)
-                    case "hang":
-                        time.sleep(3600)
-                    case "wait":
-                        waiting.append(id_)
-                    case "refuse":
-                        stream.write(frame(Refused(id=id_, code=FailureCode.TEXT_TOO_LONG, message="too long")))
-                    case text:
-                        generated = Generated(text=text, finish_reason="stop", complete=True)
-                        for one in [*waiting, id_]:
-                            stream.write(frame(Finished(id=one, samples=[generated], prompt_tokens=1, output_tokens=1)))
-                        waiting.clear()
-            case Stop():
-                return
-        stream.flush()
+                    broken = Broken(code=FailureCode.UNKNOWN_MODEL_SIZE, message="no such model")
+                    self._send(broken if model.source == "broken" else Ready(fingerprint="f", load_s=0.1))
+                case Admit():
+                    self._admit(message)
+                case Cancel(id=id_) if id_ in self._waiting:
+                    self._cancelled.append(self._waiting.pop(id_))
+                    self._send(Refused(id=id_, code=FailureCode.CANCELLED, message="cancelled"))
+                case Stop():
+                    return
+
+    def _admit(self, admit: Admit) -> None:
+        text = admit.request.parts[-1].text
+        told = f"admitted {' '.join(self._admitted)}, cancelled {' '.join(self._cancelled)}"
+        self._admitted.append(admit.request.id)
+        match text:
+            case "die":
+                os._exit(9)
+            case "hang":
+                time.sleep(3600)
+            case "wait":
+                self._waiting[admit.id] = admit.request.id
+            case "refuse":
+                self._send(Refused(id=admit.id, code=FailureCode.TEXT_TOO_LONG, message="too long"))
+            case _:
+                answer = told if text == "what was there?" else text
+                generated = Generated(text=answer, finish_reason="stop", complete=True)
+                for one in [*self._waiting, admit.id]:
+                    self._send(Finished(id=one, samples=[generated], prompt_tokens=1, output_tokens=1))
+                self._waiting.clear()
+
+    def _send(self, message: FromEngine) -> None:
+        self._stream.write(frame(message))
+        self._stream.flush()
 
 
-main()
+if __name__ == "__main__":
+    connection = socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1]))
+    FakeEngine(connection.makefile("rwb")).serve()  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import pytest
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.request import Request
-from guideway.workers.engine_link import EngineLink
+from guideway.workers.engine_link import EngineLink, Poison
 from guideway.workers.messages import EngineSettings
 
 MakeRequest = Callable[..., Request]
@@ -48,7 +48,7 @@ async def test_who_kills_the_engine_is_refused_at_the_third_death_and_neighbours
             await engine.run(make_request("go"), [])
             await asyncio.sleep(0.05)
         refusal = poison.exception()
-        assert isinstance(refusal, Refusal)
+        assert isinstance(refusal, Poison)
         assert refusal.code is FailureCode.ENGINE_FAILED
         assert all(task.result().samples for task in neighbours)
 

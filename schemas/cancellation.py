@@ -1,0 +1,25 @@
+"""Endpoint service → every worker of a model size: a caller wants no result of a request any more."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+HELD_S: Final = 3600
+"""For so long after it was published a cancellation holds, and its topic keeps it."""
+
+
+class Cancellation(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    tag_field="schema",
+    tag="guideway.cancellation.v1",
+):
+    """The request to end. Namespace and endpoint are those of the topic that the caller could write to."""
+
+    id: str
+    namespace: str
+    endpoint: str

@@ -1,0 +1,180 @@
+"""What callers have cancelled: a request that has not begun is refused, one that runs is ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Any
+
+import structlog
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from guideway.delivery.clients import make_consumer, started
+from guideway.delivery.window import Window
+from guideway.schemas import names
+from guideway.schemas.cancellation import HELD_S, Cancellation
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.request import Request
+from guideway.schemas.wire import CANCELLATION, Undecodable
+
+log = structlog.get_logger(__name__)
+
+Work = tuple[str, str, str]
+"""Namespace, endpoint, request id. Several records may carry one id: a cancellation concerns them all."""
+
+
+class Cancellations:
+    """Which requests are cancelled, and which of them run here. Owned by one worker; does no I/O."""
+
+    def __init__(self, *, limit: int = 100_000) -> None:
+        self.held: Window[Work] = Window(limit=limit, ttl_s=HELD_S)
+        self._running: dict[Work, set[asyncio.Timeout]] = {}
+
+    def cancel(self, cancellation: Cancellation, *, at_s: float, now: float) -> None:
+        """Take note, and end what runs. `at_s`: when it was published; both Unix time in seconds.
+
+        It holds for `HELD_S` from `at_s`; one that is older has no effect.
+        """
+        # A clock that is ahead of ours does not prolong it.
+        at_s = min(at_s, now)
+        if now - at_s >= HELD_S:
+            return
+        work = (cancellation.namespace, cancellation.endpoint, cancellation.id)
+        self.held.renew(work, at_s)
+        for scope in self._running.pop(work, ()):
+            scope.reschedule(asyncio.get_running_loop().time())
+
+    @asynccontextmanager
+    async def heeded(self, request: Request, *, now: float) -> AsyncIterator[None]:
+        """Raises Refusal(cancelled) if the request is cancelled before this is entered or while it lasts.
+
+        A cancellation of the task itself, by whoever owns it, stays CancelledError: that is what the scope is for.
+        """
+        work = (request.namespace, request.endpoint, request.id)
+        if self.held.holds(work, now):
+            raise _cancelled()
+        try:
+            async with asyncio.timeout(None) as scope:
+                self._running.setdefault(work, set()).add(scope)
+                try:
+                    yield
+                finally:
+                    self._forget(work, scope)
+        except TimeoutError:
+            # Not every TimeoutError that passes here is of our making.
+            if scope.expired():
+                raise _cancelled() from None
+            raise
+
+    def _forget(self, work: Work, scope: asyncio.Timeout) -> None:
+        if scopes := self._running.get(work):
+            scopes.discard(scope)
+            if not scopes:
+                del self._running[work]
+
+
+class CancellationReader:
+    """`async with CancellationReader(...):` – on entry all is known that was cancelled before, then it is followed.
+
+    The topic is read whole by every worker, outside any group: which of them has the request is not known. Where it
+    is missing (of an older deployment), that is said once and it is looked for again every `look_again_s`.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        size: str,
+        cancellations: Cancellations,
+        *,
+        look_again_s: float = 60.0,
+        timeout_s: float = 20.0,
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._partition = TopicPartition(names.cancellation_topic(size), 0)
+        self._cancellations = cancellations
+        self._look_again_s = look_again_s
+        self._timeout_s = timeout_s
+        self._consumer: Any
+        self._pushed_out = 0
+
+    async def __aenter__(self) -> CancellationReader:
+        """Raises Refusal(broker_unreachable)."""
+        async with AsyncExitStack() as stack:
+            consumer = make_consumer(self._bootstrap, "cancellations", auto_offset_reset="earliest")
+            self._consumer = await stack.enter_async_context(started(consumer, self._bootstrap))
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    if await self._find():
+                        await self._catch_up()
+                    else:
+                        log.warning(
+                            "there is no topic for cancellations, so none is heeded: run `guideway topics apply`",
+                            topic=self._partition.topic,
+                        )
+            except (KafkaError, TimeoutError) as error:
+                # Requests can be served all the same; what is cancelled is heard of later.
+                log.warning("cancellations are not all known yet", error=repr(error))
+            self._following = asyncio.create_task(self._follow(), name="follow the cancellations")
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._following
+        await self._stack.aclose()
+
+    async def _find(self) -> bool:
+        if self._partition.topic not in await self._consumer.topics():
+            return False
+        self._consumer.assign([self._partition])
+        await self._consumer.seek_to_beginning(self._partition)
+        return True
+
+    async def _catch_up(self) -> None:
+        end = (await self._consumer.end_offsets([self._partition]))[self._partition]
+        # The position moves past what markers left out, too.
+        while await self._consumer.position(self._partition) < end:
+            await self._read(timeout_ms=200)
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                if self._consumer.assignment():
+                    await self._read(timeout_ms=1000)
+                elif await self._find():
+                    log.info("the topic for cancellations is there now", topic=self._partition.topic)
+                else:
+                    await asyncio.sleep(self._look_again_s)
+            except Exception as error:
+                # Whatever it is, it must not end this task unseen.
+                log.warning("the cancellations cannot be read", error=repr(error))
+                await asyncio.sleep(1)
+
+    async def _read(self, timeout_ms: int) -> None:
+        for record in (await self._consumer.getmany(self._partition, timeout_ms=timeout_ms)).get(self._partition, []):
+            try:
+                cancellation = CANCELLATION.decode(record.value)
+            except Undecodable:
+                # Only the endpoint service writes here, and of a newer one there is nobody to tell.
+                log.warning("no cancellation of this version", topic=record.topic, offset=record.offset)
+                continue
+            self._cancellations.cancel(cancellation, at_s=record.timestamp / 1000, now=time.time())
+        pushed_out = self._cancellations.held.pushed_out
+        if pushed_out > self._pushed_out:
+            log.warning("too many cancellations at once; the oldest no longer hold", number=pushed_out)
+            self._pushed_out = pushed_out
+
+
+def _cancelled() -> Refusal:
+    return Refusal(
+        FailureCode.CANCELLED,
+        "the request was cancelled by its caller: publish it under another id if it is wanted after all",
+    )
