@@ -43,6 +43,11 @@ def dead_letter_topic(topic: str) -> str:
     return f"{topic}.dlq"
 
 
+def topic_of_dead_letters(topic: str) -> str | None:
+    """The topic whose dead letters `topic` holds, or None where it is no dead-letter topic of ours."""
+    return topic.removesuffix(".dlq") if topic.startswith("gw.") and topic.endswith(".dlq") else None
+
+
 def endpoint_of_topic(topic: str) -> tuple[str, str] | None:
     """(namespace, endpoint) of an endpoint's event topic, or None for any other topic."""
     match topic.split("."):
@@ -73,6 +78,8 @@ RESERVED_NAMESPACES: Final = frozenset({"infer", "catalogue", "training"})
 # Consumer groups, transactions, clients ------------------------------------------------------------------------------
 
 ENDPOINTS_GROUP: Final = "gw.endpoints"
+DEAD_LETTER_REPLAY_GROUP: Final = "gw.dlq.replay"
+"""Its committed offsets say which dead letters were put back; it has no members."""
 
 
 def workers_group(size: str) -> str:
