@@ -10,80 +10,21 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any
 
 import msgspec
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
-from aiokafka.structs import TopicPartition
 
-from guideway.delivery.clients import make_consumer, make_producer, unreachable
+from guideway.delivery.clients import make_producer, unreachable
 from guideway.delivery.topic_directory import TopicDirectory
+from guideway.producers.events import MAX_ID_CHARS, is_id
+from guideway.producers.replies import ReplyReader, replies
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.reply import Reply
-from guideway.schemas.wire import REPLY, Undecodable
-
-
-class _ReplyReader:
-    """Reads one reply topic from its present end on and hands each reply to whoever waits for it, once."""
-
-    def __init__(self, bootstrap: str, topic: str) -> None:
-        self.topic = topic
-        self._bootstrap = bootstrap
-        self._consumer = make_consumer(bootstrap, "client")
-        self._waiting: dict[bytes, asyncio.Future[Reply]] = {}
-
-    async def start(self, partitions: int) -> None:
-        await self._consumer.start()
-        self._consumer.assign([TopicPartition(self.topic, number) for number in range(partitions)])
-        await self._consumer.seek_to_end()
-        # Known before anything is sent: a position that is looked up later could lie behind the reply.
-        for tp in self._consumer.assignment():
-            await self._consumer.position(tp)
-        self._reading = asyncio.create_task(self._read(), name=f"replies of {self.topic}")
-
-    async def stop(self) -> None:
-        self._reading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._reading
-        await self._consumer.stop()
-
-    async def abandon(self) -> None:
-        """Stop what `start` could not finish."""
-        await self._consumer.stop()
-
-    def expect(self, correlation: bytes) -> asyncio.Future[Reply]:
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[correlation] = future
-        future.add_done_callback(lambda _: self._waiting.pop(correlation, None))
-        return future
-
-    async def _read(self) -> None:
-        try:
-            await self._hand_out()
-        except KafkaError as error:
-            # Nobody reads on: whoever waits is told, and the next submission makes a new reader.
-            for future in [*self._waiting.values()]:
-                if not future.done():
-                    future.set_exception(unreachable(self._bootstrap, error))
-
-    @property
-    def ended(self) -> bool:
-        return self._reading.done()
-
-    async def _hand_out(self) -> None:
-        async for record in self._consumer:
-            correlation = next((value for name, value in record.headers if name == names.CORRELATION_ID), None)
-            future = self._waiting.get(correlation or b"")
-            # A repeat, or somebody else's: this topic may be shared.
-            if future is None or future.done():
-                continue
-            try:
-                future.set_result(REPLY.decode(record.value))
-            except Undecodable as error:
-                future.set_exception(Refusal(FailureCode.INTERNAL_ERROR, f"the reply is not of this version: {error}"))
 
 
 class Client:
@@ -93,7 +34,7 @@ class Client:
         """`reply_to`: a reply topic of the namespace, for all endpoints; default: each endpoint's own."""
         self._bootstrap = bootstrap
         self._reply_to = reply_to
-        self._readers: dict[str, asyncio.Task[_ReplyReader]] = {}
+        self._readers: dict[str, asyncio.Task[ReplyReader]] = {}
         self._topics = TopicDirectory(bootstrap, names.client_id("client"))
 
     async def __aenter__(self) -> Client:
@@ -129,22 +70,18 @@ class Client:
     ) -> Reply:
         """Publish one event and wait for its reply, Completed or Failed.
 
-        `content` are the endpoint's fields, or plain text. `request_id` makes a repeated submission recognisable.
+        `content` are the endpoint's fields, or plain text. `request_id` names the work: submissions of one endpoint
+        and id, at the same time, after a time-out or by another process with the same reply topic, take the first
+        reply that arrives after they were made; it must be unlike the ids of everybody else there.
         `deadline_s` from now, the request is answered instead of computed. Raises Refusal for what never left here
         (unknown_endpoint, text_too_long, broker_unreachable) and TimeoutError when no reply comes within `timeout_s`.
         """
         namespace, endpoint = split_address(address)
-        topic = names.event_topic(namespace, endpoint)
+        topic = await self._event_topic(namespace, endpoint)
         try:
-            exists = await self._topics.partitions(topic)
-            reader = await self._reader(self._reply_to or names.reply_topic(namespace, endpoint)) if exists else None
+            reader = await self._reader(self._reply_to or names.reply_topic(namespace, endpoint))
         except KafkaError as error:
             raise unreachable(self._bootstrap, error) from None
-        if reader is None:
-            raise Refusal(
-                FailureCode.UNKNOWN_ENDPOINT,
-                f"there is no endpoint {address} (no topic {topic}): `guideway get endpoints` lists what there is",
-            )
         correlation = uuid.uuid4().hex.encode()
         is_text = isinstance(content, str)
         headers = [
@@ -159,28 +96,73 @@ class Client:
         if deadline_s is not None:
             headers.append((names.DEADLINE, str(int((time.time() + deadline_s) * 1000)).encode()))
         value = content.encode() if isinstance(content, str) else msgspec.json.encode(content)
-        answer = reader.expect(correlation)
+        work = None if request_id is None else (names.address(namespace, endpoint), request_id)
+        answer = reader.expect(correlation, work)
         try:
-            await self._producer.send_and_wait(topic, key=key, value=value, headers=headers)
+            await self._publish(topic, key, value, headers)
             return await asyncio.wait_for(answer, timeout_s)
-        except MessageSizeTooLargeError:
-            raise Refusal(FailureCode.TEXT_TOO_LONG, f"the event has {len(value)} bytes: shorten it") from None
-        except KafkaError as error:
-            raise unreachable(self._bootstrap, error) from None
         finally:
             answer.cancel()
 
-    async def _reader(self, topic: str) -> _ReplyReader:
+    async def cancel(self, address: str, request_id: str) -> None:
+        """Ask that the endpoint's request with this id end; returns once that is published.
+
+        What comes of it is the request's own reply: `cancelled`, or its result where that was sooner. The id stays
+        cancelled for an hour: what is submitted under it then is answered `cancelled` too.
+        Raises Refusal: unknown_endpoint, invalid_header for what can be no id, broker_unreachable.
+        """
+        if not request_id or not is_id(request_id):
+            raise Refusal(FailureCode.INVALID_HEADER, f"an id has 1 to {MAX_ID_CHARS} printable characters")
+        topic = await self._event_topic(*split_address(address))
+        # A key, for aiokafka refuses a record with neither key nor value.
+        await self._publish(topic, request_id.encode(), None, [(names.CANCEL, request_id.encode())])
+
+    def replies(
+        self, address: str, *, from_beginning: bool = False
+    ) -> AbstractAsyncContextManager[AsyncIterator[Reply]]:
+        """`async with client.replies("/team/task") as stream: async for reply in stream:`
+
+        Every reply on the endpoint's own reply topic, to whomever, once per request id; for those who publish by
+        other means. A retryable failure is no answer yet: it may come again, and what follows it comes as well.
+        Enter it before you publish. Raises Refusal: unknown_endpoint, broker_unreachable.
+        """
+        return replies(self._bootstrap, names.reply_topic(*split_address(address)), from_beginning=from_beginning)
+
+    async def _event_topic(self, namespace: str, endpoint: str) -> str:
+        topic = names.event_topic(namespace, endpoint)
+        try:
+            exists = await self._topics.partitions(topic)
+        except KafkaError as error:
+            raise unreachable(self._bootstrap, error) from None
+        if not exists:
+            raise Refusal(
+                FailureCode.UNKNOWN_ENDPOINT,
+                f"there is no endpoint {names.address(namespace, endpoint)} (no topic {topic}): "
+                "`guideway get endpoints` lists what there is",
+            )
+        return topic
+
+    async def _publish(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]
+    ) -> None:
+        try:
+            await self._producer.send_and_wait(topic, key=key, value=value, headers=headers)
+        except MessageSizeTooLargeError:
+            raise Refusal(FailureCode.TEXT_TOO_LONG, f"the event has {len(value or b'')} bytes: shorten it") from None
+        except KafkaError as error:
+            raise unreachable(self._bootstrap, error) from None
+
+    async def _reader(self, topic: str) -> ReplyReader:
         starting = self._readers.get(topic)
         if starting is None or (starting.done() and (starting.exception() or starting.result().ended)):
             starting = self._readers[topic] = asyncio.create_task(self._start_reader(topic))
         return await asyncio.shield(starting)
 
-    async def _start_reader(self, topic: str) -> _ReplyReader:
+    async def _start_reader(self, topic: str) -> ReplyReader:
         partitions = await self._topics.partitions(topic)
         if not partitions:
             raise Refusal(FailureCode.REPLY_ADDRESS_REFUSED, f"reply topic {topic} does not exist: create it")
-        reader = _ReplyReader(self._bootstrap, topic)
+        reader = ReplyReader(self._bootstrap, topic)
         try:
             await reader.start(partitions)
         except BaseException:

@@ -29,7 +29,7 @@ def guideway(home: Path, *arguments: str, **environ: str) -> subprocess.Complete
 
 
 @pytest.mark.parametrize(
-    "command", ["apply", "get", "describe", "delete", "send", "tail", "endpoints", "worker", "doctor", "demo"]
+    "command", ["apply", "get", "describe", "delete", "send", "cancel", "tail", "endpoints", "worker", "doctor", "demo"]
 )
 def test_every_command_has_help(tmp_path: Path, command: str) -> None:
     run = guideway(tmp_path, command, "--help")
@@ -44,6 +44,8 @@ def test_every_command_has_help(tmp_path: Path, command: str) -> None:
         (["send", "/public/x", "hi"], "broker_unreachable", "KAFKA_BOOTSTRAP_SERVERS"),
         (["apply", "-f", "nowhere"], "invalid_manifest", "no file or folder nowhere"),
         (["send", "/public/x"], "invalid_setting", "nothing to send"),
+        (["send", "/public/x", "-f", "pyproject.toml", "--id", "a"], "invalid_setting", "--id names one event"),
+        (["cancel", "/public/x", "a"], "broker_unreachable", "guideway broker up"),
         (["get", "things"], "invalid_setting", "endpoints, guidance or models"),
         (["worker", "--no-restart", "--lanes", "fast"], "invalid_setting", "interactive, batch"),
     ],

@@ -1,4 +1,4 @@
-"""`guideway send | tail`."""
+"""`guideway send | cancel | tail`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from aiokafka.structs import TopicPartition
 
-from guideway.cli.output import AsJson, err, in_red, out, run
-from guideway.delivery.clients import make_consumer, started
-from guideway.delivery.topic_directory import TopicDirectory
+from guideway.cli.output import AsJson, err, in_red, out, print_json, run
 from guideway.producers.client import Client, split_address
+from guideway.producers.replies import replies
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.record import Record
 from guideway.schemas.reply import Completed, Failed, Reply
 from guideway.schemas.wire import REPLY, Undecodable
 from guideway.settings import Settings
@@ -26,6 +25,7 @@ from guideway.settings import Settings
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     app.command("send")(send)
+    app.command("cancel")(cancel)
     app.command("tail")(tail)
 
 
@@ -35,6 +35,9 @@ def send(
     file: Annotated[Path | None, typer.Option("-f", "--file", help="A file with one event a line.")] = None,
     guidance: Annotated[list[str] | None, typer.Option(help="Guidance to bring along: NAMESPACE/NAME.")] = None,
     key: Annotated[str | None, typer.Option(help="Record key; comes back on the reply.")] = None,
+    request_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="Id of the one event: to cancel it, or send it again.")
+    ] = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds after which the answer is of no use.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for a reply.")] = 120,
     as_json: AsJson = False,
@@ -47,6 +50,8 @@ def send(
         guideway send /team/sentiment -f reviews.jsonl --json
     """
     contents = list(_contents(text, file))
+    if request_id is not None and len(contents) != 1:
+        raise Refusal(FailureCode.INVALID_SETTING, f"--id names one event, these are {len(contents)}: send them apart")
 
     async def work() -> bool:
         async with Client(Settings.from_environ().brokers()) as client:
@@ -59,6 +64,7 @@ def send(
                         address,
                         content,
                         key=key.encode() if key is not None else None,
+                        request_id=request_id,
                         guidance=guidance or (),
                         deadline_s=deadline,
                         timeout_s=timeout,
@@ -81,36 +87,54 @@ def send(
         raise typer.Exit(1)
 
 
+def cancel(
+    address: Annotated[str, typer.Argument(help="/NAMESPACE/ENDPOINT")],
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="The id under which the event was published.")],
+    as_json: AsJson = False,
+) -> None:
+    """Ask that a request end. Its own reply tells what came of it: `cancelled`, or its result where that was sooner.
+
+    guideway send /team/summary "A long text" --id order-17 &
+    guideway cancel /team/summary order-17
+    """
+
+    async def work() -> None:
+        async with Client(Settings.from_environ().brokers()) as client:
+            await client.cancel(address, request_id)
+
+    run(work())
+    if as_json:
+        print_json({"address": address, "id": request_id})
+    else:
+        out.print(f"cancellation of {request_id} published", markup=False)
+
+
 def tail(
     address: Annotated[str, typer.Argument(help="/NAMESPACE/ENDPOINT")],
     from_beginning: Annotated[bool, typer.Option(help="Also the replies that are there already.")] = False,
     limit: Annotated[int, typer.Option("-n", help="Stop after so many; 0: never.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Follow the replies on an endpoint's own reply topic."""
+    """Follow the replies on an endpoint's own reply topic, each request id once."""
     topic = names.reply_topic(*split_address(address))
 
     async def work() -> None:
         bootstrap = Settings.from_environ().brokers()
-        start = "earliest" if from_beginning else "latest"
-        reading = make_consumer(bootstrap, "tail", auto_offset_reset=start)
-        directory = TopicDirectory(bootstrap, names.client_id("tail"))
-        async with started(directory, bootstrap), started(reading, bootstrap) as consumer:
-            partitions = await directory.partitions(topic)
-            if not partitions:
-                raise Refusal(FailureCode.UNKNOWN_ENDPOINT, f"there is no endpoint {address} (no topic {topic})")
-            consumer.assign([TopicPartition(topic, number) for number in range(partitions)])
-            count = 0
-            async for record in consumer:
-                try:
-                    print_reply(REPLY.decode(record.value), as_json=as_json)
-                except Undecodable as error:
-                    err.print(f"offset {record.offset}: no reply of this version ({error})", markup=False)
+        count = 0
+        async with replies(
+            bootstrap, topic, from_beginning=from_beginning, role="tail", on_undecodable=_say_undecodable
+        ) as stream:
+            async for reply in stream:
+                print_reply(reply, as_json=as_json)
                 count += 1
                 if count == limit:
                     return
 
     run(work())
+
+
+def _say_undecodable(record: Record, error: Undecodable) -> None:
+    err.print(f"offset {record.offset}: no reply of this version ({error})", markup=False)
 
 
 def print_reply(reply: Reply, *, as_json: bool) -> None:

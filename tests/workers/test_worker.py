@@ -1,0 +1,350 @@
+"""Both hops on a real broker, with an engine process that has no model: cancellation, poison, repeats."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from aiokafka.structs import TopicPartition
+from structlog.testing import capture_logs
+
+from guideway.catalogue.entries import plan
+from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.delivery.clients import make_consumer, make_producer, started
+from guideway.delivery.pipeline import as_record
+from guideway.delivery.settings import DeliverySettings
+from guideway.infra import topics
+from guideway.infra.local_broker import RunningBroker
+from guideway.producers.client import Client
+from guideway.producers.endpoint_service import EndpointService
+from guideway.schemas import names
+from guideway.schemas.cancellation import Cancellation
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Endpoint, Manifest, Model
+from guideway.schemas.output import Text
+from guideway.schemas.record import Record
+from guideway.schemas.reply import Completed, Failed, Reply
+from guideway.schemas.wire import CANCELLATION, REPLY, REQUEST
+from guideway.workers.cancellations import CancellationReader, Cancellations
+from guideway.workers.messages import EngineSettings
+from guideway.workers.settings import WorkerSettings
+from guideway.workers.worker import Worker
+
+ENGINE = (sys.executable, str(Path(__file__).with_name("fake_engine.py")))
+
+
+@dataclass
+class Road:
+    """An endpoint `/NAME/task` of a model size NAME; the endpoint service runs, workers do when they are asked for."""
+
+    bootstrap: str
+    name: str
+    folder: Path
+    client: Client
+
+    @property
+    def address(self) -> str:
+        return f"/{self.name}/task"
+
+    def submit(self, text: str, request_id: str | None = None) -> asyncio.Task[Reply]:
+        return asyncio.create_task(self.client.submit(self.address, text, request_id=request_id, timeout_s=60))
+
+    @asynccontextmanager
+    async def worker(self) -> AsyncIterator[Worker]:
+        made = Worker(
+            WorkerSettings(
+                size=self.name,
+                delivery=DeliverySettings(bootstrap=self.bootstrap),
+                engine=EngineSettings(),
+                store=str(self.folder / "store"),
+                artefact_cache=self.folder / "artefacts",
+                engine_program=ENGINE,
+            )
+        )
+        running = asyncio.create_task(made.run())
+        try:
+            yield made
+        finally:
+            made.stop()
+            await running
+
+    async def records(self, topic: str, number: int = 0) -> list[Record]:
+        """All committed records that one partition of the topic holds now."""
+        partition = TopicPartition(topic, number)
+        reader = make_consumer(self.bootstrap, "test", auto_offset_reset="earliest")
+        found: list[Record] = []
+        async with started(reader, self.bootstrap) as consumer:
+            consumer.assign([partition])
+            end = (await consumer.end_offsets([partition]))[partition]
+            while await consumer.position(partition) < end:
+                batches = await consumer.getmany(timeout_ms=200)
+                found += [as_record(record) for batch in batches.values() for record in batch]
+        return found
+
+    async def replies(self) -> list[Reply]:
+        return [REPLY.decode(record.value) for record in await self.records(names.reply_topic(self.name, "task"))]
+
+    async def cancellations(self) -> list[Record]:
+        return await self.records(names.cancellation_topic(self.name))
+
+
+async def until(ask: Callable[[], Awaitable[bool]], timeout_s: float = 30) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not await ask():  # noqa: ASYNC110 (what is asked is on a broker)
+            await asyncio.sleep(0.05)
+
+
+def manifests(name: str) -> list[Manifest]:
+    return [
+        Model(namespace="public", name=name, source="fine", partitions=2),
+        Endpoint(namespace=name, name="task", model_size=name, output=Text()),
+    ]
+
+
+@asynccontextmanager
+async def a_road(bootstrap: str, name: str, folder: Path, *, without: tuple[str, ...] = ()) -> AsyncIterator[Road]:
+    definitions = [one for one in topics.wanted(manifests(name)) if one.name not in without]
+    await topics.apply(bootstrap, definitions)
+    async with AsyncExitStack() as stack:
+        reader = await stack.enter_async_context(CatalogueReader(bootstrap))
+        await reader.seen(await publish(bootstrap, plan(reader.catalogue, manifests(name))))
+        service = EndpointService(DeliverySettings(bootstrap=bootstrap), reader)
+        running = asyncio.create_task(service.run())
+        try:
+            async with Client(bootstrap) as client:
+                yield Road(bootstrap, name, folder, client)
+        finally:
+            service.pipeline.stop()
+            await running
+
+
+@pytest.fixture
+async def road(broker: RunningBroker, unique_name: str, tmp_path: Path) -> AsyncIterator[Road]:
+    async with a_road(broker.bootstrap, unique_name, tmp_path) as made:
+        yield made
+
+
+async def test_cancelled_before_any_worker_is_there_it_never_reaches_an_engine(road: Road) -> None:
+    unwanted = road.submit("anything", "unwanted")
+    wanted = road.submit("anything", "wanted")
+    await road.client.cancel(road.address, "unwanted")
+    await road.client.cancel(road.address, "no-such-request")
+
+    async def both_are_published() -> bool:
+        return len(await road.cancellations()) == 2
+
+    await until(both_are_published)
+    first, _ = await road.cancellations()
+    assert CANCELLATION.decode(first.value) == Cancellation(id="unwanted", namespace=road.name, endpoint="task")
+    async with road.worker():
+        refused = await unwanted
+        assert isinstance(refused, Failed)
+        assert (refused.code, refused.retryable, refused.id) == (FailureCode.CANCELLED, False, "unwanted")
+        assert "cancelled by its caller" in refused.message
+        assert isinstance(await wanted, Completed)
+        told = await road.submit("what was there?", "asking")
+        assert isinstance(told, Completed)
+        assert told.value == "admitted wanted, cancelled "
+    assert Counter(reply.id for reply in await road.replies()) == {"unwanted": 1, "wanted": 1, "asking": 1}
+
+
+async def test_cancelled_while_it_runs_the_engine_is_told_and_one_reply_goes_out(road: Road) -> None:
+    async with road.worker() as worker:
+        long = road.submit("wait", "long")
+        neighbour = road.submit("wait", "neighbour")
+
+        async def both_run() -> bool:
+            return len(worker._cancellations._running) == 2
+
+        await until(both_run)
+        for _ in range(2):
+            await road.client.cancel(road.address, "long")
+        refused = await long
+        assert isinstance(refused, Failed)
+        assert refused.code is FailureCode.CANCELLED
+        told = await road.submit("what was there?", "asking")
+        assert isinstance(told, Completed)
+        assert told.value.endswith("cancelled long")
+        assert isinstance(await neighbour, Completed), "it was in the same micro-batch"
+    assert Counter(reply.id for reply in await road.replies()) == {"long": 1, "neighbour": 1, "asking": 1}
+
+
+async def test_cancelled_after_its_end_it_keeps_its_result(road: Road) -> None:
+    async with road.worker() as worker:
+        done = await road.submit("quick", "done")
+        await road.client.cancel(road.address, "done")
+
+        async def heard() -> bool:
+            return len(worker._cancellations.held) == 1
+
+        await until(heard)
+        assert isinstance(await road.submit("next", "next"), Completed)
+        again = await road.submit("quick", "done")
+        assert isinstance(again, Failed)
+        assert again.code is FailureCode.CANCELLED, "the id stays cancelled"
+    replies = await road.replies()
+    assert replies[0] == done
+    assert Counter(reply.id for reply in replies) == {"done": 2, "next": 1}
+
+
+async def test_a_tombstone_without_a_usable_header_is_answered(road: Road) -> None:
+    writer = make_producer(road.bootstrap, "test")
+    async with started(writer, road.bootstrap) as producer:
+        for headers in ([], [("cancel", b"\xff")]):
+            await producer.send_and_wait(names.event_topic(road.name, "task"), None, key=b"k", headers=headers)
+
+    async def answered() -> bool:
+        return len(await road.replies()) == 2
+
+    await until(answered)
+    codes = [reply.code if isinstance(reply, Failed) else None for reply in await road.replies()]
+    assert codes == [FailureCode.UNDECODABLE_EVENT] * 2
+    assert await road.cancellations() == []
+
+
+async def test_without_the_control_topic_work_goes_on_and_a_tombstone_is_told(
+    broker: RunningBroker, unique_name: str, tmp_path: Path
+) -> None:
+    missing = names.cancellation_topic(unique_name)
+    async with a_road(broker.bootstrap, unique_name, tmp_path, without=(missing,)) as road, road.worker():
+        assert isinstance(await road.submit("hello", "a"), Completed)
+        await road.client.cancel(road.address, "a")
+
+        async def answered() -> bool:
+            return len(await road.replies()) == 2
+
+        await until(answered)
+        _, told = await road.replies()
+        assert isinstance(told, Failed)
+        assert (told.code, told.id != "a") == (FailureCode.UNKNOWN_MODEL_SIZE, True)
+        assert "guideway topics apply" in told.message
+
+
+async def test_a_control_topic_that_comes_later_is_found(broker: RunningBroker, unique_name: str) -> None:
+    cancellations = Cancellations()
+    wanted = [one for one in topics.wanted(manifests(unique_name)) if one.name == names.cancellation_topic(unique_name)]
+    message = Cancellation(id="a", namespace="team", endpoint="task")
+    with capture_logs() as logs:
+        reader = CancellationReader(broker.bootstrap, unique_name, cancellations, look_again_s=0.01)
+        async with reader:
+            searches = 0
+            plain = reader._find
+
+            async def counted() -> bool:
+                nonlocal searches
+                searches += 1
+                return await plain()
+
+            reader._find = counted  # type: ignore[method-assign]
+
+            async def searched() -> bool:
+                return searches > 2
+
+            await until(searched)
+    assert [entry["event"].partition(":")[0] for entry in logs if entry["log_level"] == "warning"] == [
+        "there is no topic for cancellations, so none is heeded"
+    ]
+    async with CancellationReader(broker.bootstrap, unique_name, cancellations, look_again_s=0.2):
+        await topics.apply(broker.bootstrap, wanted)
+        async with started(make_producer(broker.bootstrap, "test"), broker.bootstrap) as producer:
+            await producer.send_and_wait(wanted[0].name, b"of a later version")
+            await producer.send_and_wait(wanted[0].name, CANCELLATION.encode(message))
+
+        async def heard() -> bool:
+            return len(cancellations.held) == 1
+
+        await until(heard)
+    known = Cancellations()
+    async with CancellationReader(broker.bootstrap, unique_name, known):
+        assert len(known.held) == 1, "on entry"
+
+
+async def test_poison_is_answered_and_kept(road: Road) -> None:
+    async with road.worker():
+        reply = await road.submit("die", "poison")
+        assert isinstance(reply, Failed)
+        assert (reply.code, reply.retryable) == (FailureCode.ENGINE_FAILED, False)
+        assert isinstance(await road.submit("hello", "next"), Completed)
+    (letter,) = await road.records(names.dead_letter_topic(names.request_topic(road.name, "interactive")))
+    assert REQUEST.decode(letter.value).id == "poison"
+    assert letter.header("guideway_dlq_code") == b"engine_failed"
+    assert b"3 times" in (letter.header("guideway_dlq_message") or b"")
+    assert Counter(one.id for one in await road.replies()) == {"poison": 1, "next": 1}
+
+
+# The same id again --------------------------------------------------------------------------------------------------
+
+
+async def test_after_a_time_out_the_first_reply_for_the_id_answers_whichever_event_it_is_to(road: Road) -> None:
+    again = {"request_id": "again", "key": b"one partition"}
+    with pytest.raises(TimeoutError):
+        await road.client.submit(road.address, "first", timeout_s=0.1, **again)  # type: ignore[arg-type]
+    async with Client(road.bootstrap) as elsewhere:
+        both = [
+            asyncio.create_task(client.submit(road.address, text, timeout_s=60, **again))  # type: ignore[arg-type]
+            for client, text in ((road.client, "second"), (road.client, "third"), (elsewhere, "fourth"))
+        ]
+
+        async def all_wait() -> bool:
+            held = [await road.records(names.request_topic(road.name, "interactive")), await second_partition(road)]
+            return sum(len(records) for records in held) == 4
+
+        await until(all_wait)
+        async with road.worker():
+            replies = await asyncio.gather(*both)
+            assert [reply.value for reply in replies if isinstance(reply, Completed)] == ["first"] * 3
+
+            async def all_answered() -> bool:
+                return len(await road.replies()) == 4
+
+            await until(all_answered)
+            later = await road.client.submit(road.address, "fifth", timeout_s=60, **again)  # type: ignore[arg-type]
+            assert isinstance(later, Completed)
+            assert later.value == "fifth", "not one of the repeats"
+
+
+async def second_partition(road: Road) -> list[Record]:
+    return await road.records(names.request_topic(road.name, "interactive"), 1)
+
+
+async def test_a_stream_of_replies_has_each_id_once(road: Road) -> None:
+    writer = make_producer(road.bootstrap, "test")
+    topic = names.event_topic(road.name, "task")
+    async with road.client.replies(road.address) as stream, started(writer, road.bootstrap) as producer, road.worker():
+        for text, id_ in [(b"one", b"a"), (b"two", b"a"), (b"three", b"b")]:
+            await producer.send_and_wait(topic, text, headers=[("request_id", id_), ("content-type", b"text/plain")])
+            if text == b"one":
+                first = await asyncio.wait_for(anext(stream), 60)
+        second = await asyncio.wait_for(anext(stream), 60)
+        assert [(reply.id, reply.value) for reply in (first, second) if isinstance(reply, Completed)] == [
+            ("a", "one"),
+            ("b", "three"),
+        ]
+
+        async def all_answered() -> bool:
+            return len(await road.replies()) == 3
+
+        await until(all_answered)
+    async with road.client.replies(road.address, from_beginning=True) as stream:
+        assert [(await anext(stream)).id, (await anext(stream)).id] == ["a", "b"]
+
+
+async def test_replies_of_no_endpoint_are_refused(road: Road) -> None:
+    with pytest.raises(Refusal) as caught:
+        async with road.client.replies(f"/{road.name}/nothing"):
+            pass
+    assert caught.value.code is FailureCode.UNKNOWN_ENDPOINT
+    for cancelling, code in [
+        (road.client.cancel(f"/{road.name}/nothing", "a"), FailureCode.UNKNOWN_ENDPOINT),
+        (road.client.cancel(road.address, "a\nb"), FailureCode.INVALID_HEADER),
+        (road.client.cancel(road.address, ""), FailureCode.INVALID_HEADER),
+    ]:
+        with pytest.raises(Refusal) as caught:
+            await cancelling
+        assert caught.value.code is code
