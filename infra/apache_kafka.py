@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def launch(
     *,
     environ: Mapping[str, str],
     progress: Progress = lambda _line: None,
-    heap_mb: int = HEAP_MB,
+    java_options: Sequence[str] = (f"-Xmx{HEAP_MB}m",),
     cluster_id: str | None = None,
 ) -> Process:
     """Start a node with these properties, in `folder`; its data folder is formatted where it is not, and it is not
@@ -137,7 +137,7 @@ def launch(
         format_command = [program[0], "-Xmx128m", "-XX:TieredStopAtLevel=1", *program[1:]]
         _format(format_command, properties, cluster_id or new_cluster_id(), environ)
     progress("starting Apache Kafka")
-    command = [program[0], f"-Xmx{heap_mb}m", *program[1:], "kafka.Kafka", str(properties)]
+    command = [program[0], *java_options, *program[1:], "kafka.Kafka", str(properties)]
     return spawn(command, log=folder / LOG, environ=environ)
 
 
