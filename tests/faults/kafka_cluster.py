@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from guideway.infra.processes import HOST, Process, end, is_free, kill
 from guideway.infra.starting import await_answer
 from guideway.schemas.failures import FailureCode, Refusal
 
-HEAP_MB: Final = {1: 384, 3: 320}
+HEAP_OF_SEVERAL_MB: Final = 320
 NO_KAFKA: Final = "set KAFKA_HOME to an unpacked Apache Kafka (https://kafka.apache.org/downloads) to run this on it"
 
 _BELOW_EPHEMERAL: Final = range(15_000, 32_000)
@@ -68,7 +68,7 @@ class KafkaCluster:
         home = Path(environ["KAFKA_HOME"]).resolve()
         apache_kafka.check_home(home)
         ids = range(1, brokers + 1)
-        ports = steady_ports(3 * brokers)
+        ports = steady_ports(3 * brokers, taken=(advertise or {}).values())
         client, internal, control = (dict(zip(ids, ports[i::3], strict=True)) for i in range(3))
         advertised = dict(advertise or client)
         properties = {
@@ -158,12 +158,14 @@ class KafkaCluster:
         return self.folder / f"broker-{broker}"
 
     def _launch(self, broker: int) -> None:
+        heap_mb = apache_kafka.HEAP_MB if len(self.brokers) == 1 else HEAP_OF_SEVERAL_MB
         self._processes[broker] = apache_kafka.launch(
             self._place(broker),
             self.home,
             self.properties[broker],
             environ=self.environ,
-            heap_mb=HEAP_MB.get(len(self.brokers), HEAP_MB[3]),
+            # The second compiler pays off after minutes; until then it takes the brokers' processors away.
+            java_options=(f"-Xmx{heap_mb}m", "-XX:TieredStopAtLevel=1"),
             cluster_id=self._cluster_id,
         )
 
@@ -210,13 +212,15 @@ def node_settings(
     }
 
 
-def steady_ports(count: int) -> list[int]:
-    """`count` free ports that no outgoing connection is given, so that a broker finds its own again after a kill."""
+def steady_ports(count: int, taken: Collection[int] = ()) -> list[int]:
+    """`count` free ports, none of those `taken`, that no outgoing connection is given: a broker that was killed finds
+    its own again.
+    """
     # A client that tries a dead broker's ephemeral port again and again can even end up connected to itself.
     found: set[int] = set()
     while len(found) < count:
         port = random.choice(_BELOW_EPHEMERAL)
-        if is_free(port):
+        if port not in taken and is_free(port):
             found.add(port)
     return list(found)
 
