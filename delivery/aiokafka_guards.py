@@ -6,6 +6,8 @@
    for ever, so that it is never seen to hang.
 3. EndTxn is not repeated on the same producer epoch once it may have been sent. Unguarded, a delayed first EndTxn can
    end the *next* transaction of that epoch. The caller makes a new producer and reads what was committed.
+4. A fetch that is cancelled while it waits after an error just ends. Unguarded its CancelledError reaches who cancelled
+   it: a rebalance while a broker is away ends the fetching for ever, and `stop` raises with connections left open.
 
 Reading a committed offset together with its metadata is private in aiokafka as well, so it stands here too.
 """
@@ -20,6 +22,7 @@ from typing import Any, Final
 
 import aiokafka
 from aiokafka import errors
+from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.producer.sender import CoordinationType, EndTxnHandler
@@ -72,6 +75,14 @@ async def _end_txn(self: Any, node_id: int) -> bool:
     return False
 
 
+async def _proc_fetch_request(self: Any, assignment: Any, node_id: int, request: Any) -> bool:
+    try:
+        return bool(await stand_in_guards._proc_fetch_request(self, assignment, node_id, request))
+    except asyncio.CancelledError:
+        # As the plain one does where it is cancelled while it waits for the answer.
+        return False
+
+
 def install() -> None:
     """Put the guards in place; harmless when repeated. Raises RuntimeError on any other version of aiokafka."""
     if aiokafka.__version__ != VERSION:
@@ -84,6 +95,7 @@ def install() -> None:
     EndTxnHandler.do = _end_txn
     record_guards.install()
     stand_in_guards.install()
+    Fetcher._proc_fetch_request = _proc_fetch_request
 
 
 async def committed(consumer: Any, partition: TopicPartition) -> OffsetAndMetadata | None:

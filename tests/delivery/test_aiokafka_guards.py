@@ -8,6 +8,7 @@ from typing import Any
 import aiokafka
 import pytest
 from aiokafka import errors
+from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.producer.sender import EndTxnHandler
@@ -48,6 +49,25 @@ async def test_fetch_context_counts_down_on_cancellation() -> None:
     with pytest.raises(asyncio.CancelledError), state.fetch_context():
         raise asyncio.CancelledError
     assert state._fetch_count == 0
+
+
+async def test_a_fetch_cancelled_while_it_waits_after_an_error_just_ends() -> None:
+    asked = asyncio.Event()
+
+    class FakeClient:
+        async def send(self, node: int, request: Any) -> Any:
+            asked.set()
+            raise errors.KafkaConnectionError("gone")
+
+    class FakeRequest:
+        topics: tuple[()] = ()
+
+    fetcher = Fetcher.__new__(Fetcher)
+    fetcher._client, fetcher._retry_backoff = FakeClient(), 60
+    fetching = asyncio.create_task(fetcher._proc_fetch_request(None, 0, FakeRequest()))
+    await asked.wait()
+    fetching.cancel()
+    assert await fetching is False
 
 
 class _Sender:
