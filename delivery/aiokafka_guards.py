@@ -4,12 +4,16 @@
    partition starts over from its first record.
 2. `fetch_context` counts down on cancellation too. Unguarded, one cancelled `getmany` makes the consumer look busy
    for ever, so that it is never seen to hang.
-3. EndTxn is not repeated on the same producer epoch once it may have been sent. Unguarded, a delayed first EndTxn can
-   end the *next* transaction of that epoch. The caller makes a new producer and reads what was committed.
-4. A fetch that is cancelled while it waits after an error just ends. Unguarded its CancelledError reaches who cancelled
+3. No request of a transaction is repeated on the same producer epoch once it may have been sent. Unguarded, the first
+   one, delayed on its way, takes effect in the *next* transaction of that epoch: an EndTxn ends it half written, a
+   TxnOffsetCommit puts an older offset into it. The caller makes a new producer and reads what was committed.
+4. A topic that may not be written to ends the transaction at once.
+5. When a broker last answered a heartbeat and a fetch is noted, for aiokafka does not say when it has lost touch.
+6. A fetch that is cancelled while it waits after an error just ends. Unguarded its CancelledError reaches who cancelled
    it: a rebalance while a broker is away ends the fetching for ever, and `stop` raises with connections left open.
 
-Reading a committed offset together with its metadata is private in aiokafka as well, so it stands here too.
+What is private in aiokafka and used all the same stands here too: a committed offset together with its metadata,
+asking the group for a new assignment, and letting go of a producer that does not stop.
 """
 
 from __future__ import annotations
@@ -22,11 +26,20 @@ from typing import Any, Final
 
 import aiokafka
 from aiokafka import errors
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
-from aiokafka.producer.sender import CoordinationType, EndTxnHandler
+from aiokafka.producer.sender import (
+    AddOffsetsToTxnHandler,
+    AddPartitionsToTxnHandler,
+    EndTxnHandler,
+    TxnOffsetCommitHandler,
+)
+from aiokafka.producer.transaction_manager import TransactionState
 from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery import record_guards, stand_in_guards
@@ -58,21 +71,48 @@ def _fetch_context(self: Any) -> Iterator[None]:
             self._last_fetch_ended = time.monotonic()
 
 
-async def _end_txn(self: Any, node_id: int) -> bool:
+class OutcomeUnknown(errors.ProducerFenced):  # type: ignore[misc]  # aiokafka has no types
+    """A request of a transaction may or may not have been executed: only a new producer can tell.
+
+    A kind of ProducerFenced, for these end the client's sender and reach whoever waits as they are.
+    """
+
+
+class TopicsRefused(errors.ProducerFenced):  # type: ignore[misc]
+    """These topics may not be written to. Unguarded, whoever waits for a record to one of them waits for ever."""
+
+    @property
+    def topics(self) -> frozenset[str]:
+        return frozenset(self.args[0])
+
+
+async def _do_once(self: Any, node_id: int) -> bool:
     try:
         response = await self._sender.client.send(node_id, self.create_request(), group=self.group)
     except errors.NodeNotReadyError:
         # It never left this process, so trying again is safe.
-        self._sender._coordinator_dead(CoordinationType.TRANSACTION)
-        await asyncio.sleep(self._default_backoff)
+        await asyncio.sleep(self.handle_error())
         return False
     except errors.KafkaError as error:
-        raise errors.ProducerFenced("the outcome of EndTxn is unknown: a new producer must read it") from error
+        raise OutcomeUnknown(f"{type(self).__name__}: {error!r}") from error
     backoff_s = self.handle_response(response)
+    if self._sender._txn_manager.state is TransactionState.ABORTABLE_ERROR:
+        refused = self._sender._txn_manager.wait_for_transaction_end().exception()
+        if isinstance(refused, errors.TopicAuthorizationFailedError):
+            raise TopicsRefused(*refused.args)
     if backoff_s is None:
         return True
     await asyncio.sleep(backoff_s)
     return False
+
+
+_plain_send = AIOKafkaClient.send
+
+
+async def _send(self: Any, node_id: int, request: Any, **named: Any) -> Any:
+    response = await _plain_send(self, node_id, request, **named)
+    self.__dict__.setdefault("_answered_at", {})[type(request)] = time.monotonic()
+    return response
 
 
 async def _proc_fetch_request(self: Any, assignment: Any, node_id: int, request: Any) -> bool:
@@ -92,7 +132,9 @@ def install() -> None:
         )
     GroupCoordinator._send_req = _send_req
     SubscriptionState.fetch_context = _fetch_context
-    EndTxnHandler.do = _end_txn
+    for handler in (AddPartitionsToTxnHandler, AddOffsetsToTxnHandler, TxnOffsetCommitHandler, EndTxnHandler):
+        handler.do = _do_once
+    AIOKafkaClient.send = _send
     record_guards.install()
     stand_in_guards.install()
     Fetcher._proc_fetch_request = _proc_fetch_request
@@ -102,3 +144,34 @@ async def committed(consumer: Any, partition: TopicPartition) -> OffsetAndMetada
     """The group's committed offset *with metadata*, or None if there never was one. Raises KafkaError."""
     offsets = await consumer._coordinator.fetch_committed_offsets([partition])
     return offsets.get(partition)
+
+
+def heartbeat_answered_at(consumer: Any) -> float:
+    """When (`time.monotonic`) the group last acknowledged this member; −∞: never."""
+    return max(_answered_at(consumer, kind) for kind in (HeartbeatRequest, SyncGroupRequest))
+
+
+def fetch_answered_at(consumer: Any) -> float:
+    """When (`time.monotonic`) a broker last answered a fetch, with records or without; −∞: never."""
+    return _answered_at(consumer, FetchRequest)
+
+
+def request_rejoin(consumer: Any) -> None:
+    """Have the group assign its partitions anew, which tells whether a partition is still ours."""
+    consumer._coordinator.request_rejoin()
+
+
+async def discard(producer: Any) -> None:
+    """Let go of a producer within seconds, whatever it still waits for; `stop` alone may wait for ever."""
+    with contextlib.suppress(Exception):
+        await asyncio.wait_for(producer.stop(), 2)
+        return
+    if producer._sender.sender_task is not None:
+        producer._sender.sender_task.cancel()
+    with contextlib.suppress(Exception):
+        await asyncio.wait_for(producer.client.close(), 2)
+
+
+def _answered_at(consumer: Any, kind: type) -> float:
+    answered: dict[type, float] = getattr(consumer._client, "_answered_at", {})
+    return answered.get(kind, float("-inf"))

@@ -9,8 +9,11 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery import aiokafka_guards
+from guideway.delivery.settings import MAX_RECORD_BYTES, DeliverySettings
+from guideway.delivery.topic_directory import TopicDirectory
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 
@@ -31,6 +34,44 @@ def make_producer(bootstrap: str, role: str, **settings: Any) -> AIOKafkaProduce
     if "transactional_id" not in settings:
         fixed["enable_idempotence"] = True
     return AIOKafkaProducer(bootstrap_servers=bootstrap, **fixed | settings)
+
+
+class PartitionClient:
+    """What a `delivery.partition.Partition` needs, from aiokafka."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, topics: TopicDirectory, settings: DeliverySettings) -> None:
+        self._consumer = consumer
+        self._settings = settings
+        self._topics = topics
+
+    def producer(self, transactional_id: str) -> AIOKafkaProducer:
+        return make_producer(
+            self._settings.bootstrap,
+            "delivery",
+            transactional_id=transactional_id,
+            transaction_timeout_ms=int(self._settings.transaction_timeout_s * 1000),
+            request_timeout_ms=15_000,
+            retry_backoff_ms=20,
+            max_request_size=MAX_RECORD_BYTES + 48_576,
+        )
+
+    async def discard(self, producer: AIOKafkaProducer) -> None:
+        await aiokafka_guards.discard(producer)
+
+    async def committed(self, tp: TopicPartition) -> OffsetAndMetadata | None:
+        return await aiokafka_guards.committed(self._consumer, tp)
+
+    async def first_offset(self, tp: TopicPartition) -> int:
+        return int((await self._consumer.beginning_offsets([tp]))[tp])
+
+    async def end_offset(self, tp: TopicPartition) -> int:
+        return int((await self._consumer.end_offsets([tp]))[tp])
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        self._consumer.seek(tp, offset)
+
+    async def partitions(self, topic: str) -> int:
+        return await self._topics.partitions(topic)
 
 
 @asynccontextmanager

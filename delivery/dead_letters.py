@@ -10,10 +10,10 @@ from guideway.schemas.failures import FailureCode
 from guideway.schemas.record import Outgoing, Record
 
 
-def dead_letter(record: Record, code: FailureCode, message: str) -> Outgoing:
+def dead_letter(record: Record, code: FailureCode, message: str, *, max_bytes: int = MAX_RECORD_BYTES) -> Outgoing:
     """The dead letter of `record`: same key, value and headers, and ours after them.
 
-    What would make it too large to publish is left out and named in a header; it still stands where the record was
+    What would make it larger than `max_bytes` is left out and named in a header; it still stands where the record was
     read. Otherwise one oversized record would hold up its partition for ever.
     `message` must not quote the record: dead letters keep a caller's text in one place only.
     """
@@ -47,7 +47,7 @@ def dead_letter(record: Record, code: FailureCode, message: str) -> Outgoing:
     }
     omitted: list[str] = []
     for part in sorted(sizes, key=sizes.__getitem__, reverse=True):
-        if letter.size_bytes <= MAX_RECORD_BYTES:
+        if letter.size_bytes <= max_bytes:
             break
         omitted.append(part)
         note = (names.DEAD_LETTER_PREFIX + "omitted", ",".join(omitted).encode())

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import structlog
 from aiokafka import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from guideway.delivery.clients import make_consumer, unreachable
-from guideway.delivery.partition import Handle, Partition
+from guideway.delivery import aiokafka_guards
+from guideway.delivery.clients import PartitionClient, make_consumer, unreachable
+from guideway.delivery.partition import Handle, Partition, Phase
 from guideway.delivery.settings import DeliverySettings
 from guideway.delivery.topic_directory import TopicDirectory
+from guideway.delivery.watchdog import Signs, Watchdog
 from guideway.schemas import names
 from guideway.schemas.record import Record
 
@@ -45,6 +48,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._subscription: dict[str, Any] = {"topics": list(topics)} if pattern is None else {"pattern": pattern}
         self._partitions: dict[TopicPartition, Partition] = {}
         self._stopping = asyncio.Event()
+        self._rejoined_at = self._polled_at = self._fetching_since = float("-inf")
         self.topics = TopicDirectory(settings.bootstrap, names.client_id("directory"))
         self.joined = asyncio.Event()
         """Set once partitions were assigned for the first time."""
@@ -55,14 +59,15 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             self._settings.bootstrap,
             "consumer",
             group_id=self._group,
-            # Positions are set by Partition from what was committed; this is never what decides.
-            auto_offset_reset="earliest",
+            # Positions are set by Partition from what was committed; where there is none, an error tells.
+            auto_offset_reset="none",
             session_timeout_ms=int(self._settings.session_timeout_s * 1000),
             heartbeat_interval_ms=int(self._settings.session_timeout_s * 1000 / 6),
             rebalance_timeout_ms=20_000,
             metadata_max_age_ms=5_000,
             partition_assignment_strategy=(StickyPartitionAssignor,),
         )
+        self._client = PartitionClient(self._consumer, self.topics, self._settings)
         try:
             await self.topics.start()
             self._consumer.subscribe(**self._subscription, listener=self)
@@ -73,10 +78,14 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             raise unreachable(self._settings.bootstrap, error) from None
         # From here on brokers may come and go, and the client's errors tell of it.
         logging.getLogger("aiokafka").setLevel(logging.ERROR)
+        self._started_at = self._polled_at = time.monotonic()
+        watchdog = Watchdog(self._signs, self._settings.stall_s)
+        watchdog.start()
         try:
             while not self._stopping.is_set():
                 await self._poll()
         finally:
+            watchdog.stop()
             await self._shut_down()
 
     def stop(self) -> None:
@@ -84,17 +93,55 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._stopping.set()
 
     async def _poll(self) -> None:
+        self._polled_at = time.monotonic()
+        self._rejoin_if_fenced(self._polled_at)
         room = self._settings.capacity - sum(partition.running for partition in self._partitions.values())
         assigned = self._consumer.assignment()
         open_ = {tp for tp in assigned if room > 0 and tp in self._partitions and self._partitions[tp].accepting}
+        if not open_:
+            self._fetching_since = float("inf")
+        elif self._fetching_since == float("inf"):
+            self._fetching_since = self._polled_at
         self._consumer.pause(*(assigned - open_))
         self._consumer.resume(*open_)
         # Polling goes on while everything is paused: it is what keeps the membership alive.
-        records = await self._consumer.getmany(timeout_ms=50, max_records=max(1, room))
+        try:
+            records = await self._consumer.getmany(timeout_ms=50, max_records=max(1, room))
+        except OffsetOutOfRangeError as error:
+            for tp in error.args[0]:
+                if tp in self._partitions:
+                    self._partitions[tp].out_of_range()
+            return
+        except NoOffsetForPartitionError:
+            # The client looks for a position of its own before the partition has sought one.
+            await asyncio.sleep(0.02)
+            return
+        except KafkaError as error:
+            log.error("reading failed", group=self._group, error=repr(error))
+            await asyncio.sleep(1)
+            return
         for tp, batch in records.items():
             for record in batch:
                 if tp in self._partitions:
                     self._partitions[tp].take(as_record(record))
+
+    def _rejoin_if_fenced(self, now: float) -> None:
+        fenced = any(partition.phase is Phase.FENCED for partition in self._partitions.values())
+        if fenced and now - self._rejoined_at >= self._settings.rejoin_interval_s:
+            self._rejoined_at = now
+            aiokafka_guards.request_rejoin(self._consumer)
+
+    def _signs(self) -> Signs:
+        return Signs(
+            polled_at=self._polled_at,
+            heartbeat_at=max(self._started_at, aiokafka_guards.heartbeat_answered_at(self._consumer)),
+            fetched_at=max(self._fetching_since, aiokafka_guards.fetch_answered_at(self._consumer)),
+            owing_since={
+                f"{tp.topic}/{tp.partition}": partition.owes_since
+                for tp, partition in list(self._partitions.items())
+                if partition.owes_since is not None
+            },
+        )
 
     async def _shut_down(self) -> None:
         # Phase 1: no more records; let running work end. Phase 2: publish it. Phase 3: leave the group.
@@ -107,6 +154,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             partition.abandon()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._consumer.stop(), 10)
+        await asyncio.gather(*(partition.released() for partition in held))
         await self.topics.stop()
 
     # Rebalance: both return quickly, for no heartbeat is sent while they run ------------------------------------------
@@ -124,12 +172,12 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                 self._partitions[tp] = Partition(
                     tp,
                     group=self._group,
-                    consumer=self._consumer,
-                    topics=self.topics,
+                    kafka=self._client,
                     settings=self._settings,
                     handle=self._handle,
                 )
-            self._partitions[tp].own()
+            if not self._stopping.is_set():
+                self._partitions[tp].own()
         self.joined.set()
         log.info("partitions assigned", group=self._group, partitions=len(assigned))
 

@@ -19,6 +19,8 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Results in one transaction."""
     max_metadata_chars: int = 3_800
     """Of a commit; brokers refuse more than 4,096 by default (`offset.metadata.max.bytes`)."""
+    pause_metadata_chars: int = 3_072
+    """Of the last commit, from which on no more records are taken in until older ones are finished."""
     session_timeout_s: float = 10.0
     transaction_timeout_s: float = 30.0
     open_timeout_s: float = 30.0
@@ -29,6 +31,12 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     """For running work at shutdown."""
     max_backoff_s: float = 10.0
     """Between attempts to open a partition."""
+    rejoin_interval_s: float = 20.0
+    """At least, between asking the group for a new assignment because another process took a partition's lock."""
+    hold_s: float = 5.0
+    """Until a dead letter that could not be sent is tried again."""
+    stall_s: float = 120.0
+    """Without progress for so long, the process ends with exit code 75, to be started again."""
 
     def __post_init__(self) -> None:
         if not self.bootstrap:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Any
 
 import aiokafka
@@ -11,11 +13,21 @@ from aiokafka import errors
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
-from aiokafka.producer.sender import EndTxnHandler
+from aiokafka.producer.sender import (
+    AddOffsetsToTxnHandler,
+    AddPartitionsToTxnHandler,
+    EndTxnHandler,
+    TxnOffsetCommitHandler,
+)
+from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.commit import OffsetFetchResponse_v3
-from aiokafka.structs import TopicPartition
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.group import HeartbeatRequest
+from aiokafka.protocol.transaction import AddPartitionsToTxnResponse_v0
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery import aiokafka_guards
+from guideway.delivery.clients import make_consumer
 
 
 @pytest.fixture(autouse=True)
@@ -71,35 +83,76 @@ async def test_a_fetch_cancelled_while_it_waits_after_an_error_just_ends() -> No
 
 
 class _Sender:
-    """What EndTxnHandler needs of a sender."""
+    """What the handlers of a transaction's requests need of a sender."""
 
     _retry_backoff = 0.0
 
-    def __init__(self, answer: BaseException) -> None:
+    def __init__(self, answer: Any) -> None:
         self.client = self
-        self._txn_manager = self
-        self.transactional_id, self.producer_id, self.producer_epoch = "t", 1, 0
+        self._txn_manager = TransactionManager("t", 30_000)
+        self._txn_manager.set_pid_and_epoch(1, 0)
+        self._txn_manager.begin_transaction()
         self._answer = answer
         self.sent = 0
         self.lookups = 0
 
     async def send(self, node: int, request: Any, group: Any = None) -> Any:
         self.sent += 1
-        raise self._answer
+        if isinstance(self._answer, BaseException):
+            raise self._answer
+        return self._answer
 
     def _coordinator_dead(self, kind: Any) -> None:
         self.lookups += 1
 
 
+TP = TopicPartition("t", 0)
+HANDLERS: dict[str, Callable[[Any], Any]] = {
+    "AddPartitionsToTxn": lambda sender: AddPartitionsToTxnHandler(sender, {TP}),
+    "AddOffsetsToTxn": lambda sender: AddOffsetsToTxnHandler(sender, "g"),
+    "TxnOffsetCommit": lambda sender: TxnOffsetCommitHandler(sender, {TP: OffsetAndMetadata(1, "")}, "g"),
+    "EndTxn": lambda sender: EndTxnHandler(sender, 1),
+}
+
+
 @pytest.mark.parametrize("error", [errors.KafkaConnectionError("gone"), errors.RequestTimedOutError()])
-async def test_end_txn_of_unknown_outcome_ends_the_producer(error: errors.KafkaError) -> None:
+@pytest.mark.parametrize("handler", HANDLERS)
+async def test_a_request_of_a_transaction_of_unknown_outcome_ends_the_producer(
+    handler: str, error: errors.KafkaError
+) -> None:
     sender = _Sender(error)
-    with pytest.raises(errors.ProducerFenced):
-        await EndTxnHandler(sender, 1).do(0)
+    with pytest.raises(aiokafka_guards.OutcomeUnknown):
+        await HANDLERS[handler](sender).do(0)
     assert sender.sent == 1
 
 
-async def test_end_txn_that_never_left_is_tried_again() -> None:
+@pytest.mark.parametrize("handler", HANDLERS)
+async def test_a_request_that_never_left_is_tried_again(handler: str) -> None:
     sender = _Sender(errors.NodeNotReadyError("no connection"))
-    assert await EndTxnHandler(sender, 1).do(0) is False
+    assert await HANDLERS[handler](sender).do(0) is False
     assert sender.lookups == 1
+
+
+async def test_a_topic_that_may_not_be_written_to_ends_the_producer_and_is_named() -> None:
+    sender = _Sender(AddPartitionsToTxnResponse_v0(0, [("t", [(0, errors.TopicAuthorizationFailedError.errno)])]))
+    sender._txn_manager.maybe_add_partition_to_txn(TP)
+    with pytest.raises(aiokafka_guards.TopicsRefused) as caught:
+        await AddPartitionsToTxnHandler(sender, {TP}).do(0)
+    assert caught.value.topics == {"t"}
+
+
+async def test_the_client_notes_when_it_was_last_answered() -> None:
+    consumer = make_consumer("127.0.0.1:1", "test")
+    assert aiokafka_guards.heartbeat_answered_at(consumer) == float("-inf")
+
+    async def plain(*_: Any, **__: Any) -> None:
+        return None
+
+    before = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aiokafka_guards, "_plain_send", plain)
+        await consumer._client.send(0, HeartbeatRequest("g", 1, "m"))
+        await consumer._client.send(0, FetchRequest(1, 1, 1, "read_committed", [], rack_id=""))
+    assert aiokafka_guards.heartbeat_answered_at(consumer) >= before
+    assert aiokafka_guards.fetch_answered_at(consumer) >= before
+    await consumer.stop()

@@ -8,12 +8,16 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import NewPartitions, RecordsToDelete
 from aiokafka.structs import TopicPartition
+from structlog.testing import capture_logs
 
 from guideway.delivery.pipeline import Pipeline, as_record
 from guideway.delivery.settings import MAX_RECORD_BYTES, DeliverySettings
 from guideway.infra import topics
+from guideway.infra.cluster import administrator
 from guideway.infra.local_broker import RunningBroker
 from guideway.infra.topics import TopicDefinition
 from guideway.schemas.failures import FailureCode
@@ -32,6 +36,9 @@ class Bench:
     async def prepare(self, records: int) -> None:
         definitions = [TopicDefinition(self.input, 3), TopicDefinition(self.output, 2), TopicDefinition(self.dead)]
         await topics.apply(self.bootstrap, definitions)
+        await self.send(records)
+
+    async def send(self, records: int) -> None:
         async with AIOKafkaProducer(bootstrap_servers=self.bootstrap) as producer:
             for number in range(records):
                 await producer.send(self.input, str(number).encode(), headers=[("h", None), ("h", b"\xff")])
@@ -46,6 +53,15 @@ class Bench:
 
     def echo(self, record: Record) -> list[Outgoing]:
         return [Outgoing(topic=self.output, key=record.key, value=record.value, headers=record.headers)]
+
+    async def until_finished(self) -> None:
+        """Wait until the group has committed everything that the input holds."""
+        async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id=f"{self.name}.group") as consumer:
+            partitions = [TopicPartition(self.input, number) for number in range(3)]
+            ends = await consumer.end_offsets(partitions)
+            async with asyncio.timeout(60):
+                while [await consumer.committed(tp) for tp in partitions] != [ends[tp] for tp in partitions]:
+                    await asyncio.sleep(0.2)
 
     async def read(self, expected: int, *read_topics: str) -> list[Record]:
         """All records of the topics: until as many as expected are there and half a second brings no more."""
@@ -155,9 +171,7 @@ async def test_what_cannot_be_published_becomes_a_dead_letter_and_holds_nobody_u
     assert list(dead[b"0"].headers[:2]) == [("h", None), ("h", b"\xff")], "the record's own headers, as they were"
 
 
-async def test_a_partition_whose_transaction_fails_goes_on_with_a_new_producer(
-    broker: RunningBroker, unique_name: str
-) -> None:
+async def test_a_hijacked_lock_is_taken_back_without_a_tug_of_war(broker: RunningBroker, unique_name: str) -> None:
     bench = Bench(broker.bootstrap, unique_name)
     await bench.prepare(40)
 
@@ -176,3 +190,108 @@ async def test_a_partition_whose_transaction_fails_goes_on_with_a_new_producer(
             found = await asyncio.wait_for(bench.read(40), 60)
     assert Counter(record.value for record in found) == Counter(str(number).encode() for number in range(40))
     assert TopicPartition(bench.input, 0) in pipeline._partitions
+
+
+async def test_a_missing_dead_letter_topic_holds_up_that_letter_only(broker: RunningBroker, unique_name: str) -> None:
+    bench = Bench(broker.bootstrap, unique_name)
+    await topics.apply(bench.bootstrap, [TopicDefinition(bench.input), TopicDefinition(bench.output)])
+    await bench.send(20)
+
+    async def handle(record: Record) -> list[Outgoing]:
+        return [Outgoing(topic=f"{unique_name}.nowhere", value=b"x")] if record.value == b"0" else bench.echo(record)
+
+    async with running(bench.pipeline(handle, hold_s=0.5)):
+        assert len(await asyncio.wait_for(bench.read(19), 30)) == 19
+        await topics.apply(bench.bootstrap, [TopicDefinition(bench.dead)])
+        (letter,) = await asyncio.wait_for(bench.read(1, bench.dead), 30)
+    assert letter.value == b"0"
+
+
+async def test_a_broker_that_takes_smaller_records_than_usual_gets_a_dead_letter(
+    broker: RunningBroker, unique_name: str
+) -> None:
+    if broker.kind == "noida-db":
+        pytest.skip("noida-db does not enforce max.message.bytes")
+    bench = Bench(broker.bootstrap, unique_name)
+    small = {"max.message.bytes": "20000"}
+    definitions = [TopicDefinition(bench.output, configs=small), TopicDefinition(bench.dead, configs=small)]
+    await topics.apply(bench.bootstrap, [TopicDefinition(bench.input), *definitions])
+    await bench.send(3)
+    async with AIOKafkaProducer(bootstrap_servers=bench.bootstrap) as producer:
+        await producer.send_and_wait(bench.input, b"large" + b"x" * 100_000)
+
+    async def handle(record: Record) -> list[Outgoing]:
+        if record.value == b"1":
+            return [Outgoing(topic=bench.output, value=b"y" * 50_000)]
+        return bench.echo(record)
+
+    async with running(bench.pipeline(handle)):
+        found = await asyncio.wait_for(bench.read(4, bench.output, bench.dead), 60)
+    assert sorted(record.value or b"" for record in found if record.topic == bench.output) == [b"0", b"2"]
+    dead = {one.header("guideway_dlq_offset"): one for one in found if one.topic == bench.dead}
+    assert [one.value for one in dead.values()].count(b"1") == 1, "the record of the too large result, whole"
+    assert [one.header("guideway_dlq_omitted") for one in dead.values()].count(b"value") == 1
+
+
+async def test_records_deleted_before_they_were_answered_are_passed_over_loudly(
+    broker: RunningBroker, unique_name: str
+) -> None:
+    if broker.kind == "noida-db":
+        pytest.skip("noida-db has no DeleteRecords")
+    bench = Bench(broker.bootstrap, unique_name)
+    await bench.prepare(60)
+    first = asyncio.Event()
+
+    async def handle(record: Record) -> list[Outgoing]:
+        first.set()
+        await asyncio.sleep(0.1)
+        return bench.echo(record)
+
+    async with running(bench.pipeline(handle, capacity=2)):
+        await first.wait()
+    async with administrator(bench.bootstrap) as admin:
+        await admin.delete_records({TopicPartition(bench.input, number): RecordsToDelete(15) for number in range(3)})
+    await bench.send(30)
+    with capture_logs() as logs:
+        async with running(bench.pipeline(handle)):
+            await bench.until_finished()
+    assert any("deleted before they were answered" in one["event"] for one in logs)
+
+
+async def test_a_topic_made_anew_is_read_from_its_beginning(broker: RunningBroker, unique_name: str) -> None:
+    if broker.kind == "noida-db":
+        pytest.skip("noida-db keeps a deleted topic's records")
+    bench = Bench(broker.bootstrap, unique_name)
+    await bench.prepare(30)
+
+    async def handle(record: Record) -> list[Outgoing]:
+        return bench.echo(record)
+
+    async with running(bench.pipeline(handle)):
+        await asyncio.wait_for(bench.read(30), 30)
+        async with administrator(bench.bootstrap) as admin:
+            await admin.delete_topics([bench.input])
+        await bench.prepare(3)
+        found = await asyncio.wait_for(bench.read(33), 60)
+    assert Counter(record.value for record in found)[b"2"] == 2, "the old one and the new one"
+
+
+async def test_partitions_added_while_running_are_read_too(broker: RunningBroker, unique_name: str) -> None:
+    if broker.kind == "noida-db":
+        pytest.skip("noida-db adds no partitions")
+    bench = Bench(broker.bootstrap, unique_name)
+    await bench.prepare(30)
+
+    async def handle(record: Record) -> list[Outgoing]:
+        return bench.echo(record)
+
+    async with running(bench.pipeline(handle)):
+        await asyncio.wait_for(bench.read(30), 30)
+        async with administrator(bench.bootstrap) as admin:
+            await admin.create_partitions({bench.input: NewPartitions(total_count=6)})
+        await asyncio.sleep(6)
+        async with AIOKafkaProducer(bootstrap_servers=bench.bootstrap) as producer:
+            for number in range(30, 60):
+                await producer.send(bench.input, str(number).encode(), partition=number % 6)
+        found = await asyncio.wait_for(bench.read(60), 60)
+    assert Counter(record.value for record in found) == Counter(str(number).encode() for number in range(60))
