@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from datetime import datetime
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from guideway.schemas.record import Record
 from guideway.schemas.request import ReplyAddress
 
 _JSON: Final = msgspec.json.Decoder()
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _GUIDANCE: Final = msgspec.json.Decoder(list[GuidanceName])
 MAX_ID_CHARS: Final = 200
 
@@ -145,12 +147,30 @@ def _content(value: bytes | None, content_type: str) -> dict[str, Any] | str:
 
 
 def _json(value: bytes | None) -> Any:
+    value = value or b""
     try:
-        return _JSON.decode(value or b"")
+        decoded = _JSON.decode(value)
     except RecursionError:
         raise _undecodable("the JSON is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _undecodable(f"the value is not JSON: {error}") from None
+    # Outside of strings a colon stands once for each member, and of those with one name the decoder keeps one.
+    if _STRING.sub(b"", value).count(b":") != _members(decoded):
+        raise _undecodable("a JSON object names a member twice, and it is not known which is meant: name each once")
+    return decoded
+
+
+def _members(decoded: Any) -> int:
+    """Of all objects in it."""
+    count, rest = 0, [decoded]
+    while rest:
+        match rest.pop():
+            case dict() as members:
+                count += len(members)
+                rest += members.values()
+            case list() as items:
+                rest += items
+    return count
 
 
 def _deadline_ms(record: Record) -> int | None:

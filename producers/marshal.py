@@ -114,7 +114,7 @@ def _guidance(event: Event, endpoint: Endpoint, catalogue: Catalogue) -> tuple[l
             listed = ", ".join(sorted(allowed)) or "none"
             raise Refusal(
                 FailureCode.GUIDANCE_FORBIDDEN,
-                f"this endpoint does not let a request bring guidance {name}; it allows: {listed}",
+                f"this endpoint does not let a request bring guidance {name[:140]}; it allows: {listed}",
             )
     parts, refs = [], []
     if endpoint.instruction:

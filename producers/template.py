@@ -42,7 +42,8 @@ class Template:
                 continue
             try:
                 out.append(_shown(expression.search(fields)))
-            except (JMESPathError, RecursionError) as error:
+            except (JMESPathError, ArithmeticError, RecursionError, TypeError, ValueError) as error:
+                # Functions of numbers meet some that no float, or no text, can hold.
                 raise ValueError(f"expression {text!r} does not fit the fields: {type(error).__name__}") from None
         return "".join(out)
 

@@ -13,7 +13,7 @@ from guideway.schemas.output import OutputRule, WordLabels
 
 Name = Annotated[str, Meta(pattern=f"^{names.NAME.pattern}$")]
 Digest = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
-GuidanceName = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]*)?$")]
+GuidanceName = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?$")]
 """`NAMESPACE/NAME` for the newest version, `NAMESPACE/NAME@VERSION` for one."""
 
 

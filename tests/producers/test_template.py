@@ -25,6 +25,21 @@ def test_renders(template: str, fields: dict[str, object], text: str) -> None:
     assert Template(template).render(fields) == text
 
 
+@pytest.mark.parametrize(
+    ("template", "fields"),
+    [
+        ("{length(n)}", {"n": 1}),
+        ("{avg(n)}", {"n": [10**400]}),
+        ("{ceil(to_number(n))}", {"n": "1e999"}),
+        ("{floor(to_number(n))}", {"n": "nan"}),
+        ("{sum(n)}", {"n": [10**4299] * 20}),
+    ],
+)
+def test_fields_that_an_expression_cannot_take_are_refused(template: str, fields: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="does not fit the fields"):
+        Template(template).render(fields)
+
+
 @pytest.mark.parametrize("template", ["{", "a } b", "{}", "{a..b}", "{a b}"])
 def test_what_is_no_template_is_refused_with_a_reason(template: str) -> None:
     with pytest.raises(ValueError, match="template"):

@@ -1,15 +1,19 @@
-"""A factory for requests."""
+"""A factory for requests, and a road on each kind of broker."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from guideway.infra.local_broker import RunningBroker
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Text
 from guideway.schemas.request import Part, ReplyAddress, Request
+
+from .road import Road, a_road
 
 
 @pytest.fixture
@@ -31,3 +35,9 @@ def make_request() -> Callable[..., Request]:
         return Request(**defaults | fields)
 
     return make
+
+
+@pytest.fixture
+async def road(broker: RunningBroker, unique_name: str, tmp_path: Path) -> AsyncIterator[Road]:
+    async with a_road(broker.bootstrap, unique_name, tmp_path) as made:
+        yield made

@@ -1,0 +1,76 @@
+"""What the first hop can meet: each record ends as one coded failed reply or one dead letter, and holds up nobody."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from guideway.delivery.clients import make_producer, started
+from guideway.schemas import names
+from guideway.schemas.failures import FailureCode
+from guideway.schemas.reply import Completed
+
+from .road import Road, until
+
+MB = b"x" * 1_000_000
+JSON = ("content-type", b"application/json")
+UNDECODABLE = FailureCode.UNDECODABLE_EVENT
+INVALID = FailureCode.INVALID_HEADER
+ANSWERED: list[tuple[str, str, bytes | None, list[tuple[str, bytes]], FailureCode]] = [
+    ("no UTF-8", "task", b"\xff\xfe", [], UNDECODABLE),
+    ("no UTF-8 in JSON", "task", b'{"text": "\xff"}', [], UNDECODABLE),
+    ("deep arrays", "task", b"[" * 100_000 + b"]" * 100_000, [JSON], UNDECODABLE),
+    ("deep objects", "task", b'{"text":' * 100_000 + b"1" + b"}" * 100_000, [], UNDECODABLE),
+    ("deep CloudEvent", "task", b'{"id":' * 100_000, [("content-type", b"application/cloudevents+json")], UNDECODABLE),
+    ("a name twice", "task", b'{"text": "a", "text": "b"}', [], UNDECODABLE),
+    ("a float that none can hold", "task", b'{"text": 1e999}', [], UNDECODABLE),
+    ("an integer of 5,000 digits", "task", b'{"text": ' + b"9" * 5000 + b"}", [], UNDECODABLE),
+    ("an integer that no float can hold", "mean", b'{"n": [' + b"9" * 400 + b"]}", [], FailureCode.WRONG_FIELD),
+    ("null", "task", None, [], UNDECODABLE),
+    ("null with a huge cancel", "task", None, [("cancel", MB)], UNDECODABLE),
+    ("huge request_id", "task", b"hello", [("request_id", MB)], INVALID),
+    ("huge ce_id", "task", b"hello", [("ce_id", MB)], INVALID),
+    ("huge reply_to", "task", b"hello", [("reply_to", MB)], FailureCode.REPLY_ADDRESS_REFUSED),
+    ("huge kafka_replyTopic", "task", b"hello", [("kafka_replyTopic", MB)], FailureCode.REPLY_ADDRESS_REFUSED),
+    ("huge partition", "task", b"hello", [("reply_to", b"a"), ("kafka_replyPartition", MB)], INVALID),
+    ("huge content-type", "task", b"hello", [("content-type", MB)], UNDECODABLE),
+    ("huge deadline", "task", b"hello", [("deadline", b"9" * 1_000_000)], INVALID),
+    ("huge guidance", "task", b"hello", [("guidance", MB + b"/a")], FailureCode.GUIDANCE_FORBIDDEN),
+    ("many guidances", "task", b"hello", [("guidance", b"a/b," * 250_000)], FailureCode.GUIDANCE_FORBIDDEN),
+    ("huge version", "task", b"hello", [("guidance", b"a/b@" + b"9" * 5000)], INVALID),
+]
+KEPT = [names.CORRELATION_ID, names.SPRING_CORRELATION_ID, names.TRACEPARENT, names.TRACESTATE]
+"""Echoed headers, which leave no room for a reply where they are huge."""
+
+
+async def test_each_poison_is_one_failed_reply_or_one_dead_letter(road: Road) -> None:
+    writer = make_producer(road.bootstrap, "test", max_request_size=4_000_000)
+    async with started(writer, road.bootstrap) as producer:
+        for number, (_, endpoint, value, headers, _) in enumerate(ANSWERED):
+            ours = [(names.CORRELATION_ID, str(number).encode()), *headers]
+            await producer.send_and_wait(names.event_topic(road.name, endpoint), value, key=b"k", headers=ours)
+        for name in KEPT:
+            topic = names.event_topic(road.name, "task")
+            # The endpoint refuses it, and there is no room to say so.
+            await producer.send_and_wait(topic, b"\xff", key=name.encode(), headers=[(name, MB)])
+        await producer.send_and_wait(names.event_topic(road.name, "task"), b"hello", headers=[("x", MB)])
+    replies = [names.reply_topic(road.name, endpoint) for endpoint in ("task", "mean")]
+    letters = names.dead_letter_topic(names.event_topic(road.name, "task"))
+
+    async def all_ended() -> bool:
+        answered = sum([len(await road.records(topic)) for topic in replies])
+        return answered == len(ANSWERED) + 1 and len(await road.records(letters)) == len(KEPT)
+
+    async with road.worker():
+        await until(all_ended)
+    told: dict[str, list[str]] = {what: [] for what, *_ in ANSWERED}
+    for topic in replies:
+        for record in await road.records(topic):
+            assert len(record.value or b"") < 2000, "no message quotes what is huge"
+            correlation = record.header(names.CORRELATION_ID)
+            if correlation is not None:
+                told[ANSWERED[int(correlation)][0]].append((record.header(names.FAILURE_CODE) or b"").decode())
+    assert told == {what: [code.value] for what, _, _, _, code in ANSWERED}
+    kept = [(letter.key, letter.header("guideway_dlq_code")) for letter in await road.records(letters)]
+    assert Counter(kept) == Counter((name.encode(), b"reply_too_large") for name in KEPT)
+    (good,) = [reply for reply in await road.replies() if isinstance(reply, Completed)]
+    assert good.value == "hello", "a header that is not read does no harm"
