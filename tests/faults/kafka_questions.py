@@ -58,7 +58,7 @@ async def await_in_sync(bootstrap: str, timeout_s: float = 60.0) -> None:
         return any(len(one["isr"]) < len(one["replicas"]) for topic in topics for one in topic["partitions"])
 
     async with asyncio.timeout(timeout_s):
-        while await _ask(bootstrap, lagging):  # noqa: ASYNC110 (brokers tell only who asks)
+        while await _ask(bootstrap, lagging):
             await asyncio.sleep(0.1)
 
 

@@ -266,7 +266,7 @@ async def test_a_partition_freezes_whom_it_is_about(proxy: KafkaProxy, broker: B
     proxy.heal()
     assert await caller.answer() == (2, b"done")
     async with asyncio.timeout(5):
-        while sorted(broker.seen) != [1, 1, 1, 2]:  # noqa: ASYNC110 (the client that could wait is gone)
+        while sorted(broker.seen) != [1, 1, 1, 2]:
             await asyncio.sleep(0.01)
 
 

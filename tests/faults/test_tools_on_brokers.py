@@ -136,7 +136,7 @@ async def nothing_open(cluster: KafkaCluster) -> None:
 async def nothing_open_but(cluster: KafkaCluster, wanted: dict[str, str]) -> None:
     """Return once these are the open transactions. Raises TimeoutError after 10 s."""
     async with asyncio.timeout(10):
-        while await open_transactions(cluster.internal_bootstrap) != wanted:  # noqa: ASYNC110 (brokers tell who asks)
+        while await open_transactions(cluster.internal_bootstrap) != wanted:
             await asyncio.sleep(0.02)
 
 
