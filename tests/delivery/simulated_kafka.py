@@ -54,6 +54,7 @@ class Faults:
     ends_again_on_same_epoch: bool = False
     sends_offsets_again_on_same_epoch: bool = False
     looks_up_nothing: bool = False
+    one_id_per_process: bool = False
     transactions: bool = True
 
 
@@ -281,7 +282,7 @@ class Member:
     # As what a partition needs
 
     def producer(self, transactional_id: str) -> Producer:
-        return Producer(self.link, transactional_id)
+        return Producer(self.link, transactional_id + str(id(self)) * self._broker.faults.one_id_per_process)
 
     async def discard(self, producer: Producer) -> None:
         pass
