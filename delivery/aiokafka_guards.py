@@ -1,7 +1,7 @@
 """The guards over aiokafka 0.14.0 that exactly-once delivery needs; tests/delivery/test_aiokafka_guards.py holds them.
 
-1. OffsetFetch: an error of the whole answer is raised. Unguarded it reads as "nothing was ever committed", and the
-   partition starts over from its first record.
+1. OffsetFetch: an error of the whole answer is raised, and so is an answer that leaves out a partition asked for.
+   Unguarded both read as "nothing was ever committed", and the partition starts over from its first record.
 2. `fetch_context` counts down on cancellation too. Unguarded, one cancelled `getmany` makes the consumer look busy
    for ever, so that it is never seen to hang.
 3. No request of a transaction is repeated on the same producer epoch once it may have been sent. Unguarded, the first
@@ -49,14 +49,25 @@ VERSION: Final = "0.14.0"
 _plain_send_req = GroupCoordinator._send_req
 
 
+class AnswerLeftOut(errors.KafkaError):  # type: ignore[misc]  # aiokafka has no types
+    """An answer does not speak of everything that was asked."""
+
+    retriable = True
+
+
 async def _send_req(self: Any, request: Any) -> Any:
     response = await _plain_send_req(self, request)
-    code = getattr(response, "error_code", 0) if isinstance(request, OffsetFetchRequest) else 0
-    if code:
+    if not isinstance(request, OffsetFetchRequest):
+        return response
+    if code := getattr(response, "error_code", 0):
         kind = errors.for_code(code)
         if kind in (errors.NotCoordinatorForGroupError, errors.GroupCoordinatorNotAvailableError):
             self.coordinator_dead()
         raise kind()
+    answered = {(topic, partition[0]) for topic, partitions in response.topics for partition in partitions}
+    asked = {(topic, number) for topic, numbers in request._partitions or () for number in numbers}
+    if not asked <= answered:
+        raise AnswerLeftOut(f"no committed offset was told for {sorted(asked - answered)}")
     return response
 
 
@@ -71,7 +82,7 @@ def _fetch_context(self: Any) -> Iterator[None]:
             self._last_fetch_ended = time.monotonic()
 
 
-class OutcomeUnknown(errors.ProducerFenced):  # type: ignore[misc]  # aiokafka has no types
+class OutcomeUnknown(errors.ProducerFenced):  # type: ignore[misc]
     """A request of a transaction may or may not have been executed: only a new producer can tell.
 
     A kind of ProducerFenced, for these end the client's sender and reach whoever waits as they are.

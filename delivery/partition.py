@@ -285,7 +285,8 @@ class Partition:
         """What to send for the next results, by offset; those that nobody can take yet are held back."""
         batch: dict[int, list[Outgoing]] = {}
         now = time.monotonic()
-        for offset, result in self._ready.items():
+        # Work may end while topics are looked up.
+        for offset, result in list(self._ready.items()):
             if len(batch) == self._settings.flush_results:
                 break
             if result.held_until > now:

@@ -14,9 +14,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from guideway.delivery import aiokafka_guards
 from guideway.delivery.clients import START_TIMEOUT_S, make_producer
 from guideway.delivery.dead_letter_reader import DeadLetterReader, Span, Spans
 from guideway.delivery.replay import Ledger, Place, Replayed, Selection, Why, decide
+from guideway.delivery.sendable import refusals
 from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.delivery.tracker import Commit
 from guideway.schemas import names
@@ -30,7 +32,6 @@ MAX_METADATA_CHARS: Final = 3_800
 TRANSACTION_TIMEOUT_S: Final = 30.0
 FLUSH_TIMEOUT_S: Final = 20.0
 ABORT_TIMEOUT_S: Final = 5.0
-STOP_TIMEOUT_S: Final = 5.0
 MAX_REQUEST_BYTES: Final = MAX_RECORD_BYTES + 48_576
 
 Walked = Callable[[int], None]
@@ -75,16 +76,17 @@ async def replay(
     spans: Spans,
     selection: Selection,
     *,
+    origin: str,
     origin_partitions: int,
     walked: Walked,
 ) -> Report:
     """Put the selected dead letters of these spans back, each once, however often this is called or interrupted.
 
-    `origin_partitions`: how many the topic that they came from has now.
+    `origin`: the topic that they came from, with how many partitions it has now.
     Raises Refusal, after which it is safe to call it again (with `again`: it begins again).
     """
     report = Report()
-    async with _coded(report, selection):
+    async with _coded(origin, report, selection):
         for tp, span in spans.items():
             if not len(span):
                 continue
@@ -188,23 +190,25 @@ async def _owner(bootstrap: str, tp: TopicPartition) -> AsyncIterator[AIOKafkaPr
         await asyncio.wait_for(producer.start(), START_TIMEOUT_S)
         yield producer
     finally:
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(producer.stop(), STOP_TIMEOUT_S)
+        await aiokafka_guards.discard(producer)
 
 
 @asynccontextmanager
-async def _coded(report: Report, selection: Selection) -> AsyncIterator[None]:
+async def _coded(origin: str, report: Report, selection: Selection) -> AsyncIterator[None]:
     """Every failure of the cluster as a Refusal that says what running the command again would do."""
     try:
         yield
     except Refusal as refusal:
         raise Refusal(refusal.code, f"{refusal.message}; {_so_far(report, selection)}") from None
     except (KafkaError, OSError, TimeoutError) as error:
-        raise Refusal(
-            FailureCode.BROKER_UNREACHABLE,
-            f"the replay broke off ({type(error).__name__}): the brokers do not answer, refuse the right to write, "
-            f"or another replay of this topic took over; {_so_far(report, selection)}",
-        ) from error
+        code = FailureCode.BROKER_UNREACHABLE
+        why = (
+            f"the replay broke off ({type(error).__name__}): the brokers do not answer, do not give the rights to "
+            "replay, or another replay of this topic took over"
+        )
+        for refused in refusals(error, {origin}).values():
+            code, why = refused.code, refused.message
+        raise Refusal(code, f"{why}; {_so_far(report, selection)}") from error
 
 
 def _so_far(report: Report, selection: Selection) -> str:

@@ -26,7 +26,7 @@ from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.pipeline import Pipeline, as_record
 from guideway.delivery.replay import Selection, Why
 from guideway.delivery.settings import DeliverySettings
-from guideway.infra import topics
+from guideway.infra import local_broker, topics
 from guideway.infra.local_broker import RunningBroker
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
@@ -106,11 +106,18 @@ class Graveyard:
                     found += map(as_record, batch)
             return found
 
-    async def put_back(self, **chosen: Any) -> replayer.Report:
+    async def put_back(self, partitions: int = 3, **chosen: Any) -> replayer.Report:
+        """Replay in this process, as if the event topic had so many partitions."""
         async with DeadLetterReader.connected(self.bootstrap) as reader:
             spans = await reader.spans({self.dead: 1})
             return await replayer.replay(
-                self.bootstrap, reader, spans, Selection(**chosen), origin_partitions=3, walked=lambda _: None
+                self.bootstrap,
+                reader,
+                spans,
+                Selection(**chosen),
+                origin=self.topic,
+                origin_partitions=partitions,
+                walked=lambda _: None,
             )
 
 
@@ -282,6 +289,8 @@ async def test_a_failed_commit_is_a_refusal_that_says_it_is_safe(
         patched.setattr("guideway.delivery.clients.AIOKafkaProducer", Unlucky)
         with pytest.raises(Refusal, match="it is safe to run this again") as caught:
             await graveyard.put_back()
+        with pytest.raises(Refusal, match="with --again these are put back once more"):
+            await graveyard.put_back(again=True)
     assert caught.value.code is FailureCode.BROKER_UNREACHABLE
     assert await graveyard.read() == []
     assert len((await graveyard.put_back()).replayed) == 4
@@ -372,3 +381,72 @@ async def test_in_a_terminal_it_asks_first(graveyard: Graveyard, answer: bytes, 
     assert f"Put 1 dead letter back on {graveyard.topic}?" in run.stderr
     assert run.returncode == 1 - put_back
     assert len(await graveyard.read()) == put_back
+
+
+async def test_a_broker_that_dies_on_the_way_is_a_refusal_and_nothing_is_lost_or_doubled(
+    own_broker: RunningBroker,
+    broker_environ: dict[str, str],
+    unique_name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if own_broker.kind != "apache-kafka":
+        pytest.skip("noida-db does not keep what it holds over a kill")
+    graveyard = Graveyard(own_broker.bootstrap, unique_name, tmp_path)
+    await topics.apply(graveyard.bootstrap, topics._with_dead_letters(graveyard.topic, 3))
+    await graveyard.bury(RECORDS)
+    plain = replayer._PartitionReplay._transact
+
+    async def dying(self: Any, *arguments: Any) -> None:
+        await plain(self, *arguments)
+        assert own_broker.pid is not None
+        os.kill(own_broker.pid, signal.SIGKILL)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(replayer, "MAX_RECORDS", 2)
+        patched.setattr(replayer, "FLUSH_TIMEOUT_S", 3.0)
+        patched.setattr(replayer._PartitionReplay, "_transact", dying)
+        with pytest.raises(Refusal, match="2 put back so far") as caught:
+            await graveyard.put_back()
+    assert caught.value.code is FailureCode.BROKER_UNREACHABLE
+    local_broker.up(own_broker.folder, environ=broker_environ)
+    report = await graveyard.put_back()
+    assert (len(report.replayed), [len(places) for places in report.skipped.values()]) == (2, [2])
+    assert [sent(one) for one in await graveyard.read()] == RECORDS
+
+
+async def test_a_topic_that_takes_no_such_record_says_so(
+    broker: RunningBroker, unique_name: str, tmp_path: Path
+) -> None:
+    if broker.kind != "apache-kafka":
+        pytest.skip("noida-db has no such limit")
+    graveyard = Graveyard(broker.bootstrap, unique_name, tmp_path)
+    small = topics.TopicDefinition(graveyard.topic, 3, {"max.message.bytes": "1000"})
+    await topics.apply(graveyard.bootstrap, [small, topics.TopicDefinition(graveyard.dead)])
+    await graveyard.bury([(b"k", b"x" * 5_000, ()), (b"k", b"1", ())])
+    with pytest.raises(Refusal, match=r"raise its max\.message\.bytes; 0 put back so far") as caught:
+        await graveyard.put_back()
+    assert caught.value.code is FailureCode.REPLY_TOO_LARGE
+
+
+async def test_what_cannot_be_noted_is_not_put_back(graveyard: Graveyard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replayer, "MAX_METADATA_CHARS", 0)
+    await graveyard.bury(RECORDS)
+    await graveyard.bury([(b"last", b"1", ())], FailureCode.ENGINE_FAILED)
+    report = await graveyard.put_back(code=FailureCode.ENGINE_FAILED)
+    assert (report.replayed, list(report.skipped)) == ([], [Why.NO_ROOM])
+    assert await graveyard.read() == []
+    assert len((await graveyard.put_back()).replayed) == 5, "from the first on there is always room"
+
+
+async def test_a_partition_that_is_no_more_is_left_to_the_key(graveyard: Graveyard) -> None:
+    await graveyard.bury(RECORDS)
+    assert len((await graveyard.put_back(partitions=2)).replayed) == 4
+    assert {one.key for one in await graveyard.read()} == {key for key, _, _ in RECORDS}
+
+
+def test_no_broker_is_one_line(tmp_path: Path) -> None:
+    for arguments in (["list"], ["show", "/team/x"], ["replay", "/team/x"]):
+        run = Graveyard("", "x", tmp_path).command(*arguments)
+        (line,) = run.stderr.splitlines()
+        assert (run.returncode, line.startswith("broker_unreachable: ")) == (1, True)

@@ -309,6 +309,7 @@ class Member:
         self._positions[tp] = offset
 
     async def partitions(self, topic: str) -> int:
+        await self.link.cross()
         return 1
 
     # As member of the group

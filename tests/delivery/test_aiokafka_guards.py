@@ -41,19 +41,30 @@ def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         aiokafka_guards.install()
 
 
-@pytest.mark.parametrize("code", [14, 15, 16, 30])
-async def test_offset_fetch_raises_the_answers_own_error(code: int) -> None:
+def _coordinator(answer: Any) -> GroupCoordinator:
     class FakeClient:
         async def send(self, node: int, request: Any, group: Any = None) -> Any:
-            return OffsetFetchResponse_v3(0, [], code)
+            return answer
 
     coordinator = GroupCoordinator.__new__(GroupCoordinator)
     coordinator.group_id, coordinator.coordinator_id = "g", 1
     coordinator._client = FakeClient()
     coordinator._coordinator_dead_fut = asyncio.get_running_loop().create_future()
+    return coordinator
+
+
+@pytest.mark.parametrize("code", [14, 15, 16, 30])
+async def test_offset_fetch_raises_the_answers_own_error(code: int) -> None:
     with pytest.raises(errors.KafkaError) as caught:
-        await coordinator._do_fetch_commit_offsets([TopicPartition("t", 0)])
+        await _coordinator(OffsetFetchResponse_v3(0, [], code))._do_fetch_commit_offsets([TopicPartition("t", 0)])
     assert caught.value.errno == code
+
+
+async def test_offset_fetch_raises_where_a_partition_is_left_out_and_not_where_it_has_no_commit() -> None:
+    answer = OffsetFetchResponse_v3(0, [("t", [(0, -1, "", 0)])], 0)
+    assert await _coordinator(answer)._do_fetch_commit_offsets([TopicPartition("t", 0)]) == {}
+    with pytest.raises(aiokafka_guards.AnswerLeftOut, match="'t', 1"):
+        await _coordinator(answer)._do_fetch_commit_offsets([TopicPartition("t", 0), TopicPartition("t", 1)])
 
 
 async def test_fetch_context_counts_down_on_cancellation() -> None:

@@ -158,6 +158,7 @@ def _trial(folder: Path, fingerprint: str) -> list[Manifest]:
         endpoint("unclosed", Regex(pattern="(unclosed")),
         endpoint("cut", Regex(pattern="[a-z]{400}"), generation=Generation(max_tokens=4)),
         endpoint("long", max_text_chars=1_000_000),
+        endpoint("lengthy", Regex(pattern="[a-z]{3000}"), generation=Generation(max_tokens=900)),
         endpoint("drawn", Text(), generation=Generation(max_tokens=8, temperature=1.0, samples=3, seed=5)),
         endpoint("huge", model_size="huge"),
         endpoint("gone"),

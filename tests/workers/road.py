@@ -89,7 +89,7 @@ class Road:
 
 async def until(ask: Callable[[], Awaitable[bool]], timeout_s: float = 30) -> None:
     async with asyncio.timeout(timeout_s):
-        while not await ask():  # noqa: ASYNC110 (what is asked is on a broker)
+        while not await ask():
             await asyncio.sleep(0.05)
 
 

@@ -167,10 +167,12 @@ def replay(
                 planned = await plan(reader, spans, selection, walked) if dry_run or asking else Report()
         return origin, there[origin], spans, planned
 
-    async def work(partitions: int, spans: Spans) -> Report:
+    async def work(origin: str, partitions: int, spans: Spans) -> Report:
         async with DeadLetterReader.connected(bootstrap) as reader:
             with _progress("replaying", spans, as_json=as_json) as walked:
-                return await put_back(bootstrap, reader, spans, selection, origin_partitions=partitions, walked=walked)
+                return await put_back(
+                    bootstrap, reader, spans, selection, origin=origin, origin_partitions=partitions, walked=walked
+                )
 
     origin, partitions, spans, report = run(prepare())
     if asking and report.replayed:
@@ -178,7 +180,7 @@ def replay(
         if not typer.confirm(f"Put {count} dead letter{'s' * (count > 1)} back on {origin}?", err=True):
             raise typer.Exit(1)
     if not dry_run and (report.replayed or not asking):
-        report = run(work(partitions, spans))
+        report = run(work(origin, partitions, spans))
     _print_report(report, origin, dry_run=dry_run, as_json=as_json)
 
 
