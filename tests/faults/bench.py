@@ -24,16 +24,18 @@ from guideway.catalogue.entries import plan
 from guideway.catalogue.topic import CatalogueReader, publish
 from guideway.delivery import aiokafka_guards
 from guideway.delivery.clients import make_consumer, make_producer
+from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.infra import topics
 from guideway.schemas import names
+from guideway.schemas.failures import FailureCode
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import Endpoint, Model
 from guideway.schemas.output import Text
-from guideway.schemas.reply import Completed
+from guideway.schemas.reply import Completed, Failed
 from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.schemas.wire import REPLY, REQUEST
 
-from .fake_engine import FINGERPRINT, answer_to
+from .fake_engine import FINGERPRINT, answer_to, told
 from .worker_process import Config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -254,9 +256,15 @@ class Bench:
             return found
 
     def value_is_right(self, record: Any) -> bool:
-        """Whether a reply carries what the engine answers to that request."""
+        """Whether a reply carries what is to come of that request: the engine's answer, or a code."""
         reply = REPLY.decode(record.value)
-        return isinstance(reply, Completed) and reply.value == answer_to(self.texts[reply.id])
+        text = self.texts[reply.id]
+        if told(text).get("do"):
+            return isinstance(reply, Failed) and reply.code is FailureCode.ENGINE_FAILED
+        answer = answer_to(text)
+        if len(answer) > MAX_RECORD_BYTES:
+            return isinstance(reply, Failed) and reply.code is FailureCode.REPLY_TOO_LARGE
+        return isinstance(reply, Completed) and reply.value == answer
 
 
 def _id_of(record: Any) -> str:

@@ -173,7 +173,7 @@ async def _verdict(fault: Fault, situation: Situation, began: int, healed: int, 
         executed_twice=twice,
         lost=len(bench.texts) + fault.extra - len(answered),
         doubled=max(answered.total() - len(answered), along.total() - len(along)),
-        wrong=sum(not bench.value_is_right(record) for record in replies) if not fault.extra else 0,
+        wrong=sum(not bench.value_is_right(record) for record in replies),
         aborted=len(uncommitted) - len(committed),
         answered_during=healed - began,
         first_after_s=round(min(after, default=0.0), 1),
@@ -186,6 +186,9 @@ async def _verdict(fault: Fault, situation: Situation, began: int, healed: int, 
         await _nothing_left(situation, row)
     if fault.repeats and not twice:
         raise Void(f"{fault.name}: no request was executed twice")
+    if fault.once_each and twice:
+        situation.notes.append("executed twice without need")
+        row.wrong += twice
     if not fault.proof(situation):
         raise Void(f"{fault.name}: the fault was not seen")
     return row
