@@ -69,6 +69,31 @@ async def test_cancelled_while_it_runs_the_engine_is_told_and_one_reply_goes_out
     assert Counter(reply.id for reply in await road.replies()) == {"long": 1, "neighbour": 1, "asking": 1}
 
 
+async def test_a_worker_that_gives_its_work_up_leaves_no_reply_and_the_next_heeds_the_cancellation(road: Road) -> None:
+    async with road.worker(drain_timeout_s=0.1) as worker:
+        long = road.submit("wait", "long")
+
+        async def runs() -> bool:
+            return len(worker._cancellations._running) == 1
+
+        await until(runs)
+    assert await road.replies() == [], "its task was cancelled, not its request"
+    await road.client.cancel(road.address, "long")
+
+    async def is_published() -> bool:
+        return len(await road.cancellations()) == 1
+
+    await until(is_published)
+    async with road.worker():
+        refused = await long
+        assert isinstance(refused, Failed)
+        assert refused.code is FailureCode.CANCELLED
+        told = await road.submit("what was there?", "asking")
+        assert isinstance(told, Completed)
+        assert told.value == "admitted , cancelled "
+    assert Counter(reply.id for reply in await road.replies()) == {"long": 1, "asking": 1}
+
+
 async def test_cancelled_after_its_end_it_keeps_its_result(road: Road) -> None:
     async with road.worker() as worker:
         done = await road.submit("quick", "done")
