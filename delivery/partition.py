@@ -79,7 +79,7 @@ class Partition:
         self._settings = settings
         self._handle = handle
         self._tracker = OffsetTracker(0)
-        self._metadata_chars = 0
+        self._committed_low = self._metadata_chars = 0
         self._running: dict[int, asyncio.Task[None]] = {}
         self._ready: dict[int, Result] = {}
         self._out_of_range = False
@@ -201,6 +201,7 @@ class Partition:
                 self._drop(offset)
         self._kafka.seek(self.tp, self._tracker.low)
         self.phase = Phase.OPEN
+        self._committed_low = committed.offset if committed else 0
         self._metadata_chars = len(committed.metadata) if committed else 0
         self._owes_since = time.monotonic() if self._ready else None
         self._wake.set()
@@ -255,31 +256,37 @@ class Partition:
     # Results ---------------------------------------------------------------------------------------------------------
 
     async def _publish_until_closing(self, producer: Any) -> None:
+        # What others had finished before us lies below our position once it has been read again. If no result comes
+        # that carries this along, a commit of its own says so, or it would be shown as lag for ever.
+        tidy = False
         while True:
             closing = self._closing.is_set()
             self._wake.clear()
             batch = await self._next_batch()
             chosen, commit = self._tracker.largest_commit(batch, self._settings.max_metadata_chars)
-            if chosen:
+            if chosen or (tidy and commit.low > self._committed_low):
                 async with asyncio.timeout(self._settings.flush_timeout_s):
                     offsets = OffsetAndMetadata(commit.low, commit.metadata)
                     await self._transact(producer, {offset: batch[offset] for offset in chosen}, offsets)
                 self._tracker.apply(commit)
-                self._metadata_chars = len(offsets.metadata)
+                self._committed_low, self._metadata_chars = commit.low, len(offsets.metadata)
                 for offset in chosen:
                     del self._ready[offset]
                 self._owes_since = time.monotonic() if self._ready else None
             elif closing:
                 return
             else:
-                await self._wait_for_results()
+                tidy = not await self._results_come()
 
-    async def _wait_for_results(self) -> None:
-        # Those held back are tried again without being woken.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), self._settings.hold_s if self._ready else None)
+    async def _results_come(self) -> bool:
+        """Wait for results to publish; False if none came for a while."""
+        try:
+            await asyncio.wait_for(self._wake.wait(), self._settings.idle_s)
+        except TimeoutError:
+            return False
         if not self._closing.is_set():
             await asyncio.sleep(self._settings.flush_interval_s)
+        return True
 
     async def _next_batch(self) -> dict[int, list[Outgoing]]:
         """What to send for the next results, by offset; those that nobody can take yet are held back."""

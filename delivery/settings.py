@@ -33,6 +33,8 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Between attempts to open a partition."""
     rejoin_interval_s: float = 20.0
     """At least, between asking the group for a new assignment because another process took a partition's lock."""
+    idle_s: float = 2.0
+    """Without results for so long, what can be committed without any is committed, and what is held is looked at."""
     hold_s: float = 5.0
     """Until a dead letter that could not be sent is tried again."""
     stall_s: float = 120.0

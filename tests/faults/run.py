@@ -197,13 +197,16 @@ async def _verdict(fault: Fault, situation: Situation, began: int, healed: int, 
 async def _nothing_left(situation: Situation, row: Row) -> None:
     """No open transaction, no lag, no completed-set: everything below the end is finished, and nothing else is."""
     bench = situation.bench
-    async with asyncio.timeout(30):
-        while True:
-            committed = await bench.committed()
-            ours = [id_ for id_ in await _open(situation) if bench.size in id_]
-            if all(offset == end and not metadata for end, offset, metadata in committed.values()) and not ours:
-                return
-            await asyncio.sleep(0.5)
+    deadline = time.monotonic() + 30
+    while True:
+        committed = await bench.committed()
+        left = {tp: commit for tp, commit in committed.items() if commit != (commit[0], commit[0], "")}
+        ours = [id_ for id_ in await _open(situation) if bench.size in id_]
+        if not left and not ours:
+            return
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{row} – (end, committed, metadata) {left}, open transactions {ours}")
+        await asyncio.sleep(0.5)
 
 
 async def _open(situation: Situation) -> list[str]:

@@ -60,7 +60,7 @@ def take_token(folder: Path, hook: str) -> bool:
 def install_hooks(folder: Path) -> None:
     """Die between the last produce and EndTxn, or between EndTxn and its answer, where a token says so."""
     plain_commit: Callable[[Any], Awaitable[None]] = AIOKafkaProducer.commit_transaction
-    plain_end: Callable[[Any, int], Awaitable[bool]] = EndTxnHandler.do
+    plain_end: Callable[[Any, int], Awaitable[bool]] = aiokafka_guards._do_once
 
     async def commit(self: Any) -> None:
         if take_token(folder, KILL_BEFORE_END):
@@ -68,7 +68,7 @@ def install_hooks(folder: Path) -> None:
         await plain_commit(self)
 
     async def end(self: Any, node_id: int) -> bool:
-        if take_token(folder, KILL_AFTER_END):
+        if isinstance(self, EndTxnHandler) and take_token(folder, KILL_AFTER_END):
             sending = asyncio.ensure_future(plain_end(self, node_id))
             await asyncio.sleep(0.002)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -76,7 +76,9 @@ def install_hooks(folder: Path) -> None:
         return await plain_end(self, node_id)
 
     AIOKafkaProducer.commit_transaction = commit
-    EndTxnHandler.do = end
+    # Where the guards take it from whenever they are installed.
+    aiokafka_guards._do_once = end
+    aiokafka_guards.install()
 
 
 async def block_when_told(folder: Path) -> None:
@@ -119,7 +121,6 @@ def main() -> int:
     logs.configure(as_json=True)
     logs.quiet_clients()
     config = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Config)
-    aiokafka_guards.install()
     install_hooks(Path(config.folder))
     if config.mutation:
         MUTATIONS[config.mutation](setattr)
