@@ -224,7 +224,7 @@ class Bench:
             consumer.subscribe([self.replies, self.dead])
             while True:
                 for batch in (await consumer.getmany(timeout_ms=200)).values():
-                    self.seen += [(time.monotonic(), _id_of(record)) for record in batch]
+                    self.seen += [(time.monotonic(), request_of(record)) for record in batch]
         finally:
             await consumer.stop()
 
@@ -267,10 +267,16 @@ class Bench:
         return isinstance(reply, Completed) and reply.value == answer
 
 
-def _id_of(record: Any) -> str:
-    return next((value.decode() for name, value in record.headers if name == names.REQUEST_ID), "") or (
-        f"dead {record.key!r}"
-    )
+def request_of(record: Any) -> str:
+    """Which request a record of a reply or dead-letter topic answers.
+
+    The dead letter of a request that killed engines stands beside its reply, and counts for itself.
+    """
+    headers = dict(record.headers)
+    if id_ := headers.get(names.REQUEST_ID):
+        return str(id_.decode())
+    beside = headers.get(names.DEAD_LETTER_PREFIX + "code") == FailureCode.ENGINE_FAILED.encode()
+    return f"{'beside ' * beside}{(record.key or b'').decode()}"
 
 
 @contextlib.asynccontextmanager

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiokafka.admin import NewPartitions
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from guideway.delivery.clients import make_producer
 from guideway.delivery.watchdog import EXIT_STALLED
@@ -152,6 +153,20 @@ def cut_off(*roles: str) -> Harm:
     return harm
 
 
+async def wake_while_the_next_initialises(situation: Situation) -> None:
+    """A suspended worker wakes, with results to publish, after its successor has begun and before it has the lock."""
+    for step in range(2):
+        await situation.until(0.1 + 0.2 * step)
+        rule = situation.proxy.delay(Api.INIT_PRODUCER_ID, 4.0)
+        worker = situation.bench.workers[step]
+        worker.send(signal.SIGSTOP)
+        await asyncio.sleep(8.5)
+        worker.send(signal.SIGCONT)
+        await asyncio.sleep(4)
+        situation.proxy.remove(rule)
+        await asyncio.sleep(4)
+
+
 async def break_transactions(situation: Situation) -> None:
     """EndTxn and TxnOffsetCommit late, twice, lost, and their answers lost."""
     proxy = situation.proxy
@@ -226,6 +241,18 @@ async def hijack(situation: Situation) -> None:
 def some_large(number: int, chance: random.Random) -> str:
     """One of fifty results is larger than what can be published."""
     return usual_text(number, chance) + (" size=1200000" if number % 50 == 0 else "")
+
+
+def some_longer(number: int, chance: random.Random) -> str:
+    """One of fifty results is longer than what `small_limit` lets the reply topic take."""
+    return usual_text(number, chance) + (" size=60000" if number % 50 == 0 else "")
+
+
+async def small_limit(situation: Situation) -> None:
+    async with administrator(situation.bench.inside) as admin:
+        limit = ConfigResource(ConfigResourceType.TOPIC, situation.bench.replies, {"max.message.bytes": "30000"})
+        await admin.alter_configs([limit])
+    await kill_workers(situation)
 
 
 def stuck_heads(number: int, chance: random.Random) -> str:
@@ -309,11 +336,15 @@ ON_ONE_BROKER: Final = [
         extra=len(POISON) + 3,
     ),
 ]
-PARTITIONS_ADDED: Final = Fault(name="partitions added while running", harm=add_partitions)
+ON_APACHE_KAFKA: Final = [
+    Fault(name="partitions added while running", harm=add_partitions),
+    Fault(name="reply topic that takes small records only", harm=small_limit, text_of=some_longer),
+]
 THROUGH_A_PROXY: Final = [
     Fault(name="a worker cut off from the brokers, twice", harm=cut_off(*ALL), proxied=True),
     Fault(name="a worker's consumer cut off, its producers not", harm=cut_off("consumer"), proxied=True),
     Fault(name="a worker's producers cut off, its consumer not", harm=cut_off("delivery"), proxied=True),
+    Fault(name="a zombie wakes while the next owner initialises", harm=wake_while_the_next_initialises, proxied=True),
     Fault(
         name="EndTxn and TxnOffsetCommit late, twice, lost",
         harm=break_transactions,
@@ -338,4 +369,4 @@ ON_THREE_BROKERS: Final = [
     Fault(name="all brokers killed at once", harm=kill_all_brokers, brokers=3, repeats=False),
     Fault(name="a broker paused for 30 s", harm=pause_broker, brokers=3, repeats=False),
 ]
-FAULTS: Final = [*ON_ONE_BROKER, PARTITIONS_ADDED, *THROUGH_A_PROXY, *ON_THREE_BROKERS]
+FAULTS: Final = [*ON_ONE_BROKER, *ON_APACHE_KAFKA, *THROUGH_A_PROXY, *ON_THREE_BROKERS]

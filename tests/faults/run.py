@@ -12,9 +12,8 @@ from typing import Any
 import msgspec
 
 from guideway.infra.local_broker import RunningBroker
-from guideway.schemas import names
 
-from .bench import STRAGGLERS_S, Bench, TextOf, usual_text
+from .bench import STRAGGLERS_S, Bench, TextOf, request_of, usual_text
 from .kafka_cluster import KafkaCluster, steady_ports
 from .kafka_proxy import KafkaProxy
 from .kafka_questions import open_transactions
@@ -162,7 +161,7 @@ async def _verdict(fault: Fault, situation: Situation, began: int, healed: int, 
     bench = situation.bench
     committed, uncommitted = await bench.read_all(), await bench.read_all("read_uncommitted")
     replies = [record for record in committed if record.topic == bench.replies]
-    answered = Counter(_request_of(record) for record in committed)
+    answered = Counter(request_of(record) for record in committed)
     along = Counter(id_ for _, id_ in bench.seen)
     twice = sum(count > 1 for count in bench.executed().values())
     after = [at - healed_at for at, _ in bench.seen[healed:]]
@@ -213,8 +212,3 @@ async def _open(situation: Situation) -> list[str]:
     if situation._cluster is None:
         return []
     return list(await open_transactions(situation.bench.inside))
-
-
-def _request_of(record: Any) -> str:
-    id_ = next((value.decode() for name, value in record.headers if name == names.REQUEST_ID), "")
-    return id_ or f"dead {record.key!r}"

@@ -1,0 +1,184 @@
+"""What exactly-once delivery costs: the worker's road beside a bare loop, queue-fed beside in-process, and memory.
+
+    python -m benchmarks.delivery --requests 10000 --turns 3
+
+1. A worker with an engine that answers at once drains a topic, and so does the barest loop that aiokafka allows: read,
+   decode, encode, publish and commit in transactions of the same size, in order, without tracking, checks or an engine.
+   Both write replies of the same size to the same cluster, in turns.
+2. The same rows with the real model, given to the engine in process and through Kafka.
+3. A worker's memory while 50,000 requests wait.
+
+On Apache Kafka where KAFKA_HOME is set, else on noida-db.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import statistics
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from tests.faults.bench import Bench
+from tests.faults.fake_engine import FINGERPRINT, answer_to
+
+from guideway.delivery.clients import make_consumer, make_producer
+from guideway.infra import local_broker
+from guideway.schemas.reply import Completed, Sample, Usage
+from guideway.schemas.wire import REPLY, REQUEST
+
+
+class Figure(msgspec.Struct):
+    """One measured figure beside what it should be."""
+
+    figure: str
+    value: float
+    unit: str
+    target: float
+    met: bool
+
+
+def at_once(number: int, _: Any) -> str:
+    return f"n={number} ms=0 " + "word " * 20
+
+
+async def drained_by_worker(folder: Path, bootstrap: str, requests: int) -> tuple[float, float]:
+    """(requests per second, results per transaction) of a worker with the fake engine."""
+    async with Bench(folder, bootstrap, bootstrap) as bench:
+        await bench.submit(requests, at_once)
+        bench.start_workers(1)
+        await bench.until_seen(requests)
+        records = await bench.read_all()
+        # Every transaction leaves a marker behind the results in each partition that it wrote to.
+        async with _ends(bootstrap, bench.replies, 4) as ends:
+            markers = sum(ends.values()) - requests
+    return _rate([record.timestamp for record in records]), requests / max(1, markers / 4)
+
+
+async def drained_by_bare_loop(folder: Path, bootstrap: str, requests: int, size: int) -> float:
+    """Requests per second of the barest exactly-once loop, `size` records a transaction."""
+    async with Bench(folder, bootstrap, bootstrap) as bench:
+        await bench.submit(requests, at_once)
+        consumer = make_consumer(bootstrap, "test", auto_offset_reset="earliest", group_id=bench.group)
+        producer = make_producer(bootstrap, "test", transactional_id=f"bare-{bench.size}", retry_backoff_ms=20)
+        consumer.subscribe([bench.requests])
+        await consumer.start()
+        await producer.start()
+        stamps: list[int] = []
+        while len(stamps) < requests:
+            batches = await consumer.getmany(timeout_ms=50, max_records=size)
+            records = [record for batch in batches.values() for record in batch]
+            if not records:
+                continue
+            async with producer.transaction():
+                sent = [
+                    await producer.send(bench.replies, key=record.key, value=_reply(record), headers=_HEADERS)
+                    for record in records
+                ]
+                done = await asyncio.gather(*sent)
+                offsets = {tp: OffsetAndMetadata(batch[-1].offset + 1, "") for tp, batch in batches.items()}
+                await producer.send_offsets_to_transaction(offsets, bench.group)
+            stamps += [one.timestamp for one in done]
+        await producer.stop()
+        await consumer.stop()
+    return _rate(stamps)
+
+
+_HEADERS = [(f"header-{number}", b"a value of usual length") for number in range(8)]
+
+
+def _reply(record: Any) -> bytes:
+    request = REQUEST.decode(record.value)
+    text = answer_to(request.parts[-1].text)
+    return REPLY.encode(
+        Completed(
+            id=request.id,
+            namespace=request.namespace,
+            endpoint=request.endpoint,
+            endpoint_version=request.endpoint_version,
+            samples=[Sample(value=text, text=text, finish_reason="stop")],
+            usage=Usage(prompt_tokens=1, output_tokens=1),
+            guidance=[],
+            model_fingerprint=FINGERPRINT,
+        )
+    )
+
+
+def _rate(stamps_ms: list[int]) -> float:
+    """Per second, of the middle of the run: without how it starts and ends."""
+    ordered = sorted(stamps_ms)
+    first, last = len(ordered) // 20, len(ordered) * 19 // 20
+    return (last - first) * 1000 / max(1, ordered[last] - ordered[first])
+
+
+@contextlib.asynccontextmanager
+async def _ends(bootstrap: str, topic: str, partitions: int) -> AsyncIterator[dict[TopicPartition, int]]:
+    consumer = make_consumer(bootstrap, "test")
+    await consumer.start()
+    try:
+        yield await consumer.end_offsets([TopicPartition(topic, number) for number in range(partitions)])
+    finally:
+        await consumer.stop()
+
+
+async def memory_while_waiting(folder: Path, bootstrap: str, requests: int) -> tuple[float, float]:
+    """Resident MiB of a worker after a tenth and after nine tenths of `requests`, all of which wait at the start."""
+    async with Bench(folder, bootstrap, bootstrap) as bench:
+        await bench.submit(requests, at_once)
+        (worker,) = bench.start_workers(1)
+        found = []
+        for share in (0.1, 0.9):
+            await bench.until_seen(int(share * requests))
+            found.append(_resident_mib(worker.pid))
+    return found[0], found[1]
+
+
+def _resident_mib(pid: int) -> float:
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
+    return int(fields["VmRSS"].split()[0]) / 1024
+
+
+async def measure(args: argparse.Namespace) -> list[Figure]:
+    figures = []
+    with tempfile.TemporaryDirectory() as folder:
+        broker = local_broker.up(Path(folder) / "broker")
+        try:
+            ours: list[float] = []
+            bare: list[float] = []
+            for turn in range(args.turns):
+                place = [Path(folder) / f"{kind}{turn}" for kind in ("ours", "bare")]
+                for one in place:
+                    one.mkdir()
+                rate, size = await drained_by_worker(place[0], broker.bootstrap, args.requests)
+                ours.append(rate)
+                bare.append(await drained_by_bare_loop(place[1], broker.bootstrap, args.requests, max(1, round(size))))
+                print(f"turn {turn + 1}: worker {ours[-1]:.0f}/s, bare loop {bare[-1]:.0f}/s, {size:.0f} a transaction")
+            ratio = statistics.median(ours) / statistics.median(bare)
+            figures.append(Figure("worker road against a bare loop", round(ratio, 2), "×", 0.5, ratio >= 0.5))
+            (Path(folder) / "memory").mkdir()
+            early, late = await memory_while_waiting(Path(folder) / "memory", broker.bootstrap, args.waiting)
+            print(f"worker's memory with {args.waiting} waiting: {early:.0f} MiB, then {late:.0f} MiB")
+            growth = late / early
+            figures.append(Figure("memory late against early", round(growth, 2), "×", 1.1, growth <= 1.1))
+        finally:
+            local_broker.down(Path(folder) / "broker", wipe=True)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--waiting", type=int, default=50_000)
+    parser.add_argument("--turns", type=int, default=3)
+    args = parser.parse_args()
+    for figure in asyncio.run(measure(args)):
+        print(f"{figure.figure}: {figure.value}{figure.unit} (target {figure.target}{figure.unit})")
+
+
+if __name__ == "__main__":
+    main()
