@@ -11,6 +11,8 @@
 5. When a broker last answered a heartbeat and a fetch is noted, for aiokafka does not say when it has lost touch.
 6. A fetch that is cancelled while it waits after an error just ends. Unguarded its CancelledError reaches who cancelled
    it: a rebalance while a broker is away ends the fetching for ever, and `stop` raises with connections left open.
+7. Why a producer failed reaches who waits for it, and nobody else. Unguarded, asyncio prints it once more, with a stack
+   trace, for futures of aiokafka's own that nobody waits for.
 
 What is private in aiokafka and used all the same stands here too: a committed offset together with its metadata,
 asking the group for a new assignment, and letting go of a producer that does not stop.
@@ -30,6 +32,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.producer.message_accumulator import MessageBatch
 from aiokafka.producer.sender import (
     AddOffsetsToTxnHandler,
     AddPartitionsToTxnHandler,
@@ -117,6 +120,20 @@ async def _do_once(self: Any, node_id: int) -> bool:
     return False
 
 
+_plain_failure = MessageBatch.failure
+
+
+def _failure(self: Any, exception: BaseException) -> None:
+    _plain_failure(self, exception)
+    _heard(self._drain_waiter)
+
+
+def _heard(waiter: asyncio.Future[Any] | None) -> None:
+    """Its exception is known; asyncio need not print it."""
+    if waiter is not None and waiter.done() and not waiter.cancelled():
+        waiter.exception()
+
+
 _plain_send = AIOKafkaClient.send
 
 
@@ -145,6 +162,7 @@ def install() -> None:
     SubscriptionState.fetch_context = _fetch_context
     for handler in (AddPartitionsToTxnHandler, AddOffsetsToTxnHandler, TxnOffsetCommitHandler, EndTxnHandler):
         handler.do = _do_once
+    MessageBatch.failure = _failure
     AIOKafkaClient.send = _send
     record_guards.install()
     stand_in_guards.install()
@@ -174,13 +192,17 @@ def request_rejoin(consumer: Any) -> None:
 
 async def discard(producer: Any) -> None:
     """Let go of a producer within seconds, whatever it still waits for; `stop` alone may wait for ever."""
-    with contextlib.suppress(Exception):
-        await asyncio.wait_for(producer.stop(), 2)
-        return
-    if producer._sender.sender_task is not None:
-        producer._sender.sender_task.cancel()
-    with contextlib.suppress(Exception):
-        await asyncio.wait_for(producer.client.close(), 2)
+    try:
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(producer.stop(), 2)
+            return
+        if producer._sender.sender_task is not None:
+            producer._sender.sender_task.cancel()
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(producer.client.close(), 2)
+    finally:
+        if producer._txn_manager is not None:
+            _heard(producer._txn_manager._transaction_waiter)
 
 
 def _answered_at(consumer: Any, kind: type) -> float:

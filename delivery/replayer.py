@@ -7,7 +7,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from aiokafka import AIOKafkaProducer
@@ -147,18 +147,22 @@ class _PartitionReplay:
 
     async def _transact(self, records: list[Outgoing], commit: Commit) -> None:
         await self._producer.begin_transaction()
+        sent: list[asyncio.Future[Any]] = []
         try:
-            sent = [
-                await self._producer.send(
-                    out.topic, value=out.value, key=out.key, partition=out.partition, headers=list(out.headers)
+            for out in records:
+                headers = list(out.headers)
+                sent.append(
+                    await self._producer.send(
+                        out.topic, value=out.value, key=out.key, partition=out.partition, headers=headers
+                    )
                 )
-                for out in records
-            ]
             # A refused record does not fail the commit by itself: it would be noted as put back and not be there.
             await asyncio.gather(*sent)
             offsets = {self._tp: OffsetAndMetadata(commit.low, commit.metadata)}
             await self._producer.send_offsets_to_transaction(offsets, names.DEAD_LETTER_REPLAY_GROUP)
         except BaseException:
+            for one in sent:
+                one.cancel()
             # Left open, it would hide what others write to the topic from its readers until it times out.
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(self._producer.abort_transaction(), ABORT_TIMEOUT_S)

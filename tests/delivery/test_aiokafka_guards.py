@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from aiokafka import errors
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.producer.message_accumulator import MessageBatch
 from aiokafka.producer.sender import (
     AddOffsetsToTxnHandler,
     AddPartitionsToTxnHandler,
@@ -167,3 +169,18 @@ async def test_the_client_notes_when_it_was_last_answered() -> None:
     assert aiokafka_guards.heartbeat_answered_at(consumer) >= before
     assert aiokafka_guards.fetch_answered_at(consumer) >= before
     await consumer.stop()
+
+
+async def test_why_a_batch_failed_is_not_printed_for_those_who_do_not_wait() -> None:
+    printed: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: printed.append(context))
+    for asked in (True, False):
+        batch = MessageBatch(TopicPartition("t", 0), None, 1000, 0)
+        batch.failure(errors.KafkaConnectionError("gone"))
+        batch.future.exception()  # it is for those who publish whole batches
+        if asked:
+            with pytest.raises(errors.KafkaConnectionError):
+                await batch.wait_drain()
+        del batch
+    gc.collect()
+    assert printed == []
