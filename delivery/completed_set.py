@@ -1,8 +1,8 @@
-"""Finished offsets above the committed one, as text for the commit's metadata: `1:CRC32:BASE64`.
+"""What a commit's metadata says beside the offset: what is finished above it, and who died there. `2:CRC32:BASE64`.
 
-Lengths of runs (unfinished, finished, unfinished, ...) from the committed offset on, as variable-length integers of
-seven bits a byte. The size is bounded by the number of unfinished offsets below the last finished one, whatever
-window they span.
+The body is variable-length integers of seven bits a byte: deaths, how far from the committed offset on the suspicion
+reaches, then lengths of runs (unfinished, finished, unfinished, ...) from the committed offset on. The size is bounded
+by the number of unfinished offsets below the last finished one, whatever window they span. Version 1 had runs only.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
-_VERSION = "1"
+from guideway.delivery.suspicion import NONE, Suspicion
+
+_VERSION = "2"
 
 
 class UnreadableCompletedSet(ValueError):
     """The metadata of a committed offset was not written by this version; replaying silently would repeat results."""
 
 
-def encode(low: int, done: Collection[int]) -> str:
-    """Text for the set; empty for none. All of `done` must be ≥ `low`."""
-    if not done:
+def encode(low: int, done: Collection[int], suspicion: Suspicion = NONE) -> str:
+    """Text for the set; empty where there is nothing to say. All of `done` must be ≥ `low`."""
+    if not done and not suspicion.deaths:
         return ""
-    lengths: list[int] = []
+    lengths = [suspicion.deaths, max(0, suspicion.until - low)]
     at, inside = low, False
     for offset in sorted(done):
         if offset != at or not inside:
@@ -41,31 +43,35 @@ def encode(low: int, done: Collection[int]) -> str:
     return f"{_VERSION}:{zlib.crc32(body):08x}:{base64.b64encode(body).decode()}"
 
 
-def decode(low: int, metadata: str | None) -> frozenset[int]:
-    """The set that `encode` wrote. Raises UnreadableCompletedSet."""
+def decode(low: int, metadata: str | None) -> tuple[frozenset[int], Suspicion]:
+    """What `encode` was given. Raises UnreadableCompletedSet."""
     if not metadata:
-        return frozenset()
+        return frozenset(), NONE
     version, _, rest = metadata.partition(":")
     checksum, _, text = rest.partition(":")
     try:
         body = base64.b64decode(text, validate=True)
-        intact = version == _VERSION and int(checksum, 16) == zlib.crc32(body)
+        intact = version in {"1", _VERSION} and int(checksum, 16) == zlib.crc32(body)
     except (binascii.Error, ValueError):
         intact = False
     if not intact:
         raise UnreadableCompletedSet(f"commit metadata {metadata[:20]!r}… is not of this program's version {_VERSION}")
-    lengths: list[int] = []
-    value = shift = 0
-    for byte in body:
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if not byte & 0x80:
-            lengths.append(value)
-            value = shift = 0
+    lengths = list(_integers(body))
+    deaths, reach = (0, 0) if version == "1" else (lengths.pop(0), lengths.pop(0))
     done: set[int] = set()
     at = low
     for skipped, finished in zip(lengths[::2], lengths[1::2], strict=True):
         at += skipped
         done.update(range(at, at + finished))
         at += finished
-    return frozenset(done)
+    return frozenset(done), Suspicion(deaths, low + reach if reach else 0)
+
+
+def _integers(body: bytes) -> Iterator[int]:
+    value = shift = 0
+    for byte in body:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if not byte & 0x80:
+            yield value
+            value = shift = 0

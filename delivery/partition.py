@@ -6,51 +6,29 @@ import asyncio
 import contextlib
 import enum
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Final
 
 import structlog
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery.completed_set import decode
-from guideway.delivery.dead_letters import dead_letter
+from guideway.delivery.partition_kafka import PartitionKafka
 from guideway.delivery.recovery import Rejoin, Reopen, after_failure
-from guideway.delivery.sendable import DeadLetterHeld, Result, refusals, sendable, topics_of
+from guideway.delivery.sendable import DeadLetterHeld, refusals, sendable, topics_of
 from guideway.delivery.settings import DeliverySettings
-from guideway.delivery.tracker import OffsetTracker
+from guideway.delivery.suspicion import FATAL, Suspicion
+from guideway.delivery.tracker import Commit, OffsetTracker
+from guideway.delivery.workload import Handle, Refuse, Workload, refuse_by_dead_letter
 from guideway.schemas import names
-from guideway.schemas.failures import FailureCode
+from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.record import Outgoing, Record
 
 log = structlog.get_logger(__name__)
 
-Handle = Callable[[Record], Awaitable[list[Outgoing]]]
-"""Works on one record and says what to publish for it; it turns every failure it foresees into a reply."""
-
-
-class Kafka(Protocol):
-    """What a partition needs of the client library. Every method may raise KafkaError and may hang."""
-
-    def producer(self, transactional_id: str) -> Any:
-        """A producer with aiokafka's methods for transactions, not started; starting it fences all earlier ones."""
-
-    async def discard(self, producer: Any) -> None:
-        """Let go of a producer, whatever state it is in; never raises."""
-
-    async def committed(self, tp: TopicPartition) -> OffsetAndMetadata | None:
-        """What the group committed last, with its metadata; None: nothing ever."""
-
-    async def first_offset(self, tp: TopicPartition) -> int:
-        """Of what the partition still holds."""
-
-    async def end_offset(self, tp: TopicPartition) -> int:
-        """One past the last record."""
-
-    def seek(self, tp: TopicPartition, offset: int) -> None:
-        """Read on from here. Raises IllegalStateError if the partition is not ours any more."""
-
-    async def partitions(self, topic: str) -> int:
-        """How many partitions the topic has; 0: there is none of that name."""
+_DEADLY: Final = Refusal(
+    FailureCode.ENGINE_FAILED,
+    f"{FATAL} workers in a row died with this record and nothing to show: change its text, schema or guidance",
+)
 
 
 class Phase(enum.Enum):
@@ -70,18 +48,26 @@ class Partition:
     """
 
     def __init__(
-        self, tp: TopicPartition, *, group: str, kafka: Kafka, settings: DeliverySettings, handle: Handle
+        self,
+        tp: TopicPartition,
+        *,
+        group: str,
+        kafka: PartitionKafka,
+        settings: DeliverySettings,
+        handle: Handle,
+        refuse: Refuse = refuse_by_dead_letter,
     ) -> None:
         self.tp = tp
         self.phase = Phase.CLOSED
         self._group = group
         self._kafka = kafka
         self._settings = settings
-        self._handle = handle
         self._tracker = OffsetTracker(0)
         self._committed_low = self._metadata_chars = 0
-        self._running: dict[int, asyncio.Task[None]] = {}
-        self._ready: dict[int, Result] = {}
+        self._found = Suspicion()
+        self._noted: Suspicion | None = None
+        self._begun = asyncio.Event()
+        self._work = Workload(handle, refuse, may_begin=self._may_begin, on_result=self._result_came)
         self._out_of_range = False
         self._owes_since: float | None = None
         self._wake = asyncio.Event()
@@ -92,8 +78,8 @@ class Partition:
 
     @property
     def running(self) -> int:
-        """Records being worked on."""
-        return len(self._running)
+        """Records taken in and not finished."""
+        return self._work.unfinished
 
     @property
     def accepting(self) -> bool:
@@ -132,13 +118,11 @@ class Partition:
 
     def abandon(self) -> None:
         """Stop the running work: the partition is somebody else's now."""
-        for offset in [*self._running, *self._ready]:
-            self._drop(offset)
+        self._work.drop(lambda offset: True)
 
     async def finish_running(self, timeout_s: float) -> None:
         """Wait for the running work, for a shutdown."""
-        if self._running:
-            await asyncio.wait(self._running.values(), timeout=timeout_s)
+        await self._work.finish(timeout_s)
 
     async def released(self) -> None:
         """Wait until the connections of earlier ownerships are closed."""
@@ -192,18 +176,20 @@ class Partition:
         if committed is None:
             self._tracker = OffsetTracker(await asyncio.wait_for(self._kafka.first_offset(self.tp), timeout_s))
         else:
-            self._tracker = OffsetTracker(committed.offset, decode(committed.offset, committed.metadata))
+            done, suspicion = decode(committed.offset, committed.metadata)
+            self._tracker = OffsetTracker(committed.offset, done, suspicion)
         if self._out_of_range:
             async with asyncio.timeout(timeout_s):
                 await self._find_range()
-        for offset in [*self._running, *self._ready]:
-            if not self._tracker.adopt(offset):
-                self._drop(offset)
+        if self._noted is None or self._noted != self._tracker.suspicion:
+            self._begun.clear()
+            self._found, self._noted = self._tracker.suspicion, None
+        self._work.drop(lambda offset: not self._tracker.adopt(offset))
         self._kafka.seek(self.tp, self._tracker.low)
         self.phase = Phase.OPEN
         self._committed_low = committed.offset if committed else 0
         self._metadata_chars = len(committed.metadata) if committed else 0
-        self._owes_since = time.monotonic() if self._ready else None
+        self._owes_since = time.monotonic() if self._work.ready else None
         self._wake.set()
 
     async def _find_range(self) -> None:
@@ -233,25 +219,22 @@ class Partition:
     def take(self, record: Record) -> None:
         """Start work on a record, unless it is done or under way."""
         if self.phase is Phase.OPEN and self._tracker.receive(record.offset):
-            self._running[record.offset] = asyncio.create_task(self._work(record))
+            self._work.take(record)
+            self._work.start(one_at_a_time=self._tracker.suspicion.is_careful)
 
-    async def _work(self, record: Record) -> None:
-        try:
-            outgoing = await self._handle(record)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            self._log.exception("handler failed", offset=record.offset)
-            outgoing = [dead_letter(record, FailureCode.INTERNAL_ERROR, f"{type(error).__name__} in the handler")]
-        del self._running[record.offset]
-        self._ready[record.offset] = Result(record, outgoing)
+    async def _may_begin(self, record: Record) -> Refusal | None:
+        """Wait until it is noted that work begins here; a refusal where earlier owners died of this record."""
+        if not self._begun.is_set():
+            self._wake.set()
+            await self._begun.wait()
+        if self._found.refuses_lowest and self._tracker.suspicion == self._noted:
+            self._log.error("record refused: each owner that began it died", offset=record.offset)
+            return _DEADLY
+        return None
+
+    def _result_came(self) -> None:
         self._owes_since = self._owes_since or time.monotonic()
         self._wake.set()
-
-    def _drop(self, offset: int) -> None:
-        self._ready.pop(offset, None)
-        if task := self._running.pop(offset, None):
-            task.cancel()
 
     # Results ---------------------------------------------------------------------------------------------------------
 
@@ -262,21 +245,40 @@ class Partition:
         while True:
             closing = self._closing.is_set()
             self._wake.clear()
+            if self._work.running and not self._begun.is_set():
+                await self._note_beginning(producer)
             batch = await self._next_batch()
             chosen, commit = self._tracker.largest_commit(batch, self._settings.max_metadata_chars)
             if chosen or (tidy and commit.low > self._committed_low):
-                async with asyncio.timeout(self._settings.flush_timeout_s):
-                    offsets = OffsetAndMetadata(commit.low, commit.metadata)
-                    await self._transact(producer, {offset: batch[offset] for offset in chosen}, offsets)
-                self._tracker.apply(commit)
-                self._committed_low, self._metadata_chars = commit.low, len(offsets.metadata)
-                for offset in chosen:
-                    del self._ready[offset]
-                self._owes_since = time.monotonic() if self._ready else None
+                await self._commit(producer, {offset: batch[offset] for offset in chosen}, commit)
+                self._work.start(one_at_a_time=self._tracker.suspicion.is_careful)
             elif closing:
+                await self._take_note_back(producer)
                 return
             else:
                 tidy = not await self._results_come()
+
+    async def _commit(self, producer: Any, batch: dict[int, list[Outgoing]], commit: Commit) -> None:
+        offsets = OffsetAndMetadata(commit.low, commit.metadata)
+        async with asyncio.timeout(self._settings.flush_timeout_s):
+            await self._transact(producer, batch, offsets)
+        self._tracker.apply(commit)
+        self._committed_low, self._metadata_chars = commit.low, len(offsets.metadata)
+        for offset in batch:
+            del self._work.ready[offset]
+        self._owes_since = time.monotonic() if self._work.ready else None
+
+    async def _note_beginning(self, producer: Any) -> None:
+        commit = self._tracker.commit_of_beginning(self._settings.partition_capacity)
+        await self._commit(producer, {}, commit)
+        self._noted = commit.suspicion
+        self._begun.set()
+
+    async def _take_note_back(self, producer: Any) -> None:
+        if self._noted is not None and self._tracker.suspicion == self._noted:
+            await self._commit(producer, {}, self._tracker.commit_of_end(self._found))
+        self._noted = None
+        self._begun.clear()
 
     async def _results_come(self) -> bool:
         """Wait for results to publish; False if none came for a while."""
@@ -293,7 +295,7 @@ class Partition:
         batch: dict[int, list[Outgoing]] = {}
         now = time.monotonic()
         # Work may end while topics are looked up.
-        for offset, result in list(self._ready.items()):
+        for offset, result in list(self._work.ready.items()):
             if len(batch) == self._settings.flush_results:
                 break
             if result.held_until > now:
@@ -330,6 +332,6 @@ class Partition:
                 if isinstance(outcome, BaseException):
                     first = first or outcome
                     for topic, refusal in refusals(outcome, {out.topic}).items():
-                        self._ready[offset].refused.setdefault(topic, []).append(refusal)
+                        self._work.ready[offset].refused.setdefault(topic, []).append(refusal)
         if first is not None:
             raise first

@@ -17,10 +17,11 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from guideway.delivery import aiokafka_guards
 from guideway.delivery.clients import PartitionClient, make_consumer, unreachable
-from guideway.delivery.partition import Handle, Partition, Phase
+from guideway.delivery.partition import Partition, Phase
 from guideway.delivery.settings import DeliverySettings
 from guideway.delivery.topic_directory import TopicDirectory
 from guideway.delivery.watchdog import Signs, Watchdog
+from guideway.delivery.workload import Handle, Refuse, refuse_by_dead_letter
 from guideway.schemas import names
 from guideway.schemas.record import Record
 
@@ -39,12 +40,14 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         *,
         group: str,
         handle: Handle,
+        refuse: Refuse = refuse_by_dead_letter,
         topics: Sequence[str] = (),
         pattern: str | None = None,
     ) -> None:
         self._settings = settings
         self._group = group
         self._handle = handle
+        self._refuse = refuse
         self._subscription: dict[str, Any] = {"topics": list(topics)} if pattern is None else {"pattern": pattern}
         self._partitions: dict[TopicPartition, Partition] = {}
         self._stopping = asyncio.Event()
@@ -175,6 +178,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                     kafka=self._client,
                     settings=self._settings,
                     handle=self._handle,
+                    refuse=self._refuse,
                 )
             if not self._stopping.is_set():
                 self._partitions[tp].own()

@@ -133,7 +133,7 @@ class Replayed(msgspec.Struct, frozen=True):
     @staticmethod
     def of_commit(offset: int, metadata: str | None) -> Replayed:
         """What a replay has committed. Raises UnreadableCompletedSet."""
-        return Replayed(offset, decode(offset, metadata))
+        return Replayed(offset, decode(offset, metadata)[0])
 
     def __contains__(self, offset: int) -> bool:
         return offset < self.low or offset in self.done

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 import msgspec
 
 from guideway.delivery.completed_set import encode
+from guideway.delivery.suspicion import NONE, Suspicion
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -14,10 +15,11 @@ class Commit(msgspec.Struct, frozen=True):
 
     low: int
     done: frozenset[int]
+    suspicion: Suspicion = NONE
 
     @property
     def metadata(self) -> str:
-        return encode(self.low, self.done)
+        return encode(self.low, self.done, self.suspicion)
 
 
 class OffsetTracker:
@@ -26,9 +28,11 @@ class OffsetTracker:
     `position`  the next offset that has not been received; transaction markers and compaction leave gaps below it
     `pending`   received and unfinished
     `done`      finished and committed, at or above `low`
+    `suspicion` what the deaths of earlier owners tell
     """
 
-    def __init__(self, low: int, done: Iterable[int] = ()) -> None:
+    def __init__(self, low: int, done: Iterable[int] = (), suspicion: Suspicion = NONE) -> None:
+        self.suspicion = suspicion
         self._position = low
         self._pending: set[int] = set()
         self._done = {offset for offset in done if offset >= low}
@@ -61,7 +65,18 @@ class OffsetTracker:
     def commit_of(self, finishing: Collection[int]) -> Commit:
         """The commit that finishes these pending offsets; nothing changes until `apply`."""
         low = self._low_of(self._pending - set(finishing))
-        return Commit(low, frozenset(offset for offset in self._done.union(finishing) if offset >= low))
+        done = frozenset(offset for offset in self._done.union(finishing) if offset >= low)
+        return Commit(low, done, self.suspicion.published(low) if finishing else self.suspicion)
+
+    def commit_of_beginning(self, window: int) -> Commit:
+        """The commit that notes, before any work begins, that an owner was here."""
+        commit = self.commit_of(())
+        return Commit(commit.low, commit.done, self.suspicion.begun(commit.low, window))
+
+    def commit_of_end(self, found: Suspicion) -> Commit:
+        """The commit of an orderly end without a result: the note is taken back to what this owner found."""
+        commit = self.commit_of(())
+        return Commit(commit.low, commit.done, found)
 
     def largest_commit(self, finishing: Iterable[int], max_metadata_chars: int) -> tuple[list[int], Commit]:
         """As many of `finishing`, lowest first, as the commit's metadata has room for.
@@ -80,6 +95,7 @@ class OffsetTracker:
         """The transaction with this commit has ended well."""
         self._pending = {offset for offset in self._pending if offset >= commit.low and offset not in commit.done}
         self._done = set(commit.done)
+        self.suspicion = commit.suspicion
 
     def _low_of(self, pending: Collection[int]) -> int:
         return min([self._position, *pending])

@@ -30,7 +30,13 @@ class EndpointService:
 
     def __init__(self, settings: DeliverySettings, reader: CatalogueReader) -> None:
         self._reader = reader
-        self.pipeline = Pipeline(settings, group=names.ENDPOINTS_GROUP, pattern=names.EVENT_TOPICS, handle=self._handle)
+        self.pipeline = Pipeline(
+            settings,
+            group=names.ENDPOINTS_GROUP,
+            pattern=names.EVENT_TOPICS,
+            handle=self._handle,
+            refuse=self._refuse_unseen,
+        )
 
     async def run(self) -> None:
         """Until `pipeline.stop()`."""
@@ -86,6 +92,12 @@ class EndpointService:
                 FailureCode.UNKNOWN_MODEL_SIZE,
                 f"model size {size!r} has no topic {topic}: apply a model of that name, or run `guideway topics apply`",
             )
+
+    async def _refuse_unseen(self, record: Record, refusal: Refusal) -> list[Outgoing]:
+        """What to publish for an event that killed service after service."""
+        found = names.endpoint_of_topic(record.topic)
+        assert found is not None, "the subscription's pattern admits endpoint topics only"
+        return await self._refuse(record, *found, refusal)
 
     async def _refuse(self, record: Record, namespace: str, name: str, refusal: Refusal) -> list[Outgoing]:
         """A failed reply to where the caller wants it, else to the endpoint's own topic, else a dead letter."""

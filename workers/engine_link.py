@@ -37,6 +37,7 @@ from guideway.workers.messages import (
     body_length,
     frame,
 )
+from guideway.workers.quarantine import Quarantine
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +78,7 @@ class EngineLink:
         self._ids = itertools.count()
         self._up = asyncio.Event()
         self._heard_at = time.monotonic()
-        self._quarantine = asyncio.Lock()
+        self._quarantine = Quarantine()
         self._writer: asyncio.StreamWriter | None = None
         self._was_ready = False
         self.fingerprint = ""
@@ -119,10 +120,11 @@ class EngineLink:
     async def run(self, request: Request, artefacts: Sequence[Artefact]) -> Finished:
         """Run one request. Raises Refusal; Poison(engine_failed) once the engine has died of it `attempts` times.
 
-        Whoever was in the engine when it died is suspect, and suspects run one at a time.
+        Whoever was in the engine when it died is suspect; who is suspected for the last time runs alone.
         """
         for attempt in range(self._attempts):
-            async with self._quarantine if attempt else contextlib.nullcontext():
+            alone = 0 < attempt == self._attempts - 1
+            async with self._quarantine.entered(suspect=attempt > 0, last_chance=alone):
                 try:
                     return await self._run_once(request, artefacts)
                 except EngineDied:

@@ -70,6 +70,7 @@ class Worker:
                     group=names.workers_group(settings.size),
                     topics=[names.request_topic(settings.size, lane) for lane in settings.lanes],
                     handle=self._handle,
+                    refuse=self._refuse,
                 )
                 await self._run_until_stopped(pipeline)
 
@@ -85,30 +86,28 @@ class Worker:
             self._link.broken.result()
 
     async def _handle(self, record: Record) -> list[Outgoing]:
-        try:
-            request = REQUEST.decode(record.value)
-        except Undecodable:
-            # Why exactly would quote the record, and dead letters keep its text in one place only.
-            return [dead_letter(record, FailureCode.UNDECODABLE_REQUEST, "the value is no request of this version")]
-        if not all(names.is_reply_topic_of(address.topic, request.namespace) for address in request.reply_to):
-            return [dead_letter(record, FailureCode.REPLY_ADDRESS_REFUSED, "a reply address is outside the namespace")]
+        request = _request_in(record)
+        if isinstance(request, Refusal):
+            return [dead_letter(record, request.code, request.message)]
         try:
             async with self._cancellations.heeded(request, now=time.time()):
                 completed = await self._complete(request)
         except Poison as poison:
-            # Answered, and kept as well: somebody has to find out what it is in it that kills an engine.
-            letter = dead_letter(record, poison.code, poison.message)
-            reply = failed(request.id, request.namespace, request.endpoint, poison)
-            return [*reply_records(reply, request.reply_to[:1], record), letter]
+            return _refused(request, record, poison, keep=True)
         except Refusal as refusal:
-            reply = failed(request.id, request.namespace, request.endpoint, refusal)
-            return reply_records(reply, request.reply_to[:1], record)
+            return _refused(request, record, refusal)
         except Exception as error:
             log.exception("request failed", request=request.id)
             ours = Refusal(FailureCode.INTERNAL_ERROR, f"{type(error).__name__} in the worker: report it")
-            reply = failed(request.id, request.namespace, request.endpoint, ours)
-            return reply_records(reply, request.reply_to[:1], record)
+            return _refused(request, record, ours)
         return reply_records(completed, request.reply_to, record)
+
+    async def _refuse(self, record: Record, refusal: Refusal) -> list[Outgoing]:
+        """What to publish for a record that killed worker after worker: it is not even looked at by the engine."""
+        request = _request_in(record)
+        if isinstance(request, Refusal):
+            return [dead_letter(record, refusal.code, refusal.message)]
+        return _refused(request, record, refusal, keep=True)
 
     async def _complete(self, request: Request) -> Completed:
         left_s = None if request.deadline_ms is None else request.deadline_ms / 1000 - time.time()
@@ -131,6 +130,25 @@ class Worker:
                 file.write(msgspec.json.encode(report) + b"\n")
         except OSError as error:
             log.warning("micro-batch not recorded", error=repr(error))
+
+
+def _request_in(record: Record) -> Request | Refusal:
+    """The request, or why it can be neither worked on nor answered."""
+    try:
+        request = REQUEST.decode(record.value)
+    except Undecodable:
+        # Why exactly would quote the record, and dead letters keep its text in one place only.
+        return Refusal(FailureCode.UNDECODABLE_REQUEST, "the value is no request of this version")
+    if not all(names.is_reply_topic_of(address.topic, request.namespace) for address in request.reply_to):
+        return Refusal(FailureCode.REPLY_ADDRESS_REFUSED, "a reply address is outside the namespace")
+    return request
+
+
+def _refused(request: Request, record: Record, refusal: Refusal, *, keep: bool = False) -> list[Outgoing]:
+    """The failed reply, to the caller only; with `keep` a dead letter as well, for somebody has to look into it."""
+    reply = failed(request.id, request.namespace, request.endpoint, refusal)
+    letters = [dead_letter(record, refusal.code, refusal.message)] if keep else []
+    return [*reply_records(reply, request.reply_to[:1], record), *letters]
 
 
 def completed_reply(request: Request, finished: Finished, fingerprint: str) -> Completed:

@@ -64,8 +64,8 @@ class SendsMoreThanItCommits(Partition):
         late: set[int] = set()
 
         async def commit_transaction() -> None:
-            late.update(self._ready.keys() - batch.keys())
-            out = [out for offset in late for out in self._ready[offset].outgoing]
+            late.update(self._work.ready.keys() - batch.keys())
+            out = [out for offset in late for out in self._work.ready[offset].outgoing]
             await asyncio.gather(
                 *[
                     await producer.send(one.topic, key=one.key, value=one.value, headers=list(one.headers))
@@ -76,7 +76,7 @@ class SendsMoreThanItCommits(Partition):
 
         await super()._transact(With(producer, commit_transaction=commit_transaction), batch, commit)
         for offset in late:
-            del self._ready[offset]
+            del self._work.ready[offset]
 
 
 class DoesNotGather(Partition):

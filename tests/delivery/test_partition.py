@@ -29,6 +29,11 @@ class FewLines:
     async def start(self) -> None:
         pass
 
+    begin_transaction = commit_transaction = start
+
+    async def send_offsets_to_transaction(self, offsets: dict[TopicPartition, OffsetAndMetadata], _: str) -> None:
+        self._committed = offsets[TP]
+
     async def discard(self, producer: Any) -> None:
         pass
 

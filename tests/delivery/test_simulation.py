@@ -9,8 +9,9 @@ import asyncio
 import contextvars
 import os
 import random
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from structlog.testing import capture_logs
@@ -22,6 +23,7 @@ from guideway.delivery.pipeline import Pipeline
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.record import Outgoing, Record
 
+T = TypeVar("T")
 PROCESS: contextvars.ContextVar[Process] = contextvars.ContextVar("process")
 FAULTY_S, HEALED_S = 60.0, 900.0
 SEEDS = int(os.environ.get("GUIDEWAY_SIMULATIONS", "30"))
@@ -36,6 +38,9 @@ class Process:
     broker: Broker
     group: Group
     worked: list[bytes]
+    deadly: bytes | None = None
+    """The record that kills every process that works on it."""
+    killed: Callable[[Process], None] = lambda process: None
     member: Member | None = None
 
     async def run(self) -> None:
@@ -47,6 +52,9 @@ class Process:
     async def handle(self, record: Record) -> list[Outgoing]:
         value = record.value or b""
         self.worked.append(value)
+        if value == self.deadly:
+            self.killed(self)
+            await asyncio.Event().wait()
         slow = self.broker.chance.random() < 0.1
         await asyncio.sleep(self.broker.chance.expovariate(0.2 if slow else 20))
         return [Outgoing(topic=OUTPUT, value=value)]
@@ -95,10 +103,15 @@ async def _scenario(broker: Broker) -> tuple[int, int, bool]:
 def simulate(seed: int, faults: Faults) -> tuple[int, int, bool]:
     """As `_scenario`, in virtual time."""
     broker = Broker(4, 70, random.Random(seed), faults)
+    return in_virtual_time(_scenario(broker))
+
+
+def in_virtual_time(work: Coroutine[Any, Any, T]) -> T:
+    """Run until it is done, then end whatever it has started."""
     loop = VirtualTime()
     try:
         with capture_logs():
-            return loop.run_until_complete(_scenario(broker))
+            return loop.run_until_complete(work)
     finally:
         while tasks := asyncio.all_tasks(loop):
             for task in tasks:
@@ -140,6 +153,40 @@ def test_once_each_whatever_happens() -> None:
         assert (lost, doubled) == (0, 0), f"seed {seed}"
         again += worked_twice
     assert again, "no record was worked on twice: the faults were too tame to prove anything"
+
+
+async def _deadly_scenario(broker: Broker) -> tuple[int, int]:
+    """(deaths of processes, how often the deadly record was begun) until everything is answered."""
+    group, worked = Group(broker), list[bytes]()
+    tasks = [asyncio.create_task(group.run())]
+    deaths = 0
+
+    def killed(process: Process) -> None:
+        nonlocal deaths
+        deaths += 1
+        process.kill()
+        start()
+
+    def start() -> None:
+        process = Process(0, broker, group, worked, deadly=b"1:30", killed=killed)
+        tasks.append(asyncio.get_running_loop().create_task(process.run()))
+
+    for _ in range(3):
+        start()
+    while not broker.finished() and asyncio.get_running_loop().time() < 3_000:
+        await asyncio.sleep(1)
+    return deaths, worked.count(b"1:30")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_record_that_kills_every_process_is_refused_and_all_others_are_answered(seed: int) -> None:
+    broker = Broker(4, 70, random.Random(seed), Faults())
+    deaths, begun = in_virtual_time(_deadly_scenario(broker))
+    results = broker.results()
+    assert broker.finished(), "what others sent is answered"
+    assert set(results.values()) == {1}
+    assert ("in.dlq", b"1:30") in broker.visible, "the deadly one as a dead letter"
+    assert deaths == begun <= 12, "a bounded number of processes died of it"
 
 
 # Mutations -----------------------------------------------------------------------------------------------------------

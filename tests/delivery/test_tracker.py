@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guideway.delivery.completed_set import UnreadableCompletedSet, decode, encode
+from guideway.delivery.suspicion import NONE, Suspicion
 from guideway.delivery.tracker import Commit, OffsetTracker
 
 offsets = st.integers(0, 60)
@@ -18,7 +19,7 @@ def test_metadata_reads_back(low: int, gaps: list[int]) -> None:
     for gap in gaps:
         at += gap
         done.add(at)
-    assert decode(low, encode(low, done)) == done
+    assert decode(low, encode(low, done)) == (frozenset(done), NONE)
 
 
 @given(st.text(max_size=60))
@@ -97,7 +98,7 @@ def test_every_offset_is_finished_once_over_crashes_and_any_order(data: st.DataO
         elif step == "commit" and running:
             finishing = data.draw(st.sets(st.sampled_from(sorted(running)), min_size=1))
             commit = tracker.commit_of(finishing)
-            committed_low, committed_done = commit.low, decode(commit.low, commit.metadata)
+            committed_low, committed_done = commit.low, decode(commit.low, commit.metadata)[0]
             published += finishing
             tracker.apply(commit)
             running -= finishing
@@ -110,3 +111,16 @@ def test_every_offset_is_finished_once_over_crashes_and_any_order(data: st.DataO
     rest = OffsetTracker(committed_low, committed_done)
     left = {offset for offset in range(committed_low, total) if rest.receive(offset)}
     assert left == set(range(total)) - set(published)
+
+
+@given(
+    low=st.integers(0, 2**40), deaths=st.integers(1, 9), reach=st.integers(0, 5000), done=st.sets(st.integers(0, 99))
+)
+def test_suspicion_reads_back_beside_the_set(low: int, deaths: int, reach: int, done: set[int]) -> None:
+    finished = {low + offset for offset in done}
+    suspicion = Suspicion(deaths, low + reach if reach else 0)
+    assert decode(low, encode(low, finished, suspicion)) == (frozenset(finished), suspicion)
+
+
+def test_metadata_of_the_version_before_is_read() -> None:
+    assert decode(351, "1:5db5739d:AFE=") == (frozenset(range(351, 432)), NONE)

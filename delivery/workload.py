@@ -1,0 +1,93 @@
+"""The records of one partition that are taken in: those that wait, those that are worked on, and what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from guideway.delivery.dead_letters import dead_letter
+from guideway.delivery.sendable import Result
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.record import Outgoing, Record
+
+log = structlog.get_logger(__name__)
+
+Handle = Callable[[Record], Awaitable[list[Outgoing]]]
+"""Works on one record and says what to publish for it; it turns every failure it foresees into a reply."""
+
+Refuse = Callable[[Record, Refusal], Awaitable[list[Outgoing]]]
+"""Says what to publish for a record that is not to be worked on."""
+
+
+async def refuse_by_dead_letter(record: Record, refusal: Refusal) -> list[Outgoing]:
+    """Where nobody can be replied to."""
+    return [dead_letter(record, refusal.code, refusal.message)]
+
+
+class Workload:
+    """Owner of the tasks that do the work; knows nothing of offsets, commits and ownership."""
+
+    def __init__(
+        self,
+        handle: Handle,
+        refuse: Refuse,
+        *,
+        may_begin: Callable[[Record], Awaitable[Refusal | None]],
+        on_result: Callable[[], None],
+    ) -> None:
+        """`may_begin` is awaited before each record, and a refusal of its takes the place of the work."""
+        self._handle = handle
+        self._refuse = refuse
+        self._may_begin = may_begin
+        self._on_result = on_result
+        self._waiting: deque[Record] = deque()
+        self.running: dict[int, asyncio.Task[None]] = {}
+        """By offset."""
+        self.ready: dict[int, Result] = {}
+        """Finished and not yet published, by offset, in the order in which they finished."""
+
+    @property
+    def unfinished(self) -> int:
+        """Records taken in, without those that are ready."""
+        return len(self.running) + len(self._waiting)
+
+    def take(self, record: Record) -> None:
+        """Let a record wait for `start`."""
+        self._waiting.append(record)
+
+    def start(self, *, one_at_a_time: bool) -> None:
+        """Start what waits: everything, or the next one once nothing else runs or is still to be published."""
+        while self._waiting and not (one_at_a_time and (self.running or self.ready)):
+            record = self._waiting.popleft()
+            self.running[record.offset] = asyncio.create_task(self._work(record))
+
+    def drop(self, is_lost: Callable[[int], bool]) -> None:
+        """Forget what waits, for it will be read again; stop and forget the work on offsets that `is_lost`."""
+        self._waiting.clear()
+        for offset in [*self.running, *self.ready]:
+            if is_lost(offset):
+                self.ready.pop(offset, None)
+                if task := self.running.pop(offset, None):
+                    task.cancel()
+
+    async def finish(self, timeout_s: float) -> None:
+        """Wait for the running work; what waits is given up."""
+        self._waiting.clear()
+        if self.running:
+            await asyncio.wait(self.running.values(), timeout=timeout_s)
+
+    async def _work(self, record: Record) -> None:
+        try:
+            refusal = await self._may_begin(record)
+            outgoing = await (self._handle(record) if refusal is None else self._refuse(record, refusal))
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            log.exception("handler failed", topic=record.topic, partition=record.partition, offset=record.offset)
+            outgoing = [dead_letter(record, FailureCode.INTERNAL_ERROR, f"{type(error).__name__} in the handler")]
+        del self.running[record.offset]
+        self.ready[record.offset] = Result(record, outgoing)
+        self._on_result()
