@@ -1,4 +1,4 @@
-"""The whole table of faults, and the mutations: `python -m tests.faults [--requests 20000] [--only TEXT] [--mutations]`.
+"""The whole table of faults, and the mutations: `python -m tests.faults [--requests N] [--only TEXT] [--mutations]`.
 
 Every fault runs on a cluster of its own. The exit code is 1 if a result was lost, doubled or wrong, or if a mutation
 stayed green; a run in which the fault did not show is repeated, up to three times.
@@ -52,7 +52,7 @@ async def attempt(fault: Fault, requests: int, mutation: str = "") -> Row:
     raise AssertionError
 
 
-async def all_faults(requests: int, only: str, out: Path | None) -> bool:
+async def all_faults(requests: int, only: str) -> bool:
     rows = []
     for fault in [one for one in FAULTS if only in one.name]:
         began = time.monotonic()
@@ -60,8 +60,6 @@ async def all_faults(requests: int, only: str, out: Path | None) -> bool:
         rows.append(row)
         verdict = "ok" if is_green(row) else "NOT OK"
         print(f"{verdict:6} {time.monotonic() - began:4.0f} s  {msgspec.json.encode(row).decode()}", flush=True)
-        if out is not None:
-            out.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
     print("\n" + table(rows))
     return all(map(is_green, rows))
 
@@ -99,12 +97,11 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--only", default="", help="run what has this in its name")
     parser.add_argument("--mutations", action="store_true", help="take one step away at a time: each has to turn red")
-    parser.add_argument("--out", type=Path, help="write the rows to this file, as JSON")
     args = parser.parse_args()
     if args.mutations:
         fine = asyncio.run(all_mutations(args.requests, args.only))
     else:
-        fine = asyncio.run(all_faults(args.requests, args.only, args.out))
+        fine = asyncio.run(all_faults(args.requests, args.only))
     return 0 if fine else 1
 
 

@@ -198,6 +198,17 @@ class Bench:
             made.append(worker)
         return made
 
+    async def until_joined(self, timeout_s: float = 60) -> None:
+        """Wait until every worker has partitions, and the group has been quiet for two seconds."""
+        async with asyncio.timeout(timeout_s):
+            before: list[int] = []
+            while True:
+                joined = [worker.log.read_text().count("partitions assigned") for worker in self.workers]
+                if all(joined) and joined == before:
+                    return
+                before = joined
+                await asyncio.sleep(2)
+
     @property
     def executed_log(self) -> Path:
         return self.folder / "executed"

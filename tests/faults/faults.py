@@ -323,7 +323,7 @@ ON_ONE_BROKER: Final = [
     Fault(name="SIGSTOP for longer than the session (a zombie), twice", harm=suspend(12), proof=_fenced),
     Fault(name="SIGSTOP for less than the session, twice", harm=suspend(3), repeats=False, once_each=True),
     Fault(name="event loop blocked", harm=block_loop, config={"stall_s": 8.0}, proof=_some_stalled),
-    Fault(name="rolling restart by SIGTERM, twice", harm=rolling_restart, repeats=False, once_each=True),
+    Fault(name="rolling restart by SIGTERM, twice", harm=rolling_restart, repeats=False),
     Fault(name="rebalance storm", harm=rebalance_storm, repeats=False, proof=_little_repeated),
     Fault(name="transactional ids hijacked, 4 times", harm=hijack, repeats=False, proof=_fenced),
     Fault(name="results too large to publish", harm=kill_workers, text_of=some_large),
@@ -343,7 +343,7 @@ ON_APACHE_KAFKA: Final = [
 THROUGH_A_PROXY: Final = [
     Fault(name="a worker cut off from the brokers, twice", harm=cut_off(*ALL), proxied=True),
     Fault(name="a worker's consumer cut off, its producers not", harm=cut_off("consumer"), proxied=True),
-    Fault(name="a worker's producers cut off, its consumer not", harm=cut_off("delivery"), proxied=True),
+    Fault(name="a worker's producers cut off, its consumer not", harm=cut_off("delivery"), proxied=True, repeats=False),
     Fault(name="a zombie wakes while the next owner initialises", harm=wake_while_the_next_initialises, proxied=True),
     Fault(
         name="EndTxn and TxnOffsetCommit late, twice, lost",

@@ -142,8 +142,9 @@ async def _run(
     mutation: str,
 ) -> Row:
     async with Bench(folder, clients, inside) as bench:
-        await bench.submit(requests, fault.text_of)
         bench.start_workers(fault.workers, mutation=mutation, **fault.config)
+        await bench.until_joined()
+        await bench.submit(requests, fault.text_of)
         situation = Situation(bench, cluster, proxy, requests)
         await bench.until_seen(max(1, requests // 50), 120)
         began = len(bench.seen)
