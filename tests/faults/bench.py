@@ -203,11 +203,11 @@ class Bench:
         async with asyncio.timeout(timeout_s):
             before: list[int] = []
             while True:
+                await asyncio.sleep(2)
                 joined = [worker.log.read_text().count("partitions assigned") for worker in self.workers]
                 if all(joined) and joined == before:
                     return
                 before = joined
-                await asyncio.sleep(2)
 
     @property
     def executed_log(self) -> Path:
