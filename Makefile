@@ -1,10 +1,10 @@
-# demo, test, check and bench set themselves up: a virtual environment in .venv, made anew when the lock changes.
+# demo, test, faults, check and bench set themselves up: a virtual environment in .venv, made anew when the lock changes.
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready-$(shell cat constraints.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test check bench clean
+.PHONY: demo test faults check bench clean
 
 demo: $(READY)  ## the main job on real input
 	$(BIN)/guideway demo
@@ -12,14 +12,19 @@ demo: $(READY)  ## the main job on real input
 test: $(READY)  ## all tests; those on Apache Kafka where KAFKA_HOME is set
 	$(BIN)/python -m pytest
 
+faults: $(READY)  ## the whole table of faults on Apache Kafka (KAFKA_HOME), then the mutations; about two hours
+	$(BIN)/python -m tests.faults
+	$(BIN)/python -m tests.faults --mutations --requests 3000
+
 check: $(READY)  ## formatting, lint, types, import rules
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
 
-bench: $(READY)  ## the engine beside its peers
+bench: $(READY)  ## the engine and the delivery beside their peers
 	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python -m benchmarks.delivery
 
 $(READY): constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
