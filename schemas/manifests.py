@@ -16,6 +16,9 @@ Digest = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
 GuidanceName = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]*)?$")]
 """`NAMESPACE/NAME` for the newest version, `NAMESPACE/NAME@VERSION` for one."""
 
+TrainedForm = Literal["soft_prompt", "prefix", "lora", "ia3", "inserted_layer"]
+"""Guidance that is an artefact: a folder that PEFT saved, or, for `inserted_layer`, guideway's studio."""
+
 
 class _Manifest(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, tag_field="kind"
@@ -89,9 +92,9 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
 
 
 class Guidance(_Manifest, frozen=True, kw_only=True, tag="guidance/v1"):
-    """What customises the frozen model, by name: a text prompt or a trained artefact (a PEFT folder)."""
+    """What customises the frozen model, by name: a text prompt or a trained artefact."""
 
-    form: Literal["text_prompt", "soft_prompt", "lora"]
+    form: Literal["text_prompt"] | TrainedForm
     text: str = ""
     """The instruction, for `text_prompt`."""
     artefact: str = ""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from guideway.schemas.failures import FailureCode
-from guideway.schemas.manifests import Model
+from guideway.schemas.manifests import Model, TrainedForm
 from guideway.schemas.reply import FinishReason
 from guideway.schemas.request import Request
 
@@ -48,7 +48,7 @@ class Artefact(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     """`NAMESPACE/NAME@VERSION`"""
-    form: Literal["soft_prompt", "lora"]
+    form: TrainedForm
     digest: str
     """Content address: the key under which the engine keeps it."""
     folder: str

@@ -84,7 +84,7 @@ def test_every_kind_has_a_golden_file() -> None:
     rules = {document["type"] for document in map(document_of, GOLDEN) if "type" in document}
     assert rules == {msgspec.inspect.type_info(rule).tag for rule in get_args(OutputRule)}  # type: ignore[attr-defined]
     forms = {document_of(name)["form"] for name in GOLDEN if ".guidance." in name}
-    assert forms == {"text_prompt", "soft_prompt", "lora"}
+    assert forms == {"text_prompt", "soft_prompt", "prefix", "lora", "ia3", "inserted_layer"}
 
 
 @each_golden

@@ -1,25 +1,49 @@
-"""Which trained guidance is in memory."""
+"""Which trained guidance is in memory, and what a row holds of it."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from transformers import PreTrainedModel
 
 from guideway.schemas.failures import Refusal
+from guideway.workers.engine.adaptors import Adaptor
+from guideway.workers.engine.ia3 import Ia3
 from guideway.workers.engine.lora import Lora
 from guideway.workers.engine.soft_prompt import SoftPrompt
 from guideway.workers.messages import Artefact
 
-Trained = SoftPrompt | Lora
+Trained = SoftPrompt | Lora | Ia3
 
 LOADERS: Final[Mapping[str, Callable[[Path, PreTrainedModel], Trained]]] = {
     "soft_prompt": SoftPrompt.load,
     "lora": Lora.load,
+    "ia3": Ia3.load,
 }
+
+
+@dataclass(frozen=True)
+class RowGuidance:
+    """The trained guidance of one row by what it acts on; within each the order of the request stays."""
+
+    soft_prompts: Sequence[SoftPrompt] = ()
+    adaptors: Sequence[Adaptor] = ()
+
+    @classmethod
+    def of(cls, trained: Sequence[Trained]) -> RowGuidance:
+        return cls(
+            soft_prompts=[item for item in trained if isinstance(item, SoftPrompt)],
+            adaptors=[item for item in trained if isinstance(item, Lora | Ia3)],
+        )
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Embeddings that stand before the text."""
+        return sum(prompt.virtual_tokens for prompt in self.soft_prompts)
 
 
 class ResidentGuidance:

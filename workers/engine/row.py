@@ -13,9 +13,8 @@ from guideway.workers.messages import Admit, Generated, RowReport
 
 if TYPE_CHECKING:
     from guideway.workers.engine.grammars import Grammar
-    from guideway.workers.engine.lora import Lora
+    from guideway.workers.engine.guidance import RowGuidance
     from guideway.workers.engine.sampling import Sampler
-    from guideway.workers.engine.soft_prompt import SoftPrompt
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -30,8 +29,7 @@ class Row:
     sampler: Sampler
 
     # Held while seated only, so that waiting rows keep no guidance in memory.
-    soft_prompts: Sequence[SoftPrompt] = ()
-    loras: Sequence[Lora] = ()
+    guidance: RowGuidance | None = None
     grammar: Grammar | None = None
 
     token_ids: list[int] = field(default_factory=list)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -195,6 +195,18 @@ def make_lora(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> MakeArtefac
         return saved(tmp_path, name, "lora", lambda: get_peft_model(tiny_llama(tokenizer), config), scale=0.3)
 
     return make_lora
+
+
+@pytest.fixture
+def make_ia3(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> MakeArtefact:
+    """Random IA3 vectors, saved by PEFT itself."""
+
+    def make_ia3(name: str, **settings: Any) -> Artefact:
+        targets = {"target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]}
+        config = IA3Config(task_type="CAUSAL_LM", **{**targets, **settings})
+        return saved(tmp_path, name, "ia3", lambda: get_peft_model(tiny_llama(tokenizer), config), scale=1.0)
+
+    return make_ia3
 
 
 @pytest.fixture

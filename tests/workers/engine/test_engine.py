@@ -21,7 +21,12 @@ from guideway.workers.engine.prompt import PromptLayout
 from guideway.workers.messages import Admit, BatchReport, EngineSettings, Finished, Progress, Refused
 
 
-def mixed(make_admit: MakeAdmit, make_lora: MakeArtefact, make_soft_prompt: MakeArtefact) -> list[Admit]:
+@pytest.fixture
+def mixed(
+    make_admit: MakeAdmit, make_lora: MakeArtefact, make_ia3: MakeArtefact, make_soft_prompt: MakeArtefact
+) -> list[Admit]:
+    """Rows that differ in everything that a row can differ in."""
+    ia3 = [make_ia3("news/scales@1"), make_ia3("public/queries@1", target_modules=["q_proj"], feedforward_modules=[])]
     soft = [make_soft_prompt(f"weather/soft{n}@1", num_virtual_tokens=n) for n in (1, 7)]
     loras = [
         make_lora("news/narrow@1", r=2),
@@ -35,7 +40,9 @@ def mixed(make_admit: MakeAdmit, make_lora: MakeArtefact, make_soft_prompt: Make
         make_admit("narrow", artefacts=[loras[0]], namespace="news", max_tokens=12),
         make_admit("wide, and a longer text than the others have", artefacts=[loras[1]], namespace="news"),
         make_admit("uneven", artefacts=[loras[2]]),
-        make_admit("everything", artefacts=[soft[1], *loras], instruction="Answer.", max_tokens=10),
+        make_admit("IA3", artefacts=[ia3[0]]),
+        make_admit("several IA3", artefacts=ia3, namespace="news", max_tokens=11),
+        make_admit("everything", artefacts=[soft[1], ia3[1], *loras, ia3[0]], instruction="Answer.", max_tokens=10),
         make_admit("yes?", output=Boolean("yes/no")),
         make_admit("red?", output=Choice(["red", "green", "greenish"]), artefacts=[loras[0], soft[0]]),
         make_admit("form", output=Regex("[a-z]{3,9}-[0-9]+"), temperature=1.0, seed=3),
@@ -43,34 +50,22 @@ def mixed(make_admit: MakeAdmit, make_lora: MakeArtefact, make_soft_prompt: Make
     ]
 
 
-def test_a_row_in_a_mixed_batch_equals_the_row_alone(
-    make_engine: MakeEngine, make_admit: MakeAdmit, make_lora: MakeArtefact, make_soft_prompt: MakeArtefact
-) -> None:
-    admits = mixed(make_admit, make_lora, make_soft_prompt)
-    together = ends(run(make_engine(), admits))
-    assert len({str(end) for end in together.values()}) == len(admits)
-    for admit in admits:
+def test_a_row_in_a_mixed_batch_equals_the_row_alone(make_engine: MakeEngine, mixed: list[Admit]) -> None:
+    together = ends(run(make_engine(), mixed))
+    assert len({str(end) for end in together.values()}) == len(mixed)
+    for admit in mixed:
         assert ends(run(make_engine(), [admit]))[admit.id] == together[admit.id]
 
 
-def test_bfloat16_runs_the_same_mix(
-    tokenizer: PreTrainedTokenizerFast,
-    make_admit: MakeAdmit,
-    make_lora: MakeArtefact,
-    make_soft_prompt: MakeArtefact,
-) -> None:
+def test_bfloat16_runs_the_same_mix(tokenizer: PreTrainedTokenizerFast, mixed: list[Admit]) -> None:
     base = base_of(tiny_llama(tokenizer).to(torch.bfloat16), tokenizer)
-    found = ends(
-        run(Engine(base, EngineSettings(), max_context_tokens=512), mixed(make_admit, make_lora, make_soft_prompt))
-    )
+    found = ends(run(Engine(base, EngineSettings(), max_context_tokens=512), mixed))
     assert all(isinstance(end, Finished) for end in found.values())
 
 
-def test_the_weights_stay_as_they_were(
-    engine: Engine, make_admit: MakeAdmit, make_lora: MakeArtefact, make_soft_prompt: MakeArtefact
-) -> None:
+def test_the_weights_stay_as_they_were(engine: Engine, mixed: list[Admit]) -> None:
     before = checksum(engine._runner._model)
-    run(engine, mixed(make_admit, make_lora, make_soft_prompt))
+    run(engine, mixed)
     assert checksum(engine._runner._model) == before
 
 
