@@ -14,8 +14,8 @@ from guideway.schemas.output import OutputRule
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One delimited piece of the final text, and whose it is.
 
-    Order in the text: the soft prompts of the guidance (virtual tokens, not here), then `instruction` parts,
-    `context` parts, and last the `input`.
+    Order in the text: prefixes and then soft prompts of the guidance (virtual tokens, not here), then `instruction`
+    parts, `context` parts, and last the `input`.
     """
 
     kind: Literal["instruction", "context", "input"]

@@ -125,21 +125,22 @@ class Engine:
         prompt_ids = self._layout.encode(request.parts).token_ids
         # Loaded to be checked and to be near; held only once a row is seated, so that waiting rows bound no memory.
         guidance = self._load(admit, _digests(self._runner.rows))
-        virtual_tokens = guidance.virtual_tokens
         self._grammars.start(request.output, request.words)
-        self._check_length(virtual_tokens, len(prompt_ids), request.generation.max_tokens)
+        self._check_length(guidance, len(prompt_ids), request.generation.max_tokens)
         return [
             Row(
                 admit=admit,
                 sample=sample,
                 prompt_ids=prompt_ids,
-                virtual_tokens=virtual_tokens,
+                virtual_tokens=guidance.virtual_tokens,
+                prefix_tokens=guidance.prefix_tokens,
                 sampler=Sampler.of(request.generation, request_id=request.id, sample=sample),
             )
             for sample in range(request.generation.samples)
         ]
 
-    def _check_length(self, virtual_tokens: int, text_tokens: int, max_tokens: int) -> None:
+    def _check_length(self, guidance: RowGuidance, text_tokens: int, max_tokens: int) -> None:
+        virtual_tokens = guidance.prefix_tokens + guidance.virtual_tokens
         excess = virtual_tokens + text_tokens + max_tokens - self._max_tokens
         if excess > 0:
             raise Refusal(

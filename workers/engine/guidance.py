@@ -14,13 +14,15 @@ from guideway.schemas.failures import Refusal
 from guideway.workers.engine.adaptors import Adaptor
 from guideway.workers.engine.ia3 import Ia3
 from guideway.workers.engine.lora import Lora
+from guideway.workers.engine.prefix import Prefix
 from guideway.workers.engine.soft_prompt import SoftPrompt
 from guideway.workers.messages import Artefact
 
-Trained = SoftPrompt | Lora | Ia3
+Trained = SoftPrompt | Prefix | Lora | Ia3
 
 LOADERS: Final[Mapping[str, Callable[[Path, PreTrainedModel], Trained]]] = {
     "soft_prompt": SoftPrompt.load,
+    "prefix": Prefix.load,
     "lora": Lora.load,
     "ia3": Ia3.load,
 }
@@ -30,19 +32,26 @@ LOADERS: Final[Mapping[str, Callable[[Path, PreTrainedModel], Trained]]] = {
 class RowGuidance:
     """The trained guidance of one row by what it acts on; within each the order of the request stays."""
 
+    prefixes: Sequence[Prefix] = ()
     soft_prompts: Sequence[SoftPrompt] = ()
     adaptors: Sequence[Adaptor] = ()
 
     @classmethod
     def of(cls, trained: Sequence[Trained]) -> RowGuidance:
         return cls(
+            prefixes=[item for item in trained if isinstance(item, Prefix)],
             soft_prompts=[item for item in trained if isinstance(item, SoftPrompt)],
             adaptors=[item for item in trained if isinstance(item, Lora | Ia3)],
         )
 
     @property
+    def prefix_tokens(self) -> int:
+        """Keys and values that stand before everything."""
+        return sum(prefix.tokens for prefix in self.prefixes)
+
+    @property
     def virtual_tokens(self) -> int:
-        """Embeddings that stand before the text."""
+        """Embeddings that stand between the prefixes and the text."""
         return sum(prompt.virtual_tokens for prompt in self.soft_prompts)
 
 

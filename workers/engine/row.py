@@ -24,8 +24,11 @@ class Row:
     admit: Admit
     sample: int
     prompt_ids: Sequence[int]
-    """The text, in tokens; virtual tokens stand before them."""
+    """The text, in tokens; prefixes and then virtual tokens stand before them."""
     virtual_tokens: int
+    """Of soft prompts."""
+    prefix_tokens: int = 0
+    """Positions that prefixes take: they are in the cache from the beginning and are not computed."""
     sampler: Sampler
 
     # Held while seated only, so that waiting rows keep no guidance in memory.
@@ -58,8 +61,8 @@ class Row:
 
     @property
     def prompt_tokens(self) -> int:
-        """Virtual tokens and text."""
-        return self.virtual_tokens + len(self.prompt_ids)
+        """Prefixes, virtual tokens and text."""
+        return self.prefix_tokens + self.virtual_tokens + len(self.prompt_ids)
 
     @property
     def is_prefilled(self) -> bool:

@@ -44,7 +44,10 @@ class Runner:
     def join(self, rows: Sequence[Row]) -> None:
         """Seat `rows`, whose guidance is held."""
         for row in rows:
-            self._adaptors.seat(len(self.rows), _held(row).adaptors)
+            slot, guidance = len(self.rows), _held(row)
+            self._kv.seat(slot, [prefix.states for prefix in guidance.prefixes])
+            row.cached_tokens = row.prefix_tokens
+            self._adaptors.seat(slot, guidance.adaptors)
             self.rows.append(row)
         if rows:
             self._reseated()
@@ -96,9 +99,12 @@ class Runner:
         embeddings = batched_embeddings(
             [(_held(r).soft_prompts, r.prompt_ids) for r in rows], self._embed, self._device
         )
-        longest = embeddings.shape[1]
-        positions = torch.arange(longest, device=self._device).expand(len(rows), longest)
-        self._last = self._column([row.prompt_tokens - 1 for row in rows])
+        tokens = embeddings.shape[1]
+        begins, ends = self._column([r.cached_tokens for r in rows]), self._column([r.prompt_tokens for r in rows])
+        # A row's padding writes where its next token goes: begun behind a prefix, it would run out of the cache.
+        positions = (begins + torch.arange(tokens, device=self._device)).minimum(ends)
+        longest = max(min(row.cached_tokens + tokens, row.prompt_tokens + 1) for row in rows)
+        self._last = ends - begins - 1
         logits = self._forward(slots, positions, longest, inputs_embeds=embeddings)
         self._last = None
         for row in rows:

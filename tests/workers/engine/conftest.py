@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import pytest
 import torch
-from peft import IA3Config, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -207,6 +207,17 @@ def make_ia3(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> MakeArtefact
         return saved(tmp_path, name, "ia3", lambda: get_peft_model(tiny_llama(tokenizer), config), scale=1.0)
 
     return make_ia3
+
+
+@pytest.fixture
+def make_prefix(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> MakeArtefact:
+    """Random prefixes, saved by PEFT itself."""
+
+    def make_prefix(name: str, **settings: Any) -> Artefact:
+        config = PrefixTuningConfig(task_type="CAUSAL_LM", **{"num_virtual_tokens": 4, **settings})
+        return saved(tmp_path, name, "prefix", lambda: get_peft_model(tiny_llama(tokenizer), config), scale=1.0)
+
+    return make_prefix
 
 
 @pytest.fixture

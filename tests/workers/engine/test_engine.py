@@ -23,10 +23,15 @@ from guideway.workers.messages import Admit, BatchReport, EngineSettings, Finish
 
 @pytest.fixture
 def mixed(
-    make_admit: MakeAdmit, make_lora: MakeArtefact, make_ia3: MakeArtefact, make_soft_prompt: MakeArtefact
+    make_admit: MakeAdmit,
+    make_lora: MakeArtefact,
+    make_ia3: MakeArtefact,
+    make_prefix: MakeArtefact,
+    make_soft_prompt: MakeArtefact,
 ) -> list[Admit]:
     """Rows that differ in everything that a row can differ in."""
     ia3 = [make_ia3("news/scales@1"), make_ia3("public/queries@1", target_modules=["q_proj"], feedforward_modules=[])]
+    prefix = [make_prefix(f"law/prefix{n}@1", num_virtual_tokens=n) for n in (2, 30)]
     soft = [make_soft_prompt(f"weather/soft{n}@1", num_virtual_tokens=n) for n in (1, 7)]
     loras = [
         make_lora("news/narrow@1", r=2),
@@ -42,11 +47,15 @@ def mixed(
         make_admit("uneven", artefacts=[loras[2]]),
         make_admit("IA3", artefacts=[ia3[0]]),
         make_admit("several IA3", artefacts=ia3, namespace="news", max_tokens=11),
-        make_admit("everything", artefacts=[soft[1], ia3[1], *loras, ia3[0]], instruction="Answer.", max_tokens=10),
+        make_admit("a prefix", artefacts=[prefix[1]]),
+        make_admit("prefixes and soft prompts", artefacts=[soft[0], prefix[0], soft[1], prefix[1]], max_tokens=5),
+        make_admit(
+            "everything", artefacts=[soft[1], prefix[0], ia3[1], *loras, ia3[0]], instruction="Answer.", max_tokens=10
+        ),
         make_admit("yes?", output=Boolean("yes/no")),
         make_admit("red?", output=Choice(["red", "green", "greenish"]), artefacts=[loras[0], soft[0]]),
         make_admit("form", output=Regex("[a-z]{3,9}-[0-9]+"), temperature=1.0, seed=3),
-        make_admit("drawn", temperature=0.7, top_p=0.9, samples=3),
+        make_admit("drawn", temperature=0.7, top_p=0.9, samples=2),
     ]
 
 
@@ -101,6 +110,25 @@ def test_the_cache_grows_past_its_first_capacity(make_engine: MakeEngine, make_a
     together = ends(run(make_engine(), admits))
     for admit in admits:
         assert ends(run(make_engine(), [admit]))[admit.id] == together[admit.id]
+
+
+def test_a_prefix_takes_positions_of_the_context(
+    make_engine: MakeEngine, make_admit: MakeAdmit, make_prefix: MakeArtefact
+) -> None:
+    """One that just fits runs, whatever the rows beside it, and leaves nothing behind; one token more is refused."""
+    engine = make_engine(max_context_tokens=100)
+    text = PromptLayout(engine._reader._tokenizer).encode(make_admit("fits").request.parts).token_ids
+    prefix = make_prefix("a/long@1", num_virtual_tokens=100 - len(text) - 9)
+    fits, beside = make_admit("fits", max_tokens=9, artefacts=[prefix]), make_admit("x" * 40, max_tokens=9)
+    over = make_admit("fits", max_tokens=10, artefacts=[prefix])
+    found = ends(run(engine, [fits, beside, over]))
+    end = found[fits.id]
+    assert isinstance(end, Finished)
+    assert end.prompt_tokens == 91
+    assert isinstance(found[over.id], Refused)
+    assert "1 more than the 100" in str(found[over.id])
+    assert ends(run(make_engine(), [fits]))[fits.id] == end
+    assert not any(kept.any() for kept in (*engine._runner._kv._keys, *engine._runner._kv._values))
 
 
 def test_greedy_text_is_that_of_generate(engine: Engine, make_admit: MakeAdmit) -> None:
