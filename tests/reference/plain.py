@@ -1,7 +1,7 @@
 """Guidance of every kind on a plain transformers model, one row at a time: as short as it can be, and slow.
 
 It reads the artefacts' files itself. Order on one row: prefixes, soft prompts, text; at each module IA3 on its input,
-LoRAs one after the other, IA3 on what comes out.
+LoRAs one after the other, IA3 on what comes out; inserted layers one after the other.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from transformers import DynamicCache, LogitsProcessor, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from guideway.workers.messages import Artefact
-
-Steps = dict[str, list[Callable[[Tensor], Tensor]]]
 
 
 @torch.inference_mode()
@@ -84,6 +82,25 @@ def _hook(model: PreTrainedModel, held: Sequence[tuple[Artefact, Any, Any]], hoo
             before, after = _scaled(into), _changed(key, loras, out)
             hooks.callback(module.register_forward_pre_hook(before).remove)
             hooks.callback(module.register_forward_hook(after).remove)
+
+    layers = next(
+        m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == model.config.num_hidden_layers
+    )
+    for k, layer in enumerate(layers):
+        for artefact, config, tensors in held:
+            if artefact.form == "inserted_layer" and k in config["after_layers"]:
+                hooks.callback(layer.register_forward_hook(_inserted(config, tensors, f"after_layers.{k}.")).remove)
+
+
+def _inserted(config: dict[str, Any], tensors: dict[str, Tensor], key: str) -> Callable[..., Any]:
+    def after(module: nn.Module, args: Any, output: Any) -> Any:
+        h = output[0] if isinstance(output, tuple) else output
+        normed = h / (h.pow(2).mean(-1, keepdim=True) + config["norm_eps"]).sqrt() * tensors[f"{key}norm.weight"]
+        inner = getattr(nn.functional, config["activation"])(normed @ tensors[f"{key}down.weight"].T)
+        h = h + inner @ tensors[f"{key}up.weight"].T
+        return (h, *output[1:]) if isinstance(output, tuple) else h
+
+    return after
 
 
 def _scaled(vectors: Sequence[Tensor]) -> Callable[..., Any]:

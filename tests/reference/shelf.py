@@ -22,6 +22,7 @@ from peft import (
 )
 from transformers import PreTrainedModel
 
+from guideway.workers.engine.inserted_training import TrainableInsertedLayer
 from guideway.workers.messages import Artefact
 
 LLAMA_TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -60,22 +61,39 @@ class Shelf:
         }
 
     def make(self, kind: str, seed: int) -> Artefact:
-        """A random artefact; kind is one of `makers`."""
+        """A random artefact; kind is one of `makers`, or `inserted_layer`, which PEFT does not know."""
         chance = random.Random(f"{self.family} {kind} {seed}")
-        config = self.makers[kind](chance)
         name = f"team/{kind.replace('_', '-')}-{seed}@1"
         folder = self.folder / self.family / f"{kind}-{seed}"
         form: Any = {"p_tuning": "soft_prompt", "projected_prefix": "prefix", "dora": "lora"}.get(kind, kind)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PEFT uses what transformers has deprecated, and warns of its own features
-            torch.manual_seed(chance.randrange(2**31))
-            model = get_peft_model(self.build(), config)
-            for parameter_name, parameter in model.named_parameters():
-                if parameter.requires_grad:
-                    _draw(parameter_name, parameter.data)
-            model.save_pretrained(folder)
+        torch.manual_seed(chance.randrange(2**31))
+        if kind == "inserted_layer":
+            self._save_inserted_layer(chance, folder)
+        else:
+            self._save(self.makers[kind](chance), folder)
         digest = hashlib.sha256(f"{self.family} {name}".encode()).hexdigest()
         return Artefact(name=name, form=form, digest=f"sha256:{digest}", folder=str(folder))
+
+    def _save(self, config: PeftConfig, folder: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT uses what transformers has deprecated, and warns of its own features
+            model = get_peft_model(self.build(), config)
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    _draw(name, parameter.data)
+            model.save_pretrained(folder)
+
+    def _save_inserted_layer(self, chance: random.Random, folder: Path) -> None:
+        layer = TrainableInsertedLayer(
+            self.build(),
+            after_layers=chance.sample([0, 1], chance.randint(1, 2)),
+            bottleneck=chance.choice([1, 3, 8]),
+            activation=chance.choice(["gelu", "silu", "relu"]),
+            norm_eps=chance.choice([1e-6, 1e-2]),
+        )
+        for name, parameter in layer.named_parameters():
+            _draw(name, parameter.data)
+        layer.save(folder)
 
     @property
     def targets(self) -> Sequence[str]:
@@ -107,7 +125,7 @@ class Shelf:
 
 def _draw(name: str, parameter: torch.Tensor) -> None:
     """Values that change the text and leave its numbers moderate."""
-    if "ia3" in name or "magnitude" in name:
+    if "ia3" in name or "magnitude" in name or "norm" in name:
         parameter.mul_(1 + 0.3 * torch.randn(parameter.shape))
     else:
         parameter.copy_(torch.randn(parameter.shape) * (1.0 if "prompt_encoder" in name else 0.3))

@@ -23,6 +23,7 @@ from guideway.schemas.generation import Generation
 from guideway.schemas.output import Regex, Text
 from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.workers.engine.engine import Engine
+from guideway.workers.engine.inserted_training import TrainableInsertedLayer
 from guideway.workers.engine.prompt import PromptLayout
 from guideway.workers.messages import Admit, Artefact, EngineSettings
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT uses what transformers
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma", "gemma3_text", "gpt_neox", "gpt2")
 PEFT_KINDS = ("soft_prompt", "p_tuning", "prefix", "projected_prefix", "lora", "ia3")
-KINDS = PEFT_KINDS
+KINDS = (*PEFT_KINDS, "inserted_layer")
 PATTERN = "[a-f]{2,5}-[0-9]+"
 TIE = 1e-4
 """Two logits closer than this may come out in either order: batched products add up in another order."""
@@ -52,6 +53,7 @@ class Family:
     """One family's model in the engine, and once more untouched beside it."""
 
     def __init__(self, name: str, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+        self.name = name
         self.tokenizer = tokenizer
         self.build: Callable[[], PreTrainedModel] = lambda: tiny(name, tokenizer)
         self.plain = self.build()
@@ -136,6 +138,36 @@ def test_each_kind_equals_peft(family: Family) -> None:
     changed = {artefact.form for artefact in artefacts if found[artefact.name] != found["bare"]}
     assert changed == {artefact.form for artefact in artefacts}, "otherwise nothing was compared"
     check(admits, found, family)
+
+
+def test_an_inserted_layer_equals_the_one_that_is_trained(family: Family) -> None:
+    model = family.build()
+    layer = TrainableInsertedLayer(model, after_layers=[1, 0], bottleneck=5, activation="silu")
+    folder = family.shelf.folder / family.name / "trained"
+    ids = torch.tensor([family.ids(row("text", []))])
+
+    def generated() -> list[int]:
+        tokens: list[int] = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=0
+        )[0, ids.shape[1] :].tolist()
+        return tokens[:-1] if tokens[-1] == family.tokenizer.eos_token_id else tokens
+
+    bare = generated()
+    with layer.inserted(model):
+        assert generated() == bare, "training starts from the model as it is"
+        optimiser = torch.optim.Adam(layer.parameters(), lr=0.1)
+        for _ in range(8):
+            loss = model(input_ids=ids, labels=ids.roll(1)).loss
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        trained = generated()
+    assert generated() == bare
+    layer.save(folder)
+    artefact = Artefact(name="a/trained@1", form="inserted_layer", digest=f"sha256:{'7' * 64}", folder=str(folder))
+    admits = [row("trained", [artefact]), row("bare", [])]
+    assert family.run(admits) == {"trained": trained, "bare": bare}
+    assert trained != bare
 
 
 @pytest.mark.parametrize("popularity", POPULARITY)

@@ -13,18 +13,20 @@ from transformers import PreTrainedModel
 from guideway.schemas.failures import Refusal
 from guideway.workers.engine.adaptors import Adaptor
 from guideway.workers.engine.ia3 import Ia3
+from guideway.workers.engine.inserted_layer import InsertedLayer
 from guideway.workers.engine.lora import Lora
 from guideway.workers.engine.prefix import Prefix
 from guideway.workers.engine.soft_prompt import SoftPrompt
 from guideway.workers.messages import Artefact
 
-Trained = SoftPrompt | Prefix | Lora | Ia3
+Trained = SoftPrompt | Prefix | Lora | Ia3 | InsertedLayer
 
 LOADERS: Final[Mapping[str, Callable[[Path, PreTrainedModel], Trained]]] = {
     "soft_prompt": SoftPrompt.load,
     "prefix": Prefix.load,
     "lora": Lora.load,
     "ia3": Ia3.load,
+    "inserted_layer": InsertedLayer.load,
 }
 
 
@@ -35,6 +37,7 @@ class RowGuidance:
     prefixes: Sequence[Prefix] = ()
     soft_prompts: Sequence[SoftPrompt] = ()
     adaptors: Sequence[Adaptor] = ()
+    inserted: Sequence[InsertedLayer] = ()
 
     @classmethod
     def of(cls, trained: Sequence[Trained]) -> RowGuidance:
@@ -42,6 +45,7 @@ class RowGuidance:
             prefixes=[item for item in trained if isinstance(item, Prefix)],
             soft_prompts=[item for item in trained if isinstance(item, SoftPrompt)],
             adaptors=[item for item in trained if isinstance(item, Lora | Ia3)],
+            inserted=[item for item in trained if isinstance(item, InsertedLayer)],
         )
 
     @property

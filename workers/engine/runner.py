@@ -13,6 +13,7 @@ from guideway.workers.engine.attention import causal_mask
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.grammars import BatchedGrammar
 from guideway.workers.engine.guidance import RowGuidance
+from guideway.workers.engine.inserted_rows import BatchedInsertedLayers
 from guideway.workers.engine.kv import KvCache
 from guideway.workers.engine.packed import pack_linears
 from guideway.workers.engine.row import Row
@@ -21,9 +22,9 @@ from guideway.workers.engine.soft_prompt import batched_embeddings
 
 
 class Runner:
-    """The micro-batch on the model; owner of the seats: `rows[i]` has slot i of the KV cache and of the adaptors.
+    """The micro-batch on the model; owner of the seats: `rows[i]` has slot i of the cache and of all batched guidance.
 
-    Slots stay compact, so that a step sees views of both: where a row leaves, the last one takes its slot. New rows
+    Slots stay compact, so that a step sees views of them: where a row leaves, the last one takes its slot. New rows
     come in at the end, are prefilled there together, and decode with the others from the next step on.
     """
 
@@ -35,6 +36,7 @@ class Runner:
         self._dtype = self._embed.weight.dtype
         self._kv = KvCache(max_rows=max_rows, max_tokens=max_tokens)
         self._adaptors = BatchedAdaptors(base.model, max_rows=max_rows)
+        self._inserted = BatchedInsertedLayers(base.model, max_rows=max_rows)
         self._last: Tensor | None = None
         self._model.get_output_embeddings().register_forward_pre_hook(self._keep_last)
         pack_linears(base.model)
@@ -48,6 +50,7 @@ class Runner:
             self._kv.seat(slot, [prefix.states for prefix in guidance.prefixes])
             row.cached_tokens = row.prefix_tokens
             self._adaptors.seat(slot, guidance.adaptors)
+            self._inserted.seat(slot, guidance.inserted)
             self.rows.append(row)
         if rows:
             self._reseated()
@@ -59,6 +62,7 @@ class Runner:
             slot, last = self.rows.index(row), len(self.rows) - 1
             self._kv.leave(slot, last)
             self._adaptors.leave(slot, last)
+            self._inserted.leave(slot, last)
             self.rows[slot] = self.rows[last]
             self.rows.pop()
         if rows:
@@ -115,6 +119,7 @@ class Runner:
         """Logits [rows, vocabulary] of the rows in `slots`, whose queries stand at `positions` [rows, queries]."""
         self._kv.see(slots, positions, longest)
         self._adaptors.see(slots)
+        self._inserted.see(slots)
         logits: Tensor = self._model(
             **inputs,
             attention_mask=causal_mask(positions, longest, self._dtype),

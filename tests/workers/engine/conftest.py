@@ -20,6 +20,7 @@ from guideway.schemas.output import OutputRule, Text
 from guideway.schemas.request import GuidanceRef, Part, ReplyAddress, Request
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.engine import Engine
+from guideway.workers.engine.inserted_training import TrainableInsertedLayer
 from guideway.workers.messages import Admit, Artefact, EngineSettings, Finished, FromEngine, Refused
 
 EOS = "<|end|>"
@@ -218,6 +219,24 @@ def make_prefix(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> MakeArtef
         return saved(tmp_path, name, "prefix", lambda: get_peft_model(tiny_llama(tokenizer), config), scale=1.0)
 
     return make_prefix
+
+
+@pytest.fixture
+def make_inserted_layer(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> MakeArtefact:
+    """Random inserted layers, saved as the studio saves them."""
+
+    def make_inserted_layer(name: str, **settings: Any) -> Artefact:
+        settings = {"after_layers": [0, 1], "bottleneck": 4, **settings}
+        layer = TrainableInsertedLayer(tiny_llama(tokenizer), **settings)
+        folder = tmp_path / name.replace("/", "-")
+        torch.manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big"))
+        for parameter in layer.parameters():
+            parameter.data.copy_(torch.randn(parameter.shape))
+        layer.save(folder)
+        digest = f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
+        return Artefact(name=name, form="inserted_layer", digest=digest, folder=str(folder))
+
+    return make_inserted_layer
 
 
 @pytest.fixture

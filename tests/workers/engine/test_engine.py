@@ -27,11 +27,16 @@ def mixed(
     make_lora: MakeArtefact,
     make_ia3: MakeArtefact,
     make_prefix: MakeArtefact,
+    make_inserted_layer: MakeArtefact,
     make_soft_prompt: MakeArtefact,
 ) -> list[Admit]:
     """Rows that differ in everything that a row can differ in."""
     ia3 = [make_ia3("news/scales@1"), make_ia3("public/queries@1", target_modules=["q_proj"], feedforward_modules=[])]
     prefix = [make_prefix(f"law/prefix{n}@1", num_virtual_tokens=n) for n in (2, 30)]
+    inserted = [
+        make_inserted_layer("law/gelu@1"),
+        make_inserted_layer("law/relu@1", after_layers=[1], bottleneck=9, activation="relu"),
+    ]
     soft = [make_soft_prompt(f"weather/soft{n}@1", num_virtual_tokens=n) for n in (1, 7)]
     loras = [
         make_lora("news/narrow@1", r=2),
@@ -49,8 +54,13 @@ def mixed(
         make_admit("several IA3", artefacts=ia3, namespace="news", max_tokens=11),
         make_admit("a prefix", artefacts=[prefix[1]]),
         make_admit("prefixes and soft prompts", artefacts=[soft[0], prefix[0], soft[1], prefix[1]], max_tokens=5),
+        make_admit("an inserted layer", artefacts=[inserted[0]]),
+        make_admit("several inserted layers", artefacts=[inserted[1], inserted[0], inserted[1]]),
         make_admit(
-            "everything", artefacts=[soft[1], prefix[0], ia3[1], *loras, ia3[0]], instruction="Answer.", max_tokens=10
+            "everything",
+            artefacts=[inserted[1], soft[1], prefix[0], ia3[1], *loras, inserted[0], ia3[0]],
+            instruction="Answer.",
+            max_tokens=10,
         ),
         make_admit("yes?", output=Boolean("yes/no")),
         make_admit("red?", output=Choice(["red", "green", "greenish"]), artefacts=[loras[0], soft[0]]),
@@ -60,7 +70,7 @@ def mixed(
 
 
 def test_a_row_in_a_mixed_batch_equals_the_row_alone(make_engine: MakeEngine, mixed: list[Admit]) -> None:
-    together = ends(run(make_engine(), mixed))
+    together = ends(run(make_engine(max_rows=32), mixed))
     assert len({str(end) for end in together.values()}) == len(mixed)
     for admit in mixed:
         assert ends(run(make_engine(), [admit]))[admit.id] == together[admit.id]
@@ -68,7 +78,7 @@ def test_a_row_in_a_mixed_batch_equals_the_row_alone(make_engine: MakeEngine, mi
 
 def test_bfloat16_runs_the_same_mix(tokenizer: PreTrainedTokenizerFast, mixed: list[Admit]) -> None:
     base = base_of(tiny_llama(tokenizer).to(torch.bfloat16), tokenizer)
-    found = ends(run(Engine(base, EngineSettings(), max_context_tokens=512), mixed))
+    found = ends(run(Engine(base, EngineSettings(max_rows=32), max_context_tokens=512), mixed))
     assert all(isinstance(end, Finished) for end in found.values())
 
 
