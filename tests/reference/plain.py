@@ -116,9 +116,9 @@ def _scaled(vectors: Sequence[Tensor]) -> Callable[..., Any]:
 def _changed(key: str, loras: Sequence[tuple[Artefact, Any, Any]], out: Sequence[Tensor]) -> Callable[..., Any]:
     def after(module: Any, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
         weight = module.weight.T if isinstance(module, Conv1D) else module.weight
-        for _, config, tensors in loras:
+        for artefact, config, tensors in loras:
             a, b = tensors[f"{key}lora_A.weight"], tensors[f"{key}lora_B.weight"]
-            scaling = config["lora_alpha"] / (math.sqrt(len(a)) if config["use_rslora"] else len(a))
+            scaling = artefact.scale * config["lora_alpha"] / (math.sqrt(len(a)) if config["use_rslora"] else len(a))
             magnitude = tensors.get(f"{key}lora_magnitude_vector")
             if magnitude is not None:
                 bias = 0 if module.bias is None else module.bias

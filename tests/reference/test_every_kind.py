@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from tests.reference import plain
 from tests.reference.forms import Form
 from tests.reference.shelf import Shelf
@@ -30,7 +32,7 @@ from guideway.workers.messages import Admit, Artefact, EngineSettings
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT uses what transformers has deprecated
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma", "gemma3_text", "gpt_neox", "gpt2")
-PEFT_KINDS = ("soft_prompt", "p_tuning", "prefix", "projected_prefix", "lora", "ia3")
+PEFT_KINDS = ("soft_prompt", "p_tuning", "prefix", "projected_prefix", "lora", "dora", "ia3")
 KINDS = (*PEFT_KINDS, "inserted_layer")
 PATTERN = "[a-f]{2,5}-[0-9]+"
 TIE = 1e-4
@@ -62,6 +64,12 @@ class Family:
 
     def ids(self, admit: Admit) -> list[int]:
         return PromptLayout(self.tokenizer).encode(admit.request.parts).token_ids
+
+    def artefact(self, kind: str, chance: random.Random) -> Artefact:
+        """One of a few of its kind; a LoRA perhaps at a scale."""
+        artefact = self.shelf.make(kind, chance.randrange(3))
+        scale = chance.choice([1.0, 0.5, -1.25, 0.0]) if kind == "lora" else 1.0
+        return msgspec.structs.replace(artefact, scale=scale)
 
     def run(self, admits: Sequence[Admit]) -> dict[str, list[int]]:
         for admit in admits:
@@ -140,6 +148,33 @@ def test_each_kind_equals_peft(family: Family) -> None:
     check(admits, found, family)
 
 
+def test_several_loras_at_their_scales_equal_those_that_peft_has_active_together(family: Family) -> None:
+    loras = [family.shelf.make(kind, seed) for kind, seed in (("lora", 0), ("dora", 0), ("lora", 1), ("dora", 1))]
+    scales = [0.5, 1.0, -2.0, 1.0]
+    names = [f"{artefact.name.replace('/', '-').replace('@', '-')}" for artefact in loras]
+    model = PeftModel.from_pretrained(family.build(), loras[0].folder, names[0])
+    for artefact, name in zip(loras[1:], names[1:], strict=True):
+        model.load_adapter(artefact.folder, name)
+    model.base_model.set_adapter(names)
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            for name, scale in zip(names, scales, strict=True):
+                if name in module.scaling and scale != 1:
+                    module.set_scale(name, scale)
+    model.eval()
+    ids = torch.tensor([family.ids(row("text", []))])
+    with torch.inference_mode():
+        theirs = model.base_model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=0
+        )[0, ids.shape[1] :].tolist()
+    theirs = theirs[:-1] if theirs[-1] == family.tokenizer.eos_token_id else theirs
+    scaled = [msgspec.structs.replace(lora, scale=scale) for lora, scale in zip(loras, scales, strict=True)]
+    admits = [row("together", scaled), row("unscaled", loras), row("bare", [])]
+    found = family.run(admits)
+    assert found["together"] == theirs
+    assert len({str(tokens) for tokens in found.values()}) == 3
+
+
 def test_an_inserted_layer_equals_the_one_that_is_trained(family: Family) -> None:
     model = family.build()
     layer = TrainableInsertedLayer(model, after_layers=[1, 0], bottleneck=5, activation="silu")
@@ -176,8 +211,7 @@ def test_any_combination_equals_the_plain_reference(family: Family, popularity: 
     rows = 12
     chance = random.Random(f"{popularity}")
     shelf = [
-        [family.shelf.make(kind, chance.randrange(4)) for kind in chance.choices(KINDS, k=chance.randint(0, 5))]
-        for _ in range(rows)
+        [family.artefact(kind, chance) for kind in chance.choices(KINDS, k=chance.randint(0, 5))] for _ in range(rows)
     ]
     admits = [
         row(

@@ -15,6 +15,7 @@ from guideway.workers.engine.adaptors import Adaptor
 from guideway.workers.engine.ia3 import Ia3
 from guideway.workers.engine.inserted_layer import InsertedLayer
 from guideway.workers.engine.lora import Lora
+from guideway.workers.engine.peft_folder import damaged
 from guideway.workers.engine.prefix import Prefix
 from guideway.workers.engine.soft_prompt import SoftPrompt
 from guideway.workers.messages import Artefact
@@ -75,14 +76,15 @@ class ResidentGuidance:
 
         Raises: Refusal `guidance_damaged` if it cannot be read or does not fit the model.
         """
-        if artefact.digest not in self._kept:
-            try:
+        try:
+            if artefact.digest not in self._kept:
                 self._kept[artefact.digest] = LOADERS[artefact.form](Path(artefact.folder), self._model)
-            except Refusal as refusal:
-                raise Refusal(refusal.code, f"guidance {artefact.name} is refused: {refusal.message}") from refusal
+            trained = _at_scale(self._kept[artefact.digest], artefact.scale)
+        except Refusal as refusal:
+            raise Refusal(refusal.code, f"guidance {artefact.name} is refused: {refusal.message}") from refusal
         self._kept.move_to_end(artefact.digest)
         self._evict(keep={*in_use, artefact.digest})
-        return self._kept[artefact.digest]
+        return trained
 
     @property
     def digests(self) -> list[str]:
@@ -98,3 +100,11 @@ class ResidentGuidance:
             if self.nbytes <= self._max_bytes:
                 return
             del self._kept[digest]
+
+
+def _at_scale(trained: Trained, scale: float) -> Trained:
+    if isinstance(trained, Lora):
+        return trained.scaled(scale)
+    if scale != 1:
+        raise damaged("only a lora takes a scale: name it without")
+    return trained

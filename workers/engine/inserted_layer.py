@@ -99,7 +99,7 @@ class InsertedLayer:
         return sum(block.down.nbytes + block.up.nbytes for block in self.blocks.values())
 
 
-def rms(h: Tensor, eps: float) -> Tensor:
+def rms(h: Tensor, eps: float | Tensor) -> Tensor:
     """h / √(mean(h²) + eps) over the last dimension, in float32 (https://arxiv.org/abs/1910.07467)."""
     h = h.to(torch.float32)
     return h * torch.rsqrt(h.square().mean(-1, keepdim=True) + eps)

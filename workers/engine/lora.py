@@ -1,6 +1,7 @@
 """LoRA: low-rank updates beside the frozen weights.
 
-Hu et al. 2021, https://arxiv.org/abs/2106.09685; rank-stabilised scaling: https://arxiv.org/abs/2312.03732.
+Hu et al. 2021, https://arxiv.org/abs/2106.09685; rank-stabilised scaling: https://arxiv.org/abs/2312.03732;
+DoRA (weight-decomposed): https://arxiv.org/abs/2402.09353.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from guideway.workers.engine.linears import features
 from guideway.workers.engine.peft_folder import check_settings, check_type, damaged, read
 
-_TENSOR: Final = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
+_TENSOR: Final = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>A\.weight|B\.weight|magnitude_vector)")
 
 UNSUPPORTED: Final = (
     "alora_invocation_tokens",
@@ -33,7 +35,6 @@ UNSUPPORTED: Final = (
     "target_parameters",
     "trainable_token_indices",
     "use_bdlora",
-    "use_dora",
     "use_qalora",
 )
 """Settings of PEFT under which the function is more than the two factors."""
@@ -44,14 +45,17 @@ _CHANGES_BASE_WEIGHTS: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """The update of one module: Δy = (x Aᵀ) B, the scaling is in B. float32, on the model's device."""
+    """The update of one module: y = W x + b + (x Aᵀ) B. float32, on the model's device.
+
+    The scaling is in B. Of a DoRA, y = c ⊙ (W x) + b + (x Aᵀ) B, and c is in B as well.
+    """
 
     a: Tensor
     """[r, in]"""
     b: Tensor
     """[r, out]; transposed as against PEFT, so that ranks are cut and joined along the first dimension of both."""
     dora_scale: Tensor | None = None
-    """[out]"""
+    """c = m / ‖W + ΔW‖ [out], the norm over what comes in: it needs the frozen weight once, when the DoRA is loaded"""
 
     @property
     def rank(self) -> int:
@@ -72,21 +76,33 @@ class Lora:
         """
         config, tensors = read(folder)
         _check(config)
-        pairs: dict[str, dict[str, Tensor]] = {}
+        parts: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             match = _TENSOR.fullmatch(name)
             if match is None:
                 raise damaged(f"tensor {name!r} is no LoRA factor of a linear module: train it without")
-            pairs.setdefault(match["module"], {})[match["factor"]] = tensor
-        if not pairs:
+            parts.setdefault(match["module"], {})[match["part"]] = tensor
+        if not parts:
             raise damaged("it holds no LoRA factors: publish it again")
         modules = dict(model.named_modules())
         device = model.get_input_embeddings().weight.device
-        return cls({name: _fitted(name, pair, config, modules.get(name), device) for name, pair in pairs.items()})
+        return cls({name: _fitted(name, found, config, modules.get(name), device) for name, found in parts.items()})
+
+    def scaled(self, scale: float) -> Lora:
+        """This LoRA with `scale` times the effect.
+
+        Raises: Refusal `guidance_damaged` if it is a DoRA, whose c would be another one.
+        """
+        if scale == 1:
+            return self
+        if any(factors.dora_scale is not None for factors in self.factors.values()):
+            raise damaged(f"it was trained with `use_dora` and takes no scale: name it without *{scale:g}")
+        return Lora({name: Factors(factors.a, factors.b * scale) for name, factors in self.factors.items()})
 
     @cached_property
     def nbytes(self) -> int:
-        return sum(factors.a.nbytes + factors.b.nbytes for factors in self.factors.values())
+        tensors = [tensor for f in self.factors.values() for tensor in (f.a, f.b, f.dora_scale)]
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
 def _check(config: dict[str, Any]) -> None:
@@ -102,18 +118,36 @@ def _check(config: dict[str, Any]) -> None:
 
 
 def _fitted(
-    name: str, pair: dict[str, Tensor], config: dict[str, Any], module: nn.Module | None, device: torch.device
+    name: str, parts: dict[str, Tensor], config: dict[str, Any], module: nn.Module | None, device: torch.device
 ) -> Factors:
     """The factors of module `name` with their scaling: α/r, or α/√r where rank-stabilised."""
     size = features(name, module)
+    assert module is not None
     rank = _setting(config, "r", "rank_pattern", name)
     alpha = _setting(config, "lora_alpha", "alpha_pattern", name)
-    want = {"A": [int(rank), size[0]], "B": [size[1], int(rank)]}
-    have = {factor: list(tensor.shape) for factor, tensor in sorted(pair.items())}
+    want = {"A.weight": [int(rank), size[0]], "B.weight": [size[1], int(rank)]}
+    if config.get("use_dora"):
+        want["magnitude_vector"] = [size[1]]
+    have = {part: list(tensor.shape) for part, tensor in sorted(parts.items())}
     if have != want:
         raise damaged(f"its factors of {name!r} are {have}, and here they must be {want}: train it for this model")
     scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return Factors(a=pair["A"].to(device), b=(pair["B"].T * scaling).to(device).contiguous())
+    a, b = parts["A.weight"].to(device), (parts["B.weight"].T * scaling).to(device).contiguous()
+    if not config.get("use_dora"):
+        return Factors(a, b)
+    scale = _dora_scale(name, parts["magnitude_vector"].to(device), module, a, b)
+    return Factors(a, b * scale, scale)
+
+
+def _dora_scale(name: str, magnitude: Tensor, module: nn.Module, a: Tensor, b: Tensor) -> Tensor:
+    """c = m / ‖W + ΔW‖ [out]"""
+    frozen = module.weight
+    assert isinstance(frozen, Tensor)
+    weight = (frozen.T if isinstance(module, Conv1D) else frozen).float()
+    scale: Tensor = magnitude / torch.addmm(weight, b.T, a).norm(dim=1)
+    if not scale.isfinite().all():
+        raise damaged(f"it makes an output of {name!r} nothing, which has no direction: train it again")
+    return scale
 
 
 def _setting(config: dict[str, Any], key: str, pattern_key: str, module: str) -> float:

@@ -44,7 +44,6 @@ def test_scaling_is_folded_into_b(
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"use_dora": True}, "use_dora"),
         ({"lora_bias": True}, "lora_bias"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"bias": "all"}, "bias: all"),
@@ -67,6 +66,7 @@ def test_what_is_more_than_two_factors_is_refused(
         ({"r": 5}, "they must be"),
         ({"r": "four"}, "must be a number"),
         ({"alora_invocation_tokens": [1, 2]}, "alora_invocation_tokens"),
+        ({"use_dora": True}, "'magnitude_vector': \\[64\\]"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_refused(
@@ -100,6 +100,29 @@ def test_tensors_that_do_not_fit_are_refused(base: BaseModel, make_lora: MakeArt
         Lora.load(folder, base.model)
     with pytest.raises(Refusal, match="cannot be read"):
         Lora.load(folder / "elsewhere", base.model)
+
+
+def test_a_dora_keeps_its_scale_beside_its_factors(base: BaseModel, make_lora: MakeArtefact) -> None:
+    folder = Path(make_lora("a/dora@1", use_dora=True).folder)
+    saved = load_file(folder / "adapter_model.safetensors")
+    dora = Lora.load(folder, base.model)
+    key = f"base_model.model.{MODULE}.lora_"
+    a, b, m = (saved[f"{key}{part}"] for part in ("A.weight", "B.weight", "magnitude_vector"))
+    c = m / (base.model.get_submodule(MODULE).weight + 2 * b @ a).norm(dim=1)
+    factors = dora.factors[MODULE]
+    assert factors.dora_scale is not None
+    torch.testing.assert_close(factors.dora_scale, c)
+    torch.testing.assert_close(factors.b, 2 * b.T * c)
+    assert dora.nbytes == sum(tensor.nbytes for tensor in saved.values())
+    with pytest.raises(Refusal, match="takes no scale"):
+        dora.scaled(0.5)
+
+
+def test_a_scale_is_that_many_times_the_effect(base: BaseModel, make_lora: MakeArtefact) -> None:
+    lora = Lora.load(Path(make_lora("a/b@1").folder), base.model)
+    assert lora.scaled(1.0) is lora
+    assert torch.equal(lora.scaled(-0.5).factors[MODULE].b, lora.factors[MODULE].b * -0.5)
+    assert torch.equal(lora.scaled(-0.5).factors[MODULE].a, lora.factors[MODULE].a)
 
 
 def test_every_setting_that_is_refused_is_one_of_pefts() -> None:
