@@ -24,6 +24,9 @@ _TENSOR: Final = re.compile(r"base_model\.model\.(?P<module>.+)\.ia3_l")
 UNSUPPORTED: Final = ("modules_to_save",)
 """Settings of PEFT under which the function is more than the vectors."""
 
+_KNOWN: Final = ("exclude_modules", "fan_in_fan_out", "feedforward_modules", "init_ia3_weights", "target_modules")
+"""Those that the tensors' names and shapes say as well, or that concern training."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scales:
@@ -49,7 +52,7 @@ class Ia3:
         """
         config, tensors = read(folder)
         check_type(config, "ia3")
-        check_settings(config, UNSUPPORTED)
+        check_settings(config, unsupported=UNSUPPORTED, known=_KNOWN)
         modules = dict(model.named_modules())
         device = model.get_input_embeddings().weight.device
         scales = {}

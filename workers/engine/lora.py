@@ -39,6 +39,34 @@ UNSUPPORTED: Final = (
 )
 """Settings of PEFT under which the function is more than the two factors."""
 
+_KNOWN: Final = (
+    "alpha_pattern",
+    "bias",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_config",
+    "megatron_core",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "runtime_config",
+    "target_modules",
+    "use_dora",
+    "use_rslora",
+    "velora_config",
+)
+"""Those that are used here, that the tensors' names say as well, or that concern training."""
+
 _CHANGES_BASE_WEIGHTS: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations that take a part of the frozen weights away: without that part the factors mean nothing."""
 
@@ -107,7 +135,7 @@ class Lora:
 
 def _check(config: dict[str, Any]) -> None:
     check_type(config, "lora")
-    check_settings(config, UNSUPPORTED)
+    check_settings(config, unsupported=UNSUPPORTED, known=_KNOWN)
     if config.get("bias", "none") != "none":
         raise damaged(f"it was trained with `bias: {config['bias']}`, which is not supported: train it with `none`")
     if str(config.get("init_lora_weights")).startswith(_CHANGES_BASE_WEIGHTS):

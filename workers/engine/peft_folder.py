@@ -24,6 +24,36 @@ _FORMS: Final[Mapping[str, str]] = {
 }
 """The guidance form of each type of folder; the last is guideway's own, the others are PEFT's."""
 
+_KNOWN: Final = (
+    "auto_mapping",
+    "base_model_name_or_path",
+    "inference_mode",
+    "peft_type",
+    "peft_version",
+    "revision",
+    "task_type",
+)
+"""Settings of every PEFT folder."""
+
+_PROMPT_SETTINGS: Final = (
+    "encoder_dropout",
+    "encoder_hidden_size",
+    "encoder_num_layers",
+    "encoder_reparameterization_type",
+    "init_weights",
+    "num_attention_heads",
+    "num_layers",
+    "num_transformer_submodules",
+    "num_virtual_tokens",
+    "prefix_projection",
+    "prompt_tuning_init",
+    "prompt_tuning_init_text",
+    "token_dim",
+    "tokenizer_kwargs",
+    "tokenizer_name_or_path",
+)
+"""Settings of prompts: what concerns training is no longer needed."""
+
 
 def damaged(message: str) -> Refusal:
     """A refusal of guidance that cannot be used as it is."""
@@ -64,11 +94,17 @@ def check_type(config: Mapping[str, Any], form: str) -> None:
         raise damaged(f"its type is {found!r}, and it was declared as {form}: declare it with form {_FORMS[found]}")
 
 
-def check_settings(config: Mapping[str, Any], unsupported: Iterable[str]) -> None:
-    """Raises: Refusal `guidance_damaged` if one of these settings is used."""
+def check_settings(config: Mapping[str, Any], *, unsupported: Iterable[str], known: Iterable[str]) -> None:
+    """Raises: Refusal `guidance_damaged` if an unsupported setting is used, or one that is not known at all.
+
+    A newer PEFT's new setting may well be another function of the same tensors.
+    """
     for setting in unsupported:
         if config.get(setting):
             raise damaged(f"it was trained with `{setting}`, which is not supported: train it without")
+    for setting in config.keys() - {*_KNOWN, *unsupported, *known}:
+        if config[setting]:
+            raise damaged(f"it was trained with `{setting}`, which this version does not know: train it without")
 
 
 def prompt_embeddings(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Tensor:
@@ -76,6 +112,7 @@ def prompt_embeddings(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
 
     Raises: Refusal `guidance_damaged` if that is not what the folder holds.
     """
+    check_settings(config, unsupported=("modules_to_save",), known=_PROMPT_SETTINGS)
     embeddings = tensors.get("prompt_embeddings")
     if embeddings is None or len(tensors) != 1:
         raise damaged(f"it holds the tensors {sorted(tensors)}, and must hold `prompt_embeddings` alone: save it again")
