@@ -98,6 +98,7 @@ class Engine:
             self._steps += 1
             self._report_members()
             self._collect(self._runner.run())
+            self._guidance.keep_to_budget(_digests(self._runner.rows))
         self._busy_s += time.perf_counter() - began
         self._report_progress(now)
         outbox, self._outbox = self._outbox, []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,6 +11,7 @@ from typing import Final
 from transformers import PreTrainedModel
 
 from guideway.schemas.failures import Refusal
+from guideway.schemas.manifests import TrainedForm
 from guideway.workers.engine.adaptors import Adaptor
 from guideway.workers.engine.ia3 import Ia3
 from guideway.workers.engine.inserted_layer import InsertedLayer
@@ -22,12 +23,12 @@ from guideway.workers.messages import Artefact
 
 Trained = SoftPrompt | Prefix | Lora | Ia3 | InsertedLayer
 
-LOADERS: Final[Mapping[str, Callable[[Path, PreTrainedModel], Trained]]] = {
-    "soft_prompt": SoftPrompt.load,
-    "prefix": Prefix.load,
-    "lora": Lora.load,
-    "ia3": Ia3.load,
-    "inserted_layer": InsertedLayer.load,
+FORMS: Final[Mapping[TrainedForm, type[Trained]]] = {
+    "soft_prompt": SoftPrompt,
+    "prefix": Prefix,
+    "lora": Lora,
+    "ia3": Ia3,
+    "inserted_layer": InsertedLayer,
 }
 
 
@@ -70,36 +71,42 @@ class ResidentGuidance:
         self._model = model
         self._max_bytes = max_bytes
         self._kept: OrderedDict[str, Trained] = OrderedDict()
+        self.nbytes = 0
+        """Of all that is here."""
 
     def load(self, artefact: Artefact, *, in_use: Collection[str] = ()) -> Trained:
         """The guidance of `artefact`, read from its folder unless it is here; the digests `in_use` stay.
 
-        Raises: Refusal `guidance_damaged` if it cannot be read or does not fit the model.
+        Raises: Refusal `guidance_damaged` if it cannot be read, does not fit the model, or has a scale that it cannot
+        have.
         """
+        kind = FORMS[artefact.form]
         try:
-            if artefact.digest not in self._kept:
-                self._kept[artefact.digest] = LOADERS[artefact.form](Path(artefact.folder), self._model)
-            trained = _at_scale(self._kept[artefact.digest], artefact.scale)
+            trained = self._kept.get(artefact.digest)
+            # Somebody else may have declared the same folder as another form, and that is for its loader to refuse.
+            if not isinstance(trained, kind):
+                trained = self._kept[artefact.digest] = kind.load(Path(artefact.folder), self._model)
+                self.nbytes += trained.nbytes
+            scaled = _at_scale(trained, artefact.scale)
         except Refusal as refusal:
             raise Refusal(refusal.code, f"guidance {artefact.name} is refused: {refusal.message}") from refusal
         self._kept.move_to_end(artefact.digest)
-        self._evict(keep={*in_use, artefact.digest})
-        return trained
+        self.keep_to_budget({*in_use, artefact.digest})
+        return scaled
 
     @property
     def digests(self) -> list[str]:
         """What is here, the least recently used first."""
         return list(self._kept)
 
-    @property
-    def nbytes(self) -> int:
-        return sum(guidance.nbytes for guidance in self._kept.values())
-
-    def _evict(self, keep: set[str]) -> None:
-        for digest in [digest for digest in self._kept if digest not in keep]:
+    def keep_to_budget(self, in_use: Collection[str]) -> None:
+        """Let go of what is not in use, until the rest is within the budget."""
+        if self.nbytes <= self._max_bytes:
+            return
+        for digest in [digest for digest in self._kept if digest not in in_use]:
+            self.nbytes -= self._kept.pop(digest).nbytes
             if self.nbytes <= self._max_bytes:
                 return
-            del self._kept[digest]
 
 
 def _at_scale(trained: Trained, scale: float) -> Trained:

@@ -152,8 +152,9 @@ def make_admit() -> MakeAdmit:
 
 def _ref(name: str) -> GuidanceRef:
     namespace, _, rest = name.partition("/")
-    name, _, version = rest.partition("@")
-    return GuidanceRef(namespace=namespace, name=name, version=int(version))
+    name, _, rest = rest.partition("@")
+    version, _, scale = rest.partition("*")
+    return GuidanceRef(namespace=namespace, name=name, version=int(version), scale=float(scale or 1))
 
 
 def run(engine: Engine, admits: Sequence[Admit] = (), *, now: float = 1000.0) -> list[FromEngine]:

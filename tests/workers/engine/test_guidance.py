@@ -51,6 +51,15 @@ def test_a_folder_that_cannot_be_used_is_refused_by_its_name(base: BaseModel, ma
     assert resident.digests == []
 
 
+def test_a_folder_that_is_here_is_still_refused_under_another_form(base: BaseModel, make_lora: MakeArtefact) -> None:
+    resident = ResidentGuidance(base.model, max_bytes=2**20)
+    lora = make_lora("n/lora@1")
+    resident.load(lora)
+    with pytest.raises(Refusal, match="declare it with form lora"):
+        resident.load(msgspec.structs.replace(lora, form="ia3"))
+    assert resident.nbytes == resident.load(lora).nbytes
+
+
 def test_a_scale_is_for_a_lora(base: BaseModel, make_soft_prompt: MakeArtefact, make_lora: MakeArtefact) -> None:
     resident = ResidentGuidance(base.model, max_bytes=2**20)
     whole = make_lora("n/lora@1")

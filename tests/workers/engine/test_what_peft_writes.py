@@ -20,9 +20,10 @@ from safetensors.torch import save_file
 from tests.workers.engine.conftest import MakeArtefact
 
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import TrainedForm
 from guideway.workers.engine import ia3, lora, peft_folder
 from guideway.workers.engine.base_model import BaseModel
-from guideway.workers.engine.guidance import LOADERS
+from guideway.workers.engine.guidance import FORMS
 
 RUN = {
     "PROMPT_TUNING": "soft_prompt",
@@ -34,25 +35,27 @@ RUN = {
 OTHERS = sorted({kind.value for kind in PeftType} - RUN.keys())
 
 
-def refused(folder: Path, form: str, base: BaseModel) -> str:
+def refused(folder: Path, form: TrainedForm, base: BaseModel) -> str:
     with pytest.raises(Refusal) as caught:
-        LOADERS[form](folder, base.model)
+        FORMS[form].load(folder, base.model)
     assert caught.value.code == FailureCode.GUIDANCE_DAMAGED
     return caught.value.message
 
 
-@pytest.mark.parametrize("form", LOADERS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", OTHERS)
-def test_other_types_are_refused(base: BaseModel, tmp_path: Path, form: str, kind: str) -> None:
+def test_other_types_are_refused(base: BaseModel, tmp_path: Path, form: TrainedForm, kind: str) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": kind, "num_virtual_tokens": 2}))
     save_file({"prompt_embeddings": torch.zeros(2, 64)}, tmp_path / "adapter_model.safetensors")
     message = refused(tmp_path, form, base)
     assert f"'{kind}', which is not supported: train it as one of" in message
 
 
-@pytest.mark.parametrize("form", LOADERS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", RUN)
-def test_a_type_that_is_declared_as_another_is_refused(base: BaseModel, tmp_path: Path, form: str, kind: str) -> None:
+def test_a_type_that_is_declared_as_another_is_refused(
+    base: BaseModel, tmp_path: Path, form: TrainedForm, kind: str
+) -> None:
     if RUN[kind] != form:
         (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
         save_file({}, tmp_path / "adapter_model.safetensors")
