@@ -79,7 +79,7 @@ def _hook(model: PreTrainedModel, held: Sequence[tuple[Artefact, Any, Any]], hoo
         if ia3 or loras:
             into = [vector[0] for vector in ia3 if vector.shape[0] == 1]
             out = [vector[:, 0] for vector in ia3 if vector.shape[0] != 1]
-            before, after = _scaled(into), _changed(key, loras, out)
+            before, after = _scaled(into), _changed(module, key, loras, out)
             hooks.callback(module.register_forward_pre_hook(before).remove)
             hooks.callback(module.register_forward_hook(after).remove)
 
@@ -113,19 +113,24 @@ def _scaled(vectors: Sequence[Tensor]) -> Callable[..., Any]:
     return before
 
 
-def _changed(key: str, loras: Sequence[tuple[Artefact, Any, Any]], out: Sequence[Tensor]) -> Callable[..., Any]:
+def _changed(
+    module: Any, key: str, loras: Sequence[tuple[Artefact, Any, Any]], out: Sequence[Tensor]
+) -> Callable[..., Any]:
+    weight = module.weight.T if isinstance(module, Conv1D) else module.weight
+    bias = 0 if module.bias is None else module.bias
+    updates = []
+    for artefact, config, tensors in loras:
+        a, b = tensors[f"{key}lora_A.weight"].float(), tensors[f"{key}lora_B.weight"].float()
+        b = b * artefact.scale * config["lora_alpha"] / (math.sqrt(len(a)) if config["use_rslora"] else len(a))
+        magnitude = tensors.get(f"{key}lora_magnitude_vector")
+        updates.append((a, b, None if magnitude is None else magnitude / (weight + b @ a).norm(dim=1)))
+
     def after(module: Any, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
-        weight = module.weight.T if isinstance(module, Conv1D) else module.weight
-        for artefact, config, tensors in loras:
-            a, b = tensors[f"{key}lora_A.weight"], tensors[f"{key}lora_B.weight"]
-            scaling = artefact.scale * config["lora_alpha"] / (math.sqrt(len(a)) if config["use_rslora"] else len(a))
-            magnitude = tensors.get(f"{key}lora_magnitude_vector")
-            if magnitude is not None:
-                bias = 0 if module.bias is None else module.bias
-                y = y - bias + args[0] @ a.T @ b.T * scaling
-                y = y * magnitude / (weight + scaling * b @ a).norm(dim=1) + bias
+        for a, b, direction in updates:
+            if direction is None:
+                y = y + args[0] @ a.T @ b.T
             else:
-                y = y + args[0] @ a.T @ b.T * scaling
+                y = (y - bias + args[0] @ a.T @ b.T) * direction + bias
         for vector in out:
             y = y * vector
         return y

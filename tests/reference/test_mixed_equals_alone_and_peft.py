@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 import regex  # type: ignore[import-untyped]
 import torch
 from peft import PeftModel
+from tests.reference import plain
 from tests.reference.conftest import MakeArtefact
 from tests.reference.forms import Form, Labels
 from torch import Tensor
@@ -84,7 +86,13 @@ GRADED = {
 
 
 @pytest.fixture(scope="module")
-def cases(make_soft_prompt: MakeArtefact, make_lora: MakeArtefact) -> list[Case]:
+def cases(
+    make_soft_prompt: MakeArtefact,
+    make_lora: MakeArtefact,
+    make_prefix: MakeArtefact,
+    make_ia3: MakeArtefact,
+    make_inserted_layer: MakeArtefact,
+) -> list[Case]:
     short = make_soft_prompt("weather/short@1", num_virtual_tokens=4)
     middle = make_soft_prompt("weather/middle@4", num_virtual_tokens=8)
     long = make_soft_prompt("public/long@1", num_virtual_tokens=20)
@@ -99,6 +107,11 @@ def cases(make_soft_prompt: MakeArtefact, make_lora: MakeArtefact) -> list[Case]
         rank_pattern={"down_proj": 3},
         alpha_pattern={r"layers\.2\d.*up_proj": 2},
     )
+    dora = make_lora("news/dora@1", r=4, lora_alpha=8, use_dora=True, target_modules=["q_proj", "down_proj"])
+    prefix = make_prefix("law/prefix@1", num_virtual_tokens=6)
+    ia3 = make_ia3("law/scales@1", target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"])
+    inserted = make_inserted_layer("public/inserted@2", after_layers=[3, 20], bottleneck=8)
+    half = msgspec.structs.replace(wide, name="news/wide@2*0.5", scale=0.5)
     return [
         Case("plain", "weather", EARTH),
         Case("plain, longer", "law", "Name three rivers of Europe, and the seas that they flow into.", max_tokens=40),
@@ -112,6 +125,11 @@ def cases(make_soft_prompt: MakeArtefact, make_lora: MakeArtefact) -> list[Case]
         Case("LoRA, rank-stabilised, with patterns", "law", EARTH, [uneven], max_tokens=16),
         Case("soft prompt and LoRA", "law", EARTH, [middle, wide], instruction="Be brief."),
         Case("two soft prompts and LoRA", "weather", EARTH, [long, short, narrow]),
+        Case("prefix", "law", EARTH, [prefix]),
+        Case("IA3", "law", EARTH, [ia3], max_tokens=16),
+        Case("inserted layer", "weather", EARTH, [inserted]),
+        Case("DoRA", "news", EARTH, [dora], max_tokens=16),
+        Case("everything", "law", EARTH, [half, prefix, dora, inserted, short, ia3], max_tokens=16),
         Case("boolean", "weather", EARTH, output=Boolean("yes/no"), labels=["yes", "no"]),
         Case("choice", "news", EARTH, output=Choice(["round", "rounded", "flat"]), labels=["round", "rounded", "flat"]),
         Case("JSON", "law", EARTH, output=Json(GRADED), pattern=r'\{"round":(true|false),"grade":[123]\}'),
@@ -141,7 +159,7 @@ def run(engine: Engine, cases: Sequence[Case]) -> tuple[dict[str, Outcome], list
 
 @pytest.fixture(scope="module")
 def engine(load_model: Callable[[], BaseModel]) -> Engine:
-    return Engine(load_model(), EngineSettings(max_rows=16), max_context_tokens=1024)
+    return Engine(load_model(), EngineSettings(max_rows=32), max_context_tokens=1024)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +178,7 @@ class Reference:
         self._plain = base.model
         self._layout = PromptLayout(base.tokenizer)
         folders = {artefact.name: artefact for case in cases for artefact in case.guidance}
-        loras = [artefact for artefact in folders.values() if artefact.form == "lora"]
+        loras = [a for a in folders.values() if a.form == "lora" and a.scale == 1 and a.name != "news/dora@1"]
         self._lora = PeftModel.from_pretrained(under_lora.model, loras[0].folder, _known_as(loras[0]))
         for lora in loras[1:]:
             self._lora.load_adapter(lora.folder, _known_as(lora))
@@ -170,6 +188,7 @@ class Reference:
             if artefact.form == "soft_prompt"
         }
         self._lora.eval()
+        self._known = {*self._soft, *(lora.name for lora in loras)}
 
     def _form(self, case: Case, skip: int) -> list[LogitsProcessor]:
         if case.labels:
@@ -178,6 +197,8 @@ class Reference:
 
     def generate(self, case: Case) -> list[int]:
         """The tokens of greedy `generate`, without the end token."""
+        if self._is_beyond_peft(case):
+            return self._by_loop(case)[0]
         model, inputs, skip = self._inputs(case)
         form = self._form(case, skip)
         ids: list[int] = model.generate(
@@ -191,6 +212,8 @@ class Reference:
 
     def gap(self, case: Case, tokens: list[int]) -> float:
         """Difference of the two largest logits after `tokens`, computed without a cache."""
+        if self._is_beyond_peft(case):
+            return self._by_loop(case)[1][len(tokens)]
         model, inputs, _ = self._inputs(case)
         if "inputs_embeds" in inputs:
             more = model.get_input_embeddings()(torch.tensor([tokens], dtype=torch.long))
@@ -203,6 +226,16 @@ class Reference:
             logits = form(torch.tensor([tokens], dtype=torch.long), logits)
         top = logits[0].topk(2).values
         return float(top[0] - top[1])
+
+    def _is_beyond_peft(self, case: Case) -> bool:
+        """PEFT has no inserted layers and combines little; each kind of its own is compared in test_every_kind."""
+        return not {artefact.name for artefact in case.guidance} <= self._known
+
+    def _by_loop(self, case: Case) -> tuple[list[int], list[float]]:
+        ids = self._layout.encode(case.parts).token_ids
+        return plain.generate(
+            self._plain, ids, case.guidance, max_tokens=case.max_tokens, end=self.tokenizer.eos_token_id
+        )
 
     def _inputs(self, case: Case) -> tuple[Any, dict[str, Tensor], int]:
         """The model with the case's guidance, what it is given, and how many tokens `generate` repeats of it."""
@@ -278,6 +311,6 @@ def test_one_micro_batch_held_it_all(cases: list[Case], mixed: tuple[dict[str, O
     assert len(first.rows) == len(cases)
     assert {row.namespace for row in first.rows} == {"weather", "news", "law"}
     kinds = {entry.split()[0] for row in first.rows for entry in row.guidance}
-    assert kinds == {"soft_prompt", "lora", "text_prompt", "grammar"}
+    assert kinds == {"soft_prompt", "prefix", "lora", "ia3", "inserted_layer", "text_prompt", "grammar"}
     for row in first.rows:
         print(f"{row.namespace:8} {row.request_id:38} {', '.join(row.guidance) or '–'}")

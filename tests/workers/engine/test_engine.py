@@ -11,13 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.workers.engine.conftest import MakeAdmit, MakeArtefact, MakeEngine, base_of, ends, run, text_of, tiny_llama
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from guideway.schemas.failures import FailureCode
+from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.output import Boolean, Choice, Json, Regex, WordLabels
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.prompt import PromptLayout
+from guideway.workers.engine.row import Row
+from guideway.workers.engine.runner import Runner
+from guideway.workers.engine.sampling import BatchedSampler
 from guideway.workers.messages import Admit, BatchReport, EngineSettings, Finished, Progress, Refused
 
 
@@ -76,10 +79,48 @@ def test_a_row_in_a_mixed_batch_equals_the_row_alone(make_engine: MakeEngine, mi
         assert ends(run(make_engine(), [admit]))[admit.id] == together[admit.id]
 
 
-def test_bfloat16_runs_the_same_mix(tokenizer: PreTrainedTokenizerFast, mixed: list[Admit]) -> None:
-    base = base_of(tiny_llama(tokenizer).to(torch.bfloat16), tokenizer)
-    found = ends(run(Engine(base, EngineSettings(max_rows=32), max_context_tokens=512), mixed))
+def test_in_bfloat16_a_row_differs_from_the_row_alone_by_rounding_only(
+    tokenizer: PreTrainedTokenizerFast, mixed: list[Admit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Products of other shapes round otherwise, so a token may differ where two are about as likely. What does hold: as
+    long as the texts are the same, the logits are within a few of bfloat16's steps (1/256) of the largest of them."""
+    logits: dict[str, list[Tensor]] = {}
+    running: list[Row] = []
+    run_step, choose = Runner.run, BatchedSampler.choose
+
+    def noting(runner: Runner) -> list[int | Refusal]:
+        running[:] = runner.rows
+        return run_step(runner)
+
+    def keeping(sampler: BatchedSampler, found: Tensor) -> list[int | None]:
+        for row, one in zip(running, found, strict=True):
+            logits.setdefault(f"{row.id} {row.sample}", []).append(one.clone())
+        return choose(sampler, found)
+
+    monkeypatch.setattr(Runner, "run", noting)
+    monkeypatch.setattr(BatchedSampler, "choose", keeping)
+
+    def engine() -> Engine:
+        base = base_of(tiny_llama(tokenizer).to(torch.bfloat16), tokenizer)
+        return Engine(base, EngineSettings(max_rows=32), max_context_tokens=512)
+
+    found = ends(run(engine(), mixed))
     assert all(isinstance(end, Finished) for end in found.values())
+    together = dict(logits)
+    logits.clear()
+    for admit in mixed:
+        run(engine(), [admit])
+    compared = 0
+    for id_, steps in together.items():
+        for ours, alone in zip(steps, logits[id_], strict=False):
+            allowed = ours.isfinite()
+            scale = ours[allowed].abs().max()
+            assert torch.equal(allowed, alone.isfinite())
+            torch.testing.assert_close(ours[allowed], alone[allowed], rtol=0, atol=float(scale) * 8 / 256)
+            compared += 1
+            if ours.argmax() != alone.argmax():
+                break
+    assert compared > 100
 
 
 def test_the_weights_stay_as_they_were(engine: Engine, mixed: list[Admit]) -> None:
