@@ -127,10 +127,8 @@ def _changed(
 
     def after(module: Any, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
         for a, b, direction in updates:
-            if direction is None:
-                y = y + args[0] @ a.T @ b.T
-            else:
-                y = (y - bias + args[0] @ a.T @ b.T) * direction + bias
+            y = y + args[0] @ a.T @ b.T
+            y = y if direction is None else (y - bias) * direction + bias
         for vector in out:
             y = y * vector
         return y

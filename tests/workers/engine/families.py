@@ -24,7 +24,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gemma": {"head_dim": 16, "tie_word_embeddings": False, **LLAMA_LIKE},
     "gemma2": {"head_dim": 16, "sliding_window": 512, "query_pre_attn_scalar": 16, **LLAMA_LIKE},
     # With random weights, tied and scaled embeddings make a model that repeats its last token, whatever guides it.
-    "gemma3_text": {"head_dim": 16, "sliding_window": 512, "tie_word_embeddings": False, **LLAMA_LIKE},
+    "gemma3_text": {
+        "head_dim": 16,
+        "sliding_window": 512,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "tie_word_embeddings": False,
+        **LLAMA_LIKE,
+    },
     "mixtral": {"num_local_experts": 4, **LLAMA_LIKE},
 }
 
