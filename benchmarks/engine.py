@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Text
@@ -73,12 +73,11 @@ def save(base: BaseModel, folder: Path, config: Any, form: Any, count: int) -> l
     saved = []
     for i in range(count):
         model = get_peft_model(base.model, config)
-        model.save_pretrained(folder / f"{form}{i}")
-        if form == "lora":
+        place = folder / f"{form}{i}"
+        model.save_pretrained(place)
+        if form in {"lora", "ia3"}:
             model.unload()
-        saved.append(
-            Artefact(name=f"bench/{form}{i}@1", form=form, digest=f"{form}{i}", folder=str(folder / f"{form}{i}"))
-        )
+        saved.append(Artefact(name=f"bench/{form}{i}@1", form=form, digest=str(place), folder=str(place)))
     return saved
 
 
@@ -115,6 +114,19 @@ def contenders(load: Callable[[], BaseModel], folder: Path, args: argparse.Names
         "soft_prompt",
         args.rows,
     )
+    deep = LoraConfig(task_type="CAUSAL_LM", r=8, target_modules="all-linear", init_lora_weights=False)
+    all_linear = save(bare, folder / "deep", deep, "lora", args.rows)
+    scales = IA3Config(
+        task_type="CAUSAL_LM", target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]
+    )
+    prefix = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL_TOKENS)
+    kinds = [
+        soft,
+        all_linear,
+        save(bare, folder, scales, "ia3", args.rows),
+        save(bare, folder, prefix, "prefix", args.rows),
+    ]
+    mixture = [kinds[i % len(kinds)][i] for i in range(args.rows)]
     # Without end tokens every row generates to its limit.
     engine = Engine(replace(load(), eos_ids=frozenset()), EngineSettings(max_rows=args.rows), max_context_tokens=2048)
     peft = PeftModel.from_pretrained(load().model, loras[0].folder, "0").eval()
@@ -126,6 +138,10 @@ def contenders(load: Callable[[], BaseModel], folder: Path, args: argparse.Names
         f"PEFT adapter_names, {args.rows} LoRAs (q, v; r = 8)": lambda: theirs(peft, ids, n, adapter_names=names),
         "guideway, no guidance": lambda: ours(engine, admits(text, args.rows, n, [])),
         f"guideway, {args.rows} LoRAs (q, v; r = 8)": lambda: ours(engine, admits(text, args.rows, n, loras)),
+        f"guideway, {args.rows} LoRAs (all linears; r = 8)": lambda: ours(
+            engine, admits(text, args.rows, n, all_linear)
+        ),
+        f"guideway, {args.rows} of four kinds": lambda: ours(engine, admits(text, args.rows, n, mixture)),
         f"guideway, {args.rows} soft prompts of {VIRTUAL_TOKENS}": lambda: ours(
             engine, admits(text, args.rows, n, soft)
         ),

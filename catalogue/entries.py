@@ -108,7 +108,8 @@ class Catalogue:
         return found[0], found[1]
 
     def guidance(self, name: str, *, for_namespace: str) -> tuple[GuidanceRef, Guidance]:
-        """Guidance by `NAMESPACE/NAME[@VERSION]`. Raises Refusal(guidance_unknown | guidance_forbidden)."""
+        """Guidance by `NAMESPACE/NAME[@VERSION][*SCALE]`. Raises Refusal(guidance_unknown | guidance_forbidden)."""
+        name, _, scale = name.partition("*")
         owner, _, rest = name.partition("/")
         plain, _, version = rest.partition("@")
         identity = Identity("guidance", owner, plain)
@@ -124,7 +125,12 @@ class Catalogue:
                 f"guidance {name} is not shared with namespace {for_namespace}: "
                 f"ask {owner} to add it to the guidance's `shared_with`",
             )
-        return GuidanceRef(namespace=owner, name=plain, version=number), guidance
+        if scale and float(scale) != 1 and guidance.form != "lora":
+            raise Refusal(
+                FailureCode.GUIDANCE_FORBIDDEN,
+                f"guidance {name} is of form {guidance.form}, and only a lora takes a scale: name it without *{scale}",
+            )
+        return GuidanceRef(namespace=owner, name=plain, version=number, scale=float(scale or 1)), guidance
 
     def model(self, size: str) -> Model:
         """The model behind a size, newest version. Raises Refusal(unknown_model_size)."""

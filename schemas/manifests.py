@@ -10,11 +10,17 @@ from msgspec import Meta
 from guideway.schemas import names
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import OutputRule, WordLabels
+from guideway.schemas.request import MAX_SCALE
 
 Name = Annotated[str, Meta(pattern=f"^{names.NAME.pattern}$")]
 Digest = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
 GuidanceName = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?$")]
 """`NAMESPACE/NAME` for the newest version, `NAMESPACE/NAME@VERSION` for one."""
+GuidanceUse = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]*)?(\*-?[0-9](\.[0-9]{1,4})?)?$")]
+"""A `GuidanceName`, and for a LoRA perhaps a scale after it: `NAMESPACE/NAME*0.5` has half of the effect."""
+
+TrainedForm = Literal["soft_prompt", "prefix", "lora", "ia3", "inserted_layer"]
+"""Guidance that is an artefact: a folder that PEFT saved, or, for `inserted_layer`, guideway's studio."""
 
 
 class _Manifest(
@@ -57,8 +63,8 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
     lane: Literal["interactive", "batch"] = "interactive"
     instruction: str = ""
     """The endpoint's own text prompt."""
-    guidance: list[GuidanceName] = []
-    """Named guidance in the order in which it applies."""
+    guidance: list[GuidanceUse] = []
+    """Named guidance in the order in which it applies; a LoRA may have a scale from -8 to 8."""
     request_guidance: list[GuidanceName] = []
     """Guidance that a request may bring along by name."""
     input: InputRule = InputRule()
@@ -79,6 +85,11 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
             if field is not None and (field not in fields or fields[field].type != "string"):
                 raise ValueError(f"{what} names {field!r}: declare it under input.fields as a string")
 
+        for name in self.guidance:
+            _, _, scale = name.partition("*")
+            if scale and abs(float(scale)) > MAX_SCALE:
+                raise ValueError(f"guidance {name!r} has scale {scale}: choose one from -{MAX_SCALE} to {MAX_SCALE}")
+
     @property
     def _words_from(self) -> str | None:
         return self.output.words_from if isinstance(self.output, WordLabels) else None
@@ -89,9 +100,9 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
 
 
 class Guidance(_Manifest, frozen=True, kw_only=True, tag="guidance/v1"):
-    """What customises the frozen model, by name: a text prompt or a trained artefact (a PEFT folder)."""
+    """What customises the frozen model, by name: a text prompt or a trained artefact."""
 
-    form: Literal["text_prompt", "soft_prompt", "lora"]
+    form: Literal["text_prompt"] | TrainedForm
     text: str = ""
     """The instruction, for `text_prompt`."""
     artefact: str = ""

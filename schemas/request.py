@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -10,12 +10,14 @@ from msgspec import Meta
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import OutputRule
 
+MAX_SCALE: Final = 8
+
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One delimited piece of the final text, and whose it is.
 
-    Order in the text: the soft prompts of the guidance (virtual tokens, not here), then `instruction` parts,
-    `context` parts, and last the `input`.
+    Order in the text: prefixes and then soft prompts of the guidance (virtual tokens, not here), then `instruction`
+    parts, `context` parts, and last the `input`.
     """
 
     kind: Literal["instruction", "context", "input"]
@@ -24,15 +26,19 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     text: str
 
 
-class GuidanceRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class GuidanceRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """Guidance by name and version: never tensors."""
 
     namespace: str
     name: str
     version: Annotated[int, Meta(ge=1)]
+    scale: Annotated[float, Meta(ge=-MAX_SCALE, le=MAX_SCALE)] = 1.0
+    """How many times the effect of a LoRA; all other guidance has 1."""
 
     def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}@{self.version}"
+        """`NAMESPACE/NAME@VERSION`, with `*SCALE` after it where that is not 1."""
+        name = f"{self.namespace}/{self.name}@{self.version}"
+        return name if self.scale == 1 else f"{name}*{self.scale}"
 
 
 class ReplyAddress(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

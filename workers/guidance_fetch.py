@@ -41,6 +41,7 @@ class GuidanceFetch:
             form=guidance.form,
             digest=guidance.artefact,
             folder=str(await self._folder(ref, guidance)),
+            scale=ref.scale,
         )
 
     async def _folder(self, ref: GuidanceRef, guidance: Guidance) -> Path:

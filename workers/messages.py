@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from guideway.schemas.failures import FailureCode
-from guideway.schemas.manifests import Model
+from guideway.schemas.manifests import Model, TrainedForm
 from guideway.schemas.reply import FinishReason
 from guideway.schemas.request import Request
 
@@ -47,11 +47,13 @@ class Artefact(msgspec.Struct, frozen=True, kw_only=True):
     """One trained guidance of a request, fetched, checked and on this machine's disk."""
 
     name: str
-    """`NAMESPACE/NAME@VERSION`"""
-    form: Literal["soft_prompt", "lora"]
+    """`NAMESPACE/NAME@VERSION`, with `*SCALE` after it where that is not 1"""
+    form: TrainedForm
     digest: str
     """Content address: the key under which the engine keeps it."""
     folder: str
+    scale: float = 1.0
+    """How many times the effect, of a LoRA."""
 
 
 class Admit(_Message, frozen=True, tag="admit"):
@@ -125,7 +127,7 @@ class RowReport(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str
     endpoint: str
     guidance: list[str]
-    """What is at work on the row: `soft_prompt a/b@1`, `lora c/d@2`, `text_prompt`, `grammar choice`, ..."""
+    """What is at work on the row: `soft_prompt a/b@1`, `lora c/d@2*0.5`, `text_prompt`, `grammar choice`, ..."""
 
 
 class BatchReport(_Message, frozen=True, tag="batch"):

@@ -73,3 +73,19 @@ def test_applying_makes_versions_of_what_has_changed_only() -> None:
     actions = [(change.action, change.version) for change in plan(catalogue, [ENDPOINT, PROMPT])]
     assert actions == [("unchanged", 3), ("created", 1)]
     assert [(change.action, change.version) for change in plan(catalogue, [changed])] == [("updated", 4)]
+
+
+def test_a_lora_may_have_a_scale_and_nothing_else_may() -> None:
+    catalogue = Catalogue()
+    digest = "sha256:" + "0" * 64
+    lora = Guidance(namespace="team", name="voice", form="lora", artefact=digest, model_fingerprint=digest)
+    absorb(catalogue, lora, 3)
+    absorb(catalogue, PROMPT, 1)
+    ref, _ = catalogue.guidance("team/voice*-0.25", for_namespace="team")
+    assert (ref.version, ref.scale, str(ref)) == (3, -0.25, "team/voice@3*-0.25")
+    assert catalogue.guidance(str(ref), for_namespace="team")[0] == ref
+    plain, _ = catalogue.guidance("team/voice@3*1.0", for_namespace="team")
+    assert (plain.scale, str(plain)) == (1.0, "team/voice@3")
+    with pytest.raises(Refusal, match=r"only a lora takes a scale: name it without \*0.5") as caught:
+        catalogue.guidance("team/tone*0.5", for_namespace="team")
+    assert caught.value.code is FailureCode.GUIDANCE_FORBIDDEN

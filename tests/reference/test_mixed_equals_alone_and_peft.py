@@ -3,27 +3,23 @@ in our engine, and what PEFT and transformers generate with the same guidance. R
 
 from __future__ import annotations
 
-import string
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pytest
 import regex  # type: ignore[import-untyped]
 import torch
-from peft import PeftModel
+from tests.reference.case import Case
 from tests.reference.conftest import MakeArtefact
-from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+from tests.reference.peft_reference import Reference
 
-from guideway.schemas.generation import Generation
-from guideway.schemas.output import Boolean, Choice, Json, OutputRule, Regex, Text
-from guideway.schemas.request import Part, ReplyAddress, Request
+from guideway.schemas.output import Boolean, Choice, Json, Regex
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.engine import Engine
-from guideway.workers.engine.prompt import PromptLayout
-from guideway.workers.messages import Admit, Artefact, BatchReport, EngineSettings, Finished, FromEngine
+from guideway.workers.messages import BatchReport, EngineSettings, Finished, FromEngine
 
 pytestmark = [
     pytest.mark.model,
@@ -36,44 +32,6 @@ TIE = 1e-4
 MOST_TIES = 1
 
 
-@dataclass(frozen=True)
-class Case:
-    """One row: what is asked, with which guidance, in which form."""
-
-    name: str
-    namespace: str
-    text: str
-    guidance: Sequence[Artefact] = ()
-    instruction: str = ""
-    output: OutputRule = field(default_factory=Text)
-    pattern: str | None = None
-    """The output rule as a regular expression, written independently of the grammar."""
-    labels: Sequence[str] = ()
-    """The output rule as the texts of which one is to be chosen."""
-    max_tokens: int = 24
-
-    @property
-    def parts(self) -> list[Part]:
-        instruction = [Part(kind="instruction", source="endpoint", text=self.instruction)] if self.instruction else []
-        return [*instruction, Part(kind="input", source="caller", text=self.text)]
-
-    def admit(self) -> Admit:
-        request = Request(
-            id=self.name,
-            namespace=self.namespace,
-            endpoint="ask",
-            endpoint_version=1,
-            parts=self.parts,
-            guidance=[],
-            output=self.output,
-            words=[],
-            generation=Generation(max_tokens=self.max_tokens),
-            reply_to=[ReplyAddress(topic=f"gw.{self.namespace}.ask.out.v1")],
-            deadline_ms=None,
-        )
-        return Admit(id=self.name, request=request, artefacts=list(self.guidance))
-
-
 EARTH = "Is the Earth round?"
 GRADED = {
     "type": "object",
@@ -84,7 +42,13 @@ GRADED = {
 
 
 @pytest.fixture(scope="module")
-def cases(make_soft_prompt: MakeArtefact, make_lora: MakeArtefact) -> list[Case]:
+def cases(
+    make_soft_prompt: MakeArtefact,
+    make_lora: MakeArtefact,
+    make_prefix: MakeArtefact,
+    make_ia3: MakeArtefact,
+    make_inserted_layer: MakeArtefact,
+) -> list[Case]:
     short = make_soft_prompt("weather/short@1", num_virtual_tokens=4)
     middle = make_soft_prompt("weather/middle@4", num_virtual_tokens=8)
     long = make_soft_prompt("public/long@1", num_virtual_tokens=20)
@@ -99,6 +63,11 @@ def cases(make_soft_prompt: MakeArtefact, make_lora: MakeArtefact) -> list[Case]
         rank_pattern={"down_proj": 3},
         alpha_pattern={r"layers\.2\d.*up_proj": 2},
     )
+    dora = make_lora("news/dora@1", r=4, lora_alpha=8, use_dora=True, target_modules=["q_proj", "down_proj"])
+    prefix = make_prefix("law/prefix@1", num_virtual_tokens=6)
+    ia3 = make_ia3("law/scales@1", target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"])
+    inserted = make_inserted_layer("public/inserted@2", after_layers=[3, 20], bottleneck=8)
+    half = msgspec.structs.replace(wide, name="news/wide@2*0.5", scale=0.5)
     return [
         Case("plain", "weather", EARTH),
         Case("plain, longer", "law", "Name three rivers of Europe, and the seas that they flow into.", max_tokens=40),
@@ -112,6 +81,11 @@ def cases(make_soft_prompt: MakeArtefact, make_lora: MakeArtefact) -> list[Case]
         Case("LoRA, rank-stabilised, with patterns", "law", EARTH, [uneven], max_tokens=16),
         Case("soft prompt and LoRA", "law", EARTH, [middle, wide], instruction="Be brief."),
         Case("two soft prompts and LoRA", "weather", EARTH, [long, short, narrow]),
+        Case("prefix", "law", EARTH, [prefix]),
+        Case("IA3", "law", EARTH, [ia3], max_tokens=16),
+        Case("inserted layer", "weather", EARTH, [inserted]),
+        Case("DoRA", "news", EARTH, [dora], max_tokens=16),
+        Case("everything", "law", EARTH, [half, prefix, dora, inserted, short, ia3], max_tokens=16),
         Case("boolean", "weather", EARTH, output=Boolean("yes/no"), labels=["yes", "no"]),
         Case("choice", "news", EARTH, output=Choice(["round", "rounded", "flat"]), labels=["round", "rounded", "flat"]),
         Case("JSON", "law", EARTH, output=Json(GRADED), pattern=r'\{"round":(true|false),"grade":[123]\}'),
@@ -141,7 +115,7 @@ def run(engine: Engine, cases: Sequence[Case]) -> tuple[dict[str, Outcome], list
 
 @pytest.fixture(scope="module")
 def engine(load_model: Callable[[], BaseModel]) -> Engine:
-    return Engine(load_model(), EngineSettings(max_rows=16), max_context_tokens=1024)
+    return Engine(load_model(), EngineSettings(max_rows=32), max_context_tokens=1024)
 
 
 @pytest.fixture(scope="module")
@@ -150,131 +124,6 @@ def mixed(engine: Engine, cases: list[Case]) -> tuple[dict[str, Outcome], list[F
 
 
 # Theirs --------------------------------------------------------------------------------------------------------------
-
-
-class Reference:
-    """transformers' `generate` with PEFT's guidance, one row at a time."""
-
-    def __init__(self, base: BaseModel, under_lora: BaseModel, cases: Sequence[Case]) -> None:
-        self.tokenizer: PreTrainedTokenizerBase = base.tokenizer
-        self._plain = base.model
-        self._layout = PromptLayout(base.tokenizer)
-        folders = {artefact.name: artefact for case in cases for artefact in case.guidance}
-        loras = [artefact for artefact in folders.values() if artefact.form == "lora"]
-        self._lora = PeftModel.from_pretrained(under_lora.model, loras[0].folder, _known_as(loras[0]))
-        for lora in loras[1:]:
-            self._lora.load_adapter(lora.folder, _known_as(lora))
-        self._soft = {
-            name: PeftModel.from_pretrained(self._plain, artefact.folder).eval()
-            for name, artefact in folders.items()
-            if artefact.form == "soft_prompt"
-        }
-        self._lora.eval()
-
-    def _form(self, case: Case, skip: int) -> list[LogitsProcessor]:
-        if case.labels:
-            return [Labels(self.tokenizer, case.labels, skip)]
-        return [Form(self.tokenizer, case.pattern, skip)] if case.pattern else []
-
-    def generate(self, case: Case) -> list[int]:
-        """The tokens of greedy `generate`, without the end token."""
-        model, inputs, skip = self._inputs(case)
-        form = self._form(case, skip)
-        ids: list[int] = model.generate(
-            **inputs,
-            max_new_tokens=case.max_tokens,
-            do_sample=False,
-            pad_token_id=0,
-            logits_processor=LogitsProcessorList(form),
-        )[0, skip:].tolist()
-        return ids[:-1] if ids[-1] == self.tokenizer.eos_token_id else ids
-
-    def gap(self, case: Case, tokens: list[int]) -> float:
-        """Difference of the two largest logits after `tokens`, computed without a cache."""
-        model, inputs, _ = self._inputs(case)
-        if "inputs_embeds" in inputs:
-            more = model.get_input_embeddings()(torch.tensor([tokens], dtype=torch.long))
-            inputs = {"inputs_embeds": torch.cat([inputs["inputs_embeds"], more], dim=1)}
-        else:
-            ids = torch.cat([inputs["input_ids"], torch.tensor([tokens], dtype=torch.long)], dim=1)
-            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        logits = model(**inputs).logits[:, -1]
-        for form in self._form(case, 0):
-            logits = form(torch.tensor([tokens], dtype=torch.long), logits)
-        top = logits[0].topk(2).values
-        return float(top[0] - top[1])
-
-    def _inputs(self, case: Case) -> tuple[Any, dict[str, Tensor], int]:
-        """The model with the case's guidance, what it is given, and how many tokens `generate` repeats of it."""
-        ids = torch.tensor([self._layout.encode(case.parts).token_ids])
-        soft = [artefact for artefact in case.guidance if artefact.form == "soft_prompt"]
-        loras = [artefact for artefact in case.guidance if artefact.form == "lora"]
-        by_ids = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if not loras:
-            assert len(soft) <= 1
-            return (self._soft[soft[0].name] if soft else self._plain), by_ids, ids.shape[1]
-        (lora,) = loras
-        self._lora.set_adapter(_known_as(lora))
-        if not soft:
-            return self._lora, by_ids, ids.shape[1]
-        virtual = [self._soft[artefact.name].get_prompt(batch_size=1) for artefact in soft]
-        embeddings = torch.cat([*virtual, self._plain.get_input_embeddings()(ids)], dim=1)
-        return self._lora, {"inputs_embeds": embeddings, "attention_mask": torch.ones(embeddings.shape[:2])}, 0
-
-
-class Labels(LogitsProcessor):  # type: ignore[misc]
-    """Lets the next token of each label through that begins as the text does, in the tokenizer's own tokens."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], skip: int) -> None:
-        end = tokenizer.eos_token_id
-        self._skip = skip
-        self._labels = [[*tokenizer.encode(label, add_special_tokens=False), end] for label in labels]
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        written = input_ids[0, self._skip :].tolist()
-        following = {label[len(written)] for label in self._labels if label[: len(written)] == written}
-        forbidden = torch.full_like(scores, True, dtype=torch.bool)
-        forbidden[:, sorted(following)] = False
-        return scores.masked_fill(forbidden, -torch.inf)
-
-
-class Form(LogitsProcessor):  # type: ignore[misc]
-    """Lets a token through if the text with it can still become a match, and the end if it is one.
-
-    Where only one text can follow, its usual tokens are taken, as llguidance does: `{"` and not `{` and `"`.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, pattern: str, skip: int) -> None:
-        self._tokenizer = tokenizer
-        self._pattern = regex.compile(pattern)
-        self._skip = skip
-        self._pieces = tokenizer.batch_decode([[id_] for id_ in range(len(tokenizer))])
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        text = self._tokenizer.decode(input_ids[0, self._skip :])
-        allowed = torch.tensor([bool(piece) and self._may_become(text + piece) for piece in self._pieces])
-        forced = self._tokenizer.encode(self._forced(text))
-        if len(forced) > 1:
-            allowed &= torch.arange(len(allowed)) == forced[0]
-        allowed[self._tokenizer.eos_token_id] = self._pattern.fullmatch(text) is not None
-        return scores.masked_fill(~allowed, -torch.inf)
-
-    def _may_become(self, text: str) -> bool:
-        return self._pattern.fullmatch(text, partial=True) is not None
-
-    def _forced(self, text: str) -> str:
-        forced = ""
-        while self._pattern.fullmatch(text + forced) is None:
-            following = [char for char in string.printable if self._may_become(text + forced + char)]
-            if len(following) != 1:
-                break
-            forced += following[0]
-        return forced
-
-
-def _known_as(artefact: Artefact) -> str:
-    """PEFT's names of adaptors are module names, which hold no dots and slashes."""
-    return artefact.name.replace("/", "-").replace("@", "-")
 
 
 @pytest.fixture(scope="module")
@@ -328,6 +177,6 @@ def test_one_micro_batch_held_it_all(cases: list[Case], mixed: tuple[dict[str, O
     assert len(first.rows) == len(cases)
     assert {row.namespace for row in first.rows} == {"weather", "news", "law"}
     kinds = {entry.split()[0] for row in first.rows for entry in row.guidance}
-    assert kinds == {"soft_prompt", "lora", "text_prompt", "grammar"}
+    assert kinds == {"soft_prompt", "prefix", "lora", "ia3", "inserted_layer", "text_prompt", "grammar"}
     for row in first.rows:
         print(f"{row.namespace:8} {row.request_id:38} {', '.join(row.guidance) or '–'}")

@@ -90,7 +90,7 @@ def test_every_kind_has_a_golden_file() -> None:
     rules = {document["type"] for document in map(document_of, GOLDEN) if "type" in document}
     assert rules == {msgspec.inspect.type_info(rule).tag for rule in get_args(OutputRule)}  # type: ignore[attr-defined]
     forms = {document_of(name)["form"] for name in GOLDEN if ".guidance." in name}
-    assert forms == {"text_prompt", "soft_prompt", "lora"}
+    assert forms == {"text_prompt", "soft_prompt", "prefix", "lora", "ia3", "inserted_layer"}
 
 
 @each_golden
@@ -181,6 +181,9 @@ def test_deep_nesting_is_undecodable_where_anything_may_stand(name: str, place: 
         ("request.full", ("reply_to",), []),
         ("request.full", ("reply_to", 0, "partition"), -1),
         ("request.full", ("guidance", 0, "version"), 0),
+        ("request.full", ("guidance", 0, "scale"), 8.5),
+        ("request.full", ("guidance", 0, "scale"), -9),
+        ("request.full", ("guidance", 0, "scale"), "half"),
         ("request.full", ("generation", "max_tokens"), 0),
         ("request.full", ("generation", "max_tokens"), 10**400),
         ("request.full", ("generation", "samples"), 17),
@@ -195,6 +198,12 @@ def test_deep_nesting_is_undecodable_where_anything_may_stand(name: str, place: 
         ("manifest.endpoint.least", ("name",), "a" * 64),
         ("manifest.endpoint.least", ("namespace",), "infer"),
         ("manifest.endpoint.least", ("lane",), "fast"),
+        ("manifest.endpoint.full", ("guidance", 0), "library/topic-lora*9"),
+        ("manifest.endpoint.full", ("guidance", 0), "library/topic-lora*-8.5"),
+        ("manifest.endpoint.full", ("guidance", 0), "library/topic-lora*nan"),
+        ("manifest.endpoint.full", ("guidance", 0), "library/topic-lora*1e3"),
+        ("manifest.endpoint.full", ("guidance", 0), "library/topic-lora*0.5@2"),
+        ("manifest.endpoint.full", ("request_guidance", 0), "library/topic-lora*0.5"),
         ("manifest.endpoint.full", ("input", "text_field"), "floor"),
         ("manifest.guidance.lora", ("artefact",), ""),
         ("manifest.guidance.text-prompt", ("artefact",), "folder"),

@@ -15,14 +15,12 @@ from guideway.workers.engine.attention import causal_tokens
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.batcher import Batcher
 from guideway.workers.engine.grammars import Grammars
-from guideway.workers.engine.guidance import ResidentGuidance, Trained
-from guideway.workers.engine.lora import Lora
+from guideway.workers.engine.guidance import ResidentGuidance, RowGuidance
 from guideway.workers.engine.prompt import PromptLayout
 from guideway.workers.engine.reader import Reader
 from guideway.workers.engine.row import Row
 from guideway.workers.engine.runner import Runner
 from guideway.workers.engine.sampling import Sampler
-from guideway.workers.engine.soft_prompt import SoftPrompt
 from guideway.workers.messages import (
     Admit,
     BatchReport,
@@ -100,6 +98,7 @@ class Engine:
             self._steps += 1
             self._report_members()
             self._collect(self._runner.run())
+            self._guidance.keep_to_budget(_digests(self._runner.rows))
         self._busy_s += time.perf_counter() - began
         self._report_progress(now)
         outbox, self._outbox = self._outbox, []
@@ -127,21 +126,22 @@ class Engine:
         prompt_ids = self._layout.encode(request.parts).token_ids
         # Loaded to be checked and to be near; held only once a row is seated, so that waiting rows bound no memory.
         guidance = self._load(admit, _digests(self._runner.rows))
-        virtual_tokens = sum(item.virtual_tokens for item in guidance if isinstance(item, SoftPrompt))
         self._grammars.start(request.output, request.words)
-        self._check_length(virtual_tokens, len(prompt_ids), request.generation.max_tokens)
+        self._check_length(guidance, len(prompt_ids), request.generation.max_tokens)
         return [
             Row(
                 admit=admit,
                 sample=sample,
                 prompt_ids=prompt_ids,
-                virtual_tokens=virtual_tokens,
+                virtual_tokens=guidance.virtual_tokens,
+                prefix_tokens=guidance.prefix_tokens,
                 sampler=Sampler.of(request.generation, request_id=request.id, sample=sample),
             )
             for sample in range(request.generation.samples)
         ]
 
-    def _check_length(self, virtual_tokens: int, text_tokens: int, max_tokens: int) -> None:
+    def _check_length(self, guidance: RowGuidance, text_tokens: int, max_tokens: int) -> None:
+        virtual_tokens = guidance.prefix_tokens + guidance.virtual_tokens
         excess = virtual_tokens + text_tokens + max_tokens - self._max_tokens
         if excess > 0:
             raise Refusal(
@@ -152,13 +152,11 @@ class Engine:
 
     def _equip(self, row: Row, in_use: Collection[str]) -> None:
         """Give a row that is to be seated what it holds while it runs."""
-        guidance = self._load(row.admit, in_use)
-        row.soft_prompts = [item for item in guidance if isinstance(item, SoftPrompt)]
-        row.loras = [item for item in guidance if isinstance(item, Lora)]
+        row.guidance = self._load(row.admit, in_use)
         row.grammar = self._grammars.start(row.request.output, row.request.words)
 
-    def _load(self, admit: Admit, in_use: Collection[str]) -> list[Trained]:
-        return [self._guidance.load(artefact, in_use=in_use) for artefact in admit.artefacts]
+    def _load(self, admit: Admit, in_use: Collection[str]) -> RowGuidance:
+        return RowGuidance.of([self._guidance.load(artefact, in_use=in_use) for artefact in admit.artefacts])
 
     # Collect --------------------------------------------------------------------------------------------------------
 

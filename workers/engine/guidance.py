@@ -1,25 +1,64 @@
-"""Which trained guidance is in memory."""
+"""Which trained guidance is in memory, and what a row holds of it."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from transformers import PreTrainedModel
 
 from guideway.schemas.failures import Refusal
+from guideway.schemas.manifests import TrainedForm
+from guideway.workers.engine.adaptors import Adaptor
+from guideway.workers.engine.ia3 import Ia3
+from guideway.workers.engine.inserted_layer import InsertedLayer
 from guideway.workers.engine.lora import Lora
+from guideway.workers.engine.peft_folder import damaged
+from guideway.workers.engine.prefix import Prefix
 from guideway.workers.engine.soft_prompt import SoftPrompt
 from guideway.workers.messages import Artefact
 
-Trained = SoftPrompt | Lora
+Trained = SoftPrompt | Prefix | Lora | Ia3 | InsertedLayer
 
-LOADERS: Final[Mapping[str, Callable[[Path, PreTrainedModel], Trained]]] = {
-    "soft_prompt": SoftPrompt.load,
-    "lora": Lora.load,
+FORMS: Final[Mapping[TrainedForm, type[Trained]]] = {
+    "soft_prompt": SoftPrompt,
+    "prefix": Prefix,
+    "lora": Lora,
+    "ia3": Ia3,
+    "inserted_layer": InsertedLayer,
 }
+
+
+@dataclass(frozen=True)
+class RowGuidance:
+    """The trained guidance of one row by what it acts on; within each the order of the request stays."""
+
+    prefixes: Sequence[Prefix] = ()
+    soft_prompts: Sequence[SoftPrompt] = ()
+    adaptors: Sequence[Adaptor] = ()
+    inserted: Sequence[InsertedLayer] = ()
+
+    @classmethod
+    def of(cls, trained: Sequence[Trained]) -> RowGuidance:
+        return cls(
+            prefixes=[item for item in trained if isinstance(item, Prefix)],
+            soft_prompts=[item for item in trained if isinstance(item, SoftPrompt)],
+            adaptors=[item for item in trained if isinstance(item, Lora | Ia3)],
+            inserted=[item for item in trained if isinstance(item, InsertedLayer)],
+        )
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Keys and values that stand before everything."""
+        return sum(prefix.tokens for prefix in self.prefixes)
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Embeddings that stand between the prefixes and the text."""
+        return sum(prompt.virtual_tokens for prompt in self.soft_prompts)
 
 
 class ResidentGuidance:
@@ -32,32 +71,47 @@ class ResidentGuidance:
         self._model = model
         self._max_bytes = max_bytes
         self._kept: OrderedDict[str, Trained] = OrderedDict()
+        self.nbytes = 0
+        """Of all that is here."""
 
     def load(self, artefact: Artefact, *, in_use: Collection[str] = ()) -> Trained:
         """The guidance of `artefact`, read from its folder unless it is here; the digests `in_use` stay.
 
-        Raises: Refusal `guidance_damaged` if it cannot be read or does not fit the model.
+        Raises: Refusal `guidance_damaged` if it cannot be read, does not fit the model, or has a scale that it cannot
+        have.
         """
-        if artefact.digest not in self._kept:
-            try:
-                self._kept[artefact.digest] = LOADERS[artefact.form](Path(artefact.folder), self._model)
-            except Refusal as refusal:
-                raise Refusal(refusal.code, f"guidance {artefact.name} is refused: {refusal.message}") from refusal
+        kind = FORMS[artefact.form]
+        try:
+            trained = self._kept.get(artefact.digest)
+            # Somebody else may have declared the same folder as another form, and that is for its loader to refuse.
+            if not isinstance(trained, kind):
+                trained = self._kept[artefact.digest] = kind.load(Path(artefact.folder), self._model)
+                self.nbytes += trained.nbytes
+            scaled = _at_scale(trained, artefact.scale)
+        except Refusal as refusal:
+            raise Refusal(refusal.code, f"guidance {artefact.name} is refused: {refusal.message}") from refusal
         self._kept.move_to_end(artefact.digest)
-        self._evict(keep={*in_use, artefact.digest})
-        return self._kept[artefact.digest]
+        self.keep_to_budget({*in_use, artefact.digest})
+        return scaled
 
     @property
     def digests(self) -> list[str]:
         """What is here, the least recently used first."""
         return list(self._kept)
 
-    @property
-    def nbytes(self) -> int:
-        return sum(guidance.nbytes for guidance in self._kept.values())
-
-    def _evict(self, keep: set[str]) -> None:
-        for digest in [digest for digest in self._kept if digest not in keep]:
+    def keep_to_budget(self, in_use: Collection[str]) -> None:
+        """Let go of what is not in use, until the rest is within the budget."""
+        if self.nbytes <= self._max_bytes:
+            return
+        for digest in [digest for digest in self._kept if digest not in in_use]:
+            self.nbytes -= self._kept.pop(digest).nbytes
             if self.nbytes <= self._max_bytes:
                 return
-            del self._kept[digest]
+
+
+def _at_scale(trained: Trained, scale: float) -> Trained:
+    if isinstance(trained, Lora):
+        return trained.scaled(scale)
+    if scale != 1:
+        raise damaged("only a lora takes a scale: name it without")
+    return trained

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
@@ -33,6 +34,22 @@ class KvCache(Cache):  # type: ignore[misc]
         self._rows = self._positions = torch.empty(0, 0, dtype=torch.long)
         self._longest = 0
 
+    def seat(self, slot: int, states: Sequence[Tensor]) -> None:
+        """Put a new row's prefixes, one after the other, at the beginning of its slot, which is empty.
+
+        states: each [layers, 2, kv_heads, tokens, head_dim].
+        """
+        if not states:
+            return
+        whole = torch.cat(list(states), dim=3)
+        tokens = whole.shape[3]
+        if tokens > self._capacity:
+            self._grow(tokens)
+        for layer, (keys, values) in enumerate(whole):
+            self._layer(layer, keys[None])
+            self._keys[layer][slot, :, :tokens], self._values[layer][slot, :, :tokens] = keys, values
+        self._written[slot] = tokens
+
     def see(self, slots: slice, positions: Tensor, longest: int) -> None:
         """The next forward pass runs these slots.
 
@@ -53,9 +70,7 @@ class KvCache(Cache):  # type: ignore[misc]
 
         Layers come in their order at the first pass: their shapes are learnt from what they bring.
         """
-        if layer_idx == len(self._keys):
-            self._keys.append(self._room(key_states))
-            self._values.append(self._room(value_states))
+        self._layer(layer_idx, key_states, value_states)
         seen = []
         for kept, new in ((self._keys[layer_idx], key_states), (self._values[layer_idx], value_states)):
             kept[self._rows, :, self._positions] = new.transpose(1, 2)
@@ -81,6 +96,12 @@ class KvCache(Cache):  # type: ignore[misc]
     @property
     def nbytes(self) -> int:
         return sum(kept.nbytes for kept in (*self._keys, *self._values))
+
+    def _layer(self, index: int, keys: Tensor, values: Tensor | None = None) -> None:
+        """Make room for a layer that was not there yet."""
+        if index == len(self._keys):
+            self._keys.append(self._room(keys))
+            self._values.append(self._room(keys if values is None else values))
 
     def _room(self, states: Tensor) -> Tensor:
         _, heads, _, dim = states.shape

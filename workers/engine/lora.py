@@ -1,13 +1,14 @@
-"""LoRA: low-rank updates beside the frozen weights, other ones for every row of the micro-batch.
+"""LoRA: low-rank updates beside the frozen weights.
 
-Hu et al. 2021, https://arxiv.org/abs/2106.09685; rank-stabilised scaling: https://arxiv.org/abs/2312.03732.
+Hu et al. 2021, https://arxiv.org/abs/2106.09685; rank-stabilised scaling: https://arxiv.org/abs/2312.03732;
+DoRA (weight-decomposed): https://arxiv.org/abs/2402.09353.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from guideway.workers.engine.peft_folder import damaged, read
+from guideway.workers.engine.linears import features
+from guideway.workers.engine.peft_folder import check_settings, check_type, damaged, read
 
-_TENSOR: Final = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
+_TENSOR: Final = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>A\.weight|B\.weight|magnitude_vector)")
 
-_UNSUPPORTED: Final = (
+UNSUPPORTED: Final = (
     "alora_invocation_tokens",
     "arrow_config",
     "kasa_config",
@@ -33,10 +35,37 @@ _UNSUPPORTED: Final = (
     "target_parameters",
     "trainable_token_indices",
     "use_bdlora",
-    "use_dora",
     "use_qalora",
 )
 """Settings of PEFT under which the function is more than the two factors."""
+
+_KNOWN: Final = (
+    "alpha_pattern",
+    "bias",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_config",
+    "megatron_core",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "runtime_config",
+    "target_modules",
+    "use_dora",
+    "use_rslora",
+    "velora_config",
+)
+"""Those that are used here, that the tensors' names say as well, or that concern training."""
 
 _CHANGES_BASE_WEIGHTS: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations that take a part of the frozen weights away: without that part the factors mean nothing."""
@@ -44,12 +73,17 @@ _CHANGES_BASE_WEIGHTS: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """The update of one module: Δy = (x Aᵀ) B, the scaling is in B. float32, on the model's device."""
+    """The update of one module: y = W x + b + (x Aᵀ) B. float32, on the model's device.
+
+    The scaling is in B. Of a DoRA, y = c ⊙ (W x) + b + (x Aᵀ) B, and c is in B as well.
+    """
 
     a: Tensor
     """[r, in]"""
     b: Tensor
     """[r, out]; transposed as against PEFT, so that ranks are cut and joined along the first dimension of both."""
+    dora_scale: Tensor | None = None
+    """c = m / ‖W + ΔW‖ [out], the norm over what comes in: it needs the frozen weight once, when the DoRA is loaded"""
 
     @property
     def rank(self) -> int:
@@ -70,39 +104,38 @@ class Lora:
         """
         config, tensors = read(folder)
         _check(config)
-        pairs: dict[str, dict[str, Tensor]] = {}
+        parts: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             match = _TENSOR.fullmatch(name)
             if match is None:
                 raise damaged(f"tensor {name!r} is no LoRA factor of a linear module: train it without")
-            pairs.setdefault(match["module"], {})[match["factor"]] = tensor
-        if not pairs:
+            parts.setdefault(match["module"], {})[match["part"]] = tensor
+        if not parts:
             raise damaged("it holds no LoRA factors: publish it again")
         modules = dict(model.named_modules())
         device = model.get_input_embeddings().weight.device
-        return cls({name: _fitted(name, pair, config, modules.get(name), device) for name, pair in pairs.items()})
+        return cls({name: _fitted(name, found, config, modules.get(name), device) for name, found in parts.items()})
+
+    def scaled(self, scale: float) -> Lora:
+        """This LoRA with `scale` times the effect.
+
+        Raises: Refusal `guidance_damaged` if it is a DoRA, whose c would be another one.
+        """
+        if scale == 1:
+            return self
+        if any(factors.dora_scale is not None for factors in self.factors.values()):
+            raise damaged(f"it was trained with `use_dora` and takes no scale: name it without *{scale:g}")
+        return Lora({name: Factors(factors.a, factors.b * scale) for name, factors in self.factors.items()})
 
     @cached_property
     def nbytes(self) -> int:
-        return sum(factors.a.nbytes + factors.b.nbytes for factors in self.factors.values())
-
-
-def features(module: nn.Module | None) -> tuple[int, int] | None:
-    """(in, out) of a module that can carry a LoRA, else None."""
-    match module:
-        case nn.Linear():
-            return module.in_features, module.out_features
-        case Conv1D():
-            return module.nx, module.nf
-    return None
+        tensors = [tensor for f in self.factors.values() for tensor in (f.a, f.b, f.dora_scale)]
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
 def _check(config: dict[str, Any]) -> None:
-    if config.get("peft_type") != "LORA":
-        raise damaged(f"its peft_type is {config.get('peft_type')!r}, and a LoRA has 'LORA'")
-    for setting in _UNSUPPORTED:
-        if config.get(setting):
-            raise damaged(f"it was trained with `{setting}`, which is not supported: train it without")
+    check_type(config, "lora")
+    check_settings(config, unsupported=UNSUPPORTED, known=_KNOWN)
     if config.get("bias", "none") != "none":
         raise damaged(f"it was trained with `bias: {config['bias']}`, which is not supported: train it with `none`")
     if str(config.get("init_lora_weights")).startswith(_CHANGES_BASE_WEIGHTS):
@@ -113,20 +146,36 @@ def _check(config: dict[str, Any]) -> None:
 
 
 def _fitted(
-    name: str, pair: dict[str, Tensor], config: dict[str, Any], module: nn.Module | None, device: torch.device
+    name: str, parts: dict[str, Tensor], config: dict[str, Any], module: nn.Module | None, device: torch.device
 ) -> Factors:
     """The factors of module `name` with their scaling: α/r, or α/√r where rank-stabilised."""
-    size = features(module)
-    if size is None:
-        raise damaged(f"it targets {name!r}, which is no linear module of the model: train it for this model")
+    size = features(name, module)
+    assert module is not None
     rank = _setting(config, "r", "rank_pattern", name)
     alpha = _setting(config, "lora_alpha", "alpha_pattern", name)
-    want = {"A": [int(rank), size[0]], "B": [size[1], int(rank)]}
-    have = {factor: list(tensor.shape) for factor, tensor in sorted(pair.items())}
+    want = {"A.weight": [int(rank), size[0]], "B.weight": [size[1], int(rank)]}
+    if config.get("use_dora"):
+        want["magnitude_vector"] = [size[1]]
+    have = {part: list(tensor.shape) for part, tensor in sorted(parts.items())}
     if have != want:
         raise damaged(f"its factors of {name!r} are {have}, and here they must be {want}: train it for this model")
     scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return Factors(a=pair["A"].to(device), b=(pair["B"].T * scaling).to(device).contiguous())
+    a, b = parts["A.weight"].to(device), (parts["B.weight"].T * scaling).to(device).contiguous()
+    if not config.get("use_dora"):
+        return Factors(a, b)
+    scale = _dora_scale(name, parts["magnitude_vector"].to(device), module, a, b)
+    return Factors(a, b * scale, scale)
+
+
+def _dora_scale(name: str, magnitude: Tensor, module: nn.Module, a: Tensor, b: Tensor) -> Tensor:
+    """c = m / ‖W + ΔW‖ [out]"""
+    frozen = module.weight
+    assert isinstance(frozen, Tensor)
+    weight = (frozen.T if isinstance(module, Conv1D) else frozen).float()
+    scale: Tensor = magnitude / torch.addmm(weight, b.T, a).norm(dim=1)
+    if not scale.isfinite().all():
+        raise damaged(f"it makes an output of {name!r} nothing, which has no direction: train it again")
+    return scale
 
 
 def _setting(config: dict[str, Any], key: str, pattern_key: str, module: str) -> float:
@@ -141,90 +190,3 @@ def _number(key: str, value: object) -> float:
     if not isinstance(value, int | float) or value <= 0:
         raise damaged(f"`{key}` in its configuration is {value!r} and must be a number above 0: publish it again")
     return value
-
-
-class BatchedLora:
-    """The updates of all seated rows; owner of the hooks through which they act.
-
-    y[i] += (x[i] A[i]ᵀ) B[i] for every row i at every module that a LoRA targets, as one pair of batched products
-    whatever the number of adaptors: x [rows, tokens, in], A [rows, r, in], B [rows, r, out], y [rows, tokens, out].
-    r is the largest rank among the rows seen, smaller ones are filled with zeros, and so are rows without a LoRA.
-    Several LoRAs on one row are joined along r. Slots are those of the KV cache.
-    """
-
-    def __init__(self, model: PreTrainedModel, *, max_rows: int) -> None:
-        self._modules = dict(model.named_modules())
-        self._max_rows = max_rows
-        self._seated: dict[str, _SeatedFactors] = {}
-
-    def seat(self, slot: int, loras: Iterable[Lora]) -> None:
-        """Put the factors of a new row into its slot, which is empty."""
-        loras = list(loras)
-        for name in {name for lora in loras for name in lora.factors}:
-            if name not in self._seated:
-                self._seated[name] = _SeatedFactors(self._modules[name], self._max_rows)
-            self._seated[name].seat(slot, [lora.factors[name] for lora in loras if name in lora.factors])
-
-    def leave(self, slot: int, last: int) -> None:
-        """The row in `slot` goes, and the one in the `last` slot in use takes its place."""
-        for seated in self._seated.values():
-            seated.leave(slot, last)
-
-    def see(self, slots: slice) -> None:
-        """The next forward pass runs these slots."""
-        for seated in self._seated.values():
-            seated.see(slots)
-
-
-class _SeatedFactors:
-    """The factors of all seated rows at one module. Its tensors are there while a row uses them."""
-
-    def __init__(self, module: nn.Module, max_rows: int) -> None:
-        self._ranks = [0] * max_rows
-        self._a: Tensor | None = None
-        self._b: Tensor | None = None
-        self._seen: tuple[Tensor, Tensor] | None = None
-        module.register_forward_hook(self._add)
-
-    def seat(self, slot: int, factors: list[Factors]) -> None:
-        a, b = torch.cat([f.a for f in factors]), torch.cat([f.b for f in factors])
-        self._a = self._wide_enough(self._a, a)
-        self._b = self._wide_enough(self._b, b)
-        self._ranks[slot] = len(a)
-        self._a[slot, : len(a)], self._b[slot, : len(b)] = a, b
-
-    def leave(self, slot: int, last: int) -> None:
-        for kept in (self._a, self._b):
-            if kept is not None and (self._ranks[slot] or self._ranks[last]):
-                kept[slot] = kept[last]
-                kept[last] = 0
-        self._ranks[slot] = self._ranks[last]
-        self._ranks[last] = 0
-        if not any(self._ranks):
-            self._a = self._b = self._seen = None
-
-    def see(self, slots: slice) -> None:
-        rank = max(self._ranks[slots], default=0)
-        if rank and self._a is not None and self._b is not None:
-            # A is read as [rows, in, r]
-            self._seen = self._a[slots, :rank].transpose(1, 2), self._b[slots, :rank]
-        else:
-            self._seen = None
-
-    def _add(self, module: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor | None:
-        if self._seen is None:
-            return None
-        x, (a, b) = args[0], self._seen
-        if x.shape[1] == 1:
-            # One token a row: in float32 these small products take a third of the time that bfloat16 takes on CPU.
-            return y.add_(torch.bmm(torch.bmm(x.float(), a), b))
-        return y.baddbmm_(torch.bmm(x, a.to(x.dtype)), b.to(x.dtype))
-
-    def _wide_enough(self, kept: Tensor | None, new: Tensor) -> Tensor:
-        """`kept`, or a copy with room for the rank of `new` [r, features]."""
-        if kept is not None and kept.shape[1] >= len(new):
-            return kept
-        wider = new.new_zeros(len(self._ranks), len(new), new.shape[1])
-        if kept is not None:
-            wider[:, : kept.shape[1]] = kept
-        return wider

@@ -1,6 +1,6 @@
 """The final text of a request, as tokens of which it is known whose they are.
 
-Order (virtual tokens of soft prompts stand before all of it, at position 0):
+Order (prefixes and then the virtual tokens of soft prompts stand before all of it, from position 0 on):
 
 1. what the model's chat template opens with;
 2. the `instruction` parts, a blank line between them: the system message. Without instruction parts there is no system

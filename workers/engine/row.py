@@ -13,9 +13,8 @@ from guideway.workers.messages import Admit, Generated, RowReport
 
 if TYPE_CHECKING:
     from guideway.workers.engine.grammars import Grammar
-    from guideway.workers.engine.lora import Lora
+    from guideway.workers.engine.guidance import RowGuidance
     from guideway.workers.engine.sampling import Sampler
-    from guideway.workers.engine.soft_prompt import SoftPrompt
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -25,13 +24,15 @@ class Row:
     admit: Admit
     sample: int
     prompt_ids: Sequence[int]
-    """The text, in tokens; virtual tokens stand before them."""
+    """The text, in tokens; prefixes and then virtual tokens stand before them."""
     virtual_tokens: int
+    """Of soft prompts."""
+    prefix_tokens: int = 0
+    """Positions that prefixes take: they are in the cache from the beginning and are not computed."""
     sampler: Sampler
 
     # Held while seated only, so that waiting rows keep no guidance in memory.
-    soft_prompts: Sequence[SoftPrompt] = ()
-    loras: Sequence[Lora] = ()
+    guidance: RowGuidance | None = None
     grammar: Grammar | None = None
 
     token_ids: list[int] = field(default_factory=list)
@@ -60,8 +61,8 @@ class Row:
 
     @property
     def prompt_tokens(self) -> int:
-        """Virtual tokens and text."""
-        return self.virtual_tokens + len(self.prompt_ids)
+        """Prefixes, virtual tokens and text."""
+        return self.prefix_tokens + self.virtual_tokens + len(self.prompt_ids)
 
     @property
     def is_prefilled(self) -> bool:

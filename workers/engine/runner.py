@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.workers.engine.adaptors import BatchedAdaptors
 from guideway.workers.engine.attention import causal_mask
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.grammars import BatchedGrammar
+from guideway.workers.engine.guidance import RowGuidance
+from guideway.workers.engine.inserted_rows import BatchedInsertedLayers
 from guideway.workers.engine.kv import KvCache
-from guideway.workers.engine.lora import BatchedLora
 from guideway.workers.engine.packed import pack_linears
 from guideway.workers.engine.row import Row
 from guideway.workers.engine.sampling import BatchedSampler
@@ -20,9 +22,9 @@ from guideway.workers.engine.soft_prompt import batched_embeddings
 
 
 class Runner:
-    """The micro-batch on the model; owner of the seats: `rows[i]` has slot i of the KV cache and of the LoRA factors.
+    """The micro-batch on the model; owner of the seats: `rows[i]` has slot i of the cache and of all batched guidance.
 
-    Slots stay compact, so that a step sees views of both: where a row leaves, the last one takes its slot. New rows
+    Slots stay compact, so that a step sees views of them: where a row leaves, the last one takes its slot. New rows
     come in at the end, are prefilled there together, and decode with the others from the next step on.
     """
 
@@ -33,7 +35,8 @@ class Runner:
         self._device = self._embed.weight.device
         self._dtype = self._embed.weight.dtype
         self._kv = KvCache(max_rows=max_rows, max_tokens=max_tokens)
-        self._lora = BatchedLora(base.model, max_rows=max_rows)
+        self._adaptors = BatchedAdaptors(base.model, max_rows=max_rows)
+        self._inserted = BatchedInsertedLayers(base.model, max_rows=max_rows)
         self._last: Tensor | None = None
         self._model.get_output_embeddings().register_forward_pre_hook(self._keep_last)
         pack_linears(base.model)
@@ -43,7 +46,11 @@ class Runner:
     def join(self, rows: Sequence[Row]) -> None:
         """Seat `rows`, whose guidance is held."""
         for row in rows:
-            self._lora.seat(len(self.rows), row.loras)
+            slot, guidance = len(self.rows), _held(row)
+            self._kv.seat(slot, [prefix.states for prefix in guidance.prefixes])
+            row.cached_tokens = row.prefix_tokens
+            self._adaptors.seat(slot, guidance.adaptors)
+            self._inserted.seat(slot, guidance.inserted)
             self.rows.append(row)
         if rows:
             self._reseated()
@@ -54,7 +61,8 @@ class Runner:
         for row in [row for row in rows if row in self.rows]:
             slot, last = self.rows.index(row), len(self.rows) - 1
             self._kv.leave(slot, last)
-            self._lora.leave(slot, last)
+            self._adaptors.leave(slot, last)
+            self._inserted.leave(slot, last)
             self.rows[slot] = self.rows[last]
             self.rows.pop()
         if rows:
@@ -92,10 +100,15 @@ class Runner:
         rows = self.rows[slots]
         if not rows:
             return []
-        embeddings = batched_embeddings([(r.soft_prompts, r.prompt_ids) for r in rows], self._embed, self._device)
-        longest = embeddings.shape[1]
-        positions = torch.arange(longest, device=self._device).expand(len(rows), longest)
-        self._last = self._column([row.prompt_tokens - 1 for row in rows])
+        embeddings = batched_embeddings(
+            [(_held(r).soft_prompts, r.prompt_ids) for r in rows], self._embed, self._device
+        )
+        tokens = embeddings.shape[1]
+        begins, ends = self._column([r.cached_tokens for r in rows]), self._column([r.prompt_tokens for r in rows])
+        # A row's padding writes where its next token goes: begun behind a prefix, it would run out of the cache.
+        positions = (begins + torch.arange(tokens, device=self._device)).minimum(ends)
+        longest = max(min(row.cached_tokens + tokens, row.prompt_tokens + 1) for row in rows)
+        self._last = ends - begins - 1
         logits = self._forward(slots, positions, longest, inputs_embeds=embeddings)
         self._last = None
         for row in rows:
@@ -105,7 +118,8 @@ class Runner:
     def _forward(self, slots: slice, positions: Tensor, longest: int, **inputs: Tensor) -> Tensor:
         """Logits [rows, vocabulary] of the rows in `slots`, whose queries stand at `positions` [rows, queries]."""
         self._kv.see(slots, positions, longest)
-        self._lora.see(slots)
+        self._adaptors.see(slots)
+        self._inserted.see(slots)
         logits: Tensor = self._model(
             **inputs,
             attention_mask=causal_mask(positions, longest, self._dtype),
@@ -127,6 +141,11 @@ class Runner:
 
     def _column(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._device)[:, None]
+
+
+def _held(row: Row) -> RowGuidance:
+    assert row.guidance is not None, "the engine equips rows before they are seated"
+    return row.guidance
 
 
 def _not_finite() -> Refusal:

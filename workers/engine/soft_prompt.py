@@ -1,21 +1,21 @@
-"""Soft prompts: trained virtual tokens before the text."""
+"""Soft prompts: trained virtual tokens before the text.
+
+Prompt tuning: https://arxiv.org/abs/2104.08691; P-tuning: https://arxiv.org/abs/2103.10385. Their encoders are for
+training only: PEFT saves the embeddings that they came to.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from guideway.workers.engine.peft_folder import damaged, read
-
-_PEFT_TYPES: Final = frozenset({"PROMPT_TUNING", "P_TUNING"})
-"""P-tuning's encoder is for training only: PEFT saves the embeddings that it came to."""
+from guideway.workers.engine.peft_folder import check_type, damaged, prompt_embeddings, read
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +32,10 @@ class SoftPrompt:
         Raises: Refusal `guidance_damaged` if it is no soft prompt or does not fit `model`.
         """
         config, tensors = read(folder)
-        if config.get("peft_type") not in _PEFT_TYPES:
-            raise damaged(f"its peft_type is {config.get('peft_type')!r}, and a soft prompt has {sorted(_PEFT_TYPES)}")
-        embeddings = tensors.get("prompt_embeddings")
-        if embeddings is None or len(tensors) != 1:
-            raise damaged(f"it holds the tensors {sorted(tensors)}, and a soft prompt has `prompt_embeddings` alone")
+        check_type(config, "soft_prompt")
+        embeddings = prompt_embeddings(config, tensors)
         table = model.get_input_embeddings().weight
-        if embeddings.ndim != 2 or len(embeddings) == 0 or embeddings.shape[1] != table.shape[1]:
+        if embeddings.shape[1] != table.shape[1]:
             raise damaged(
                 f"its embeddings are {list(embeddings.shape)}, and the model needs [virtual tokens, {table.shape[1]}]: "
                 "train it for this model"

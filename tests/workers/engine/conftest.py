@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -20,6 +20,7 @@ from guideway.schemas.output import OutputRule, Text
 from guideway.schemas.request import GuidanceRef, Part, ReplyAddress, Request
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.engine import Engine
+from guideway.workers.engine.inserted_training import TrainableInsertedLayer
 from guideway.workers.messages import Admit, Artefact, EngineSettings, Finished, FromEngine, Refused
 
 EOS = "<|end|>"
@@ -151,8 +152,9 @@ def make_admit() -> MakeAdmit:
 
 def _ref(name: str) -> GuidanceRef:
     namespace, _, rest = name.partition("/")
-    name, _, version = rest.partition("@")
-    return GuidanceRef(namespace=namespace, name=name, version=int(version))
+    name, _, rest = rest.partition("@")
+    version, _, scale = rest.partition("*")
+    return GuidanceRef(namespace=namespace, name=name, version=int(version), scale=float(scale or 1))
 
 
 def run(engine: Engine, admits: Sequence[Admit] = (), *, now: float = 1000.0) -> list[FromEngine]:
@@ -195,6 +197,47 @@ def make_lora(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> MakeArtefac
         return saved(tmp_path, name, "lora", lambda: get_peft_model(tiny_llama(tokenizer), config), scale=0.3)
 
     return make_lora
+
+
+@pytest.fixture
+def make_ia3(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> MakeArtefact:
+    """Random IA3 vectors, saved by PEFT itself."""
+
+    def make_ia3(name: str, **settings: Any) -> Artefact:
+        targets = {"target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]}
+        config = IA3Config(task_type="CAUSAL_LM", **{**targets, **settings})
+        return saved(tmp_path, name, "ia3", lambda: get_peft_model(tiny_llama(tokenizer), config), scale=1.0)
+
+    return make_ia3
+
+
+@pytest.fixture
+def make_prefix(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> MakeArtefact:
+    """Random prefixes, saved by PEFT itself."""
+
+    def make_prefix(name: str, **settings: Any) -> Artefact:
+        config = PrefixTuningConfig(task_type="CAUSAL_LM", **{"num_virtual_tokens": 4, **settings})
+        return saved(tmp_path, name, "prefix", lambda: get_peft_model(tiny_llama(tokenizer), config), scale=1.0)
+
+    return make_prefix
+
+
+@pytest.fixture
+def make_inserted_layer(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> MakeArtefact:
+    """Random inserted layers, saved as the studio saves them."""
+
+    def make_inserted_layer(name: str, **settings: Any) -> Artefact:
+        settings = {"after_layers": [0, 1], "bottleneck": 4, **settings}
+        layer = TrainableInsertedLayer(tiny_llama(tokenizer), **settings)
+        folder = tmp_path / name.replace("/", "-")
+        torch.manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big"))
+        for parameter in layer.parameters():
+            parameter.data.copy_(torch.randn(parameter.shape))
+        layer.save(folder)
+        digest = f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
+        return Artefact(name=name, form="inserted_layer", digest=digest, folder=str(folder))
+
+    return make_inserted_layer
 
 
 @pytest.fixture

@@ -2,48 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from tests.workers.engine.conftest import MakeAdmit, base_of, ends, run, text_of
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from tests.workers.engine.families import FAMILIES, LLAMA_LIKE, tiny
+from transformers import PreTrainedTokenizerFast
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.prompt import PromptLayout
 from guideway.workers.messages import EngineSettings, Refused
-
-LLAMA_LIKE = {
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-}
-FAMILIES: dict[str, dict[str, Any]] = {
-    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512},
-    "gpt_neox": {name: value for name, value in LLAMA_LIKE.items() if name != "num_key_value_heads"},
-    "qwen3": {"head_dim": 16, **LLAMA_LIKE},
-    "gemma2": {"head_dim": 16, "sliding_window": 512, "query_pre_attn_scalar": 16, **LLAMA_LIKE},
-    "gemma3_text": {"head_dim": 16, "sliding_window": 512, **LLAMA_LIKE},
-    "mixtral": {"num_local_experts": 4, **LLAMA_LIKE},
-}
-
-
-def tiny(family: str, tokenizer: PreTrainedTokenizerFast, **settings: Any) -> PreTrainedModel:
-    config = AutoConfig.for_model(
-        family,
-        vocab_size=len(tokenizer),
-        initializer_range=0.25,
-        bos_token_id=None,
-        pad_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        **FAMILIES.get(family, {}),
-        **settings,
-    )
-    return AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,8 +1,7 @@
-"""Mixed rows on one tiny model: each as if it were alone, each ended once, the weights untouched."""
+"""The engine on one tiny model: rows come and go, each as if it were alone, each ended once."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -10,75 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.workers.engine.conftest import MakeAdmit, MakeArtefact, MakeEngine, base_of, ends, run, text_of, tiny_llama
-from torch import nn
-from transformers import PreTrainedTokenizerFast
+from tests.workers.engine.conftest import MakeAdmit, MakeArtefact, MakeEngine, ends, run, text_of
 
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.output import Boolean, Choice, Json, Regex, WordLabels
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.prompt import PromptLayout
-from guideway.workers.messages import Admit, BatchReport, EngineSettings, Finished, Progress, Refused
-
-
-def mixed(make_admit: MakeAdmit, make_lora: MakeArtefact, make_soft_prompt: MakeArtefact) -> list[Admit]:
-    soft = [make_soft_prompt(f"weather/soft{n}@1", num_virtual_tokens=n) for n in (1, 7)]
-    loras = [
-        make_lora("news/narrow@1", r=2),
-        make_lora("news/wide@3", r=8, target_modules="all-linear", use_rslora=True),
-        make_lora("public/uneven@1", r=4, rank_pattern={"layers.1.*q_proj": 6}, alpha_pattern={"v_proj": 3}),
-    ]
-    return [
-        make_admit("plain"),
-        make_admit("a soft prompt", artefacts=[soft[0]], max_tokens=3),
-        make_admit("two soft prompts", artefacts=soft),
-        make_admit("narrow", artefacts=[loras[0]], namespace="news", max_tokens=12),
-        make_admit("wide, and a longer text than the others have", artefacts=[loras[1]], namespace="news"),
-        make_admit("uneven", artefacts=[loras[2]]),
-        make_admit("everything", artefacts=[soft[1], *loras], instruction="Answer.", max_tokens=10),
-        make_admit("yes?", output=Boolean("yes/no")),
-        make_admit("red?", output=Choice(["red", "green", "greenish"]), artefacts=[loras[0], soft[0]]),
-        make_admit("form", output=Regex("[a-z]{3,9}-[0-9]+"), temperature=1.0, seed=3),
-        make_admit("drawn", temperature=0.7, top_p=0.9, samples=3),
-    ]
-
-
-def test_a_row_in_a_mixed_batch_equals_the_row_alone(
-    make_engine: MakeEngine, make_admit: MakeAdmit, make_lora: MakeArtefact, make_soft_prompt: MakeArtefact
-) -> None:
-    admits = mixed(make_admit, make_lora, make_soft_prompt)
-    together = ends(run(make_engine(), admits))
-    assert len({str(end) for end in together.values()}) == len(admits)
-    for admit in admits:
-        assert ends(run(make_engine(), [admit]))[admit.id] == together[admit.id]
-
-
-def test_bfloat16_runs_the_same_mix(
-    tokenizer: PreTrainedTokenizerFast,
-    make_admit: MakeAdmit,
-    make_lora: MakeArtefact,
-    make_soft_prompt: MakeArtefact,
-) -> None:
-    base = base_of(tiny_llama(tokenizer).to(torch.bfloat16), tokenizer)
-    found = ends(
-        run(Engine(base, EngineSettings(), max_context_tokens=512), mixed(make_admit, make_lora, make_soft_prompt))
-    )
-    assert all(isinstance(end, Finished) for end in found.values())
-
-
-def test_the_weights_stay_as_they_were(
-    engine: Engine, make_admit: MakeAdmit, make_lora: MakeArtefact, make_soft_prompt: MakeArtefact
-) -> None:
-    before = checksum(engine._runner._model)
-    run(engine, mixed(make_admit, make_lora, make_soft_prompt))
-    assert checksum(engine._runner._model) == before
-
-
-def checksum(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.numpy().tobytes())
-    return digest.hexdigest()
+from guideway.workers.messages import BatchReport, Finished, Progress, Refused
 
 
 def test_rows_that_join_midway_generate_what_they_generate_alone(
@@ -106,6 +43,25 @@ def test_the_cache_grows_past_its_first_capacity(make_engine: MakeEngine, make_a
     together = ends(run(make_engine(), admits))
     for admit in admits:
         assert ends(run(make_engine(), [admit]))[admit.id] == together[admit.id]
+
+
+def test_a_prefix_takes_positions_of_the_context(
+    make_engine: MakeEngine, make_admit: MakeAdmit, make_prefix: MakeArtefact
+) -> None:
+    """One that just fits runs, whatever the rows beside it, and leaves nothing behind; one token more is refused."""
+    engine = make_engine(max_context_tokens=100)
+    text = PromptLayout(engine._reader._tokenizer).encode(make_admit("fits").request.parts).token_ids
+    prefix = make_prefix("a/long@1", num_virtual_tokens=100 - len(text) - 9)
+    fits, beside = make_admit("fits", max_tokens=9, artefacts=[prefix]), make_admit("x" * 40, max_tokens=9)
+    over = make_admit("fits", max_tokens=10, artefacts=[prefix])
+    found = ends(run(engine, [fits, beside, over]))
+    end = found[fits.id]
+    assert isinstance(end, Finished)
+    assert end.prompt_tokens == 91
+    assert isinstance(found[over.id], Refused)
+    assert "1 more than the 100" in str(found[over.id])
+    assert ends(run(make_engine(), [fits]))[fits.id] == end
+    assert not any(kept.any() for kept in (*engine._runner._kv._keys, *engine._runner._kv._values))
 
 
 def test_greedy_text_is_that_of_generate(engine: Engine, make_admit: MakeAdmit) -> None:

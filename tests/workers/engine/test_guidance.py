@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,6 +14,7 @@ from tests.workers.engine.conftest import MakeArtefact
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.guidance import ResidentGuidance
+from guideway.workers.engine.lora import Lora
 from guideway.workers.engine.soft_prompt import SoftPrompt, batched_embeddings
 
 PROMPT_BYTES = 5 * 64 * 4
@@ -49,6 +51,30 @@ def test_a_folder_that_cannot_be_used_is_refused_by_its_name(base: BaseModel, ma
     assert resident.digests == []
 
 
+def test_a_folder_that_is_here_is_still_refused_under_another_form(base: BaseModel, make_lora: MakeArtefact) -> None:
+    resident = ResidentGuidance(base.model, max_bytes=2**20)
+    lora = make_lora("n/lora@1")
+    resident.load(lora)
+    with pytest.raises(Refusal, match="declare it with form lora"):
+        resident.load(msgspec.structs.replace(lora, form="ia3"))
+    assert resident.nbytes == resident.load(lora).nbytes
+
+
+def test_a_scale_is_for_a_lora(base: BaseModel, make_soft_prompt: MakeArtefact, make_lora: MakeArtefact) -> None:
+    resident = ResidentGuidance(base.model, max_bytes=2**20)
+    whole = make_lora("n/lora@1")
+    half = msgspec.structs.replace(whole, name="n/lora@1*0.5", scale=0.5)
+    found, kept = resident.load(half), resident.load(whole)
+    assert isinstance(found, Lora)
+    assert isinstance(kept, Lora)
+    for name, factors in found.factors.items():
+        assert torch.equal(factors.b, kept.factors[name].b * 0.5)
+    assert resident.digests == [whole.digest]
+    for artefact in (make_soft_prompt("n/soft@1"), make_lora("n/dora@1", use_dora=True)):
+        with pytest.raises(Refusal, match=r"refused: .*scale: name it without"):
+            resident.load(msgspec.structs.replace(artefact, scale=2.0))
+
+
 def test_soft_prompts_that_do_not_fit_are_refused(base: BaseModel, make_soft_prompt: MakeArtefact) -> None:
     folder = Path(make_soft_prompt("n/a@1").folder)
     file, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
@@ -65,7 +91,7 @@ def test_soft_prompts_that_do_not_fit_are_refused(base: BaseModel, make_soft_pro
             SoftPrompt.load(folder, base.model)
     save_file({"prompt_embeddings": embeddings}, file)
     config.write_text(json.dumps(json.loads(config.read_text()) | {"peft_type": "PREFIX_TUNING"}))
-    with pytest.raises(Refusal, match="PREFIX_TUNING"):
+    with pytest.raises(Refusal, match="declare it with form prefix"):
         SoftPrompt.load(folder, base.model)
 
 

@@ -1,104 +1,21 @@
-"""LoRA: reading what PEFT saved, and the batched update against a plain loop over the rows."""
+"""LoRA: reading what PEFT saved."""
 
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from tests.workers.engine.conftest import MakeArtefact
-from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.engine.base_model import BaseModel
-from guideway.workers.engine.lora import BatchedLora, Factors, Lora
+from guideway.workers.engine.lora import Lora
 
 MODULE = "model.layers.1.self_attn.q_proj"
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
-POPULARITY: dict[str, Callable[[int], list[int | None]]] = {
-    "distinct": lambda rows: list(range(rows)),
-    "uniform": lambda rows: [i % 3 for i in range(rows)],
-    "zipf": lambda rows: random.Random(0).choices(range(rows), [1 / (i + 1) ** 1.5 for i in range(rows)], k=rows),
-    "identical": lambda rows: [0] * rows,
-    "skewed": lambda rows: [0] * (rows - 2) + [1, None],
-}
-
-
-def reference(base: Tensor, x: Tensor, loras: list[list[Factors]]) -> Tensor:
-    """y[i] = base[i] + Σ (x[i] Aᵀ) B over the LoRAs of row i, in float64."""
-    y = base.double()
-    for i, factors in enumerate(loras):
-        for f in factors:
-            y[i] += x[i].double() @ f.a.double().T @ f.b.double()
-    return y
-
-
-def factors(rank: int, module: nn.Linear) -> Factors:
-    return Factors(a=torch.randn(rank, module.in_features) * 0.1, b=torch.randn(rank, module.out_features) * 0.1)
-
-
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("tokens", [1, 5])
-@pytest.mark.parametrize("ranks", [(8,), (1, 4, 16)])
-@pytest.mark.parametrize("popularity", POPULARITY)
-def test_batched_update_equals_a_loop(
-    base: BaseModel, popularity: str, ranks: tuple[int, ...], tokens: int, dtype: torch.dtype
-) -> None:
-    rows = 9
-    model = base.model.to(dtype)
-    module = model.get_submodule(MODULE)
-    shelf = [factors(ranks[i % len(ranks)], module) for i in range(rows)]
-    chosen = [[] if i is None else [shelf[i]] for i in POPULARITY[popularity](rows)]
-    batched = seated(model, chosen)
-    batched.see(slice(0, rows))
-    x = torch.randn(rows, tokens, module.in_features).to(dtype)
-    expected = reference(nn.functional.linear(x, module.weight), x, chosen)
-    torch.testing.assert_close(module(x).double(), expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
-
-
-def seated(model: PreTrainedModel, chosen: list[list[Factors]]) -> BatchedLora:
-    batched = BatchedLora(model, max_rows=len(chosen))
-    for slot, row in enumerate(chosen):
-        batched.seat(slot, [Lora({MODULE: f}) for f in row])
-    return batched
-
-
-@torch.inference_mode()
-def test_rows_leave_and_come_and_only_the_slots_seen_matter(base: BaseModel) -> None:
-    module = base.model.get_submodule(MODULE)
-    small, large, other = factors(2, module), factors(12, module), factors(5, module)
-    rows = [[small], [large], [], [small, other]]
-    batched = seated(base.model, rows)
-    x = torch.randn(4, 3, module.in_features)
-    plain = nn.functional.linear(x, module.weight)
-
-    def check(rows: list[list[Factors]], slots: slice) -> None:
-        batched.see(slots)
-        n = slots.stop - slots.start
-        torch.testing.assert_close(
-            module(x[:n]).double(), reference(plain[:n], x[:n], rows[slots]), rtol=1e-5, atol=1e-5
-        )
-
-    check(rows, slice(0, 4))
-    check(rows, slice(2, 3))
-    check(rows, slice(1, 4))
-    batched.leave(1, 3)
-    rows = [rows[0], rows[3], rows[2]]
-    check(rows, slice(0, 3))
-    batched.leave(2, 2)
-    batched.leave(0, 1)
-    check([[small, other]], slice(0, 1))
-    batched.leave(0, 0)
-    batched.see(slice(0, 0))
-    batched.seat(0, [Lora({MODULE: large})])
-    check([[large]], slice(0, 1))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +43,6 @@ def test_scaling_is_folded_into_b(
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"use_dora": True}, "use_dora"),
         ({"lora_bias": True}, "lora_bias"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"bias": "all"}, "bias: all"),
@@ -144,11 +60,13 @@ def test_what_is_more_than_two_factors_is_refused(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"peft_type": "IA3"}, "'IA3'"),
+        ({"peft_type": "IA3"}, "declare it with form ia3"),
         ({"init_lora_weights": "pissa_niter_4"}, "changed base weights"),
         ({"r": 5}, "they must be"),
         ({"r": "four"}, "must be a number"),
+        ({"use_magic": True}, "`use_magic`, which this version does not know"),
         ({"alora_invocation_tokens": [1, 2]}, "alora_invocation_tokens"),
+        ({"use_dora": True}, "'magnitude_vector': \\[64\\]"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_refused(
@@ -184,7 +102,24 @@ def test_tensors_that_do_not_fit_are_refused(base: BaseModel, make_lora: MakeArt
         Lora.load(folder / "elsewhere", base.model)
 
 
-def test_every_setting_that_is_refused_is_one_of_pefts() -> None:
-    from guideway.workers.engine.lora import _UNSUPPORTED
+def test_a_dora_keeps_its_scale_beside_its_factors(base: BaseModel, make_lora: MakeArtefact) -> None:
+    folder = Path(make_lora("a/dora@1", use_dora=True).folder)
+    saved = load_file(folder / "adapter_model.safetensors")
+    dora = Lora.load(folder, base.model)
+    key = f"base_model.model.{MODULE}.lora_"
+    a, b, m = (saved[f"{key}{part}"] for part in ("A.weight", "B.weight", "magnitude_vector"))
+    c = m / (base.model.get_submodule(MODULE).weight + 2 * b @ a).norm(dim=1)
+    factors = dora.factors[MODULE]
+    assert factors.dora_scale is not None
+    torch.testing.assert_close(factors.dora_scale, c)
+    torch.testing.assert_close(factors.b, 2 * b.T * c)
+    assert dora.nbytes == sum(tensor.nbytes for tensor in saved.values())
+    with pytest.raises(Refusal, match="takes no scale"):
+        dora.scaled(0.5)
 
-    assert set(_UNSUPPORTED) <= set(LoraConfig.__dataclass_fields__)
+
+def test_a_scale_is_that_many_times_the_effect(base: BaseModel, make_lora: MakeArtefact) -> None:
+    lora = Lora.load(Path(make_lora("a/b@1").folder), base.model)
+    assert lora.scaled(1.0) is lora
+    assert torch.equal(lora.scaled(-0.5).factors[MODULE].b, lora.factors[MODULE].b * -0.5)
+    assert torch.equal(lora.scaled(-0.5).factors[MODULE].a, lora.factors[MODULE].a)

@@ -1,0 +1,54 @@
+"""Tiny random models of several families, built from their configurations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+LLAMA_LIKE = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512},
+    "gpt_neox": {name: value for name, value in LLAMA_LIKE.items() if name != "num_key_value_heads"},
+    "llama": LLAMA_LIKE,
+    "qwen2": LLAMA_LIKE,
+    "qwen3": {"head_dim": 16, **LLAMA_LIKE},
+    "gemma": {"head_dim": 16, "tie_word_embeddings": False, **LLAMA_LIKE},
+    "gemma2": {"head_dim": 16, "sliding_window": 512, "query_pre_attn_scalar": 16, **LLAMA_LIKE},
+    # With random weights, tied and scaled embeddings make a model that repeats its last token, whatever guides it.
+    "gemma3_text": {
+        "head_dim": 16,
+        "sliding_window": 512,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "tie_word_embeddings": False,
+        **LLAMA_LIKE,
+    },
+    "mixtral": {"num_local_experts": 4, **LLAMA_LIKE},
+}
+
+
+def tiny(family: str, tokenizer: PreTrainedTokenizerFast, **settings: Any) -> PreTrainedModel:
+    """The same random weights and biases every time, large enough that texts differ."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=len(tokenizer),
+        initializer_range=0.25,
+        bos_token_id=None,
+        pad_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        **{**FAMILIES.get(family, {}), **settings},
+    )
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if name.endswith(".bias"):
+            parameter.normal_(std=0.1)
+    return model

@@ -1,0 +1,147 @@
+"""Batched adaptors against a plain loop over the rows."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from guideway.workers.engine.adaptors import Adaptor, BatchedAdaptors
+from guideway.workers.engine.base_model import BaseModel
+from guideway.workers.engine.ia3 import Ia3, Scales
+from guideway.workers.engine.lora import Factors, Lora
+
+MODULE = "model.layers.1.self_attn.q_proj"
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
+POPULARITY: dict[str, Callable[[int], list[int | None]]] = {
+    "distinct": lambda rows: list(range(rows)),
+    "uniform": lambda rows: [i % 3 for i in range(rows)],
+    "zipf": lambda rows: random.Random(0).choices(range(rows), [1 / (i + 1) ** 1.5 for i in range(rows)], k=rows),
+    "identical": lambda rows: [0] * rows,
+    "skewed": lambda rows: [0] * (rows - 2) + [1, None],
+}
+OF_KIND: dict[str, Callable[[int], list[str]]] = {
+    "lora": lambda i: ["lora"],
+    "dora": lambda i: ["dora"],
+    "ia3, in": lambda i: ["into"],
+    "ia3, out": lambda i: ["out"],
+    "any": lambda i: random.Random(i).choices(["lora", "dora", "into", "out"], k=1 + i % 4),
+}
+
+
+def reference(module: nn.Module, x: Tensor, rows: Sequence[Sequence[Adaptor]]) -> Tensor:
+    """One row after the other, one adaptor after the other, in float64; x [rows, tokens, in]."""
+    weight = module.weight.double() if isinstance(module, nn.Linear) else module.weight.double().T
+    bias = torch.zeros(len(weight), dtype=torch.float64) if module.bias is None else module.bias.double()
+    result = []
+    for adaptors, one in zip(rows, x.double(), strict=True):
+        scales = [adaptor.scales[MODULE] for adaptor in adaptors if isinstance(adaptor, Ia3)]
+        for s in scales:
+            one = one if s.into is None else one * s.into.double()  # noqa: PLW2901
+        y = one @ weight.T + bias
+        for f in [adaptor.factors[MODULE] for adaptor in adaptors if isinstance(adaptor, Lora)]:
+            y = y if f.dora_scale is None else (y - bias) * f.dora_scale.double() + bias
+            y = y + one @ f.a.double().T @ f.b.double()
+        for s in scales:
+            y = y if s.out is None else y * s.out.double()
+        result.append(y)
+    return torch.stack(result)
+
+
+def adaptor(kind: str, rank: int, size: tuple[int, int]) -> Adaptor:
+    into, out = size
+    if kind in {"lora", "dora"}:
+        scale = torch.rand(out) + 0.5 if kind == "dora" else None
+        return Lora({MODULE: Factors(torch.randn(rank, into) * 0.1, torch.randn(rank, out) * 0.1, scale)})
+    return Ia3({MODULE: Scales(into=torch.rand(into) + 0.5) if kind == "into" else Scales(out=torch.rand(out) + 0.5)})
+
+
+def seated(model: PreTrainedModel, rows: Sequence[Sequence[Adaptor]], *, max_rows: int = 9) -> BatchedAdaptors:
+    batched = BatchedAdaptors(model, max_rows=max_rows)
+    for slot, adaptors in enumerate(rows):
+        batched.seat(slot, adaptors)
+    return batched
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("tokens", [1, 5])
+@pytest.mark.parametrize("kind", OF_KIND)
+@pytest.mark.parametrize("popularity", POPULARITY)
+@torch.inference_mode()
+def test_batched_adaptors_equal_a_loop(
+    base: BaseModel, popularity: str, kind: str, tokens: int, dtype: torch.dtype
+) -> None:
+    model = base.model.to(dtype)
+    module = model.get_submodule(MODULE)
+    module.bias = nn.Parameter(torch.randn(module.out_features, dtype=dtype), requires_grad=False)
+    size = module.in_features, module.out_features
+    shelf = [[adaptor(k, 1 + 5 * i % 13, size) for k in OF_KIND[kind](i)] for i in range(9)]
+    rows = [[] if i is None else shelf[i] for i in POPULARITY[popularity](9)]
+    seated(model, rows).see(slice(0, 9))
+    x = torch.randn(9, tokens, module.in_features).to(dtype)
+    given = x.clone()
+    expected = reference(module, x, rows)
+    torch.testing.assert_close(module(x).double(), expected, rtol=TOLERANCE[dtype], atol=3 * TOLERANCE[dtype])
+    assert torch.equal(x, given)
+
+
+@torch.inference_mode()
+def test_rows_leave_and_come_and_only_the_slots_seen_matter(base: BaseModel) -> None:
+    module = base.model.get_submodule(MODULE)
+    size = module.in_features, module.out_features
+    rows = [
+        [adaptor("lora", 2, size), adaptor("into", 1, size)],
+        [adaptor("dora", 12, size)],
+        [],
+        [adaptor("lora", 2, size), adaptor("lora", 5, size)],
+        [adaptor("out", 1, size)],
+    ]
+    batched = seated(base.model, rows)
+    chance = random.Random(1)
+    x = torch.randn(9, 3, module.in_features)
+    for _ in range(60):
+        first, stop = sorted(chance.sample(range(len(rows) + 1), 2)) if rows else (0, 0)
+        batched.see(slice(first, stop))
+        if stop > first:
+            expected = reference(module, x[: stop - first], rows[first:stop])
+            torch.testing.assert_close(module(x[: stop - first]).double(), expected, rtol=1e-5, atol=1e-5)
+        if len(rows) < 9 and chance.random() < 0.5:
+            rows.append([adaptor(k, chance.randint(1, 20), size) for k in OF_KIND["any"](chance.randint(0, 99))])
+            batched.seat(len(rows) - 1, rows[-1])
+        elif rows:
+            slot = chance.randrange(len(rows))
+            batched.leave(slot, len(rows) - 1)
+            rows[slot] = rows[-1]
+            rows.pop()
+
+
+def test_a_module_carries_hooks_only_while_a_row_uses_them(base: BaseModel) -> None:
+    module = base.model.get_submodule(MODULE)
+    size = module.in_features, module.out_features
+    batched = seated(base.model, [[adaptor("lora", 2, size)], [adaptor("into", 1, size)], []])
+    assert batched.modules == [MODULE]
+    batched.leave(0, 2)
+    assert (len(module._forward_hooks), len(module._forward_pre_hooks)) == (1, 1)
+    batched.leave(1, 1)
+    assert batched.modules == []
+    assert not module._forward_hooks
+    assert not module._forward_pre_hooks
+
+
+@torch.inference_mode()
+def test_flattened_tokens_and_transposed_weights(base: BaseModel) -> None:
+    """Some models flatten rows and tokens before a linear module, and GPT-2 keeps its weights the other way around."""
+    module = Conv1D(24, 16)
+    nn.init.normal_(module.bias)
+    base.model.model.layers[1].self_attn.q_proj = module
+    rows = [[adaptor(kind, 3, (16, 24)) for kind in OF_KIND["any"](i)] for i in range(4)]
+    seated(base.model, rows).see(slice(0, 4))
+    x = torch.randn(4, 5, 16)
+    expected = reference(module, x, rows)
+    torch.testing.assert_close(module(x).double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(module(x.flatten(0, 1)).double(), expected.flatten(0, 1), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,100 @@
+"""From manifests as people write them to rows that run: every form of guidance, without a broker."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.workers.engine.conftest import MakeArtefact, MakeEngine, ends, run, text_of
+
+from guideway.catalogue import files
+from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.entries import plan
+from guideway.catalogue.topic import CatalogueReader
+from guideway.producers.check import check
+from guideway.producers.marshal import marshal
+from guideway.schemas.event import Event
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.request import ReplyAddress
+from guideway.schemas.wire import MANIFEST, REQUEST
+from guideway.workers.guidance_fetch import GuidanceFetch
+from guideway.workers.messages import Admit, BatchReport
+
+FINGERPRINT = "sha256:" + "0" * 64
+MODEL = f"kind: model/v1\nnamespace: public\nname: small\nsource: somewhere\nfingerprint: {FINGERPRINT}\n"
+ENDPOINT = """
+kind: endpoint/v1
+namespace: team
+name: task
+model_size: small
+guidance: [team/lora*-0.5, team/prefix, team/ia3@1, team/soft-prompt, team/inserted-layer]
+output: {type: text}
+generation: {max_tokens: 6}
+"""
+FORMS = ("soft_prompt", "prefix", "lora", "ia3", "inserted_layer")
+
+
+def guidance(form: str) -> str:
+    name = form.replace("_", "-")
+    return (
+        f"kind: guidance/v1\nnamespace: team\nname: {name}\nform: {form}\n"
+        f"artefact: {name}\nmodel_fingerprint: {FINGERPRINT}\n"
+    )
+
+
+@pytest.fixture
+def folder(
+    tmp_path: Path,
+    make_soft_prompt: MakeArtefact,
+    make_prefix: MakeArtefact,
+    make_lora: MakeArtefact,
+    make_ia3: MakeArtefact,
+    make_inserted_layer: MakeArtefact,
+) -> Path:
+    """Manifests and artefacts as a team keeps them."""
+    folder = tmp_path / "manifests"
+    makers = (make_soft_prompt, make_prefix, make_lora, make_ia3, make_inserted_layer)
+    for form, make in zip(FORMS, makers, strict=True):
+        shutil.copytree(make(f"team/{form}@1").folder, folder / form.replace("_", "-"))
+    (folder / "all.yaml").write_text("\n---\n".join([MODEL, ENDPOINT, *map(guidance, FORMS)]))
+    return folder
+
+
+async def test_every_form_comes_through(folder: Path, tmp_path: Path, make_engine: MakeEngine) -> None:
+    store = ArtefactStore(str(tmp_path / "store"))
+    found = [files.upload(path, manifest, store) for path, manifest in files.read(folder)]
+    reader = CatalogueReader("no broker")
+    check(found, reader.catalogue)
+    for change in plan(reader.catalogue, found):
+        reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
+    version, endpoint = reader.catalogue.endpoint("team", "task")
+    address = ReplyAddress(topic="gw.team.task.out.v1")
+    event = Event(id="e", content="hello")
+    request = marshal(event, endpoint, version, reader.catalogue, reply_to=[address], now_ms=0)
+    request = REQUEST.decode(REQUEST.encode(request))
+    assert request.guidance[0].scale == -0.5
+    fetch = GuidanceFetch(reader, store, tmp_path / "cache", FINGERPRINT)
+    artefacts = await fetch.fetch(request.guidance, "team")
+    messages = run(make_engine(), [Admit(id="a", request=request, artefacts=artefacts)])
+    text_of(ends(messages)["a"])
+    report = next(message for message in messages if isinstance(message, BatchReport))
+    assert report.rows[0].guidance == [
+        "lora team/lora@1*-0.5",
+        "prefix team/prefix@1",
+        "ia3 team/ia3@1",
+        "soft_prompt team/soft-prompt@1",
+        "inserted_layer team/inserted-layer@1",
+    ]
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "lora"])
+def test_a_scale_on_anything_but_a_lora_is_refused_when_it_is_applied(folder: Path, tmp_path: Path, form: str) -> None:
+    name = form.replace("_", "-")
+    text = ENDPOINT.replace("guidance: [", f"guidance: [team/{name}*2, ")
+    (folder / "all.yaml").write_text("\n---\n".join([MODEL, text, *map(guidance, FORMS)]))
+    store = ArtefactStore(str(tmp_path / "store"))
+    found = [files.upload(path, manifest, store) for path, manifest in files.read(folder)]
+    with pytest.raises(Refusal, match=rf"team/{name} is of form {form}, and only a lora takes a scale") as caught:
+        check(found, CatalogueReader("no broker").catalogue)
+    assert caught.value.code is FailureCode.INVALID_MANIFEST

@@ -1,0 +1,85 @@
+"""IA3: trained vectors that scale what goes into a linear module or what comes out of it.
+
+Liu et al. 2022, https://arxiv.org/abs/2205.05638.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from guideway.workers.engine.linears import features
+from guideway.workers.engine.peft_folder import check_settings, check_type, damaged, read
+
+_TENSOR: Final = re.compile(r"base_model\.model\.(?P<module>.+)\.ia3_l")
+
+UNSUPPORTED: Final = ("modules_to_save",)
+"""Settings of PEFT under which the function is more than the vectors."""
+
+_KNOWN: Final = ("exclude_modules", "fan_in_fan_out", "feedforward_modules", "init_ia3_weights", "target_modules")
+"""Those that the tensors' names and shapes say as well, or that concern training."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scales:
+    """The vector of one module: y = out ⊙ (W x + b), or y = W (into ⊙ x) + b. float32, on the model's device."""
+
+    into: Tensor | None = None
+    """[in]"""
+    out: Tensor | None = None
+    """[out]; one of the two is there"""
+
+
+@dataclass(frozen=True, eq=False)
+class Ia3:
+    """The vectors of one artefact by module name."""
+
+    scales: Mapping[str, Scales]
+
+    @classmethod
+    def load(cls, folder: Path, model: PreTrainedModel) -> Ia3:
+        """From a folder that PEFT saved.
+
+        Raises: Refusal `guidance_damaged` if it is no IA3, is more than an IA3, or does not fit `model`.
+        """
+        config, tensors = read(folder)
+        check_type(config, "ia3")
+        check_settings(config, unsupported=UNSUPPORTED, known=_KNOWN)
+        modules = dict(model.named_modules())
+        device = model.get_input_embeddings().weight.device
+        scales = {}
+        for name, tensor in tensors.items():
+            match = _TENSOR.fullmatch(name)
+            if match is None:
+                raise damaged(f"tensor {name!r} is no IA3 vector of a linear module: train it without")
+            scales[match["module"]] = _fitted(match["module"], tensor, modules.get(match["module"]), device)
+        if not scales:
+            raise damaged("it holds no IA3 vectors: publish it again")
+        return cls(scales)
+
+    @cached_property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for s in self.scales.values() for part in (s.into, s.out) if part is not None)
+
+
+def _fitted(name: str, tensor: Tensor, module: nn.Module | None, device: torch.device) -> Scales:
+    """PEFT keeps the vector of a feed-forward module as [1, in], of any other as [out, 1]."""
+    size = features(name, module)
+    shape = tuple(tensor.shape)
+    vector = tensor.flatten().to(device)
+    if shape == (1, size[0]):
+        return Scales(into=vector)
+    if shape == (size[1], 1):
+        return Scales(out=vector)
+    raise damaged(
+        f"its vector of {name!r} is {list(shape)}, and here it must be {[1, size[0]]} or {[size[1], 1]}: "
+        "train it for this model"
+    )

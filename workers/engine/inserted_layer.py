@@ -1,0 +1,144 @@
+"""Inserted layers: trained bottleneck blocks between two layers of the frozen model.
+
+h ← h + U act(D norm(h)), after decoder layer k; norm is root mean square normalisation with a trained weight. After
+Houlsby et al. 2019, https://arxiv.org/abs/1902.00751, with the block between the layers and not within them. With
+U = 0, from which training starts, the model is what it was.
+
+The folder, of guideway's own making:
+
+- adapter_config.json: `guideway_type` is `INSERTED_LAYER`, `format_version` 1, `after_layers` the numbers k from 0 on,
+  `bottleneck` r, `hidden_size`, `activation` `gelu` (the exact one), `silu` or `relu`, `norm_eps`;
+- adapter_model.safetensors: for every k `after_layers.K.norm.weight` [hidden], `after_layers.K.down.weight` D
+  [r, hidden], `after_layers.K.up.weight` U [hidden, r].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from guideway.workers.engine.peft_folder import check_type, damaged, read
+
+Activation = Literal["gelu", "silu", "relu"]
+ACTIVATIONS: Final[Mapping[Activation, Callable[[Tensor], Tensor]]] = {
+    "gelu": nn.functional.gelu,
+    "silu": nn.functional.silu,
+    "relu": nn.functional.relu,
+}
+
+
+class InsertedLayerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """adapter_config.json of an inserted layer."""
+
+    guideway_type: Literal["INSERTED_LAYER"] = "INSERTED_LAYER"
+    format_version: Literal[1] = 1
+    after_layers: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)]
+    bottleneck: Annotated[int, Meta(ge=1)]
+    hidden_size: Annotated[int, Meta(ge=1)]
+    activation: Activation = "gelu"
+    norm_eps: Annotated[float, Meta(gt=0, le=1)] = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One block: h + act(rms(h) Dᵀ) U, the weight of the norm is in D. float32, on the model's device."""
+
+    down: Tensor
+    """D [r, hidden]"""
+    up: Tensor
+    """U [r, hidden]; transposed as against the file"""
+    activation: Activation
+    norm_eps: float
+
+
+@dataclass(frozen=True, eq=False)
+class InsertedLayer:
+    """The blocks of one artefact by the number of the decoder layer that each stands after."""
+
+    blocks: Mapping[int, Block]
+
+    @classmethod
+    def load(cls, folder: Path, model: PreTrainedModel) -> InsertedLayer:
+        """From a folder that `TrainableInsertedLayer` saved.
+
+        Raises: Refusal `guidance_damaged` if it is no inserted layer or does not fit `model`.
+        """
+        found, tensors = read(folder)
+        check_type(found, "inserted_layer")
+        config = _config(found, model)
+        device = model.get_input_embeddings().weight.device
+        shapes = {
+            f"after_layers.{k}.{part}": shape
+            for k in config.after_layers
+            for part, shape in _shapes(config.bottleneck, config.hidden_size).items()
+        }
+        have = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if have != shapes:
+            wrong = sorted({*have.items()} ^ {*shapes.items()})[0][0]
+            raise damaged(
+                f"its tensor {wrong!r} is {have.get(wrong, 'not there')}, and its configuration asks for "
+                f"{shapes.get(wrong, 'none')}: publish it again"
+            )
+        blocks = {}
+        for k in config.after_layers:
+            norm, down, up = (tensors[f"after_layers.{k}.{part}"].to(device) for part in _shapes(0, 0))
+            blocks[k] = Block(down * norm, up.T.contiguous(), config.activation, config.norm_eps)
+        return cls(blocks)
+
+    @cached_property
+    def nbytes(self) -> int:
+        return sum(block.down.nbytes + block.up.nbytes for block in self.blocks.values())
+
+
+def rms(h: Tensor, eps: float | Tensor) -> Tensor:
+    """h / √(mean(h²) + eps) over the last dimension, in float32 (https://arxiv.org/abs/1910.07467)."""
+    h = h.to(torch.float32)
+    return h * torch.rsqrt(h.square().mean(-1, keepdim=True) + eps)
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The layers of a model, between which a block can stand.
+
+    Raises: Refusal `guidance_damaged` if the model has no plain list of layers.
+    """
+    config = model.config.get_text_config()
+    lists = [
+        module
+        for module in model.get_decoder().modules()
+        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers
+    ]
+    if not lists:
+        raise damaged(
+            f"a model of type {config.model_type!r} has no list of {config.num_hidden_layers} layers, between which a "
+            "layer could be inserted: train a LoRA"
+        )
+    return lists[0]
+
+
+def _shapes(bottleneck: int, hidden: int) -> dict[str, tuple[int, ...]]:
+    return {"norm.weight": (hidden,), "down.weight": (bottleneck, hidden), "up.weight": (hidden, bottleneck)}
+
+
+def _config(found: dict[str, Any], model: PreTrainedModel) -> InsertedLayerConfig:
+    try:
+        config = msgspec.convert(found, InsertedLayerConfig)
+    except msgspec.ValidationError as error:
+        raise damaged(f"adapter_config.json: {error}: publish it again") from None
+    layers, hidden = len(decoder_layers(model)), model.get_input_embeddings().weight.shape[1]
+    if config.hidden_size != hidden or max(config.after_layers) >= layers:
+        raise damaged(
+            f"it stands after layers {config.after_layers} of size {config.hidden_size}, and the model has {layers} "
+            f"layers of size {hidden}: train it for this model"
+        )
+    if len({*config.after_layers}) != len(config.after_layers):
+        raise damaged(f"`after_layers` {config.after_layers} names a layer twice: publish it again")
+    return config

@@ -1,0 +1,29 @@
+"""Which modules of a model can carry an adaptor."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from guideway.workers.engine.peft_folder import damaged
+
+_EXPERT: Final = re.compile(r"(^|\.)experts\.\d+\.")
+
+
+def features(name: str, module: nn.Module | None) -> tuple[int, int]:
+    """(in, out) of the linear module `name`.
+
+    Raises: Refusal `guidance_damaged` if the model has no such module, or it can carry no adaptor.
+    """
+    if _EXPERT.search(name):
+        # An expert sees tokens without the rows that they came from.
+        raise damaged(f"it targets {name!r}, one expert of a mixture, which is not supported: train it without")
+    match module:
+        case nn.Linear():
+            return module.in_features, module.out_features
+        case Conv1D():
+            return module.nx, module.nf
+    raise damaged(f"it targets {name!r}, which is no linear module of the model: train it for this model")

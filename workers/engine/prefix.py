@@ -1,0 +1,71 @@
+"""Prefixes: trained keys and values before everything else in a row's cache, at every layer.
+
+Li and Liang 2021, https://arxiv.org/abs/2101.00190.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from guideway.workers.engine.peft_folder import check_type, damaged, prompt_embeddings, read
+
+_OWN_CACHE_SHAPES: Final = ("kv_lora_rank", "num_kv_shared_layers", "global_head_dim")
+"""Settings of models whose layers do not all keep keys and values of one shape."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """Keys and values of one artefact, in the model's dtype and on its device.
+
+    A prefix of n tokens has positions 0 to n - 1 of its row, and what follows it begins at n. As in PEFT, its keys are
+    taken as they are: rotary positions are not applied to them.
+    """
+
+    states: Tensor
+    """[layers, 2, kv_heads, tokens, head_dim]; keys, then values"""
+
+    @classmethod
+    def load(cls, folder: Path, model: PreTrainedModel) -> Prefix:
+        """From a folder that PEFT saved, with `prefix_projection` or without.
+
+        Raises: Refusal `guidance_damaged` if it is no prefix or does not fit `model`.
+        """
+        config, tensors = read(folder)
+        check_type(config, "prefix")
+        flat = prompt_embeddings(config, tensors)
+        layers, heads, dim = _cache_shape(model.config.get_text_config())
+        have = tuple(config.get(name) for name in ("num_layers", "num_attention_heads", "token_dim"))
+        want = (layers, heads, heads * dim)
+        if have != want or flat.shape[1] != layers * 2 * heads * dim:
+            raise damaged(
+                f"its (num_layers, num_attention_heads, token_dim) are {have} and its width {flat.shape[1]}, and the "
+                f"model needs {want} and {layers * 2 * heads * dim}: train it for this model"
+            )
+        table = model.get_input_embeddings().weight
+        states = flat.view(len(flat), layers, 2, heads, dim).permute(1, 2, 3, 0, 4)
+        return cls(states.to(dtype=table.dtype, device=table.device).contiguous())
+
+    @property
+    def tokens(self) -> int:
+        return self.states.shape[3]
+
+    @property
+    def nbytes(self) -> int:
+        return self.states.nbytes
+
+
+def _cache_shape(config: Any) -> tuple[int, int, int]:
+    """(layers, key and value heads, head_dim) of what a model of this configuration keeps."""
+    if any(getattr(config, name, None) for name in _OWN_CACHE_SHAPES):
+        raise damaged(
+            f"models of type {config.model_type!r} keep keys and values in a form of their own, and prefixes for them "
+            "are not supported: train a soft prompt or an adaptor"
+        )
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return config.num_hidden_layers, heads, dim
