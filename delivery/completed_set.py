@@ -1,8 +1,9 @@
 """What a commit's metadata says beside the offset: what is finished above it, and who died there. `2:CRC32:BASE64`.
 
-The body is variable-length integers of seven bits a byte: deaths, how far from the committed offset on the suspicion
-reaches, then lengths of runs (unfinished, finished, unfinished, ...) from the committed offset on. The size is bounded
-by the number of unfinished offsets below the last finished one, whatever window they span. Version 1 had runs only.
+The body is variable-length integers of seven bits a byte: twice the deaths, plus one while work is under way; how far
+from the committed offset on the suspicion reaches; then lengths of runs (unfinished, finished, unfinished, ...) from
+that offset on. The size is bounded by the number of unfinished offsets below the last finished one, whatever window
+they span. Version 1 had runs only.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ class UnreadableCompletedSet(ValueError):
 
 def encode(low: int, done: Collection[int], suspicion: Suspicion = NONE) -> str:
     """Text for the set; empty where there is nothing to say. All of `done` must be ≥ `low`."""
-    if not done and not suspicion.deaths:
+    if not done and suspicion == NONE:
         return ""
-    lengths = [suspicion.deaths, max(0, suspicion.until - low)]
+    lengths = [2 * suspicion.deaths + suspicion.begun, max(0, suspicion.until - low)]
     at, inside = low, False
     for offset in sorted(done):
         if offset != at or not inside:
@@ -64,7 +65,7 @@ def decode(low: int, metadata: str | None) -> tuple[frozenset[int], Suspicion]:
         at += skipped
         done.update(range(at, at + finished))
         at += finished
-    return frozenset(done), Suspicion(deaths, low + reach if reach else 0)
+    return frozenset(done), Suspicion(deaths // 2, low + reach if reach else 0, bool(deaths % 2))
 
 
 def _integers(body: bytes) -> Iterator[int]:

@@ -16,7 +16,7 @@ from guideway.delivery.partition_kafka import PartitionKafka
 from guideway.delivery.recovery import Rejoin, Reopen, after_failure
 from guideway.delivery.sendable import DeadLetterHeld, refusals, sendable, topics_of
 from guideway.delivery.settings import DeliverySettings
-from guideway.delivery.suspicion import FATAL, Suspicion
+from guideway.delivery.suspicion import FATAL
 from guideway.delivery.tracker import Commit, OffsetTracker
 from guideway.delivery.workload import Handle, Refuse, Workload, refuse_by_dead_letter
 from guideway.schemas import names
@@ -63,9 +63,8 @@ class Partition:
         self._kafka = kafka
         self._settings = settings
         self._tracker = OffsetTracker(0)
-        self._committed_low = self._metadata_chars = 0
-        self._found = Suspicion()
-        self._noted: Suspicion | None = None
+        self._metadata_chars = 0
+        self._is_new = True
         self._begun = asyncio.Event()
         self._work = Workload(handle, refuse, may_begin=self._may_begin, on_result=self._result_came)
         self._out_of_range = False
@@ -101,6 +100,8 @@ class Partition:
         """Begin to own the partition, in the background."""
         self.phase = Phase.OPENING
         self._owes_since = time.monotonic()
+        self._is_new = True
+        self._begun.clear()
         self._closing.clear()
         self._life = asyncio.create_task(self._live(), name=f"own {self.tp.topic}/{self.tp.partition}")
 
@@ -176,18 +177,18 @@ class Partition:
         if committed is None:
             self._tracker = OffsetTracker(await asyncio.wait_for(self._kafka.first_offset(self.tp), timeout_s))
         else:
-            done, suspicion = decode(committed.offset, committed.metadata)
-            self._tracker = OffsetTracker(committed.offset, done, suspicion)
+            low = committed.offset
+            done, suspicion = decode(low, committed.metadata)
+            if self._is_new:
+                suspicion = suspicion.taken_over(low, len(done), self._settings.capacity)
+            self._tracker = OffsetTracker(low, done, suspicion)
         if self._out_of_range:
             async with asyncio.timeout(timeout_s):
                 await self._find_range()
-        if self._noted is None or self._noted != self._tracker.suspicion:
-            self._begun.clear()
-            self._found, self._noted = self._tracker.suspicion, None
+        self._is_new = False
         self._work.drop(lambda offset: not self._tracker.adopt(offset))
         self._kafka.seek(self.tp, self._tracker.low)
         self.phase = Phase.OPEN
-        self._committed_low = committed.offset if committed else 0
         self._metadata_chars = len(committed.metadata) if committed else 0
         self._owes_since = time.monotonic() if self._work.ready else None
         self._wake.set()
@@ -220,14 +221,14 @@ class Partition:
         """Start work on a record, unless it is done or under way."""
         if self.phase is Phase.OPEN and self._tracker.receive(record.offset):
             self._work.take(record)
-            self._work.start(one_at_a_time=self._tracker.suspicion.is_careful)
+            self._work.start(at_most=self._tracker.suspicion.width)
 
     async def _may_begin(self, record: Record) -> Refusal | None:
         """Wait until it is noted that work begins here; a refusal where earlier owners died of this record."""
         if not self._begun.is_set():
             self._wake.set()
             await self._begun.wait()
-        if self._found.refuses_lowest and self._tracker.suspicion == self._noted:
+        if self._tracker.suspicion.refuses_lowest and record.offset == self._tracker.low:
             self._log.error("record refused: each owner that began it died", offset=record.offset)
             return _DEADLY
         return None
@@ -249,9 +250,9 @@ class Partition:
                 await self._note_beginning(producer)
             batch = await self._next_batch()
             chosen, commit = self._tracker.largest_commit(batch, self._settings.max_metadata_chars)
-            if chosen or (tidy and commit.low > self._committed_low):
+            if chosen or (tidy and commit.low > self._tracker.committed_low):
                 await self._commit(producer, {offset: batch[offset] for offset in chosen}, commit)
-                self._work.start(one_at_a_time=self._tracker.suspicion.is_careful)
+                self._work.start(at_most=self._tracker.suspicion.width)
             elif closing:
                 await self._take_note_back(producer)
                 return
@@ -263,22 +264,18 @@ class Partition:
         async with asyncio.timeout(self._settings.flush_timeout_s):
             await self._transact(producer, batch, offsets)
         self._tracker.apply(commit)
-        self._committed_low, self._metadata_chars = commit.low, len(offsets.metadata)
+        self._metadata_chars = len(offsets.metadata)
         for offset in batch:
             del self._work.ready[offset]
         self._owes_since = time.monotonic() if self._work.ready else None
 
     async def _note_beginning(self, producer: Any) -> None:
-        commit = self._tracker.commit_of_beginning(self._settings.partition_capacity)
-        await self._commit(producer, {}, commit)
-        self._noted = commit.suspicion
+        await self._commit(producer, {}, self._tracker.commit_of_beginning())
         self._begun.set()
 
     async def _take_note_back(self, producer: Any) -> None:
-        if self._noted is not None and self._tracker.suspicion == self._noted:
-            await self._commit(producer, {}, self._tracker.commit_of_end(self._found))
-        self._noted = None
-        self._begun.clear()
+        if self._tracker.suspicion.begun:
+            await self._commit(producer, {}, self._tracker.commit_of_end())
 
     async def _results_come(self) -> bool:
         """Wait for results to publish; False if none came for a while."""

@@ -29,10 +29,12 @@ class OffsetTracker:
     `pending`   received and unfinished
     `done`      finished and committed, at or above `low`
     `suspicion` what the deaths of earlier owners tell
+    `committed_low` the offset of the last commit
     """
 
     def __init__(self, low: int, done: Iterable[int] = (), suspicion: Suspicion = NONE) -> None:
         self.suspicion = suspicion
+        self.committed_low = low
         self._position = low
         self._pending: set[int] = set()
         self._done = {offset for offset in done if offset >= low}
@@ -64,19 +66,21 @@ class OffsetTracker:
 
     def commit_of(self, finishing: Collection[int]) -> Commit:
         """The commit that finishes these pending offsets; nothing changes until `apply`."""
-        low = self._low_of(self._pending - set(finishing))
+        left = self._pending - set(finishing)
+        low = self._low_of(left)
         done = frozenset(offset for offset in self._done.union(finishing) if offset >= low)
-        return Commit(low, done, self.suspicion.published(low) if finishing else self.suspicion)
+        suspicion = self.suspicion.published(low, advanced=low > self.committed_low, under_way=bool(left))
+        return Commit(low, done, suspicion)
 
-    def commit_of_beginning(self, window: int) -> Commit:
-        """The commit that notes, before any work begins, that an owner was here."""
+    def commit_of_beginning(self) -> Commit:
+        """The commit that notes, before any work begins, that an owner is here."""
         commit = self.commit_of(())
-        return Commit(commit.low, commit.done, self.suspicion.begun(commit.low, window))
+        return Commit(commit.low, commit.done, commit.suspicion.noted())
 
-    def commit_of_end(self, found: Suspicion) -> Commit:
-        """The commit of an orderly end without a result: the note is taken back to what this owner found."""
+    def commit_of_end(self) -> Commit:
+        """The commit that takes this note back, at an orderly end."""
         commit = self.commit_of(())
-        return Commit(commit.low, commit.done, found)
+        return Commit(commit.low, commit.done, commit.suspicion.ended())
 
     def largest_commit(self, finishing: Iterable[int], max_metadata_chars: int) -> tuple[list[int], Commit]:
         """As many of `finishing`, lowest first, as the commit's metadata has room for.
@@ -96,6 +100,7 @@ class OffsetTracker:
         self._pending = {offset for offset in self._pending if offset >= commit.low and offset not in commit.done}
         self._done = set(commit.done)
         self.suspicion = commit.suspicion
+        self.committed_low = commit.low
 
     def _low_of(self, pending: Collection[int]) -> int:
         return min([self._position, *pending])

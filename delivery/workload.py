@@ -58,9 +58,9 @@ class Workload:
         """Let a record wait for `start`."""
         self._waiting.append(record)
 
-    def start(self, *, one_at_a_time: bool) -> None:
-        """Start what waits: everything, or the next one once nothing else runs or is still to be published."""
-        while self._waiting and not (one_at_a_time and (self.running or self.ready)):
+    def start(self, *, at_most: int | None) -> None:
+        """Start what waits, as far as no more than `at_most` run or are still to be published."""
+        while self._waiting and (at_most is None or len(self.running) + len(self.ready) < at_most):
             record = self._waiting.popleft()
             self.running[record.offset] = asyncio.create_task(self._work(record))
 

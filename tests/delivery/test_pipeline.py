@@ -250,7 +250,7 @@ async def test_records_deleted_before_they_were_answered_are_passed_over_loudly(
     async with running(bench.pipeline(handle, capacity=2)):
         await first.wait()
     async with administrator(bench.bootstrap) as admin:
-        await admin.delete_records({TopicPartition(bench.input, number): RecordsToDelete(15) for number in range(3)})
+        await admin.delete_records({TopicPartition(bench.input, number): RecordsToDelete(-1) for number in range(3)})
     await bench.send(30)
     with capture_logs() as logs:
         async with running(bench.pipeline(handle)):
