@@ -14,6 +14,9 @@
 7. Why a producer failed reaches who waits for it, and nobody else. Unguarded, asyncio prints it once more, with a stack
    trace, for futures of aiokafka's own that nobody waits for.
 
+`renew_epoch` is what the client lacks: a new epoch for every transaction (KIP-360), so that whatever the network still
+holds of the last one, an EndTxn above all, is refused when it arrives, however it came to be late or doubled.
+
 What is private in aiokafka and used all the same stands here too: a committed offset together with its metadata,
 asking the group for a new assignment, and letting go of a producer that does not stop.
 """
@@ -36,13 +39,17 @@ from aiokafka.producer.message_accumulator import MessageBatch
 from aiokafka.producer.sender import (
     AddOffsetsToTxnHandler,
     AddPartitionsToTxnHandler,
+    ConnectionGroup,
+    CoordinationType,
     EndTxnHandler,
     TxnOffsetCommitHandler,
 )
-from aiokafka.producer.transaction_manager import TransactionState
+from aiokafka.producer.transaction_manager import PidAndEpoch, TransactionState
+from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
+from aiokafka.protocol.types import CompactString, Int16, Int32, Int64, Schema, TaggedFields
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery import record_guards, stand_in_guards
@@ -188,6 +195,79 @@ def fetch_answered_at(consumer: Any) -> float:
 def request_rejoin(consumer: Any) -> None:
     """Have the group assign its partitions anew, which tells whether a partition is still ours."""
     consumer._coordinator.request_rejoin()
+
+
+async def renew_epoch(producer: Any) -> None:
+    """Between two transactions: a new epoch, if ours is still the last; brokers without KIP-360 keep the old one.
+
+    Raises ProducerFenced where another has initialised the transactional id since, and KafkaError.
+    """
+    sender, manager = producer._sender, producer._txn_manager
+    request = _InitProducerId(manager)
+    while True:
+        node = await sender._find_coordinator(CoordinationType.TRANSACTION, manager.transactional_id)
+        try:
+            response = await producer.client.send(node, request, group=ConnectionGroup.COORDINATION)
+        except (NotImplementedError, errors.IncompatibleBrokerVersion):
+            return
+        kind = errors.for_code(response.error_code)
+        if kind is errors.NoError:
+            # Sequence numbers start anew with each epoch.
+            manager._pid_and_epoch = PidAndEpoch(response.producer_id, response.producer_epoch)
+            manager._sequence_numbers.clear()
+            return
+        if response.error_code in _FENCED:
+            raise errors.ProducerFenced
+        if kind in (errors.CoordinatorNotAvailableError, errors.NotCoordinatorError):
+            sender._coordinator_dead(CoordinationType.TRANSACTION)
+        elif kind not in (errors.CoordinatorLoadInProgressError, errors.ConcurrentTransactions):
+            raise kind()
+        await asyncio.sleep(sender._retry_backoff)
+
+
+_FENCED: Final = frozenset({errors.InvalidProducerEpoch.errno, 90})
+"""The second is PRODUCER_FENCED, which aiokafka does not know."""
+
+
+class _InitProducerIdResponse(Response):  # type: ignore[misc]
+    API_KEY = 22
+    API_VERSION = 3
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("error_code", Int16),
+        ("producer_id", Int64),
+        ("producer_epoch", Int16),
+        ("tags", TaggedFields),
+    )
+
+
+class _InitProducerIdRequest(RequestStruct):  # type: ignore[misc]
+    API_KEY = 22
+    API_VERSION = 3
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = _InitProducerIdResponse
+    SCHEMA = Schema(
+        ("transactional_id", CompactString("utf-8")),
+        ("transaction_timeout_ms", Int32),
+        ("producer_id", Int64),
+        ("producer_epoch", Int16),
+        ("tags", TaggedFields),
+    )
+
+
+class _InitProducerId(Request[_InitProducerIdRequest]):  # type: ignore[misc]
+    """With the epoch that we believe to be the last: a broker refuses it from anybody else."""
+
+    API_KEY = 22
+
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+
+    def build(self, struct: type[Any]) -> Any:
+        manager = self._manager
+        return struct(
+            manager.transactional_id, manager.transaction_timeout_ms, manager.producer_id, manager.producer_epoch, {}
+        )
 
 
 async def discard(producer: Any) -> None:

@@ -55,6 +55,9 @@ class PartitionClient:
             max_request_size=MAX_RECORD_BYTES + 48_576,
         )
 
+    async def renew(self, producer: AIOKafkaProducer) -> None:
+        await aiokafka_guards.renew_epoch(producer)
+
     async def discard(self, producer: AIOKafkaProducer) -> None:
         await aiokafka_guards.discard(producer)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import enum
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
@@ -56,7 +57,9 @@ class Partition:
         settings: DeliverySettings,
         handle: Handle,
         refuse: Refuse = refuse_by_dead_letter,
+        on_room: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_room` is told whenever more records may be taken in."""
         self.tp = tp
         self.phase = Phase.CLOSED
         self._group = group
@@ -64,6 +67,7 @@ class Partition:
         self._settings = settings
         self._tracker = OffsetTracker(0)
         self._metadata_chars = 0
+        self._on_room = on_room
         self._is_new = True
         self._begun = asyncio.Event()
         self._work = Workload(handle, refuse, may_begin=self._may_begin, on_result=self._result_came)
@@ -192,6 +196,7 @@ class Partition:
         self._metadata_chars = len(committed.metadata) if committed else 0
         self._owes_since = time.monotonic() if self._work.ready else None
         self._wake.set()
+        self._on_room()
 
     async def _find_range(self) -> None:
         """Go on where the partition has records, and say loudly what is not there any more."""
@@ -236,6 +241,7 @@ class Partition:
     def _result_came(self) -> None:
         self._owes_since = self._owes_since or time.monotonic()
         self._wake.set()
+        self._on_room()
 
     # Results ---------------------------------------------------------------------------------------------------------
 
@@ -263,6 +269,8 @@ class Partition:
         offsets = OffsetAndMetadata(commit.low, commit.metadata)
         async with asyncio.timeout(self._settings.flush_timeout_s):
             await self._transact(producer, batch, offsets)
+            # What the network still holds of this transaction is refused from here on.
+            await self._kafka.renew(producer)
         self._tracker.apply(commit)
         self._metadata_chars = len(offsets.metadata)
         for offset in batch:

@@ -13,6 +13,9 @@ class PartitionKafka(Protocol):
     def producer(self, transactional_id: str) -> Any:
         """A producer with aiokafka's methods for transactions, not started; starting it fences all earlier ones."""
 
+    async def renew(self, producer: Any) -> None:
+        """Give a producer that has just ended a transaction a new epoch, if its epoch is still the last."""
+
     async def discard(self, producer: Any) -> None:
         """Let go of a producer, whatever state it is in; never raises."""
 

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import structlog
 from aiokafka import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from guideway.delivery import aiokafka_guards
@@ -26,6 +26,10 @@ from guideway.schemas import names
 from guideway.schemas.record import Record
 
 log = structlog.get_logger(__name__)
+
+_NOWHERE = TopicPartition("", 0)
+_LOOK_S = 0.05
+"""How soon at the latest a full pipeline looks around again."""
 
 
 class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
@@ -51,6 +55,8 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._subscription: dict[str, Any] = {"topics": list(topics)} if pattern is None else {"pattern": pattern}
         self._partitions: dict[TopicPartition, Partition] = {}
         self._stopping = asyncio.Event()
+        self._freed = asyncio.Event()
+        self._turn = 0
         self._rejoined_at = self._polled_at = self._fetching_since = float("-inf")
         self.topics = TopicDirectory(settings.bootstrap, names.client_id("directory"))
         self.joined = asyncio.Event()
@@ -67,6 +73,8 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             session_timeout_ms=int(self._settings.session_timeout_s * 1000),
             heartbeat_interval_ms=int(self._settings.session_timeout_s * 1000 / 6),
             rebalance_timeout_ms=20_000,
+            # Not to read for long is no fault here: the watchdog knows better than a clock that only sees reading.
+            max_poll_interval_ms=24 * 3600 * 1000,
             metadata_max_age_ms=5_000,
             partition_assignment_strategy=(StickyPartitionAssignor,),
         )
@@ -100,33 +108,51 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._rejoin_if_fenced(self._polled_at)
         room = self._settings.capacity - sum(partition.running for partition in self._partitions.values())
         assigned = self._consumer.assignment()
-        open_ = {tp for tp in assigned if room > 0 and tp in self._partitions and self._partitions[tp].accepting}
-        if not open_:
+        open_ = [tp for tp in assigned if tp in self._partitions and self._partitions[tp].accepting]
+        if room <= 0 or not open_:
             self._fetching_since = float("inf")
+            self._freed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._freed.wait(), _LOOK_S)
         elif self._fetching_since == float("inf"):
             self._fetching_since = self._polled_at
-        self._consumer.pause(*(assigned - open_))
-        self._consumer.resume(*open_)
-        # Polling goes on while everything is paused: it is what keeps the membership alive.
         try:
-            records = await self._consumer.getmany(timeout_ms=50, max_records=max(1, room))
+            if room > 0 and open_:
+                await self._take(open_, room)
+            else:
+                # Takes nothing, but lets the client say what is wrong with the group.
+                await self._consumer.getmany(_NOWHERE, max_records=1)
         except OffsetOutOfRangeError as error:
             for tp in error.args[0]:
                 if tp in self._partitions:
                     self._partitions[tp].out_of_range()
-            return
-        except NoOffsetForPartitionError:
-            # The client looks for a position of its own before the partition has sought one.
-            await asyncio.sleep(0.02)
-            return
         except KafkaError as error:
             log.error("reading failed", group=self._group, error=repr(error))
             await asyncio.sleep(1)
-            return
-        for tp, batch in records.items():
-            for record in batch:
-                if tp in self._partitions:
-                    self._partitions[tp].take(as_record(record))
+
+    async def _take(self, open_: list[TopicPartition], room: int) -> None:
+        """Take records in, from all these partitions alike; wait a little if there are none.
+
+        What a partition may not take yet stays in the client, which fetches no more of it meanwhile. To pause the
+        partition instead would throw away what was fetched.
+        """
+        self._turn += 1
+        first = self._turn % len(open_)
+        share = max(1, room // len(open_))
+        left = room
+        for tp in open_[first:] + open_[:first]:
+            if left > 0:
+                batch = (await self._consumer.getmany(tp, max_records=min(share, left))).get(tp, [])
+                left -= len(batch)
+                self._start(tp, batch)
+        if left == room:
+            for tp, batch in (await self._consumer.getmany(*open_, timeout_ms=50, max_records=room)).items():
+                self._start(tp, batch)
+
+    def _start(self, tp: TopicPartition, batch: Iterable[ConsumerRecord[bytes, bytes]]) -> None:
+        for record in batch:
+            if tp in self._partitions:
+                self._partitions[tp].take(as_record(record))
 
     def _rejoin_if_fenced(self, now: float) -> None:
         fenced = any(partition.phase is Phase.FENCED for partition in self._partitions.values())
@@ -148,8 +174,6 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
 
     async def _shut_down(self) -> None:
         # Phase 1: no more records; let running work end. Phase 2: publish it. Phase 3: leave the group.
-        with contextlib.suppress(Exception):
-            self._consumer.pause(*self._consumer.assignment())
         held = list(self._partitions.values())
         await asyncio.gather(*(partition.finish_running(self._settings.drain_timeout_s) for partition in held))
         await asyncio.gather(*(partition.disown(self._settings.flush_timeout_s) for partition in held))
@@ -167,7 +191,6 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         await asyncio.gather(*(partition.disown(self._settings.revoke_timeout_s) for partition in given))
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        self._consumer.pause(*assigned)
         for tp in set(self._partitions) - set(assigned):
             self._partitions.pop(tp).abandon()
         for tp in assigned:
@@ -179,6 +202,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                     settings=self._settings,
                     handle=self._handle,
                     refuse=self._refuse,
+                    on_room=self._freed.set,
                 )
             if not self._stopping.is_set():
                 self._partitions[tp].own()

@@ -90,7 +90,16 @@ def _partition(kind: type[Partition]) -> Callable[[Patch], None]:
     return lambda patch: patch(pipeline, "Partition", kind)
 
 
+async def _keeps_the_epoch(producer: Any) -> None:
+    pass
+
+
+def _one_epoch_for_many_transactions(patch: Patch) -> None:
+    patch(aiokafka_guards, "renew_epoch", _keeps_the_epoch)
+
+
 def _repeats_on_the_same_epoch(patch: Patch) -> None:
+    _one_epoch_for_many_transactions(patch)
     patch(aiokafka_guards, "_do_once", BaseHandler.do)
     for handler in (AddPartitionsToTxnHandler, AddOffsetsToTxnHandler, TxnOffsetCommitHandler, EndTxnHandler):
         patch(handler, "do", BaseHandler.do)
@@ -143,7 +152,8 @@ def _without_guard_1(patch: Patch) -> None:
 
 MUTATIONS: Final[Mapping[str, Callable[[Patch], None]]] = {
     "B: reads the committed offset before it fences": _partition(ReadsBeforeFencing),
-    "C: repeats requests on the same epoch (no guard 3)": _repeats_on_the_same_epoch,
+    "C: repeats requests on the same epoch (no guard 3, no new epochs)": _repeats_on_the_same_epoch,
+    "one epoch for many transactions": _one_epoch_for_many_transactions,
     "D: commits without the completed-set": _forgets_what_is_done,
     "E: sends results that its offsets omit": _partition(SendsMoreThanItCommits),
     "F: one transactional id per process": _one_id_per_process,

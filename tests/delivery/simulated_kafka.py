@@ -46,6 +46,8 @@ class Faults:
 
     lost_end: float = 0.0
     """EndTxn whose answer is lost; it takes effect at once, later, or never."""
+    doubled_end: float = 0.0
+    """EndTxn that is answered, and arrives once more a little later."""
     late_offsets: float = 0.0
     """TxnOffsetCommit that takes effect a little later, without an answer."""
     refused_record: float = 0.0
@@ -55,6 +57,7 @@ class Faults:
     sends_offsets_again_on_same_epoch: bool = False
     looks_up_nothing: bool = False
     one_id_per_process: bool = False
+    renews: bool = True
     transactions: bool = True
 
 
@@ -92,6 +95,12 @@ class Broker:
         self._end(transaction, commit=False)
         transaction.epoch += 1
         return transaction.epoch
+
+    def renew(self, id_: str, epoch: int) -> int:
+        transaction = self.transactions[id_]
+        if transaction.epoch != epoch:
+            raise ProducerFenced
+        return self.initialise(id_)
 
     def opened(self, id_: str, epoch: int) -> Transaction:
         transaction = self.transactions[id_]
@@ -147,6 +156,11 @@ class Producer:
         self._epoch = self._broker.initialise(self._id)
         await self._link.cross()
 
+    async def renew(self) -> None:
+        await self._link.cross()
+        self._epoch = self._broker.renew(self._id, self._epoch)
+        await self._link.cross()
+
     async def begin_transaction(self) -> None:
         pass
 
@@ -177,11 +191,13 @@ class Producer:
             self._broker.committed |= offsets
             return
         if self._broker.chance.random() < self._broker.faults.late_offsets:
-            asyncio.get_running_loop().call_later(self._broker.chance.expovariate(20), self._put_offsets_late, offsets)
+            asyncio.get_running_loop().call_later(
+                self._broker.chance.expovariate(20), self._put_offsets_late, offsets, self._epoch
+            )
             if not self._broker.faults.sends_offsets_again_on_same_epoch:
                 raise OutcomeUnknown
             await self._link.cross()
-        self._put_offsets(offsets)
+        self._put_offsets(offsets, self._epoch)
         await self._link.cross()
 
     async def _commit(self) -> None:
@@ -192,26 +208,28 @@ class Producer:
                 case "at once":
                     self._end()
                 case "later":
-                    asyncio.get_running_loop().call_later(chance.expovariate(2), self._end_late)
+                    asyncio.get_running_loop().call_later(chance.expovariate(2), self._end_late, self._epoch)
             if not self._broker.faults.ends_again_on_same_epoch:
                 raise OutcomeUnknown
             await self._link.cross()
+        if chance.random() < self._broker.faults.doubled_end:
+            asyncio.get_running_loop().call_later(chance.expovariate(20), self._end_late, self._epoch)
         self._end()
         await self._link.cross()
 
-    def _put_offsets(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
-        self._broker.opened(self._id, self._epoch).offsets |= offsets
+    def _put_offsets(self, offsets: dict[TopicPartition, OffsetAndMetadata], epoch: int) -> None:
+        self._broker.opened(self._id, epoch).offsets |= offsets
 
-    def _put_offsets_late(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+    def _put_offsets_late(self, offsets: dict[TopicPartition, OffsetAndMetadata], epoch: int) -> None:
         with contextlib.suppress(ProducerFenced):
-            self._put_offsets(offsets)
+            self._put_offsets(offsets, epoch)
 
     def _end(self) -> None:
         self._broker.end_transaction(self._id, self._epoch)
 
-    def _end_late(self) -> None:
+    def _end_late(self, epoch: int) -> None:
         with contextlib.suppress(ProducerFenced):
-            self._end()
+            self._broker.end_transaction(self._id, epoch)
 
 
 class Topics:
@@ -235,7 +253,6 @@ class Member:
         self.pipeline = pipeline
         self._broker, self._group = broker, group
         self._assigned: set[TopicPartition] = set()
-        self._paused: set[TopicPartition] = set()
         self._positions: dict[TopicPartition, int] = {}
         self._client = self._coordinator = self
 
@@ -253,19 +270,15 @@ class Member:
     def assignment(self) -> set[TopicPartition]:
         return set(self._assigned)
 
-    def pause(self, *partitions: TopicPartition) -> None:
-        self._paused |= set(partitions)
-
-    def resume(self, *partitions: TopicPartition) -> None:
-        self._paused -= set(partitions)
-
     def request_rejoin(self) -> None:
         self._group.wanted = True
 
-    async def getmany(self, *, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int
+    ) -> dict[TopicPartition, list[Any]]:
         await self.link.cross()
         found: dict[TopicPartition, list[Any]] = {}
-        for tp in self._assigned - self._paused:
+        for tp in self._assigned & set(partitions):
             start = self._positions.get(tp)
             if start is None:
                 continue
@@ -283,6 +296,10 @@ class Member:
 
     def producer(self, transactional_id: str) -> Producer:
         return Producer(self.link, transactional_id + str(id(self)) * self._broker.faults.one_id_per_process)
+
+    async def renew(self, producer: Producer) -> None:
+        if self._broker.faults.renews:
+            await producer.renew()
 
     async def discard(self, producer: Producer) -> None:
         pass
@@ -319,7 +336,7 @@ class Member:
         await self.pipeline.on_partitions_revoked(revoked)
 
     async def take_over(self, assigned: set[TopicPartition]) -> None:
-        self._assigned, self._paused, self._positions = assigned, set(), {}
+        self._assigned, self._positions = assigned, {}
         await self.pipeline.on_partitions_assigned(assigned)
 
 

@@ -34,6 +34,9 @@ class FewLines:
     async def send_offsets_to_transaction(self, offsets: dict[TopicPartition, OffsetAndMetadata], _: str) -> None:
         self._committed = offsets[TP]
 
+    async def renew(self, producer: Any) -> None:
+        pass
+
     async def discard(self, producer: Any) -> None:
         pass
 

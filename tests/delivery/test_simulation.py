@@ -143,7 +143,7 @@ def _simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "Watchdog", NoWatchdog)
 
 
-ALL_FAULTS = Faults(lost_end=0.1, late_offsets=0.1, refused_record=0.01, lost_commit_lookup=0.1)
+ALL_FAULTS = Faults(lost_end=0.1, doubled_end=0.1, late_offsets=0.1, refused_record=0.01, lost_commit_lookup=0.1)
 
 
 def test_once_each_whatever_happens() -> None:
@@ -193,11 +193,15 @@ def test_a_record_that_kills_every_process_is_refused_and_all_others_are_answere
 
 IN_THE_SIMULATION: dict[str, tuple[str, Faults]] = {
     # What the client library does wrong without its guard, and how the simulated one does it.
-    "C: repeats EndTxn on the same epoch (no guard 3)": ("", replace(ALL_FAULTS, ends_again_on_same_epoch=True)),
-    "C: repeats TxnOffsetCommit on the same epoch (no guard 3)": (
+    "C: repeats EndTxn on the same epoch (no guard 3, no new epochs)": (
         "",
-        replace(ALL_FAULTS, sends_offsets_again_on_same_epoch=True),
+        replace(ALL_FAULTS, doubled_end=0, ends_again_on_same_epoch=True, renews=False),
     ),
+    "C: repeats TxnOffsetCommit on the same epoch (no guard 3, no new epochs)": (
+        "",
+        replace(ALL_FAULTS, doubled_end=0, sends_offsets_again_on_same_epoch=True, renews=False),
+    ),
+    "one epoch for many transactions": ("", replace(ALL_FAULTS, renews=False)),
     "F: one transactional id per process": ("", replace(ALL_FAULTS, one_id_per_process=True)),
     "H: no transactions": ("", replace(ALL_FAULTS, transactions=False)),
     "no guard 1: a failed OffsetFetch reads as nothing committed": ("", replace(ALL_FAULTS, looks_up_nothing=True)),

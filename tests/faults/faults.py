@@ -272,10 +272,10 @@ async def watch_metadata(situation: Situation) -> None:
 
 def some_deadly(number: int, chance: random.Random) -> str:
     """Two requests end the engine, one makes it hang."""
-    deeds = {101: " do=die", 202: " do=die", 303: " do=hang"}
-    return usual_text(number, chance) + deeds.get(number, "")
+    return usual_text(number, chance) + _DEEDS.get(number, "")
 
 
+_DEEDS: Final = {101: " do=die", 202: " do=die", 303: " do=hang"}
 POISON: Final = (b"\xff\xfe\x00", b"[" * 100_000, b"{}", b"")
 
 
@@ -286,7 +286,7 @@ async def poison(situation: Situation) -> None:
         for number, value in enumerate(POISON):
             await producer.send_and_wait(bench.requests, key=b"poison%d" % number, value=value)
     async with asyncio.timeout(240):
-        while bench.logs().count("request was in an engine that died") < 9:
+        while sum(id_.startswith("beside") for _, id_ in bench.seen) < len(_DEEDS):
             await asyncio.sleep(0.5)
 
 
@@ -333,7 +333,7 @@ ON_ONE_BROKER: Final = [
         harm=poison,
         text_of=some_deadly,
         config={"engine_silence_s": 4.0},
-        extra=len(POISON) + 3,
+        extra=len(POISON) + len(_DEEDS),
     ),
 ]
 ON_APACHE_KAFKA: Final = [

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from guideway.delivery.completed_set import decode
 from guideway.infra.local_broker import RunningBroker
 
 from .bench import STRAGGLERS_S, Bench, TextOf, request_of, usual_text
@@ -200,13 +201,18 @@ async def _nothing_left(situation: Situation, row: Row) -> None:
     deadline = time.monotonic() + 30
     while True:
         committed = await bench.committed()
-        left = {tp: commit for tp, commit in committed.items() if commit != (commit[0], commit[0], "")}
+        left = {tp: commit for tp, commit in committed.items() if not _is_finished(*commit)}
         ours = [id_ for id_ in await _open(situation) if bench.size in id_]
         if not left and not ours:
             return
         if time.monotonic() > deadline:
             raise AssertionError(f"{row} – (end, committed, metadata) {left}, open transactions {ours}")
         await asyncio.sleep(0.5)
+
+
+def _is_finished(end: int, offset: int, metadata: str) -> bool:
+    done, suspicion = decode(offset, metadata)
+    return offset == end and not done and not suspicion.begun
 
 
 async def _open(situation: Situation) -> list[str]:

@@ -35,7 +35,7 @@ class Config(msgspec.Struct, kw_only=True):
     bootstrap: str
     size: str
     folder: str
-    capacity: int = 64
+    capacity: int = 128
     partition_capacity: int = 512
     session_timeout_s: float = 6.0
     flush_timeout_s: float = 20.0
