@@ -183,8 +183,15 @@ class Partition:
         else:
             low = committed.offset
             done, suspicion = decode(low, committed.metadata)
-            if self._is_new:
+            if self._is_new and suspicion.begun:
                 suspicion = suspicion.taken_over(low, len(done), self._settings.capacity)
+                self._log.warning(
+                    "the owner before died in mid-work; what it had begun and not published is worked on again",
+                    from_offset=low,
+                    finished_above=len(done),
+                    at_most=self._settings.capacity,
+                    deaths=suspicion.deaths,
+                )
             self._tracker = OffsetTracker(low, done, suspicion)
         if self._out_of_range:
             async with asyncio.timeout(timeout_s):

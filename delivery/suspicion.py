@@ -43,13 +43,11 @@ class Suspicion(msgspec.Struct, frozen=True):
         return self.deaths >= FATAL
 
     def taken_over(self, low: int, finished_above: int, window: int) -> Suspicion:
-        """As the next owner sees it, who has begun nothing yet.
+        """After an owner died in mid-work, as the next one sees it, who has begun nothing yet.
 
         `finished_above`: offsets known to be finished at or above `low`; `window`: how many unfinished ones the owner
         before may have had in flight.
         """
-        if not self.begun:
-            return self
         deaths = self.deaths + 1
         reach = {_GROUPED: window, _SINGLE: GROUP}.get(deaths)
         until = self.until if reach is None else low + reach + finished_above

@@ -23,12 +23,13 @@ def test_each_death_narrows_what_is_worked_on_until_the_lowest_is_refused() -> N
 
 def test_an_orderly_end_is_no_death() -> None:
     suspicion = died(died(NONE))
-    assert suspicion.noted().ended().taken_over(100, 0, WINDOW) == suspicion
+    assert suspicion.noted().ended() == suspicion
+    assert not suspicion.begun
 
 
 def test_an_idle_owner_that_is_killed_is_no_death() -> None:
     idle = NONE.noted().published(101, advanced=True, under_way=False)
-    assert idle.taken_over(101, 0, WINDOW) == NONE
+    assert not idle.begun
 
 
 def test_results_above_the_lowest_offset_are_no_progress_for_it() -> None:

@@ -238,6 +238,13 @@ async def test_a_process_killed_with_9_is_replaced_and_nothing_is_lost(
     assert all(isinstance(reply, Completed) for reply in replies)
     assert Counter(reply.id for reply in replies) == Counter(ids)
     assert children(supervisor) != [process]
+    log = (system.home / f"{'endpoints' if victim == 'endpoints' else 'worker'}.log").read_text()
+    told = {
+        "engine": "request was in an engine that died",
+        "worker": "what it had begun and not published is worked on again",
+        "endpoints": "",
+    }
+    assert told[victim] in log, "the log tells what was repeated"
 
 
 def test_the_command_line_on_a_running_system(system: System) -> None:
