@@ -7,6 +7,7 @@ import contextlib
 import enum
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final
 
 import structlog
@@ -304,15 +305,13 @@ class Partition:
 
     async def _next_batch(self) -> dict[int, list[Outgoing]]:
         """What to send for the next results, by offset; those that nobody can take yet are held back."""
-        batch: dict[int, list[Outgoing]] = {}
         now = time.monotonic()
-        # Work may end while topics are looked up.
-        for offset, result in list(self._work.ready.items()):
-            if len(batch) == self._settings.flush_results:
-                break
-            if result.held_until > now:
-                continue
-            partitions = {topic: await self._kafka.partitions(topic) for topic in topics_of(result)}
+        due = {offset: result for offset, result in self._work.ready.items() if result.held_until <= now}
+        due = dict(islice(due.items(), self._settings.flush_results))
+        topics = set().union(*map(topics_of, due.values()))
+        partitions = {topic: await self._kafka.partitions(topic) for topic in topics}
+        batch: dict[int, list[Outgoing]] = {}
+        for offset, result in due.items():
             try:
                 batch[offset] = sendable(result, partitions)
             except DeadLetterHeld as held:

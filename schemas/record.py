@@ -44,4 +44,4 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     def size_bytes(self) -> int:
         """What the record takes on the wire, roughly (from above)."""
         parts = len(self.value or b"") + len(self.key or b"")
-        return parts + sum(len(name.encode()) + len(value or b"") + 8 for name, value in self.headers) + 128
+        return parts + sum(4 * len(name) + len(value or b"") + 8 for name, value in self.headers) + 128

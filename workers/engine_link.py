@@ -34,6 +34,7 @@ from guideway.workers.messages import (
     Refused,
     Start,
     Stop,
+    ToEngine,
     body_length,
     frame,
 )
@@ -80,6 +81,7 @@ class EngineLink:
         self._heard_at = time.monotonic()
         self._quarantine = Quarantine()
         self._writer: asyncio.StreamWriter | None = None
+        self._outbox = bytearray()
         self._was_ready = False
         self.fingerprint = ""
         """Of the loaded model."""
@@ -143,13 +145,25 @@ class EngineLink:
         answer: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
         self._waiting[known_as] = answer
         try:
-            writer.write(frame(Admit(id=known_as, request=request, artefacts=list(artefacts))))
+            self._send(Admit(id=known_as, request=request, artefacts=list(artefacts)))
             return await answer
         except asyncio.CancelledError:
-            writer.write(frame(Cancel(id=known_as)))
+            if self._writer is writer:
+                self._send(Cancel(id=known_as))
             raise
         finally:
             self._waiting.pop(known_as, None)
+
+    def _send(self, message: ToEngine) -> None:
+        # What is said within one turn of the event loop goes out together: a batch of requests is one system call.
+        if not self._outbox:
+            asyncio.get_running_loop().call_soon(self._send_outbox)
+        self._outbox += frame(message)
+
+    def _send_outbox(self) -> None:
+        if self._writer is not None:
+            self._writer.write(bytes(self._outbox))
+        self._outbox.clear()
 
     # The process -----------------------------------------------------------------------------------------------------
 

@@ -103,10 +103,11 @@ class WorkerProcess:
 class Bench:
     """`async with Bench(...)`: topics made and readers running; workers are started by `start_workers`."""
 
-    def __init__(self, folder: Path, clients: str, inside: str, *, seed: int = 1) -> None:
+    def __init__(self, folder: Path, clients: str, inside: str, *, seed: int = 1, reply_partitions: int = 4) -> None:
         """`clients`: bootstrap for the workers, perhaps through a proxy; `inside`: for us, past it."""
         self.folder = folder
         self.clients, self.inside = clients, inside
+        self._reply_partitions = reply_partitions
         self.size = f"s{os.urandom(4).hex()}"
         self.group = names.workers_group(self.size)
         self.requests = names.request_topic(self.size, "interactive")
@@ -131,7 +132,13 @@ class Bench:
                         fingerprint=FINGERPRINT,
                         partitions=PARTITIONS,
                     ),
-                    Endpoint(namespace=NAMESPACE, name=self.size, model_size=self.size, output=Text(), partitions=4),
+                    Endpoint(
+                        namespace=NAMESPACE,
+                        name=self.size,
+                        model_size=self.size,
+                        output=Text(),
+                        partitions=self._reply_partitions,
+                    ),
                 ]
             ),
         )
