@@ -1,18 +1,22 @@
-"""A guard over aiokafka 0.14.0: a header name that is not UTF-8 is read, with U+FFFD for what is wrong in it.
+"""Guards over aiokafka 0.14.0 for records that it cannot read: unguarded, one of them stops a whole group for ever.
 
-Brokers take any bytes for a name, and Java's client reads them in this way. Unguarded, such a record raises
-UnicodeDecodeError in every consumer that meets it, again after each restart: one record stops a whole group.
+A header name that is not UTF-8 is read, with U+FFFD for what is wrong in it. Brokers take any bytes for a name, and
+Java's client reads them in this way. A batch that cannot be decompressed (`bounded_codecs.py`) is read as one record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import _MemoryRecordsPy
+
+from guideway.delivery import bounded_codecs
+from guideway.delivery.bounded_codecs import UnreadableBatch
 
 
 class _Forgiving(bytearray):
@@ -24,6 +28,19 @@ class _Forgiving(bytearray):
 
     def decode(self, encoding: str = "utf-8", errors: str = "replace") -> str:
         return super().decode(encoding, errors)
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """In place of all records of a batch: its last offset, and nothing in it."""
+
+    offset: int
+    timestamp: int
+    timestamp_type: int = 0
+    key: None = None
+    value: None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+    checksum: None = None
 
 
 class _Batch:
@@ -51,6 +68,8 @@ class _Batch:
             twin._maybe_uncompress()
             twin._buffer = _Forgiving(twin._buffer)
             yield from islice(twin, read, None)
+        except UnreadableBatch:
+            yield _Unreadable(self._plain.next_offset - 1, self._plain.first_timestamp)
 
 
 class ForgivingRecords(_MemoryRecordsPy):  # type: ignore[misc]  # aiokafka has no types
@@ -65,4 +84,5 @@ class ForgivingRecords(_MemoryRecordsPy):  # type: ignore[misc]  # aiokafka has 
 
 def install() -> None:
     """Put the guard in place; harmless when repeated. `aiokafka_guards.install` checks the version."""
+    bounded_codecs.install()
     fetcher.MemoryRecords = ForgivingRecords

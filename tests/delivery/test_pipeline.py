@@ -295,3 +295,19 @@ async def test_partitions_added_while_running_are_read_too(broker: RunningBroker
                 await producer.send(bench.input, str(number).encode(), partition=number % 6)
         found = await asyncio.wait_for(bench.read(60), 60)
     assert Counter(record.value for record in found) == Counter(str(number).encode() for number in range(60))
+
+
+async def test_records_are_read_however_callers_compress_them(broker: RunningBroker, unique_name: str) -> None:
+    bench = Bench(broker.bootstrap, unique_name)
+    await bench.prepare(0)
+    kinds = ["gzip", "snappy", "lz4", "zstd"]
+    for kind in kinds:
+        async with AIOKafkaProducer(bootstrap_servers=bench.bootstrap, compression_type=kind) as producer:
+            await producer.send_and_wait(bench.input, kind.encode() * 100)
+
+    async def handle(record: Record) -> list[Outgoing]:
+        return bench.echo(record)
+
+    async with running(bench.pipeline(handle)):
+        found = await asyncio.wait_for(bench.read(4), 30)
+    assert {record.value for record in found} == {kind.encode() * 100 for kind in kinds}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+from collections.abc import Callable
 
 import pytest
 from aiokafka.consumer import fetcher
@@ -21,7 +22,9 @@ def _installed() -> None:
     aiokafka_guards.install()
 
 
-def batch(first_offset: int, names: list[str], *, compressed: bool = False) -> bytes:
+def batch(
+    first_offset: int, names: list[str], *, codec: int = 0, encode: Callable[[bytes], bytes] = gzip.compress
+) -> bytes:
     """A batch with a record for each name, in which `~` stands for a byte that UTF-8 does not have."""
     builder = DefaultRecordBatchBuilder(
         magic=2,
@@ -35,9 +38,9 @@ def batch(first_offset: int, names: list[str], *, compressed: bool = False) -> b
     for delta, name in enumerate(names):
         builder.append(delta, timestamp=1, key=b"k", value=b"v", headers=[(name, b"1"), ("n", None)])
     data = bytearray(builder.build().replace(b"~", b"\xff"))
-    if compressed:
-        data[HEADER:] = gzip.compress(bytes(data[HEADER:]))
-        data[ATTRIBUTES : ATTRIBUTES + 2] = struct.pack(">h", GZIP)
+    if codec:
+        data[HEADER:] = encode(bytes(data[HEADER:]))
+        data[ATTRIBUTES : ATTRIBUTES + 2] = struct.pack(">h", codec)
     struct.pack_into(">qi", data, 0, first_offset, len(data) - 12)
     return bytes(data)
 
@@ -52,9 +55,9 @@ def read(data: bytes) -> list[tuple[int, list[tuple[str, bytes | None]]]]:
     return found
 
 
-@pytest.mark.parametrize("compressed", [False, True])
-def test_bad_names_are_read_with_replacements_and_the_rest_as_it_is(compressed: bool) -> None:
-    data = batch(10, ["a", "~b", "schön", "c~~"], compressed=compressed) + batch(14, ["d"])
+@pytest.mark.parametrize("codec", [0, GZIP])
+def test_bad_names_are_read_with_replacements_and_the_rest_as_it_is(codec: int) -> None:
+    data = batch(10, ["a", "~b", "schön", "c~~"], codec=codec) + batch(14, ["d"])
     names = ["a", "\ufffdb", "schön", "c\ufffd\ufffd", "d"]
     assert read(data) == [(10 + i, [(name, b"1"), ("n", None)]) for i, name in enumerate(names)]
 
