@@ -20,11 +20,9 @@ BY_NAME = {fault.name: fault for fault in FAULTS}
 ON_EITHER_BROKER = (
     "kill -9 in mid-generation, each worker 3 times",
     "kill -9 between the last produce and EndTxn, 3 times",
-    "poison: bytes, depth, engine killed and hung",
 )
 ON_A_CLUSTER = (
     "EndTxn and TxnOffsetCommit late, twice, lost",
-    "OffsetFetch answered by errors or by nothing",
     "group coordinator bounced, 3 times",
 )
 
