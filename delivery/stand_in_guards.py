@@ -5,7 +5,8 @@ abort marker lies before P; Apache Kafka leaves these out. A reader then takes t
 for aborted ones: with read_committed they are never seen. (`transactional_id`s keep their producer id over restarts,
 so one kill -9 in a transaction hides all later results of that input partition from those who read along.) What tells
 them apart is in the same answer: the first marker of that producer at or after P ends the transaction that was open at
-P. If it commits, no aborted transaction was open, and the entry is stale.
+P. If it commits, no aborted transaction was open, and the entry is stale. Where that marker is not in the answer, the
+records are left for the next fetch.
 
 Empty answers. noida-db answers a fetch that finds nothing at once instead of waiting `fetch_max_wait_ms`, and the
 client asks again at once: a consumer that waits keeps half a core busy. The guard waits a little in the broker's place.
@@ -25,6 +26,9 @@ from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
 EMPTY_FETCH_S: Final = 0.015
 """The least that a fetch without records takes: what a waiting consumer costs against how soon it sees a record."""
 
+DOUBT_S: Final = 2.0
+"""How long the marker of a producer's first batch is waited for; then it is read as aiokafka would."""
+
 Aborted = tuple[int, int]
 """(producer id, first offset) of an aborted transaction, as a broker lists it."""
 
@@ -43,13 +47,27 @@ def without_stale(aborted: Iterable[Aborted], fetch_offset: int, first_marker_ab
 
 
 def decided(producers: Sequence[int | None], doubtful: set[int]) -> int:
-    """How many batches can be read before the first of a producer in doubt; all, where that one is the very first.
+    """How many batches can be read before the first of a producer in doubt.
 
     `producers` has the producer id of each transactional batch, None for any other. The rest is fetched again, then
     with more of what follows.
     """
-    cut = next((i for i, producer in enumerate(producers) if producer in doubtful), len(producers))
-    return cut or len(producers)
+    return next((i for i, producer in enumerate(producers) if producer in doubtful), len(producers))
+
+
+class _Doubt:
+    """Since when each position has been in doubt: a marker that does not come is not waited for for ever."""
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[Any, int], float] = {}
+
+    def is_worth_waiting(self, tp: Any, offset: int, now: float) -> bool:
+        """Whether the marker may still come; `now` as of `time.monotonic`."""
+        self._since = {at: since for at, since in self._since.items() if now - since < 10 * DOUBT_S}
+        return now - self._since.setdefault((tp, offset), now) < DOUBT_S
+
+
+_doubt = _Doubt()
 
 
 class _Batches:
@@ -85,7 +103,10 @@ def _init(
                 first_marker_aborts.setdefault(batch.producer_id, aborts)
     self._aborted_transactions = without_stale(self._aborted_transactions, fetch_offset, first_marker_aborts)
     producers = [b.producer_id if b.is_transactional and not b.is_control_batch else None for b in batches]
-    self._records = _Batches(batches[: decided(producers, doubtful - first_marker_aborts.keys())])
+    certain = decided(producers, doubtful - first_marker_aborts.keys())
+    if batches and not certain and not _doubt.is_worth_waiting(tp, fetch_offset, time.monotonic()):
+        certain = len(batches)
+    self._records = _Batches(batches[:certain])
 
 
 def _contains_abort_marker(self: Any, batch: Any) -> bool:

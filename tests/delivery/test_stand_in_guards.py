@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from guideway.delivery.stand_in_guards import decided, without_stale
+from guideway.delivery.stand_in_guards import DOUBT_S, _Doubt, decided, without_stale
 
 
 @pytest.mark.parametrize(
@@ -27,5 +27,13 @@ def test_a_transaction_aborted_within_the_fetch_stays() -> None:
 def test_reading_stops_before_what_is_in_doubt() -> None:
     assert decided([None, 5, 7, 5], {7}) == 2
     assert decided([5, 5], {7}) == 2
-    assert decided([7, 5], {7}) == 2, "nothing else could be read: aiokafka's own way"
+    assert decided([7, 5], {7}) == 0
     assert decided([], {7}) == 0
+
+
+def test_a_marker_is_waited_for_and_not_for_ever() -> None:
+    doubt = _Doubt()
+    assert doubt.is_worth_waiting("t", 5, now=100.0)
+    assert doubt.is_worth_waiting("t", 5, now=100.0 + DOUBT_S / 2)
+    assert doubt.is_worth_waiting("t", 6, now=100.0 + DOUBT_S), "another position"
+    assert not doubt.is_worth_waiting("t", 5, now=100.0 + DOUBT_S)

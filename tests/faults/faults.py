@@ -344,7 +344,12 @@ THROUGH_A_PROXY: Final = [
     Fault(name="a worker cut off from the brokers, twice", harm=cut_off(*ALL), proxied=True),
     Fault(name="a worker's consumer cut off, its producers not", harm=cut_off("consumer"), proxied=True),
     Fault(name="a worker's producers cut off, its consumer not", harm=cut_off("delivery"), proxied=True, repeats=False),
-    Fault(name="a zombie wakes while the next owner initialises", harm=wake_while_the_next_initialises, proxied=True),
+    Fault(
+        name="a zombie wakes while the next owner initialises",
+        harm=wake_while_the_next_initialises,
+        proxied=True,
+        repeats=False,
+    ),
     Fault(
         name="EndTxn and TxnOffsetCommit late, twice, lost",
         harm=break_transactions,
