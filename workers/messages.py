@@ -25,8 +25,12 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     max_rows: int = 16
     """Rows in one micro-batch."""
-    max_prefill_tokens: int = 2048
-    """Prompt tokens taken in at one step, so that a burst of new rows does not stall the running ones."""
+    max_step_tokens: int = 512
+    """Tokens that one step takes in: one for each row that decodes, the rest for pieces of prompts, padding included.
+    A longer prompt is taken in by several steps, between which the other rows go on."""
+    kv_bytes: int = 2 * 2**30
+    """Keys and values of the rows that run. Where their texts get long, fewer rows run at once; no text can be longer
+    than what fits alone."""
     guidance_bytes: int = 512 * 2**20
     """Trained guidance kept in memory, least recently used out first."""
     threads: int = 0

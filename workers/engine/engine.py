@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 import structlog
@@ -52,9 +52,10 @@ class Engine:
         """
         model = base.model
         self.fingerprint = base.fingerprint
-        self._max_tokens = causal_tokens(model.config, min(max_context_tokens, base.context_tokens))
-        self._batcher = Batcher(max_rows=settings.max_rows, max_prefill_tokens=settings.max_prefill_tokens)
-        self._runner = Runner(base, max_rows=settings.max_rows, max_tokens=self._max_tokens)
+        max_tokens = causal_tokens(model.config, min(max_context_tokens, base.context_tokens))
+        self._runner = Runner(base, max_rows=settings.max_rows, max_tokens=max_tokens, kv_bytes=settings.kv_bytes)
+        self._max_tokens = min(max_tokens, self._runner.kv_tokens)
+        self._batcher = Batcher(max_rows=settings.max_rows, max_step_tokens=settings.max_step_tokens)
         self._guidance = ResidentGuidance(model, max_bytes=settings.guidance_bytes)
         self._grammars = Grammars(
             base.tokenizer, vocabulary=model.get_output_embeddings().weight.shape[0], eos_ids=base.eos_ids
@@ -64,7 +65,7 @@ class Engine:
         self._open: dict[str, list[Row]] = {}
         """The rows of every request that has not ended, one per sample."""
         self._outbox: list[FromEngine] = []
-        self._reported: list[tuple[str, int]] = []
+        self._reported: set[tuple[str, int]] = set()
         self._steps = 0
         self._output_tokens = 0
         self._busy_s = 0.0
@@ -91,13 +92,13 @@ class Engine:
             self._refuse(id_, Refusal(FailureCode.CANCELLED, "the request was cancelled by its caller"))
 
     def step(self, now: float) -> list[FromEngine]:
-        """Give every running row one token; returns what there is to tell. now: Unix time in seconds."""
+        """Run one step of the micro-batch; returns what there is to tell. now: Unix time in seconds."""
         began = time.perf_counter()
         self._choose(now)
         if self._runner.rows:
             self._steps += 1
             self._report_members()
-            self._collect(self._runner.run())
+            self._collect(self._runner.run(self._batcher.plan()))
             self._guidance.keep_to_budget(_digests(self._runner.rows))
         self._busy_s += time.perf_counter() - began
         self._report_progress(now)
@@ -114,7 +115,7 @@ class Engine:
         for row in self._alive(choice.admitted):
             with self._refusing(row.id):
                 self._equip(row, in_use)
-        self._runner.join(list(self._alive(choice.admitted)))
+        self._runner.join([(row, None) for row in self._alive(choice.admitted)])
 
     def _alive(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Those whose request has not ended, seen at the moment of each: ending one sample ends its siblings."""
@@ -160,11 +161,10 @@ class Engine:
 
     # Collect --------------------------------------------------------------------------------------------------------
 
-    def _collect(self, outcomes: Sequence[int | Refusal]) -> None:
-        outcome_of = dict(zip(self._runner.rows, outcomes, strict=True))
-        for row in self._alive(outcome_of):
+    def _collect(self, outcomes: Mapping[Row, int | Refusal]) -> None:
+        for row in self._alive(outcomes):
             with self._refusing(row.id):
-                self._read(row, outcome_of[row])
+                self._read(row, outcomes[row])
         ended = [row for row in self._runner.rows if row.generated is not None]
         self._batcher.drop(ended)
         self._runner.leave(ended)
@@ -210,7 +210,7 @@ class Engine:
     # Tell -----------------------------------------------------------------------------------------------------------
 
     def _report_members(self) -> None:
-        members = [(row.id, row.sample) for row in self._runner.rows]
+        members = {(row.id, row.sample) for row in self._runner.rows}
         if members != self._reported:
             self._reported = members
             self._outbox.append(BatchReport(step=self._steps, rows=[row.report() for row in self._runner.rows]))

@@ -65,8 +65,30 @@ class Row:
         return self.prefix_tokens + self.virtual_tokens + len(self.prompt_ids)
 
     @property
-    def is_prefilled(self) -> bool:
-        return self.cached_tokens >= self.prompt_tokens
+    def total_tokens(self) -> int:
+        """The prompt and what has been generated."""
+        return self.prompt_tokens + len(self.token_ids)
+
+    @property
+    def missing_tokens(self) -> int:
+        """How many the model has to take in before it gives the next one: the prompt's at first, then one at a time."""
+        return self.total_tokens - self.cached_tokens
+
+    @property
+    def decodes(self) -> bool:
+        """Whether only the last token is missing."""
+        return self.missing_tokens == 1 and bool(self.prompt_ids or self.token_ids)
+
+    @property
+    def last_id(self) -> int:
+        return self.token_ids[-1] if self.token_ids else self.prompt_ids[-1]
+
+    def ids_between(self, start: int, stop: int) -> list[int]:
+        """The token ids at positions `start` up to, not including, `stop`; prefixes and virtual tokens have none."""
+        before = self.prefix_tokens + self.virtual_tokens
+        start, stop = max(0, start - before), max(0, stop - before)
+        prompt = len(self.prompt_ids)
+        return [*self.prompt_ids[start:stop], *self.token_ids[max(0, start - prompt) : max(0, stop - prompt)]]
 
     def is_late(self, now: float) -> bool:
         """Whether nobody waits for the result any more at `now` (Unix time in seconds)."""

@@ -10,7 +10,7 @@ from typing import Any
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Text
 from guideway.schemas.request import Request
-from guideway.workers.engine.batcher import Batcher
+from guideway.workers.engine.batcher import Batcher, Plan, share_out
 from guideway.workers.engine.row import Row
 from guideway.workers.messages import Admit
 
@@ -44,8 +44,8 @@ def rows(names: str, **settings: Any) -> list[Row]:
     return [row(name, **settings) for name in names.split()]
 
 
-def batcher(*, max_rows: int = 4, max_prefill_tokens: int = 1000) -> Batcher:
-    return Batcher(max_rows=max_rows, max_prefill_tokens=max_prefill_tokens)
+def batcher(*, max_rows: int = 4, max_step_tokens: int = 1000) -> Batcher:
+    return Batcher(max_rows=max_rows, max_step_tokens=max_step_tokens)
 
 
 def admitted(batcher: Batcher, now: float = 0.0) -> str:
@@ -88,23 +88,81 @@ def test_the_turn_goes_on_where_it_stopped() -> None:
     assert order == ["a1", "b1", "a2", "b2"]
 
 
-def test_prefill_keeps_its_budget_counted_with_padding() -> None:
-    b = batcher(max_rows=9, max_prefill_tokens=100)
-    b.add([row("a1", tokens=10), row("a2", tokens=30), row("a3", tokens=20), row("a4", tokens=10), row("a5", tokens=5)])
-    assert admitted(b) == "a1 a2 a3"
-    assert admitted(b) == "a4 a5"
+def chunks(plan: Plan) -> list[tuple[str, int]]:
+    return [(" ".join(row.id for row in chunk.rows), chunk.tokens) for chunk in plan.chunks]
 
 
-def test_a_row_longer_than_the_budget_is_admitted_alone() -> None:
-    b = batcher(max_prefill_tokens=100)
-    b.add([row("a1", tokens=300), row("a2"), row("a3", tokens=101)])
-    assert [admitted(b) for _ in range(3)] == ["a1", "a2", "a3"]
+def step(b: Batcher) -> tuple[str, list[tuple[str, int]]]:
+    """Choose, plan, and take in what is planned; a row that has it all gets a token."""
+    b.choose(0.0)
+    plan = b.plan()
+    for row in plan.decoding:
+        row.cached_tokens += 1
+        row.token_ids.append(0)
+    for chunk in plan.chunks:
+        for row in chunk.rows:
+            row.cached_tokens += min(chunk.tokens, row.missing_tokens)
+            if not row.missing_tokens:
+                row.token_ids.append(0)
+    return " ".join(row.id for row in plan.decoding), chunks(plan)
 
 
-def test_nobody_overtakes_a_row_that_does_not_fit() -> None:
-    b = batcher(max_prefill_tokens=100)
-    b.add([row("a1"), row("b1", tokens=99), row("c1")])
-    assert [admitted(b) for _ in range(3)] == ["a1", "b1", "c1"]
+def test_prompts_that_fit_are_taken_in_side_by_side() -> None:
+    b = batcher(max_step_tokens=90)
+    b.add([row("a1", tokens=10), row("a2", tokens=30), row("a3", tokens=20)])
+    assert step(b) == ("", [("a1 a3 a2", 30)])
+    assert step(b) == ("a1 a2 a3", [])
+
+
+def test_a_long_prompt_is_taken_in_by_pieces_while_others_decode() -> None:
+    b = batcher(max_step_tokens=100)
+    b.add([row("a1"), row("a2", tokens=250)])
+    assert step(b) == ("", [("a1", 10), ("a2", 90)])
+    assert step(b) == ("a1", [("a2", 99)])
+    assert step(b) == ("a1", [("a2", 61)])
+    assert step(b) == ("a1 a2", [])
+
+
+def test_short_prompts_do_not_wait_for_a_long_one_that_came_before() -> None:
+    b = batcher(max_step_tokens=100)
+    b.add([row("a1", tokens=500)])
+    assert step(b) == ("", [("a1", 100)])
+    b.add([row("b1", tokens=20), row("c1", tokens=25)])
+    assert step(b) == ("", [("b1 c1", 25), ("a1", 50)])
+    assert step(b) == ("b1 c1", [("a1", 98)])
+
+
+def test_long_prompts_share_a_step_only_where_each_gets_a_piece_worth_its_while() -> None:
+    b = batcher(max_step_tokens=128)
+    b.add([row("a1", tokens=200), row("a2", tokens=300), row("a3", tokens=300)])
+    assert step(b) == ("", [("a1 a2", 64)])
+    b = batcher(max_step_tokens=127)
+    b.add([row("a1", tokens=200), row("a2", tokens=300)])
+    assert [step(b) for _ in range(3)] == [("", [("a1", 127)]), ("", [("a1", 73)]), ("a1", [("a2", 126)])]
+
+
+def test_some_prompt_gets_on_however_many_decode() -> None:
+    b = batcher(max_step_tokens=2)
+    b.add(rows("a1 a2 a3", tokens=2))
+    assert [step(b) for _ in range(4)] == [
+        ("", [("a1", 2)]),
+        ("a1", [("a2", 1)]),
+        ("a1 a2", [("a3", 1)]),
+        ("a1 a2 a3", []),
+    ]
+
+
+def test_whatever_is_shared_out_keeps_the_budget_and_gets_on() -> None:
+    chance = random.Random(2)
+    for _ in range(500):
+        entering = [row(f"a{i}", tokens=chance.choice([2, 3, 20, 70, 500])) for i in range(chance.randint(1, 9))]
+        budget = chance.choice([1, 2, 7, 64, 200, 512])
+        shared = share_out(entering, budget)
+        taking = [each for chunk in shared for each in chunk.rows]
+        assert len(set(taking)) == len(taking) > 0
+        assert sum(len(chunk.rows) * chunk.tokens for chunk in shared) <= budget
+        assert all(chunk.tokens > 0 for chunk in shared)
+        assert entering[0] in taking
 
 
 def test_rows_past_their_deadline_are_given_back_and_not_admitted() -> None:
@@ -138,14 +196,13 @@ def test_a_dropped_row_does_not_come() -> None:
 
 def test_every_row_runs_once_whatever_comes_and_goes() -> None:
     chance = random.Random(1)
-    b = batcher(max_rows=5, max_prefill_tokens=60)
+    b = batcher(max_rows=5, max_step_tokens=60)
     all_rows = [row(f"{chance.choice('abc')}{i}", tokens=chance.randint(2, 80)) for i in range(200)]
     unsent, running, seen = list(all_rows), [], []
     while unsent or b.waiting or b.running:
         b.add([unsent.pop() for _ in range(min(len(unsent), chance.randint(0, 4)))])
         chosen = b.choose(0.0).admitted
         assert b.running <= 5
-        assert len(chosen) <= 1 or len(chosen) * max(r.prompt_tokens for r in chosen) <= 60
         seen += chosen
         running += chosen
         ended = [r for r in running if chance.random() < 0.3]
