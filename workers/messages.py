@@ -33,6 +33,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     than what fits alone."""
     guidance_bytes: int = 512 * 2**20
     """Trained guidance kept in memory, least recently used out first."""
+    head_bytes: int = 256 * 2**20
+    """Keys and values kept of what prompts begin with, for rows that begin alike; 0 keeps none."""
     threads: int = 0
     """Torch threads; 0 leaves torch's choice."""
     device: str = "cpu"
@@ -151,6 +153,8 @@ class Progress(_Message, frozen=True, tag="progress"):
     """Since the start."""
     busy_s: float
     """Time spent in steps since the start."""
+    reused_tokens: int = 0
+    """Prompt tokens since the start that were not computed, for their keys and values were there."""
 
 
 FromEngine = Ready | Broken | Finished | Refused | BatchReport | Progress

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,11 +46,15 @@ class Batcher:
 
     Namespaces take turns: each admission serves the namespace that was served longest ago, whatever the others have
     waiting. Within a namespace rows run in the order in which they came.
+
+    A row waits as well while another one takes in a head that they share, and then need not compute it.
     """
 
-    def __init__(self, *, max_rows: int, max_step_tokens: int) -> None:
+    def __init__(self, *, max_rows: int, max_step_tokens: int, heads: Container[bytes] = ()) -> None:
+        """heads: the keys of those that are known, at any time."""
         self._max_rows = max_rows
         self._max_step_tokens = max_step_tokens
+        self._heads = heads
         self._waiting: dict[str, deque[Row]] = {}
         """Per namespace, the one to be served next first; no queue is empty."""
         self._running: dict[Row, None] = {}
@@ -96,15 +100,27 @@ class Batcher:
 
     def _admit(self) -> list[Row]:
         admitted: list[Row] = []
-        while self._waiting and len(self._running) < self._max_rows:
-            namespace, queue = next(iter(self._waiting.items()))
-            row = queue.popleft()
-            del self._waiting[namespace]
-            if queue:
-                self._waiting[namespace] = queue
-            self._running[row] = None
+        in_work = {head.key for row in self._running for head in row.heads if row.cached_tokens < head.tokens}
+        while len(self._running) < self._max_rows and (row := self._next(in_work)):
+            self._take(row)
+            in_work.update(head.key for head in row.heads)
             admitted.append(row)
         return admitted
+
+    def _next(self, in_work: Collection[bytes]) -> Row | None:
+        """Whose turn it is; not that of rows with a head that is being taken in."""
+        for queue in self._waiting.values():
+            for row in queue:
+                if not any(head.key in in_work and head.key not in self._heads for head in row.heads):
+                    return row
+        return None
+
+    def _take(self, row: Row) -> None:
+        queue = self._waiting.pop(row.namespace)
+        queue.remove(row)
+        if queue:
+            self._waiting[row.namespace] = queue
+        self._running[row] = None
 
 
 def share_out(entering: list[Row], budget: int) -> list[Chunk]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -16,6 +16,7 @@ from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.batcher import Batcher
 from guideway.workers.engine.grammars import Grammars
 from guideway.workers.engine.guidance import ResidentGuidance, RowGuidance
+from guideway.workers.engine.heads import SharedHeads, heads_of
 from guideway.workers.engine.prompt import PromptLayout
 from guideway.workers.engine.reader import Reader
 from guideway.workers.engine.row import Row
@@ -55,7 +56,9 @@ class Engine:
         max_tokens = causal_tokens(model.config, min(max_context_tokens, base.context_tokens))
         self._runner = Runner(base, max_rows=settings.max_rows, max_tokens=max_tokens, kv_bytes=settings.kv_bytes)
         self._max_tokens = min(max_tokens, self._runner.kv_tokens)
-        self._batcher = Batcher(max_rows=settings.max_rows, max_step_tokens=settings.max_step_tokens)
+        self._heads = SharedHeads(max_bytes=settings.head_bytes)
+        self._max_head_tokens = settings.head_bytes // self._runner.token_bytes
+        self._batcher = Batcher(max_rows=settings.max_rows, max_step_tokens=settings.max_step_tokens, heads=self._heads)
         self._guidance = ResidentGuidance(model, max_bytes=settings.guidance_bytes)
         self._grammars = Grammars(
             base.tokenizer, vocabulary=model.get_output_embeddings().weight.shape[0], eos_ids=base.eos_ids
@@ -68,6 +71,7 @@ class Engine:
         self._reported: set[tuple[str, int]] = set()
         self._steps = 0
         self._output_tokens = 0
+        self._reused_tokens = 0
         self._busy_s = 0.0
         self._progress_at = 0.0
 
@@ -98,7 +102,11 @@ class Engine:
         if self._runner.rows:
             self._steps += 1
             self._report_members()
-            self._collect(self._runner.run(self._batcher.plan()))
+            plan = self._batcher.plan()
+            outcomes = self._runner.run(plan)
+            entering = [row for chunk in plan.chunks for row in chunk.rows]
+            self._keep_heads(row for row in entering if not isinstance(outcomes.get(row), Refusal))
+            self._collect(outcomes)
             self._guidance.keep_to_budget(_digests(self._runner.rows))
         self._busy_s += time.perf_counter() - began
         self._report_progress(now)
@@ -115,7 +123,10 @@ class Engine:
         for row in self._alive(choice.admitted):
             with self._refusing(row.id):
                 self._equip(row, in_use)
-        self._runner.join([(row, None) for row in self._alive(choice.admitted)])
+        for row in self._alive(choice.admitted):
+            known = self._heads.longest(row.heads)
+            self._runner.join(row, known)
+            self._reused_tokens += row.cached_tokens if known else 0
 
     def _alive(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Those whose request has not ended, seen at the moment of each: ending one sample ends its siblings."""
@@ -124,21 +135,24 @@ class Engine:
     def _rows(self, admit: Admit) -> list[Row]:
         """A row for each sample, after checking all that can be checked without a step of the model."""
         request = admit.request
-        prompt_ids = self._layout.encode(request.parts).token_ids
+        prompt = self._layout.encode(request.parts)
         # Loaded to be checked and to be near; held only once a row is seated, so that waiting rows bound no memory.
         guidance = self._load(admit, _digests(self._runner.rows))
         self._grammars.start(request.output, request.words)
-        self._check_length(guidance, len(prompt_ids), request.generation.max_tokens)
+        self._check_length(guidance, len(prompt.token_ids), request.generation.max_tokens)
+        samples = request.generation.samples
+        heads = heads_of(prompt, request.namespace, admit.artefacts, guidance, samples=samples)
         return [
             Row(
                 admit=admit,
                 sample=sample,
-                prompt_ids=prompt_ids,
+                prompt_ids=prompt.token_ids,
                 virtual_tokens=guidance.virtual_tokens,
                 prefix_tokens=guidance.prefix_tokens,
                 sampler=Sampler.of(request.generation, request_id=request.id, sample=sample),
+                heads=[head for head in heads if head.tokens <= self._max_head_tokens],
             )
-            for sample in range(request.generation.samples)
+            for sample in range(samples)
         ]
 
     def _check_length(self, guidance: RowGuidance, text_tokens: int, max_tokens: int) -> None:
@@ -171,6 +185,20 @@ class Engine:
         for row in ended:
             self._finish(row.id)
 
+    def _keep_heads(self, rows: Iterable[Row]) -> None:
+        """Keep the heads that `rows` were the first to take in."""
+        for row in rows:
+            for head in row.heads:
+                if head.key not in self._heads and row.cached_tokens >= head.tokens:
+                    self._heads.keep(head.key, self._runner.copy(row, head.tokens))
+
+    def _drop_heads(self, rows: Sequence[Row]) -> None:
+        """Forget the prompt that the samples of one request shared."""
+        if len(rows) > 1:
+            for head in rows[0].heads:
+                if head.tokens == rows[0].prompt_tokens - 1:
+                    self._heads.drop(head.key)
+
     def _read(self, row: Row, outcome: int | Refusal) -> None:
         if isinstance(outcome, Refusal):
             raise outcome
@@ -183,6 +211,7 @@ class Engine:
         samples = [row.generated for row in rows if row.generated is not None]
         if rows and len(samples) == len(rows):
             del self._open[id_]
+            self._drop_heads(rows)
             output_tokens = sum(len(row.token_ids) for row in rows)
             self._outbox.append(
                 Finished(id=id_, samples=samples, prompt_tokens=rows[0].prompt_tokens, output_tokens=output_tokens)
@@ -191,6 +220,7 @@ class Engine:
     def _refuse(self, id_: str, refusal: Refusal) -> None:
         """Answer a request with a failure, once, and drop all its rows."""
         rows = self._open.pop(id_, [])
+        self._drop_heads(rows)
         self._batcher.drop(rows)
         self._runner.leave(rows)
         self._outbox.append(Refused(id=id_, code=refusal.code, message=refusal.message))
@@ -226,6 +256,7 @@ class Engine:
                 waiting=self._batcher.waiting,
                 output_tokens=self._output_tokens,
                 busy_s=self._busy_s,
+                reused_tokens=self._reused_tokens,
             )
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Text
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from guideway.workers.engine.grammars import Grammar
     from guideway.workers.engine.guidance import RowGuidance
     from guideway.workers.engine.sampling import Sampler
+
+
+class Head(NamedTuple):
+    """The first tokens of a row, which other rows have as well."""
+
+    key: bytes
+    """Of all that their keys and values depend on, and of the namespace."""
+    tokens: int
+    """Prefixes, virtual tokens and text."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -30,6 +39,8 @@ class Row:
     prefix_tokens: int = 0
     """Positions that prefixes take: they are in the cache from the beginning and are not computed."""
     sampler: Sampler
+    heads: Sequence[Head] = ()
+    """Worth sharing; the shortest first."""
 
     # Held while seated only, so that waiting rows keep no guidance in memory.
     guidance: RowGuidance | None = None

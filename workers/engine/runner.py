@@ -58,17 +58,16 @@ class Runner:
         return self._kv.token_bytes
 
     @torch.inference_mode()
-    def join(self, rows: Sequence[tuple[Row, States | None]]) -> None:
-        """Seat rows whose guidance is held, each with the keys and values of its first tokens if they are known."""
-        for row, known in rows:
-            slot, guidance = len(self.rows), _held(row)
-            self.rows.append(row)
-            self._reserve()
-            if states := known or prefix_states(guidance.prefixes):
-                self._kv.put(slot, states)
-                row.cached_tokens = states[0][0].shape[1]
-            self._adaptors.seat(slot, guidance.adaptors)
-            self._inserted.seat(slot, guidance.inserted)
+    def join(self, row: Row, known: States | None) -> None:
+        """Seat a row whose guidance is held, with the keys and values of its first tokens if they are known."""
+        slot, guidance = len(self.rows), _held(row)
+        self.rows.append(row)
+        self._reserve()
+        if states := known or prefix_states(guidance.prefixes):
+            self._kv.put(slot, states)
+            row.cached_tokens = states[0][0].shape[1]
+        self._adaptors.seat(slot, guidance.adaptors)
+        self._inserted.seat(slot, guidance.inserted)
 
     @torch.inference_mode()
     def leave(self, rows: Iterable[Row]) -> None:

@@ -11,7 +11,7 @@ from guideway.schemas.generation import Generation
 from guideway.schemas.output import Text
 from guideway.schemas.request import Request
 from guideway.workers.engine.batcher import Batcher, Plan, share_out
-from guideway.workers.engine.row import Row
+from guideway.workers.engine.row import Head, Row
 from guideway.workers.messages import Admit
 
 
@@ -38,6 +38,11 @@ def row(name: str, *, tokens: int = 10, deadline_ms: int | None = None) -> Row:
         virtual_tokens=1,
         sampler=sampler,
     )
+
+
+def with_heads(row: Row, **heads: int) -> Row:
+    row.heads = [Head(name.encode(), tokens) for name, tokens in heads.items()]
+    return row
 
 
 def rows(names: str, **settings: Any) -> list[Row]:
@@ -163,6 +168,31 @@ def test_whatever_is_shared_out_keeps_the_budget_and_gets_on() -> None:
         assert sum(len(chunk.rows) * chunk.tokens for chunk in shared) <= budget
         assert all(chunk.tokens > 0 for chunk in shared)
         assert entering[0] in taking
+
+
+def test_rows_wait_while_another_takes_in_the_head_that_they_share() -> None:
+    known: set[bytes] = set()
+    b = Batcher(max_rows=9, max_step_tokens=50, heads=known)
+    first, second, other = (with_heads(row(f"a{i}", tokens=100), shared=60) for i in range(3))
+    b.add([first, second, other, row("b1", tokens=100), with_heads(row("b2"), another=9)])
+    assert admitted(b) == "a0 b1 b2"
+    first.cached_tokens = 59
+    assert admitted(b) == ""
+    first.cached_tokens = 60
+    known.add(b"shared")
+    assert admitted(b) == "a1 a2"
+
+
+def test_whoever_waits_for_a_head_takes_it_in_where_it_does_not_come() -> None:
+    """The one that took it in has gone, or what it left has been let go."""
+    b = Batcher(max_rows=9, max_step_tokens=50, heads=())
+    first, second, third = (with_heads(row(f"a{i}", tokens=100), shared=60) for i in range(3))
+    b.add([first, second, third])
+    assert admitted(b) == "a0"
+    b.drop([first])
+    assert admitted(b) == "a1"
+    second.cached_tokens = 60
+    assert admitted(b) == "a2"
 
 
 def test_rows_past_their_deadline_are_given_back_and_not_admitted() -> None:
