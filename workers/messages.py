@@ -9,6 +9,7 @@ import msgspec
 
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.manifests import Model, TrainedForm
+from guideway.schemas.names import Lane
 from guideway.schemas.reply import FinishReason
 from guideway.schemas.request import Request
 
@@ -69,6 +70,8 @@ class Admit(_Message, frozen=True, tag="admit"):
     """Of this attempt; chosen by the I/O process, opaque to the engine."""
     request: Request
     artefacts: list[Artefact]
+    lane: Lane = "interactive"
+    """Of the topic that it came by."""
 
 
 class Cancel(_Message, frozen=True, tag="cancel"):
@@ -155,6 +158,8 @@ class Progress(_Message, frozen=True, tag="progress"):
     """Time spent in steps since the start."""
     reused_tokens: int = 0
     """Prompt tokens since the start that were not computed, for their keys and values were there."""
+    preempted: int = 0
+    """How often since the start a row had to wait again because those that ran had grown."""
 
 
 FromEngine = Ready | Broken | Finished | Refused | BatchReport | Progress

@@ -58,7 +58,12 @@ class Engine:
         self._max_tokens = min(max_tokens, self._runner.kv_tokens)
         self._heads = SharedHeads(max_bytes=settings.head_bytes)
         self._max_head_tokens = settings.head_bytes // self._runner.token_bytes
-        self._batcher = Batcher(max_rows=settings.max_rows, max_step_tokens=settings.max_step_tokens, heads=self._heads)
+        self._batcher = Batcher(
+            max_rows=settings.max_rows,
+            max_step_tokens=settings.max_step_tokens,
+            max_kv_tokens=self._runner.kv_tokens,
+            heads=self._heads,
+        )
         self._guidance = ResidentGuidance(model, max_bytes=settings.guidance_bytes)
         self._grammars = Grammars(
             base.tokenizer, vocabulary=model.get_output_embeddings().weight.shape[0], eos_ids=base.eos_ids
@@ -72,6 +77,7 @@ class Engine:
         self._steps = 0
         self._output_tokens = 0
         self._reused_tokens = 0
+        self._preempted = 0
         self._busy_s = 0.0
         self._progress_at = 0.0
 
@@ -119,6 +125,10 @@ class Engine:
         choice = self._batcher.choose(now)
         for row in self._alive(choice.expired):
             self._refuse(row.id, Refusal(FailureCode.DEADLINE_EXCEEDED, _LATE))
+        self._runner.leave(choice.preempted)
+        for row in choice.preempted:
+            row.guidance = None
+        self._preempted += len(choice.preempted)
         in_use = _digests([*self._runner.rows, *choice.admitted])
         for row in self._alive(choice.admitted):
             with self._refusing(row.id):
@@ -168,7 +178,8 @@ class Engine:
     def _equip(self, row: Row, in_use: Collection[str]) -> None:
         """Give a row that is to be seated what it holds while it runs."""
         row.guidance = self._load(row.admit, in_use)
-        row.grammar = self._grammars.start(row.request.output, row.request.words)
+        if row.grammar is None:
+            row.grammar = self._grammars.start(row.request.output, row.request.words)
 
     def _load(self, admit: Admit, in_use: Collection[str]) -> RowGuidance:
         return RowGuidance.of([self._guidance.load(artefact, in_use=in_use) for artefact in admit.artefacts])
@@ -257,6 +268,7 @@ class Engine:
                 output_tokens=self._output_tokens,
                 busy_s=self._busy_s,
                 reused_tokens=self._reused_tokens,
+                preempted=self._preempted,
             )
         )
 

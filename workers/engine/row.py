@@ -42,9 +42,10 @@ class Row:
     heads: Sequence[Head] = ()
     """Worth sharing; the shortest first."""
 
-    # Held while seated only, so that waiting rows keep no guidance in memory.
     guidance: RowGuidance | None = None
+    """Held while seated only, so that waiting rows keep none in memory."""
     grammar: Grammar | None = None
+    """From the first seat on: one that has to wait again goes on where it was."""
 
     token_ids: list[int] = field(default_factory=list)
     """Generated so far; the token that ends a text is not among them."""
@@ -67,6 +68,10 @@ class Row:
         return self.admit.request.namespace
 
     @property
+    def lane(self) -> str:
+        return self.admit.lane
+
+    @property
     def generation(self) -> Generation:
         return self.admit.request.generation
 
@@ -79,6 +84,11 @@ class Row:
     def total_tokens(self) -> int:
         """The prompt and what has been generated."""
         return self.prompt_tokens + len(self.token_ids)
+
+    @property
+    def most_left(self) -> int:
+        """Tokens that it may still generate; at least one until it ends."""
+        return self.generation.max_tokens - len(self.token_ids)
 
     @property
     def missing_tokens(self) -> int:

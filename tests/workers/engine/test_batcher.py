@@ -5,17 +5,24 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Literal
 
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Text
 from guideway.schemas.request import Request
-from guideway.workers.engine.batcher import Batcher, Plan, share_out
+from guideway.workers.engine.batcher import Batcher, Choice, Plan, share_out
 from guideway.workers.engine.row import Head, Row
 from guideway.workers.messages import Admit
 
 
-def row(name: str, *, tokens: int = 10, deadline_ms: int | None = None) -> Row:
+def row(
+    name: str,
+    *,
+    tokens: int = 10,
+    deadline_ms: int | None = None,
+    max_tokens: int = 64,
+    lane: Literal["interactive", "batch"] = "interactive",
+) -> Row:
     """A row whose namespace is the first letter of its name."""
     request = Request(
         id=name,
@@ -26,13 +33,13 @@ def row(name: str, *, tokens: int = 10, deadline_ms: int | None = None) -> Row:
         guidance=[],
         output=Text(),
         words=[],
-        generation=Generation(),
+        generation=Generation(max_tokens=max_tokens),
         reply_to=[],
         deadline_ms=deadline_ms,
     )
     sampler: Any = None
     return Row(
-        admit=Admit(id=name, request=request, artefacts=[]),
+        admit=Admit(id=name, request=request, artefacts=[], lane=lane),
         sample=0,
         prompt_ids=range(tokens - 1),
         virtual_tokens=1,
@@ -49,8 +56,8 @@ def rows(names: str, **settings: Any) -> list[Row]:
     return [row(name, **settings) for name in names.split()]
 
 
-def batcher(*, max_rows: int = 4, max_step_tokens: int = 1000) -> Batcher:
-    return Batcher(max_rows=max_rows, max_step_tokens=max_step_tokens)
+def batcher(*, max_rows: int = 4, max_step_tokens: int = 1000, **settings: Any) -> Batcher:
+    return Batcher(max_rows=max_rows, max_step_tokens=max_step_tokens, **settings)
 
 
 def admitted(batcher: Batcher, now: float = 0.0) -> str:
@@ -195,6 +202,81 @@ def test_whoever_waits_for_a_head_takes_it_in_where_it_does_not_come() -> None:
     assert admitted(b) == "a2"
 
 
+def grown(*some: Row, by: int) -> None:
+    for each in some:
+        each.token_ids += [0] * by
+        each.cached_tokens = each.total_tokens - 1
+
+
+def test_rows_are_admitted_where_they_fit_with_room_to_grow() -> None:
+    b = batcher(max_kv_tokens=200)
+    b.add([row("a1", tokens=17), row("a2", tokens=17), row("a3", tokens=17), row("a4", tokens=17)])
+    assert admitted(b) == "a1 a2 a3 a4"
+    b = batcher(max_kv_tokens=199)
+    b.add([row("a1", tokens=17), row("a2", tokens=17), row("a3", tokens=17), row("b4", tokens=17, max_tokens=4)])
+    assert admitted(b) == "a1 b4 a2"
+    b = batcher(max_kv_tokens=40)
+    b.add([row("a1", tokens=18, max_tokens=2), row("a2", tokens=18, max_tokens=2), row("a3", tokens=2, max_tokens=1)])
+    assert admitted(b) == "a1 a2"
+
+
+def test_a_row_that_does_not_fit_is_not_overtaken_and_comes_when_it_is_alone() -> None:
+    b = batcher(max_kv_tokens=100)
+    first, long, last = row("a1"), row("b1", tokens=90), row("c1")
+    b.add([first, long, last])
+    assert admitted(b) == "a1"
+    assert admitted(b) == ""
+    b.drop([first])
+    assert admitted(b) == "b1"
+    b.drop([long])
+    assert admitted(b) == "c1"
+
+
+def test_where_rows_outgrow_the_room_the_last_of_the_namespace_that_holds_most_goes() -> None:
+    b = batcher(max_rows=9, max_kv_tokens=200)
+    a1, a2, b1, b2 = waiting = [row("a1"), row("a2"), row("b1"), row("b2", tokens=11)]
+    b.add(waiting)
+    assert admitted(b) == "a1 b1 a2 b2"
+    grown(*waiting, by=38)
+    assert b.choose(0.0).preempted == []
+    grown(a1, by=2)
+    assert b.choose(0.0).preempted == [a2]
+    assert (b.running, b.waiting) == (3, 1)
+    assert b.choose(0.0) == Choice([], [], [])
+    grown(b1, b2, by=20)
+    assert b.choose(0.0).preempted == [b2]
+    b.drop([a1, b1])
+    assert b.choose(0.0).admitted == [a2, b2]
+    assert len(a2.token_ids) == 38
+
+
+def test_rows_of_the_batch_lane_go_first_and_the_one_that_has_run_longest_never() -> None:
+    b = batcher(max_kv_tokens=150)
+    a1, a2, b1 = row("a1", lane="batch", max_tokens=1000), row("a2"), row("b1", lane="batch")
+    for each in (a1, a2, b1):
+        b.add([each])
+        b.choose(0.0)
+    assert b.running == 3
+    grown(a1, by=45)
+    assert b.choose(0.0).preempted == [b1]
+    grown(a1, by=30)
+    assert b.choose(0.0).preempted == [a2]
+    grown(a1, by=500)
+    assert b.choose(0.0).preempted == []
+
+
+def test_a_preempted_row_comes_before_the_others_of_its_namespace() -> None:
+    b = batcher(max_kv_tokens=200)
+    first, second, third = row("a1", max_tokens=200), row("a2"), row("a3")
+    b.add([first, second, third])
+    assert admitted(b) == "a1 a2 a3"
+    b.add(rows("a4"))
+    grown(first, by=95)
+    assert b.choose(0.0).preempted == [third, second]
+    b.drop([first])
+    assert admitted(b) == "a2 a3 a4"
+
+
 def test_rows_past_their_deadline_are_given_back_and_not_admitted() -> None:
     b = batcher(max_rows=2)
     running, late, in_time = row("a1", deadline_ms=5_000), row("a2", deadline_ms=5_000), row("a3", deadline_ms=5_001)
@@ -210,6 +292,61 @@ def test_rows_past_their_deadline_are_given_back_and_not_admitted() -> None:
     assert choice.expired == [running, late]
     assert choice.admitted == [in_time]
     assert (b.running, b.waiting) == (1, 0)
+
+
+def served(b: Batcher, cost: dict[str, int], count: int) -> str:
+    """The namespaces of `count` rows that run one after the other, each generating as many tokens as its costs."""
+    order = ""
+    for i in range(count):
+        b.add([row(f"{name}{i}", max_tokens=1000) for name in cost])
+        (chosen,) = b.choose(0.0).admitted
+        order += chosen.namespace
+        chosen.cached_tokens = chosen.total_tokens
+        for _ in range(cost[chosen.namespace]):
+            chosen.token_ids.append(0)
+            b.plan()
+            chosen.cached_tokens += 1
+        b.drop([chosen])
+    return order
+
+
+def test_namespaces_have_equal_shares_of_tokens_and_not_of_rows() -> None:
+    order = served(batcher(max_rows=1), {"a": 90, "b": 10, "c": 40}, 85)
+    tokens = {name: order.count(name) * (10 + cost) for name, cost in (("a", 90), ("b", 10), ("c", 40))}
+    assert max(tokens.values()) - min(tokens.values()) <= 100
+    assert order.startswith("abcbbcbba")
+
+
+def test_a_namespace_that_was_away_begins_level() -> None:
+    b = batcher(max_rows=1)
+    served(b, {"a": 90}, 9)
+    assert served(b, {"a": 10, "z": 10}, 6) == "azazaz"
+
+
+def test_a_known_head_and_what_is_taken_in_again_cost_nothing() -> None:
+    b = batcher(max_rows=1, heads={b"h"})
+    shared, again, plain = with_heads(row("a1", tokens=100), h=95), row("b1", tokens=100), row("c1", tokens=20)
+    again.token_ids.append(0)
+    b.add([plain, shared, again, row("a2"), row("b2"), row("c2")])
+    order = []
+    for _ in range(6):
+        (chosen,) = b.choose(0.0).admitted
+        order.append(chosen.id)
+        b.drop([chosen])
+    assert order == ["c1", "a1", "b1", "b2", "a2", "c2"]
+
+
+def test_the_interactive_lane_goes_first_and_the_batch_lane_gets_on() -> None:
+    b = batcher(max_rows=1)
+    b.add([row(f"a{i}", lane="batch") for i in range(4)])
+    order = admitted(b)[0]
+    (running,) = b._running
+    b.add([row(f"i{i}") for i in range(17)])
+    while b.waiting:
+        b.drop([running])
+        (running,) = b.choose(0.0).admitted
+        order += running.id[0]
+    assert order == "a" + "iiiiiiia" * 2 + "iiia"
 
 
 def test_a_dropped_row_does_not_come() -> None:
