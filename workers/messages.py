@@ -36,6 +36,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Trained guidance kept in memory, least recently used out first."""
     head_bytes: int = 256 * 2**20
     """Keys and values kept of what prompts begin with, for rows that begin alike; 0 keeps none."""
+    reader_threads: int = 1
+    """Read guidance into memory while the rows that are there run on; 0 lets them wait for it."""
     threads: int = 0
     """Torch threads; 0 leaves torch's choice."""
     device: str = "cpu"

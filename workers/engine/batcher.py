@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -90,12 +91,15 @@ class Batcher:
             self._running.pop(row, None)
             self._waiting.forget(row)
 
-    def choose(self, now: float) -> Choice:
-        """Who comes and who goes at `now` (Unix time in seconds)."""
+    def choose(self, now: float, *, is_ready: Callable[[Row], bool] = lambda _: True) -> Choice:
+        """Who comes and who goes at `now` (Unix time in seconds).
+
+        is_ready: whether a row's guidance is in memory; others overtake one that is not.
+        """
         expired = [row for row in (*self._running, *self._waiting) if row.is_late(now)]
         self.drop(expired)
         preempted = self._preempt()
-        return Choice(expired, preempted, [] if preempted else self._admit())
+        return Choice(expired, preempted, [] if preempted else self._admit(is_ready))
 
     def plan(self) -> Plan:
         """What the next step runs of the rows that are seated."""
@@ -124,10 +128,14 @@ class Batcher:
         # Of those that are equal, `max` takes the first: the last one admitted.
         return max(reversed(others), key=lambda row: (row.lane == "batch", held[row.namespace]))
 
-    def _admit(self) -> list[Row]:
+    def upcoming(self, count: int) -> list[Row]:
+        """The next rows in turn."""
+        return list(itertools.islice(self._waiting.in_turn(), count))
+
+    def _admit(self, is_ready: Callable[[Row], bool]) -> list[Row]:
         admitted: list[Row] = []
         in_work = {head.key for row in self._running for head in row.heads if row.cached_tokens < head.tokens}
-        while len(self._running) < self._max_rows and (row := self._next(in_work)):
+        while len(self._running) < self._max_rows and (row := self._next(in_work, is_ready)):
             # Nobody overtakes one that does not fit, or it would wait for ever.
             if self._running and not self._fits([*self._running, row], room=_ROOM_TOKENS):
                 break
@@ -136,10 +144,10 @@ class Batcher:
             admitted.append(row)
         return admitted
 
-    def _next(self, in_work: Collection[bytes]) -> Row | None:
+    def _next(self, in_work: Collection[bytes], is_ready: Callable[[Row], bool]) -> Row | None:
         """Whose turn it is; not that of rows with a head that is being taken in."""
         for row in self._waiting.in_turn():
-            if not any(head.key in in_work and head.key not in self._heads for head in row.heads):
+            if not any(head.key in in_work and head.key not in self._heads for head in row.heads) and is_ready(row):
                 return row
         return None
 

@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.workers.engine.ahead import GuidanceAhead
 from guideway.workers.engine.attention import causal_tokens
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.batcher import Batcher
@@ -19,20 +20,14 @@ from guideway.workers.engine.guidance import ResidentGuidance, RowGuidance
 from guideway.workers.engine.heads import SharedHeads, heads_of
 from guideway.workers.engine.prompt import PromptLayout
 from guideway.workers.engine.reader import Reader
-from guideway.workers.engine.row import Row
+from guideway.workers.engine.row import Row, is_late
 from guideway.workers.engine.runner import Runner
 from guideway.workers.engine.sampling import Sampler
-from guideway.workers.messages import (
-    Admit,
-    BatchReport,
-    EngineSettings,
-    Finished,
-    FromEngine,
-    Progress,
-    Refused,
-)
+from guideway.workers.messages import Admit, BatchReport, EngineSettings, Finished, FromEngine, Progress, Refused
 
 _PROGRESS_S: Final = 1.0
+_ROWS_AHEAD: Final = 4
+"""Rows next in turn, whose guidance is in memory already."""
 _LATE: Final = "its deadline passed before the result was there: send it again with a later deadline, or none"
 _OURS: Final = "the engine failed on this request, which is a fault of guideway's: report it with the request's id"
 
@@ -64,14 +59,17 @@ class Engine:
             max_kv_tokens=self._runner.kv_tokens,
             heads=self._heads,
         )
-        self._guidance = ResidentGuidance(model, max_bytes=settings.guidance_bytes)
+        self._guidance = ResidentGuidance(model, max_bytes=settings.guidance_bytes, threads=settings.reader_threads)
+        self._ahead = GuidanceAhead(self._guidance)
         self._grammars = Grammars(
             base.tokenizer, vocabulary=model.get_output_embeddings().weight.shape[0], eos_ids=base.eos_ids
         )
         self._layout = PromptLayout(base.tokenizer)
         self._reader = Reader(base.tokenizer, base.eos_ids)
         self._open: dict[str, list[Row]] = {}
-        """The rows of every request that has not ended, one per sample."""
+        """The rows of every request that has not ended, one per sample; none as long as it arrives."""
+        self._arriving: dict[str, Admit] = {}
+        """Requests whose guidance is being read for the first time."""
         self._outbox: list[FromEngine] = []
         self._reported: set[tuple[str, int]] = set()
         self._steps = 0
@@ -92,9 +90,9 @@ class Engine:
             # To refuse it would end the one that runs.
             log.error("request is here already", id=admit.id)
             return
-        with self._refusing(admit.id):
-            rows = self._open[admit.id] = self._rows(admit)
-            self._batcher.add(rows)
+        self._open[admit.id] = []
+        self._arriving[admit.id] = admit
+        self._arrive()
 
     def cancel(self, id_: str) -> None:
         """End a request that nobody waits for any more; one that has ended already is none of our business."""
@@ -113,7 +111,7 @@ class Engine:
             entering = [row for chunk in plan.chunks for row in chunk.rows]
             self._keep_heads(row for row in entering if not isinstance(outcomes.get(row), Refusal))
             self._collect(outcomes)
-            self._guidance.keep_to_budget(_digests(self._runner.rows))
+            self._guidance.keep_to_budget(self._in_use(self._runner.rows))
         self._busy_s += time.perf_counter() - began
         self._report_progress(now)
         outbox, self._outbox = self._outbox, []
@@ -122,14 +120,17 @@ class Engine:
     # Choose ---------------------------------------------------------------------------------------------------------
 
     def _choose(self, now: float) -> None:
-        choice = self._batcher.choose(now)
+        for admit in [admit for admit in self._arriving.values() if is_late(admit.request, now)]:
+            self._refuse(admit.id, Refusal(FailureCode.DEADLINE_EXCEEDED, _LATE))
+        self._arrive()
+        choice = self._batcher.choose(now, is_ready=self._is_ready)
         for row in self._alive(choice.expired):
             self._refuse(row.id, Refusal(FailureCode.DEADLINE_EXCEEDED, _LATE))
         self._runner.leave(choice.preempted)
         for row in choice.preempted:
             row.guidance = None
         self._preempted += len(choice.preempted)
-        in_use = _digests([*self._runner.rows, *choice.admitted])
+        in_use = self._in_use([*self._runner.rows, *choice.admitted])
         for row in self._alive(choice.admitted):
             with self._refusing(row.id):
                 self._equip(row, in_use)
@@ -137,6 +138,23 @@ class Engine:
             known = self._heads.longest(row.heads)
             self._runner.join(row, known)
             self._reused_tokens += row.cached_tokens if known else 0
+        upcoming = self._batcher.upcoming(_ROWS_AHEAD)
+        self._ahead.keep_only({*self._arriving, *upcoming})
+        for row in upcoming:
+            self._is_ready(row)
+
+    def _arrive(self) -> None:
+        """Let the requests wait for their turn whose guidance is here; it is awaited where that holds up nobody."""
+        for admit in list(self._arriving.values()):
+            with self._refusing(admit.id):
+                if self._ahead.has(admit.id, admit.artefacts, wait=not self._runner.rows):
+                    del self._arriving[admit.id]
+                    rows = self._open[admit.id] = self._rows(admit)
+                    self._batcher.add(rows)
+
+    def _is_ready(self, row: Row) -> bool:
+        """Whether the row's guidance is here; if not, it is read from now on."""
+        return self._ahead.has(row, row.admit.artefacts, wait=not self._batcher.running)
 
     def _alive(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Those whose request has not ended, seen at the moment of each: ending one sample ends its siblings."""
@@ -146,8 +164,8 @@ class Engine:
         """A row for each sample, after checking all that can be checked without a step of the model."""
         request = admit.request
         prompt = self._layout.encode(request.parts)
-        # Loaded to be checked and to be near; held only once a row is seated, so that waiting rows bound no memory.
-        guidance = self._load(admit, _digests(self._runner.rows))
+        # Read to be checked and to be near; held only once a row is seated, so that waiting rows bound no memory.
+        guidance = self._ahead.load(admit.id, in_use=self._in_use(self._runner.rows))
         self._grammars.start(request.output, request.words)
         self._check_length(guidance, len(prompt.token_ids), request.generation.max_tokens)
         samples = request.generation.samples
@@ -177,12 +195,13 @@ class Engine:
 
     def _equip(self, row: Row, in_use: Collection[str]) -> None:
         """Give a row that is to be seated what it holds while it runs."""
-        row.guidance = self._load(row.admit, in_use)
+        row.guidance = self._ahead.load(row, in_use=in_use)
         if row.grammar is None:
             row.grammar = self._grammars.start(row.request.output, row.request.words)
 
-    def _load(self, admit: Admit, in_use: Collection[str]) -> RowGuidance:
-        return RowGuidance.of([self._guidance.load(artefact, in_use=in_use) for artefact in admit.artefacts])
+    def _in_use(self, rows: Iterable[Row]) -> set[str]:
+        """The guidance of `rows` and of those whose turn is near."""
+        return self._ahead.digests.union(artefact.digest for row in rows for artefact in row.admit.artefacts)
 
     # Collect --------------------------------------------------------------------------------------------------------
 
@@ -231,6 +250,9 @@ class Engine:
     def _refuse(self, id_: str, refusal: Refusal) -> None:
         """Answer a request with a failure, once, and drop all its rows."""
         rows = self._open.pop(id_, [])
+        self._arriving.pop(id_, None)
+        for waiting in (id_, *rows):
+            self._ahead.drop(waiting)
         self._drop_heads(rows)
         self._batcher.drop(rows)
         self._runner.leave(rows)
@@ -271,8 +293,3 @@ class Engine:
                 preempted=self._preempted,
             )
         )
-
-
-def _digests(rows: Iterable[Row]) -> set[str]:
-    """The guidance that `rows` use."""
-    return {artefact.digest for row in rows for artefact in row.admit.artefacts}

@@ -113,8 +113,7 @@ class Row:
 
     def is_late(self, now: float) -> bool:
         """Whether nobody waits for the result any more at `now` (Unix time in seconds)."""
-        deadline_ms = self.admit.request.deadline_ms
-        return deadline_ms is not None and now * 1000 > deadline_ms
+        return is_late(self.request, now)
 
     def report(self) -> RowReport:
         """What is at work on the row, without its text."""
@@ -129,3 +128,8 @@ class Row:
             endpoint=self.request.endpoint,
             guidance=guidance,
         )
+
+
+def is_late(request: Request, now: float) -> bool:
+    """Whether nobody waits for the result any more at `now` (Unix time in seconds)."""
+    return request.deadline_ms is not None and now * 1000 > request.deadline_ms
