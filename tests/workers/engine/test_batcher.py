@@ -1,67 +1,15 @@
-"""Admission, turns and deadlines, in literal times. No model and no tensor."""
+"""Admission, pieces of prompts, preemption and deadlines, in literal times. No model and no tensor."""
 
 from __future__ import annotations
 
 import random
 import subprocess
 import sys
-from typing import Any, Literal
 
-from guideway.schemas.generation import Generation
-from guideway.schemas.output import Text
-from guideway.schemas.request import Request
+from tests.workers.engine.rows import admitted, batcher, row, rows, with_heads
+
 from guideway.workers.engine.batcher import Batcher, Choice, Plan, share_out
-from guideway.workers.engine.row import Head, Row
-from guideway.workers.messages import Admit
-
-
-def row(
-    name: str,
-    *,
-    tokens: int = 10,
-    deadline_ms: int | None = None,
-    max_tokens: int = 64,
-    lane: Literal["interactive", "batch"] = "interactive",
-) -> Row:
-    """A row whose namespace is the first letter of its name."""
-    request = Request(
-        id=name,
-        namespace=name[0],
-        endpoint="e",
-        endpoint_version=1,
-        parts=[],
-        guidance=[],
-        output=Text(),
-        words=[],
-        generation=Generation(max_tokens=max_tokens),
-        reply_to=[],
-        deadline_ms=deadline_ms,
-    )
-    sampler: Any = None
-    return Row(
-        admit=Admit(id=name, request=request, artefacts=[], lane=lane),
-        sample=0,
-        prompt_ids=range(tokens - 1),
-        virtual_tokens=1,
-        sampler=sampler,
-    )
-
-
-def with_heads(row: Row, **heads: int) -> Row:
-    row.heads = [Head(name.encode(), tokens) for name, tokens in heads.items()]
-    return row
-
-
-def rows(names: str, **settings: Any) -> list[Row]:
-    return [row(name, **settings) for name in names.split()]
-
-
-def batcher(*, max_rows: int = 4, max_step_tokens: int = 1000, **settings: Any) -> Batcher:
-    return Batcher(max_rows=max_rows, max_step_tokens=max_step_tokens, **settings)
-
-
-def admitted(batcher: Batcher, now: float = 0.0) -> str:
-    return " ".join(row.id for row in batcher.choose(now).admitted)
+from guideway.workers.engine.row import Row
 
 
 def test_rows_are_admitted_in_order_while_there_is_room() -> None:
@@ -82,24 +30,6 @@ def test_an_ended_row_makes_room() -> None:
     assert (b.running, b.waiting) == (2, 0)
 
 
-def test_namespaces_take_turns() -> None:
-    b = batcher(max_rows=6)
-    b.add(rows("a1 a2 a3 a4 b1 c1 c2"))
-    assert admitted(b) == "a1 b1 c1 a2 c2 a3"
-
-
-def test_the_turn_goes_on_where_it_stopped() -> None:
-    b = batcher(max_rows=1)
-    waiting = rows("a1 a2 b1 b2")
-    b.add(waiting)
-    order = []
-    for _ in range(4):
-        (chosen,) = b.choose(0.0).admitted
-        order.append(chosen.id)
-        b.drop([chosen])
-    assert order == ["a1", "b1", "a2", "b2"]
-
-
 def chunks(plan: Plan) -> list[tuple[str, int]]:
     return [(" ".join(row.id for row in chunk.rows), chunk.tokens) for chunk in plan.chunks]
 
@@ -108,15 +38,15 @@ def step(b: Batcher) -> tuple[str, list[tuple[str, int]]]:
     """Choose, plan, and take in what is planned; a row that has it all gets a token."""
     b.choose(0.0)
     plan = b.plan()
-    for row in plan.decoding:
-        row.cached_tokens += 1
-        row.token_ids.append(0)
+    for one in plan.decoding:
+        one.cached_tokens += 1
+        one.token_ids.append(0)
     for chunk in plan.chunks:
-        for row in chunk.rows:
-            row.cached_tokens += min(chunk.tokens, row.missing_tokens)
-            if not row.missing_tokens:
-                row.token_ids.append(0)
-    return " ".join(row.id for row in plan.decoding), chunks(plan)
+        for one in chunk.rows:
+            one.cached_tokens += min(chunk.tokens, one.missing_tokens)
+            if not one.missing_tokens:
+                one.token_ids.append(0)
+    return " ".join(one.id for one in plan.decoding), chunks(plan)
 
 
 def test_prompts_that_fit_are_taken_in_side_by_side() -> None:
@@ -292,61 +222,6 @@ def test_rows_past_their_deadline_are_given_back_and_not_admitted() -> None:
     assert choice.expired == [running, late]
     assert choice.admitted == [in_time]
     assert (b.running, b.waiting) == (1, 0)
-
-
-def served(b: Batcher, cost: dict[str, int], count: int) -> str:
-    """The namespaces of `count` rows that run one after the other, each generating as many tokens as its costs."""
-    order = ""
-    for i in range(count):
-        b.add([row(f"{name}{i}", max_tokens=1000) for name in cost])
-        (chosen,) = b.choose(0.0).admitted
-        order += chosen.namespace
-        chosen.cached_tokens = chosen.total_tokens
-        for _ in range(cost[chosen.namespace]):
-            chosen.token_ids.append(0)
-            b.plan()
-            chosen.cached_tokens += 1
-        b.drop([chosen])
-    return order
-
-
-def test_namespaces_have_equal_shares_of_tokens_and_not_of_rows() -> None:
-    order = served(batcher(max_rows=1), {"a": 90, "b": 10, "c": 40}, 85)
-    tokens = {name: order.count(name) * (10 + cost) for name, cost in (("a", 90), ("b", 10), ("c", 40))}
-    assert max(tokens.values()) - min(tokens.values()) <= 100
-    assert order.startswith("abcbbcbba")
-
-
-def test_a_namespace_that_was_away_begins_level() -> None:
-    b = batcher(max_rows=1)
-    served(b, {"a": 90}, 9)
-    assert served(b, {"a": 10, "z": 10}, 6) == "azazaz"
-
-
-def test_a_known_head_and_what_is_taken_in_again_cost_nothing() -> None:
-    b = batcher(max_rows=1, heads={b"h"})
-    shared, again, plain = with_heads(row("a1", tokens=100), h=95), row("b1", tokens=100), row("c1", tokens=20)
-    again.token_ids.append(0)
-    b.add([plain, shared, again, row("a2"), row("b2"), row("c2")])
-    order = []
-    for _ in range(6):
-        (chosen,) = b.choose(0.0).admitted
-        order.append(chosen.id)
-        b.drop([chosen])
-    assert order == ["c1", "a1", "b1", "b2", "a2", "c2"]
-
-
-def test_the_interactive_lane_goes_first_and_the_batch_lane_gets_on() -> None:
-    b = batcher(max_rows=1)
-    b.add([row(f"a{i}", lane="batch") for i in range(4)])
-    order = admitted(b)[0]
-    (running,) = b._running
-    b.add([row(f"i{i}") for i in range(17)])
-    while b.waiting:
-        b.drop([running])
-        (running,) = b.choose(0.0).admitted
-        order += running.id[0]
-    assert order == "a" + "iiiiiiia" * 2 + "iiia"
 
 
 def test_a_dropped_row_does_not_come() -> None:
