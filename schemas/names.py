@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Final
+from typing import Final, Literal
 
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 """A namespace, endpoint, guidance or model-size name. It has no dots, so that topics cannot collide."""
 
-LANES: Final = ("interactive", "batch")
+Lane = Literal["interactive", "batch"]
+LANES: Final[tuple[Lane, ...]] = ("interactive", "batch")
 
 # Topics --------------------------------------------------------------------------------------------------------------
 
@@ -31,6 +32,14 @@ def reply_topic(namespace: str, endpoint: str) -> str:
 def request_topic(size: str, lane: str) -> str:
     """Where the marshalled requests of one model size and lane wait for its workers."""
     return f"gw.infer.{size}.{lane}.v1"
+
+
+def lane_of_topic(topic: str) -> Lane:
+    """The lane of a request topic; of any other topic it is `interactive`."""
+    match topic.split("."):
+        case ["gw", "infer", _, "batch", "v1"]:
+            return "batch"
+    return "interactive"
 
 
 def cancellation_topic(size: str) -> str:

@@ -17,6 +17,7 @@ import structlog
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
+from guideway.schemas.names import Lane
 from guideway.schemas.request import Request
 from guideway.workers.messages import (
     FROM_ENGINE,
@@ -119,7 +120,7 @@ class EngineLink:
         if not self.broken.done():
             self.broken.cancel()
 
-    async def run(self, request: Request, artefacts: Sequence[Artefact]) -> Finished:
+    async def run(self, request: Request, artefacts: Sequence[Artefact], lane: Lane = "interactive") -> Finished:
         """Run one request. Raises Refusal; Poison(engine_failed) once the engine has died of it `attempts` times.
 
         Whoever was in the engine when it died is suspect; who is suspected for the last time runs alone.
@@ -128,7 +129,7 @@ class EngineLink:
             alone = 0 < attempt == self._attempts - 1
             async with self._quarantine.entered(suspect=attempt > 0, last_chance=alone):
                 try:
-                    return await self._run_once(request, artefacts)
+                    return await self._run_once(request, artefacts, lane)
                 except EngineDied:
                     log.warning("request was in an engine that died", request=request.id, attempt=attempt + 1)
         raise Poison(
@@ -136,7 +137,7 @@ class EngineLink:
             f"the engine died {self._attempts} times while it ran this request: change its text, schema or guidance",
         )
 
-    async def _run_once(self, request: Request, artefacts: Sequence[Artefact]) -> Finished:
+    async def _run_once(self, request: Request, artefacts: Sequence[Artefact], lane: Lane) -> Finished:
         await self._up.wait()
         writer = self._writer
         if writer is None:
@@ -145,7 +146,7 @@ class EngineLink:
         answer: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
         self._waiting[known_as] = answer
         try:
-            self._send(Admit(id=known_as, request=request, artefacts=list(artefacts)))
+            self._send(Admit(id=known_as, request=request, artefacts=list(artefacts), lane=lane))
             return await answer
         except asyncio.CancelledError:
             if self._writer is writer:

@@ -9,6 +9,7 @@ import msgspec
 
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.manifests import Model, TrainedForm
+from guideway.schemas.names import Lane
 from guideway.schemas.reply import FinishReason
 from guideway.schemas.request import Request
 
@@ -25,10 +26,18 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     max_rows: int = 16
     """Rows in one micro-batch."""
-    max_prefill_tokens: int = 2048
-    """Prompt tokens taken in at one step, so that a burst of new rows does not stall the running ones."""
+    max_step_tokens: int = 512
+    """Tokens that one step takes in: one for each row that decodes, the rest for pieces of prompts, padding included.
+    A longer prompt is taken in by several steps, between which the other rows go on."""
+    kv_bytes: int = 2 * 2**30
+    """Keys and values of the rows that run. Where their texts get long, fewer rows run at once; no text can be longer
+    than what fits alone."""
     guidance_bytes: int = 512 * 2**20
     """Trained guidance kept in memory, least recently used out first."""
+    head_bytes: int = 256 * 2**20
+    """Keys and values kept of what prompts begin with, for rows that begin alike; 0 keeps none."""
+    reader_threads: int = 1
+    """Read guidance into memory while the rows that are there run on; 0 lets them wait for it."""
     threads: int = 0
     """Torch threads; 0 leaves torch's choice."""
     device: str = "cpu"
@@ -63,6 +72,8 @@ class Admit(_Message, frozen=True, tag="admit"):
     """Of this attempt; chosen by the I/O process, opaque to the engine."""
     request: Request
     artefacts: list[Artefact]
+    lane: Lane = "interactive"
+    """Of the topic that it came by."""
 
 
 class Cancel(_Message, frozen=True, tag="cancel"):
@@ -147,6 +158,10 @@ class Progress(_Message, frozen=True, tag="progress"):
     """Since the start."""
     busy_s: float
     """Time spent in steps since the start."""
+    reused_tokens: int = 0
+    """Prompt tokens since the start that were not computed, for their keys and values were there."""
+    preempted: int = 0
+    """How often since the start a row had to wait again because those that ran had grown."""
 
 
 FromEngine = Ready | Broken | Finished | Refused | BatchReport | Progress

@@ -91,7 +91,7 @@ class Worker:
             return [dead_letter(record, request.code, request.message)]
         try:
             async with self._cancellations.heeded(request, now=time.time()):
-                completed = await self._complete(request)
+                completed = await self._complete(request, names.lane_of_topic(record.topic))
         except Poison as poison:
             return _refused(request, record, poison, keep=True)
         except Refusal as refusal:
@@ -109,7 +109,7 @@ class Worker:
             return [dead_letter(record, refusal.code, refusal.message)]
         return _refused(request, record, refusal, keep=True)
 
-    async def _complete(self, request: Request) -> Completed:
+    async def _complete(self, request: Request, lane: names.Lane) -> Completed:
         left_s = None if request.deadline_ms is None else request.deadline_ms / 1000 - time.time()
         if left_s is not None and left_s <= 0:
             raise Refusal(FailureCode.DEADLINE_EXCEEDED, "the deadline passed before a worker could begin")
@@ -117,7 +117,7 @@ class Worker:
             # The engine keeps deadlines itself; this one holds as well while the engine is being started.
             async with asyncio.timeout(left_s and left_s + 1):
                 artefacts = await self._guidance.fetch(request.guidance, request.namespace)
-                finished = await self._link.run(request, artefacts)
+                finished = await self._link.run(request, artefacts, lane)
         except TimeoutError:
             raise Refusal(FailureCode.DEADLINE_EXCEEDED, "the deadline passed before the result was there") from None
         return completed_reply(request, finished, self._link.fingerprint)

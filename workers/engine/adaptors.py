@@ -100,6 +100,12 @@ class BatchedAdaptors:
                 del self._seated[name]
         self._seen = None
 
+    def swap(self, one: int, other: int) -> None:
+        """The rows in these two slots change places."""
+        for seated in self._seated.values():
+            seated.swap(one, other)
+        self._seen = None
+
     def see(self, slots: slice) -> None:
         """The next forward pass runs these slots."""
         if slots != self._seen:
@@ -151,6 +157,10 @@ class _SeatedChanges:
     def leave(self, slot: int, last: int) -> None:
         for slab in self._slabs:
             slab.leave(slot, last)
+
+    def swap(self, one: int, other: int) -> None:
+        for slab in self._slabs:
+            slab.swap(one, other)
 
     def unhook(self) -> None:
         self._after.remove()

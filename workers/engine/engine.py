@@ -5,33 +5,29 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import structlog
 
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.workers.engine.ahead import GuidanceAhead
 from guideway.workers.engine.attention import causal_tokens
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.batcher import Batcher
 from guideway.workers.engine.grammars import Grammars
 from guideway.workers.engine.guidance import ResidentGuidance, RowGuidance
+from guideway.workers.engine.heads import SharedHeads, heads_of
 from guideway.workers.engine.prompt import PromptLayout
 from guideway.workers.engine.reader import Reader
-from guideway.workers.engine.row import Row
+from guideway.workers.engine.row import Row, is_late
 from guideway.workers.engine.runner import Runner
 from guideway.workers.engine.sampling import Sampler
-from guideway.workers.messages import (
-    Admit,
-    BatchReport,
-    EngineSettings,
-    Finished,
-    FromEngine,
-    Progress,
-    Refused,
-)
+from guideway.workers.messages import Admit, BatchReport, EngineSettings, Finished, FromEngine, Progress, Refused
 
 _PROGRESS_S: Final = 1.0
+_ROWS_AHEAD: Final = 4
+"""Rows next in turn, whose guidance is in memory already."""
 _LATE: Final = "its deadline passed before the result was there: send it again with a later deadline, or none"
 _OURS: Final = "the engine failed on this request, which is a fault of guideway's: report it with the request's id"
 
@@ -52,21 +48,34 @@ class Engine:
         """
         model = base.model
         self.fingerprint = base.fingerprint
-        self._max_tokens = causal_tokens(model.config, min(max_context_tokens, base.context_tokens))
-        self._batcher = Batcher(max_rows=settings.max_rows, max_prefill_tokens=settings.max_prefill_tokens)
-        self._runner = Runner(base, max_rows=settings.max_rows, max_tokens=self._max_tokens)
-        self._guidance = ResidentGuidance(model, max_bytes=settings.guidance_bytes)
+        max_tokens = causal_tokens(model.config, min(max_context_tokens, base.context_tokens))
+        self._runner = Runner(base, max_rows=settings.max_rows, max_tokens=max_tokens, kv_bytes=settings.kv_bytes)
+        self._max_tokens = min(max_tokens, self._runner.kv_tokens)
+        self._heads = SharedHeads(max_bytes=settings.head_bytes)
+        self._max_head_tokens = settings.head_bytes // self._runner.token_bytes
+        self._batcher = Batcher(
+            max_rows=settings.max_rows,
+            max_step_tokens=settings.max_step_tokens,
+            max_kv_tokens=self._runner.kv_tokens,
+            heads=self._heads,
+        )
+        self._guidance = ResidentGuidance(model, max_bytes=settings.guidance_bytes, threads=settings.reader_threads)
+        self._ahead = GuidanceAhead(self._guidance)
         self._grammars = Grammars(
             base.tokenizer, vocabulary=model.get_output_embeddings().weight.shape[0], eos_ids=base.eos_ids
         )
         self._layout = PromptLayout(base.tokenizer)
         self._reader = Reader(base.tokenizer, base.eos_ids)
         self._open: dict[str, list[Row]] = {}
-        """The rows of every request that has not ended, one per sample."""
+        """The rows of every request that has not ended, one per sample; none as long as it arrives."""
+        self._arriving: dict[str, Admit] = {}
+        """Requests whose guidance is being read for the first time."""
         self._outbox: list[FromEngine] = []
-        self._reported: list[tuple[str, int]] = []
+        self._reported: set[tuple[str, int]] = set()
         self._steps = 0
         self._output_tokens = 0
+        self._reused_tokens = 0
+        self._preempted = 0
         self._busy_s = 0.0
         self._progress_at = 0.0
 
@@ -81,9 +90,9 @@ class Engine:
             # To refuse it would end the one that runs.
             log.error("request is here already", id=admit.id)
             return
-        with self._refusing(admit.id):
-            rows = self._open[admit.id] = self._rows(admit)
-            self._batcher.add(rows)
+        self._open[admit.id] = []
+        self._arriving[admit.id] = admit
+        self._arrive()
 
     def cancel(self, id_: str) -> None:
         """End a request that nobody waits for any more; one that has ended already is none of our business."""
@@ -91,14 +100,18 @@ class Engine:
             self._refuse(id_, Refusal(FailureCode.CANCELLED, "the request was cancelled by its caller"))
 
     def step(self, now: float) -> list[FromEngine]:
-        """Give every running row one token; returns what there is to tell. now: Unix time in seconds."""
+        """Run one step of the micro-batch; returns what there is to tell. now: Unix time in seconds."""
         began = time.perf_counter()
         self._choose(now)
         if self._runner.rows:
             self._steps += 1
             self._report_members()
-            self._collect(self._runner.run())
-            self._guidance.keep_to_budget(_digests(self._runner.rows))
+            plan = self._batcher.plan()
+            outcomes = self._runner.run(plan)
+            entering = [row for chunk in plan.chunks for row in chunk.rows]
+            self._keep_heads(row for row in entering if not isinstance(outcomes.get(row), Refusal))
+            self._collect(outcomes)
+            self._guidance.keep_to_budget(self._in_use(self._runner.rows))
         self._busy_s += time.perf_counter() - began
         self._report_progress(now)
         outbox, self._outbox = self._outbox, []
@@ -107,14 +120,41 @@ class Engine:
     # Choose ---------------------------------------------------------------------------------------------------------
 
     def _choose(self, now: float) -> None:
-        choice = self._batcher.choose(now)
+        for admit in [admit for admit in self._arriving.values() if is_late(admit.request, now)]:
+            self._refuse(admit.id, Refusal(FailureCode.DEADLINE_EXCEEDED, _LATE))
+        self._arrive()
+        choice = self._batcher.choose(now, is_ready=self._is_ready)
         for row in self._alive(choice.expired):
             self._refuse(row.id, Refusal(FailureCode.DEADLINE_EXCEEDED, _LATE))
-        in_use = _digests([*self._runner.rows, *choice.admitted])
+        self._runner.leave(choice.preempted)
+        for row in choice.preempted:
+            row.guidance = None
+        self._preempted += len(choice.preempted)
+        in_use = self._in_use([*self._runner.rows, *choice.admitted])
         for row in self._alive(choice.admitted):
             with self._refusing(row.id):
                 self._equip(row, in_use)
-        self._runner.join(list(self._alive(choice.admitted)))
+        for row in self._alive(choice.admitted):
+            known = self._heads.longest(row.heads)
+            self._runner.join(row, known)
+            self._reused_tokens += row.cached_tokens if known else 0
+        upcoming = self._batcher.upcoming(_ROWS_AHEAD)
+        self._ahead.keep_only({*self._arriving, *upcoming})
+        for row in upcoming:
+            self._is_ready(row)
+
+    def _arrive(self) -> None:
+        """Let the requests wait for their turn whose guidance is here; it is awaited where that holds up nobody."""
+        for admit in list(self._arriving.values()):
+            with self._refusing(admit.id):
+                if self._ahead.has(admit.id, admit.artefacts, wait=not self._runner.rows):
+                    del self._arriving[admit.id]
+                    rows = self._open[admit.id] = self._rows(admit)
+                    self._batcher.add(rows)
+
+    def _is_ready(self, row: Row) -> bool:
+        """Whether the row's guidance is here; if not, it is read from now on."""
+        return self._ahead.has(row, row.admit.artefacts, wait=not self._batcher.running)
 
     def _alive(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Those whose request has not ended, seen at the moment of each: ending one sample ends its siblings."""
@@ -123,21 +163,24 @@ class Engine:
     def _rows(self, admit: Admit) -> list[Row]:
         """A row for each sample, after checking all that can be checked without a step of the model."""
         request = admit.request
-        prompt_ids = self._layout.encode(request.parts).token_ids
-        # Loaded to be checked and to be near; held only once a row is seated, so that waiting rows bound no memory.
-        guidance = self._load(admit, _digests(self._runner.rows))
+        prompt = self._layout.encode(request.parts)
+        # Read to be checked and to be near; held only once a row is seated, so that waiting rows bound no memory.
+        guidance = self._ahead.load(admit.id, in_use=self._in_use(self._runner.rows))
         self._grammars.start(request.output, request.words)
-        self._check_length(guidance, len(prompt_ids), request.generation.max_tokens)
+        self._check_length(guidance, len(prompt.token_ids), request.generation.max_tokens)
+        samples = request.generation.samples
+        heads = heads_of(prompt, request.namespace, admit.artefacts, guidance, samples=samples)
         return [
             Row(
                 admit=admit,
                 sample=sample,
-                prompt_ids=prompt_ids,
+                prompt_ids=prompt.token_ids,
                 virtual_tokens=guidance.virtual_tokens,
                 prefix_tokens=guidance.prefix_tokens,
                 sampler=Sampler.of(request.generation, request_id=request.id, sample=sample),
+                heads=[head for head in heads if head.tokens <= self._max_head_tokens],
             )
-            for sample in range(request.generation.samples)
+            for sample in range(samples)
         ]
 
     def _check_length(self, guidance: RowGuidance, text_tokens: int, max_tokens: int) -> None:
@@ -152,24 +195,39 @@ class Engine:
 
     def _equip(self, row: Row, in_use: Collection[str]) -> None:
         """Give a row that is to be seated what it holds while it runs."""
-        row.guidance = self._load(row.admit, in_use)
-        row.grammar = self._grammars.start(row.request.output, row.request.words)
+        row.guidance = self._ahead.load(row, in_use=in_use)
+        if row.grammar is None:
+            row.grammar = self._grammars.start(row.request.output, row.request.words)
 
-    def _load(self, admit: Admit, in_use: Collection[str]) -> RowGuidance:
-        return RowGuidance.of([self._guidance.load(artefact, in_use=in_use) for artefact in admit.artefacts])
+    def _in_use(self, rows: Iterable[Row]) -> set[str]:
+        """The guidance of `rows` and of those whose turn is near."""
+        return self._ahead.digests.union(artefact.digest for row in rows for artefact in row.admit.artefacts)
 
     # Collect --------------------------------------------------------------------------------------------------------
 
-    def _collect(self, outcomes: Sequence[int | Refusal]) -> None:
-        outcome_of = dict(zip(self._runner.rows, outcomes, strict=True))
-        for row in self._alive(outcome_of):
+    def _collect(self, outcomes: Mapping[Row, int | Refusal]) -> None:
+        for row in self._alive(outcomes):
             with self._refusing(row.id):
-                self._read(row, outcome_of[row])
+                self._read(row, outcomes[row])
         ended = [row for row in self._runner.rows if row.generated is not None]
         self._batcher.drop(ended)
         self._runner.leave(ended)
         for row in ended:
             self._finish(row.id)
+
+    def _keep_heads(self, rows: Iterable[Row]) -> None:
+        """Keep the heads that `rows` were the first to take in."""
+        for row in rows:
+            for head in row.heads:
+                if head.key not in self._heads and row.cached_tokens >= head.tokens:
+                    self._heads.keep(head.key, self._runner.copy(row, head.tokens))
+
+    def _drop_heads(self, rows: Sequence[Row]) -> None:
+        """Forget the prompt that the samples of one request shared."""
+        if len(rows) > 1:
+            for head in rows[0].heads:
+                if head.tokens == rows[0].prompt_tokens - 1:
+                    self._heads.drop(head.key)
 
     def _read(self, row: Row, outcome: int | Refusal) -> None:
         if isinstance(outcome, Refusal):
@@ -183,6 +241,7 @@ class Engine:
         samples = [row.generated for row in rows if row.generated is not None]
         if rows and len(samples) == len(rows):
             del self._open[id_]
+            self._drop_heads(rows)
             output_tokens = sum(len(row.token_ids) for row in rows)
             self._outbox.append(
                 Finished(id=id_, samples=samples, prompt_tokens=rows[0].prompt_tokens, output_tokens=output_tokens)
@@ -191,6 +250,10 @@ class Engine:
     def _refuse(self, id_: str, refusal: Refusal) -> None:
         """Answer a request with a failure, once, and drop all its rows."""
         rows = self._open.pop(id_, [])
+        self._arriving.pop(id_, None)
+        for waiting in (id_, *rows):
+            self._ahead.drop(waiting)
+        self._drop_heads(rows)
         self._batcher.drop(rows)
         self._runner.leave(rows)
         self._outbox.append(Refused(id=id_, code=refusal.code, message=refusal.message))
@@ -210,7 +273,7 @@ class Engine:
     # Tell -----------------------------------------------------------------------------------------------------------
 
     def _report_members(self) -> None:
-        members = [(row.id, row.sample) for row in self._runner.rows]
+        members = {(row.id, row.sample) for row in self._runner.rows}
         if members != self._reported:
             self._reported = members
             self._outbox.append(BatchReport(step=self._steps, rows=[row.report() for row in self._runner.rows]))
@@ -226,10 +289,7 @@ class Engine:
                 waiting=self._batcher.waiting,
                 output_tokens=self._output_tokens,
                 busy_s=self._busy_s,
+                reused_tokens=self._reused_tokens,
+                preempted=self._preempted,
             )
         )
-
-
-def _digests(rows: Iterable[Row]) -> set[str]:
-    """The guidance that `rows` use."""
-    return {artefact.digest for row in rows for artefact in row.admit.artefacts}

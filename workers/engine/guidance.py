@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -62,35 +63,56 @@ class RowGuidance:
 
 
 class ResidentGuidance:
-    """Trained guidance by digest, least recently used out first; owner of what is kept.
+    """Trained guidance by digest, least recently used out first; owner of what is kept and of the threads that read it.
 
-    The budget gives way to need: what is in use stays, even where it alone is more than `max_bytes`.
+    The budget gives way to need: what is in use stays, even where it alone is more than `max_bytes`. All methods are
+    for one thread; only files are read, and tensors made of them, in others.
     """
 
-    def __init__(self, model: PreTrainedModel, *, max_bytes: int) -> None:
+    def __init__(self, model: PreTrainedModel, *, max_bytes: int, threads: int = 0) -> None:
+        """threads: that read artefacts; with 0, whoever asks for one waits for it."""
         self._model = model
         self._max_bytes = max_bytes
         self._kept: OrderedDict[str, Trained] = OrderedDict()
+        self._reading: dict[tuple[str, TrainedForm], Future[Trained]] = {}
+        """Each artefact is read once, however many ask meanwhile."""
+        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="guidance") if threads else None
         self.nbytes = 0
         """Of all that is here."""
 
-    def load(self, artefact: Artefact, *, in_use: Collection[str] = ()) -> Trained:
-        """The guidance of `artefact`, read from its folder unless it is here; the digests `in_use` stay.
+    def fetch(self, artefact: Artefact) -> Future[Trained]:
+        """The guidance of `artefact` as it is in its folder; it is read from there unless it is here."""
+        kind, key = FORMS[artefact.form], (artefact.digest, artefact.form)
+        trained = self._kept.get(artefact.digest)
+        # Somebody else may have declared the same folder as another form, and that is for its loader to refuse.
+        if isinstance(trained, kind):
+            return _done(lambda: trained)
+        if key not in self._reading:
+            folder = Path(artefact.folder)
+            if self._readers is None:
+                self._reading[key] = _done(lambda: kind.load(folder, self._model))
+            else:
+                self._reading[key] = self._readers.submit(kind.load, folder, self._model)
+        return self._reading[key]
+
+    def load(
+        self, artefact: Artefact, *, in_use: Collection[str] = (), fetched: Future[Trained] | None = None
+    ) -> Trained:
+        """The guidance of `artefact`, once it is `fetched`; the digests `in_use` stay.
 
         Raises: Refusal `guidance_damaged` if it cannot be read, does not fit the model, or has a scale that it cannot
         have.
         """
-        kind = FORMS[artefact.form]
+        fetched = fetched or self.fetch(artefact)
         try:
-            trained = self._kept.get(artefact.digest)
-            # Somebody else may have declared the same folder as another form, and that is for its loader to refuse.
-            if not isinstance(trained, kind):
-                trained = self._kept[artefact.digest] = kind.load(Path(artefact.folder), self._model)
-                self.nbytes += trained.nbytes
+            trained = fetched.result()
             scaled = _at_scale(trained, artefact.scale)
         except Refusal as refusal:
             raise Refusal(refusal.code, f"guidance {artefact.name} is refused: {refusal.message}") from refusal
-        self._kept.move_to_end(artefact.digest)
+        finally:
+            if self._reading.get((artefact.digest, artefact.form)) is fetched:
+                del self._reading[artefact.digest, artefact.form]
+        self._keep(artefact.digest, trained)
         self.keep_to_budget({*in_use, artefact.digest})
         return scaled
 
@@ -101,12 +123,35 @@ class ResidentGuidance:
 
     def keep_to_budget(self, in_use: Collection[str]) -> None:
         """Let go of what is not in use, until the rest is within the budget."""
+        for (digest, form), future in list(self._reading.items()):
+            if future.done():
+                # Whoever asked for it may have gone; it counts as any other from here on.
+                del self._reading[digest, form]
+                if future.exception() is None:
+                    self._keep(digest, future.result())
         if self.nbytes <= self._max_bytes:
             return
         for digest in [digest for digest in self._kept if digest not in in_use]:
             self.nbytes -= self._kept.pop(digest).nbytes
             if self.nbytes <= self._max_bytes:
                 return
+
+    def _keep(self, digest: str, trained: Trained) -> None:
+        if self._kept.get(digest) is not trained:
+            if digest in self._kept:
+                self.nbytes -= self._kept[digest].nbytes
+            self._kept[digest] = trained
+            self.nbytes += trained.nbytes
+        self._kept.move_to_end(digest)
+
+
+def _done(read: Callable[[], Trained]) -> Future[Trained]:
+    future: Future[Trained] = Future()
+    try:
+        future.set_result(read())
+    except Exception as error:
+        future.set_exception(error)
+    return future
 
 
 def _at_scale(trained: Trained, scale: float) -> Trained:

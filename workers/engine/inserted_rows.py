@@ -47,6 +47,12 @@ class BatchedInsertedLayers:
                 del self._seated[k]
         self._seen = None
 
+    def swap(self, one: int, other: int) -> None:
+        """The rows in these two slots change places."""
+        for place in self._seated.values():
+            place.swap(one, other)
+        self._seen = None
+
     def see(self, slots: slice) -> None:
         """The next forward pass runs these slots."""
         if slots != self._seen:
@@ -83,6 +89,10 @@ class _SeatedPlace:
         for one in self._passes:
             one.leave(slot, last)
         self._passes = [one for one in self._passes if one.is_used]
+
+    def swap(self, one: int, other: int) -> None:
+        for each in self._passes:
+            each.swap(one, other)
 
     def unhook(self) -> None:
         self._hook.remove()
@@ -125,6 +135,12 @@ class _Pass:
             slab.leave(slot, last)
         self._activations[slot] = self._activations[last]
         self._activations[last] = None
+
+    def swap(self, one: int, other: int) -> None:
+        for slab in (self._down, self._up, self._eps):
+            slab.swap(one, other)
+        kinds = self._activations
+        kinds[one], kinds[other] = kinds[other], kinds[one]
 
     def see(self, slots: slice) -> bool:
         """Whether any of these slots has a block."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
@@ -11,47 +10,82 @@ from transformers import Cache
 
 _FIRST_CAPACITY_TOKENS: Final = 256
 
+States = list[tuple[Tensor, Tensor]]
+"""Keys and values of some tokens of one row, per layer, each [kv_heads, tokens, head_dim]."""
+
 
 class KvCache(Cache):  # type: ignore[misc]
-    """Keys and values per layer: [max_rows, kv_heads, capacity, head_dim], one slot a row, slots 0..n-1 in use.
+    """Keys and values per layer: [slots, kv_heads, capacity, head_dim], one slot a row, slots 0..n-1 in use.
 
-    A forward pass sees a run of neighbouring slots, so what it attends to is a view and nothing is gathered. Capacity
-    doubles when needed, up to `max_tokens`. What no seated row has written is zero: a masked position still takes
-    part in the product with the values, and there 0 · NaN, left behind by a row that went wrong, would be NaN.
+    A forward pass sees a run of neighbouring slots, so what it attends to is a view and nothing is gathered. Slots
+    times capacity times `token_bytes` never passes `max_bytes`: where the rows get longer there is room for fewer.
+    Capacity doubles when needed, up to `max_tokens`; while it changes, one layer is there twice.
+
+    What no seated row has written is zero: a masked position still takes part in the product with the values, and
+    there 0 · NaN, left behind by a row that went wrong, would be NaN.
     """
 
-    def __init__(self, *, max_rows: int, max_tokens: int) -> None:
+    def __init__(self, *, max_rows: int, max_tokens: int, max_bytes: int) -> None:
         super().__init__(layers=[])
+        self._max_rows = max_rows
         self._max_tokens = max_tokens
-        self._capacity = min(_FIRST_CAPACITY_TOKENS, max_tokens)
+        self._max_bytes = max_bytes
+        self._slots_kept = self._capacity = 1
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
         self._written = [0] * max_rows
         """Positions of each slot that may differ from zero."""
-        self._max_rows = max_rows
         # What the next forward pass sees
         self._slots = slice(0, 0)
         self._rows = self._positions = torch.empty(0, 0, dtype=torch.long)
         self._longest = 0
 
-    def seat(self, slot: int, states: Sequence[Tensor]) -> None:
-        """Put a new row's prefixes, one after the other, at the beginning of its slot, which is empty.
+    @property
+    def token_bytes(self) -> int:
+        """Of one token in all layers; 0 before the first forward pass, from which the layers' shapes are learnt."""
+        return self.nbytes // (self._slots_kept * self._capacity)
 
-        states: each [layers, 2, kv_heads, tokens, head_dim].
-        """
-        if not states:
+    @property
+    def max_tokens(self) -> int:
+        """Slots times capacity at most."""
+        return self._max_bytes // self.token_bytes
+
+    def reserve(self, rows: int, tokens: int) -> None:
+        """Make room for so many rows of up to so many tokens: `rows` times `tokens` is at most `max_tokens`."""
+        if rows <= self._slots_kept and tokens <= self._capacity:
             return
-        whole = torch.cat(list(states), dim=3)
-        tokens = whole.shape[3]
-        if tokens > self._capacity:
-            self._grow(tokens)
-        for layer, (keys, values) in enumerate(whole):
-            self._layer(layer, keys[None])
+        if rows * tokens > self.max_tokens:
+            raise ValueError(f"{rows} rows of {tokens} tokens asked of a cache for {self.max_tokens} in all")
+        capacity = self._capacity
+        if tokens > capacity:
+            capacity = min(self._max_tokens, max(tokens, 2 * capacity, _FIRST_CAPACITY_TOKENS))
+        capacity = max(tokens, min(capacity, self.max_tokens // rows))
+        slots = max(rows, min(self._max_rows, self.max_tokens // capacity))
+        for tensors in (self._keys, self._values):
+            for i, old in enumerate(tensors):
+                # Of all rows that are seated, for `tokens` is the most that any of them has.
+                same = min(self._slots_kept, slots), min(self._capacity, capacity)
+                tensors[i] = old.new_zeros(slots, old.shape[1], capacity, old.shape[3])
+                tensors[i][: same[0], :, : same[1]] = old[: same[0], :, : same[1]]
+        self._slots_kept, self._capacity = slots, capacity
+        self._written = [min(written, capacity) for written in self._written]
+
+    def put(self, slot: int, states: States) -> None:
+        """Put a new row's first tokens into its slot, which is empty."""
+        tokens = states[0][0].shape[1]
+        for layer, (keys, values) in enumerate(states):
             self._keys[layer][slot, :, :tokens], self._values[layer][slot, :, :tokens] = keys, values
         self._written[slot] = tokens
 
+    def copy(self, slot: int, tokens: int) -> States:
+        """The first `tokens` of the row in `slot`."""
+        return [
+            (keys[slot, :, :tokens].clone(), values[slot, :, :tokens].clone())
+            for keys, values in zip(self._keys, self._values, strict=True)
+        ]
+
     def see(self, slots: slice, positions: Tensor, longest: int) -> None:
-        """The next forward pass runs these slots.
+        """The next forward pass runs these slots, for which there is room.
 
         positions [rows, queries]: where the new keys and values go; longest: the tokens up to which the pass attends,
         more than any position.
@@ -60,8 +94,6 @@ class KvCache(Cache):  # type: ignore[misc]
         self._rows = torch.arange(slots.start, slots.stop, device=positions.device)[:, None]
         for slot in range(slots.start, slots.stop):
             self._written[slot] = max(self._written[slot], longest)
-        if longest > self._capacity:
-            self._grow(longest)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -70,7 +102,9 @@ class KvCache(Cache):  # type: ignore[misc]
 
         Layers come in their order at the first pass: their shapes are learnt from what they bring.
         """
-        self._layer(layer_idx, key_states, value_states)
+        if layer_idx == len(self._keys):
+            for tensors, new in ((self._keys, key_states), (self._values, value_states)):
+                tensors.append(new.new_zeros(self._slots_kept, new.shape[1], self._capacity, new.shape[3]))
         seen = []
         for kept, new in ((self._keys[layer_idx], key_states), (self._values[layer_idx], value_states)):
             kept[self._rows, :, self._positions] = new.transpose(1, 2)
@@ -89,6 +123,13 @@ class KvCache(Cache):  # type: ignore[misc]
         if slot == last:
             self._written[slot] = 0
 
+    def swap(self, one: int, other: int) -> None:
+        """The rows in these two slots change places."""
+        written = max(self._written[one], self._written[other])
+        for kept in (*self._keys, *self._values):
+            kept[[one, other], :, :written] = kept[[other, one], :, :written]
+        self._written[one], self._written[other] = self._written[other], self._written[one]
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens of the longest row seen; positions and masks are given to the model and not derived from this."""
         return self._longest
@@ -96,22 +137,3 @@ class KvCache(Cache):  # type: ignore[misc]
     @property
     def nbytes(self) -> int:
         return sum(kept.nbytes for kept in (*self._keys, *self._values))
-
-    def _layer(self, index: int, keys: Tensor, values: Tensor | None = None) -> None:
-        """Make room for a layer that was not there yet."""
-        if index == len(self._keys):
-            self._keys.append(self._room(keys))
-            self._values.append(self._room(keys if values is None else values))
-
-    def _room(self, states: Tensor) -> Tensor:
-        _, heads, _, dim = states.shape
-        return states.new_zeros(self._max_rows, heads, self._capacity, dim)
-
-    def _grow(self, needed: int) -> None:
-        if needed > self._max_tokens:
-            raise ValueError(f"{needed} tokens asked of a cache for {self._max_tokens}")
-        old, self._capacity = self._capacity, min(self._max_tokens, max(needed, 2 * self._capacity))
-        for tensors in (self._keys, self._values):
-            for i, kept in enumerate(tensors):
-                tensors[i] = self._room(kept)
-                tensors[i][:, :, :old] = kept

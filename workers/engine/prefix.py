@@ -5,10 +5,12 @@ Li and Liang 2021, https://arxiv.org/abs/2101.00190.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -57,6 +59,13 @@ class Prefix:
     @property
     def nbytes(self) -> int:
         return self.states.nbytes
+
+
+def prefix_states(prefixes: Sequence[Prefix]) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values per layer, each [kv_heads, tokens, head_dim], of all these one after the other; none of none."""
+    if not prefixes:
+        return []
+    return [(layer[0], layer[1]) for layer in torch.cat([prefix.states for prefix in prefixes], dim=3)]
 
 
 def _cache_shape(config: Any) -> tuple[int, int, int]:

@@ -70,6 +70,15 @@ class Prompt:
     spans: list[Span]
     """In the order of the text, not overlapping."""
 
+    @property
+    def fixed_tokens(self) -> int:
+        """How many tokens stand before the first one that may differ from request to request.
+
+        Those of the layout and of instructions, which are an endpoint version's own. Each part is encoded by itself,
+        so these tokens are the same whatever comes after them.
+        """
+        return next((span.start for span in self.spans if span.kind != "instruction"), len(self.token_ids))
+
 
 class PromptLayout:
     """Lays out parts for one tokenizer. Not to be shared by threads, as the tokenizer is not."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Text
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from guideway.workers.engine.grammars import Grammar
     from guideway.workers.engine.guidance import RowGuidance
     from guideway.workers.engine.sampling import Sampler
+
+
+class Head(NamedTuple):
+    """The first tokens of a row, which other rows have as well."""
+
+    key: bytes
+    """Of all that their keys and values depend on, and of the namespace."""
+    tokens: int
+    """Prefixes, virtual tokens and text."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -30,10 +39,13 @@ class Row:
     prefix_tokens: int = 0
     """Positions that prefixes take: they are in the cache from the beginning and are not computed."""
     sampler: Sampler
+    heads: Sequence[Head] = ()
+    """Worth sharing; the shortest first."""
 
-    # Held while seated only, so that waiting rows keep no guidance in memory.
     guidance: RowGuidance | None = None
+    """Held while seated only, so that waiting rows keep none in memory."""
     grammar: Grammar | None = None
+    """From the first seat on: one that has to wait again goes on where it was."""
 
     token_ids: list[int] = field(default_factory=list)
     """Generated so far; the token that ends a text is not among them."""
@@ -56,6 +68,10 @@ class Row:
         return self.admit.request.namespace
 
     @property
+    def lane(self) -> str:
+        return self.admit.lane
+
+    @property
     def generation(self) -> Generation:
         return self.admit.request.generation
 
@@ -65,13 +81,39 @@ class Row:
         return self.prefix_tokens + self.virtual_tokens + len(self.prompt_ids)
 
     @property
-    def is_prefilled(self) -> bool:
-        return self.cached_tokens >= self.prompt_tokens
+    def total_tokens(self) -> int:
+        """The prompt and what has been generated."""
+        return self.prompt_tokens + len(self.token_ids)
+
+    @property
+    def most_left(self) -> int:
+        """Tokens that it may still generate; at least one until it ends."""
+        return self.generation.max_tokens - len(self.token_ids)
+
+    @property
+    def missing_tokens(self) -> int:
+        """How many the model has to take in before it gives the next one: the prompt's at first, then one at a time."""
+        return self.total_tokens - self.cached_tokens
+
+    @property
+    def decodes(self) -> bool:
+        """Whether only the last token is missing."""
+        return self.missing_tokens == 1 and bool(self.prompt_ids or self.token_ids)
+
+    @property
+    def last_id(self) -> int:
+        return self.token_ids[-1] if self.token_ids else self.prompt_ids[-1]
+
+    def ids_between(self, start: int, stop: int) -> list[int]:
+        """The token ids at positions `start` up to, not including, `stop`; prefixes and virtual tokens have none."""
+        before = self.prefix_tokens + self.virtual_tokens
+        start, stop = max(0, start - before), max(0, stop - before)
+        prompt = len(self.prompt_ids)
+        return [*self.prompt_ids[start:stop], *self.token_ids[max(0, start - prompt) : max(0, stop - prompt)]]
 
     def is_late(self, now: float) -> bool:
         """Whether nobody waits for the result any more at `now` (Unix time in seconds)."""
-        deadline_ms = self.admit.request.deadline_ms
-        return deadline_ms is not None and now * 1000 > deadline_ms
+        return is_late(self.request, now)
 
     def report(self) -> RowReport:
         """What is at work on the row, without its text."""
@@ -86,3 +128,8 @@ class Row:
             endpoint=self.request.endpoint,
             guidance=guidance,
         )
+
+
+def is_late(request: Request, now: float) -> bool:
+    """Whether nobody waits for the result any more at `now` (Unix time in seconds)."""
+    return request.deadline_ms is not None and now * 1000 > request.deadline_ms

@@ -1,8 +1,8 @@
-"""Tensors: prefill and decode of the seated rows on the frozen model. Nothing is decided here."""
+"""Tensors: one step of the seated rows on the frozen model. Nothing is decided here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,53 +11,67 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.engine.adaptors import BatchedAdaptors
 from guideway.workers.engine.attention import causal_mask
 from guideway.workers.engine.base_model import BaseModel
+from guideway.workers.engine.batcher import Plan
 from guideway.workers.engine.grammars import BatchedGrammar
 from guideway.workers.engine.guidance import RowGuidance
 from guideway.workers.engine.inserted_rows import BatchedInsertedLayers
-from guideway.workers.engine.kv import KvCache
+from guideway.workers.engine.kv import KvCache, States
 from guideway.workers.engine.packed import pack_linears
+from guideway.workers.engine.prefix import prefix_states
 from guideway.workers.engine.row import Row
 from guideway.workers.engine.sampling import BatchedSampler
-from guideway.workers.engine.soft_prompt import batched_embeddings
+from guideway.workers.engine.soft_prompt import batched_embeddings, virtual_between
 
 
 class Runner:
     """The micro-batch on the model; owner of the seats: `rows[i]` has slot i of the cache and of all batched guidance.
 
-    Slots stay compact, so that a step sees views of them: where a row leaves, the last one takes its slot. New rows
-    come in at the end, are prefilled there together, and decode with the others from the next step on.
+    Slots stay compact, so that a step sees views of them: where a row leaves, the last one takes its slot, and new
+    rows come in at the end. What runs together must be neighbours: before a step the rows are put in the order of its
+    plan, those that decode first, which moves rows only where prompts of several steps are among them.
     """
 
-    def __init__(self, base: BaseModel, *, max_rows: int, max_tokens: int) -> None:
+    def __init__(self, base: BaseModel, *, max_rows: int, max_tokens: int, kv_bytes: int) -> None:
         self.rows: list[Row] = []
         self._model = base.model
         self._embed: nn.Module = base.model.get_input_embeddings()
         self._device = self._embed.weight.device
         self._dtype = self._embed.weight.dtype
-        self._kv = KvCache(max_rows=max_rows, max_tokens=max_tokens)
+        self._kv = KvCache(max_rows=max_rows, max_tokens=max_tokens, max_bytes=kv_bytes)
         self._adaptors = BatchedAdaptors(base.model, max_rows=max_rows)
         self._inserted = BatchedInsertedLayers(base.model, max_rows=max_rows)
         self._last: Tensor | None = None
         self._model.get_output_embeddings().register_forward_pre_hook(self._keep_last)
+        self._sampled: list[Row] = []
+        self._sample_for([])
         pack_linears(base.model)
-        self._reseated()
+        self._learn_shapes()
+
+    @property
+    def kv_tokens(self) -> int:
+        """Rows times the tokens of the longest of them for which there is room."""
+        return self._kv.max_tokens
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's keys and values."""
+        return self._kv.token_bytes
 
     @torch.inference_mode()
-    def join(self, rows: Sequence[Row]) -> None:
-        """Seat `rows`, whose guidance is held."""
-        for row in rows:
-            slot, guidance = len(self.rows), _held(row)
-            self._kv.seat(slot, [prefix.states for prefix in guidance.prefixes])
-            row.cached_tokens = row.prefix_tokens
-            self._adaptors.seat(slot, guidance.adaptors)
-            self._inserted.seat(slot, guidance.inserted)
-            self.rows.append(row)
-        if rows:
-            self._reseated()
+    def join(self, row: Row, known: States | None) -> None:
+        """Seat a row whose guidance is held, with the keys and values of its first tokens if they are known."""
+        slot, guidance = len(self.rows), _held(row)
+        self.rows.append(row)
+        self._reserve()
+        if states := known or prefix_states(guidance.prefixes):
+            self._kv.put(slot, states)
+            row.cached_tokens = states[0][0].shape[1]
+        self._adaptors.seat(slot, guidance.adaptors)
+        self._inserted.seat(slot, guidance.inserted)
 
     @torch.inference_mode()
-    def leave(self, rows: Sequence[Row]) -> None:
-        """Free the seats of those of `rows` that have one."""
+    def leave(self, rows: Iterable[Row]) -> None:
+        """Free the seats of those of `rows` that have one; their keys and values are gone."""
         for row in [row for row in rows if row in self.rows]:
             slot, last = self.rows.index(row), len(self.rows) - 1
             self._kv.leave(slot, last)
@@ -65,55 +79,81 @@ class Runner:
             self._inserted.leave(slot, last)
             self.rows[slot] = self.rows[last]
             self.rows.pop()
-        if rows:
-            self._reseated()
+            row.cached_tokens = 0
 
     @torch.inference_mode()
-    def run(self) -> list[int | Refusal]:
-        """One step: the next token of every seated row, in the order of `rows`, or why there is none."""
-        running = sum(row.is_prefilled for row in self.rows)
-        logits = torch.cat([*self._decode(slice(0, running)), *self._prefill(slice(running, len(self.rows)))])
-        logits = logits.to(torch.float32)
+    def copy(self, row: Row, tokens: int) -> States:
+        """Keys and values of the first `tokens` of a seated row, which are cached."""
+        return self._kv.copy(self.rows.index(row), tokens)
+
+    @torch.inference_mode()
+    def run(self, plan: Plan) -> dict[Row, int | Refusal]:
+        """One step: the next token of every row that has taken in all it missed, or why there is none."""
+        self._reserve()
+        self._arrange([plan.decoding, *(chunk.rows for chunk in plan.chunks)])
+        at = len(plan.decoding)
+        found = [self._decode(slice(0, at))] if at else []
+        rows = self.rows[:at]
+        for chunk in plan.chunks:
+            slots = slice(at, at + len(chunk.rows))
+            at = slots.stop
+            logits = self._take_in(slots, chunk.tokens)
+            done = [i for i, row in enumerate(self.rows[slots]) if not row.missing_tokens]
+            if done:
+                found.append(logits if len(done) == len(logits) else logits[done])
+                rows += [self.rows[slots.start + i] for i in done]
+        return self._choose(rows, torch.cat(found).to(torch.float32)) if rows else {}
+
+    def _choose(self, rows: list[Row], logits: Tensor) -> dict[Row, int | Refusal]:
+        """The next token of `rows`; logits float32 [rows, vocabulary]."""
+        if rows != self._sampled:
+            self._sample_for(rows)
         failed = self._grammars.mask_(logits)
         tokens = self._sampler.choose(logits)
-        return [failed.get(i, _not_finite()) if token is None else token for i, token in enumerate(tokens)]
+        outcomes = [failed.get(i, _not_finite()) if token is None else token for i, token in enumerate(tokens)]
+        return dict(zip(rows, outcomes, strict=True))
 
-    def _reseated(self) -> None:
-        self._grammars = BatchedGrammar([row.grammar for row in self.rows])
-        self._sampler = BatchedSampler([row.sampler for row in self.rows])
+    def _sample_for(self, rows: list[Row]) -> None:
+        self._sampled = rows
+        self._grammars = BatchedGrammar([row.grammar for row in rows])
+        self._sampler = BatchedSampler([row.sampler for row in rows])
 
-    def _decode(self, slots: slice) -> list[Tensor]:
-        """Logits [rows, vocabulary] after each row's last token; no tensor if there are no rows."""
+    def _decode(self, slots: slice) -> Tensor:
+        """Logits [rows, vocabulary] after each row's last token."""
         rows = self.rows[slots]
-        if not rows:
-            return []
-        token_ids = self._column([row.token_ids[-1] for row in rows])
+        token_ids = self._column([row.last_id for row in rows])
         positions = self._column([row.cached_tokens for row in rows])
         longest = 1 + max(row.cached_tokens for row in rows)
         logits = self._forward(slots, positions, longest, input_ids=token_ids)
         for row in rows:
             row.cached_tokens += 1
-        return [logits]
+        return logits
 
-    def _prefill(self, slots: slice) -> list[Tensor]:
-        """Logits [rows, vocabulary] after each row's prompt; no tensor if there are no rows."""
+    def _take_in(self, slots: slice, most: int) -> Tensor:
+        """Logits [rows, vocabulary] after the next `most` tokens of each row, or after its last if it misses fewer."""
         rows = self.rows[slots]
-        if not rows:
-            return []
-        embeddings = batched_embeddings(
-            [(_held(r).soft_prompts, r.prompt_ids) for r in rows], self._embed, self._device
-        )
+        spans = [(row.cached_tokens, row.cached_tokens + min(most, row.missing_tokens)) for row in rows]
+        embeddings = self._embeddings(rows, spans)
         tokens = embeddings.shape[1]
-        begins, ends = self._column([r.cached_tokens for r in rows]), self._column([r.prompt_tokens for r in rows])
-        # A row's padding writes where its next token goes: begun behind a prefix, it would run out of the cache.
+        begins, ends = self._column([begin for begin, _ in spans]), self._column([end for _, end in spans])
+        # A row's padding writes where its next token goes: begun far behind, it would run out of the cache.
         positions = (begins + torch.arange(tokens, device=self._device)).minimum(ends)
-        longest = max(min(row.cached_tokens + tokens, row.prompt_tokens + 1) for row in rows)
+        longest = max(min(begin + tokens, end + 1) for begin, end in spans)
         self._last = ends - begins - 1
         logits = self._forward(slots, positions, longest, inputs_embeds=embeddings)
         self._last = None
-        for row in rows:
-            row.cached_tokens = row.prompt_tokens
-        return [logits]
+        for row, (_, end) in zip(rows, spans, strict=True):
+            row.cached_tokens = end
+        return logits
+
+    def _embeddings(self, rows: Sequence[Row], spans: Sequence[tuple[int, int]]) -> Tensor:
+        """[rows, longest span, hidden]: virtual tokens and text at these positions of each row, padded with zeros."""
+        pieces = []
+        for row, (begin, end) in zip(rows, spans, strict=True):
+            before = row.prefix_tokens
+            virtual = virtual_between(_held(row).soft_prompts, begin - before, end - before)
+            pieces.append((virtual, row.ids_between(begin, end)))
+        return batched_embeddings(pieces, self._embed, self._device)
 
     def _forward(self, slots: slice, positions: Tensor, longest: int, **inputs: Tensor) -> Tensor:
         """Logits [rows, vocabulary] of the rows in `slots`, whose queries stand at `positions` [rows, queries]."""
@@ -138,6 +178,36 @@ class Runner:
             return None
         hidden = args[0]
         return (hidden.gather(1, self._last[:, :, None].expand(-1, 1, hidden.shape[-1])), *args[1:])
+
+    def _arrange(self, groups: Sequence[Sequence[Row]]) -> None:
+        """Make each group neighbours, one group after the other from slot 0 on; within a group no order is asked."""
+        begin = 0
+        for group in groups:
+            end, members = begin + len(group), set(group)
+            strangers = [slot for slot in range(begin, end) if self.rows[slot] not in members]
+            if strangers:
+                outside = [slot for slot in range(end, len(self.rows)) if self.rows[slot] in members]
+                for one, other in zip(strangers, outside, strict=True):
+                    self._swap(one, other)
+            begin = end
+
+    def _swap(self, one: int, other: int) -> None:
+        self._kv.swap(one, other)
+        self._adaptors.swap(one, other)
+        self._inserted.swap(one, other)
+        self.rows[one], self.rows[other] = self.rows[other], self.rows[one]
+
+    def _reserve(self) -> None:
+        """Room for every seated row, and one token more: padding stands there, or what is generated next."""
+        if self.rows:
+            self._kv.reserve(len(self.rows), 1 + max(row.total_tokens for row in self.rows))
+
+    @torch.inference_mode()
+    def _learn_shapes(self) -> None:
+        """The cache learns from one token what the layers keep."""
+        at = torch.zeros(1, 1, dtype=torch.long, device=self._device)
+        self._forward(slice(0, 1), at, 1, input_ids=at)
+        self._kv.leave(0, 0)
 
     def _column(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._device)[:, None]

@@ -42,6 +42,15 @@ class Slab:
         if not any(self._widths):
             self._kept = None
 
+    def swap(self, one: int, other: int) -> None:
+        """The rows in these two slots change places."""
+        widths = self._widths
+        width = max(widths[one], widths[other])
+        if self._kept is not None and width:
+            kept = self._with_room(max(one, other) + 1, width, self._kept)
+            kept[[one, other], :width] = kept[[other, one], :width]
+        widths[one], widths[other] = widths[other], widths[one]
+
     def view(self, slots: slice) -> Tensor | None:
         """[rows, width, features] of these slots, as wide as the widest of them; None if none of them uses it."""
         width = max(self._widths[slots], default=0)

@@ -52,17 +52,24 @@ class SoftPrompt:
 
 
 def batched_embeddings(
-    rows: Sequence[tuple[Sequence[SoftPrompt], Sequence[int]]], embed: Callable[[Tensor], Tensor], device: torch.device
+    rows: Sequence[tuple[Sequence[Tensor], Sequence[int]]], embed: Callable[[Tensor], Tensor], device: torch.device
 ) -> Tensor:
-    """e[i] = [P of row i's soft prompts in their order; embed(row i's tokens); 0 …], all rows padded to the longest.
+    """e[i] = [row i's virtual tokens; embed(row i's token ids); 0 …], all rows padded to the longest.
 
-    rows: soft prompts and token ids of each row. Result [rows, longest, hidden].
+    rows: virtual tokens, each [some, hidden], and token ids of each row. Result [rows, longest, hidden].
     """
     token_ids = [id_ for _, ids in rows for id_ in ids]
     embedded = embed(torch.tensor(token_ids, dtype=torch.long, device=device))
     texts = torch.split(embedded, [len(ids) for _, ids in rows])
-    whole = [
-        torch.cat([*(prompt.embeddings for prompt in prompts), text])
-        for (prompts, _), text in zip(rows, texts, strict=True)
-    ]
+    whole = [torch.cat([*virtual, text]) for (virtual, _), text in zip(rows, texts, strict=True)]
     return pad_sequence(whole, batch_first=True)
+
+
+def virtual_between(prompts: Sequence[SoftPrompt], start: int, stop: int) -> list[Tensor]:
+    """Virtual tokens `start` up to, not including, `stop` of these soft prompts one after the other."""
+    found = []
+    for prompt in prompts:
+        if start < prompt.virtual_tokens and stop > 0:
+            found.append(prompt.embeddings[max(0, start) : stop])
+        start, stop = start - prompt.virtual_tokens, stop - prompt.virtual_tokens
+    return found

@@ -25,7 +25,7 @@ def test_rows_that_join_midway_generate_what_they_generate_alone(
         make_admit(f"text {'x' * (i * 3 % 11)}", max_tokens=3 + i * 5 % 13, artefacts=[make_lora(f"a/l{i}@1", r=1 + i)])
         for i in range(10)
     ]
-    engine = make_engine(max_rows=4, max_prefill_tokens=70)
+    engine = make_engine(max_rows=4, max_step_tokens=70)
     messages = []
     for i, admit in enumerate(admits):
         engine.add(admit)
@@ -201,6 +201,33 @@ def test_deadlines_and_cancelling(engine: Engine, make_admit: MakeAdmit) -> None
         cancelled.id: FailureCode.CANCELLED,
     }
     assert text_of(found[stays.id])
+
+
+def test_ends_while_a_prompt_is_taken_in(make_engine: MakeEngine, make_admit: MakeAdmit) -> None:
+    """Whoever goes in the middle of a long prompt, or beside one, leaves the others as they were."""
+    engine = make_engine(max_step_tokens=16)
+    late = make_admit("x" * 200, deadline_ms=1_000_045)
+    cancelled, stays, short = make_admit("y" * 200), make_admit("z" * 200), make_admit("w", max_tokens=3)
+    for admit in (late, cancelled, stays, short):
+        engine.add(admit)
+    messages = [message for i in range(4) for message in engine.step(1000.0 + i * 0.01)]
+    assert any(0 < row.cached_tokens < row.prompt_tokens for row in engine._runner.rows)
+    engine.cancel(cancelled.id)
+    found = ends(messages + run(engine, now=1000.04))
+    assert {id_ for id_, end in found.items() if isinstance(end, Refused)} == {late.id, cancelled.id}
+    for admit in (stays, short):
+        assert ends(run(make_engine(), [admit]))[admit.id] == found[admit.id]
+    assert not any(kept.any() for kept in (*engine._runner._kv._keys, *engine._runner._kv._values))
+
+
+def test_a_short_text_is_answered_while_a_long_prompt_is_taken_in(
+    make_engine: MakeEngine, make_admit: MakeAdmit
+) -> None:
+    engine = make_engine(max_step_tokens=40)
+    long, short = make_admit("x" * 400, max_tokens=5), make_admit("y", max_tokens=3)
+    engine.add(long)
+    messages = list(engine.step(1000.0))
+    assert list(ends(messages + run(engine, [short]))) == [short.id, long.id]
 
 
 def test_reports_say_what_is_at_work_on_each_row(

@@ -98,7 +98,9 @@ def test_soft_prompts_that_do_not_fit_are_refused(base: BaseModel, make_soft_pro
 def test_virtual_tokens_stand_before_the_text_and_padding_after_it(base: BaseModel) -> None:
     one, two = SoftPrompt(torch.full((1, 64), 7.0)), SoftPrompt(torch.full((2, 64), 8.0))
     embed = base.model.get_input_embeddings()
-    e = batched_embeddings([([], [5]), ([one, two], [1, 2]), ([], [])], embed, torch.device("cpu"))
+    e = batched_embeddings(
+        [([], [5]), ([one.embeddings, two.embeddings], [1, 2]), ([], [])], embed, torch.device("cpu")
+    )
     assert e.shape == (3, 5, 64)
     assert torch.equal(e[0], torch.cat([embed.weight[5:6], torch.zeros(4, 64)]))
     assert torch.equal(e[1], torch.cat([one.embeddings, two.embeddings, embed.weight[1:3]]))

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from guideway.schemas.failures import Refusal
 from guideway.schemas.output import Boolean, Choice, Regex
+from guideway.workers.engine.batcher import Plan
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.row import Row
 from guideway.workers.engine.runner import Runner
@@ -74,22 +75,29 @@ def test_a_row_in_a_mixed_batch_equals_the_row_alone(make_engine: MakeEngine, mi
         assert ends(run(make_engine(), [admit]))[admit.id] == together[admit.id]
 
 
+@pytest.mark.parametrize("tokens", [1, 3, 7, 60])
+def test_prompts_taken_in_by_pieces_give_the_same(make_engine: MakeEngine, mixed: list[Admit], tokens: int) -> None:
+    pieces = ends(run(make_engine(max_rows=32, max_step_tokens=tokens), mixed))
+    assert pieces == ends(run(make_engine(max_rows=32, max_step_tokens=10**6), mixed))
+
+
 def test_in_bfloat16_a_row_differs_from_the_row_alone_by_rounding_only(
     tokenizer: PreTrainedTokenizerFast, mixed: list[Admit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Products of other shapes round otherwise, so a token may differ where two are about as likely. What does hold: as
     long as the texts are the same, the logits are within a few of bfloat16's steps (1/256) of the largest of them."""
     logits: dict[str, list[Tensor]] = {}
-    running: list[Row] = []
+    seen: list[Tensor] = []
     run_step, choose = Runner.run, BatchedSampler.choose
 
-    def noting(runner: Runner) -> list[int | Refusal]:
-        running[:] = runner.rows
-        return run_step(runner)
+    def noting(runner: Runner, plan: Plan) -> dict[Row, int | Refusal]:
+        outcomes = run_step(runner, plan)
+        for row, one in zip(outcomes, seen.pop() if outcomes else [], strict=True):
+            logits.setdefault(f"{row.id} {row.sample}", []).append(one)
+        return outcomes
 
     def keeping(sampler: BatchedSampler, found: Tensor) -> list[int | None]:
-        for row, one in zip(running, found, strict=True):
-            logits.setdefault(f"{row.id} {row.sample}", []).append(one.clone())
+        seen.append(found.clone())
         return choose(sampler, found)
 
     monkeypatch.setattr(Runner, "run", noting)

@@ -1,6 +1,6 @@
 """Many random rows that come, go, are cancelled and come too late: each as if it were alone, and nothing left behind.
 
-GUIDEWAY_SOAK_ROWS sets how many; 300 take a few seconds.
+GUIDEWAY_SOAK_ROWS sets how many; 150 take a few seconds.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ from transformers import PreTrainedTokenizerFast
 
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.output import Choice, OutputRule, Regex, Text
+from guideway.workers.engine import batcher
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.prompt import PromptLayout
 from guideway.workers.messages import Admit, Artefact, Finished, FromEngine, Refused
 
-ROWS = int(os.environ.get("GUIDEWAY_SOAK_ROWS", "300"))
+ROWS = int(os.environ.get("GUIDEWAY_SOAK_ROWS", "150"))
 MAX_ROWS = 8
 GUIDANCE_BYTES = 60_000
 """About a third of the shelf, so that guidance comes and goes as well."""
+KV_BYTES = 512 * 480
+"""As much as the longest row alone may need, so that rows have to wait again."""
+HEAD_BYTES = 512 * 200
 TIE = 1e-4
 
 pytestmark = pytest.mark.timeout(180 + ROWS)
@@ -72,7 +76,14 @@ class Soak:
 
     def new_row(self, now: float) -> Admit:
         chance, n = self.chance, len(self.admits)
-        outputs: list[OutputRule] = [Text(), Text(), Text(), Regex("[a-z]{1,4}-[0-9]+"), Choice(["yes", "no"])]
+        outputs: list[OutputRule] = [
+            Text(),
+            Text(),
+            Text(),
+            Regex("[a-z]{1,4}-[0-9]+"),
+            Regex("[a-z]{40,90}"),
+            Choice(["yes", "no"]),
+        ]
         deadline_ms = int(1000 * now) + chance.randint(20, 300) if chance.random() < 0.1 else None
         admit = self.make_admit(
             "x" * chance.choice([1, 2, 5, 40, 41, 150]),
@@ -81,10 +92,12 @@ class Soak:
             artefacts=chance.choices(self.shelf, k=chance.choice([0, 1, 1, 2, 3, 6])),
             output=chance.choice(outputs),
             deadline_ms=deadline_ms,
-            max_tokens=chance.choice([1, 4, 9, 25]),
-            samples=chance.choice([1, 1, 1, 2]),
+            max_tokens=chance.choice([1, 4, 9, 25, 100]),
+            samples=chance.choice([1, 1, 1, 2, 5]),
+            instruction=chance.choice(["", "", "Be brief.", "Answer as a clerk would."]),
             temperature=chance.choice([0.0, 0.0, 0.0, 1.0]),
         )
+        admit = msgspec.structs.replace(admit, lane=chance.choice(["interactive", "batch"]))
         self.admits[admit.id] = admit
         return admit
 
@@ -96,26 +109,47 @@ class Soak:
             if len(self.admits) < ROWS:
                 for _ in range(self.chance.choice([0, 0, 0, 1, 1, 2, 6])):
                     engine.add(self.new_row(now))
-            if engine._open and self.chance.random() < 0.05:
+            if engine._open and self.chance.random() < 0.03:
                 engine.cancel(self.chance.choice(sorted(engine._open)))
             self.messages += engine.step(now)
             seated = {artefact.digest for row in engine._runner.rows for artefact in row.admit.artefacts}
             assert len(engine._runner.rows) <= MAX_ROWS
-            assert engine._guidance.nbytes <= GUIDANCE_BYTES or set(engine._guidance.digests) <= seated
+            assert engine._runner._kv.nbytes <= KV_BYTES
+            assert engine._heads.nbytes <= HEAD_BYTES
+            needed = seated | engine._ahead.digests
+            assert engine._guidance.nbytes <= GUIDANCE_BYTES or set(engine._guidance.digests) <= needed
 
 
+@pytest.mark.parametrize("reader_threads", [0, 1])
 def test_random_rows(
-    make_engine: MakeEngine, make_admit: MakeAdmit, shelf: list[Artefact], tokenizer: PreTrainedTokenizerFast
+    reader_threads: int,
+    make_engine: MakeEngine,
+    make_admit: MakeAdmit,
+    shelf: list[Artefact],
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine = make_engine(max_rows=MAX_ROWS, max_context_tokens=300, guidance_bytes=GUIDANCE_BYTES)
-    soak = Soak(random.Random(ROWS), shelf, make_admit)
+    # Rows are let in to the brim, so that many have to wait again.
+    monkeypatch.setattr(batcher, "_ROOM_TOKENS", 0)
+    engine = make_engine(
+        max_rows=MAX_ROWS,
+        max_context_tokens=480,
+        max_step_tokens=70,
+        reader_threads=reader_threads,
+        guidance_bytes=GUIDANCE_BYTES,
+        kv_bytes=KV_BYTES,
+        head_bytes=HEAD_BYTES,
+    )
+    soak = Soak(random.Random(ROWS + reader_threads), shelf, make_admit)
     soak.drive(engine)
     found = ends(soak.messages)
     assert found.keys() == soak.admits.keys()
     expect_nothing_left(engine)
+    assert engine._preempted > ROWS / 100
+    assert engine._reused_tokens > ROWS
     codes = {end.code for end in found.values() if isinstance(end, Refused)}
     assert codes == {FailureCode.CANCELLED, FailureCode.DEADLINE_EXCEEDED}
-    assert sum(isinstance(end, Finished) for end in found.values()) > ROWS / 2
+    assert sum(isinstance(end, Finished) for end in found.values()) > ROWS / 3
     # The same engine, now with one row at a time.
     ties = 0
     for id_, end in found.items():

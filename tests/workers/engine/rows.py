@@ -1,0 +1,61 @@
+"""Rows and batchers for tests of what is decided: no model and no tensor."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from guideway.schemas.generation import Generation
+from guideway.schemas.output import Text
+from guideway.schemas.request import Request
+from guideway.workers.engine.batcher import Batcher
+from guideway.workers.engine.row import Head, Row
+from guideway.workers.messages import Admit
+
+
+def row(
+    name: str,
+    *,
+    tokens: int = 10,
+    deadline_ms: int | None = None,
+    max_tokens: int = 64,
+    lane: Literal["interactive", "batch"] = "interactive",
+) -> Row:
+    """A row whose namespace is the first letter of its name."""
+    request = Request(
+        id=name,
+        namespace=name[0],
+        endpoint="e",
+        endpoint_version=1,
+        parts=[],
+        guidance=[],
+        output=Text(),
+        words=[],
+        generation=Generation(max_tokens=max_tokens),
+        reply_to=[],
+        deadline_ms=deadline_ms,
+    )
+    sampler: Any = None
+    return Row(
+        admit=Admit(id=name, request=request, artefacts=[], lane=lane),
+        sample=0,
+        prompt_ids=range(tokens - 1),
+        virtual_tokens=1,
+        sampler=sampler,
+    )
+
+
+def with_heads(row: Row, **heads: int) -> Row:
+    row.heads = [Head(name.encode(), tokens) for name, tokens in heads.items()]
+    return row
+
+
+def rows(names: str, **settings: Any) -> list[Row]:
+    return [row(name, **settings) for name in names.split()]
+
+
+def batcher(*, max_rows: int = 4, max_step_tokens: int = 1000, **settings: Any) -> Batcher:
+    return Batcher(max_rows=max_rows, max_step_tokens=max_step_tokens, **settings)
+
+
+def admitted(batcher: Batcher, now: float = 0.0) -> str:
+    return " ".join(row.id for row in batcher.choose(now).admitted)
