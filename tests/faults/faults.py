@@ -157,12 +157,16 @@ async def wake_while_the_next_initialises(situation: Situation) -> None:
     """A suspended worker wakes, with results to publish, after its successor has begun and before it has the lock."""
     for step in range(2):
         await situation.until(0.1 + 0.2 * step)
-        rule = situation.proxy.delay(Api.INIT_PRODUCER_ID, 4.0)
-        worker = situation.bench.workers[step]
-        worker.send(signal.SIGSTOP)
-        await asyncio.sleep(8.5)
-        worker.send(signal.SIGCONT)
-        await asyncio.sleep(4)
+        sleeper, successor = situation.bench.workers[step], situation.bench.workers[1 - step]
+        rule = situation.proxy.delay(Api.INIT_PRODUCER_ID, 4.0, client=f"guideway-delivery-{successor.pid}")
+        joined = successor.log.read_text().count("partitions assigned")
+        sleeper.send(signal.SIGSTOP)
+        async with asyncio.timeout(60):
+            while successor.log.read_text().count("partitions assigned") == joined:
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(1)
+        sleeper.send(signal.SIGCONT)
+        await asyncio.sleep(5)
         situation.proxy.remove(rule)
         await asyncio.sleep(4)
 
@@ -174,11 +178,11 @@ async def break_transactions(situation: Situation) -> None:
         rule
         for api in (Api.END_TXN, Api.TXN_OFFSET_COMMIT)
         for rule in (
-            proxy.deliver_late(api, 0.3, share=0.05),
-            proxy.deliver_late(api, 3.0, share=0.03),
-            proxy.duplicate(api, 0.1, share=0.05),
-            proxy.drop(api, share=0.03),
-            proxy.drop(api, on="response", share=0.05),
+            proxy.deliver_late(api, 0.3, share=0.1),
+            proxy.deliver_late(api, 3.0, share=0.05),
+            proxy.duplicate(api, 0.1, share=0.2),
+            proxy.drop(api, share=0.05),
+            proxy.drop(api, on="response", share=0.1),
         )
     ]
     await situation.until(0.7)
