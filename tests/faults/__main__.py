@@ -20,7 +20,7 @@ from .faults import FAULTS
 from .run import Fault, Row, Void, run_fault
 
 RED_UNDER = {
-    "B: reads the committed offset before it fences": "a zombie wakes while the next owner initialises",
+    "B: reads the committed offset before it fences": "a worker cut off publishes while the next owner initialises",
     "C: repeats requests on the same epoch (no guard 3, no new epochs)": "EndTxn and TxnOffsetCommit late, twice, lost",
     "one epoch for many transactions": "EndTxn and TxnOffsetCommit late, twice, lost",
     "D: commits without the completed-set": "kill -9 in mid-generation, each worker 3 times",

@@ -153,21 +153,16 @@ def cut_off(*roles: str) -> Harm:
     return harm
 
 
-async def wake_while_the_next_initialises(situation: Situation) -> None:
-    """A suspended worker wakes, with results to publish, after its successor has begun and before it has the lock."""
+async def publish_while_the_next_initialises(situation: Situation) -> None:
+    """A worker whose heartbeats do not arrive publishes on, while its successor has begun and has not the lock yet."""
     for step in range(2):
         await situation.until(0.1 + 0.2 * step)
-        sleeper, successor = situation.bench.workers[step], situation.bench.workers[1 - step]
+        expelled, successor = situation.bench.workers[step], situation.bench.workers[1 - step]
         rule = situation.proxy.delay(Api.INIT_PRODUCER_ID, 4.0, client=f"guideway-delivery-{successor.pid}")
-        joined = successor.log.read_text().count("partitions assigned")
-        sleeper.send(signal.SIGSTOP)
-        async with asyncio.timeout(60):
-            while successor.log.read_text().count("partitions assigned") == joined:
-                await asyncio.sleep(0.05)
-        await asyncio.sleep(1)
-        sleeper.send(signal.SIGCONT)
-        await asyncio.sleep(5)
+        split = situation.proxy.partition(client=f"guideway-consumer-{expelled.pid}")
+        await asyncio.sleep(14)
         situation.proxy.remove(rule)
+        situation.proxy.heal(split)
         await asyncio.sleep(4)
 
 
@@ -349,8 +344,8 @@ THROUGH_A_PROXY: Final = [
     Fault(name="a worker's consumer cut off, its producers not", harm=cut_off("consumer"), proxied=True),
     Fault(name="a worker's producers cut off, its consumer not", harm=cut_off("delivery"), proxied=True, repeats=False),
     Fault(
-        name="a zombie wakes while the next owner initialises",
-        harm=wake_while_the_next_initialises,
+        name="a worker cut off publishes while the next owner initialises",
+        harm=publish_while_the_next_initialises,
         proxied=True,
         repeats=False,
     ),

@@ -183,8 +183,9 @@ async def _verdict(fault: Fault, situation: Situation, began: int, healed: int, 
         rejoined=bench.logs().count("another process took the partition's lock"),
         notes="; ".join(situation.notes),
     )
-    if not row.lost and not row.doubled:
-        await _nothing_left(situation, row)
+    if row.lost or row.doubled:
+        return row
+    await _nothing_left(situation, row)
     if fault.repeats and not twice:
         raise Void(f"{fault.name}: no request was executed twice")
     if fault.once_each and twice:
