@@ -153,6 +153,11 @@ def cut_off(*roles: str) -> Harm:
     return harm
 
 
+def some_long(number: int, chance: random.Random) -> str:
+    """A third of the requests take so long that they end after their worker's session."""
+    return f"n={number} ms={chance.uniform(5_000, 12_000) if number % 3 == 0 else chance.uniform(20, 100):.0f}"
+
+
 async def publish_while_the_next_initialises(situation: Situation) -> None:
     """A worker whose heartbeats do not arrive publishes on, while its successor has begun and has not the lock yet."""
     for step in range(2):
@@ -347,7 +352,8 @@ THROUGH_A_PROXY: Final = [
         name="a worker cut off publishes while the next owner initialises",
         harm=publish_while_the_next_initialises,
         proxied=True,
-        repeats=False,
+        text_of=some_long,
+        scale=0.1,
     ),
     Fault(
         name="EndTxn and TxnOffsetCommit late, twice, lost",

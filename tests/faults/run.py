@@ -89,6 +89,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 2
     config: dict[str, Any] = {}
     text_of: TextOf = usual_text
+    scale: float = 1.0
+    """Times the number of requests, where they take longer than usual."""
     repeats: bool = True
     """Whether a run proves something only if a request was executed twice."""
     once_each: bool = False
@@ -112,6 +114,7 @@ async def run_fault(
     mutation: str = "",
 ) -> Row:
     """Run on a cluster made for it, or on one that is there. Raises Void."""
+    requests = int(requests * fault.scale)
     if on is not None:
         inside = on.internal_bootstrap if isinstance(on, KafkaCluster) else on.bootstrap
         cluster = on if isinstance(on, KafkaCluster) else None
