@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from guideway.workers.engine.fast_layers import Place
 from guideway.workers.engine.ia3 import Ia3, Scales
+from guideway.workers.engine.joined_change import Layout, side_by_side
 from guideway.workers.engine.lora import Factors, Lora
 from guideway.workers.engine.slab import Slab
 
@@ -73,31 +75,38 @@ class BatchedAdaptors:
     with x [rows, tokens, in], y [rows, tokens, out], A [rows, r, in], B [rows, r, out]; i, s and t [rows, 1, features].
     r is the largest rank among the rows seen, smaller ones are filled with zeros, and so are rows without a LoRA; i and
     s are ones and t zeros where a row has none. Slots are those of the KV cache. Where no seated row targets a module,
-    it has no hook.
+    it has no hook. Linears that are joined have one hook together, see `joined_change.py`.
     """
 
-    def __init__(self, model: PreTrainedModel, *, max_rows: int) -> None:
+    def __init__(self, model: PreTrainedModel, *, max_rows: int, places: Mapping[str, Place] | None = None) -> None:
+        """places: of the linears that are computed joined, by their names."""
         self._modules = dict(model.named_modules())
+        self._places = places or {}
         self._max_rows = max_rows
-        self._seated: dict[str, _SeatedChanges] = {}
+        self._seated: dict[nn.Module, _SeatedChanges] = {}
         self._seen: slice | None = None
 
     def seat(self, slot: int, adaptors: Sequence[Adaptor]) -> None:
         """Put the adaptors of a new row, in the order in which they apply, into its slot, which is empty."""
+        changes: dict[nn.Module, list[Change | None]] = {}
         for name, (factors, scales) in _by_module(adaptors).items():
             module = self._modules[name]
-            if name not in self._seated:
-                self._seated[name] = _SeatedChanges(module, self._max_rows)
-            self._seated[name].seat(slot, Change.of(factors, scales, module))
+            place = self._places.get(name)
+            where, index, members = (place.joined, place.index, len(place.joined.members)) if place else (module, 0, 1)
+            changes.setdefault(where, [None] * members)[index] = Change.of(factors, scales, module)
+        for where, of_members in changes.items():
+            if where not in self._seated:
+                self._seated[where] = _SeatedChanges(where, self._max_rows)
+            self._seated[where].seat(slot, of_members)
         self._seen = None
 
     def leave(self, slot: int, last: int) -> None:
         """The row in `slot` goes, and the one in the `last` slot in use takes its place."""
-        for name, seated in list(self._seated.items()):
+        for where, seated in list(self._seated.items()):
             seated.leave(slot, last)
             if not seated.is_used:
                 seated.unhook()
-                del self._seated[name]
+                del self._seated[where]
         self._seen = None
 
     def see(self, slots: slice) -> None:
@@ -109,15 +118,17 @@ class BatchedAdaptors:
 
     @property
     def modules(self) -> list[str]:
-        """Those that carry a hook."""
-        return sorted(self._seated)
+        """Those at which a hook acts, their own or that of the linears they are joined with."""
+        joined = [name for name, place in self._places.items() if place.joined in self._seated]
+        return sorted([*joined, *(name for name, module in self._modules.items() if module in self._seated)])
 
 
 class _SeatedChanges:
-    """The changes of all seated rows at one module."""
+    """The changes of all seated rows at one module, or at one of joined linears."""
 
     def __init__(self, module: nn.Module, max_rows: int) -> None:
         self._module = module
+        self._layout = Layout.of(module)
         self._a, self._b = Slab(max_rows), Slab(max_rows)
         self._in_scale, self._out_scale = Slab(max_rows, fill=1), Slab(max_rows, fill=1)
         self._out_shift = Slab(max_rows)
@@ -134,15 +145,19 @@ class _SeatedChanges:
     def is_used(self) -> bool:
         return any(slab.is_used for slab in self._slabs)
 
-    def seat(self, slot: int, change: Change) -> None:
-        if len(change.a):
-            self._a.put(slot, change.a)
-            self._b.put(slot, change.b)
-        for slab, vector in (
-            (self._in_scale, change.in_scale),
-            (self._out_scale, change.out_scale),
-            (self._out_shift, change.out_shift),
+    def seat(self, slot: int, changes: Sequence[Change | None]) -> None:
+        """changes: of each member, None where the row changes nothing there."""
+        layout = self._layout
+        a, b = layout.factors([None if c is None or not len(c.a) else (c.a, c.b) for c in changes])
+        if len(a):
+            self._a.put(slot, a)
+            self._b.put(slot, b)
+        for slab, vectors, widths, fill in (
+            (self._in_scale, [None if c is None else c.in_scale for c in changes], layout.inputs, 1.0),
+            (self._out_scale, [None if c is None else c.out_scale for c in changes], layout.outputs, 1.0),
+            (self._out_shift, [None if c is None else c.out_shift for c in changes], layout.outputs, 0.0),
         ):
+            vector = side_by_side(vectors, widths, fill)
             if vector is not None:
                 slab.put(slot, vector[None])
         if self._in_scale.is_used and self._before is None:
@@ -159,15 +174,15 @@ class _SeatedChanges:
 
     def see(self, slots: slice) -> None:
         a, b = self._a.view(slots), self._b.view(slots)
-        # A is read as [rows, in, r]
-        self._factors = None if a is None or b is None else (a.transpose(1, 2), b)
+        self._factors = None if a is None or b is None else (a, b)
         self._i, self._s, self._t = (slab.view(slots) for slab in self._slabs[2:])
 
     def _change_input(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         if self._i is None:
             return None
-        x = args[0]
-        return ((_by_row(x, self._i) * self._i).to(x.dtype).view_as(x), *args[1:])
+        x, inputs = args[0], self._layout.inputs
+        scaled = [(_by_row(x, i) * i).to(x.dtype).view_as(x) for i in torch.split(self._i, inputs, dim=-1)]
+        return (*scaled, *args[1:])
 
     def _change_output(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         """Changes `output` [rows, tokens, out] in place: a linear module's output is nobody else's."""
@@ -178,12 +193,7 @@ class _SeatedChanges:
                 y.add_(self._t)
         if self._factors is not None:
             a, b = self._factors
-            x, y = _by_row(args[0], a), _by_row(output, a)
-            if x.shape[1] == 1:
-                # One token a row: in float32 these small products take a third of the time that bfloat16 takes on CPU.
-                y.add_(torch.bmm(torch.bmm(x.float(), a), b))
-            else:
-                y.baddbmm_(torch.bmm(x, a.to(x.dtype)), b.to(x.dtype))
+            self._layout.add_products_([_by_row(x, a) for x in args], a, b, _by_row(output, a))
 
 
 def _by_row(x: Tensor, rows: Tensor) -> Tensor:
