@@ -130,7 +130,8 @@ class FastLayer:
         self._shared.see(*position_embeddings, attention_mask, self._kv_heads)
         h = h + self._o(self._attend(self.qkv(self._norm(h, 0)), attention_mask, past_key_values))
         both = self.gate_up(self._norm(h, 1))
-        return h + cast(Tensor, self._down(self._act(both[..., : self._width]) * both[..., self._width :]))
+        result: Tensor = h + self._down(self._act(both[..., : self._width]) * both[..., self._width :])
+        return result
 
     def _norm(self, h: Tensor, which: int) -> Tensor:
         """w ⊙ h / √(mean(h²) + eps)"""
