@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from guideway.workers.engine.lora import Factors, Lora
 from guideway.workers.engine.slab import Slab
 
 Adaptor = Lora | Ia3
+
+_FEW: Final = 0.75
+"""Up to this share of the rows with a LoRA, to copy their factors together is worth it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +48,7 @@ class Change:
     @classmethod
     def of(cls, factors: Sequence[Factors], scales: Sequence[Scales], module: nn.Module) -> Change:
         """factors and scales: those that one row has at `module`, in the order in which they apply."""
-        bias, nothing = module.bias, torch.zeros(0, 0)
+        bias = module.bias
         assert bias is None or isinstance(bias, Tensor)
         a, b = [f.a for f in factors], [f.b for f in factors]
         shift: Tensor | None = None
@@ -59,8 +63,8 @@ class Change:
             b = [each * out_scale for each in b]
             shift = None if shift is None else shift * out_scale
         return cls(
-            a=torch.cat(a) if a else nothing,
-            b=torch.cat(b) if b else nothing,
+            a=_along_ranks(a),
+            b=_along_ranks(b),
             in_scale=_product([s.into for s in scales]),
             out_scale=_product([whole, out_scale]),
             out_shift=shift,
@@ -136,7 +140,10 @@ class _SeatedChanges:
         self._after = module.register_forward_hook(self._change_output)
         self._before: RemovableHandle | None = None
         # What the next forward pass sees
+        self._rows = 0
         self._factors: tuple[Tensor, Tensor] | None = None
+        self._users: Tensor | None = None
+        """The rows that `_factors` are of, where they are few; otherwise all"""
         self._i: Tensor | None = None
         self._s: Tensor | None = None
         self._t: Tensor | None = None
@@ -174,31 +181,44 @@ class _SeatedChanges:
 
     def see(self, slots: slice) -> None:
         a, b = self._a.view(slots), self._b.view(slots)
+        self._rows = slots.stop - slots.start
+        self._users = None
         self._factors = None if a is None or b is None else (a, b)
+        users = self._a.users(slots)
+        if self._factors is not None and len(users) <= _FEW * self._rows:
+            # A copy, made when rows come or go, so that no step reads the zeros of the others.
+            self._users = torch.tensor(users, device=self._factors[0].device)
+            self._factors = self._factors[0][self._users], self._factors[1][self._users]
         self._i, self._s, self._t = (slab.view(slots) for slab in self._slabs[2:])
 
     def _change_input(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         if self._i is None:
             return None
         x, inputs = args[0], self._layout.inputs
-        scaled = [(_by_row(x, i) * i).to(x.dtype).view_as(x) for i in torch.split(self._i, inputs, dim=-1)]
+        scaled = [(_by_row(x, self._rows) * i).to(x.dtype).view_as(x) for i in torch.split(self._i, inputs, dim=-1)]
         return (*scaled, *args[1:])
 
     def _change_output(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         """Changes `output` [rows, tokens, out] in place: a linear module's output is nobody else's."""
+        y = _by_row(output, self._rows)
         if self._s is not None:
-            y = _by_row(output, self._s)
             y.mul_(self._s)
             if self._t is not None:
                 y.add_(self._t)
-        if self._factors is not None:
-            a, b = self._factors
-            self._layout.add_products_([_by_row(x, a) for x in args], a, b, _by_row(output, a))
+        if self._factors is None:
+            return
+        inputs = [_by_row(x, self._rows) for x in args]
+        if self._users is None:
+            self._layout.add_products_(inputs, *self._factors, y)
+        else:
+            theirs = y[self._users]
+            self._layout.add_products_([x[self._users] for x in inputs], *self._factors, theirs)
+            y[self._users] = theirs
 
 
-def _by_row(x: Tensor, rows: Tensor) -> Tensor:
+def _by_row(x: Tensor, rows: int) -> Tensor:
     """`x` as [rows, tokens, features]: some models flatten rows and tokens before a linear module."""
-    return x if x.dim() == 3 else x.view(len(rows), -1, x.shape[-1])
+    return x if x.dim() == 3 else x.view(rows, -1, x.shape[-1])
 
 
 def _by_module(adaptors: Sequence[Adaptor]) -> Mapping[str, tuple[list[Factors], list[Scales]]]:
@@ -212,6 +232,13 @@ def _by_module(adaptors: Sequence[Adaptor]) -> Mapping[str, tuple[list[Factors],
                 for name, scales in adaptor.scales.items():
                     found.setdefault(name, ([], []))[1].append(scales)
     return found
+
+
+def _along_ranks(parts: Sequence[Tensor]) -> Tensor:
+    """[Σ r, features] of parts [r, features]; one part alone is not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(list(parts)) if parts else torch.zeros(0, 0)
 
 
 def _product(vectors: Sequence[Tensor | None]) -> Tensor | None:

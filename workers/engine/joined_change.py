@@ -52,9 +52,13 @@ class Layout:
         pairs: of each member; float32.
         """
         there = [pair for pair in pairs if pair is not None]
-        if len(pairs) == 1 and there:
-            return there[0][0], there[0][1][None]
-        rank = max((len(a) for a, _ in there), default=0)
+        ranks = {len(a) for a, _ in there}
+        if len(there) == len(pairs) and len(ranks) == 1:
+            # Nothing to fill: views and one copy, since a row that is seated does this for every place.
+            a = torch.stack([a for a, _ in there], dim=1).flatten(1) if len(pairs) > 1 else there[0][0]
+            b = torch.cat([b.view(len(b), -1, self.chunk) for _, b in there], dim=1) if len(pairs) > 1 else None
+            return a, there[0][1][None] if b is None else b.transpose(0, 1)
+        rank = max(ranks, default=0)
         like = there[0][0] if there else torch.empty(0)
         a = like.new_zeros(rank, len(pairs), self.inputs[0])
         b = like.new_zeros(sum(self.outputs) // self.chunk, rank, self.chunk)

@@ -50,6 +50,10 @@ class Slab:
             return None
         return self._with_room(slots.stop, width, self._kept[0])[slots, ..., :width, :]
 
+    def users(self, slots: slice) -> list[int]:
+        """Which of these slots hold something, counted from the first of them."""
+        return [i for i, width in enumerate(self._widths[slots]) if width]
+
     def _clear(self, slot: int) -> None:
         if self._kept is not None and self._widths[slot]:
             self._kept[slot, ..., : self._widths[slot], :] = self._fill
