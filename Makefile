@@ -23,7 +23,7 @@ check: $(READY)  ## formatting, lint, types, import rules
 	$(BIN)/python -m pytest -q tests/test_imports.py
 
 bench: $(READY)  ## the engine and the delivery beside their peers
-	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.delivery
 
 $(READY): constraints.txt pyproject.toml

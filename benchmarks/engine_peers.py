@@ -1,0 +1,83 @@
+"""What guideway is measured beside: transformers, PEFT, and the matrix products alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel
+
+from guideway.workers.engine.base_model import BaseModel
+from guideway.workers.engine.packed import PackedLinear, can_pack
+from guideway.workers.messages import Artefact
+
+
+@torch.inference_mode()
+def generate(model: Any, ids: torch.Tensor, new_tokens: int, **settings: Any) -> float:
+    """Tokens per second of `generate`; ids [rows, tokens]."""
+    began = time.perf_counter()
+    model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        min_new_tokens=new_tokens,
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        pad_token_id=0,
+        **settings,
+    )
+    return len(ids) * new_tokens / (time.perf_counter() - began)
+
+
+def peft_of(base: BaseModel, loras: Sequence[Artefact]) -> PeftModel:
+    """A model with these LoRAs as adapters "0", "1", …; `base` is PEFT's from here on."""
+    model = PeftModel.from_pretrained(base.model, loras[0].folder, "0").eval()
+    for i, artefact in enumerate(loras[1:], start=1):
+        model.load_adapter(artefact.folder, str(i))
+    return model
+
+
+def one_by_one(model: PeftModel, ids: torch.Tensor, new_tokens: int, endpoints: int) -> float:
+    """Tokens per second where each endpoint's row is generated alone, one endpoint after the other."""
+    began = time.perf_counter()
+    for i in range(endpoints):
+        model.set_adapter(str(i))
+        generate(model, ids[:1], new_tokens)
+    return endpoints * new_tokens / (time.perf_counter() - began)
+
+
+def products(model: PreTrainedModel) -> Callable[[int], float]:
+    """A function of rows: tokens per second if a step were the products of all linears and nothing else, each linear by
+    itself, with packed weights where the engine would pack them."""
+    linears = [module for module in model.modules() if type(module) is nn.Linear]
+    forwards: list[tuple[Callable[[torch.Tensor], torch.Tensor], int]] = [
+        (PackedLinear(linear) if can_pack(linear) else linear.forward, linear.in_features) for linear in linears
+    ]
+
+    @torch.inference_mode()
+    def measure(rows: int, steps: int = 8) -> float:
+        inputs = {width: torch.randn(rows, 1, width, dtype=model.dtype) for _, width in forwards}
+        began = time.perf_counter()
+        for _ in range(steps):
+            for forward, width in forwards:
+                forward(inputs[width])
+        return rows * steps / (time.perf_counter() - began)
+
+    return measure
+
+
+def continuous(model: PreTrainedModel, ids: torch.Tensor, lengths: Sequence[int]) -> float:
+    """Tokens per second of transformers' own continuous batching, up to the longest of `lengths` for all rows.
+
+    Raises: whatever it raises where it does not run.
+    """
+    config = GenerationConfig(max_new_tokens=max(lengths), do_sample=False, eos_token_id=-1, pad_token_id=0)
+    began = time.perf_counter()
+    found = model.generate_batch([ids[0].tolist()] * len(lengths), generation_config=config)
+    tokens = sum(len(output.generated_tokens) for output in found.values())
+    if not tokens:
+        raise RuntimeError("it gave no tokens")
+    return tokens / (time.perf_counter() - began)

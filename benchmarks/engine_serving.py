@@ -1,0 +1,147 @@
+"""Rows that come and go: lengths that differ, many adaptors, fixed prefixes, a Poisson load, memory."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from benchmarks.engine_rows import admit, admits, artefacts, new_engine, rate, text_of_length
+from benchmarks.figures import Figure, quantile
+
+from guideway.workers.engine.base_model import BaseModel
+from guideway.workers.engine.engine import Engine
+from guideway.workers.messages import Artefact, Finished
+
+KINDS = ("none", "soft prompts", "prefixes", "LoRAs (q, v)", "LoRAs (all linears)", "IA3", "inserted layers")
+
+
+def zipf(count: int, draws: int, *, seed: int = 0) -> list[int]:
+    """Numbers below `count`, k with a weight of 1 / (k + 1)."""
+    return random.Random(seed).choices(range(count), [1 / (k + 1) for k in range(count)], k=draws)
+
+
+def popularity(rows: int) -> dict[str, list[int]]:
+    """Which adaptor each row has."""
+    return {
+        "distinct": list(range(rows)),
+        "uniform": random.Random(0).choices(range(rows), k=rows),
+        "zipf": zipf(rows, rows),
+        "skewed": [0 if i % 4 else i for i in range(rows)],
+        "identical": [0] * rows,
+    }
+
+
+def registered(loras: Sequence[Artefact], count: int) -> list[Artefact]:
+    """`count` adaptors to the engine, each with a digest of its own; they share the folders of `loras`."""
+    return [
+        Artefact(name=f"bench/a{i}@1", form="lora", digest=f"registered {i}", folder=loras[i % len(loras)].folder)
+        for i in range(count)
+    ]
+
+
+def many_adaptors(engine: Engine, text: str, shelf: Sequence[Artefact], requests: int, new_tokens: int) -> float:
+    """Tokens per second of requests whose adaptors are drawn from `shelf` by zipf."""
+    which = zipf(len(shelf), requests)
+    return rate(engine, [admit(str(i), text, new_tokens, shelf[k]) for i, k in enumerate(which)])
+
+
+def lengths(requests: int) -> list[int]:
+    """Output lengths from 4 to 128, by zipf, in an order of chance."""
+    return [4 + k for k in zipf(125, requests, seed=1)]
+
+
+def continuous(engine: Engine, text: str, wanted: Sequence[int]) -> float:
+    return rate(engine, [admit(str(i), text, n) for i, n in enumerate(wanted)])
+
+
+def static(engine: Engine, text: str, wanted: Sequence[int], rows: int) -> float:
+    """As many rows as fit, and the next ones when all of these have ended."""
+    began = time.perf_counter()
+    for first in range(0, len(wanted), rows):
+        continuous(engine, text, wanted[first : first + rows])
+    return sum(wanted) / (time.perf_counter() - began)
+
+
+def second_against_first(engine: Engine, instruction: str, turn: int) -> float:
+    """Time to the first token of the second request of an endpoint / of the first; the instruction is new each turn."""
+    times = []
+    for question in ("What is this?", "And this?"):
+        began = time.perf_counter()
+        rate(engine, [admit(question, question, 1, instruction=f"{turn} {instruction}")])
+        times.append(time.perf_counter() - began)
+    return times[1] / times[0]
+
+
+def instruction_of_length(base: BaseModel, tokens: int) -> str:
+    words = "You are a clerk of a small town and answer in short and friendly sentences. "
+    ids = base.tokenizer.encode(words * (tokens // 10))[: tokens - 2]
+    return str(base.tokenizer.decode(ids))
+
+
+def poisson(engine: Engine, text: str, *, per_s: float, for_s: float, new_tokens: int) -> list[Figure]:
+    """Latencies where requests come at random times, `per_s` of them a second."""
+    chance = random.Random(0)
+    arrivals = [0.0]
+    while arrivals[-1] < for_s:
+        arrivals.append(arrivals[-1] + chance.expovariate(per_s))
+    first: list[float] = []
+    each: list[float] = []
+    began = time.perf_counter()
+    due = list(enumerate(arrivals))
+    ended = 0
+    while ended < len(arrivals):
+        now = time.perf_counter() - began
+        while due and due[0][1] <= now:
+            i, _ = due.pop(0)
+            engine.add(admit(str(i), text, new_tokens))
+        if not engine._open:
+            time.sleep(max(0.0, due[0][1] - now))
+            continue
+        rows = {id_: (rows[0], len(rows[0].token_ids)) for id_, rows in engine._open.items()}
+        stepped = time.perf_counter() - began
+        ended += sum(isinstance(message, Finished) for message in engine.step(time.time()))
+        after = time.perf_counter() - began
+        for id_, (row, had) in rows.items():
+            if len(row.token_ids) > had:
+                if had:
+                    each.append(after - stepped)
+                else:
+                    first.append(after - arrivals[int(id_)])
+    name = f"Poisson load, {per_s:.1f} requests/s of {new_tokens} tokens"
+    return [
+        Figure(f"{name}: {what}, p{share:.0%}".replace("%", ""), quantile(values, share) * 1000, "ms")
+        for what, values in (("time to first token", first), ("time per output token", each))
+        for share in (0.50, 0.99)
+    ]
+
+
+def memory(load: Callable[[], BaseModel], folder: Path, kind: str, rows: int) -> float:
+    """Peak memory in MB of this process after a batch whose rows all have guidance of `kind`, of which it made one
+    and the engine takes copies for different ones. To be called in a process of its own."""
+    base = load()
+    made = [] if kind == "none" else artefacts(base, folder, kind, 1)
+    shelf = [msgspec.structs.replace(one, digest=f"{kind} {i}") for one in made for i in range(rows)]
+    engine, text = new_engine(base, max_rows=rows), text_of_length(base, 20)
+    rate(engine, admits(text, rows, 16, shelf))
+    # Not `ru_maxrss`, in which Linux counts the process from which this one was started.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024
+
+
+def memory_by_kind(kinds: Sequence[str], arguments: Sequence[str]) -> list[Figure]:
+    """Peak memory of an engine process by kind, each in a process of its own."""
+    figures = []
+    for kind in kinds:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.engine", *arguments, "--memory-of", kind],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        figures.append(Figure(f"peak memory, 16 rows, {kind}", float(done.stdout.split()[-1]), "MB"))
+    return figures

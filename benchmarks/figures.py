@@ -1,0 +1,111 @@
+"""What is measured, what is aimed at, and how both are written down."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+Run = Callable[[], float]
+"""One turn of a contender; returns its rate, in tokens per second, or a time."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one figure is to be: at least, or at most, this ratio."""
+
+    bound: float
+    sense: Literal["≥", "≤"] = "≥"
+
+    def is_met(self, value: float) -> bool:
+        return value >= self.bound if self.sense == "≥" else value <= self.bound
+
+    def __str__(self) -> str:
+        return f"{self.sense} {self.bound:g}"
+
+
+TARGETS: Final[Mapping[str, Target]] = {
+    "plain, 16 rows, against generate": Target(2.0),
+    "plain, 16 rows, against the packed products": Target(0.45),
+    "plain, 32 rows, against the packed products": Target(0.50),
+    "16 soft prompts against plain": Target(0.95),
+    "16 prefixes against plain": Target(0.95),
+    "16 LoRAs (q, v) against plain": Target(0.88),
+    "16 LoRAs (all linears) against plain": Target(0.68),
+    "16 LoRAs (all linears) against PEFT": Target(6.0),
+    "all kinds mixed, 32 rows, against plain": Target(0.75),
+    "1000 adaptors, 64 resident, against 16": Target(0.85),
+    "continuous against static batches": Target(1.6),
+    "second request of a fixed prefix against the first": Target(0.15, "≤"),
+}
+"""By the names of the figures in results.json, which stay."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number."""
+
+    name: str
+    value: float
+    unit: str
+
+    @property
+    def target(self) -> Target | None:
+        return TARGETS.get(self.name)
+
+    @property
+    def met(self) -> bool | None:
+        return None if self.target is None else self.target.is_met(self.value)
+
+
+def in_turns(runs: Mapping[str, Run], turns: int, log: Callable[[str], None]) -> dict[str, list[float]]:
+    """What each contender gave, turn by turn, after one turn that does not count.
+
+    They take turns, so that a busy machine is busy for all of them.
+    """
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(-1, turns):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            value = run()
+            log(f"{'warm' if turn < 0 else turn}: {name}: {value:.4g} ({time.perf_counter() - began:.1f} s)")
+            if turn >= 0:
+                found[name].append(value)
+    return found
+
+
+def ratio(found: Mapping[str, Sequence[float]], ours: str, theirs: str) -> float:
+    """Median over the turns of ours / theirs, each of the same turn."""
+    return statistics.median(a / b for a, b in zip(found[ours], found[theirs], strict=True))
+
+
+def rates(found: Mapping[str, Sequence[float]]) -> list[Figure]:
+    return [Figure(name, statistics.median(values), "tokens/s") for name, values in found.items()]
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The smallest of `values` that at least `share` of them do not exceed."""
+    return sorted(values)[max(0, -int(-share * len(values) // 1) - 1)]
+
+
+def markdown(figures: Sequence[Figure]) -> str:
+    lines = ["| what | value | unit | target | met |", "|---|---|---|---|---|"]
+    for figure in figures:
+        met = {True: "yes", False: "**no**", None: ""}[figure.met]
+        value = f"{figure.value:.0f}" if figure.value >= 100 else f"{figure.value:.3g}"
+        lines.append(f"| {figure.name} | {value} | {figure.unit} | {figure.target or ''} | {met} |")
+    return "\n".join(lines)
+
+
+def save(figures: Sequence[Figure], file: Path) -> None:
+    """The figures that have a target, as JSON."""
+    entries = [
+        {"figure": f.name, "value": round(f.value, 4), "unit": f.unit, "target": str(f.target), "met": f.met}
+        for f in figures
+        if f.target is not None
+    ]
+    file.write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", "utf-8")
