@@ -126,6 +126,7 @@ def _no_transactions(patch: Patch) -> None:
 
         return With(plain, begin_transaction=nothing, commit_transaction=nothing, send_offsets_to_transaction=commit)
 
+    _one_epoch_for_many_transactions(patch)
     patch(clients.PartitionClient, "producer", producer)
 
 
