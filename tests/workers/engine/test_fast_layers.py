@@ -24,7 +24,13 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
 def logits(model: PreTrainedModel) -> list[Tensor]:
     """Of a prefill of rows with other lengths, and of two steps after it."""
-    cache = KvCache(max_rows=3, max_tokens=64)
+    cache = KvCache(max_rows=3, max_tokens=64, max_bytes=2**24)
+    # One token of one row tells the cache the layers' shapes.
+    first = torch.zeros(1, 1, dtype=torch.long)
+    cache.see(slice(0, 1), first, 1)
+    model(first, attention_mask=causal_mask(first, 1, model.dtype), position_ids=first, past_key_values=cache)
+    cache.leave(0, 0)
+    cache.reserve(3, 64)
     random = torch.Generator().manual_seed(1)
     steps = [torch.arange(7).expand(3, -1), torch.tensor([[7], [3], [5]]), torch.tensor([[8], [4], [6]])]
     found = []
