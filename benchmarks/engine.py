@@ -25,7 +25,7 @@ import torch
 from benchmarks import engine_peers as peers
 from benchmarks import engine_serving as serving
 from benchmarks.engine_rows import admits, artefacts, new_engine, parts, rate, text_of_length
-from benchmarks.figures import Figure, Run, in_turns, markdown, rates, ratio, save
+from benchmarks.figures import Figure, Run, in_turns, markdown, rates, ratio, save, use_processor_time
 
 from guideway.workers.engine import base_model
 from guideway.workers.engine.base_model import BaseModel
@@ -200,6 +200,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument(
+        "--processor-time", action="store_true", help="one thread, by processor time: for a machine that others use"
+    )
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--cache", type=Path, default=Path(".guideway/models"))
     parser.add_argument("--only", default=",".join(GROUPS), help=f"groups out of {','.join(GROUPS)}")
@@ -215,6 +218,9 @@ def main() -> None:
     args = arguments()
     os.environ["HF_HUB_OFFLINE"] = "1"
     warnings.simplefilter("ignore")
+    if args.processor_time:
+        args.threads = 1
+        use_processor_time()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         if args.memory_of:
@@ -227,7 +233,8 @@ def main() -> None:
         figures = [figure for group in args.only.split(",") for figure in GROUPS[group](bench)]
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
     print(f"\n{args.rows} and {2 * args.rows} rows, prompt {args.prompt}, {args.new_tokens} new tokens, {args.dtype},")
-    print(f"median of {args.turns} turns; {platform.machine()}, {args.threads} threads, {versions}\n")
+    print(f"median of {args.turns} turns; {platform.machine()}, {args.threads} threads, {versions}")
+    print("by processor time\n" if args.processor_time else "")
     print(markdown(figures))
     if not args.quick:
         save(figures, RESULTS)

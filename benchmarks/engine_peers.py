@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from benchmarks.figures import now
 from peft import PeftModel
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
@@ -19,7 +19,7 @@ from guideway.workers.messages import Artefact
 @torch.inference_mode()
 def generate(model: Any, ids: torch.Tensor, new_tokens: int, **settings: Any) -> float:
     """Tokens per second of `generate`; ids [rows, tokens]."""
-    began = time.perf_counter()
+    began = now()
     model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
@@ -29,7 +29,7 @@ def generate(model: Any, ids: torch.Tensor, new_tokens: int, **settings: Any) ->
         pad_token_id=0,
         **settings,
     )
-    return len(ids) * new_tokens / (time.perf_counter() - began)
+    return len(ids) * new_tokens / (now() - began)
 
 
 def peft_of(base: BaseModel, loras: Sequence[Artefact]) -> PeftModel:
@@ -42,11 +42,11 @@ def peft_of(base: BaseModel, loras: Sequence[Artefact]) -> PeftModel:
 
 def one_by_one(model: PeftModel, ids: torch.Tensor, new_tokens: int, endpoints: int) -> float:
     """Tokens per second where each endpoint's row is generated alone, one endpoint after the other."""
-    began = time.perf_counter()
+    began = now()
     for i in range(endpoints):
         model.set_adapter(str(i))
         generate(model, ids[:1], new_tokens)
-    return endpoints * new_tokens / (time.perf_counter() - began)
+    return endpoints * new_tokens / (now() - began)
 
 
 def products(model: PreTrainedModel) -> Callable[[int], float]:
@@ -60,11 +60,11 @@ def products(model: PreTrainedModel) -> Callable[[int], float]:
     @torch.inference_mode()
     def measure(rows: int, steps: int = 8) -> float:
         inputs = {width: torch.randn(rows, 1, width, dtype=model.dtype) for _, width in forwards}
-        began = time.perf_counter()
+        began = now()
         for _ in range(steps):
             for forward, width in forwards:
                 forward(inputs[width])
-        return rows * steps / (time.perf_counter() - began)
+        return rows * steps / (now() - began)
 
     return measure
 
@@ -75,9 +75,9 @@ def continuous(model: PreTrainedModel, ids: torch.Tensor, lengths: Sequence[int]
     Raises: whatever it raises where it does not run.
     """
     config = GenerationConfig(max_new_tokens=max(lengths), do_sample=False, eos_token_id=-1, pad_token_id=0)
-    began = time.perf_counter()
+    began = now()
     found = model.generate_batch([ids[0].tolist()] * len(lengths), generation_config=config)
     tokens = sum(len(output.generated_tokens) for output in found.values())
     if not tokens:
         raise RuntimeError("it gave no tokens")
-    return tokens / (time.perf_counter() - began)
+    return tokens / (now() - began)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from benchmarks.figures import now
 from peft import IA3Config, LoraConfig, PeftConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 
 from guideway.schemas.generation import Generation
@@ -112,9 +113,9 @@ def new_engine(base: BaseModel, **settings: Any) -> Engine:
 
 def rate(engine: Engine, rows: Sequence[Admit]) -> float:
     """New tokens per second of these rows, all of them waiting from the beginning."""
-    began = time.perf_counter()
+    began = now()
     for row in rows:
         engine.add(row)
     while engine.has_work:
         engine.step(time.time())
-    return sum(row.request.generation.max_tokens for row in rows) / (time.perf_counter() - began)
+    return sum(row.request.generation.max_tokens for row in rows) / (now() - began)

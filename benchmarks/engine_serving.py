@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 from benchmarks.engine_rows import admit, admits, artefacts, new_engine, rate, text_of_length
-from benchmarks.figures import Figure, quantile
+from benchmarks.figures import Figure, now, quantile
 
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.engine import Engine
@@ -61,19 +61,19 @@ def continuous(engine: Engine, text: str, wanted: Sequence[int]) -> float:
 
 def static(engine: Engine, text: str, wanted: Sequence[int], rows: int) -> float:
     """As many rows as fit, and the next ones when all of these have ended."""
-    began = time.perf_counter()
+    began = now()
     for first in range(0, len(wanted), rows):
         continuous(engine, text, wanted[first : first + rows])
-    return sum(wanted) / (time.perf_counter() - began)
+    return sum(wanted) / (now() - began)
 
 
 def second_against_first(engine: Engine, instruction: str, turn: int) -> float:
     """Time to the first token of the second request of an endpoint / of the first; the instruction is new each turn."""
     times = []
     for question in ("What is this?", "And this?"):
-        began = time.perf_counter()
+        began = now()
         rate(engine, [admit(question, question, 1, instruction=f"{turn} {instruction}")])
-        times.append(time.perf_counter() - began)
+        times.append(now() - began)
     return times[1] / times[0]
 
 
