@@ -69,7 +69,7 @@ class Partition:
         self._tracker = OffsetTracker(0)
         self._metadata_chars = 0
         self._on_room = on_room
-        self._is_new = True
+        self._is_new, self._has_noted = True, False
         self._begun = asyncio.Event()
         self._work = Workload(handle, refuse, may_begin=self._may_begin, on_result=self._result_came)
         self._out_of_range = False
@@ -105,7 +105,7 @@ class Partition:
         """Begin to own the partition, in the background."""
         self.phase = Phase.OPENING
         self._owes_since = time.monotonic()
-        self._is_new = True
+        self._is_new, self._has_noted = True, False
         self._begun.clear()
         self._closing.clear()
         self._life = asyncio.create_task(self._live(), name=f"own {self.tp.topic}/{self.tp.partition}")
@@ -240,7 +240,9 @@ class Partition:
         """Wait until it is noted that work begins here; a refusal where earlier owners died of this record."""
         if not self._begun.is_set():
             self._wake.set()
-            await self._begun.wait()
+            # Later on, after having been idle, the note may come while the work is under way.
+            if not self._has_noted:
+                await self._begun.wait()
         if self._tracker.suspicion.refuses_lowest and record.offset == self._tracker.low:
             self._log.error("record refused: each owner that began it died", offset=record.offset)
             return _DEADLY
@@ -280,6 +282,8 @@ class Partition:
             # What the network still holds of this transaction is refused from here on.
             await self._kafka.renew(producer)
         self._tracker.apply(commit)
+        if not commit.suspicion.begun:
+            self._begun.clear()
         self._metadata_chars = len(offsets.metadata)
         for offset in batch:
             del self._work.ready[offset]
@@ -287,6 +291,7 @@ class Partition:
 
     async def _note_beginning(self, producer: Any) -> None:
         await self._commit(producer, {}, self._tracker.commit_of_beginning())
+        self._has_noted = True
         self._begun.set()
 
     async def _take_note_back(self, producer: Any) -> None:
