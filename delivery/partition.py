@@ -103,11 +103,14 @@ class Partition:
 
     def own(self) -> None:
         """Begin to own the partition, in the background."""
-        self.phase = Phase.OPENING
-        self._owes_since = time.monotonic()
         self._is_new, self._has_noted = True, False
         self._begun.clear()
         self._closing.clear()
+        self._start_life()
+
+    def _start_life(self) -> None:
+        self.phase = Phase.OPENING
+        self._owes_since = time.monotonic()
         self._life = asyncio.create_task(self._live(), name=f"own {self.tp.topic}/{self.tp.partition}")
 
     async def disown(self, timeout_s: float) -> None:
@@ -140,7 +143,8 @@ class Partition:
         self._out_of_range = True
         if self._life is not None and self.phase is Phase.OPEN:
             self._life.cancel("out of range")
-            self.own()
+            # Not `own`: nobody else had it meanwhile, so what is noted as under way is ours, and no death.
+            self._start_life()
 
     async def _live(self) -> None:
         failures = 0

@@ -50,7 +50,7 @@ def refusals(error: BaseException, topics: set[str]) -> dict[str, Refusal]:
     elif isinstance(error, _NOT_ALLOWED):
         code, why = FailureCode.REPLY_ADDRESS_REFUSED, "may not be written to: allow it"
     elif isinstance(error, TopicsRefused):
-        topics &= error.topics
+        topics = topics & error.topics
         code, why = FailureCode.REPLY_ADDRESS_REFUSED, "may not be written to: allow it"
     else:
         return {}
