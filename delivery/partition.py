@@ -320,12 +320,15 @@ class Partition:
         topics = set().union(*map(topics_of, due.values()))
         partitions = {topic: await self._kafka.partitions(topic) for topic in topics}
         batch: dict[int, list[Outgoing]] = {}
+        why: set[str] = set()
         for offset, result in due.items():
             try:
                 batch[offset] = sendable(result, partitions)
             except DeadLetterHeld as held:
                 result.held_until = now + self._settings.hold_s
-                self._log.error("a dead letter is held back", offset=offset, why=str(held))
+                why.add(str(held))
+        if why:
+            self._log.error("dead letters are held back", why=sorted(why))
         return batch
 
     async def _transact(self, producer: Any, batch: dict[int, list[Outgoing]], commit: OffsetAndMetadata) -> None:

@@ -68,8 +68,7 @@ def sendable(result: Result, partitions: Mapping[str, int]) -> list[Outgoing]:
 def _why_not(out: Outgoing, result: Result, partitions: Mapping[str, int]) -> Refusal | None:
     if out.topic == names.dead_letter_topic(result.record.topic):
         # The handler's own dead letter.
-        held = bool(result.refused.get(out.topic)) or not partitions[out.topic]
-        return Refusal(FailureCode.INTERNAL_ERROR, "its dead letter was refused") if held else None
+        return _told_by(out) if result.refused.get(out.topic) or not partitions[out.topic] else None
     if out.topic in result.refused:
         return result.refused[out.topic][-1]
     count = partitions[out.topic]
@@ -80,6 +79,15 @@ def _why_not(out: Outgoing, result: Result, partitions: Mapping[str, int]) -> Re
     if out.size_bytes > MAX_RECORD_BYTES:
         return Refusal(FailureCode.REPLY_TOO_LARGE, f"a record of {out.size_bytes} bytes exceeds {MAX_RECORD_BYTES}")
     return None
+
+
+def _told_by(letter: Outgoing) -> Refusal:
+    """Why this dead letter was written."""
+    told = {
+        name: (value or b"").decode() for name, value in letter.headers if name.startswith(names.DEAD_LETTER_PREFIX)
+    }
+    code = told.get(names.DEAD_LETTER_PREFIX + "code", FailureCode.INTERNAL_ERROR)
+    return Refusal(FailureCode(code), told.get(names.DEAD_LETTER_PREFIX + "message", "not told"))
 
 
 def _letter(result: Result, why: Refusal, partitions: Mapping[str, int]) -> Outgoing:

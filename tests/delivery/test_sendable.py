@@ -6,6 +6,7 @@ import pytest
 from aiokafka import errors
 
 from guideway.delivery.aiokafka_guards import TopicsRefused
+from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.sendable import DeadLetterHeld, Result, refusals, sendable
 from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.schemas.failures import FailureCode
@@ -55,6 +56,14 @@ def test_a_handlers_own_dead_letter_is_held_as_well() -> None:
     assert sendable(result(own), ALL) == [own]
     with pytest.raises(DeadLetterHeld):
         sendable(result(own), {"in.dlq": 0})
+
+
+def test_a_handlers_own_dead_letter_keeps_its_reason_when_it_has_to_shrink() -> None:
+    tried = result(dead_letter(RECORD, FailureCode.UNDECODABLE_REQUEST, "no request"))
+    tried.refused["in.dlq"] = [*refusals(errors.MessageSizeTooLargeError(), {"in.dlq"}).values()]
+    (letter,) = sendable(tried, ALL)
+    assert code_of(letter) == FailureCode.UNDECODABLE_REQUEST
+    assert letter.value is None
 
 
 def test_a_refusal_by_the_broker_leads_to_ever_smaller_dead_letters_and_at_last_to_waiting() -> None:
