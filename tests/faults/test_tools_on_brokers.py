@@ -140,12 +140,14 @@ async def nothing_open_but(cluster: KafkaCluster, wanted: dict[str, str]) -> Non
             await asyncio.sleep(0.02)
 
 
-async def test_injected_answers_to_offset_fetch_are_believed(
+async def test_without_its_guard_an_injected_answer_to_offset_fetch_is_believed(
     cluster: KafkaCluster, proxy: KafkaProxy, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     partition = TopicPartition(topic, 0)
     consumer = reader(cluster.bootstrap, topic, group_id=topic)
     async with started(consumer, cluster.bootstrap):
+        # A consumer that knows its position asks for no committed offset of its own: the answers below are for us.
+        await consumer.position(partition)
         await consumer.commit({partition: (7, "metadata")})
         proxy.answer(Api.OFFSET_FETCH, offset_fetch_error(30), count=1)
         with pytest.raises(errors.GroupAuthorizationFailedError):
@@ -154,11 +156,14 @@ async def test_injected_answers_to_offset_fetch_are_believed(
         passing = [proxy.answer(Api.OFFSET_FETCH, offset_fetch_error(code), count=1) for code in (14, 15, 16)]
         assert await aiokafka_guards.committed(consumer, partition) == (7, "metadata")
         assert [rule.hits for rule in passing] == [1, 1, 1]
-        proxy.answer(Api.OFFSET_FETCH, offset_fetch_empty, count=1)
-        assert await aiokafka_guards.committed(consumer, partition) is None
+        # So is one that says nothing of the partition. Without the guard both mean that nothing was ever committed.
+        empty = proxy.answer(Api.OFFSET_FETCH, offset_fetch_empty, count=1)
+        assert await aiokafka_guards.committed(consumer, partition) == (7, "metadata")
+        assert empty.hits == 1
         monkeypatch.setattr(GroupCoordinator, "_send_req", aiokafka_guards._plain_send_req)
-        proxy.answer(Api.OFFSET_FETCH, offset_fetch_error(14), count=1)
-        assert await aiokafka_guards.committed(consumer, partition) is None
+        for edit in (offset_fetch_error(14), offset_fetch_empty):
+            proxy.answer(Api.OFFSET_FETCH, edit, count=1)
+            assert await aiokafka_guards.committed(consumer, partition) is None
 
 
 async def test_a_broker_that_is_paused_cut_off_or_killed_comes_back(
