@@ -30,7 +30,21 @@ def guideway(home: Path, *arguments: str, **environ: str) -> subprocess.Complete
 
 @pytest.mark.parametrize(
     "command",
-    ["apply", "get", "describe", "delete", "send", "cancel", "tail", "dlq", "endpoints", "worker", "doctor", "demo"],
+    [
+        "apply",
+        "get",
+        "describe",
+        "delete",
+        "sets",
+        "send",
+        "cancel",
+        "tail",
+        "dlq",
+        "endpoints",
+        "worker",
+        "doctor",
+        "demo",
+    ],
 )
 def test_every_command_has_help(tmp_path: Path, command: str) -> None:
     run = guideway(tmp_path, command, "--help")
@@ -47,7 +61,11 @@ def test_every_command_has_help(tmp_path: Path, command: str) -> None:
         (["send", "/public/x"], "invalid_setting", "nothing to send"),
         (["send", "/public/x", "-f", "pyproject.toml", "--id", "a"], "invalid_setting", "--id names one event"),
         (["cancel", "/public/x", "a"], "broker_unreachable", "guideway broker up"),
-        (["get", "things"], "invalid_setting", "endpoints, guidance or models"),
+        (["get", "things"], "invalid_setting", "endpoint, guidance, model, set, alias"),
+        (["sets", "list"], "broker_unreachable", "guideway broker up"),
+        (["sets", "create", "team/facts", "nowhere.txt"], "document_unreadable", "no file or folder nowhere.txt"),
+        (["sets", "create", "Facts", "pyproject.toml"], "invalid_setting", "write NAMESPACE/NAME"),
+        (["sets", "create", "team/facts", "pyproject.toml"], "document_unreadable", "of no known type"),
         (["worker", "--no-restart", "--lanes", "fast"], "invalid_setting", "interactive, batch"),
     ],
 )

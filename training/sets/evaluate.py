@@ -10,6 +10,7 @@ import msgspec
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import RetrievalSet
+from guideway.schemas.reply import Completed, Reply
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.embedder import Embedder
 from guideway.workers.retrieval.index import Hit, Index, Qdrant
@@ -23,6 +24,8 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     question: str
     id: str
     """Of a passage, or of a document: then any of its passages will do."""
+    answer: str | None = None
+    """Words that an endpoint's reply must hold to be right, whatever their case."""
 
 
 class Scores(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +39,16 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     """Mean of 1 / rank, 0 where it is not among the first k."""
     missed: list[str]
     """The questions whose passage is not among them."""
+
+
+class AnswerScores(msgspec.Struct, frozen=True, kw_only=True):
+    """How well an endpoint answered the questions that it answered from one set."""
+
+    set: str
+    """`NAMESPACE/NAME@VERSION` of the first passage that it cites; `nothing` where it cites none."""
+    questions: int
+    accuracy: float
+    """Share of its replies that hold the pair's answer; one that failed holds none."""
 
 
 class Searched(msgspec.Struct, frozen=True):
@@ -58,12 +71,12 @@ class Searched(msgspec.Struct, frozen=True):
         folder = store.fetch(manifest.artefact, cache)
         return Searched(embedder, qdrant.open(manifest.artefact, manifest.passages, lambda: set_folder.read(folder)))
 
-    def search(self, queries: Sequence[str], limit: int) -> list[list[Hit]]:
+    def search(self, queries: Sequence[str], limit: int, *, vectors: bool = False) -> list[list[Hit]]:
         """For each query its best passages, best first."""
         found: list[list[Hit]] = []
         for at in range(0, len(queries), _AT_ONCE):
             some = queries[at : at + _AT_ONCE]
-            found += self.index.search([*self.embedder.embed(some)], [[]] * len(some), limit)
+            found += self.index.search([*self.embedder.embed(some)], [[]] * len(some), limit, vectors=vectors)
         return found
 
 
@@ -94,3 +107,17 @@ def scores(searched: Searched, pairs: Sequence[Pair], k: int) -> Scores:
         mean_reciprocal_rank=sum(1 / rank for rank in ranks if rank) / len(ranks),
         missed=[pair.question for pair, rank in zip(pairs, ranks, strict=True) if not rank],
     )
+
+
+def answer_scores(pairs: Sequence[Pair], replies: Sequence[Reply]) -> list[AnswerScores]:
+    """By the set that was cited first, of the pairs that have an answer."""
+    right: dict[str, list[bool]] = {}
+    for pair, reply in zip(pairs, replies, strict=True):
+        if pair.answer is not None:
+            cited = (reply.citations or []) if isinstance(reply, Completed) else []
+            name = f"{cited[0].set}@{cited[0].version}" if cited else "nothing"
+            text = reply.samples[0].text if isinstance(reply, Completed) else ""
+            right.setdefault(name, []).append(pair.answer.lower() in text.lower())
+    return [
+        AnswerScores(set=name, questions=len(one), accuracy=sum(one) / len(one)) for name, one in sorted(right.items())
+    ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from guideway.schemas.retrieval import Retrieval
 from guideway.workers.retrieval.index import Hit
+
+CANDIDATES: Final = 4
+"""So many times the passages wanted are looked at, for the budget and for diversity to choose from."""
 
 
 class Candidate(NamedTuple):

@@ -72,6 +72,7 @@ class RetrievalLink:
         self._deaths = 0
         """In a row, without an answer between them."""
         self._rest_until = 0.0
+        self._stopping = False
         self._heard_at = 0.0
 
     async def __aenter__(self) -> RetrievalLink:
@@ -81,6 +82,7 @@ class RetrievalLink:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stopping = True
         if self._running is not None and self._child.done() and not self._child.exception():
             self._child.result().send(StopRetrieval())
             await self._child.result().drain()
@@ -133,7 +135,8 @@ class RetrievalLink:
         except OSError:
             log.exception("the retrieval process cannot be run")
         finally:
-            self._count_death()
+            if not self._stopping:
+                self._count_death()
             if not started.done():
                 started.set_exception(_Ended())
             for answer in self._waiting.values():
@@ -155,6 +158,7 @@ class RetrievalLink:
             case RetrievalReady():
                 log.info("retrieval ready", embedding=message.fingerprint, load_s=round(message.load_s, 1))
             case RetrievalBroken():
+                log.error("retrieval cannot start", code=message.code.value, message=message.message)
                 self._refuse_all(Refusal(message.code, message.message))
             case Found():
                 self._deaths = 0

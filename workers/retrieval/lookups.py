@@ -5,21 +5,17 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
 
 import msgspec
 import structlog
 from cachetools import LRUCache
 
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.workers.retrieval.choice import choose
+from guideway.workers.retrieval.choice import CANDIDATES, choose
 from guideway.workers.retrieval.embedder import Embedder
 from guideway.workers.retrieval.index import Hit, Index
 from guideway.workers.retrieval.indexes import Indexes
 from guideway.workers.retrieval.messages import Found, FoundPassage, Lookup, NotFound
-
-_CANDIDATES: Final = 4
-"""So many times the passages wanted are looked at, for the budget and for diversity to choose from."""
 
 log = structlog.get_logger()
 
@@ -140,6 +136,6 @@ def _searches(lookup: Lookup) -> list[_Search]:
     wanted = lookup.wanted
     filter_ = msgspec.json.encode(wanted.filter)
     return [
-        _Search(artefact.digest, wanted.query, filter_, wanted.passages * _CANDIDATES, wanted.diversity > 0)
+        _Search(artefact.digest, wanted.query, filter_, wanted.passages * CANDIDATES, wanted.diversity > 0)
         for artefact in lookup.artefacts
     ]

@@ -38,12 +38,7 @@ class Passages:
             return request, None
         artefacts = await asyncio.gather(*(self._artefact(ref, request.namespace) for ref in wanted.sets))
         found = await self._link.look_up(wanted, artefacts)
-        context = [
-            Part(kind="context", source=f"{wanted.sets[one.set]}#{one.id}", text=one.text) for one in found
-        ] or _instead(wanted)
-        own = [part for part in request.parts if part.kind != "input"]
-        given = [part for part in request.parts if part.kind == "input"]
-        told = msgspec.structs.replace(request, parts=[*own, *context, *given], retrieval=None)
+        told = msgspec.structs.replace(request, parts=with_context(request.parts, wanted, found), retrieval=None)
         return told, _citations(wanted.sets, found)
 
     async def _artefact(self, ref: SetRef, namespace: str) -> SetArtefact:
@@ -58,6 +53,14 @@ class Passages:
             passages=manifest.passages,
             fingerprint=manifest.embedding.fingerprint,
         )
+
+
+def with_context(parts: Sequence[Part], wanted: Retrieval, found: Sequence[FoundPassage]) -> list[Part]:
+    """A request's parts with what was found for it among them. Raises Refusal(no_passage) where its rule says so."""
+    context = [Part(kind="context", source=f"{wanted.sets[one.set]}#{one.id}", text=one.text) for one in found]
+    own = [part for part in parts if part.kind != "input"]
+    given = [part for part in parts if part.kind == "input"]
+    return [*own, *(context or _instead(wanted)), *given]
 
 
 def _instead(wanted: Retrieval) -> list[Part]:

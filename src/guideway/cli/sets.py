@@ -1,4 +1,4 @@
-"""`guideway sets create | add | list | show | search | alias | delete | eval`."""
+"""`guideway sets create | add | list | show | alias | delete`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.entries import Catalogue, Identity
-from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.catalogue.topic import publish
+from guideway.cli import set_questions
 from guideway.cli.output import AsJson, err, out, print_json, print_table, run
-from guideway.cli.set_making import Order, a_qdrant, an_embedder, make_sets
-from guideway.schemas import names
-from guideway.schemas.failures import FailureCode, Refusal
+from guideway.cli.set_making import Order, a_qdrant, make_sets
+from guideway.cli.set_questions import VersionArgument, found_set, open_catalogue, split_name
 from guideway.schemas.manifests import RetrievalSet
 from guideway.schemas.retrieval import SetRef
 from guideway.settings import Settings
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from guideway.training.sets.publish import Published
 
 SetArgument = Annotated[str, typer.Argument(metavar="NAMESPACE/NAME")]
-VersionArgument = Annotated[str, typer.Argument(metavar="NAMESPACE/NAME[@VERSION]")]
 Documents = Annotated[
     list[Path], typer.Argument(help="Files or folders: .txt, .md, .jsonl, .csv, .html, .pdf.", show_default=False)
 ]
@@ -47,10 +46,9 @@ def add_to(app: typer.Typer) -> None:
     group.command("add")(add)
     group.command("list")(list_)
     group.command("show")(show)
-    group.command("search")(search)
     group.command("alias")(alias)
     group.command("delete")(delete)
-    group.command("eval")(evaluate)
+    set_questions.add_to(group)
     app.add_typer(group, name="sets")
 
 
@@ -69,7 +67,7 @@ def create(
 
     guideway sets create team/handbook handbook/ --share other-team
     """
-    namespace, plain = _split(name)
+    namespace, plain = split_name(name)
     order = Order(
         namespace=namespace,
         name=plain,
@@ -95,7 +93,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Make the next version of a set: what is there and these documents. One with an id that is there replaces it."""
-    namespace, plain = _split(name)
+    namespace, plain = split_name(name)
     order = Order(
         namespace=namespace,
         name=plain,
@@ -114,7 +112,7 @@ def list_(as_json: AsJson = False) -> None:
     """List all sets."""
 
     async def work() -> list[dict[str, Any]]:
-        async with _catalogue() as reader:
+        async with open_catalogue() as reader:
             return [_described(reader.catalogue, identity) for identity in reader.catalogue.identities("set")]
 
     found = run(work())
@@ -139,8 +137,8 @@ def show(name: VersionArgument, as_json: AsJson = False) -> None:
     """Show one set: its versions, how it was made, and its first passages."""
 
     async def work() -> tuple[dict[str, Any], SetRef, RetrievalSet]:
-        async with _catalogue() as reader:
-            ref, manifest = _found(reader.catalogue, name)
+        async with open_catalogue() as reader:
+            ref, manifest = found_set(reader.catalogue, name)
             return _described(reader.catalogue, Identity("set", ref.namespace, ref.name)), ref, manifest
 
     from guideway.workers.retrieval import set_folder
@@ -166,40 +164,17 @@ def show(name: VersionArgument, as_json: AsJson = False) -> None:
         out.print(f"\n{passage['id']}: {passage['text'][:300]}", markup=False)
 
 
-def search(
-    name: VersionArgument,
-    query: Annotated[str, typer.Argument(help="What to look up.")],
-    limit: Annotated[int, typer.Option("-n", help="So many passages.")] = 5,
-    as_json: AsJson = False,
-) -> None:
-    """Look a text up in a set, as a worker would."""
-    settings = Settings.from_environ()
-    ref, manifest = run(_looked_up(name))
-    from guideway.training.sets.evaluate import Searched
-
-    store = ArtefactStore(settings.store)
-    searched = Searched.of(
-        manifest, str(ref), store, settings.artefact_cache, an_embedder(settings), a_qdrant(settings)
-    )
-    (hits,) = searched.search([query], limit)
-    if as_json:
-        for hit in hits:
-            print_json({"set": str(ref), "id": hit.id, "score": round(hit.score, 4), "text": hit.text})
-    else:
-        print_table(("score", "id", "passage"), [(f"{hit.score:.3f}", hit.id, hit.text) for hit in hits])
-
-
 def alias(
     name: SetArgument,
     version: Annotated[int, typer.Argument(help="What the name alone stands for from now on.")],
     as_json: AsJson = False,
 ) -> None:
     """Switch a set's name to a version, at once: forward to one that was staged, or back."""
-    namespace, plain = _split(name)
+    namespace, plain = split_name(name)
     from guideway.training.sets.publish import switch
 
     async def work() -> int:
-        async with _catalogue() as reader:
+        async with open_catalogue() as reader:
             return await switch(reader, Settings.from_environ().brokers(), namespace, plain, version)
 
     before = run(work())
@@ -212,13 +187,13 @@ def alias(
 def delete(name: VersionArgument, as_json: AsJson = False) -> None:
     """Remove a set, or one version of it that its name does not stand for. Requests that name it are refused then."""
     plain, _, version = name.partition("@")
-    namespace, set_name = _split(plain)
+    namespace, set_name = split_name(plain)
     settings = Settings.from_environ()
     from guideway.training.sets.publish import Removal, removal
 
     async def work() -> Removal:
-        async with _catalogue() as reader:
-            ref, _ = _found(reader.catalogue, name)
+        async with open_catalogue() as reader:
+            ref, _ = found_set(reader.catalogue, name)
             removed = removal(reader.catalogue, namespace, set_name, ref.version if version else None)
             await reader.seen(await publish(settings.brokers(), [], removed.entries))
             return removed
@@ -232,33 +207,6 @@ def delete(name: VersionArgument, as_json: AsJson = False) -> None:
         print_json({"set": plain, "removed_versions": removed.versions})
     else:
         out.print(f"deleted {plain}, version {', '.join(map(str, removed.versions))}")
-
-
-def evaluate(
-    name: VersionArgument,
-    pairs: Annotated[Path, typer.Argument(help="JSONL with `question` and `id` of a passage or document.")],
-    k: Annotated[int, typer.Option("-k", help="Of the first so many.")] = 5,
-    as_json: AsJson = False,
-) -> None:
-    """Measure how well a set's passages are found again: recall@k and mean reciprocal rank."""
-    settings = Settings.from_environ()
-    ref, manifest = run(_looked_up(name))
-    from guideway.training.sets.evaluate import Searched, read_pairs, scores
-
-    store = ArtefactStore(settings.store)
-    searched = Searched.of(
-        manifest, str(ref), store, settings.artefact_cache, an_embedder(settings), a_qdrant(settings)
-    )
-    found = scores(searched, read_pairs(pairs), k)
-    if as_json:
-        print_json({"set": str(ref), **msgspec.to_builtins(found)})
-        return
-    print_table(
-        ("set", "questions", f"recall@{k}", "mean reciprocal rank"),
-        [(ref, found.questions, f"{found.recall:.3f}", f"{found.mean_reciprocal_rank:.3f}")],
-    )
-    for question in found.missed[:10]:
-        out.print(f"not found: {question}", markup=False)
 
 
 # What the commands share ---------------------------------------------------------------------------------------------
@@ -293,36 +241,13 @@ def _tell(published: Published, *, as_json: bool) -> None:
         err.print(f"more than {LOCAL_LIMIT} passages want a Qdrant server: set GUIDEWAY_QDRANT_URL")
 
 
-def _catalogue() -> CatalogueReader:
-    return CatalogueReader(Settings.from_environ().brokers())
-
-
-async def _looked_up(name: str) -> tuple[SetRef, RetrievalSet]:
-    async with _catalogue() as reader:
-        return _found(reader.catalogue, name)
-
-
-def _found(catalogue: Catalogue, name: str) -> tuple[SetRef, RetrievalSet]:
-    namespace, _ = _split(name.partition("@")[0])
-    return catalogue.retrieval_set(name.strip("/"), for_namespace=namespace)
-
-
 def _described(catalogue: Catalogue, identity: Identity) -> dict[str, Any]:
     current = catalogue.current_version(identity.namespace, identity.name)
     manifest = catalogue.get(identity, current)
-    assert isinstance(manifest, RetrievalSet), "the name of a listed set stands for a version that is there"
     return {
         "set": f"{identity.namespace}/{identity.name}",
         "current": current,
         "versions": catalogue.versions(identity),
-        "passages": manifest.passages,
-        "embedding": manifest.embedding.source,
-        "shared_with": manifest.shared_with,
+        "passages": manifest.passages if isinstance(manifest, RetrievalSet) else 0,
+        "shared_with": manifest.shared_with if isinstance(manifest, RetrievalSet) else [],
     }
-
-
-def _split(name: str) -> tuple[str, str]:
-    namespace, _, plain = name.strip("/").partition("/")
-    if not (names.NAME.fullmatch(namespace) and names.NAME.fullmatch(plain)):
-        raise Refusal(FailureCode.INVALID_SETTING, f"{name!r} is no set's name: write NAMESPACE/NAME")
-    return namespace, plain
