@@ -17,6 +17,7 @@ MAX_SETS: Final = 16
 IfNone = Literal["refuse", "answer_without", "say_so"]
 """What "no passage found" means: the request is refused, or goes on without context, or with a context that says so."""
 
+MetadataName = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,100}$")]
 Scalar = str | int | bool
 """What a passage's metadata can be filtered by."""
 
@@ -43,7 +44,7 @@ class RetrievalRule(_Choice, frozen=True, kw_only=True):
     """Sets that a request may bring along by name, beside its other guidance."""
     query: str | None = None
     """The input field that is looked up; null, or the field absent: the whole input text."""
-    filter: dict[str, str] = {}
+    filter: dict[MetadataName, str] = {}
     """Name in the passages' metadata → input field; only passages that have the field's value are found. An absent
     field filters nothing."""
 

@@ -118,12 +118,15 @@ def test_the_demos_plan_names_endpoints_and_rows_that_exist() -> None:
     from guideway.schemas.manifests import Endpoint
 
     plan = msgspec.convert(yaml.safe_load((EXAMPLES / "demo" / "plan.yaml").read_text()), Plan)
-    known = {one.address for _, one in read(EXAMPLES / "demo" / "manifests") if isinstance(one, Endpoint)}
+    applied = [*read(EXAMPLES / "demo" / "manifests"), *read(EXAMPLES / "demo" / "asking")]
+    known = {one.address for _, one in applied if isinstance(one, Endpoint)}
     named = {one.endpoint for one in plan.questions}
     named |= {endpoint for one in plan.comparisons for endpoint in (one.guided, one.bare)}
+    named |= {*plan.side_by_side.endpoints}
     assert named <= known
     assert len(known) >= 9
     assert all((EXAMPLES / "data" / one.data).is_file() for one in plan.comparisons)
+    assert all((EXAMPLES / "data" / one.documents).is_file() for one in plan.sets)
 
 
 def test_a_bug_of_ours_ends_in_another_code_than_a_refusal(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ async def _apply(system: System, folder: Path) -> None:
     ]
     await make_fact_sets(system.settings, facts, ROOT / "examples" / "data")
     await make_sets(system.settings, _sets(folder))
-    await apply_manifests(system.settings, demo)
+    await apply_manifests(system.settings, [*demo, *read(DEMO.with_name("asking"))])
     (fingerprint,) = (one.fingerprint for _, one in demo if isinstance(one, Model))
     assert fingerprint is not None
     store = ArtefactStore(system.settings.store)

@@ -16,7 +16,7 @@ from guideway.cli.set_making import Order, make_sets
 from guideway.delivery.clients import make_consumer, make_producer, started
 from guideway.producers.client import Client
 from guideway.schemas import names
-from guideway.schemas.failures import FailureCode
+from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Text
 from guideway.schemas.reply import Completed, Failed, Reply
@@ -208,6 +208,19 @@ async def test_a_version_is_switched_under_load(system: System, client: Client, 
         seen[version] += 1
     assert set(seen) == {before, made.version}
     assert {one.version for reply in last for one in cited(reply)} == {before}
+
+
+async def test_what_could_not_be_indexed_is_not_visible(system: System, tmp_path: Path) -> None:
+    """The Qdrant server is away: after a few tries the set is refused, and the catalogue knows nothing of it."""
+    (tmp_path / "a.txt").write_text("Some text.")
+    away = msgspec.structs.replace(system.settings, qdrant_url="http://127.0.0.1:1")
+    with pytest.raises(Refusal) as caught:
+        await make_sets(away, [Order(namespace="trial", name="half", documents=[tmp_path / "a.txt"])])
+    assert caught.value.code is FailureCode.RETRIEVAL_FAILED
+    async with CatalogueReader(system.bootstrap) as reader:
+        assert reader.catalogue.current_version("trial", "half") == 0
+    (made,) = await make_sets(system.settings, [Order(namespace="trial", name="half", documents=[tmp_path / "a.txt"])])
+    assert (made.version, made.action) == (1, "created")
 
 
 def test_the_command_line_makes_and_unmakes_a_set(system: System, tmp_path: Path) -> None:

@@ -199,6 +199,7 @@ def test_deep_nesting_is_undecodable_where_anything_may_stand(name: str, place: 
         ("manifest.endpoint.full", ("retrieval", "sets", 0), "library/handbook*10"),
         ("manifest.endpoint.full", ("retrieval", "query"), "floor"),
         ("manifest.endpoint.full", ("retrieval", "filter", "lang"), "nothing"),
+        ("manifest.endpoint.full", ("retrieval", "filter"), {"a.b": "country"}),
         ("manifest.set", ("artefact",), "folder"),
         ("manifest.set", ("passages",), 0),
         ("manifest.alias", ("version",), 0),

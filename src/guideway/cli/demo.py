@@ -69,7 +69,8 @@ async def run_demo(settings: Settings, *, as_json: bool, keep: bool) -> int:
     try:
         made = await make_fact_sets(settings, plan.sets, EXAMPLES / "data")
         _say(f"retrieval sets: {', '.join(f'{one.set} ({one.passages})' for one in made)}")
-        changes = await apply_manifests(settings, read(EXAMPLES / "demo" / "manifests"))
+        manifests = [*read(EXAMPLES / "demo" / "manifests"), *read(EXAMPLES / "demo" / "asking")]
+        changes = await apply_manifests(settings, manifests)
         _say(f"catalogue: {len(changes)} entries, {sum(one.action != 'unchanged' for one in changes)} new or changed")
         batches = settings.home / "demo-batches.jsonl"
         batches.unlink(missing_ok=True)
