@@ -26,8 +26,8 @@ bench: $(READY)  ## the engine and the delivery beside their peers
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.delivery
 
-bench-retrieval: $(READY)  ## retrieval: throughput, indexing, search, recall
-	$(BIN)/python -m benchmarks.retrieval
+bench-retrieval: $(READY)  ## retrieval: throughput, indexing, search, recall (of the fact sets in the folder FACTS)
+	$(BIN)/python -m benchmarks.retrieval $(if $(FACTS),--facts $(FACTS))
 
 $(READY): constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

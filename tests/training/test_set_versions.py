@@ -10,7 +10,7 @@ import pytest
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import EmbeddingModel, Manifest, RetrievalSet, SetAlias
-from guideway.schemas.reply import Completed, Failed, Sample, Usage
+from guideway.schemas.reply import Completed, Failed, Reply, Sample, Usage
 from guideway.schemas.retrieval import Citation
 from guideway.schemas.wire import MANIFEST
 from guideway.training.sets.evaluate import AnswerScores, Pair, answer_scores
@@ -79,7 +79,13 @@ def test_answers_are_scored_by_the_set_they_came_from() -> None:
     )
     pairs = [Pair(question="?", id="p", answer=answer) for answer in ("Cat", "dog", "cow", "hen")]
     pairs.append(Pair(question="?", id="p"))
-    replies = [reply("A cat.", "team/a"), reply("A cat.", "team/a"), reply("A cow.", "team/b"), failed, reply("x")]
+    replies: list[Reply] = [
+        reply("A cat.", "team/a"),
+        reply("A cat.", "team/a"),
+        reply("A cow.", "team/b"),
+        failed,
+        reply("x"),
+    ]
     assert answer_scores(pairs, replies) == [
         AnswerScores(set="nothing", questions=1, accuracy=0.0),
         AnswerScores(set="team/a@1", questions=2, accuracy=0.5),

@@ -35,6 +35,10 @@ ANIMALS = {
 TOOLS = {"cat": "cat is a Unix program that prints files.", "ls": "ls is a Unix program that lists a folder."}
 
 
+Asked = tuple[str, list[SetArtefact], dict[str, Any]]
+"""Query, sets, and what else the lookup says."""
+
+
 class Desk:
     """Lookups with all that they need; `ask` waits until every answer is there."""
 
@@ -52,7 +56,7 @@ class Desk:
         self.embedded.append(len(texts))
         return self._embedder.embed(texts)
 
-    def ask(self, *asked: tuple[str, list[SetArtefact], dict[str, Any]]) -> list[Found | NotFound]:
+    def ask(self, *asked: Asked) -> list[Found | NotFound]:
         ids = []
         for query, artefacts, fields in asked:
             sets = [SetRef(namespace="team", name=one.name[5:-2], version=1) for one in artefacts]
@@ -79,7 +83,11 @@ def code(answer: Found | NotFound) -> FailureCode:
 
 def test_what_waits_is_embedded_once_and_in_one_batch(embedder: Embedder, make_set: MakeSet) -> None:
     desk, animals, tools = Desk(embedder), make_set("animals", ANIMALS), make_set("tools", TOOLS)
-    asked = [("What is a cat?", [animals], {}), ("What is a cat?", [tools], {}), ("Who barks?", [animals], {})]
+    asked: list[Asked] = [
+        ("What is a cat?", [animals], {}),
+        ("What is a cat?", [tools], {}),
+        ("Who barks?", [animals], {}),
+    ]
     desk.ask(("to open them", [animals, tools], {}))
     first, second, third = desk.ask(*asked)
     assert isinstance(first, Found)
@@ -111,7 +119,7 @@ def test_filters_hold_and_one_is_not_true(embedder: Embedder, make_set: MakeSet)
     animals = make_set("animals", ANIMALS)
     desk, everything = Desk(embedder), {"passages": 3, "min_score": -1.0}
 
-    def where(key: str, value: int | bool) -> tuple[str, list[SetArtefact], dict[str, Any]]:
+    def where(key: str, value: int | bool) -> Asked:
         return ("animal", [animals], {"filter": [Condition(key=key, value=value)], **everything})
 
     answers = desk.ask(
@@ -181,9 +189,10 @@ def test_rows_to_train_on_have_the_context_that_a_worker_gives(embedder: Embedde
         def context_tokens(self, text: str) -> int:
             return len(text.split())
 
-    searched = [
-        Searched(embedder, Qdrant().open(one.digest, one.passages, lambda one=one: set_folder.read(Path(one.folder))))
-        for one in artefacts
-    ]
-    context = RetrievalContext(rule, list(zip(refs, searched, strict=True)), Words())  # type: ignore[arg-type]
+    def searched(artefact: SetArtefact) -> Searched:
+        index = Qdrant().open(artefact.digest, artefact.passages, lambda: set_folder.read(Path(artefact.folder)))
+        return Searched(embedder, index)
+
+    sets = [(ref, searched(artefact)) for ref, artefact in zip(refs, artefacts, strict=True)]
+    context = RetrievalContext(rule, sets, Words())  # type: ignore[arg-type]
     assert context.put_in([(query, parts) for query in asked]) == served
