@@ -54,7 +54,9 @@ SETS, ENDPOINTS, ROWS, NEW_TOKENS = 4, 16, 16, 32
 
 
 def read_facts(folder: Path) -> list[Passage]:
-    return passages_of(read_documents(sorted(folder.glob("*.jsonl"))[:1], Columns(id="term")), Splitting())
+    """Of all fact sets of the folder; each has its own ids."""
+    files = sorted(folder.glob("*.jsonl"))
+    return [one for file in files for one in passages_of(read_documents([file], Columns(id="term")), Splitting())]
 
 
 def enlarged(passages: Sequence[Passage], vectors: Any, embedder: Embedder, count: int, seed: int) -> SetFolder:

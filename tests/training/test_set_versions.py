@@ -79,13 +79,8 @@ def test_answers_are_scored_by_the_set_they_came_from() -> None:
     )
     pairs = [Pair(question="?", id="p", answer=answer) for answer in ("Cat", "dog", "cow", "hen")]
     pairs.append(Pair(question="?", id="p"))
-    replies: list[Reply] = [
-        reply("A cat.", "team/a"),
-        reply("A cat.", "team/a"),
-        reply("A cow.", "team/b"),
-        failed,
-        reply("x"),
-    ]
+    answered = [reply("A cat.", "team/a"), reply("A cat.", "team/a"), reply("A cow.", "team/b")]
+    replies: list[Reply] = [*answered, failed, reply("x")]
     assert answer_scores(pairs, replies) == [
         AnswerScores(set="nothing", questions=1, accuracy=0.0),
         AnswerScores(set="team/a@1", questions=2, accuracy=0.5),

@@ -73,7 +73,7 @@ def serve(channel: Channel[ToRetrieval], lookups: Lookups) -> None:
                 case Lookup():
                     lookups.add(message)
                 case Opened():
-                    log.debug("opened", digest=message.digest)
+                    continue  # whoever waits for it is looked at below
                 case StopRetrieval():
                     return
                 case StartRetrieval():

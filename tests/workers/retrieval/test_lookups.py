@@ -83,11 +83,8 @@ def code(answer: Found | NotFound) -> FailureCode:
 
 def test_what_waits_is_embedded_once_and_in_one_batch(embedder: Embedder, make_set: MakeSet) -> None:
     desk, animals, tools = Desk(embedder), make_set("animals", ANIMALS), make_set("tools", TOOLS)
-    asked: list[Asked] = [
-        ("What is a cat?", [animals], {}),
-        ("What is a cat?", [tools], {}),
-        ("Who barks?", [animals], {}),
-    ]
+    cat = "What is a cat?"
+    asked: list[Asked] = [(cat, [animals], {}), (cat, [tools], {}), ("Who barks?", [animals], {})]
     desk.ask(("to open them", [animals, tools], {}))
     first, second, third = desk.ask(*asked)
     assert isinstance(first, Found)
