@@ -60,10 +60,10 @@ class Lookups:
                     indexes |= {digest: index for digest, index in opened.items() if index is not None}
         done = {lookup.id for lookup in ready} | {one.id for one in answers}
         self._waiting = [lookup for lookup in self._waiting if lookup.id not in done]
-        failed = self._search(ready, indexes)
+        results = self._search(ready, indexes)
         for lookup in ready:
             with self._refusing(lookup.id, answers):
-                answers.append(self._chosen(lookup, failed))
+                answers.append(self._chosen(lookup, results))
         self._indexes.trim(indexes)
         return answers
 
@@ -76,40 +76,42 @@ class Lookups:
                     f"uses {self._embedder.fingerprint[:19]}…: create the set with this one, or set GUIDEWAY_EMBEDDING",
                 )
 
-    def _search(self, ready: Sequence[Lookup], indexes: dict[str, Index]) -> dict[str, Refusal]:
-        """Have a result for every search of the lookups; returns the sets that could not be searched, and why."""
-        missing = {
-            search: lookup.wanted.filter
-            for lookup in ready
-            for search in _searches(lookup)
-            if search not in self._results
+    def _search(self, ready: Sequence[Lookup], indexes: dict[str, Index]) -> dict[_Search, list[Hit] | Refusal]:
+        """What each search of the lookups finds, or why its set cannot be searched."""
+        filters = {search: lookup.wanted.filter for lookup in ready for search in _searches(lookup)}
+        # Apart from what is kept: more may wait than is kept.
+        results: dict[_Search, list[Hit] | Refusal] = {
+            search: self._results[search] for search in filters if search in self._results
         }
+        missing = [search for search in filters if search not in results]
         if not missing:
-            return {}
+            return results
         queries = list(dict.fromkeys(search.query for search in missing))
         vectors = dict(zip(queries, self._embedder.embed(queries), strict=True))
-        failed: dict[str, Refusal] = {}
         for digest, with_vectors in {(search.digest, search.vectors) for search in missing}:
             # One width of answer for all of a set, so that they are one batch.
             searches = [one for one in missing if (one.digest, one.vectors) == (digest, with_vectors)]
             try:
                 found = indexes[digest].search(
                     [vectors[search.query] for search in searches],
-                    [missing[search] for search in searches],
+                    [filters[search] for search in searches],
                     max(search.limit for search in searches),
                     vectors=with_vectors,
                 )
             except Refusal as refusal:
-                failed[digest] = refusal
+                results.update(dict.fromkeys(searches, refusal))
             else:
+                results.update(zip(searches, found, strict=True))
                 self._results.update(zip(searches, found, strict=True))
-        return failed
+        return results
 
-    def _chosen(self, lookup: Lookup, failed: dict[str, Refusal]) -> Found:
-        for artefact in lookup.artefacts:
-            if artefact.digest in failed:
-                raise failed[artefact.digest]
-        found = [self._results[search] for search in _searches(lookup)]
+    def _chosen(self, lookup: Lookup, results: dict[_Search, list[Hit] | Refusal]) -> Found:
+        found: list[list[Hit]] = []
+        for search in _searches(lookup):
+            result = results[search]
+            if isinstance(result, Refusal):
+                raise result
+            found.append(result)
         chosen = choose(lookup.wanted, found, self._tokens_of)
         return Found(
             id=lookup.id,
