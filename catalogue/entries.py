@@ -10,15 +10,16 @@ import msgspec
 
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
 from guideway.schemas.request import GuidanceRef
+from guideway.schemas.retrieval import SetRef
 from guideway.schemas.wire import MANIFEST, Undecodable
 
-Kind = Literal["endpoint", "guidance", "model"]
-KINDS: Final[tuple[Kind, ...]] = ("endpoint", "guidance", "model")
+Kind = Literal["endpoint", "guidance", "model", "set", "alias"]
+KINDS: Final[tuple[Kind, ...]] = ("endpoint", "guidance", "model", "set", "alias")
 
 _KEY: Final = re.compile(
-    r"(?P<kind>endpoint|guidance|model)/(?P<namespace>[a-z0-9-]+)/(?P<name>[a-z0-9-]+)@(?P<version>\d+)"
+    rf"(?P<kind>{'|'.join(KINDS)})/(?P<namespace>[a-z0-9-]+)/(?P<name>[a-z0-9-]+)@(?P<version>\d+)"
 )
 
 
@@ -45,6 +46,10 @@ class Identity(msgspec.Struct, frozen=True, order=True):
                 return Identity("guidance", manifest.namespace, manifest.name)
             case Model():
                 return Identity("model", manifest.namespace, manifest.name)
+            case RetrievalSet():
+                return Identity("set", manifest.namespace, manifest.name)
+            case SetAlias():
+                return Identity("alias", manifest.namespace, manifest.name)
 
 
 class Catalogue:
@@ -131,6 +136,36 @@ class Catalogue:
                 f"guidance {name} is of form {guidance.form}, and only a lora takes a scale: name it without *{scale}",
             )
         return GuidanceRef(namespace=owner, name=plain, version=number, scale=float(scale or 1)), guidance
+
+    def retrieval_set(self, name: str, *, for_namespace: str) -> tuple[SetRef, RetrievalSet]:
+        """A set by `NAMESPACE/NAME[@VERSION][*WEIGHT]`. Raises Refusal(guidance_unknown | guidance_forbidden).
+
+        The name alone stands for the version that its alias says, without an alias for the newest.
+        """
+        name, _, weight = name.partition("*")
+        owner, _, rest = name.partition("/")
+        plain, _, version = rest.partition("@")
+        number = int(version) if version.isdigit() else self.current_version(owner, plain)
+        found = self.get(Identity("set", owner, plain), number)
+        if not isinstance(found, RetrievalSet):
+            raise Refusal(
+                FailureCode.GUIDANCE_UNKNOWN,
+                f"there is no retrieval set {name}: create it, or correct the endpoint's list",
+            )
+        if not found.usable_by(for_namespace):
+            raise Refusal(
+                FailureCode.GUIDANCE_FORBIDDEN,
+                f"retrieval set {name} is not shared with namespace {for_namespace}: "
+                f"ask {owner} to publish it with `--share {for_namespace}`",
+            )
+        return SetRef(namespace=owner, name=plain, version=number, weight=float(weight or 1)), found
+
+    def current_version(self, namespace: str, name: str) -> int:
+        """The version that the name of a retrieval set alone stands for; 0 where there is no set."""
+        alias = self.latest(Identity("alias", namespace, name))
+        if alias is not None and isinstance(alias[1], SetAlias):
+            return alias[1].version
+        return max(self.versions(Identity("set", namespace, name)), default=0)
 
     def model(self, size: str) -> Model:
         """The model behind a size, newest version. Raises Refusal(unknown_model_size)."""

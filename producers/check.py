@@ -37,6 +37,9 @@ def _check_endpoint(endpoint: Endpoint, catalogue: Catalogue) -> None:
     for name in [*endpoint.guidance, *endpoint.request_guidance]:
         _, guidance = catalogue.guidance(name, for_namespace=endpoint.namespace)
         _check_fits(name, guidance, endpoint.model_size, model.fingerprint)
+    if (rule := endpoint.retrieval) is not None:
+        for name in [*rule.sets, *rule.request_sets]:
+            catalogue.retrieval_set(name, for_namespace=endpoint.namespace)
     for target in endpoint.targets:
         catalogue.endpoint(endpoint.namespace, target)
 

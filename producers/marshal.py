@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from guideway.catalogue.entries import Catalogue
@@ -12,6 +12,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Field
 from guideway.schemas.output import WordLabels
 from guideway.schemas.request import GuidanceRef, Part, ReplyAddress, Request
+from guideway.schemas.retrieval import MAX_SETS, Condition, Retrieval
 
 _PYTHON_TYPES: Final[dict[str, tuple[type, ...]]] = {
     "string": (str,),
@@ -64,6 +65,7 @@ def marshal(
         generation=endpoint.generation,
         reply_to=list(reply_to),
         deadline_ms=deadline_ms,
+        retrieval=_retrieval(event, endpoint, catalogue, fields, text),
     )
 
 
@@ -108,9 +110,9 @@ def _checked(given: Mapping[str, Any], declared: Mapping[str, Field]) -> dict[st
 
 def _guidance(event: Event, endpoint: Endpoint, catalogue: Catalogue) -> tuple[list[Part], list[GuidanceRef]]:
     """Instruction parts in their order, and the trained guidance by name and version."""
-    allowed = set(endpoint.request_guidance)
+    allowed = {*endpoint.request_guidance, *_request_sets(endpoint)}
     for name in event.guidance:
-        if name not in allowed and name.partition("@")[0] not in allowed:
+        if not _is_listed(name, allowed):
             listed = ", ".join(sorted(allowed)) or "none"
             raise Refusal(
                 FailureCode.GUIDANCE_FORBIDDEN,
@@ -119,10 +121,50 @@ def _guidance(event: Event, endpoint: Endpoint, catalogue: Catalogue) -> tuple[l
     parts, refs = [], []
     if endpoint.instruction:
         parts.append(Part(kind="instruction", source="endpoint", text=endpoint.instruction))
-    for name in [*endpoint.guidance, *event.guidance]:
+    brought = [name for name in event.guidance if not _is_listed(name, _request_sets(endpoint))]
+    for name in [*endpoint.guidance, *brought]:
         ref, guidance = catalogue.guidance(name, for_namespace=endpoint.namespace)
         if guidance.form == "text_prompt":
             parts.append(Part(kind="instruction", source=str(ref), text=guidance.text))
         else:
             refs.append(ref)
     return parts, refs
+
+
+def _retrieval(
+    event: Event, endpoint: Endpoint, catalogue: Catalogue, fields: Mapping[str, Any], text: str
+) -> Retrieval | None:
+    """What to look up, with the version of each set; None where no set is named."""
+    rule = endpoint.retrieval
+    if rule is None:
+        return None
+    brought = [name for name in event.guidance if _is_listed(name, rule.request_sets)]
+    refs = [catalogue.retrieval_set(name, for_namespace=endpoint.namespace)[0] for name in [*rule.sets, *brought]]
+    if not refs:
+        return None
+    if len(refs) > MAX_SETS:
+        raise Refusal(
+            FailureCode.GUIDANCE_FORBIDDEN, f"{len(refs)} retrieval sets are named, at most {MAX_SETS} may be"
+        )
+    asked = fields.get(rule.query) if rule.query is not None else None
+    return Retrieval(
+        sets=refs,
+        query=text if asked is None else asked,
+        filter=[
+            Condition(key=key, value=fields[name]) for key, name in rule.filter.items() if fields[name] is not None
+        ],
+        passages=rule.passages,
+        max_tokens=rule.max_tokens,
+        min_score=rule.min_score,
+        diversity=rule.diversity,
+        if_none=rule.if_none,
+    )
+
+
+def _request_sets(endpoint: Endpoint) -> list[str]:
+    return endpoint.retrieval.request_sets if endpoint.retrieval is not None else []
+
+
+def _is_listed(name: str, listed: Collection[str]) -> bool:
+    """Whether a list has the name, with its version or without."""
+    return name in listed or name.partition("@")[0] in listed

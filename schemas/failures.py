@@ -25,6 +25,14 @@ class FailureCode(StrEnum):
     GUIDANCE_MISSING = "guidance_missing"
     GUIDANCE_DAMAGED = "guidance_damaged"
     GUIDANCE_WRONG_MODEL = "guidance_wrong_model"
+    # The retrieval sets
+    NO_PASSAGE = "no_passage"
+    SET_WRONG_EMBEDDING = "set_wrong_embedding"
+    RETRIEVAL_FAILED = "retrieval_failed"
+    DOCUMENT_UNREADABLE = "document_unreadable"
+    DOCUMENT_EMPTY = "document_empty"
+    DOCUMENT_TOO_LARGE = "document_too_large"
+    DUPLICATE_ID = "duplicate_id"
     # The result
     OUTPUT_UNSATISFIABLE = "output_unsatisfiable"
     OUTPUT_INCOMPLETE = "output_incomplete"
@@ -48,6 +56,7 @@ _RETRYABLE = frozenset(
     {
         FailureCode.DEADLINE_EXCEEDED,
         FailureCode.GUIDANCE_MISSING,
+        FailureCode.RETRIEVAL_FAILED,
         FailureCode.UNKNOWN_MODEL_SIZE,
         FailureCode.BROKER_UNREACHABLE,
         FailureCode.INTERNAL_ERROR,

@@ -1,4 +1,4 @@
-"""What people write and the catalogue keeps: endpoints, guidance and models. Each applied change is a new version."""
+"""What the catalogue keeps: endpoints, guidance, retrieval sets and models. Each applied change is a new version."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from guideway.schemas import names
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import OutputRule, WordLabels
 from guideway.schemas.request import MAX_SCALE
+from guideway.schemas.retrieval import RetrievalRule
 
 Name = Annotated[str, Meta(pattern=f"^{names.NAME.pattern}$")]
+Grantee = Annotated[str, Meta(pattern=rf"^(\*|{names.NAME.pattern})$")]
 Digest = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
 GuidanceName = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?$")]
 """`NAMESPACE/NAME` for the newest version, `NAMESPACE/NAME@VERSION` for one."""
@@ -67,6 +69,8 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
     """Named guidance in the order in which it applies; a LoRA may have a scale from -8 to 8."""
     request_guidance: list[GuidanceName] = []
     """Guidance that a request may bring along by name."""
+    retrieval: RetrievalRule | None = None
+    """The facts it answers from."""
     input: InputRule = InputRule()
     output: OutputRule
     generation: Generation = Generation()
@@ -85,10 +89,23 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
             if field is not None and (field not in fields or fields[field].type != "string"):
                 raise ValueError(f"{what} names {field!r}: declare it under input.fields as a string")
 
+        if self.retrieval is not None:
+            self._check_retrieval(self.retrieval)
         for name in self.guidance:
             _, _, scale = name.partition("*")
             if scale and abs(float(scale)) > MAX_SCALE:
                 raise ValueError(f"guidance {name!r} has scale {scale}: choose one from -{MAX_SCALE} to {MAX_SCALE}")
+
+    def _check_retrieval(self, rule: RetrievalRule) -> None:
+        types = {name: field.type for name, field in self.input.fields.items()}
+        if rule.query is not None and types.get(rule.query) != "string":
+            raise ValueError(f"retrieval.query names {rule.query!r}: declare it under input.fields as a string")
+        for key, name in rule.filter.items():
+            if types.get(name) not in {"string", "integer", "boolean"}:
+                raise ValueError(
+                    f"retrieval.filter.{key} names {name!r}: declare it under input.fields as a string, an integer or "
+                    "a boolean"
+                )
 
     @property
     def _words_from(self) -> str | None:
@@ -109,7 +126,7 @@ class Guidance(_Manifest, frozen=True, kw_only=True, tag="guidance/v1"):
     """In a file: the folder, relative to the file. In the catalogue: the artefact's digest."""
     model_fingerprint: Digest | None = None
     """The base model that the artefact was trained on; it is refused on any other."""
-    shared_with: list[Annotated[str, Meta(pattern=rf"^(\*|{names.NAME.pattern})$")]] = []
+    shared_with: list[Grantee] = []
     """Further namespaces that may use it; `*` for everybody. Guidance of `public` is everybody's anyway."""
 
     def __post_init__(self) -> None:
@@ -122,7 +139,40 @@ class Guidance(_Manifest, frozen=True, kw_only=True, tag="guidance/v1"):
 
     def usable_by(self, namespace: str) -> bool:
         """Whether endpoints of `namespace` may use it."""
-        return self.namespace in {namespace, "public"} or bool({"*", namespace} & {*self.shared_with})
+        return _usable_by(self, namespace)
+
+
+class EmbeddingModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a set's passages were embedded with; queries are embedded with the same, or the set is refused."""
+
+    source: Annotated[str, Meta(min_length=1)]
+    """`package:NAME/FOLDER`, a folder, or a hub name."""
+    fingerprint: Digest
+    dimension: Annotated[int, Meta(ge=1)]
+
+
+class RetrievalSet(_Manifest, frozen=True, kw_only=True, tag="set/v1"):
+    """One version of a fact set: passages with their vectors, an artefact that `guideway sets create` makes."""
+
+    artefact: Digest
+    embedding: EmbeddingModel
+    passages: Annotated[int, Meta(ge=1)]
+    shared_with: list[Grantee] = []
+    """As for guidance."""
+
+    def usable_by(self, namespace: str) -> bool:
+        """Whether endpoints of `namespace` may use it."""
+        return _usable_by(self, namespace)
+
+
+class SetAlias(_Manifest, frozen=True, kw_only=True, tag="alias/v1"):
+    """The version of the retrieval set of the same name that the name alone stands for; without one, the newest."""
+
+    version: Annotated[int, Meta(ge=1)]
+
+
+def _usable_by(owned: Guidance | RetrievalSet, namespace: str) -> bool:
+    return owned.namespace in {namespace, "public"} or bool({"*", namespace} & {*owned.shared_with})
 
 
 class Model(_Manifest, frozen=True, kw_only=True, tag="model/v1"):
@@ -143,4 +193,4 @@ class Model(_Manifest, frozen=True, kw_only=True, tag="model/v1"):
             raise ValueError("a model's namespace is `public`: everybody shares it")
 
 
-Manifest = Endpoint | Guidance | Model
+Manifest = Endpoint | Guidance | Model | RetrievalSet | SetAlias

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from guideway.schemas.failures import FailureCode
+from guideway.schemas.retrieval import Citation
 
 FinishReason = Literal["stop", "length"]
 """`stop`: the form was complete, the model ended, or a stop string came; `length`: `max_tokens` was reached."""
@@ -36,7 +37,7 @@ class _Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     endpoint: str
 
 
-class Completed(_Reply, frozen=True, kw_only=True, tag="guideway.reply.completed.v1"):
+class Completed(_Reply, frozen=True, omit_defaults=True, kw_only=True, tag="guideway.reply.completed.v1"):
     """The result."""
 
     endpoint_version: int
@@ -45,6 +46,8 @@ class Completed(_Reply, frozen=True, kw_only=True, tag="guideway.reply.completed
     guidance: list[str]
     """What guided the model: `NAMESPACE/NAME@VERSION`."""
     model_fingerprint: str
+    citations: list[Citation] | None = None
+    """The passages in the text, in their order; empty where none was found, None where no set was asked."""
 
     @property
     def value(self) -> Any:

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import OutputRule
+from guideway.schemas.retrieval import Retrieval
 
 MAX_SCALE: Final = 8
 
@@ -22,7 +23,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     kind: Literal["instruction", "context", "input"]
     source: str
-    """`endpoint`, `caller`, or the guidance it came from: `NAMESPACE/NAME@VERSION`."""
+    """`endpoint`, `caller`, or the guidance it came from: `NAMESPACE/NAME@VERSION`, of a passage `#ID` after it."""
     text: str
 
 
@@ -52,6 +53,7 @@ class Request(
     msgspec.Struct,
     frozen=True,
     forbid_unknown_fields=True,
+    omit_defaults=True,
     kw_only=True,
     tag_field="schema",
     tag="guideway.request.v1",
@@ -72,3 +74,5 @@ class Request(
     reply_to: Annotated[list[ReplyAddress], Meta(min_length=1)]
     deadline_ms: int | None
     """Unix time in milliseconds; later than this the request is answered `deadline_exceeded`."""
+    retrieval: Retrieval | None = None
+    """Passages that the worker looks up and puts into the text as `context` parts."""

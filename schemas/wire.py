@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from guideway.schemas.cancellation import Cancellation
-from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
 from guideway.schemas.reply import Completed, Failed, Reply
 from guideway.schemas.request import Request
 
@@ -43,4 +43,4 @@ class Codec(Generic[T]):
 REQUEST: Codec[Request] = Codec(Request)
 CANCELLATION: Codec[Cancellation] = Codec(Cancellation)
 REPLY: Codec[Reply] = Codec(Completed | Failed)
-MANIFEST: Codec[Manifest] = Codec(Endpoint | Guidance | Model)
+MANIFEST: Codec[Manifest] = Codec(Endpoint | Guidance | Model | RetrievalSet | SetAlias)

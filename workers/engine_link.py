@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,9 +17,9 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.names import Lane
 from guideway.schemas.request import Request
+from guideway.workers.child import Child, child_process
 from guideway.workers.messages import (
     FROM_ENGINE,
-    HEADER_BYTES,
     Admit,
     Artefact,
     BatchReport,
@@ -35,9 +33,6 @@ from guideway.workers.messages import (
     Refused,
     Start,
     Stop,
-    ToEngine,
-    body_length,
-    frame,
 )
 from guideway.workers.quarantine import Quarantine
 
@@ -81,8 +76,7 @@ class EngineLink:
         self._up = asyncio.Event()
         self._heard_at = time.monotonic()
         self._quarantine = Quarantine()
-        self._writer: asyncio.StreamWriter | None = None
-        self._outbox = bytearray()
+        self._child: Child | None = None
         self._was_ready = False
         self.fingerprint = ""
         """Of the loaded model."""
@@ -109,10 +103,9 @@ class EngineLink:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is not None:
-            with contextlib.suppress(OSError):
-                self._writer.write(frame(Stop()))
-                await self._writer.drain()
+        if self._child is not None:
+            self._child.send(Stop())
+            await self._child.drain()
         for task in (self._watch, self._keeper):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -139,32 +132,20 @@ class EngineLink:
 
     async def _run_once(self, request: Request, artefacts: Sequence[Artefact], lane: Lane) -> Finished:
         await self._up.wait()
-        writer = self._writer
-        if writer is None:
+        child = self._child
+        if child is None:
             raise EngineDied
         known_as = str(next(self._ids))
         answer: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
         self._waiting[known_as] = answer
         try:
-            self._send(Admit(id=known_as, request=request, artefacts=list(artefacts), lane=lane))
+            child.send(Admit(id=known_as, request=request, artefacts=list(artefacts), lane=lane))
             return await answer
         except asyncio.CancelledError:
-            if self._writer is writer:
-                self._send(Cancel(id=known_as))
+            child.send(Cancel(id=known_as))
             raise
         finally:
             self._waiting.pop(known_as, None)
-
-    def _send(self, message: ToEngine) -> None:
-        # What is said within one turn of the event loop goes out together: a batch of requests is one system call.
-        if not self._outbox:
-            asyncio.get_running_loop().call_soon(self._send_outbox)
-        self._outbox += frame(message)
-
-    def _send_outbox(self) -> None:
-        if self._writer is not None:
-            self._writer.write(bytes(self._outbox))
-        self._outbox.clear()
 
     # The process -----------------------------------------------------------------------------------------------------
 
@@ -191,46 +172,21 @@ class EngineLink:
             self.broken.set_exception(Refusal(FailureCode.ENGINE_FAILED, message))
 
     async def _run_process(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *self._program,
-                "--fd",
-                str(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
-                stdin=asyncio.subprocess.DEVNULL,
-                env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
-            )
-        reader, self._writer = await asyncio.open_connection(sock=ours)
-        self._process = process
-        self._heard_at = time.monotonic()
         try:
-            self._writer.write(frame(self._start))
-            while True:
-                header = await reader.readexactly(HEADER_BYTES)
-                self._hear(FROM_ENGINE.decode(await reader.readexactly(body_length(header))))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+            async with child_process(self._program) as child:
+                self._child = child
+                self._heard_at = time.monotonic()
+                child.send(self._start)
+                try:
+                    while (message := await child.receive(FROM_ENGINE)) is not None:
+                        self._hear(message)
+                finally:
+                    self._up.clear()
+                    self._child = None
         finally:
-            self._up.clear()
-            self._writer.close()
-            self._writer = None
-            await self._end(process)
             for answer in self._waiting.values():
                 if not answer.done():
                     answer.set_exception(EngineDied())
-
-    @staticmethod
-    async def _end(process: asyncio.subprocess.Process) -> None:
-        try:
-            await asyncio.wait_for(process.wait(), 5)
-        except TimeoutError:
-            pass
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
 
     def _hear(self, message: FromEngine) -> None:
         self._heard_at = time.monotonic()
@@ -261,9 +217,9 @@ class EngineLink:
             await asyncio.sleep(min(5.0, self._silence_s / 4))
             silent_s = time.monotonic() - self._heard_at
             busy_too_long = self._up.is_set() and self._waiting and silent_s > self._silence_s
-            loading_too_long = not self._up.is_set() and self._writer is not None and silent_s > self._start_timeout_s
+            loading_too_long = not self._up.is_set() and self._child is not None and silent_s > self._start_timeout_s
             if busy_too_long or loading_too_long:
                 log.error("the engine says nothing; it is ended", silent_s=round(silent_s))
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.kill()
+                if self._child is not None:
+                    self._child.kill()
                 self._heard_at = time.monotonic()

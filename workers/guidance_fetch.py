@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.topic import CatalogueReader
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Guidance
 from guideway.schemas.request import GuidanceRef
+from guideway.workers.artefact_fetch import ArtefactFetch
 from guideway.workers.messages import Artefact
 
 
 class GuidanceFetch:
-    """Rights are checked here again: the worker trusts no sender. Each artefact is fetched once, however many ask."""
+    """Rights are checked here again: the worker trusts no sender."""
 
-    def __init__(self, reader: CatalogueReader, store: ArtefactStore, cache: Path, fingerprint: str) -> None:
+    def __init__(self, reader: CatalogueReader, artefacts: ArtefactFetch, fingerprint: str) -> None:
         self._reader = reader
-        self._store = store
-        self._cache = cache
+        self._artefacts = artefacts
         self._fingerprint = fingerprint
-        self._fetching: dict[str, asyncio.Task[Path]] = {}
 
     async def fetch(self, refs: Sequence[GuidanceRef], namespace: str) -> list[Artefact]:
         """Raises Refusal(guidance_unknown | _forbidden | _wrong_model | _missing | _damaged)."""
@@ -51,22 +48,7 @@ class GuidanceFetch:
                 f"guidance {ref} was trained on base model {_short(guidance.model_fingerprint)}, this size runs "
                 f"{_short(self._fingerprint)}: train it on this model, or use the size that has its model",
             )
-        digest = guidance.artefact
-        task = self._fetching.get(digest)
-        if task is None:
-            task = asyncio.create_task(asyncio.to_thread(self._store.fetch, digest, self._cache))
-            self._fetching[digest] = task
-            task.add_done_callback(lambda _: self._fetching.pop(digest, None))
-        try:
-            # Shielded: one waiting request that is cancelled must not end the fetch for the others.
-            return await asyncio.shield(task)
-        except Refusal as refusal:
-            raise Refusal(refusal.code, f"guidance {ref}: {refusal.message}") from None
-        except OSError as error:
-            raise Refusal(
-                FailureCode.GUIDANCE_MISSING,
-                f"guidance {ref}: the artefact store {self._store.address} cannot be read ({type(error).__name__})",
-            ) from None
+        return await self._artefacts.folder(guidance.artefact, f"guidance {ref}")
 
 
 def _short(fingerprint: str | None) -> str:

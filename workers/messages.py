@@ -177,7 +177,7 @@ _ENCODER: Final = msgspec.msgpack.Encoder()
 HEADER_BYTES: Final = _LENGTH.size
 
 
-def frame(message: ToEngine | FromEngine) -> bytes:
+def frame(message: msgspec.Struct) -> bytes:
     """The message with its length before it."""
     body = _ENCODER.encode(message)
     return _LENGTH.pack(len(body)) + body

@@ -10,6 +10,7 @@ import msgspec
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.names import LANES
 from guideway.workers.messages import EngineSettings
+from guideway.workers.retrieval.settings import RetrievalSettings
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +20,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     lanes: tuple[str, ...] = LANES
     delivery: DeliverySettings
     engine: EngineSettings
+    retrieval: RetrievalSettings = RetrievalSettings()
     store: str
     """Address of the artefact store, for fsspec."""
     artefact_cache: Path
@@ -32,3 +34,5 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     engine_start_timeout_s: float = 600.0
     engine_silence_s: float = 300.0
     """A busy engine that says nothing for so long is ended and started anew."""
+    retrieval_program: tuple[str, ...] = (sys.executable, "-m", "guideway.workers.retrieval.process")
+    """`PROGRAM --fd N` speaks `workers/retrieval/messages.py` on socket N."""

@@ -17,16 +17,21 @@ from guideway.delivery.pipeline import Pipeline
 from guideway.delivery.replies import failed, reply_records
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Endpoint, Manifest
 from guideway.schemas.output import Number
 from guideway.schemas.record import Outgoing, Record
 from guideway.schemas.reply import Completed, Sample, Usage
 from guideway.schemas.request import Request
+from guideway.schemas.retrieval import Citation
 from guideway.schemas.wire import REQUEST, Undecodable
+from guideway.workers.artefact_fetch import ArtefactFetch
 from guideway.workers.cancellations import CancellationReader, Cancellations
 from guideway.workers.engine_link import EngineLink, Poison
 from guideway.workers.guidance_fetch import GuidanceFetch
 from guideway.workers.messages import BatchReport, Finished, Generated
 from guideway.workers.reading import read_value
+from guideway.workers.retrieval.link import RetrievalLink
+from guideway.workers.retrieval.passages import Passages
 from guideway.workers.settings import WorkerSettings
 
 log = structlog.get_logger(__name__)
@@ -59,11 +64,16 @@ class Worker:
                 on_batch=self._record_batch,
             )
             cancelled = CancellationReader(settings.delivery.bootstrap, settings.size, self._cancellations)
-            async with cancelled, link:
+            retrieval = RetrievalLink(
+                settings.retrieval, model, settings.engine.model_cache, program=settings.retrieval_program
+            )
+            async with cancelled, link, retrieval:
                 self._link = link
-                self._guidance = GuidanceFetch(
-                    reader, ArtefactStore(settings.store), settings.artefact_cache, link.fingerprint
-                )
+                artefacts = ArtefactFetch(ArtefactStore(settings.store), settings.artefact_cache)
+                self._guidance = GuidanceFetch(reader, artefacts, link.fingerprint)
+                self._passages = Passages(reader, artefacts, retrieval)
+                if any(_looks_up(one, settings.size) for _, one in reader.catalogue):
+                    retrieval.warm()
                 # The group is joined only now, with a warm model: before, requests would wait here for nothing.
                 pipeline = Pipeline(
                     settings.delivery,
@@ -117,10 +127,11 @@ class Worker:
             # The engine keeps deadlines itself; this one holds as well while the engine is being started.
             async with asyncio.timeout(left_s and left_s + 1):
                 artefacts = await self._guidance.fetch(request.guidance, request.namespace)
-                finished = await self._link.run(request, artefacts, lane)
+                told, citations = await self._passages.put_in(request)
+                finished = await self._link.run(told, artefacts, lane)
         except TimeoutError:
             raise Refusal(FailureCode.DEADLINE_EXCEEDED, "the deadline passed before the result was there") from None
-        return completed_reply(request, finished, self._link.fingerprint)
+        return completed_reply(request, finished, self._link.fingerprint, citations)
 
     def _record_batch(self, report: BatchReport) -> None:
         if self._settings.record_batches is None:
@@ -130,6 +141,11 @@ class Worker:
                 file.write(msgspec.json.encode(report) + b"\n")
         except OSError as error:
             log.warning("micro-batch not recorded", error=repr(error))
+
+
+def _looks_up(manifest: Manifest, size: str) -> bool:
+    """Whether it is an endpoint of this model size that answers from retrieval sets."""
+    return isinstance(manifest, Endpoint) and manifest.model_size == size and manifest.retrieval is not None
 
 
 def _request_in(record: Record) -> Request | Refusal:
@@ -151,7 +167,9 @@ def _refused(request: Request, record: Record, refusal: Refusal, *, keep: bool =
     return [*reply_records(reply, request.reply_to[:1], record), *letters]
 
 
-def completed_reply(request: Request, finished: Finished, fingerprint: str) -> Completed:
+def completed_reply(
+    request: Request, finished: Finished, fingerprint: str, citations: list[Citation] | None = None
+) -> Completed:
     """The typed reply. Raises Refusal(output_incomplete | internal_error)."""
     return Completed(
         id=request.id,
@@ -163,6 +181,7 @@ def completed_reply(request: Request, finished: Finished, fingerprint: str) -> C
         guidance=[str(ref) for ref in request.guidance]
         + [part.source for part in request.parts if part.kind == "instruction" and part.source != "endpoint"],
         model_fingerprint=fingerprint,
+        citations=citations,
     )
 
 

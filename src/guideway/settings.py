@@ -21,6 +21,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """GUIDEWAY_STORE: artefact store, any fsspec address; default: a folder under `home`."""
     bootstrap: str | None = None
     """KAFKA_BOOTSTRAP_SERVERS; without it, a broker of this machine's own."""
+    embedding: str | None = None
+    """GUIDEWAY_EMBEDDING: the model that retrieval sets are made and searched with; default: all-MiniLM-L6-v2."""
+    qdrant_url: str | None = None
+    """GUIDEWAY_QDRANT_URL: a Qdrant server; without it, each worker has its indexes in memory."""
+    qdrant_api_key: str | None = None
+    """GUIDEWAY_QDRANT_API_KEY"""
 
     @property
     def broker_folder(self) -> Path:
@@ -34,6 +40,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def artefact_cache(self) -> Path:
         return self.home / "artefacts"
 
+    @property
+    def unfinished_sets(self) -> Path:
+        return self.home / "sets"
+
     @staticmethod
     def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
         home = Path(environ.get("GUIDEWAY_HOME", ".guideway")).absolute()
@@ -41,6 +51,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             home=home,
             store=environ.get("GUIDEWAY_STORE", str(home / "store")),
             bootstrap=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
+            embedding=environ.get("GUIDEWAY_EMBEDDING") or None,
+            qdrant_url=environ.get("GUIDEWAY_QDRANT_URL") or None,
+            qdrant_api_key=environ.get("GUIDEWAY_QDRANT_API_KEY") or None,
         )
 
     def brokers(self) -> str:

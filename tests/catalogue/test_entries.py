@@ -7,7 +7,7 @@ import pytest
 
 from guideway.catalogue.entries import Catalogue, Identity, plan
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Guidance, Model
+from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, Manifest, RetrievalSet, SetAlias
 from guideway.schemas.output import Boolean
 from guideway.schemas.wire import MANIFEST
 
@@ -15,7 +15,7 @@ ENDPOINT = Endpoint(namespace="team", name="task", model_size="small", output=Bo
 PROMPT = Guidance(namespace="team", name="tone", form="text_prompt", text="Be kind.")
 
 
-def absorb(catalogue: Catalogue, manifest: Endpoint | Guidance | Model, version: int) -> None:
+def absorb(catalogue: Catalogue, manifest: Manifest, version: int) -> None:
     catalogue.absorb(Identity.of(manifest).key(version), MANIFEST.encode(manifest))
 
 
@@ -89,3 +89,46 @@ def test_a_lora_may_have_a_scale_and_nothing_else_may() -> None:
     with pytest.raises(Refusal, match=r"only a lora takes a scale: name it without \*0.5") as caught:
         catalogue.guidance("team/tone*0.5", for_namespace="team")
     assert caught.value.code is FailureCode.GUIDANCE_FORBIDDEN
+
+
+FACTS = RetrievalSet(
+    namespace="team",
+    name="facts",
+    artefact="sha256:" + "0" * 64,
+    embedding=EmbeddingModel(source="x", fingerprint="sha256:" + "1" * 64, dimension=4),
+    passages=3,
+)
+
+
+def test_a_sets_name_stands_for_the_newest_version_until_an_alias_says_another() -> None:
+    catalogue = Catalogue()
+    for version in (1, 2):
+        absorb(catalogue, FACTS, version)
+    assert str(catalogue.retrieval_set("team/facts", for_namespace="team")[0]) == "team/facts@2"
+    absorb(catalogue, SetAlias(namespace="team", name="facts", version=1), 1)
+    ref, _ = catalogue.retrieval_set("team/facts*0.5", for_namespace="team")
+    assert (ref.version, ref.weight) == (1, 0.5)
+    assert catalogue.retrieval_set("team/facts@2", for_namespace="team")[0].version == 2
+    absorb(catalogue, SetAlias(namespace="team", name="facts", version=2), 2)
+    assert catalogue.retrieval_set("team/facts", for_namespace="team")[0].version == 2
+
+
+def test_sets_are_used_by_their_namespace_and_those_they_are_shared_with() -> None:
+    catalogue = Catalogue()
+    absorb(catalogue, msgspec.structs.replace(FACTS, shared_with=["friend"]), 1)
+    absorb(catalogue, msgspec.structs.replace(FACTS, namespace="public"), 1)
+    for namespace in ("team", "friend"):
+        assert catalogue.retrieval_set("team/facts", for_namespace=namespace)
+    assert catalogue.retrieval_set("public/facts", for_namespace="anybody")
+    with pytest.raises(Refusal) as caught:
+        catalogue.retrieval_set("team/facts", for_namespace="stranger")
+    assert caught.value.code is FailureCode.GUIDANCE_FORBIDDEN
+
+
+@pytest.mark.parametrize("name", ["team/facts@3", "team/other", "other/facts"])
+def test_a_set_that_is_not_there_is_unknown(name: str) -> None:
+    catalogue = Catalogue()
+    absorb(catalogue, FACTS, 1)
+    with pytest.raises(Refusal) as caught:
+        catalogue.retrieval_set(name, for_namespace="team")
+    assert caught.value.code is FailureCode.GUIDANCE_UNKNOWN

@@ -30,7 +30,21 @@ def guideway(home: Path, *arguments: str, **environ: str) -> subprocess.Complete
 
 @pytest.mark.parametrize(
     "command",
-    ["apply", "get", "describe", "delete", "send", "cancel", "tail", "dlq", "endpoints", "worker", "doctor", "demo"],
+    [
+        "apply",
+        "get",
+        "describe",
+        "delete",
+        "sets",
+        "send",
+        "cancel",
+        "tail",
+        "dlq",
+        "endpoints",
+        "worker",
+        "doctor",
+        "demo",
+    ],
 )
 def test_every_command_has_help(tmp_path: Path, command: str) -> None:
     run = guideway(tmp_path, command, "--help")
@@ -47,7 +61,11 @@ def test_every_command_has_help(tmp_path: Path, command: str) -> None:
         (["send", "/public/x"], "invalid_setting", "nothing to send"),
         (["send", "/public/x", "-f", "pyproject.toml", "--id", "a"], "invalid_setting", "--id names one event"),
         (["cancel", "/public/x", "a"], "broker_unreachable", "guideway broker up"),
-        (["get", "things"], "invalid_setting", "endpoints, guidance or models"),
+        (["get", "things"], "invalid_setting", "endpoint, guidance, model, set, alias"),
+        (["sets", "list"], "broker_unreachable", "guideway broker up"),
+        (["sets", "create", "team/facts", "nowhere.txt"], "document_unreadable", "no file or folder nowhere.txt"),
+        (["sets", "create", "Facts", "pyproject.toml"], "invalid_setting", "write NAMESPACE/NAME"),
+        (["sets", "create", "team/facts", "pyproject.toml"], "document_unreadable", "of no known type"),
         (["worker", "--no-restart", "--lanes", "fast"], "invalid_setting", "interactive, batch"),
     ],
 )
@@ -100,12 +118,15 @@ def test_the_demos_plan_names_endpoints_and_rows_that_exist() -> None:
     from guideway.schemas.manifests import Endpoint
 
     plan = msgspec.convert(yaml.safe_load((EXAMPLES / "demo" / "plan.yaml").read_text()), Plan)
-    known = {one.address for _, one in read(EXAMPLES / "demo" / "manifests") if isinstance(one, Endpoint)}
+    applied = [*read(EXAMPLES / "demo" / "manifests"), *read(EXAMPLES / "demo" / "asking")]
+    known = {one.address for _, one in applied if isinstance(one, Endpoint)}
     named = {one.endpoint for one in plan.questions}
     named |= {endpoint for one in plan.comparisons for endpoint in (one.guided, one.bare)}
+    named |= {*plan.side_by_side.endpoints}
     assert named <= known
     assert len(known) >= 9
     assert all((EXAMPLES / "data" / one.data).is_file() for one in plan.comparisons)
+    assert all((EXAMPLES / "data" / one.documents).is_file() for one in plan.sets)
 
 
 def test_a_bug_of_ours_ends_in_another_code_than_a_refusal(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,14 +23,18 @@ from guideway.catalogue.entries import Identity, plan
 from guideway.catalogue.files import read, upload
 from guideway.catalogue.topic import CatalogueReader, publish
 from guideway.cli.catalogue import apply_manifests
+from guideway.cli.demo_sets import FactSet, make_fact_sets
+from guideway.cli.set_making import Order, make_sets
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
 from guideway.producers.client import Client
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import Endpoint, Field, Guidance, InputRule, Manifest, Model
 from guideway.schemas.output import Boolean, Json, OutputRule, Regex, Text
+from guideway.schemas.retrieval import RetrievalRule
 from guideway.settings import Settings
 
+FACTS = ("plain", "devil", "jargon")
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "examples" / "demo" / "manifests"
 
@@ -109,7 +114,13 @@ async def client(system: System) -> AsyncIterator[Client]:
 
 async def _apply(system: System, folder: Path) -> None:
     demo = read(DEMO)
-    await apply_manifests(system.settings, demo)
+    facts = [
+        FactSet(name=f"library/{name}", documents=f"facts/{name}.{suffix}")
+        for name, suffix in (("plain", "jsonl"), ("devil", "jsonl"), ("jargon", "jsonl"), ("medieval", "md"))
+    ]
+    await make_fact_sets(system.settings, facts, ROOT / "examples" / "data")
+    await make_sets(system.settings, _sets(folder))
+    await apply_manifests(system.settings, [*demo, *read(DEMO.with_name("asking"))])
     (fingerprint,) = (one.fingerprint for _, one in demo if isinstance(one, Model))
     assert fingerprint is not None
     store = ArtefactStore(system.settings.store)
@@ -121,8 +132,14 @@ async def _apply(system: System, folder: Path) -> None:
     # Published without the check that `guideway apply` makes: some of them are wrong on purpose.
     async with CatalogueReader(system.bootstrap) as reader:
         await publish(system.bootstrap, plan(reader.catalogue, manifests))
-    gone = Identity("endpoint", "trial", "gone")
-    await publish(system.bootstrap, [], [(gone, 1)])
+        damaged = reader.catalogue.retrieval_set("trial/damaged", for_namespace="trial")[1]
+        towns = reader.catalogue.retrieval_set("trial/towns", for_namespace="trial")[1]
+        wider = msgspec.structs.replace(towns.embedding, fingerprint="sha256:" + "3" * 64, dimension=768)
+        foreign = msgspec.structs.replace(towns, name="foreign-vectors", embedding=wider)
+        await publish(system.bootstrap, plan(reader.catalogue, [foreign]))
+    gone = [Identity("endpoint", "trial", "gone"), Identity("set", "trial", "gone")]
+    await publish(system.bootstrap, [], [(one, 1) for one in gone])
+    _damage(store, damaged.artefact, "passages.jsonl")
     _damage(store, next(one.artefact for one in manifests if one.name == "damaged"))  # type: ignore[union-attr]
 
 
@@ -150,6 +167,7 @@ def _trial(folder: Path, fingerprint: str) -> list[Manifest]:
         soft_prompt("foreign", "noise", "sha256:" + "2" * 64),
         *(endpoint(f"with-{name}", guidance=[f"trial/{name}"]) for name in ("noise", "damaged", "narrow")),
         *(endpoint(f"with-{name}", guidance=[f"trial/{name}"]) for name in ("vanished", "foreign", "nothing")),
+        *_asking(endpoint),
         endpoint("with-theirs", guidance=["reviews/sentiment-soft-prompt"]),
         endpoint("plain", Text(), generation=Generation(max_tokens=8), targets=["copies"]),
         endpoint("copies"),
@@ -165,7 +183,55 @@ def _trial(folder: Path, fingerprint: str) -> list[Manifest]:
     ]
 
 
-def _damage(store: ArtefactStore, digest: str) -> None:
+def _sets(folder: Path) -> list[Order]:
+    """Sets of the namespace `trial`, and one of `other` that is not shared."""
+    texts = {
+        "trial/switched": [{"id": f"one-{n}", "text": f"The code word of day {n} is alpha."} for n in range(20)],
+        "trial/towns": [
+            {"id": "oslo", "text": "The mayor of the town is Kari.", "town": "Oslo"},
+            {"id": "bergen", "text": "The mayor of the town is Ole.", "town": "Bergen"},
+        ],
+        "trial/gone": [{"id": "a", "text": "Nobody will read this."}],
+        "trial/damaged": [{"id": "a", "text": "The bytes of this will be changed."}],
+        "other/secret": [{"id": "a", "text": "The secret is that there is none."}],
+    }
+    orders = []
+    for name, rows in texts.items():
+        file = folder / f"{name.replace('/', '-')}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        namespace, _, plain = name.partition("/")
+        orders.append(Order(namespace=namespace, name=plain, documents=[file]))
+    return orders
+
+
+def _asking(endpoint: Callable[..., Endpoint]) -> list[Manifest]:
+    """Endpoints that differ in what they are to do with their retrieval sets."""
+
+    def asks(name: str, *sets: str, input_: InputRule | None = None, **rule: Any) -> Endpoint:
+        short = {"generation": Generation(max_tokens=4), "input": input_ or InputRule()}
+        return endpoint(name, Text(), retrieval=RetrievalRule(sets=list(sets), **rule), **short)
+
+    in_town = InputRule(fields={"text": Field(), "town": Field(required=False)})
+    return [
+        *(asks(f"terms-{name}", f"library/{name}", passages=1, max_tokens=500) for name in FACTS),
+        asks("all-terms", *(f"library/{name}" for name in FACTS), passages=6, max_tokens=1000, min_score=0.0),
+        asks("weighted", "library/plain*0.1", "library/devil", passages=1, max_tokens=500),
+        asks("diverse", "library/plain", "library/devil", passages=3, max_tokens=900, diversity=0.5),
+        asks("switched", "trial/switched", passages=2),
+        asks("mayor", "trial/towns", passages=1, filter={"town": "town"}, input_=in_town),
+        asks("strict", "trial/towns", min_score=0.9, if_none="refuse"),
+        asks("frank", "trial/towns", min_score=0.9, if_none="say_so"),
+        asks("silent", "trial/towns", min_score=0.9, if_none="answer_without"),
+        asks("tight", "library/plain", max_tokens=5, if_none="refuse"),
+        asks("open", request_sets=["library/devil"], passages=1, max_tokens=500),
+        asks("of-gone", "trial/gone"),
+        asks("of-damaged", "trial/damaged"),
+        asks("of-other", "other/secret"),
+        asks("of-foreign-vectors", "trial/foreign-vectors"),
+    ]
+
+
+def _damage(store: ArtefactStore, digest: str, name: str = "adapter_model.safetensors") -> None:
     listing = json.loads(Path(store.address, "sha256", digest.removeprefix("sha256:")).read_text())
-    weights = Path(store.address, "sha256", listing["files"]["adapter_model.safetensors"].removeprefix("sha256:"))
+    weights = Path(store.address, "sha256", listing["files"][name].removeprefix("sha256:"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")

@@ -218,29 +218,33 @@ def test_an_unreachable_broker_is_said_in_one_line(tmp_path: Path, command: list
     assert line.startswith("broker_unreachable: no answer from the brokers at 127.0.0.1:1")
 
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def children(pid: int, program: str = "") -> list[int]:
+    """Processes that `pid` has started; those whose command names `program`."""
+    found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [child for child in found if program in Path(f"/proc/{child}/cmdline").read_text()]
 
 
-@pytest.mark.parametrize("victim", ["engine", "worker", "endpoints"])
+@pytest.mark.parametrize("victim", ["engine", "retrieval", "worker", "endpoints"])
 async def test_a_process_killed_with_9_is_replaced_and_nothing_is_lost(
     system: System, client: Client, victim: str
 ) -> None:
     supervisor = system.processes["endpoints" if victim == "endpoints" else "worker"].pid
     (process,) = children(supervisor)
-    if victim == "engine":
-        (process,) = children(process)
+    if victim in {"engine", "retrieval"}:
+        (process,) = children(process, victim)
     ids = [f"{victim}{number}" for number in range(24)]
-    work = [asyncio.create_task(client.submit("/public/fact-sentence", f"Why {one}?", request_id=one)) for one in ids]
-    await asyncio.sleep(1.0)
+    address = "/public/ask-plain" if victim == "retrieval" else "/public/fact-sentence"
+    work = [asyncio.create_task(client.submit(address, f"Why {one}?", request_id=one)) for one in ids]
+    await asyncio.sleep(1.0 if victim != "retrieval" else 0.1)
     os.kill(process, signal.SIGKILL)
     replies = await asyncio.wait_for(asyncio.gather(*work), 200)
     assert all(isinstance(reply, Completed) for reply in replies)
     assert Counter(reply.id for reply in replies) == Counter(ids)
-    assert children(supervisor) != [process]
+    assert process not in [*children(supervisor), *(one for child in children(supervisor) for one in children(child))]
     log = (system.home / f"{'endpoints' if victim == 'endpoints' else 'worker'}.log").read_text()
     told = {
         "engine": "request was in an engine that died",
+        "retrieval": "the retrieval process ended",
         "worker": "what it had begun and not published is worked on again",
         "endpoints": "",
     }

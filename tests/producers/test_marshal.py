@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
-from guideway.catalogue.entries import Catalogue
+from guideway.catalogue.entries import Catalogue, Identity
 from guideway.producers.marshal import marshal
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Field, InputRule
+from guideway.schemas.manifests import EmbeddingModel, Endpoint, Field, InputRule, RetrievalSet
 from guideway.schemas.output import WordLabels
 from guideway.schemas.request import ReplyAddress, Request
-from guideway.schemas.wire import REQUEST
+from guideway.schemas.retrieval import Condition, RetrievalRule
+from guideway.schemas.wire import MANIFEST, REQUEST
 
 NOW_MS = 1_000_000
 MakeEndpoint = Callable[..., Endpoint]
@@ -109,3 +111,73 @@ def test_refused(
         run(catalogue, make_endpoint(**endpoint), content, **event)
     assert caught.value.code is code
     assert len(caught.value.message) > 20, "a sentence that says what to change"
+
+
+FACTS = RetrievalSet(
+    namespace="public",
+    name="facts",
+    artefact="sha256:" + "0" * 64,
+    embedding=EmbeddingModel(source="x", fingerprint="sha256:" + "1" * 64, dimension=4),
+    passages=3,
+)
+
+
+@pytest.fixture
+def with_sets(catalogue: Catalogue) -> Catalogue:
+    secret = msgspec.structs.replace(FACTS, namespace="other")
+    for manifest, version in ((FACTS, 1), (FACTS, 2), (secret, 1)):
+        catalogue.absorb(Identity.of(manifest).key(version), MANIFEST.encode(manifest))
+    return catalogue
+
+
+def test_retrieval_is_bound_to_one_version_of_each_set(with_sets: Catalogue, make_endpoint: MakeEndpoint) -> None:
+    rule = RetrievalRule(sets=["public/facts*0.5", "public/facts@1"], passages=2, if_none="refuse")
+    request = run(with_sets, make_endpoint(retrieval=rule), "hello")
+    wanted = request.retrieval
+    assert wanted is not None
+    assert [(str(ref), ref.weight) for ref in wanted.sets] == [("public/facts@2", 0.5), ("public/facts@1", 1.0)]
+    assert (wanted.query, wanted.passages, wanted.if_none) == ("hello", 2, "refuse")
+    assert REQUEST.decode(REQUEST.encode(request)) == request
+
+
+def test_the_query_is_a_field_and_fields_filter(with_sets: Catalogue, make_endpoint: MakeEndpoint) -> None:
+    endpoint = make_endpoint(
+        input=InputRule(
+            fields={"text": Field(), "asked": Field(required=False), "year": Field(type="integer", required=False)},
+            template="Text: {text}",
+        ),
+        retrieval=RetrievalRule(sets=["public/facts"], query="asked", filter={"published": "year"}),
+    )
+    whole = run(with_sets, endpoint, {"text": "t"}).retrieval
+    field = run(with_sets, endpoint, {"text": "t", "asked": "a", "year": 1990}).retrieval
+    assert whole is not None
+    assert field is not None
+    assert (whole.query, whole.filter) == ("Text: t", [])
+    assert (field.query, field.filter) == ("a", [Condition(key="published", value=1990)])
+
+
+def test_an_event_brings_a_set_only_where_it_may(with_sets: Catalogue, make_endpoint: MakeEndpoint) -> None:
+    endpoint = make_endpoint(retrieval=RetrievalRule(request_sets=["public/facts"]))
+    assert run(with_sets, endpoint, "hello").retrieval is None
+    wanted = run(with_sets, endpoint, "hello", guidance=["public/facts@1"]).retrieval
+    assert wanted is not None
+    assert [str(ref) for ref in wanted.sets] == ["public/facts@1"]
+    for refused in ("other/facts", "public/brief"):
+        with pytest.raises(Refusal) as caught:
+            run(with_sets, endpoint, "hello", guidance=[refused])
+        assert caught.value.code is FailureCode.GUIDANCE_FORBIDDEN
+    many = make_endpoint(retrieval=RetrievalRule(sets=["public/facts"] * 16, request_sets=["public/facts"]))
+    with pytest.raises(Refusal, match="17 retrieval sets"):
+        run(with_sets, many, "hello", guidance=["public/facts"])
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("other/facts", FailureCode.GUIDANCE_FORBIDDEN), ("public/none", FailureCode.GUIDANCE_UNKNOWN)],
+)
+def test_a_set_that_may_not_be_used_is_refused(
+    with_sets: Catalogue, make_endpoint: MakeEndpoint, name: str, code: FailureCode
+) -> None:
+    with pytest.raises(Refusal) as caught:
+        run(with_sets, make_endpoint(retrieval=RetrievalRule(sets=[name])), "hello")
+    assert caught.value.code is code

@@ -117,6 +117,10 @@ class PromptLayout:
                     writer.own(piece)
         return Prompt(writer.token_ids, writer.spans)
 
+    def context_tokens(self, text: str) -> int:
+        """How many tokens a `context` part of this text adds to a prompt."""
+        return len(self.template_ids(_CONTEXT)) + len(self.content_ids(text)) + len(self.template_ids(_BLANK))
+
     def template_ids(self, text: str) -> list[int]:
         """The layout's own text: special tokens are recognised. There are few such texts, each encoded once."""
         if text not in self._own:

@@ -118,6 +118,8 @@ class Row:
     def report(self) -> RowReport:
         """What is at work on the row, without its text."""
         guidance = [f"{artefact.form} {artefact.name}" for artefact in self.admit.artefacts]
+        passages = [part.source for part in self.request.parts if part.kind == "context" and "#" in part.source]
+        guidance += dict.fromkeys(f"set {source.partition('#')[0]}" for source in passages)
         if any(part.kind == "instruction" for part in self.request.parts):
             guidance.append("text_prompt")
         if not isinstance(self.request.output, Text):

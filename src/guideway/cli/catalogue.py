@@ -17,7 +17,7 @@ from guideway.cli.output import AsJson, out, print_json, print_table, run
 from guideway.infra import topics
 from guideway.producers.check import check
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
 from guideway.settings import Settings
 
 Files = Annotated[Path, typer.Option("-f", "--file", help="A manifest file, or a folder of them (YAML or TOML).")]
@@ -110,7 +110,7 @@ def topics_apply(
 
 
 def get(
-    kind: Annotated[str, typer.Argument(help="endpoints, guidance, models, or all")] = "all",
+    kind: Annotated[str, typer.Argument(help="endpoints, guidance, sets, models, aliases, or all")] = "all",
     as_json: AsJson = False,
 ) -> None:
     """List what is in the catalogue."""
@@ -130,7 +130,7 @@ def get(
 
 
 def describe(
-    kind: Annotated[str, typer.Argument(help="endpoint, guidance or model")],
+    kind: Annotated[str, typer.Argument(help="endpoint, guidance, set, model or alias")],
     name: Annotated[str, typer.Argument(help="NAMESPACE/NAME, or a model size")],
     as_json: AsJson = False,
 ) -> None:
@@ -151,7 +151,7 @@ def describe(
 
 
 def delete(
-    kind: Annotated[str, typer.Argument(help="endpoint, guidance or model")],
+    kind: Annotated[str, typer.Argument(help="endpoint, guidance, set, model or alias")],
     name: Annotated[str, typer.Argument(help="NAMESPACE/NAME[@VERSION], or a model size")],
     as_json: AsJson = False,
 ) -> None:
@@ -181,9 +181,9 @@ def delete(
 
 def _kind(text: str) -> Kind:
     for kind in KINDS:
-        if text in (kind, f"{kind}s"):
+        if text in (kind, f"{kind}s", f"{kind}es"):
             return kind
-    raise Refusal(FailureCode.INVALID_SETTING, f"{text!r} is no kind: write endpoints, guidance or models")
+    raise Refusal(FailureCode.INVALID_SETTING, f"{text!r} is no kind: write {', '.join(KINDS)}")
 
 
 def _identity(kind: str, name: str) -> Identity:
@@ -214,3 +214,7 @@ def _summary(manifest: Manifest) -> str:
             return f"{manifest.form} for {(manifest.model_fingerprint or 'any model')[:19]}"
         case Model():
             return f"{manifest.source} {manifest.dtype}"
+        case RetrievalSet():
+            return f"{manifest.passages} passages, embedded by {manifest.embedding.source}"
+        case SetAlias():
+            return f"stands for version {manifest.version}"

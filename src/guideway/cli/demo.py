@@ -20,6 +20,7 @@ from rich.text import Text
 import guideway
 from guideway.catalogue.files import read
 from guideway.cli.catalogue import apply_manifests
+from guideway.cli.demo_sets import FactSet, SideBySide, Told, make_fact_sets, report_sets
 from guideway.cli.output import err, out, print_json, print_table
 from guideway.cli.traffic import show_value
 from guideway.infra import local_broker
@@ -53,15 +54,8 @@ class Plan(msgspec.Struct, forbid_unknown_fields=True):
 
     questions: list[Question]
     comparisons: list[Comparison]
-
-
-class Told(msgspec.Struct):
-    """An event and what came back."""
-
-    endpoint: str
-    text: str
-    reply: Reply
-    after_s: float
+    sets: list[FactSet]
+    side_by_side: SideBySide
 
 
 async def run_demo(settings: Settings, *, as_json: bool, keep: bool) -> int:
@@ -73,21 +67,27 @@ async def run_demo(settings: Settings, *, as_json: bool, keep: bool) -> int:
     broker = local_broker.up(settings.broker_folder, progress=_say)
     _say(f"broker: {broker.kind} at {broker.bootstrap}")
     try:
-        changes = await apply_manifests(settings, read(EXAMPLES / "demo" / "manifests"))
+        made = await make_fact_sets(settings, plan.sets, EXAMPLES / "data")
+        _say(f"retrieval sets: {', '.join(f'{one.set} ({one.passages})' for one in made)}")
+        manifests = [*read(EXAMPLES / "demo" / "manifests"), *read(EXAMPLES / "demo" / "asking")]
+        changes = await apply_manifests(settings, manifests)
         _say(f"catalogue: {len(changes)} entries, {sum(one.action != 'unchanged' for one in changes)} new or changed")
         batches = settings.home / "demo-batches.jsonl"
         batches.unlink(missing_ok=True)
         async with _running(settings, batches, keep=keep) as processes, Client(broker.bootstrap) as client:
             _say("loading the frozen model (the first time it is converted, which takes half a minute)")
             shown = await processes.watch(_show(client, plan.questions, as_json=as_json))
+            asked = await processes.watch(_ask(client, plan.side_by_side))
             began = time.monotonic()
             compared = await processes.watch(_compare(client, plan.comparisons, quiet=as_json))
             took_s = time.monotonic() - began
     finally:
         if ours and not keep:
             local_broker.down(settings.broker_folder)
-    replies = [*shown, *(told for answers in compared.values() for told in answers)]
-    _report(batches, plan, compared, took_s, as_json=as_json)
+    recorded = [msgspec.json.decode(line, type=BatchReport) for line in _lines(batches)]
+    report_sets(asked, recorded, as_json=as_json)
+    replies = [*shown, *asked, *(told for answers in compared.values() for told in answers)]
+    _report(recorded, plan, compared, took_s, as_json=as_json)
     wrong = [told for told in replies if not isinstance(told.reply, Completed)]
     if not as_json:
         _what_next(keep)
@@ -174,6 +174,13 @@ async def _show(client: Client, questions: Sequence[Question], *, as_json: bool)
     return told
 
 
+async def _ask(client: Client, side_by_side: SideBySide) -> list[Told]:
+    """Every question to every endpoint, all at once."""
+    began = time.monotonic()
+    asked = [(endpoint, text) for text in side_by_side.questions for endpoint in side_by_side.endpoints]
+    return await asyncio.gather(*(_tell(client, endpoint, text, began) for endpoint, text in asked))
+
+
 async def _compare(client: Client, comparisons: Sequence[Comparison], *, quiet: bool) -> dict[str, list[Told]]:
     """The labelled rows of all comparisons through both endpoints, all at once; answers by endpoint, in row order."""
     sources = {
@@ -205,8 +212,10 @@ def _rows(name: str) -> list[dict[str, Any]]:
 # Report --------------------------------------------------------------------------------------------------------------
 
 
-def _report(batches: Path, plan: Plan, compared: dict[str, list[Told]], took_s: float, *, as_json: bool) -> None:
-    batch = most_mixed(msgspec.json.decode(line, type=BatchReport) for line in _lines(batches))
+def _report(
+    batches: Sequence[BatchReport], plan: Plan, compared: dict[str, list[Told]], took_s: float, *, as_json: bool
+) -> None:
+    batch = most_mixed(batches)
     scores = [
         {
             "name": one.name,

@@ -113,6 +113,7 @@ def worker(
         raise typer.Exit(supervise([*sys.argv[1:], "--no-restart"]))
     end_with_parent()
     try:
+        from guideway.cli.set_making import retrieval_settings
         from guideway.workers.messages import EngineSettings
         from guideway.workers.settings import WorkerSettings
         from guideway.workers.worker import Worker
@@ -131,6 +132,7 @@ def worker(
             # Enough waiting rows that the engine never runs dry, few enough that another worker finds some.
             delivery=DeliverySettings(bootstrap=settings.brokers(), capacity=4 * rows),
             engine=EngineSettings(max_rows=rows, device=device, threads=threads, model_cache=str(settings.model_cache)),
+            retrieval=retrieval_settings(settings),
             store=settings.store,
             artefact_cache=settings.artefact_cache,
             record_batches=record_batches,

@@ -18,6 +18,7 @@ from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.request import ReplyAddress
 from guideway.schemas.wire import MANIFEST, REQUEST
+from guideway.workers.artefact_fetch import ArtefactFetch
 from guideway.workers.guidance_fetch import GuidanceFetch
 from guideway.workers.messages import Admit, BatchReport
 
@@ -74,7 +75,7 @@ async def test_every_form_comes_through(folder: Path, tmp_path: Path, make_engin
     request = marshal(event, endpoint, version, reader.catalogue, reply_to=[address], now_ms=0)
     request = REQUEST.decode(REQUEST.encode(request))
     assert request.guidance[0].scale == -0.5
-    fetch = GuidanceFetch(reader, store, tmp_path / "cache", FINGERPRINT)
+    fetch = GuidanceFetch(reader, ArtefactFetch(store, tmp_path / "cache"), FINGERPRINT)
     artefacts = await fetch.fetch(request.guidance, "team")
     messages = run(make_engine(), [Admit(id="a", request=request, artefacts=artefacts)])
     text_of(ends(messages)["a"])

@@ -1,0 +1,93 @@
+"""Retrieval sets in use: an endpoint's rule, what a request carries of it, and what a reply cites."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+SetUse = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?(\*[0-9](\.[0-9]{1,4})?)?$")]
+"""`NAMESPACE/NAME` for the version that the name stands for, `@VERSION` for one, and perhaps `*WEIGHT` after it."""
+SetName = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?$")]
+
+MAX_SETS: Final = 16
+"""Of one request."""
+
+IfNone = Literal["refuse", "answer_without", "say_so"]
+"""What "no passage found" means: the request is refused, or goes on without context, or with a context that says so."""
+
+MetadataName = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,100}$")]
+Scalar = str | int | bool
+"""What a passage's metadata can be filtered by."""
+
+
+class _Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    passages: Annotated[int, Meta(ge=1, le=32)] = 3
+    """At most so many go into the text."""
+    max_tokens: Annotated[int, Meta(ge=1, le=32_768)] = 256
+    """Tokens of the base model that all of them may take together, headings included; one that does not fit is left
+    out, never cut."""
+    min_score: Annotated[float, Meta(ge=-1, le=1)] = 0.2
+    """Cosine of the angle between query and passage, below which a passage is not to the point."""
+    diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """How much being unlike those already chosen counts, against being like the query."""
+    if_none: IfNone = "say_so"
+
+
+class RetrievalRule(_Choice, frozen=True, kw_only=True):
+    """From which facts an endpoint answers: its retrieval set tags, and how passages are looked up and chosen."""
+
+    sets: Annotated[list[SetUse], Meta(max_length=MAX_SETS)] = []
+    """A set's scores are multiplied by its weight, 1 where none is given, before sets are compared."""
+    request_sets: Annotated[list[SetName], Meta(max_length=100)] = []
+    """Sets that a request may bring along by name, beside its other guidance."""
+    query: str | None = None
+    """The input field that is looked up; null, or the field absent: the whole input text."""
+    filter: dict[MetadataName, str] = {}
+    """Name in the passages' metadata → input field; only passages that have the field's value are found. An absent
+    field filters nothing."""
+
+    def __post_init__(self) -> None:
+        if not self.sets and not self.request_sets:
+            raise ValueError("retrieval names no set: list some under `sets` or `request_sets`")
+
+
+class SetRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A retrieval set by name and version: a request sees exactly one version."""
+
+    namespace: str
+    name: str
+    version: Annotated[int, Meta(ge=1)]
+    weight: Annotated[float, Meta(ge=0, lt=10)] = 1.0
+
+    def __str__(self) -> str:
+        """`NAMESPACE/NAME@VERSION`."""
+        return f"{self.namespace}/{self.name}@{self.version}"
+
+
+class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A passage's metadata `key` must be, or hold, `value`."""
+
+    key: str
+    value: Scalar
+
+
+class Retrieval(_Choice, frozen=True, kw_only=True):
+    """What a worker looks up for one request."""
+
+    sets: Annotated[list[SetRef], Meta(min_length=1, max_length=MAX_SETS)]
+    query: str
+    filter: list[Condition] = []
+
+
+class Citation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A passage that went into the text of a request."""
+
+    id: str
+    """Of the passage, in its set."""
+    set: str
+    """`NAMESPACE/NAME`"""
+    version: int
+    score: float
+    """Cosine of the angle between query and passage."""

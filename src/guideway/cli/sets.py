@@ -1,0 +1,253 @@
+"""`guideway sets create | add | list | show | alias | delete`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.entries import Catalogue, Identity
+from guideway.catalogue.topic import publish
+from guideway.cli import set_questions
+from guideway.cli.output import AsJson, err, out, print_json, print_table, run
+from guideway.cli.set_making import Order, a_qdrant, make_sets
+from guideway.cli.set_questions import VersionArgument, found_set, open_catalogue, split_name
+from guideway.schemas.manifests import RetrievalSet
+from guideway.schemas.retrieval import SetRef
+from guideway.settings import Settings
+
+if TYPE_CHECKING:
+    from guideway.training.sets.publish import Published
+
+SetArgument = Annotated[str, typer.Argument(metavar="NAMESPACE/NAME")]
+Documents = Annotated[
+    list[Path], typer.Argument(help="Files or folders: .txt, .md, .jsonl, .csv, .html, .pdf.", show_default=False)
+]
+TextField = Annotated[str, typer.Option(help="JSONL and CSV: the field with the text.")]
+IdField = Annotated[str, typer.Option(help="JSONL and CSV: the field with the id; without it, FILE:ROW.")]
+MaxChars = Annotated[int, typer.Option(help="Characters of a passage, at most.")]
+OverlapChars = Annotated[int, typer.Option(help="Of the passage before, repeated at a passage's beginning, at most.")]
+Share = Annotated[
+    list[str] | None, typer.Option(help="Namespace that may use it too, or * for all; default: as the version before.")
+]
+Stage = Annotated[bool, typer.Option("--stage", help="Do not switch to it yet: `sets alias` does.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    group = typer.Typer(help="Retrieval sets: the facts that endpoints answer from.", no_args_is_help=True)
+    group.command("create")(create)
+    group.command("add")(add)
+    group.command("list")(list_)
+    group.command("show")(show)
+    group.command("alias")(alias)
+    group.command("delete")(delete)
+    set_questions.add_to(group)
+    app.add_typer(group, name="sets")
+
+
+def create(
+    name: SetArgument,
+    documents: Documents,
+    text_field: TextField = "text",
+    id_field: IdField = "id",
+    max_chars: MaxChars = 800,
+    overlap_chars: OverlapChars = 120,
+    share: Share = None,
+    stage: Stage = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a set from documents, or the next version of one. Interrupted, the same command goes on where it was.
+
+    guideway sets create team/handbook handbook/ --share other-team
+    """
+    namespace, plain = split_name(name)
+    order = Order(
+        namespace=namespace,
+        name=plain,
+        documents=documents,
+        text_field=text_field,
+        id_field=id_field,
+        max_chars=max_chars,
+        overlap_chars=overlap_chars,
+        shared_with=share,
+        stage=stage,
+    )
+    _tell(_made(order, quiet=as_json), as_json=as_json)
+
+
+def add(
+    name: SetArgument,
+    documents: Documents,
+    text_field: TextField = "text",
+    id_field: IdField = "id",
+    max_chars: MaxChars = 800,
+    overlap_chars: OverlapChars = 120,
+    stage: Stage = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the next version of a set: what is there and these documents. One with an id that is there replaces it."""
+    namespace, plain = split_name(name)
+    order = Order(
+        namespace=namespace,
+        name=plain,
+        documents=documents,
+        text_field=text_field,
+        id_field=id_field,
+        max_chars=max_chars,
+        overlap_chars=overlap_chars,
+        stage=stage,
+        adds=True,
+    )
+    _tell(_made(order, quiet=as_json), as_json=as_json)
+
+
+def list_(as_json: AsJson = False) -> None:
+    """List all sets."""
+
+    async def work() -> list[dict[str, Any]]:
+        async with open_catalogue() as reader:
+            return [_described(reader.catalogue, identity) for identity in reader.catalogue.identities("set")]
+
+    found = run(work())
+    if as_json:
+        for one in found:
+            print_json(one)
+        return
+    rows = [
+        (
+            one["set"],
+            one["current"],
+            ", ".join(map(str, one["versions"])),
+            one["passages"],
+            " ".join(one["shared_with"]),
+        )
+        for one in found
+    ]
+    print_table(("set", "current", "versions", "passages", "shared with"), rows)
+
+
+def show(name: VersionArgument, as_json: AsJson = False) -> None:
+    """Show one set: its versions, how it was made, and its first passages."""
+
+    async def work() -> tuple[dict[str, Any], SetRef, RetrievalSet]:
+        async with open_catalogue() as reader:
+            ref, manifest = found_set(reader.catalogue, name)
+            return _described(reader.catalogue, Identity("set", ref.namespace, ref.name)), ref, manifest
+
+    from guideway.workers.retrieval import set_folder
+
+    described, ref, manifest = run(work())
+    settings = Settings.from_environ()
+    content = set_folder.read(ArtefactStore(settings.store).fetch(manifest.artefact, settings.artefact_cache))
+    told = {
+        **described,
+        "version": ref.version,
+        "artefact": manifest.artefact,
+        **msgspec.to_builtins(content.info),
+        "first": msgspec.to_builtins(content.passages[:3]),
+    }
+    if as_json:
+        print_json(told)
+        return
+    first = told.pop("first")
+    print_table(
+        ("", ""), [(key, value if not isinstance(value, dict) else value["source"]) for key, value in told.items()]
+    )
+    for passage in first:
+        out.print(f"\n{passage['id']}: {passage['text'][:300]}", markup=False)
+
+
+def alias(
+    name: SetArgument,
+    version: Annotated[int, typer.Argument(help="What the name alone stands for from now on.")],
+    as_json: AsJson = False,
+) -> None:
+    """Switch a set's name to a version, at once: forward to one that was staged, or back."""
+    namespace, plain = split_name(name)
+    from guideway.training.sets.publish import switch
+
+    async def work() -> int:
+        async with open_catalogue() as reader:
+            return await switch(reader, Settings.from_environ().brokers(), namespace, plain, version)
+
+    before = run(work())
+    if as_json:
+        print_json({"set": name, "current": version, "before": before})
+    else:
+        out.print(f"{name} stands for version {version}, before for {before}", markup=False)
+
+
+def delete(name: VersionArgument, as_json: AsJson = False) -> None:
+    """Remove a set, or one version of it that its name does not stand for. Requests that name it are refused then."""
+    plain, _, version = name.partition("@")
+    namespace, set_name = split_name(plain)
+    settings = Settings.from_environ()
+    from guideway.training.sets.publish import Removal, removal
+
+    async def work() -> Removal:
+        async with open_catalogue() as reader:
+            ref, _ = found_set(reader.catalogue, name)
+            removed = removal(reader.catalogue, namespace, set_name, ref.version if version else None)
+            await reader.seen(await publish(settings.brokers(), [], removed.entries))
+            return removed
+
+    removed = run(work())
+    if settings.qdrant_url is not None:
+        qdrant = a_qdrant(settings)
+        for digest in removed.unused_artefacts:
+            qdrant.drop(digest)
+    if as_json:
+        print_json({"set": plain, "removed_versions": removed.versions})
+    else:
+        out.print(f"deleted {plain}, version {', '.join(map(str, removed.versions))}")
+
+
+# What the commands share ---------------------------------------------------------------------------------------------
+
+
+def _made(order: Order, *, quiet: bool) -> Published:
+    with _bar(quiet) as progress:
+        (published,) = run(make_sets(Settings.from_environ(), [order], progress))
+    return published
+
+
+@contextlib.contextmanager
+def _bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
+        task = bar.add_task("passages embedded", total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
+
+
+def _tell(published: Published, *, as_json: bool) -> None:
+    from guideway.workers.retrieval.index import LOCAL_LIMIT
+
+    if as_json:
+        print_json(published)
+        return
+    current = "" if published.current == published.version else f"; the name stands for version {published.current}"
+    out.print(
+        f"{published.action}: {published.set}, version {published.version}, {published.passages} passages{current}",
+        markup=False,
+    )
+    if published.passages > LOCAL_LIMIT and Settings.from_environ().qdrant_url is None:
+        err.print(f"more than {LOCAL_LIMIT} passages want a Qdrant server: set GUIDEWAY_QDRANT_URL")
+
+
+def _described(catalogue: Catalogue, identity: Identity) -> dict[str, Any]:
+    current = catalogue.current_version(identity.namespace, identity.name)
+    manifest = catalogue.get(identity, current)
+    return {
+        "set": f"{identity.namespace}/{identity.name}",
+        "current": current,
+        "versions": catalogue.versions(identity),
+        "passages": manifest.passages if isinstance(manifest, RetrievalSet) else 0,
+        "shared_with": manifest.shared_with if isinstance(manifest, RetrievalSet) else [],
+    }

@@ -1,0 +1,52 @@
+"""Speaks the retrieval process's side of the protocol: finds the query itself, dies, hangs or refuses on demand."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+
+from guideway.schemas.failures import FailureCode
+from guideway.workers.messages import HEADER_BYTES, body_length, frame
+from guideway.workers.retrieval.messages import (
+    TO_RETRIEVAL,
+    Found,
+    FoundPassage,
+    Lookup,
+    NotFound,
+    RetrievalBroken,
+    RetrievalReady,
+    StartRetrieval,
+    StopRetrieval,
+)
+
+
+def main() -> None:
+    stream = socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1])).makefile("rwb")
+    with open(sys.argv[1], "a", encoding="utf-8") as starts:
+        starts.write("started\n")
+    while header := stream.read(HEADER_BYTES):
+        match TO_RETRIEVAL.decode(stream.read(body_length(header))):
+            case StartRetrieval(settings=settings):
+                broken = RetrievalBroken(code=FailureCode.SET_WRONG_EMBEDDING, message="no such model")
+                ready = RetrievalReady(fingerprint="f", load_s=0.0)
+                stream.write(frame(broken if settings.embedding == "broken" else ready))
+            case Lookup(id=id_, wanted=wanted):
+                match wanted.query:
+                    case "die":
+                        os._exit(9)
+                    case "hang":
+                        time.sleep(3600)
+                    case "refuse":
+                        stream.write(frame(NotFound(id=id_, code=FailureCode.GUIDANCE_DAMAGED, message="damaged")))
+                    case query:
+                        passage = FoundPassage(set=0, id="p", text=query, score=0.5)
+                        stream.write(frame(Found(id=id_, passages=[passage])))
+            case StopRetrieval():
+                return
+        stream.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Lookups on the real embedding model and Qdrant: batched, kept, filtered, and refused one by one."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.request import Part
+from guideway.schemas.retrieval import Condition, Retrieval, RetrievalRule, SetRef
+from guideway.training.sets.context import RetrievalContext
+from guideway.training.sets.evaluate import Searched
+from guideway.workers.retrieval import set_folder
+from guideway.workers.retrieval.embedder import Embedder
+from guideway.workers.retrieval.index import Qdrant
+from guideway.workers.retrieval.indexes import Indexes
+from guideway.workers.retrieval.lookups import Lookups
+from guideway.workers.retrieval.messages import Found, Lookup, NotFound, SetArtefact
+from guideway.workers.retrieval.passages import with_context
+
+from .conftest import MakeSet, a_set
+
+ANIMALS = {
+    "cat": "A cat is a small animal that says miaow.",
+    "dog": "A dog is one that barks.",
+    "cow": "A cow gives milk.",
+}
+TOOLS = {"cat": "cat is a Unix program that prints files.", "ls": "ls is a Unix program that lists a folder."}
+
+
+Asked = tuple[str, list[SetArtefact], dict[str, Any]]
+"""Query, sets, and what else the lookup says."""
+
+
+class Desk:
+    """Lookups with all that they need; `ask` waits until every answer is there."""
+
+    def __init__(self, embedder: Embedder, qdrant: Qdrant | None = None, max_bytes: int = 2**30) -> None:
+        self.opened: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.embedded: list[int] = []
+        """How many texts each batch had."""
+        self._ids = itertools.count()
+        self._embedder = embedder
+        self.fingerprint = embedder.fingerprint
+        self.indexes = Indexes(qdrant or Qdrant(), max_bytes, self.opened.put)
+        self._lookups = Lookups(self, self.indexes, lambda text: len(text.split()), kept_results=100)  # type: ignore[arg-type]
+
+    def embed(self, texts: list[str]) -> Any:
+        self.embedded.append(len(texts))
+        return self._embedder.embed(texts)
+
+    def ask(self, *asked: Asked) -> list[Found | NotFound]:
+        ids = []
+        for query, artefacts, fields in asked:
+            sets = [SetRef(namespace="team", name=one.name[5:-2], version=1) for one in artefacts]
+            ids.append(str(next(self._ids)))
+            wanted = Retrieval(sets=sets, query=query, **fields)
+            self._lookups.add(Lookup(id=ids[-1], wanted=wanted, artefacts=artefacts))
+        answers: dict[str, Found | NotFound] = {}
+        while answers.keys() != {*ids}:
+            answers |= {one.id: one for one in self._lookups.answer()}
+            if answers.keys() != {*ids}:
+                self.opened.get(timeout=30)
+        return [answers[id_] for id_ in ids]
+
+
+def ids(answer: Found | NotFound) -> list[str]:
+    assert isinstance(answer, Found), answer
+    return [one.id for one in answer.passages]
+
+
+def code(answer: Found | NotFound) -> FailureCode:
+    assert isinstance(answer, NotFound), answer
+    return answer.code
+
+
+def test_what_waits_is_embedded_once_and_in_one_batch(embedder: Embedder, make_set: MakeSet) -> None:
+    desk, animals, tools = Desk(embedder), make_set("animals", ANIMALS), make_set("tools", TOOLS)
+    cat = "What is a cat?"
+    asked: list[Asked] = [(cat, [animals], {}), (cat, [tools], {}), ("Who barks?", [animals], {})]
+    desk.ask(("to open them", [animals, tools], {}))
+    first, second, third = desk.ask(*asked)
+    assert isinstance(first, Found)
+    assert isinstance(second, Found)
+    assert first.passages[0].text == ANIMALS["cat"]
+    assert second.passages[0].text == TOOLS["cat"]
+    assert ids(third)[0] == "dog"
+    assert desk.embedded == [1, 2]
+    assert [ids(one) for one in desk.ask(*asked)] == [ids(one) for one in (first, second, third)]
+    assert desk.embedded == [1, 2], "kept by set version and query"
+
+
+def test_scores_are_cosines(embedder: Embedder, make_set: MakeSet) -> None:
+    (found,) = Desk(embedder).ask(("What is a cat?", [make_set("animals", ANIMALS)], {"min_score": -1.0}))
+    assert isinstance(found, Found)
+    query = embedder.embed(["What is a cat?"])[0]
+    for one in found.passages:
+        assert one.score == pytest.approx(float(query @ embedder.embed([one.text])[0]), abs=2e-3)
+
+
+def test_several_sets_are_merged_and_named(embedder: Embedder, make_set: MakeSet) -> None:
+    both = [make_set("animals", ANIMALS), make_set("tools", TOOLS)]
+    (found,) = Desk(embedder).ask(("cat", both, {"passages": 2, "diversity": 0.3}))
+    assert isinstance(found, Found)
+    assert {(one.set, one.id) for one in found.passages} == {(0, "cat"), (1, "cat")}
+
+
+def test_filters_hold_and_one_is_not_true(embedder: Embedder, make_set: MakeSet) -> None:
+    animals = make_set("animals", ANIMALS)
+    desk, everything = Desk(embedder), {"passages": 3, "min_score": -1.0}
+
+    def where(key: str, value: int | bool) -> Asked:
+        return ("animal", [animals], {"filter": [Condition(key=key, value=value)], **everything})
+
+    answers = desk.ask(
+        where("long", True), where("long", False), where("length", 17), where("length", 1), where("x", 1)
+    )
+    assert [sorted(ids(one)) for one in answers] == [["cat"], ["cow", "dog"], ["cow"], [], []]
+
+
+def test_a_lookup_that_fails_is_no_others_failure(embedder: Embedder, make_set: MakeSet, tmp_path: Path) -> None:
+    animals, broken = make_set("animals", ANIMALS), make_set("broken", TOOLS)
+    Path(broken.folder, "vectors.safetensors").write_bytes(b"no tensors")
+    gone = msgspec.structs.replace(animals, digest="sha256:gone", folder=str(tmp_path / "gone"))
+    foreign = SetArtefact(name="team/foreign@1", digest="sha256:f", folder="", passages=1, fingerprint="sha256:other")
+    answers = Desk(embedder).ask(
+        ("cat", [broken], {}), ("cat", [animals], {}), ("cat", [gone], {}), ("cat", [animals, foreign], {})
+    )
+    assert code(answers[0]) is FailureCode.GUIDANCE_DAMAGED
+    assert ids(answers[1])[0] == "cat"
+    assert code(answers[2]) is FailureCode.GUIDANCE_DAMAGED
+    assert code(answers[3]) is FailureCode.SET_WRONG_EMBEDDING
+
+
+def test_a_server_that_is_away_is_waited_for_so_long_and_no_longer(embedder: Embedder, make_set: MakeSet) -> None:
+    began = time.monotonic()
+    (answer,) = Desk(embedder, Qdrant("http://127.0.0.1:1")).ask(("cat", [make_set("animals", ANIMALS)], {}))
+    assert code(answer) is FailureCode.RETRIEVAL_FAILED
+    assert time.monotonic() - began < 20
+
+
+def test_indexes_are_kept_by_last_use_within_their_bytes(embedder: Embedder, make_set: MakeSet) -> None:
+    animals, tools = make_set("animals", ANIMALS), make_set("tools", TOOLS)
+    desk = Desk(embedder, max_bytes=1)
+    assert ids(desk.ask(("cat", [animals], {}))[0])[0] == "cat"
+    assert desk.indexes.get(animals) is not None, "the one in use stays, whatever its size"
+    assert ids(desk.ask(("cat", [tools], {}))[0])[0] == "cat"
+    assert desk.indexes.get(animals) is None
+    assert ids(desk.ask(("Who barks?", [animals], {}))[0])[0] == "dog"
+
+
+def test_a_set_folder_that_is_not_whole_is_damaged(embedder: Embedder, tmp_path: Path) -> None:
+    content = a_set(embedder, ANIMALS)
+    set_folder.write(tmp_path, content.info, content.passages, content.vectors)
+    again = set_folder.read(tmp_path)
+    assert (again.info, again.passages) == (content.info, content.passages)
+    np.testing.assert_allclose(again.vectors, content.vectors, atol=1e-3)
+    set_folder.write(tmp_path, content.info, content.passages[:2], content.vectors)
+    with pytest.raises(Refusal) as caught:
+        set_folder.read(tmp_path)
+    assert caught.value.code is FailureCode.GUIDANCE_DAMAGED
+
+
+def test_rows_to_train_on_have_the_context_that_a_worker_gives(embedder: Embedder, make_set: MakeSet) -> None:
+    rule = RetrievalRule(sets=["team/animals", "team/tools"], passages=2, max_tokens=30, diversity=0.4)
+    artefacts = [make_set("animals", ANIMALS), make_set("tools", TOOLS)]
+    refs = [SetRef(namespace="team", name=name, version=1) for name in ("animals", "tools")]
+    fields = {"passages": 2, "max_tokens": 30, "diversity": 0.4}
+    asked = ["What is a cat?", "Who gives milk?", "Which program lists folders?"]
+    parts = [Part(kind="instruction", source="endpoint", text="Answer."), Part(kind="input", source="caller", text="?")]
+    answers = Desk(embedder).ask(*((query, artefacts, fields) for query in asked))
+    served = [
+        with_context(parts, Retrieval(sets=refs, query=query, if_none=rule.if_none), answer.passages)
+        for query, answer in zip(asked, answers, strict=True)
+        if isinstance(answer, Found)
+    ]
+
+    class Words:
+        def context_tokens(self, text: str) -> int:
+            return len(text.split())
+
+    def searched(artefact: SetArtefact) -> Searched:
+        index = Qdrant().open(artefact.digest, artefact.passages, lambda: set_folder.read(Path(artefact.folder)))
+        return Searched(embedder, index)
+
+    sets = [(ref, searched(artefact)) for ref, artefact in zip(refs, artefacts, strict=True)]
+    context = RetrievalContext(rule, sets, Words())  # type: ignore[arg-type]
+    assert context.put_in([(query, parts) for query in asked]) == served

@@ -1,0 +1,121 @@
+"""Documents → a retrieval set's folder: split, stripped of doubles, embedded in batches, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import EmbeddingModel
+from guideway.training.sets.documents import Document
+from guideway.training.sets.progress import Unfinished
+from guideway.training.sets.split import sections, split
+from guideway.workers.retrieval import set_folder
+from guideway.workers.retrieval.embedder import Embedder, Vectors
+from guideway.workers.retrieval.set_folder import Passage, SetFolder, SetInfo
+
+_TEXTS_AT_ONCE: Final = 512
+"""Embedded and then kept: what an interruption can cost."""
+
+
+class Splitting(msgspec.Struct, frozen=True, kw_only=True):
+    """How documents become passages."""
+
+    max_chars: int = 800
+    """About 200 tokens: a passage that is longer than the embedding model's text is found by its beginning only."""
+    overlap_chars: int = 120
+
+    def __post_init__(self) -> None:
+        if not (self.max_chars >= 20 and 0 <= self.overlap_chars <= self.max_chars // 2):
+            raise Refusal(
+                FailureCode.INVALID_SETTING,
+                "passages have at least 20 characters, and at most half of them overlap: change one of the two",
+            )
+
+
+def passages_of(documents: Iterable[Document], splitting: Splitting) -> list[Passage]:
+    """In the order of the documents. Of passages with the same text the first is kept.
+
+    A passage of Markdown or HTML begins with the headings that it stands under, and has them as metadata `section`.
+    """
+    kept: dict[bytes, Passage] = {}
+    for document in documents:
+        for passage in _split(document, splitting):
+            kept.setdefault(hashlib.sha256(passage.text.encode()).digest(), passage)
+    return list(kept.values())
+
+
+def merged(old: Sequence[Passage], new: Sequence[Passage]) -> list[Passage]:
+    """The old passages, without those of documents that are among the new, and the new ones."""
+    replaced = {passage.document for passage in new}
+    texts = {passage.text for passage in new}
+    return [one for one in old if one.document not in replaced and one.text not in texts] + [*new]
+
+
+def build(
+    passages: Sequence[Passage],
+    embedder: Embedder,
+    splitting: Splitting,
+    work: Path,
+    *,
+    known: SetFolder | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Path:
+    """Embed what is not embedded yet; returns the folder of the whole set, under `work`.
+
+    Vectors are taken from `known`, a version of the set that exists, and from what an earlier, interrupted call left
+    in `work`. Raises Refusal(document_empty) where there is no passage.
+    """
+    if not passages:
+        raise Refusal(FailureCode.DOCUMENT_EMPTY, "there is not one passage: give documents that hold text")
+    unfinished = Unfinished(work / "vectors", embedder.fingerprint)
+    texts = [passage.text for passage in passages]
+    vectors = _known_vectors(known, embedder)
+    missing = [text for text in texts if text not in vectors and text not in unfinished]
+    progress(len(texts) - len(missing), len(texts))
+    for at in range(0, len(missing), _TEXTS_AT_ONCE):
+        some = missing[at : at + _TEXTS_AT_ONCE]
+        unfinished.keep(some, embedder.embed(some))
+        progress(len(texts) - len(missing) + at + len(some), len(texts))
+    info = SetInfo(
+        embedding=EmbeddingModel(
+            source=embedder.source, fingerprint=embedder.fingerprint, dimension=embedder.dimension
+        ),
+        passages=len(passages),
+        documents=len({passage.document for passage in passages}),
+        max_chars=splitting.max_chars,
+        overlap_chars=splitting.overlap_chars,
+    )
+    rows = [vectors[text] if text in vectors else unfinished[text] for text in texts]
+    set_folder.write(work / "set", info, passages, np.stack(rows))
+    return work / "set"
+
+
+def _known_vectors(known: SetFolder | None, embedder: Embedder) -> Mapping[str, Vectors]:
+    if known is None or known.info.embedding.fingerprint != embedder.fingerprint:
+        return {}
+    return {passage.text: vector for passage, vector in zip(known.passages, known.vectors, strict=True)}
+
+
+def _split(document: Document, splitting: Splitting) -> list[Passage]:
+    parts = sections(document.text) if document.markdown else [("", document.text)]
+    found: list[tuple[str, str]] = []
+    for heading, body in parts:
+        # A heading may take half of a passage at most.
+        head = f"{heading[: splitting.max_chars // 2]}\n\n" if heading else ""
+        pieces = split(body, max_chars=splitting.max_chars - len(head), overlap_chars=splitting.overlap_chars)
+        found += [(heading, head + piece) for piece in pieces]
+    return [
+        Passage(
+            id=document.id if number == 1 else f"{document.id}#{number}",
+            document=document.id,
+            text=text,
+            metadata={**document.metadata, "section": heading} if heading else document.metadata,
+        )
+        for number, (heading, text) in enumerate(found, 1)
+    ]

@@ -1,0 +1,56 @@
+"""Vectors of a set that is not finished yet, kept on disk so that an interruption costs one batch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from guideway.workers.retrieval.embedder import Vectors
+
+
+class Unfinished:
+    """Vectors by their text, as numbered files `N.safetensors`: `keys` [texts, 32] are hashes, `vectors` [texts, d]."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        """What another embedding model left there is not taken."""
+        self._folder = folder / fingerprint.removeprefix("sha256:")[:16]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._vectors: dict[bytes, Vectors] = {}
+        for file in sorted(self._folder.glob("*.safetensors")):
+            try:
+                kept = load_file(file)
+                pairs = zip(kept["keys"], kept["vectors"], strict=True)
+                self._vectors.update({key.tobytes(): vector for key, vector in pairs})
+            except (SafetensorError, KeyError, ValueError, OSError):
+                # Half of a file, or somebody else's: it is embedded again.
+                file.unlink(missing_ok=True)
+
+    def __contains__(self, text: str) -> bool:
+        return _key(text) in self._vectors
+
+    def __getitem__(self, text: str) -> Vectors:
+        return self._vectors[_key(text)]
+
+    def keep(self, texts: Sequence[str], vectors: Vectors) -> None:
+        keys = [_key(text) for text in texts]
+        hashes = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), 32)
+        fresh = self._folder / f".{os.getpid()}"
+        save_file({"keys": hashes.copy(), "vectors": vectors}, fresh)
+        fresh.rename(self._folder / f"{hashlib.sha256(keys[0]).hexdigest()[:16]}-{len(keys)}.safetensors")
+        self._vectors.update(zip(keys, vectors, strict=True))
+
+
+def discard(work: Path) -> None:
+    """Once the set is published nothing of it is needed here."""
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _key(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

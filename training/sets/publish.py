@@ -1,0 +1,153 @@
+"""A set's folder → a version in the catalogue: stored, indexed, and only then visible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from guideway.catalogue.artefacts import SET_FILES, ArtefactStore
+from guideway.catalogue.entries import Catalogue, Change, Identity, plan
+from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import RetrievalSet, SetAlias
+from guideway.workers.retrieval import set_folder
+from guideway.workers.retrieval.index import Qdrant
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a set."""
+
+    set: str
+    """`NAMESPACE/NAME`"""
+    version: int
+    current: int
+    """The version that the name alone stands for."""
+    action: str
+    """`created`, `updated` or `unchanged`"""
+    passages: int
+
+
+def previous(catalogue: Catalogue, namespace: str, name: str) -> RetrievalSet | None:
+    """The version that the set's name stands for, if there is one."""
+    found = catalogue.get(Identity("set", namespace, name), catalogue.current_version(namespace, name))
+    return found if isinstance(found, RetrievalSet) else None
+
+
+async def publish_set(
+    reader: CatalogueReader,
+    bootstrap: str,
+    store: ArtefactStore,
+    qdrant: Qdrant,
+    folder: Path,
+    *,
+    namespace: str,
+    name: str,
+    shared_with: Sequence[str],
+    stage: bool,
+) -> Published:
+    """The folder becomes the set's next version; with `stage`, its name goes on to stand for the present one.
+
+    The catalogue is told last, so that nothing half stored or half indexed can be used.
+    """
+    info = set_folder.read_info(folder)
+    digest = store.put_folder(folder, SET_FILES)
+    if qdrant.url is not None:
+        qdrant.open(digest, info.passages, lambda: set_folder.read(folder)).close()
+    made = _valid(
+        namespace=namespace,
+        name=name,
+        artefact=digest,
+        embedding=info.embedding,
+        passages=info.passages,
+        shared_with=sorted(shared_with),
+    )
+    catalogue = reader.catalogue
+    before = catalogue.current_version(namespace, name)
+    (change,) = plan(catalogue, [made])
+    current = before if stage and before else change.version
+    aliases = _alias_change(catalogue, namespace, name, current, newest=change.version)
+    # An alias that holds the name where it is comes first: the new version must not be current for a moment.
+    changes = [*aliases, change] if current != change.version else [change, *aliases]
+    last = await publish(bootstrap, changes)
+    if last >= 0:
+        await reader.seen(last)
+    return Published(
+        set=f"{namespace}/{name}",
+        version=change.version,
+        current=current,
+        action=change.action,
+        passages=info.passages,
+    )
+
+
+async def switch(reader: CatalogueReader, bootstrap: str, namespace: str, name: str, version: int) -> int:
+    """Have the set's name stand for this version, at once for every request from now on; returns the one before.
+
+    Raises Refusal(guidance_unknown).
+    """
+    catalogue = reader.catalogue
+    before = catalogue.current_version(namespace, name)
+    versions = catalogue.versions(Identity("set", namespace, name))
+    if version not in versions:
+        known = ", ".join(map(str, versions)) or "none: create it first"
+        raise Refusal(
+            FailureCode.GUIDANCE_UNKNOWN, f"retrieval set {namespace}/{name} has no version {version}; it has {known}"
+        )
+    last = await publish(bootstrap, _alias_change(catalogue, namespace, name, version, newest=versions[-1]))
+    if last >= 0:
+        await reader.seen(last)
+    return before
+
+
+class Removal(msgspec.Struct, frozen=True, kw_only=True):
+    """What deleting a set, or a version of it, takes away."""
+
+    versions: list[int]
+    entries: list[tuple[Identity, int]]
+    """Of the catalogue, aliases included."""
+    unused_artefacts: list[str]
+    """Digests that no set has any more."""
+
+
+def removal(catalogue: Catalogue, namespace: str, name: str, version: int | None) -> Removal:
+    """Of one version, or of all. Raises Refusal(invalid_setting) for the one of several that the name stands for."""
+    identity, alias = Identity("set", namespace, name), Identity("alias", namespace, name)
+    there = catalogue.versions(identity)
+    gone = there if version is None else [version]
+    last = set(gone) == set(there)
+    if not last and catalogue.current_version(namespace, name) in gone:
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            f"{namespace}/{name} stands for version {version}: switch it to another one first, with "
+            "`guideway sets alias`",
+        )
+    artefacts = {
+        (other, number): found.artefact
+        for other in catalogue.identities("set")
+        for number in catalogue.versions(other)
+        if isinstance(found := catalogue.get(other, number), RetrievalSet)
+    }
+    removed = {(identity, number) for number in gone}
+    kept = {digest for key, digest in artefacts.items() if key not in removed}
+    return Removal(
+        versions=gone,
+        entries=sorted(removed) + [(alias, number) for number in catalogue.versions(alias) if last],
+        unused_artefacts=sorted({artefacts[key] for key in removed if key in artefacts} - kept),
+    )
+
+
+def _alias_change(catalogue: Catalogue, namespace: str, name: str, version: int, *, newest: int) -> list[Change]:
+    """What has to be published so that the name stands for `version`; nothing where it does so by being the newest."""
+    if version == newest and catalogue.latest(Identity("alias", namespace, name)) is None:
+        return []
+    return plan(catalogue, [SetAlias(namespace=namespace, name=name, version=version)])
+
+
+def _valid(**fields: object) -> RetrievalSet:
+    """Raises Refusal(invalid_manifest)."""
+    try:
+        return msgspec.convert(msgspec.to_builtins({"kind": "set/v1", **fields}), RetrievalSet)
+    except msgspec.ValidationError as error:
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"the retrieval set cannot be published: {error}") from None

@@ -1,0 +1,81 @@
+"""Text → passages, along its structure. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+_SEAMS: Final = (r"\n\s*\n", r"\n", r"(?<=[.!?…。])\s+", r"(?<=[;:,])\s+", r"\s+")
+"""Where a text is cut, best place first: paragraphs, lines, sentences, clauses, words."""
+_SENTENCES: Final = _SEAMS[2]
+_HEADING: Final = re.compile(r"^(#{1,6})\s+(.+?)\s*#*\s*$")
+_FENCE: Final = re.compile(r"^\s*(```|~~~)")
+
+
+def split(text: str, *, max_chars: int, overlap_chars: int) -> list[str]:
+    """Passages of at most `max_chars`: as many whole paragraphs as fit; a longer one is cut at the best seams it has.
+
+    Each but the first begins with the last sentences of the one before it, of at most `overlap_chars` together.
+    None is blank.
+    """
+    passages: list[str] = []
+    passage = ""
+    for unit in _units(text.strip(), max_chars, 0):
+        if passage and len(passage) + len(unit.rstrip()) > max_chars:
+            passages.append(passage.strip())
+            passage = _tail(passage, min(overlap_chars, max_chars - len(unit.rstrip())))
+        passage += unit
+    return [one for one in [*passages, passage.strip()] if one]
+
+
+def sections(markdown: str) -> list[tuple[str, str]]:
+    """(heading, body) of each part of a Markdown text; headings of all levels above it are joined by ` > `.
+
+    What looks like a heading inside fenced code is none.
+    """
+    found: list[tuple[str, list[str]]] = [("", [])]
+    path: list[str] = []
+    fenced = False
+    for line in markdown.split("\n"):
+        if _FENCE.match(line):
+            fenced = not fenced
+        match = None if fenced else _HEADING.match(line)
+        if match is None:
+            found[-1][1].append(line)
+            continue
+        level = len(match[1])
+        path = [*path[: level - 1], *[""] * (level - 1 - len(path)), match[2]]
+        found.append((" > ".join(filter(None, path)), []))
+    bodies = ((heading, "\n".join(lines).strip()) for heading, lines in found)
+    return [(heading, body) for heading, body in bodies if body]
+
+
+def _units(text: str, max_chars: int, seam: int) -> Iterator[str]:
+    """Paragraphs, and of those that are longer than `max_chars` smaller pieces; each with the white space after it."""
+    if seam and len(text.rstrip()) <= max_chars:
+        yield text
+    elif seam == len(_SEAMS):
+        yield from (text[at : at + max_chars] for at in range(0, len(text), max_chars))
+    else:
+        for piece in _cut(text, _SEAMS[seam]):
+            yield from _units(piece, max_chars, seam + 1)
+
+
+def _cut(text: str, seam: str) -> Iterator[str]:
+    at = 0
+    for match in re.finditer(seam, text):
+        yield text[at : match.end()]
+        at = match.end()
+    if at < len(text):
+        yield text[at:]
+
+
+def _tail(passage: str, max_chars: int) -> str:
+    """The last whole sentences of the passage, at most `max_chars` of them."""
+    tail = ""
+    for sentence in reversed([*_cut(passage, _SENTENCES)]):
+        if len(sentence) + len(tail) > max_chars:
+            break
+        tail = sentence + tail
+    return tail

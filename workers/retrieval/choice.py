@@ -1,0 +1,61 @@
+"""Which of the passages that were found go into the text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from guideway.schemas.retrieval import Retrieval
+from guideway.workers.retrieval.index import Hit
+
+CANDIDATES: Final = 4
+"""So many times the passages wanted are looked at, for the budget and for diversity to choose from."""
+
+
+class Candidate(NamedTuple):
+    """A passage of one of the request's sets."""
+
+    set: int
+    """Place of its set in the request."""
+    hit: Hit
+    weighted: float
+    """Its score times its set's weight."""
+
+
+def choose(wanted: Retrieval, found: Sequence[Sequence[Hit]], tokens_of: Callable[[str], int]) -> list[Candidate]:
+    """Best first, from what each set of `wanted.sets` gave; `tokens_of` says what a passage takes of the budget.
+
+    Maximal marginal relevance (Carbonell and Goldstein 1998): the next one has the largest
+    (1 - d) · weighted score - d · largest cosine to one chosen already, with d = `wanted.diversity`.
+    A text that is there already is not taken again, whatever set it is from.
+    """
+    left = [
+        Candidate(number, hit, hit.score * ref.weight)
+        for number, (ref, hits) in enumerate(zip(wanted.sets, found, strict=True))
+        for hit in hits
+        if hit.score >= wanted.min_score and ref.weight > 0
+    ]
+    chosen: list[Candidate] = []
+    budget = wanted.max_tokens
+    while left and len(chosen) < wanted.passages:
+        best = max(left, key=lambda one: _worth(one, chosen, wanted.diversity))
+        left.remove(best)
+        cost = tokens_of(best.hit.text)
+        if cost <= budget and all(best.hit.text != one.hit.text for one in chosen):
+            chosen.append(best)
+            budget -= cost
+    return chosen
+
+
+def _worth(one: Candidate, chosen: Sequence[Candidate], diversity: float) -> float:
+    if not chosen or not diversity:
+        return one.weighted
+    nearest = max(_cosine(one.hit, other.hit) for other in chosen)
+    return (1 - diversity) * one.weighted - diversity * nearest
+
+
+def _cosine(one: Hit, other: Hit) -> float:
+    # All sets of a worker were embedded by one model: their vectors can be compared.
+    assert one.vector is not None, "vectors are asked for where diversity counts"
+    assert other.vector is not None, "vectors are asked for where diversity counts"
+    return float(one.vector @ other.vector)

@@ -1,0 +1,195 @@
+"""A set's version in Qdrant: filled from its folder, then searched; the same code in this process and on a server.
+
+Without a server the index is in this process's memory and made anew from the artefact. Qdrant's local folders are not
+used: they serve one process, and are pickles.
+
+On a server each version is a collection of its own, named by its artefact's digest: a switch of versions is a switch of
+names, dropping one is dropping a collection, and no search needs a filter to see one version only. It is searched only
+when it holds all its passages, and filling it twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+import httpx
+import numpy as np
+import stamina
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.retrieval import Condition
+from guideway.workers.retrieval.embedder import Vectors
+from guideway.workers.retrieval.set_folder import SetFolder
+
+T = TypeVar("T")
+LOCAL_LIMIT: Final = 20_000
+"""Passages of one set up to which Qdrant recommends its local mode; above, use a server."""
+_POINTS_A_REQUEST: Final = 512
+_POINT_BYTES: Final = 1500
+"""Of Python objects for one passage in local mode, about."""
+_TIMEOUT_S: Final = 10
+_ATTEMPTS: Final = 3
+
+
+class Hit(NamedTuple):
+    """A passage that was found."""
+
+    id: str
+    text: str
+    score: float
+    """Cosine of the angle between query and passage."""
+    vector: Vectors | None
+    """[dimension], where it was asked for."""
+
+
+class Qdrant:
+    """Where indexes are kept: a server, or this process's memory."""
+
+    def __init__(self, url: str | None = None, api_key: str | None = None) -> None:
+        self.url = url
+        self._server = (
+            QdrantClient(url, api_key=api_key, timeout=_TIMEOUT_S, check_compatibility=False) if url else None
+        )
+
+    def open(self, digest: str, passages: int, read: Callable[[], SetFolder]) -> Index:
+        """The complete index of an artefact of so many passages; `read` is called where some are missing.
+
+        Raises Refusal(retrieval_failed) if the server cannot be reached, guidance_damaged from `read`.
+        """
+        # A client of its own for each local one: closing it gives the memory back.
+        client = self._server or QdrantClient(":memory:")
+        index = Index(client, f"gw-{digest.removeprefix('sha256:')}", owned=self._server is None)
+        if index.count() != passages:
+            index.fill(read())
+        return index
+
+    def drop(self, digest: str) -> None:
+        """Remove the artefact's collection from the server, if there is one. Raises Refusal(retrieval_failed)."""
+        if self._server is not None:
+            server = self._server
+            _patiently(lambda: server.delete_collection(f"gw-{digest.removeprefix('sha256:')}"))
+
+
+class Index:
+    """One set's version, ready to be searched."""
+
+    def __init__(self, client: QdrantClient, collection: str, *, owned: bool) -> None:
+        self._client = client
+        self._collection = collection
+        self._owned = owned
+        self.bytes = 0
+        """Of this process's memory that it takes, roughly; 0 on a server."""
+
+    def count(self) -> int:
+        """Passages that it holds; as many as its set has once it is complete."""
+        if not _patiently(lambda: self._client.collection_exists(self._collection)):
+            return 0
+        return _patiently(lambda: self._client.count(self._collection, exact=True)).count
+
+    def fill(self, content: SetFolder) -> None:
+        """Put all passages in, whatever of them is there already."""
+        if not _patiently(lambda: self._client.collection_exists(self._collection)):
+            _patiently(lambda: self._create(content.vectors.shape[1]))
+        for points in _batches(content):
+            _patiently(lambda points=points: self._upsert(points))  # type: ignore[misc]
+        found = self.count()
+        if found != len(content.passages):
+            raise Refusal(
+                FailureCode.RETRIEVAL_FAILED,
+                f"the index holds {found} of {len(content.passages)} passages: delete its collection on the server",
+            )
+        if self._owned:
+            text_bytes = sum(len(passage.text) for passage in content.passages)
+            self.bytes = content.vectors.nbytes + text_bytes + _POINT_BYTES * len(content.passages)
+
+    def search(
+        self,
+        queries: Sequence[Vectors],
+        conditions: Sequence[Sequence[Condition]],
+        limit: int,
+        *,
+        vectors: bool = False,
+    ) -> list[list[Hit]]:
+        """For each query [dimension], its best passages that fulfil its conditions, best first.
+
+        Raises Refusal(retrieval_failed).
+        """
+        asked = [
+            models.QueryRequest(
+                query=query.tolist(), filter=_filter(required), limit=limit, with_payload=True, with_vector=vectors
+            )
+            for query, required in zip(queries, conditions, strict=True)
+        ]
+        answers = _patiently(lambda: self._client.query_batch_points(self._collection, asked))
+        return [[_hit(point) for point in answer.points] for answer in answers]
+
+    def close(self) -> None:
+        if self._owned:
+            self._client.close()
+
+    def _create(self, dimension: int) -> None:
+        try:
+            self._client.create_collection(
+                self._collection, vectors_config=models.VectorParams(size=dimension, distance=models.Distance.DOT)
+            )
+        except UnexpectedResponse as error:
+            # Another worker was quicker.
+            if error.status_code != httpx.codes.CONFLICT:
+                raise
+
+    def _upsert(self, points: models.Batch) -> None:
+        with warnings.catch_warnings():
+            # Said by us, in our words: see LOCAL_LIMIT.
+            warnings.simplefilter("ignore", UserWarning)
+            self._client.upsert(self._collection, points)
+
+
+def _batches(content: SetFolder) -> Iterator[models.Batch]:
+    for at in range(0, len(content.passages), _POINTS_A_REQUEST):
+        some = content.passages[at : at + _POINTS_A_REQUEST]
+        yield models.Batch(
+            ids=list(range(at, at + len(some))),
+            vectors=content.vectors[at : at + len(some)].tolist(),
+            payloads=[{"id": one.id, "text": one.text, "metadata": one.metadata} for one in some],
+        )
+
+
+def _filter(required: Sequence[Condition]) -> models.Filter | None:
+    if not required:
+        return None
+    return models.Filter(
+        must=[
+            models.FieldCondition(key=f"metadata.{one.key}", match=models.MatchValue(value=one.value))
+            for one in required
+        ]
+    )
+
+
+def _hit(point: Any) -> Hit:
+    vector = None if point.vector is None else np.asarray(point.vector, np.float32)
+    return Hit(point.payload["id"], point.payload["text"], float(point.score), vector)
+
+
+def _is_away(error: Exception) -> bool:
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code is None or error.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
+    return isinstance(error, ResponseHandlingException | httpx.TransportError)
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """Asked a few times where the server is away; then Refusal(retrieval_failed)."""
+    try:
+        for attempt in stamina.retry_context(on=_is_away, attempts=_ATTEMPTS, wait_initial=0.2, wait_max=1.0):
+            with attempt:
+                return ask()
+    except (ApiException, httpx.TransportError) as error:
+        told = f" ({error.status_code})" if isinstance(error, UnexpectedResponse) else ""
+        raise Refusal(
+            FailureCode.RETRIEVAL_FAILED,
+            f"Qdrant does not answer as it should{told}: is GUIDEWAY_QDRANT_URL right, and is the server up?",
+        ) from None
+    raise AssertionError("the last attempt returns or raises")

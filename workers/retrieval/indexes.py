@@ -1,0 +1,73 @@
+"""The open indexes: opened by a thread beside the lookups, kept by least recent use under a byte budget."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import structlog
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.workers.retrieval import set_folder
+from guideway.workers.retrieval.index import LOCAL_LIMIT, Index, Qdrant
+from guideway.workers.retrieval.messages import SetArtefact
+
+log = structlog.get_logger()
+
+
+class Indexes:
+    """Owned by the process's one loop; only opening happens elsewhere."""
+
+    def __init__(self, qdrant: Qdrant, max_bytes: int, on_opened: Callable[[str], None]) -> None:
+        """`on_opened` is called by another thread, with a digest, whether the opening went well or not."""
+        self._qdrant = qdrant
+        self._max_bytes = max_bytes
+        self._on_opened = on_opened
+        self._opener = ThreadPoolExecutor(1, "open an index")
+        self._opening: dict[str, Future[Index]] = {}
+        self._open: OrderedDict[str, Index] = OrderedDict()
+
+    def get(self, artefact: SetArtefact) -> Index | None:
+        """The index; None while it is being opened, which this call begins.
+
+        Raises Refusal(retrieval_failed | guidance_damaged) if it could not be opened; asked again, it is tried again.
+        """
+        digest = artefact.digest
+        if digest in self._open:
+            self._open.move_to_end(digest)
+            return self._open[digest]
+        future = self._opening.get(digest)
+        if future is None:
+            self._opening[digest] = self._opener.submit(self._opened, artefact)
+            self._opening[digest].add_done_callback(lambda _: self._on_opened(digest))
+            return None
+        if not future.done():
+            return None
+        del self._opening[digest]
+        try:
+            self._open[digest] = future.result()
+        except Refusal as refusal:
+            raise Refusal(refusal.code, f"retrieval set {artefact.name}: {refusal.message}") from None
+        except Exception as error:
+            log.exception("an index cannot be opened", set=artefact.name)
+            raise Refusal(
+                FailureCode.RETRIEVAL_FAILED,
+                f"retrieval set {artefact.name} cannot be opened ({type(error).__name__}): see the worker's log",
+            ) from None
+        return self._open[digest]
+
+    def trim(self, in_use: Collection[str]) -> None:
+        """Close what was not used for longest, until the rest fits."""
+        for digest in [digest for digest in self._open if digest not in in_use]:
+            if sum(index.bytes for index in self._open.values()) <= self._max_bytes:
+                return
+            self._open.pop(digest).close()
+
+    def _opened(self, artefact: SetArtefact) -> Index:
+        if self._qdrant.url is None and artefact.passages > LOCAL_LIMIT:
+            log.warning("a set this large wants a Qdrant server", set=artefact.name, passages=artefact.passages)
+        index = self._qdrant.open(artefact.digest, artefact.passages, lambda: set_folder.read(Path(artefact.folder)))
+        log.info("index open", set=artefact.name, passages=artefact.passages)
+        return index

@@ -1,0 +1,143 @@
+"""Waiting lookups → passages: what waits is embedded in one batch and searched in one batch for each set."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+import structlog
+from cachetools import LRUCache
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.workers.retrieval.choice import CANDIDATES, choose
+from guideway.workers.retrieval.embedder import Embedder
+from guideway.workers.retrieval.index import Hit, Index
+from guideway.workers.retrieval.indexes import Indexes
+from guideway.workers.retrieval.messages import Found, FoundPassage, Lookup, NotFound
+
+log = structlog.get_logger()
+
+
+class _Search(msgspec.Struct, frozen=True):
+    """One query in one set's version: the key under which its result is kept."""
+
+    digest: str
+    query: str
+    filter: bytes
+    """In JSON, in which 1 is not true."""
+    limit: int
+    vectors: bool
+
+
+class Lookups:
+    """Owns what waits and the results it keeps. `tokens_of` says what a passage takes of a budget."""
+
+    def __init__(
+        self, embedder: Embedder, indexes: Indexes, tokens_of: Callable[[str], int], *, kept_results: int
+    ) -> None:
+        self._embedder = embedder
+        self._indexes = indexes
+        self._tokens_of = tokens_of
+        self._waiting: list[Lookup] = []
+        self._results: LRUCache[_Search, list[Hit]] = LRUCache(kept_results)
+
+    def add(self, lookup: Lookup) -> None:
+        self._waiting.append(lookup)
+
+    def answer(self) -> list[Found | NotFound]:
+        """Answers for all whose indexes are open; the others wait on. One lookup's failure is no other's."""
+        answers: list[Found | NotFound] = []
+        ready: list[Lookup] = []
+        indexes: dict[str, Index] = {}
+        for lookup in self._waiting:
+            with self._refusing(lookup.id, answers):
+                self._check(lookup)
+                opened = {artefact.digest: self._indexes.get(artefact) for artefact in lookup.artefacts}
+                if None not in opened.values():
+                    ready.append(lookup)
+                    indexes |= {digest: index for digest, index in opened.items() if index is not None}
+        done = {lookup.id for lookup in ready} | {one.id for one in answers}
+        self._waiting = [lookup for lookup in self._waiting if lookup.id not in done]
+        results = self._search(ready, indexes)
+        for lookup in ready:
+            with self._refusing(lookup.id, answers):
+                answers.append(self._chosen(lookup, results))
+        self._indexes.trim(indexes)
+        return answers
+
+    def _check(self, lookup: Lookup) -> None:
+        for artefact in lookup.artefacts:
+            if artefact.fingerprint != self._embedder.fingerprint:
+                raise Refusal(
+                    FailureCode.SET_WRONG_EMBEDDING,
+                    f"retrieval set {artefact.name} was embedded with model {artefact.fingerprint[:19]}…, this worker "
+                    f"uses {self._embedder.fingerprint[:19]}…: create the set with this one, or set GUIDEWAY_EMBEDDING",
+                )
+
+    def _search(self, ready: Sequence[Lookup], indexes: dict[str, Index]) -> dict[_Search, list[Hit] | Refusal]:
+        """What each search of the lookups finds, or why its set cannot be searched."""
+        filters = {search: lookup.wanted.filter for lookup in ready for search in _searches(lookup)}
+        # Apart from what is kept: more may wait than is kept.
+        results: dict[_Search, list[Hit] | Refusal] = {
+            search: self._results[search] for search in filters if search in self._results
+        }
+        missing = [search for search in filters if search not in results]
+        if not missing:
+            return results
+        queries = list(dict.fromkeys(search.query for search in missing))
+        vectors = dict(zip(queries, self._embedder.embed(queries), strict=True))
+        for digest, with_vectors in {(search.digest, search.vectors) for search in missing}:
+            # One width of answer for all of a set, so that they are one batch.
+            searches = [one for one in missing if (one.digest, one.vectors) == (digest, with_vectors)]
+            try:
+                found = indexes[digest].search(
+                    [vectors[search.query] for search in searches],
+                    [filters[search] for search in searches],
+                    max(search.limit for search in searches),
+                    vectors=with_vectors,
+                )
+            except Refusal as refusal:
+                results.update(dict.fromkeys(searches, refusal))
+            else:
+                results.update(zip(searches, found, strict=True))
+                self._results.update(zip(searches, found, strict=True))
+        return results
+
+    def _chosen(self, lookup: Lookup, results: dict[_Search, list[Hit] | Refusal]) -> Found:
+        found: list[list[Hit]] = []
+        for search in _searches(lookup):
+            result = results[search]
+            if isinstance(result, Refusal):
+                raise result
+            found.append(result)
+        chosen = choose(lookup.wanted, found, self._tokens_of)
+        return Found(
+            id=lookup.id,
+            passages=[
+                FoundPassage(set=one.set, id=one.hit.id, text=one.hit.text, score=round(one.hit.score, 4))
+                for one in chosen
+            ],
+        )
+
+    @contextlib.contextmanager
+    def _refusing(self, id_: str, answers: list[Found | NotFound]) -> Iterator[None]:
+        try:
+            yield
+        except Refusal as refusal:
+            answers.append(NotFound(id=id_, code=refusal.code, message=refusal.message))
+        except Exception as error:
+            # Where it happened, and not the message, which may quote the text.
+            log.error("lookup failed", error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
+            message = f"{type(error).__name__} in the retrieval process: report it"
+            answers.append(NotFound(id=id_, code=FailureCode.INTERNAL_ERROR, message=message))
+
+
+def _searches(lookup: Lookup) -> list[_Search]:
+    wanted = lookup.wanted
+    filter_ = msgspec.json.encode(wanted.filter)
+    return [
+        _Search(artefact.digest, wanted.query, filter_, wanted.passages * CANDIDATES, wanted.diversity > 0)
+        for artefact in lookup.artefacts
+    ]

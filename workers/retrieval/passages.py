@@ -1,0 +1,89 @@
+"""A request's retrieval sets, by name and version → its text with passages in it, and their citations."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from guideway.catalogue.topic import CatalogueReader
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.request import Part, Request
+from guideway.schemas.retrieval import Citation, Retrieval, SetRef
+from guideway.workers.artefact_fetch import ArtefactFetch
+from guideway.workers.retrieval.link import RetrievalLink
+from guideway.workers.retrieval.messages import FoundPassage, SetArtefact
+
+NOTHING_FOUND = "Nothing was found on this."
+"""What stands in the text instead of passages, where the endpoint's rule says `say_so`."""
+
+
+class Passages:
+    """Rights are checked here again: the worker trusts no sender."""
+
+    def __init__(self, reader: CatalogueReader, artefacts: ArtefactFetch, link: RetrievalLink) -> None:
+        self._reader = reader
+        self._artefacts = artefacts
+        self._link = link
+
+    async def put_in(self, request: Request) -> tuple[Request, list[Citation] | None]:
+        """The request with its passages as `context` parts; citations are None where it asks no set.
+
+        Raises Refusal(guidance_unknown | _forbidden | _missing | _damaged | set_wrong_embedding | retrieval_failed |
+        no_passage).
+        """
+        wanted = request.retrieval
+        if wanted is None:
+            return request, None
+        artefacts = await asyncio.gather(*(self._artefact(ref, request.namespace) for ref in wanted.sets))
+        found = await self._link.look_up(wanted, artefacts)
+        told = msgspec.structs.replace(request, parts=with_context(request.parts, wanted, found), retrieval=None)
+        return told, _citations(wanted.sets, found)
+
+    async def _artefact(self, ref: SetRef, namespace: str) -> SetArtefact:
+        _, manifest = await self._reader.eventually(
+            lambda catalogue: catalogue.retrieval_set(str(ref), for_namespace=namespace)
+        )
+        folder = await self._artefacts.folder(manifest.artefact, f"retrieval set {ref}")
+        return SetArtefact(
+            name=str(ref),
+            digest=manifest.artefact,
+            folder=str(folder),
+            passages=manifest.passages,
+            fingerprint=manifest.embedding.fingerprint,
+        )
+
+
+def with_context(parts: Sequence[Part], wanted: Retrieval, found: Sequence[FoundPassage]) -> list[Part]:
+    """A request's parts with what was found for it among them. Raises Refusal(no_passage) where its rule says so."""
+    context = [Part(kind="context", source=f"{wanted.sets[one.set]}#{one.id}", text=one.text) for one in found]
+    own = [part for part in parts if part.kind != "input"]
+    given = [part for part in parts if part.kind == "input"]
+    return [*own, *(context or _instead(wanted)), *given]
+
+
+def _instead(wanted: Retrieval) -> list[Part]:
+    match wanted.if_none:
+        case "answer_without":
+            return []
+        case "say_so":
+            return [Part(kind="context", source="endpoint", text=NOTHING_FOUND)]
+        case "refuse":
+            raise Refusal(
+                FailureCode.NO_PASSAGE,
+                f"no passage of {', '.join(map(str, wanted.sets))} is to the point and fits: ask otherwise; the "
+                "endpoint's owner may lower retrieval.min_score or raise retrieval.max_tokens",
+            )
+
+
+def _citations(sets: Sequence[SetRef], found: Sequence[FoundPassage]) -> list[Citation]:
+    return [
+        Citation(
+            id=one.id,
+            set=f"{sets[one.set].namespace}/{sets[one.set].name}",
+            version=sets[one.set].version,
+            score=one.score,
+        )
+        for one in found
+    ]

@@ -1,0 +1,89 @@
+"""A retrieval set's version on disk: three files, none of which can run anything.
+
+`set.json` says what it is, `passages.jsonl` has one passage a line, and `vectors.safetensors` their vectors in the same
+order: tensor `vectors` [passages, dimension], float16, rows of length 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import EmbeddingModel
+from guideway.schemas.retrieval import Scalar
+from guideway.workers.retrieval.embedder import Vectors
+
+_INFO: Final = "set.json"
+_PASSAGES: Final = "passages.jsonl"
+_VECTORS: Final = "vectors.safetensors"
+
+
+class Passage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A piece of a document that is found and put into a text as a whole."""
+
+    id: str
+    """Unlike every other one's of its set: the document's, with `#2` and so on where there are several."""
+    document: str
+    text: str
+    metadata: dict[str, Scalar | float | list[Scalar]] = {}
+
+
+class SetInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What `set.json` says."""
+
+    embedding: EmbeddingModel
+    passages: int
+    documents: int
+    max_chars: int
+    """Of a passage, as the documents were split."""
+    overlap_chars: int
+
+
+class SetFolder(msgspec.Struct, frozen=True, kw_only=True):
+    """A set's version in memory."""
+
+    info: SetInfo
+    passages: list[Passage]
+    vectors: Vectors
+    """[passages, dimension], float32."""
+
+
+def write(folder: Path, info: SetInfo, passages: Sequence[Passage], vectors: Vectors) -> None:
+    """The three files; the same content gives the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [msgspec.json.encode(passage, order="deterministic") for passage in passages]
+    (folder / _PASSAGES).write_bytes(b"".join(line + b"\n" for line in lines))
+    save_file({"vectors": np.ascontiguousarray(vectors, np.float16)}, folder / _VECTORS)
+    (folder / _INFO).write_bytes(msgspec.json.format(msgspec.json.encode(info), indent=1) + b"\n")
+
+
+def read_info(folder: Path) -> SetInfo:
+    """Raises Refusal(guidance_damaged)."""
+    try:
+        return msgspec.json.decode((folder / _INFO).read_bytes(), type=SetInfo)
+    except (OSError, msgspec.DecodeError) as error:
+        raise _damaged(type(error).__name__) from None
+
+
+def read(folder: Path) -> SetFolder:
+    """Raises Refusal(guidance_damaged) for anything that `write` does not write."""
+    info = read_info(folder)
+    try:
+        passages = msgspec.json.Decoder(Passage).decode_lines((folder / _PASSAGES).read_bytes())
+        vectors = load_file(folder / _VECTORS)["vectors"]
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise _damaged(type(error).__name__) from None
+    if vectors.shape != (len(passages), info.embedding.dimension) or len(passages) != info.passages:
+        raise _damaged("passages and vectors do not agree")
+    return SetFolder(info=info, passages=passages, vectors=vectors.astype(np.float32))
+
+
+def _damaged(why: str) -> Refusal:
+    return Refusal(FailureCode.GUIDANCE_DAMAGED, f"the retrieval set is damaged ({why}): create it again")
