@@ -239,9 +239,9 @@ def _newcombe(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Estimate:
     neither = rows - both - only_ours - only_theirs
     one, other = wilson(both + only_ours, rows), wilson(both + only_theirs, rows)
     margins = (both + only_ours) * (only_theirs + neither) * (both + only_theirs) * (only_ours + neither)
-    excess = both * neither - only_ours * only_theirs
+    excess = float(both * neither - only_ours * only_theirs)
     # Newcombe's correction for continuity, where the two agree more often than chance.
-    excess = max(excess - rows / 2, 0) if excess > 0 else excess
+    excess = max(excess - rows / 2, 0.0) if excess > 0 else excess
     phi = excess / math.sqrt(margins) if margins else 0.0
     value = one.value - other.value
     down = (one.value - one.low) ** 2 + (other.high - other.value) ** 2

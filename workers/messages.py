@@ -114,6 +114,8 @@ class Likelihood(msgspec.Struct, frozen=True, kw_only=True):
     """Among all that the model could have written."""
     allowed: float
     """Among what the row's grammar allowed; where the grammar left no choice, 0."""
+    first: dict[int, float] = {}
+    """Each token that the grammar allowed as the first → its share of the probability of these, where they are few."""
 
 
 class Generated(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from guideway.workers.engine.row import Row
 from guideway.workers.messages import Likelihood
+
+_FEW: Final = 256
+"""Tokens: those of the most labels whose shares anybody looks at."""
 
 
 class BatchedLikelihood:
@@ -37,8 +41,17 @@ class BatchedLikelihood:
         for place, (index, row) in enumerate(self._wanted):
             if (token := tokens[index]) is not None:
                 chosen = float(masked[place, token])
-                so_far = row.likelihood or Likelihood(free=0.0, allowed=0.0)
+                so_far = row.likelihood or Likelihood(free=0.0, allowed=0.0, first=_shares(masked[place]))
                 row.likelihood = Likelihood(
                     free=so_far.free + chosen - float(self._all[place]),
                     allowed=so_far.allowed + chosen - float(allowed[place]),
+                    first=so_far.first,
                 )
+
+
+def _shares(masked: Tensor) -> dict[int, float]:
+    """Softmax over what is allowed, by token; masked [vocabulary]. Empty where that is much."""
+    tokens = masked.isfinite().nonzero().flatten()
+    if len(tokens) > _FEW:
+        return {}
+    return dict(zip(tokens.tolist(), masked[tokens].softmax(dim=0).tolist(), strict=True))
