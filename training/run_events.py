@@ -97,6 +97,10 @@ class PromptScored(_Event, frozen=True, kw_only=True, tag="prompt_scored"):
     source: Literal["task", "template", "model", "few_shot"]
     metric: str
     value: float
+    rows: int = 0
+    """On how many rows; those that did badly on the first of them were not tried on the others."""
+    calibrated: float | None = None
+    """Accuracy if no label were favoured whatever the text; see `prompt_engineering.calibrated_accuracy`."""
     chosen: bool = False
 
 
