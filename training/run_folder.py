@@ -8,6 +8,8 @@ SIZE/METHOD/artefact/        adapter_config.json and adapter_model.safetensors, 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,8 +32,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     task: Task
     folder: str
     """Absolute: where the task's relative paths begin."""
+    instruction: str
+    """The task's, or the system message that all rows have: what the endpoint says to the model."""
     data_digest: str
-    """`sha256:` and 64 hex digits over the rows that were trained on and the rows that were evaluated on."""
+    """`sha256:` and 64 hex digits over the rows that were learnt from, whatever their order."""
+    eval_digest: str
+    """The same over the rows that are reported on."""
     code_version: str
 
 
@@ -65,6 +71,19 @@ class RunFolder:
                 FailureCode.INVALID_SETTING,
                 f"{self.path} holds no run ({error}): name the folder that `guideway studio run` wrote",
             ) from None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else on this machine carries out this run meanwhile. Raises: Refusal `invalid_setting` if one does."""
+        with (self.path / ".lock").open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Refusal(
+                    FailureCode.INVALID_SETTING,
+                    f"another process carries out the run in {self.path}: wait for it, or end it",
+                ) from None
+            yield
 
     def method(self, size: str, method: str) -> Path:
         """Folder of one method for one model size."""

@@ -8,7 +8,7 @@ from typing import Final
 
 import typer
 
-from guideway.cli import catalogue, dlq, running, traffic
+from guideway.cli import catalogue, dlq, running, studio, traffic
 from guideway.cli.output import complain
 from guideway.logs import quiet_clients
 from guideway.schemas.failures import Refusal
@@ -29,6 +29,7 @@ catalogue.add_to(app)
 traffic.add_to(app)
 dlq.add_to(app)
 running.add_to(app)
+studio.add_to(app)
 
 
 def main() -> None:
