@@ -37,6 +37,9 @@ class FailureCode(StrEnum):
     OUTPUT_UNSATISFIABLE = "output_unsatisfiable"
     OUTPUT_INCOMPLETE = "output_incomplete"
     REPLY_TOO_LARGE = "reply_too_large"
+    # The studio
+    INVALID_DATA = "invalid_data"
+    NOT_BETTER = "not_better"
     # The system
     UNDECODABLE_REQUEST = "undecodable_request"
     UNKNOWN_MODEL_SIZE = "unknown_model_size"

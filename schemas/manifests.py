@@ -116,6 +116,29 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
         return names.address(self.namespace, self.name)
 
 
+class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Where trained guidance comes from, and how it did; written by the studio."""
+
+    run: str
+    method: str
+    """Its name in the run's task; `text-prompt` for an instruction that was found."""
+    code: str
+    """Version of the code that trained it."""
+    seed: int
+    data: Digest
+    """Of the rows that were learnt from."""
+    eval_data: Digest
+    """Of the rows that the score is on; scores compare where this is the same."""
+    metric: str
+    score: Annotated[list[float], Meta(min_length=3, max_length=3)]
+    """[value, low, high], a 95 % interval"""
+    over_bare: Annotated[list[float], Meta(max_length=3)] = []
+    """[difference, low, high] against the bare model, row by row."""
+    rows: Annotated[int, Meta(ge=1)]
+    parent: str = ""
+    """`NAMESPACE/NAME@VERSION` of the guidance that the endpoint had before."""
+
+
 class Guidance(_Manifest, frozen=True, kw_only=True, tag="guidance/v1"):
     """What customises the frozen model, by name: a text prompt or a trained artefact."""
 
@@ -128,6 +151,7 @@ class Guidance(_Manifest, frozen=True, kw_only=True, tag="guidance/v1"):
     """The base model that the artefact was trained on; it is refused on any other."""
     shared_with: list[Grantee] = []
     """Further namespaces that may use it; `*` for everybody. Guidance of `public` is everybody's anyway."""
+    lineage: Lineage | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

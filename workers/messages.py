@@ -74,6 +74,8 @@ class Admit(_Message, frozen=True, tag="admit"):
     artefacts: list[Artefact]
     lane: Lane = "interactive"
     """Of the topic that it came by."""
+    likelihood: bool = False
+    """Whether to tell how likely the text was."""
 
 
 class Cancel(_Message, frozen=True, tag="cancel"):
@@ -105,6 +107,17 @@ class Broken(_Message, frozen=True, tag="broken"):
     message: str
 
 
+class Likelihood(msgspec.Struct, frozen=True, kw_only=True):
+    """Natural logarithms of the probability of a text's tokens, with its end token if it has one, at temperature 1."""
+
+    free: float
+    """Among all that the model could have written."""
+    allowed: float
+    """Among what the row's grammar allowed; where the grammar left no choice, 0."""
+    first: dict[int, float] = {}
+    """Each token that the grammar allowed as the first → its share of the probability of these, where they are few."""
+
+
 class Generated(msgspec.Struct, frozen=True, kw_only=True):
     """One sample's text."""
 
@@ -112,6 +125,8 @@ class Generated(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason
     complete: bool
     """Whether the text is a whole word of the row's grammar (always true without one)."""
+    likelihood: Likelihood | None = None
+    """Where the request was admitted with it."""
 
 
 class Finished(_Message, frozen=True, tag="finished"):

@@ -42,7 +42,7 @@ class Reader:
 
     def _ended(self, row: Row, reason: FinishReason) -> Generated:
         complete = row.grammar is None or row.grammar.is_complete
-        return Generated(text=self._text(row), finish_reason=reason, complete=complete)
+        return Generated(text=self._text(row), finish_reason=reason, complete=complete, likelihood=row.likelihood)
 
     def _is_stopped(self, row: Row) -> bool:
         """Whether a stop string now stands at the end of the text or in it: none stood there a token ago."""
@@ -54,7 +54,7 @@ class Reader:
         whole = self._text(row)
         text = whole[: min(at for stop in row.generation.stop if (at := whole.find(stop)) >= 0)]
         complete = row.grammar is None or row.grammar.derives(text)
-        return Generated(text=text, finish_reason="stop", complete=complete)
+        return Generated(text=text, finish_reason="stop", complete=complete, likelihood=row.likelihood)
 
     def _text(self, row: Row) -> str:
         return self._decode(row.token_ids) if row.grammar is None else row.grammar.text(row.token_ids)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Text
 from guideway.schemas.request import Request
-from guideway.workers.messages import Admit, Generated, RowReport
+from guideway.workers.messages import Admit, Generated, Likelihood, RowReport
 
 if TYPE_CHECKING:
     from guideway.workers.engine.grammars import Grammar
@@ -51,6 +51,8 @@ class Row:
     """Generated so far; the token that ends a text is not among them."""
     cached_tokens: int = 0
     """Positions whose keys and values are in the cache."""
+    likelihood: Likelihood | None = None
+    """Of the tokens generated so far, where that is asked."""
     generated: Generated | None = None
     """Set once, when the row ends."""
 

@@ -16,6 +16,7 @@ from guideway.workers.engine.grammars import BatchedGrammar
 from guideway.workers.engine.guidance import RowGuidance
 from guideway.workers.engine.inserted_rows import BatchedInsertedLayers
 from guideway.workers.engine.kv import KvCache, States
+from guideway.workers.engine.likelihood import BatchedLikelihood
 from guideway.workers.engine.packed import pack_linears
 from guideway.workers.engine.prefix import prefix_states
 from guideway.workers.engine.row import Row
@@ -108,8 +109,10 @@ class Runner:
         """The next token of `rows`; logits float32 [rows, vocabulary]."""
         if rows != self._sampled:
             self._sample_for(rows)
+        self._likelihood.see_all(logits)
         failed = self._grammars.mask_(logits)
         tokens = self._sampler.choose(logits)
+        self._likelihood.add(logits, tokens)
         outcomes = [failed.get(i, _not_finite()) if token is None else token for i, token in enumerate(tokens)]
         return dict(zip(rows, outcomes, strict=True))
 
@@ -117,6 +120,7 @@ class Runner:
         self._sampled = rows
         self._grammars = BatchedGrammar([row.grammar for row in rows])
         self._sampler = BatchedSampler([row.sampler for row in rows])
+        self._likelihood = BatchedLikelihood(rows)
 
     def _decode(self, slots: slice) -> Tensor:
         """Logits [rows, vocabulary] after each row's last token."""

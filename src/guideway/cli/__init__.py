@@ -8,7 +8,7 @@ from typing import Final
 
 import typer
 
-from guideway.cli import catalogue, dlq, running, sets, traffic
+from guideway.cli import catalogue, dlq, running, sets, studio, traffic
 from guideway.cli.output import complain
 from guideway.logs import quiet_clients
 from guideway.schemas.failures import Refusal
@@ -30,6 +30,7 @@ sets.add_to(app)
 traffic.add_to(app)
 dlq.add_to(app)
 running.add_to(app)
+studio.add_to(app)
 
 
 def main() -> None:

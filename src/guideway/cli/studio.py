@@ -1,0 +1,87 @@
+"""`guideway studio …`: from examples to a published endpoint. Here: `run`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from guideway.catalogue.artefacts import ArtefactStore
+from guideway.cli import studio_publishing, studio_versions
+from guideway.cli.output import AsJson, err, out, print_json
+from guideway.cli.studio_publishing import OutFolder, catalogue_if_there
+from guideway.settings import Settings
+from guideway.training.begin import begin, models_of
+from guideway.training.task import read_task
+
+if TYPE_CHECKING:
+    from guideway.training.evaluation import Subject
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    group = typer.Typer(help="From examples to a published endpoint.", no_args_is_help=True)
+    group.command("run")(run_)
+    studio_publishing.add_to(group)
+    studio_versions.add_to(group)
+    app.add_typer(group, name="studio")
+
+
+def run_(
+    task_file: Annotated[Path, typer.Argument(metavar="TASK", help="The task's file (YAML).")],
+    out_folder: OutFolder = None,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Find prompts, train every method of the task, compare them all, write a report.
+
+    The run's folder is .guideway/runs/ID unless --out names another. Ctrl-C ends it after the step that runs, and the
+    same command goes on with it, as it does after a crash.
+    """
+    settings = Settings.from_environ()
+    task = read_task(task_file)
+    begun = begin(task, task_file.parent, runs=settings.home / "runs", out=out_folder)
+    catalogue = catalogue_if_there(settings, needed=task.models is None)
+    models = models_of(task, task_file.parent, catalogue)
+    # Only now: torch and transformers take seconds.
+    from guideway.cli.studio_progress import Watch
+    from guideway.training.present import present_subject
+    from guideway.training.run import Machine, carry_out
+    from guideway.training.trainer import Interrupted
+
+    def present(size: str) -> Subject | None:
+        if catalogue is None:
+            return None
+        store = ArtefactStore(settings.store)
+        return present_subject(catalogue, task, size, store=store, cache=settings.artefact_cache)
+
+    should_end = _end_on_interrupt()
+    with Watch(as_json=as_json) as watch:
+        try:
+            machine = Machine(settings.model_cache, device)
+            carry_out(begun, models, machine, emit=watch, should_end=should_end, present=present)
+        except (Interrupted, KeyboardInterrupt):
+            raise typer.Exit(130) from None
+    if as_json:
+        print_json({"event": "report", "folder": str(begun.folder.path)})
+    else:
+        out.print(f"\n{begun.folder.path}\nNext:  guideway studio publish {task_file}", markup=False, highlight=False)
+
+
+def _end_on_interrupt() -> Callable[[], bool]:
+    """Whether somebody has pressed Ctrl-C; the second time it ends the process at once."""
+    pressed = False
+
+    def press(*_: Any) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+        err.print("ends after this step; once more to end at once", markup=False)
+
+    signal.signal(signal.SIGINT, press)
+    signal.signal(signal.SIGTERM, press)
+    return lambda: pressed

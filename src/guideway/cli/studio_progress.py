@@ -1,0 +1,131 @@
+"""A run as people watch it: a bar for the method that is trained, a line for what has come to its end."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from guideway.cli.output import err, out, print_json
+from guideway.training.run_events import (
+    Evaluated,
+    MethodStarted,
+    PromptScored,
+    Resumed,
+    RunCancelled,
+    RunEvent,
+    RunStarted,
+    Scored,
+    Step,
+    Stopped,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+_LINE_EVERY_S: Final = 30
+"""Where there is no terminal, that often a line says how far training is."""
+_RULES: Final = {
+    "max_steps": "all steps done",
+    "max_epochs": "data used up",
+    "max_minutes": "time is up",
+    "loss_below": "loss low enough",
+    "converged": "no longer better",
+}
+
+
+class Watch:
+    """`with Watch() as watch:` – then `watch(event)` for each event, live or from a file. With JSON: event by event."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[what]}"))
+        self._bars = Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal)
+        self._bar: TaskID | None = None
+        self._said_at = 0.0
+        self._validation = ""
+        self._scored: list[Scored] = []
+
+    def __enter__(self) -> Watch:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+        if self._scored:
+            out.print(_table(self._scored))
+
+    def __call__(self, event: RunEvent) -> None:
+        if self._as_json:
+            print_json(event)
+            return
+        match event:
+            case RunStarted():
+                _say(
+                    f"{event.run}: {event.train_rows} rows to learn from, {event.validation_rows} to validate on, "
+                    f"{event.eval_rows} to report on"
+                )
+            case PromptScored(chosen=True):
+                prompt = " ".join(event.prompt.split())
+                _say(f"{event.size}: best text prompt ({event.metric} {event.value:.3f}): {prompt}")
+            case MethodStarted():
+                self._validation = ""
+                _say(f"{event.size}/{event.method}: {event.trainable_parameters:,} parameters to train")
+            case Resumed():
+                _say(f"{event.size}/{event.method}: goes on after step {event.step}")
+            case Step():
+                self._step(event)
+            case Evaluated():
+                self._validation = f"  validation {event.loss:.3f}"
+            case Stopped():
+                self._end_bar()
+                _say(
+                    f"{event.size}/{event.method}: {_RULES.get(event.rule, event.rule)} at step {event.step}; best was "
+                    f"step {event.best_step}, validation loss {event.validation_loss:.3f}; {_clock(event.elapsed_s)}, "
+                    f"{event.artefact_bytes:,} bytes"
+                )
+            case Scored():
+                self._scored.append(event)
+            case RunCancelled():
+                self._end_bar()
+                _say("ended; the same command goes on with it")
+
+    def _step(self, event: Step) -> None:
+        what = (
+            f"{event.step}/{event.of}  loss {event.loss:.3f}{self._validation}  {event.tokens_per_s:.0f} tokens/s  "
+            f"{_clock(event.left_s)} left"
+        )
+        name = f"{event.size}/{event.method}"
+        if self._bar is None:
+            self._bar = self._bars.add_task(name, total=event.of, what=what)
+        self._bars.update(self._bar, description=name, completed=event.step, total=event.of, what=what)
+        if self._bars.disable and time.monotonic() - self._said_at >= _LINE_EVERY_S:
+            self._said_at = time.monotonic()
+            _say(f"{name}: {what}")
+
+    def _end_bar(self) -> None:
+        if self._bar is not None:
+            self._bars.remove_task(self._bar)
+            self._bar = None
+
+
+def _table(scored: list[Scored]) -> Table:
+    table = Table("size", "what", scored[0].metric, "95 % interval", "over bare", "rows", box=None, header_style="bold")
+    for one in scored:
+        over = f"{one.over_bare[0]:+.3f} [{one.over_bare[1]:+.3f}, {one.over_bare[2]:+.3f}]" if one.over_bare else ""
+        interval = f"[{one.low:.3f}, {one.high:.3f}]"
+        table.add_row(one.size, one.method, f"{one.value:.3f}", interval, over, str(one.rows))
+    return table
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
+
+
+def _say(line: str) -> None:
+    err.print(line, markup=False)

@@ -1,0 +1,128 @@
+"""`guideway studio publish`, and what all commands of the studio that write to the catalogue have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.entries import Catalogue, Change, plan
+from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.cli.output import AsJson, print_json, print_table, run
+from guideway.infra import topics
+from guideway.producers.check import check
+from guideway.schemas.failures import Refusal
+from guideway.schemas.manifests import Manifest, Model
+from guideway.settings import Settings
+from guideway.training import publishing
+from guideway.training.begin import begin, models_of
+from guideway.training.run_folder import RunFolder
+from guideway.training.task import Task, read_task
+
+RunPlace = Annotated[Path, typer.Argument(help="A task's file, or the folder of its run.")]
+Anyway = Annotated[bool, typer.Option("--anyway", help="Even if it is not better by more than chance.")]
+OutFolder = Annotated[Path | None, typer.Option("--out", help="The run's folder; default: .guideway/runs/ID.")]
+
+
+def add_to(group: typer.Typer) -> None:
+    """Add this command."""
+    group.command("publish")(publish_)
+
+
+def publish_(
+    place: RunPlace,
+    method: Annotated[str | None, typer.Option(help="Which one; default: the task's, else the best.")] = None,
+    size: Annotated[str | None, typer.Option(help="For which model size; default: the task's first.")] = None,
+    candidate: Annotated[
+        bool, typer.Option("--candidate", help="Beside the endpoint, as NAME-candidate, for `promote` to move over.")
+    ] = False,
+    anyway: Anyway = False,
+    out_folder: OutFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put what was trained into the store and the catalogue; workers serve it without restart."""
+    settings = Settings.from_environ()
+    folder = _folder_of(place, settings, out_folder)
+    the_run = folder.run()
+    publication = publishing.choose(folder.events(), the_run, size=size, method=method, anyway=anyway)
+    models = _own_models(the_run.task, Path(the_run.folder))
+
+    async def work() -> list[Change]:
+        bootstrap = settings.brokers()
+        await topics.apply(bootstrap, topics.wanted([]))
+        async with CatalogueReader(bootstrap) as reader:
+            guidance = publishing.guidance_for(publication, the_run, folder, reader.catalogue)
+            if guidance.artefact:
+                stored = ArtefactStore(settings.store).put_folder(Path(guidance.artefact))
+                guidance = msgspec.structs.replace(guidance, artefact=stored)
+            [planned] = plan(reader.catalogue, [guidance])
+            endpoint = publishing.endpoint_for(
+                publication,
+                the_run,
+                guidance,
+                planned.version,
+                reader.catalogue,
+                candidate=candidate,
+            )
+            known = {identity.name for identity in reader.catalogue.identities("model")}
+            missing = [model for model in models if model.name not in known]
+            return await apply_all(reader, bootstrap, [*missing, guidance, endpoint])
+
+    tell(run(work()), as_json=as_json)
+
+
+def _folder_of(place: Path, settings: Settings, out_folder: Path | None) -> RunFolder:
+    if place.is_dir():
+        return RunFolder(place)
+    task = read_task(place)
+    return begin(task, place.parent, runs=settings.home / "runs", out=out_folder).folder
+
+
+def _own_models(task: Task, folder: Path) -> list[Model]:
+    return list(models_of(task, folder, None).values()) if task.models is not None else []
+
+
+async def apply_all(reader: CatalogueReader, bootstrap: str, manifests: Sequence[Manifest]) -> list[Change]:
+    """Check manifests whose artefacts are stored, make their topics, publish, and wait until they are to be seen."""
+    check(manifests, reader.catalogue)
+    await topics.apply(bootstrap, topics.wanted(manifests))
+    changes = plan(reader.catalogue, manifests)
+    last = await publish(bootstrap, changes)
+    if last >= 0:
+        await reader.seen(last)
+    return changes
+
+
+def tell(changes: Sequence[Change], *, as_json: bool) -> None:
+    """What has become of manifests."""
+    if as_json:
+        for change in changes:
+            print_json({"what": str(change.identity), "version": change.version, "action": change.action})
+    else:
+        rows = [(str(change.identity), change.version, change.action) for change in changes]
+        print_table(("what", "version", "action"), rows)
+
+
+def catalogue_if_there(settings: Settings, *, needed: bool) -> Catalogue | None:
+    """The catalogue as it is now; None if there is no broker and none is `needed`."""
+    try:
+        bootstrap = settings.brokers()
+    except Refusal:
+        if needed:
+            raise
+        return None
+
+    async def read() -> Catalogue:
+        async with CatalogueReader(bootstrap) as reader:
+            return reader.catalogue
+
+    try:
+        return run(read())
+    except Refusal:
+        if needed:
+            raise
+        return None

@@ -1,0 +1,45 @@
+"""Which rows make up a step."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guideway.training.batches import Batches, padding
+
+
+@given(
+    lengths=st.lists(st.integers(1, 300), min_size=1, max_size=120),
+    rows_per_step=st.integers(1, 40),
+    by_length=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_every_epoch_uses_each_row_once(lengths: list[int], rows_per_step: int, by_length: bool, seed: int) -> None:
+    batches = Batches(lengths, rows_per_step=rows_per_step, seed=seed, by_length=by_length)
+    for epoch in range(2):
+        steps = range(epoch * batches.steps_per_epoch, (epoch + 1) * batches.steps_per_epoch)
+        used = [row for step in steps for row in batches.rows(step)]
+        assert sorted(used) == list(range(len(lengths)))
+        assert all(1 <= len(batches.rows(step)) <= rows_per_step for step in steps)
+
+
+def test_a_step_follows_from_the_seed_alone() -> None:
+    lengths = [random.Random(1).randint(5, 90) for _ in range(200)]
+    first = Batches(lengths, rows_per_step=16, seed=3, by_length=True)
+    again = Batches(lengths, rows_per_step=16, seed=3, by_length=True)
+    assert [again.rows(step) for step in (30, 2, 17)] == [first.rows(step) for step in (30, 2, 17)]
+    assert first.rows(0) != Batches(lengths, rows_per_step=16, seed=4, by_length=True).rows(0)
+    assert first.rows(0) != first.rows(first.steps_per_epoch)
+
+
+def test_by_length_there_is_little_padding() -> None:
+    chance = random.Random(2)
+    lengths = [int(chance.expovariate(1 / 40)) + 5 for _ in range(2000)]
+    share = {}
+    for by_length in (True, False):
+        batches = Batches(lengths, rows_per_step=16, seed=1, by_length=by_length)
+        share[by_length] = padding(lengths, [batches.rows(step) for step in range(batches.steps_per_epoch)])
+    assert share[True] < 0.2
+    assert share[False] > 0.5

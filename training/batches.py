@@ -1,0 +1,52 @@
+"""Which rows make up a step. Pure: the rows of step n follow from the seed alone, so that resuming needs no memory."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+_POOL_STEPS: Final = 16
+"""Rows of so many steps are sorted by length among themselves. More would save hardly any padding, and would make the
+order of the rows less random."""
+
+
+class Batches:
+    """Row numbers, step by step. Every epoch uses each row once, in a new seeded order."""
+
+    def __init__(self, lengths: Sequence[int], *, rows_per_step: int, seed: int, by_length: bool) -> None:
+        """lengths: tokens of each row."""
+        self._lengths = lengths
+        self._size = min(rows_per_step, len(lengths))
+        self._seed = seed
+        self._by_length = by_length
+        self._epoch = lru_cache(maxsize=1)(self._make_epoch)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self._lengths) // self._size)
+
+    def rows(self, step: int) -> list[int]:
+        """Numbers of the rows of a step; step: from 0 on."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        return self._epoch(epoch)[index]
+
+    def _make_epoch(self, epoch: int) -> list[list[int]]:
+        shuffler = random.Random(f"{self._seed} {epoch}")
+        order = list(range(len(self._lengths)))
+        shuffler.shuffle(order)
+        if self._by_length:
+            pool = _POOL_STEPS * self._size
+            pools = [order[at : at + pool] for at in range(0, len(order), pool)]
+            order = [row for rows in pools for row in sorted(rows, key=lambda row: self._lengths[row])]
+        steps = [order[at : at + self._size] for at in range(0, len(order), self._size)]
+        if self._by_length:
+            shuffler.shuffle(steps)
+        return steps
+
+
+def padding(lengths: Sequence[int], steps: Sequence[Sequence[int]]) -> float:
+    """Share of the computed positions that are padding, when the rows of each step are padded to its longest."""
+    computed = sum(max(lengths[row] for row in step) * len(step) for step in steps)
+    return 1 - sum(lengths[row] for step in steps for row in step) / computed

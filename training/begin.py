@@ -1,0 +1,98 @@
+"""How a run begins, or goes on: its task, its examples, its folder. Everything that can be refused early is, here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from guideway.catalogue.entries import Catalogue
+from guideway.catalogue.files import read as read_manifests
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Model
+from guideway.training.rows import Examples, read_examples
+from guideway.training.run_folder import Run, RunFolder
+from guideway.training.task import Task
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that is ready to be carried out, or to be gone on with."""
+
+    folder: RunFolder
+    run: Run
+    examples: Examples
+
+
+def begin(task: Task, task_folder: Path, *, runs: Path, out: Path | None = None) -> Begun:
+    """Read the examples and find or make the run's folder, `out` or one below `runs` that is named by the task.
+
+    The same task on the same data is the same run: what is there of it is gone on with.
+
+    Raises: Refusal `invalid_data`; `invalid_setting` if the folder cannot be written or holds another run.
+    """
+    task_folder = task_folder.absolute()
+    examples = read_examples(task, task_folder)
+    identity = hashlib.sha256(
+        msgspec.json.encode((task, examples.data_digest, examples.eval_digest), order="deterministic")
+    ).hexdigest()
+    run = Run(
+        id=f"{task.namespace}-{task.endpoint}-{identity[:8]}",
+        task=task,
+        folder=str(task_folder),
+        instruction=examples.instruction,
+        data_digest=examples.data_digest,
+        eval_digest=examples.eval_digest,
+        code_version=code_version(),
+    )
+    folder = RunFolder(out or runs / run.id)
+    if not folder.exists:
+        folder.create(run)
+    elif (there := folder.run()).id != run.id:
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            f"{folder.path} holds run {there.id} of another task or of other data: name another folder with --out",
+        )
+    else:
+        run = there
+    return Begun(folder, run, examples)
+
+
+def models_of(task: Task, task_folder: Path, catalogue: Catalogue | None) -> dict[str, Model]:
+    """The model behind each size of the task: from its `models` file, else from the catalogue.
+
+    Raises: Refusal `unknown_model_size`, which names the sizes that are there.
+    """
+    found: dict[str, Model] = {}
+    if task.models is not None:
+        found = _models([manifest for _, manifest in read_manifests(task_folder / task.models)])
+    elif catalogue is not None:
+        found = _models([manifest for _, manifest in catalogue])
+    for size in task.model_sizes:
+        if size not in found:
+            where = f"in {task.models}" if task.models is not None else "in the catalogue"
+            sizes = ", ".join(sorted(found)) or "none"
+            raise Refusal(
+                FailureCode.UNKNOWN_MODEL_SIZE,
+                f"there is no model size {size!r} {where}; there are: {sizes}. Correct model_sizes, or add "
+                "its manifest",
+            )
+    return {size: found[size] for size in task.model_sizes}
+
+
+@cache
+def code_version() -> str:
+    """guideway's version, and a hash of the code that trains: two runs with the same one do the same."""
+    from guideway import __version__
+
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    return f"{__version__}+{digest[:12]}"
+
+
+def _models(manifests: Iterable[object]) -> dict[str, Model]:
+    return {manifest.name: manifest for manifest in manifests if isinstance(manifest, Model)}

@@ -1,0 +1,69 @@
+"""Examples as tokens: the same text that serving builds for an event, and the answer after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.output import OutputRule, WordLabels
+from guideway.schemas.request import Part
+from guideway.training.rows import Row
+from guideway.workers.engine.base_model import BaseModel
+from guideway.workers.engine.grammars import Grammars
+from guideway.workers.engine.prompt import PromptLayout
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example in tokens."""
+
+    ids: list[int]
+    """The prompt, the answer, the end."""
+    answer: int
+    """How many of them are the answer and the end."""
+
+
+class Encoder:
+    """Encodes the rows of one task for one model; refuses those that training or serving could not use."""
+
+    def __init__(self, base: BaseModel, *, instruction: str, output: OutputRule, max_tokens: int) -> None:
+        """max_tokens: the longest row that serving takes, answer and virtual tokens included."""
+        self._base = base
+        self._instruction = instruction
+        self._output = output
+        self._max_tokens = min(max_tokens, base.context_tokens)
+        self._layout = PromptLayout(base.tokenizer)
+        vocabulary = base.model.get_output_embeddings().weight.shape[0]
+        self._grammars = Grammars(base.tokenizer, vocabulary=vocabulary, eos_ids=base.eos_ids)
+
+    def encode(self, rows: Sequence[Row], *, virtual_tokens: int = 0) -> list[Encoded]:
+        """Raises: Refusal `invalid_data` for an answer that the grammar does not allow, or a row that is too long."""
+        return [self._encode(row, virtual_tokens) for row in rows]
+
+    def _encode(self, row: Row, virtual_tokens: int) -> Encoded:
+        parts = [Part(kind="input", source="caller", text=row.text)]
+        if self._instruction:
+            parts.insert(0, Part(kind="instruction", source="endpoint", text=self._instruction))
+        prompt = self._layout.encode(parts).token_ids
+        answer = self._answer_ids(row)
+        if (excess := len(prompt) + len(answer) + virtual_tokens - self._max_tokens) > 0:
+            raise Refusal(
+                FailureCode.INVALID_DATA,
+                f"row {row.number} is {excess} tokens longer than the {self._max_tokens} that the model size takes, "
+                f"{virtual_tokens} virtual tokens included: shorten it, or remove it",
+            )
+        return Encoded([*prompt, *answer], len(answer))
+
+    def _answer_ids(self, row: Row) -> list[int]:
+        words = row.text.split() if isinstance(self._output, WordLabels) else []
+        grammar = self._grammars.start(self._output, words)
+        if grammar is not None and not grammar.derives(row.answer):
+            raise Refusal(
+                FailureCode.INVALID_DATA,
+                f"row {row.number}: its answer is not of the task's output type, so that serving could never give it: "
+                "correct it, or the task's output",
+            )
+        tokenizer = self._base.tokenizer
+        ids: list[int] = tokenizer.encode(row.answer, add_special_tokens=False, split_special_tokens=True)
+        return [*ids, tokenizer.eos_token_id]

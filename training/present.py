@@ -1,0 +1,51 @@
+"""What an endpoint does at present, to be compared with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.entries import Catalogue, Identity
+from guideway.schemas.manifests import Endpoint
+from guideway.training.comparison import PRESENT
+from guideway.training.evaluation import Subject
+from guideway.training.task import Task
+from guideway.workers.messages import Artefact
+
+
+def present_subject(
+    catalogue: Catalogue, task: Task, size: str, *, store: ArtefactStore, cache: Path
+) -> Subject | None:
+    """The endpoint's newest version as something to evaluate; None if there is none for this model size and output.
+
+    Raises: Refusal of its guidance, if that is not to be had.
+    """
+    found = catalogue.latest(Identity("endpoint", task.namespace, task.endpoint))
+    if found is None or not isinstance(found[1], Endpoint):
+        return None
+    endpoint = found[1]
+    if endpoint.model_size != size or endpoint.output != task.output:
+        return None
+    instructions = [endpoint.instruction] if endpoint.instruction else []
+    artefacts = []
+    for name in endpoint.guidance:
+        ref, guidance = catalogue.guidance(name, for_namespace=endpoint.namespace)
+        if guidance.form == "text_prompt":
+            instructions.append(guidance.text)
+            continue
+        artefacts.append(
+            Artefact(
+                name=str(ref),
+                form=guidance.form,
+                digest=guidance.artefact,
+                folder=str(store.fetch(guidance.artefact, cache)),
+                scale=ref.scale,
+            )
+        )
+    return Subject(
+        label=PRESENT,
+        instructions=instructions,
+        artefacts=artefacts,
+        output=endpoint.output,
+        generation=endpoint.generation,
+    )

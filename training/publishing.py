@@ -1,0 +1,225 @@
+"""From a run to the catalogue: which method, as what, and whether. Pure; cli/studio.py uploads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from guideway.catalogue.entries import Catalogue, Identity
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Endpoint, Guidance, Lineage
+from guideway.training.run_events import MethodStarted, PromptScored, RunEvent, Scored
+from guideway.training.run_folder import Run, RunFolder
+
+TEXT_PROMPT: Final = "text-prompt"
+_REFERENCES: Final = frozenset({"bare", "present"})
+CANDIDATE: Final = "-candidate"
+"""After the endpoint's name: where callers can try what may take its place."""
+
+
+class Publication(msgspec.Struct, frozen=True):
+    """What is to be published of a run for one model size."""
+
+    size: str
+    scored: Scored
+    fingerprint: str | None
+    """Of the base model; None for a text prompt, which needs none."""
+    prompt: str = ""
+    """For a text prompt: its text."""
+
+
+def choose(events: Iterable[RunEvent], run: Run, *, size: str | None, method: str | None, anyway: bool) -> Publication:
+    """The method to publish: the one named, else the task's, else the best one.
+
+    Raises: Refusal `not_better` if it does not beat the bare model by more than the interval and the task's rule wants
+    that, unless `anyway`; `invalid_setting` if the run has no such method or size, or has not come to its comparison.
+    """
+    task = run.task
+    size = size or task.model_sizes[0]
+    if size not in task.model_sizes:
+        raise Refusal(
+            FailureCode.INVALID_SETTING, f"the run has no model size {size!r}; it has {', '.join(task.model_sizes)}"
+        )
+    events = list(events)
+    scored = {e.method: e for e in events if isinstance(e, Scored) and e.size == size and e.method not in _REFERENCES}
+    if not scored:
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            f"run {run.id} has no comparison for size {size} yet: carry it out to its end with `guideway studio run`",
+        )
+    wanted = method or task.publish.method
+    if wanted is None:
+        wanted = max(scored.values(), key=lambda one: one.value).method
+    if wanted not in scored:
+        raise Refusal(
+            FailureCode.INVALID_SETTING, f"the run has no method {wanted!r}; compared were: {', '.join(sorted(scored))}"
+        )
+    best = scored[wanted]
+    if task.publish.when == "better" and not anyway and not is_better(best.over_bare):
+        raise Refusal(
+            FailureCode.NOT_BETTER,
+            f"{wanted} does not beat the bare model by more than chance ({best.metric} {interval(best.over_bare)} over "
+            f"it, on {best.rows} rows): try another method or more examples; --anyway publishes it all the same",
+        )
+    prints = [e.fingerprint for e in events if isinstance(e, MethodStarted) and (e.size, e.method) == (size, wanted)]
+    prompts = [e.prompt for e in events if isinstance(e, PromptScored) and e.size == size and e.chosen]
+    is_text = wanted == TEXT_PROMPT
+    return Publication(size, best, None if is_text else prints[-1], prompts[-1] if is_text else "")
+
+
+def guidance_for(publication: Publication, run: Run, folder: RunFolder, catalogue: Catalogue) -> Guidance:
+    """The guidance's manifest; its artefact is still a folder."""
+    task, scored = run.task, publication.scored
+    now = catalogue.latest(Identity("endpoint", task.namespace, task.endpoint))
+    present = now[1].guidance if now and isinstance(now[1], Endpoint) else []
+    lineage = Lineage(
+        run=run.id,
+        method=scored.method,
+        code=run.code_version,
+        seed=task.schedule.seed,
+        data=run.data_digest,
+        eval_data=run.eval_digest,
+        metric=scored.metric,
+        score=[scored.value, scored.low, scored.high],
+        over_bare=scored.over_bare,
+        rows=scored.rows,
+        parent=", ".join(present),
+    )
+    suffix = "" if publication.size == task.model_sizes[0] else f"-{publication.size}"
+    name = f"{task.endpoint}-{scored.method}{suffix}"
+    description = f"{scored.metric} {interval(lineage.score)} on {scored.rows} rows"
+    if scored.method == TEXT_PROMPT:
+        return Guidance(
+            namespace=task.namespace,
+            name=name,
+            description=description,
+            form="text_prompt",
+            text=publication.prompt,
+            lineage=lineage,
+        )
+    return Guidance(
+        namespace=task.namespace,
+        name=name,
+        description=description,
+        form=task.method(scored.method).guidance_form,
+        artefact=str(folder.artefact(publication.size, scored.method).absolute()),
+        model_fingerprint=publication.fingerprint,
+        lineage=lineage,
+    )
+
+
+def endpoint_for(
+    publication: Publication,
+    run: Run,
+    guidance: Guidance,
+    version: int,
+    catalogue: Catalogue,
+    *,
+    candidate: bool,
+) -> Endpoint:
+    """The endpoint with this guidance, by its version, so that an endpoint's version always does the same.
+
+    What the task does not say (input, access, targets, ...) stays as the endpoint has it.
+    """
+    task = run.task
+    now = catalogue.latest(Identity("endpoint", task.namespace, task.endpoint))
+    name = task.endpoint + (CANDIDATE if candidate else "")
+    begin = now[1] if now and isinstance(now[1], Endpoint) else None
+    if begin is None:
+        begin = Endpoint(
+            namespace=task.namespace, name=name, description=task.description, model_size="any", output=task.output
+        )
+    return msgspec.structs.replace(
+        begin,
+        name=name,
+        model_size=publication.size,
+        # A text prompt takes the place of the instruction.
+        instruction="" if guidance.form == "text_prompt" else run.instruction,
+        guidance=[f"{guidance.namespace}/{guidance.name}@{version}"],
+        output=task.output,
+        generation=task.generation,
+    )
+
+
+def promoted(candidate: Endpoint, present: Endpoint | None, catalogue: Catalogue, *, anyway: bool) -> Endpoint:
+    """The candidate in the endpoint's place, if it is better than the endpoint by more than the interval.
+
+    Two scores on the same rows are compared; an endpoint without a score counts as the bare model.
+
+    Raises: Refusal `not_better`, or `invalid_setting` if the two scores are of other rows.
+    """
+    theirs, ours = (score_of(one, catalogue) for one in (present, candidate))
+    if not anyway:
+        _check_better(ours, theirs)
+    name = candidate.name.removesuffix(CANDIDATE)
+    return msgspec.structs.replace(candidate if present is None else _taking(present, candidate), name=name)
+
+
+def score_of(endpoint: Endpoint | None, catalogue: Catalogue) -> Lineage | None:
+    """How the guidance of an endpoint did when it was trained; None if that is not known."""
+    for name in endpoint.guidance if endpoint else []:
+        _, guidance = catalogue.guidance(name, for_namespace=endpoint.namespace)
+        if guidance.lineage is not None:
+            return guidance.lineage
+    return None
+
+
+def is_better(difference: Iterable[float]) -> bool:
+    """Whether [difference, low, high] lies above zero, all of it."""
+    return bool(numbers := list(difference)) and numbers[1] > 0
+
+
+def interval(estimate: Iterable[float]) -> str:
+    """`0.940 [0.919, 0.956]`"""
+    numbers = list(estimate)
+    return f"{numbers[0]:.3f} [{numbers[1]:.3f}, {numbers[2]:.3f}]" if numbers else "nothing"
+
+
+def unpaired(ours: Lineage, theirs: Lineage) -> list[float]:
+    """[difference, low, high] of two scores whose rows are not known one by one (Newcombe 1998, method 10)."""
+    (a, a_low, a_high), (b, b_low, b_high) = ours.score, theirs.score
+    down = ((a - a_low) ** 2 + (b_high - b) ** 2) ** 0.5
+    up = ((a_high - a) ** 2 + (b - b_low) ** 2) ** 0.5
+    return [a - b, a - b - down, a - b + up]
+
+
+def _check_better(ours: Lineage | None, theirs: Lineage | None) -> None:
+    if ours is None:
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            "nothing is known of how the candidate does: publish it from a run, or promote it with --anyway",
+        )
+    if theirs is None:
+        if not is_better(ours.over_bare):
+            raise _not_better(ours, "the bare model", ours.over_bare)
+        return
+    if (ours.eval_data, ours.metric) != (theirs.eval_data, theirs.metric):
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            f"the candidate's {ours.metric} and the endpoint's {theirs.metric} are on other rows and do not compare: "
+            "run its task on the same evaluation rows, or promote it with --anyway",
+        )
+    if not is_better(difference := unpaired(ours, theirs)):
+        raise _not_better(ours, "the endpoint as it is", difference)
+
+
+def _not_better(ours: Lineage, what: str, difference: list[float]) -> Refusal:
+    return Refusal(
+        FailureCode.NOT_BETTER,
+        f"the candidate does not beat {what} by more than chance ({ours.metric} {interval(difference)} over it): leave "
+        "it, or promote it with --anyway",
+    )
+
+
+def _taking(present: Endpoint, candidate: Endpoint) -> Endpoint:
+    """The endpoint with what guides the candidate; all else stays as it is."""
+    return msgspec.structs.replace(
+        present,
+        model_size=candidate.model_size,
+        instruction=candidate.instruction,
+        guidance=candidate.guidance,
+        output=candidate.output,
+        generation=candidate.generation,
+    )

@@ -1,0 +1,272 @@
+"""Carries out a run: for each model size the best text prompt, each method's training, the comparison; then the report.
+
+What is done already, its events say: a run that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Model
+from guideway.training import comparing
+from guideway.training.begin import Begun
+from guideway.training.encoding import Encoder
+from guideway.training.methods import trainable
+from guideway.training.run_events import (
+    MethodStarted,
+    PromptScored,
+    RunCancelled,
+    RunEnded,
+    RunEvent,
+    RunFailed,
+    RunStarted,
+    Scored,
+    Stopped,
+)
+from guideway.training.run_folder import ARTEFACT, CHECKPOINT
+from guideway.training.task import Method, Prefix, PTuning, SoftPrompt
+from guideway.training.trainer import Interrupted, Trainer, train
+from guideway.workers.engine import base_model
+from guideway.workers.engine.base_model import BaseModel
+
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_SHORT_TOKENS: Final = 256
+"""Up to this length plain products are faster on a CPU than the fused kernel's backward pass, by a sixth of a step;
+what they keep grows with the square of the length."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run is carried out."""
+
+    model_cache: Path
+    device: str = "cpu"
+
+
+def carry_out(
+    begun: Begun,
+    models: Mapping[str, Model],
+    machine: Machine,
+    *,
+    emit: Callable[[RunEvent], None] = lambda _: None,
+    should_end: Callable[[], bool] = lambda: False,
+    present: comparing.PresentOf = lambda _: None,
+) -> None:
+    """Do what is not done yet. Every event goes to the run's folder and then to `emit`.
+
+    should_end: asked before every step; if so, a checkpoint is written and the run ends as cancelled, to be resumed.
+    present: what the endpoint does now on a model size, to be compared with.
+
+    Raises: Refusal, after a `RunFailed`; Interrupted, after a `RunCancelled`.
+    """
+
+    def tell(event: RunEvent) -> None:
+        begun.folder.append(event)
+        emit(event)
+
+    with begun.folder.locked():
+        past = list(begun.folder.events())
+        try:
+            if not any(isinstance(event, RunStarted) for event in past):
+                check_rows(begun, models, machine)
+                tell(_started(begun))
+            for size, model in models.items():
+                _Size(begun, size, model, machine, tell, should_end, present).carry_out(past)
+        except Interrupted:
+            tell(RunCancelled(at=time.time()))
+            raise
+        except Refusal as refusal:
+            tell(RunFailed(at=time.time(), code=refusal.code.value, message=refusal.message))
+            raise
+        if not any(isinstance(event, RunEnded) for event in past):
+            tell(RunEnded(at=time.time()))
+
+
+def check_rows(begun: Begun, models: Mapping[str, Model], machine: Machine) -> None:
+    """Encode every row for every model size. Raises: Refusal for a row that a size cannot take, before any training."""
+    virtual = max((_virtual_tokens(method) for method in begun.run.task.methods), default=0)
+    for model in models.values():
+        base = _load(model, machine, begun.run.task.schedule.dtype)
+        encoder = _encoder(begun, base, model)
+        for rows in (begun.examples.train, begun.examples.validation, begun.examples.eval):
+            encoder.encode(rows, virtual_tokens=virtual)
+
+
+@dataclass(frozen=True)
+class _Size:
+    """One model size of one run."""
+
+    begun: Begun
+    size: str
+    model: Model
+    machine: Machine
+    tell: Callable[[RunEvent], None]
+    should_end: Callable[[], bool]
+    present: comparing.PresentOf
+
+    def carry_out(self, past: Sequence[RunEvent]) -> None:
+        task = self.begun.run.task
+        prompt = _chosen_prompt(past, self.size)
+        if prompt is None:
+            prompt = comparing.best_prompt(self._load_to_serve(), self.model, self.begun, self.size, self.tell)
+        for method in task.methods:
+            if not any(isinstance(e, Stopped) and (e.size, e.method) == (self.size, method.label) for e in past):
+                self._train(method, prompt)
+        if not any(isinstance(event, Scored) and event.size == self.size for event in past):
+            comparing.compare_all(
+                self._load_to_serve(),
+                self.model,
+                self.begun,
+                self.size,
+                prompt,
+                self.present(self.size),
+                self.tell,
+            )
+
+    def _load_to_serve(self) -> BaseModel:
+        return _load(self.model, self.machine, self.model.dtype)
+
+    def _train(self, method: Method, prompt: str) -> None:
+        task, folder = self.begun.run.task, self.begun.folder
+        base = _load(self.model, self.machine, task.schedule.dtype)
+        encoder = _encoder(self.begun, base, self.model)
+        count = _virtual_tokens(method)
+        rows = encoder.encode(self.begun.examples.train, virtual_tokens=count)
+        validation = encoder.encode(self.begun.examples.validation, virtual_tokens=count)
+        if self.machine.device == "cpu" and max(len(row.ids) for row in rows) + count <= _SHORT_TOKENS:
+            base.model.set_attn_implementation("eager")
+        weights = _weights(base.model)
+        before = checksum(weights)
+        torch.manual_seed(task.schedule.seed)
+        place = folder.method(self.size, method.label)
+        with trainable(method, base, initial_text=prompt, model_name=name_of(self.model.source)) as part:
+            trainer = Trainer(
+                part,
+                rows,
+                validation,
+                schedule=task.schedule,
+                stop=task.stop,
+                learning_rate=method.learning_rate,
+            )
+            if not (place / CHECKPOINT).is_file():
+                self.tell(
+                    MethodStarted(
+                        at=time.time(),
+                        size=self.size,
+                        method=method.label,
+                        trainable_parameters=sum(one.numel() for one in part.parameters.values()),
+                        fingerprint=base.fingerprint,
+                        initial_text=prompt if _virtual_tokens(method) else "",
+                    )
+                )
+            rule = train(
+                trainer,
+                size=self.size,
+                method=method.label,
+                file=place / CHECKPOINT,
+                schedule=task.schedule,
+                emit=self.tell,
+                should_end=self.should_end,
+            )
+            _replace_folder(place / ARTEFACT, part.save)
+        if checksum(weights) != before:
+            raise AssertionError("training has changed the base model's weights")
+        position = trainer.position
+        self.tell(
+            Stopped(
+                at=time.time(),
+                size=self.size,
+                method=method.label,
+                rule=rule,
+                step=position.step,
+                best_step=position.validation.best_step,
+                validation_loss=position.validation.best_loss,
+                elapsed_s=position.elapsed_s,
+                artefact_bytes=(place / ARTEFACT / "adapter_model.safetensors").stat().st_size,
+            )
+        )
+        (place / CHECKPOINT).unlink(missing_ok=True)
+
+
+def checksum(weights: Iterable[torch.Tensor]) -> str:
+    """SHA-256 over the bytes of tensors, one after the other."""
+    digest = hashlib.sha256()
+    for tensor in weights:
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def name_of(source: str) -> str:
+    """A base model's name for others to read: a hub name as it is, of a file or folder no more than its last part."""
+    if source.startswith("package:") or source.endswith(".gguf"):
+        return Path(source).stem
+    return source if source.count("/") <= 1 and not source.startswith((".", "~", "/")) else Path(source).name
+
+
+def _weights(model: Any) -> list[torch.Tensor]:
+    """The tensors themselves: where PEFT puts modules around them, they stay these."""
+    return [*model.parameters(), *model.buffers()]
+
+
+def _load(model: Model, machine: Machine, dtype: str) -> BaseModel:
+    folder = base_model.prepare(model.source, machine.model_cache)
+    base = base_model.load(folder, dtype=DTYPES[dtype], device=machine.device)
+    if model.fingerprint not in (None, base.fingerprint):
+        raise Refusal(
+            FailureCode.GUIDANCE_WRONG_MODEL,
+            f"the weights behind model size {model.name} are not those of its manifest ({base.fingerprint[:19]}…, and "
+            f"it says {(model.fingerprint or '')[:19]}…): put the right ones in place, or apply the manifest anew",
+        )
+    return base
+
+
+def _encoder(begun: Begun, base: BaseModel, model: Model) -> Encoder:
+    return Encoder(
+        base,
+        instruction=begun.examples.instruction,
+        output=begun.run.task.output,
+        max_tokens=model.max_context_tokens,
+    )
+
+
+def _virtual_tokens(method: Method) -> int:
+    return method.virtual_tokens if isinstance(method, SoftPrompt | PTuning | Prefix) else 0
+
+
+def _started(begun: Begun) -> RunStarted:
+    task, examples = begun.run.task, begun.examples
+    return RunStarted(
+        at=time.time(),
+        run=begun.run.id,
+        address=task.address,
+        train_rows=len(examples.train),
+        validation_rows=len(examples.validation),
+        eval_rows=len(examples.eval),
+        methods=[method.label for method in task.methods],
+        sizes=task.model_sizes,
+    )
+
+
+def _chosen_prompt(past: Iterable[RunEvent], size: str) -> str | None:
+    chosen = [event for event in past if isinstance(event, PromptScored) and event.size == size and event.chosen]
+    return chosen[-1].prompt if chosen else None
+
+
+def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """`folder` as `write` fills it, whole or not at all."""
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    write(fresh)
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)

@@ -1,0 +1,275 @@
+"""What a team writes to have guidance trained: the manifest `task/v1`, one file for one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from guideway.schemas import names
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.generation import Generation
+from guideway.schemas.manifests import Name, TrainedForm
+from guideway.schemas.output import OutputRule
+
+Share = Annotated[float, Meta(gt=0, lt=1)]
+Count = Annotated[int, Meta(ge=1)]
+Rate = Annotated[float, Meta(gt=0, le=1)]
+
+
+class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    pass
+
+
+class Columns(_Settings, frozen=True, kw_only=True):
+    """Which columns of the data are what. Without it: `text` and `label`, `prompt` and `completion`, or `messages`."""
+
+    text: str
+    answer: str
+
+
+class Data(_Settings, frozen=True, kw_only=True):
+    """The examples. Paths are relative to the task's file."""
+
+    train: Annotated[str, Meta(min_length=1)]
+    eval: str | None = None
+    """Rows that no training sees, on which everything is compared; without it, `eval_share` of the rows is kept out."""
+    eval_share: Share = 0.2
+    validation_share: Share = 0.1
+    """Of the rows of `train`: kept out to choose prompts and to end training. No figure is reported on them."""
+    max_validation_rows: Count = 200
+    format: Literal["jsonl", "csv"] | None = None
+    """None: by the file's suffix."""
+    columns: Columns | None = None
+    ignore_columns: list[str] = []
+    """Columns that are there and are not used; any other unknown column is refused."""
+    origin: str = ""
+    """Source and licence of the data, for the model card."""
+
+
+class _Method(_Settings, frozen=True, kw_only=True, tag_field="form"):
+    name: Name | None = None
+    """To tell two of one form apart; None: the form."""
+    learning_rate: Rate
+
+    @property
+    def label(self) -> str:
+        """The method's name in its run: in folders, events and tables."""
+        return self.name or str(self.__struct_config__.tag).replace("_", "-")
+
+    @property
+    def guidance_form(self) -> TrainedForm:
+        """The form under which the catalogue has what is trained."""
+        raise NotImplementedError
+
+
+class _VirtualTokens(_Method, frozen=True, kw_only=True):
+    virtual_tokens: Annotated[int, Meta(ge=1, le=1000)] = 20
+    initial_text: str = ""
+    """What the virtual tokens begin as, repeated as needed. Empty: the best text prompt, or the task's instruction."""
+
+
+class SoftPrompt(_VirtualTokens, frozen=True, kw_only=True, tag="soft_prompt"):
+    """Virtual tokens before the text (prompt tuning, https://arxiv.org/abs/2104.08691)."""
+
+    learning_rate: Rate = 1e-2
+
+    @property
+    def guidance_form(self) -> TrainedForm:
+        return "soft_prompt"
+
+
+class PTuning(_VirtualTokens, frozen=True, kw_only=True, tag="p_tuning"):
+    """Virtual tokens that an encoder makes in training (https://arxiv.org/abs/2103.10385); only they are kept."""
+
+    learning_rate: Rate = 2e-3
+    encoder_hidden_size: Count = 256
+
+    @property
+    def guidance_form(self) -> TrainedForm:
+        return "soft_prompt"
+
+
+class Prefix(_VirtualTokens, frozen=True, kw_only=True, tag="prefix"):
+    """Keys and values before everything, at every layer (https://arxiv.org/abs/2101.00190)."""
+
+    learning_rate: Rate = 1e-2
+
+    @property
+    def guidance_form(self) -> TrainedForm:
+        return "prefix"
+
+
+class Lora(_Method, frozen=True, kw_only=True, tag="lora"):
+    """Low-rank updates beside linear modules (https://arxiv.org/abs/2106.09685)."""
+
+    learning_rate: Rate = 1e-3
+    rank: Annotated[int, Meta(ge=1, le=256)] = 8
+    alpha: Annotated[float, Meta(gt=0)] | None = None
+    """None: twice the rank."""
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    targets: list[str] = []
+    """Names of linear modules; empty: what PEFT takes for the model's type."""
+
+    @property
+    def guidance_form(self) -> TrainedForm:
+        return "lora"
+
+
+class Ia3(_Method, frozen=True, kw_only=True, tag="ia3"):
+    """Vectors that scale activations (https://arxiv.org/abs/2205.05638)."""
+
+    learning_rate: Rate = 1e-2
+    targets: list[str] = []
+    """Names of linear modules; empty: what PEFT takes for the model's type."""
+    feedforward: list[str] = []
+    """Those of the targets whose input is scaled and not their output; empty: as `targets`."""
+
+    @property
+    def guidance_form(self) -> TrainedForm:
+        return "ia3"
+
+
+class InsertedLayer(_Method, frozen=True, kw_only=True, tag="inserted_layer"):
+    """Bottleneck blocks between decoder layers, which begin as nothing (after https://arxiv.org/abs/1902.00751)."""
+
+    learning_rate: Rate = 1e-3
+    bottleneck: Annotated[int, Meta(ge=1, le=4096)] = 32
+    after_layers: list[Annotated[int, Meta(ge=0)]] = []
+    """Numbers of layers, from 0 on; empty: after one third and two thirds of them."""
+    activation: Literal["gelu", "silu", "relu"] = "gelu"
+
+    @property
+    def guidance_form(self) -> TrainedForm:
+        return "inserted_layer"
+
+
+Method = SoftPrompt | PTuning | Prefix | Lora | Ia3 | InsertedLayer
+
+
+class Schedule(_Settings, frozen=True, kw_only=True):
+    """How steps are made, for every method of the task."""
+
+    rows_per_step: Annotated[int, Meta(ge=1, le=4096)] = 16
+    accumulate: Annotated[int, Meta(ge=1, le=256)] = 1
+    """In how many pieces the rows of one step are run, to need less memory; the result is that of one piece."""
+    by_length: bool = True
+    """Rows of like length go together, so that little padding is computed."""
+    warm_up: Annotated[float, Meta(ge=0, lt=1)] = 0.1
+    """Share of the steps in which the learning rate rises to its highest; after it, a cosine down to nothing."""
+    max_gradient_norm: Annotated[float, Meta(gt=0)] = 1.0
+    weight_decay: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    seed: Annotated[int, Meta(ge=0, lt=2**31)] = 20261
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of the frozen model; what is trained is float32."""
+    evaluate_every: Count = 20
+    """Steps between two looks at the validation rows."""
+    checkpoint_every_s: Annotated[float, Meta(ge=0)] = 20.0
+    """At most this much work is lost when a run is killed; 0: a checkpoint after every step."""
+
+
+class StopRules(_Settings, frozen=True, kw_only=True):
+    """When training ends: the first that fires does it, and is reported."""
+
+    max_steps: Count = 160
+    max_epochs: Annotated[float, Meta(gt=0)] | None = None
+    """How often each row is used."""
+    max_minutes: Annotated[float, Meta(gt=0)] | None = 15
+    """Of one method; time spent before an interruption counts."""
+    loss_below: Annotated[float, Meta(gt=0)] | None = None
+    """Validation loss."""
+    patience: Count | None = 4
+    """Evaluations one after the other without a lower validation loss."""
+    least_improvement: Annotated[float, Meta(ge=0)] = 0.0
+    """What counts as lower."""
+
+
+class PublishRule(_Settings, frozen=True, kw_only=True):
+    """Which method is published, and whether."""
+
+    when: Literal["better", "always"] = "better"
+    """`better`: only if its interval over the bare model's is above zero."""
+    method: Name | None = None
+    """None: the best."""
+
+
+class PromptSearch(_Settings, frozen=True, kw_only=True):
+    """How text prompts are proposed and chosen, before anything is trained."""
+
+    candidates: Annotated[int, Meta(ge=0, le=200)] = 12
+    """0: the task's instruction is taken as it is."""
+    validation_rows: Count = 100
+    few_shot: Annotated[int, Meta(ge=0, le=16)] = 4
+    """Examples in a prompt, at most."""
+    own_proposals: Annotated[int, Meta(ge=0, le=32)] = 4
+    """Instructions that the model itself writes from examples."""
+
+
+class Task(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+    tag_field="kind",
+    tag="task/v1",
+):
+    """One run: an endpoint's examples, and what to try on them."""
+
+    namespace: Name
+    endpoint: Name
+    description: str = ""
+    model_sizes: Annotated[list[Name], Meta(min_length=1)]
+    models: str | None = None
+    """A file or folder of model manifests, relative to the task's file; None: the catalogue's."""
+    data: Data
+    instruction: str = ""
+    output: OutputRule
+    generation: Generation = Generation()
+    """As the endpoint will have it; evaluation uses the same."""
+    prompts: PromptSearch = PromptSearch()
+    methods: list[Method] = msgspec.field(default_factory=lambda: [SoftPrompt()])
+    """Empty: text prompts only."""
+    schedule: Schedule = Schedule()
+    stop: StopRules = StopRules()
+    publish: PublishRule = PublishRule()
+
+    def __post_init__(self) -> None:
+        if self.namespace in names.RESERVED_NAMESPACES:
+            raise ValueError(f"namespace {self.namespace!r} is reserved: choose another")
+        labels = [method.label for method in self.methods]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"two methods are called {label!r}: give one of them a `name`")
+        if self.publish.method is not None and self.publish.method not in labels:
+            raise ValueError(f"publish.method names {self.publish.method!r}, which is none of the methods")
+        for size in self.model_sizes:
+            if self.model_sizes.count(size) > 1:
+                raise ValueError(f"model size {size!r} is named twice: name it once")
+        if self.schedule.accumulate > self.schedule.rows_per_step:
+            raise ValueError("schedule.accumulate is more than schedule.rows_per_step: lower it")
+
+    @property
+    def address(self) -> str:
+        return names.address(self.namespace, self.endpoint)
+
+    def method(self, label: str) -> Method:
+        """The method of this name. Raises: Refusal `invalid_setting`."""
+        for method in self.methods:
+            if method.label == label:
+                return method
+        known = ", ".join(method.label for method in self.methods) or "none"
+        raise Refusal(FailureCode.INVALID_SETTING, f"the run has no method {label!r}; its methods are: {known}")
+
+
+def read_task(file: Path) -> Task:
+    """The task of a YAML or JSON file. Raises: Refusal `invalid_manifest`."""
+    try:
+        document: Any = yaml.safe_load(file.read_text("utf-8"))
+        return msgspec.convert(document, Task)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, msgspec.ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"{file}: {reason}") from None
