@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,7 +42,7 @@ from guideway.workers.engine.base_model import BaseModel
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-_SHORT_TOKENS: Final = 256
+SHORT_TOKENS: Final = 256
 """Up to this length plain products are faster on a CPU than the fused kernel's backward pass, by a sixth of a step;
 what they keep grows with the square of the length."""
 
@@ -144,13 +145,16 @@ class _Size:
         count = _virtual_tokens(method)
         rows = encoder.encode(self.begun.examples.train, virtual_tokens=count)
         validation = encoder.encode(self.begun.examples.validation, virtual_tokens=count)
-        if self.machine.device == "cpu" and max(len(row.ids) for row in rows) + count <= _SHORT_TOKENS:
+        if self.machine.device == "cpu" and max(len(row.ids) for row in rows) + count <= SHORT_TOKENS:
             base.model.set_attn_implementation("eager")
+        # Half of an example, which is what is left of a long prompt, is no good beginning.
+        fits = len(base.tokenizer.encode(prompt, add_special_tokens=False)) <= count
+        begins_as = prompt if fits else self.begun.run.instruction
         weights = _weights(base.model)
         before = checksum(weights)
         torch.manual_seed(task.schedule.seed)
         place = folder.method(self.size, method.label)
-        with trainable(method, base, initial_text=prompt, model_name=name_of(self.model.source)) as part:
+        with trainable(method, base, initial_text=begins_as, model_name=name_of(self.model.source)) as part:
             trainer = Trainer(
                 part,
                 rows,
@@ -167,7 +171,7 @@ class _Size:
                         method=method.label,
                         trainable_parameters=sum(one.numel() for one in part.parameters.values()),
                         fingerprint=base.fingerprint,
-                        initial_text=prompt if _virtual_tokens(method) else "",
+                        initial_text=begins_as if count else "",
                     )
                 )
             rule = train(
@@ -193,6 +197,7 @@ class _Size:
                 best_step=position.validation.best_step,
                 validation_loss=position.validation.best_loss,
                 elapsed_s=position.elapsed_s,
+                peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 artefact_bytes=(place / ARTEFACT / "adapter_model.safetensors").stat().st_size,
             )
         )
