@@ -225,7 +225,9 @@ def _served(asked: Sequence[tuple[Row, Artefact]]) -> list[float]:
         for number, (row, artefact) in enumerate(asked)
     ]
     messages = run(engine, admits)
-    assert max(len(message.rows) for message in messages if isinstance(message, BatchReport)) == len(asked)
+    most = max(len(message.rows) for message in messages if isinstance(message, BatchReport))
+    # Rows with the same guidance may wait for the first of them, whose beginning they share.
+    assert most == len(asked) or len({artefact.digest for _, artefact in asked}) == 1
     found = []
     for number in range(len(asked)):
         end = ends(messages)[str(number)]

@@ -119,7 +119,7 @@ def test_the_first_publication_makes_the_endpoint_and_names_the_guidance_by_vers
     assert guidance.artefact == str(tmp_path / "small" / "soft-prompt" / "artefact")
     assert guidance.lineage is not None
     assert (guidance.lineage.seed, guidance.lineage.score, guidance.lineage.parent) == (20261, [0.9, 0.87, 0.93], "")
-    endpoint = endpoint_for(publication, made, guidance, 1, empty, candidate=False)
+    endpoint = endpoint_for(publication, made, guidance, 1, empty, name="mood")
     assert endpoint.guidance == ["shop/mood-soft-prompt@1"]
     assert (endpoint.model_size, endpoint.instruction, endpoint.output) == ("small", "Say how it is.", LABELS)
 
@@ -139,7 +139,7 @@ def test_what_the_task_does_not_say_stays_as_the_endpoint_has_it(tmp_path: Path)
     guidance = guidance_for(publication, made, RunFolder(tmp_path), known)
     assert guidance.lineage is not None
     assert guidance.lineage.parent == "shop/old@2"
-    endpoint = endpoint_for(publication, made, guidance, 3, known, candidate=True)
+    endpoint = endpoint_for(publication, made, guidance, 3, known, name="mood-candidate")
     assert (endpoint.name, endpoint.lane, endpoint.input) == ("mood-candidate", "batch", old.input)
     assert (endpoint.model_size, endpoint.guidance) == ("small", ["shop/mood-soft-prompt@3"])
 
@@ -149,7 +149,7 @@ def test_a_text_prompt_takes_the_place_of_the_instruction(tmp_path: Path) -> Non
     publication = choose(EVENTS, made, size=None, method="text-prompt", anyway=True)
     guidance = guidance_for(publication, made, RunFolder(tmp_path), Catalogue())
     assert (guidance.form, guidance.text, guidance.artefact) == ("text_prompt", "Better.", "")
-    assert endpoint_for(publication, made, guidance, 1, Catalogue(), candidate=False).instruction == ""
+    assert endpoint_for(publication, made, guidance, 1, Catalogue(), name="mood").instruction == ""
 
 
 # Promotion -----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -46,6 +45,7 @@ from guideway.training.task import (
 )
 from guideway.training.trainer import Interrupted
 
+ROOT = Path(__file__).resolve().parents[2]
 STEPS = 30
 LORA = Lora(rank=4, targets=["q_proj", "v_proj"], learning_rate=0.01, dropout=0.1)
 
@@ -134,10 +134,12 @@ def test_a_run_that_is_killed_goes_on_to_the_same_result(model: Model, examples:
     carry_out(whole, {"tiny": model}, machine)
     (examples / "model.json").write_bytes(_json(model))
     (examples / "task.json").write_bytes(_json(task(LORA)))
-    process = subprocess.Popen([sys.executable, "-c", _PROGRAM, str(examples)])
-    _until(lambda: any(isinstance(e, Step) and e.step >= 7 for e in broken.folder.events()))
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    environ = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    with subprocess.Popen([sys.executable, "-c", _PROGRAM, str(examples)], env=environ) as process:
+        try:
+            _until(lambda: any(isinstance(e, Step) and e.step >= 7 for e in broken.folder.events()))
+        finally:
+            process.kill()
     assert not any(isinstance(event, Stopped) for event in broken.folder.events())
     carry_out(broken, {"tiny": model}, machine)
     events = list(broken.folder.events())
