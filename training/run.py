@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import torch
 
 from guideway.schemas.failures import FailureCode, Refusal
@@ -160,7 +161,7 @@ class _Size:
                 rows,
                 validation,
                 schedule=task.schedule,
-                stop=task.stop,
+                stop=msgspec.structs.replace(task.stop, max_steps=method.max_steps or task.stop.max_steps),
                 learning_rate=method.learning_rate,
             )
             if not (place / CHECKPOINT).is_file():
