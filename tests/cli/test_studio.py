@@ -81,6 +81,16 @@ def test_a_task_that_cannot_be_run_is_refused_in_one_line(
     assert hint in line
 
 
+def test_a_store_that_cannot_be_written_is_refused_before_any_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    file = task_file(tmp_path, models=str(ROOT / "examples/demo/manifests/model.yaml"))
+    run = guideway(tmp_path, "studio", "run", str(file), GUIDEWAY_STORE=str(tmp_path / "file" / "store"))
+    assert run.returncode == 1
+    [line] = run.stderr.splitlines()
+    assert line.startswith("invalid_setting: the artefact store")
+    assert "GUIDEWAY_STORE" in line
+
+
 def finished_run(folder: Path, name: str, method: str, value: float, over_bare: list[float]) -> str:
     """A run's folder as training leaves it, with a soft prompt of zeros. name: of the namespace and the model size."""
     made = RunFolder(folder)

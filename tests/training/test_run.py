@@ -111,6 +111,15 @@ def test_a_run_trains_compares_reports_and_says_all_of_it(model: Model, examples
     assert not again
 
 
+def test_one_run_trains_for_several_model_sizes(model: Model, examples: Path) -> None:
+    made = begun(msgspec.structs.replace(task(LORA), model_sizes=["tiny", "other"]), examples)
+    other = msgspec.structs.replace(model, name="other", dtype="bfloat16")
+    carry_out(made, {"tiny": model, "other": other}, Machine(examples / "models"))
+    assert [event.size for event in made.folder.events() if isinstance(event, Stopped)] == ["tiny", "other"]
+    assert made.folder.artefact("other", "lora").is_dir()
+    assert {event.size for event in made.folder.events() if isinstance(event, Scored)} == {"tiny", "other"}
+
+
 def test_a_run_that_is_interrupted_goes_on_to_the_same_result(model: Model, examples: Path) -> None:
     whole, broken = begun(task(LORA), examples, "whole"), begun(task(LORA), examples, "broken")
     machine = Machine(examples / "models")

@@ -62,8 +62,9 @@ def publish_(
         async with CatalogueReader(bootstrap) as reader:
             guidance = publishing.guidance_for(publication, the_run, folder, reader.catalogue)
             if guidance.artefact:
-                stored = ArtefactStore(settings.store).put_folder(Path(guidance.artefact))
-                guidance = msgspec.structs.replace(guidance, artefact=stored)
+                store = ArtefactStore(settings.store)
+                store.check_writable()
+                guidance = msgspec.structs.replace(guidance, artefact=store.put_folder(Path(guidance.artefact)))
             [planned] = plan(reader.catalogue, [guidance])
             endpoint = publishing.endpoint_for(
                 publication,
