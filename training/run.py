@@ -23,6 +23,7 @@ from guideway.schemas.manifests import Model
 from guideway.training import comparing
 from guideway.training.begin import Begun
 from guideway.training.encoding import Encoder
+from guideway.training.loop import Interrupted, train
 from guideway.training.methods import trainable
 from guideway.training.run_events import (
     MethodStarted,
@@ -37,7 +38,7 @@ from guideway.training.run_events import (
 )
 from guideway.training.run_folder import ARTEFACT, CHECKPOINT
 from guideway.training.task import Method, Prefix, PTuning, SoftPrompt
-from guideway.training.trainer import Interrupted, Trainer, train
+from guideway.training.trainer import Trainer
 from guideway.workers.engine import base_model
 from guideway.workers.engine.base_model import BaseModel
 
@@ -180,7 +181,6 @@ class _Size:
                 size=self.size,
                 method=method.label,
                 file=place / CHECKPOINT,
-                schedule=task.schedule,
                 emit=self.tell,
                 should_end=self.should_end,
             )

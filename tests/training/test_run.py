@@ -18,6 +18,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.output import Choice
 from guideway.training.begin import Begun, begin, models_of
+from guideway.training.loop import Interrupted
 from guideway.training.run import Machine, carry_out, name_of
 from guideway.training.run_events import (
     Evaluated,
@@ -43,7 +44,6 @@ from guideway.training.task import (
     StopRules,
     Task,
 )
-from guideway.training.trainer import Interrupted
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 30

@@ -52,9 +52,9 @@ def run_(
     store.check_writable()
     # Only now: torch and transformers take seconds.
     from guideway.cli.studio_progress import Watch
+    from guideway.training.loop import Interrupted
     from guideway.training.present import present_subject
     from guideway.training.run import Machine, carry_out
-    from guideway.training.trainer import Interrupted
 
     def present(size: str) -> Subject | None:
         if catalogue is None:
