@@ -160,7 +160,9 @@ def promoted(candidate: Endpoint, present: Endpoint | None, catalogue: Catalogue
 
 def score_of(endpoint: Endpoint | None, catalogue: Catalogue) -> Lineage | None:
     """How the guidance of an endpoint did when it was trained; None if that is not known."""
-    for name in endpoint.guidance if endpoint else []:
+    if endpoint is None:
+        return None
+    for name in endpoint.guidance:
         _, guidance = catalogue.guidance(name, for_namespace=endpoint.namespace)
         if guidance.lineage is not None:
             return guidance.lineage

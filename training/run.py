@@ -209,7 +209,7 @@ def checksum(weights: Iterable[torch.Tensor]) -> str:
     """SHA-256 over the bytes of tensors, one after the other."""
     digest = hashlib.sha256()
     for tensor in weights:
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
