@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready-$(shell cat constraints.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test faults check bench bench-retrieval clean
+.PHONY: demo test faults check bench bench-retrieval bench-studio clean
 
 demo: $(READY)  ## the main job on real input
 	$(BIN)/guideway demo
@@ -28,6 +28,9 @@ bench: $(READY)  ## the engine and the delivery beside their peers
 
 bench-retrieval: $(READY)  ## retrieval: throughput, indexing, search, recall (of the fact sets in the folder FACTS)
 	$(BIN)/python -m benchmarks.retrieval $(if $(FACTS),--facts $(FACTS))
+
+bench-studio: $(READY)  ## what the studio reaches on the example tasks, and its speed beside PEFT's; about an hour
+	$(BIN)/python -m benchmarks.studio
 
 $(READY): constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -44,6 +44,20 @@ class ArtefactStore:
         self._fs: Any
         self._fs, self._base = fsspec.core.url_to_fs(address)
 
+    def check_writable(self) -> None:
+        """Raises Refusal(invalid_setting) if nothing can be stored: better known before an artefact takes hours."""
+        probe = f"{self._base}/.probe-{uuid.uuid4().hex}"
+        try:
+            self._fs.makedirs(self._base, exist_ok=True)
+            self._fs.pipe_file(probe, b"")
+            self._fs.rm_file(probe)
+        except OSError as error:
+            raise Refusal(
+                FailureCode.INVALID_SETTING,
+                f"the artefact store {self.address} cannot be written ({error.strerror or type(error).__name__}): give "
+                "us the right to, or name another with GUIDEWAY_STORE",
+            ) from None
+
     def put_folder(self, folder: Path, needed: frozenset[str] = PEFT_FILES) -> str:
         """Store a PEFT folder, or with `SET_FILES` a retrieval set's; returns its digest.
 

@@ -42,6 +42,7 @@ def guideway(home: Path, *arguments: str, **environ: str) -> subprocess.Complete
         "dlq",
         "endpoints",
         "worker",
+        "studio",
         "doctor",
         "demo",
     ],
