@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from guideway.workers.engine.fast_layers import Place
 from guideway.workers.engine.ia3 import Ia3, Scales
+from guideway.workers.engine.joined_change import Layout, side_by_side
 from guideway.workers.engine.lora import Factors, Lora
 from guideway.workers.engine.slab import Slab
 
 Adaptor = Lora | Ia3
+
+_FEW: Final = 0.75
+"""Up to this share of the rows with a LoRA, to copy their factors together is worth it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +48,7 @@ class Change:
     @classmethod
     def of(cls, factors: Sequence[Factors], scales: Sequence[Scales], module: nn.Module) -> Change:
         """factors and scales: those that one row has at `module`, in the order in which they apply."""
-        bias, nothing = module.bias, torch.zeros(0, 0)
+        bias = module.bias
         assert bias is None or isinstance(bias, Tensor)
         a, b = [f.a for f in factors], [f.b for f in factors]
         shift: Tensor | None = None
@@ -57,8 +63,8 @@ class Change:
             b = [each * out_scale for each in b]
             shift = None if shift is None else shift * out_scale
         return cls(
-            a=torch.cat(a) if a else nothing,
-            b=torch.cat(b) if b else nothing,
+            a=_along_ranks(a),
+            b=_along_ranks(b),
             in_scale=_product([s.into for s in scales]),
             out_scale=_product([whole, out_scale]),
             out_shift=shift,
@@ -73,31 +79,38 @@ class BatchedAdaptors:
     with x [rows, tokens, in], y [rows, tokens, out], A [rows, r, in], B [rows, r, out]; i, s and t [rows, 1, features].
     r is the largest rank among the rows seen, smaller ones are filled with zeros, and so are rows without a LoRA; i and
     s are ones and t zeros where a row has none. Slots are those of the KV cache. Where no seated row targets a module,
-    it has no hook.
+    it has no hook. Linears that are joined have one hook together, see `joined_change.py`.
     """
 
-    def __init__(self, model: PreTrainedModel, *, max_rows: int) -> None:
+    def __init__(self, model: PreTrainedModel, *, max_rows: int, places: Mapping[str, Place] | None = None) -> None:
+        """places: of the linears that are computed joined, by their names."""
         self._modules = dict(model.named_modules())
+        self._places = places or {}
         self._max_rows = max_rows
-        self._seated: dict[str, _SeatedChanges] = {}
+        self._seated: dict[nn.Module, _SeatedChanges] = {}
         self._seen: slice | None = None
 
     def seat(self, slot: int, adaptors: Sequence[Adaptor]) -> None:
         """Put the adaptors of a new row, in the order in which they apply, into its slot, which is empty."""
+        changes: dict[nn.Module, list[Change | None]] = {}
         for name, (factors, scales) in _by_module(adaptors).items():
             module = self._modules[name]
-            if name not in self._seated:
-                self._seated[name] = _SeatedChanges(module, self._max_rows)
-            self._seated[name].seat(slot, Change.of(factors, scales, module))
+            place = self._places.get(name)
+            where, index, members = (place.joined, place.index, len(place.joined.members)) if place else (module, 0, 1)
+            changes.setdefault(where, [None] * members)[index] = Change.of(factors, scales, module)
+        for where, of_members in changes.items():
+            if where not in self._seated:
+                self._seated[where] = _SeatedChanges(where, self._max_rows)
+            self._seated[where].seat(slot, of_members)
         self._seen = None
 
     def leave(self, slot: int, last: int) -> None:
         """The row in `slot` goes, and the one in the `last` slot in use takes its place."""
-        for name, seated in list(self._seated.items()):
+        for where, seated in list(self._seated.items()):
             seated.leave(slot, last)
             if not seated.is_used:
                 seated.unhook()
-                del self._seated[name]
+                del self._seated[where]
         self._seen = None
 
     def swap(self, one: int, other: int) -> None:
@@ -115,15 +128,17 @@ class BatchedAdaptors:
 
     @property
     def modules(self) -> list[str]:
-        """Those that carry a hook."""
-        return sorted(self._seated)
+        """Those at which a hook acts, their own or that of the linears they are joined with."""
+        joined = [name for name, place in self._places.items() if place.joined in self._seated]
+        return sorted([*joined, *(name for name, module in self._modules.items() if module in self._seated)])
 
 
 class _SeatedChanges:
-    """The changes of all seated rows at one module."""
+    """The changes of all seated rows at one module, or at one of joined linears."""
 
     def __init__(self, module: nn.Module, max_rows: int) -> None:
         self._module = module
+        self._layout = Layout.of(module)
         self._a, self._b = Slab(max_rows), Slab(max_rows)
         self._in_scale, self._out_scale = Slab(max_rows, fill=1), Slab(max_rows, fill=1)
         self._out_shift = Slab(max_rows)
@@ -131,7 +146,10 @@ class _SeatedChanges:
         self._after = module.register_forward_hook(self._change_output)
         self._before: RemovableHandle | None = None
         # What the next forward pass sees
+        self._rows = 0
         self._factors: tuple[Tensor, Tensor] | None = None
+        self._users: Tensor | None = None
+        """The rows that `_factors` are of, where they are few; otherwise all"""
         self._i: Tensor | None = None
         self._s: Tensor | None = None
         self._t: Tensor | None = None
@@ -140,15 +158,19 @@ class _SeatedChanges:
     def is_used(self) -> bool:
         return any(slab.is_used for slab in self._slabs)
 
-    def seat(self, slot: int, change: Change) -> None:
-        if len(change.a):
-            self._a.put(slot, change.a)
-            self._b.put(slot, change.b)
-        for slab, vector in (
-            (self._in_scale, change.in_scale),
-            (self._out_scale, change.out_scale),
-            (self._out_shift, change.out_shift),
+    def seat(self, slot: int, changes: Sequence[Change | None]) -> None:
+        """changes: of each member, None where the row changes nothing there."""
+        layout = self._layout
+        a, b = layout.factors([None if c is None or not len(c.a) else (c.a, c.b) for c in changes])
+        if len(a):
+            self._a.put(slot, a)
+            self._b.put(slot, b)
+        for slab, vectors, widths, fill in (
+            (self._in_scale, [None if c is None else c.in_scale for c in changes], layout.inputs, 1.0),
+            (self._out_scale, [None if c is None else c.out_scale for c in changes], layout.outputs, 1.0),
+            (self._out_shift, [None if c is None else c.out_shift for c in changes], layout.outputs, 0.0),
         ):
+            vector = side_by_side(vectors, widths, fill)
             if vector is not None:
                 slab.put(slot, vector[None])
         if self._in_scale.is_used and self._before is None:
@@ -169,36 +191,44 @@ class _SeatedChanges:
 
     def see(self, slots: slice) -> None:
         a, b = self._a.view(slots), self._b.view(slots)
-        # A is read as [rows, in, r]
-        self._factors = None if a is None or b is None else (a.transpose(1, 2), b)
+        self._rows = slots.stop - slots.start
+        self._users = None
+        self._factors = None if a is None or b is None else (a, b)
+        users = self._a.users(slots)
+        if self._factors is not None and len(users) <= _FEW * self._rows:
+            # A copy, made when rows come or go, so that no step reads the zeros of the others.
+            self._users = torch.tensor(users, device=self._factors[0].device)
+            self._factors = self._factors[0][self._users], self._factors[1][self._users]
         self._i, self._s, self._t = (slab.view(slots) for slab in self._slabs[2:])
 
     def _change_input(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         if self._i is None:
             return None
-        x = args[0]
-        return ((_by_row(x, self._i) * self._i).to(x.dtype).view_as(x), *args[1:])
+        x, inputs = args[0], self._layout.inputs
+        scaled = [(_by_row(x, self._rows) * i).to(x.dtype).view_as(x) for i in torch.split(self._i, inputs, dim=-1)]
+        return (*scaled, *args[1:])
 
     def _change_output(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         """Changes `output` [rows, tokens, out] in place: a linear module's output is nobody else's."""
+        y = _by_row(output, self._rows)
         if self._s is not None:
-            y = _by_row(output, self._s)
             y.mul_(self._s)
             if self._t is not None:
                 y.add_(self._t)
-        if self._factors is not None:
-            a, b = self._factors
-            x, y = _by_row(args[0], a), _by_row(output, a)
-            if x.shape[1] == 1:
-                # One token a row: in float32 these small products take a third of the time that bfloat16 takes on CPU.
-                y.add_(torch.bmm(torch.bmm(x.float(), a), b))
-            else:
-                y.baddbmm_(torch.bmm(x, a.to(x.dtype)), b.to(x.dtype))
+        if self._factors is None:
+            return
+        inputs = [_by_row(x, self._rows) for x in args]
+        if self._users is None:
+            self._layout.add_products_(inputs, *self._factors, y)
+        else:
+            theirs = y[self._users]
+            self._layout.add_products_([x[self._users] for x in inputs], *self._factors, theirs)
+            y[self._users] = theirs
 
 
-def _by_row(x: Tensor, rows: Tensor) -> Tensor:
+def _by_row(x: Tensor, rows: int) -> Tensor:
     """`x` as [rows, tokens, features]: some models flatten rows and tokens before a linear module."""
-    return x if x.dim() == 3 else x.view(len(rows), -1, x.shape[-1])
+    return x if x.dim() == 3 else x.view(rows, -1, x.shape[-1])
 
 
 def _by_module(adaptors: Sequence[Adaptor]) -> Mapping[str, tuple[list[Factors], list[Scales]]]:
@@ -212,6 +242,13 @@ def _by_module(adaptors: Sequence[Adaptor]) -> Mapping[str, tuple[list[Factors],
                 for name, scales in adaptor.scales.items():
                     found.setdefault(name, ([], []))[1].append(scales)
     return found
+
+
+def _along_ranks(parts: Sequence[Tensor]) -> Tensor:
+    """[Σ r, features] of parts [r, features]; one part alone is not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(list(parts)) if parts else torch.zeros(0, 0)
 
 
 def _product(vectors: Sequence[Tensor | None]) -> Tensor | None:

@@ -12,6 +12,7 @@ from guideway.workers.engine.adaptors import BatchedAdaptors
 from guideway.workers.engine.attention import causal_mask
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.batcher import Plan
+from guideway.workers.engine.fast_layers import use_fast_layers
 from guideway.workers.engine.grammars import BatchedGrammar
 from guideway.workers.engine.guidance import RowGuidance
 from guideway.workers.engine.inserted_rows import BatchedInsertedLayers
@@ -38,13 +39,14 @@ class Runner:
         self._device = self._embed.weight.device
         self._dtype = self._embed.weight.dtype
         self._kv = KvCache(max_rows=max_rows, max_tokens=max_tokens, max_bytes=kv_bytes)
-        self._adaptors = BatchedAdaptors(base.model, max_rows=max_rows)
+        places = use_fast_layers(base.model)
+        self._adaptors = BatchedAdaptors(base.model, max_rows=max_rows, places=places)
         self._inserted = BatchedInsertedLayers(base.model, max_rows=max_rows)
         self._last: Tensor | None = None
         self._model.get_output_embeddings().register_forward_pre_hook(self._keep_last)
         self._sampled: list[Row] = []
         self._sample_for([])
-        pack_linears(base.model)
+        pack_linears(base.model, but={member for place in places.values() for member in place.joined.members})
         self._learn_shapes()
 
     @property

@@ -13,7 +13,9 @@ from transformers.pytorch_utils import Conv1D
 
 from guideway.workers.engine.adaptors import Adaptor, BatchedAdaptors
 from guideway.workers.engine.base_model import BaseModel
+from guideway.workers.engine.fast_layers import Place
 from guideway.workers.engine.ia3 import Ia3, Scales
+from guideway.workers.engine.joined import JoinedLinear
 from guideway.workers.engine.lora import Factors, Lora
 
 MODULE = "model.layers.1.self_attn.q_proj"
@@ -145,3 +147,53 @@ def test_flattened_tokens_and_transposed_weights(base: BaseModel) -> None:
     expected = reference(module, x, rows)
     torch.testing.assert_close(module(x).double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(module(x.flatten(0, 1)).double(), expected.flatten(0, 1), rtol=1e-5, atol=1e-5)
+
+
+JOINED = ("q_proj", "k_proj", "v_proj")
+
+
+def at(name: str, one: Adaptor) -> Adaptor:
+    """`one`, which acts at MODULE, acting at the module `name`."""
+    if isinstance(one, Lora):
+        return Lora({name: one.factors[MODULE]})
+    return Ia3({name: one.scales[MODULE]})
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("tokens", [1, 5])
+@pytest.mark.parametrize("kind", OF_KIND)
+@torch.inference_mode()
+def test_joined_linears_equal_a_loop(base: BaseModel, kind: str, tokens: int, dtype: torch.dtype) -> None:
+    """Each row has adaptors at some of three joined linears, of which one is wider than the others."""
+    attention = base.model.to(dtype).model.layers[1].self_attn
+    linears = [getattr(attention, name) for name in JOINED]
+    for linear in linears:
+        linear.bias = nn.Parameter(torch.randn(linear.out_features, dtype=dtype), requires_grad=False)
+    joined = JoinedLinear(linears)
+    names = [MODULE.replace("q_proj", name) for name in JOINED]
+    batched = BatchedAdaptors(
+        base.model, max_rows=9, places={name: Place(joined, index) for index, name in enumerate(names)}
+    )
+    chance = random.Random(f"{kind} {tokens} {dtype}")
+    rows: list[list[list[Adaptor]]] = []
+    for slot in range(9):
+        wanted = [OF_KIND[kind](slot) if chance.random() < 0.6 else [] for _ in linears]
+        rows.append([
+            [adaptor(k, chance.randint(1, 9), (linear.in_features, linear.out_features)) for k in kinds]
+            for linear, kinds in zip(linears, wanted, strict=True)
+        ])  # fmt: skip
+        batched.seat(slot, [at(n, one) for n, ones in zip(names, rows[-1], strict=True) for one in ones])
+    x = torch.randn(9, tokens, 64).to(dtype)
+    for slots in (slice(0, 9), slice(2, 5)):
+        batched.see(slots)
+        expected = [
+            reference(linear, x[slots], [row[i] for row in rows[slots]]) for i, linear in enumerate(linears)
+        ]  # fmt: skip
+        found = joined(x[slots]).double()
+        torch.testing.assert_close(found, torch.cat(expected, -1), rtol=TOLERANCE[dtype], atol=3 * TOLERANCE[dtype])
+    assert set(batched.modules) <= set(names)
+    for slot in reversed(range(9)):
+        batched.leave(0, slot)
+    assert batched.modules == []
+    assert not joined._forward_hooks
+    assert not joined._forward_pre_hooks
