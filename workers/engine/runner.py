@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.workers.engine.adaptors import BatchedAdaptors
+from guideway.workers.engine.adaptors import BatchedAdaptors, fastest_changes
 from guideway.workers.engine.attention import causal_mask
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.batcher import Plan
@@ -32,7 +33,8 @@ class Runner:
     plan, those that decode first, which moves rows only where prompts of several steps are among them.
     """
 
-    def __init__(self, base: BaseModel, *, max_rows: int, max_tokens: int, kv_bytes: int) -> None:
+    def __init__(self, base: BaseModel, *, max_rows: int, max_tokens: int, kv_bytes: int, cache: Path) -> None:
+        """cache: folder for kernels that are built here."""
         self.rows: list[Row] = []
         self._model = base.model
         self._embed: nn.Module = base.model.get_input_embeddings()
@@ -40,7 +42,9 @@ class Runner:
         self._dtype = self._embed.weight.dtype
         self._kv = KvCache(max_rows=max_rows, max_tokens=max_tokens, max_bytes=kv_bytes)
         places = use_fast_layers(base.model)
-        self._adaptors = BatchedAdaptors(base.model, max_rows=max_rows, places=places)
+        self._adaptors = BatchedAdaptors(
+            base.model, max_rows=max_rows, new_changes=fastest_changes(base.model, cache), places=places
+        )
         self._inserted = BatchedInsertedLayers(base.model, max_rows=max_rows)
         self._last: Tensor | None = None
         self._model.get_output_embeddings().register_forward_pre_hook(self._keep_last)

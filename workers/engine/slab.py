@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Slab:
-    """[slots, …, width, features], of which each row fills as many lines as it needs; the rest holds `fill`.
+    """[slots, width, features], of which each row fills as many lines as it needs; the rest holds `fill`.
 
     Room is made by doubling and given back when the last row that uses it has left. Slots are those of the KV cache.
     """
@@ -22,11 +22,10 @@ class Slab:
         return self._kept is not None
 
     def put(self, slot: int, value: Tensor) -> None:
-        """`value` [*, width > 0, features] into a slot that is empty; what stands at * is the same for all."""
-        width = value.shape[-2]
-        kept = self._with_room(slot + 1, width, value)
-        kept[slot, ..., :width, :] = value
-        self._widths[slot] = width
+        """`value` [width > 0, features] into a slot that is empty."""
+        kept = self._with_room(slot + 1, len(value), value)
+        kept[slot, : len(value)] = value
+        self._widths[slot] = len(value)
 
     def leave(self, slot: int, last: int) -> None:
         """The row in `slot` goes, and the one in the `last` slot in use takes its place."""
@@ -36,7 +35,7 @@ class Slab:
         if slot != last:
             self._clear(slot)
             if moved:
-                self._kept[slot, ..., :moved, :] = self._kept[last, ..., :moved, :]
+                self._kept[slot, :moved] = self._kept[last, :moved]
         self._clear(last)
         self._widths[slot] = moved if slot != last else 0
         self._widths[last] = 0
@@ -48,36 +47,32 @@ class Slab:
         widths = self._widths
         width = max(widths[one], widths[other])
         if self._kept is not None and width:
-            kept = self._with_room(max(one, other) + 1, width, self._kept[0])
-            kept[[one, other], ..., :width, :] = kept[[other, one], ..., :width, :]
+            kept = self._with_room(max(one, other) + 1, width, self._kept)
+            kept[[one, other], :width] = kept[[other, one], :width]
         widths[one], widths[other] = widths[other], widths[one]
 
     def view(self, slots: slice) -> Tensor | None:
-        """[rows, …, width, features] of these slots, as wide as the widest of them; None if none of them uses it."""
+        """[rows, width, features] of these slots, as wide as the widest of them; None if none of them uses it."""
         width = max(self._widths[slots], default=0)
         if self._kept is None or not width:
             return None
-        return self._with_room(slots.stop, width, self._kept[0])[slots, ..., :width, :]
-
-    def users(self, slots: slice) -> list[int]:
-        """Which of these slots hold something, counted from the first of them."""
-        return [i for i, width in enumerate(self._widths[slots]) if width]
+        return self._with_room(slots.stop, width, self._kept)[slots, :width]
 
     def _clear(self, slot: int) -> None:
         if self._kept is not None and self._widths[slot]:
-            self._kept[slot, ..., : self._widths[slot], :] = self._fill
+            self._kept[slot, : self._widths[slot]] = self._fill
 
     def _with_room(self, rows: int, width: int, like: Tensor) -> Tensor:
-        """The tensor, with room for so many rows and lines; like [*, width, features]."""
+        """The tensor, with room for so many rows and lines; like [..., features]."""
         old = self._kept
-        have_rows, have_width = (0, 0) if old is None else (old.shape[0], old.shape[-2])
+        have_rows, have_width = (0, 0) if old is None else old.shape[:2]
         if old is not None and rows <= have_rows and width <= have_width:
             return old
         if rows > have_rows:
             rows = min(len(self._widths), max(rows, 2 * have_rows))
-        shape = (max(rows, have_rows), *like.shape[:-2], max(width, have_width), like.shape[-1])
+        shape = (max(rows, have_rows), max(width, have_width), like.shape[-1])
         kept = torch.full(shape, self._fill, dtype=torch.float32, device=like.device)
         if old is not None:
-            kept[:have_rows, ..., :have_width, :] = old
+            kept[:have_rows, :have_width] = old
         self._kept = kept
         return kept

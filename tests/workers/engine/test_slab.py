@@ -1,8 +1,7 @@
-"""What each row keeps in a slab stays its own while rows come, go and change places, whatever their lines look like."""
+"""What each row keeps in a slab stays its own while rows come, go and change places."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,14 +11,13 @@ from guideway.workers.engine.slab import Slab
 ROWS = 4
 
 
-@pytest.mark.parametrize("same", [(), (3,)])
 @given(moves=st.lists(st.tuples(st.integers(0, 5), st.integers(0, ROWS - 1), st.integers(0, 5)), max_size=20))
-def test_each_row_keeps_its_lines(same: tuple[int, ...], moves: list[tuple[int, int, int]]) -> None:
+def test_each_row_keeps_its_lines(moves: list[tuple[int, int, int]]) -> None:
     slab = Slab(ROWS, fill=7)
     rows: list[torch.Tensor | None] = []
     for number, (kind, slot, width) in enumerate(moves):
         if kind < 3 and len(rows) < ROWS:
-            value = torch.full((*same, width, 2), float(number)) if width else None
+            value = torch.full((width, 2), float(number)) if width else None
             if value is not None:
                 slab.put(len(rows), value)
             rows.append(value)
@@ -34,11 +32,10 @@ def test_each_row_keeps_its_lines(same: tuple[int, ...], moves: list[tuple[int, 
         seen = slab.view(slice(0, len(rows)))
         there = [row for row in rows if row is not None]
         assert (seen is not None) == slab.is_used == bool(there)
-        assert slab.users(slice(0, len(rows))) == [i for i, row in enumerate(rows) if row is not None]
         if seen is None:
             continue
-        assert seen.shape == (len(rows), *same, max(row.shape[-2] for row in there), 2)
+        assert seen.shape == (len(rows), max(map(len, there)), 2)
         for kept, row in zip(seen, rows, strict=True):
-            lines = 0 if row is None else row.shape[-2]
-            assert row is None or torch.equal(kept[..., :lines, :], row)
-            assert (kept[..., lines:, :] == 7).all()
+            lines = 0 if row is None else len(row)
+            assert row is None or torch.equal(kept[:lines], row)
+            assert (kept[lines:] == 7).all()
