@@ -118,7 +118,8 @@ class Engine:
             entering = [row for chunk in plan.chunks for row in chunk.rows]
             self._keep_heads(row for row in entering if not isinstance(outcomes.get(row), Refusal))
             self._collect(outcomes)
-            self._guidance.keep_to_budget(self._in_use(self._runner.rows))
+        # Without rows as well: those that were equipped may all have ended before they ran.
+        self._guidance.keep_to_budget(self._in_use(self._runner.rows))
         self._busy_s += time.perf_counter() - began
         self._report_progress(now)
         outbox, self._outbox = self._outbox, []
