@@ -66,7 +66,7 @@ class SlabChanges:
 
     def _change_output(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         """Changes `output` [rows, tokens, out] in place: a linear module's output is nobody else's."""
-        parts = by_row(output, self._rows).split(self._widths, dim=-1)
+        parts = torch.split(by_row(output, self._rows), self._widths, dim=-1)
         inputs = args if len(args) == len(parts) else args * len(parts)
         for member, x, y in zip(self._members, inputs, parts, strict=True):
             member.change(by_row(x, self._rows), y)
