@@ -6,6 +6,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -49,7 +50,13 @@ class Engine:
         model = base.model
         self.fingerprint = base.fingerprint
         max_tokens = causal_tokens(model.config, min(max_context_tokens, base.context_tokens))
-        self._runner = Runner(base, max_rows=settings.max_rows, max_tokens=max_tokens, kv_bytes=settings.kv_bytes)
+        self._runner = Runner(
+            base,
+            max_rows=settings.max_rows,
+            max_tokens=max_tokens,
+            kv_bytes=settings.kv_bytes,
+            cache=Path(settings.model_cache),
+        )
         self._max_tokens = min(max_tokens, self._runner.kv_tokens)
         self._heads = SharedHeads(max_bytes=settings.head_bytes)
         self._max_head_tokens = settings.head_bytes // self._runner.token_bytes
@@ -111,7 +118,8 @@ class Engine:
             entering = [row for chunk in plan.chunks for row in chunk.rows]
             self._keep_heads(row for row in entering if not isinstance(outcomes.get(row), Refusal))
             self._collect(outcomes)
-            self._guidance.keep_to_budget(self._in_use(self._runner.rows))
+        # Without rows as well: those that were equipped may all have ended before they ran.
+        self._guidance.keep_to_budget(self._in_use(self._runner.rows))
         self._busy_s += time.perf_counter() - began
         self._report_progress(now)
         outbox, self._outbox = self._outbox, []

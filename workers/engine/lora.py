@@ -73,7 +73,7 @@ _CHANGES_BASE_WEIGHTS: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """The update of one module: y = W x + b + (x Aᵀ) B. float32, on the model's device.
+    """The update of one module: y = W x + b + (x Aᵀ) B. A and B in the model's dtype, on its device.
 
     The scaling is in B. Of a DoRA, y = c ⊙ (W x) + b + (x Aᵀ) B, and c is in B as well.
     """
@@ -160,11 +160,13 @@ def _fitted(
     if have != want:
         raise damaged(f"its factors of {name!r} are {have}, and here they must be {want}: train it for this model")
     scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    assert isinstance(module.weight, Tensor)
+    dtype = module.weight.dtype
     a, b = parts["A.weight"].to(device), (parts["B.weight"].T * scaling).to(device).contiguous()
     if not config.get("use_dora"):
-        return Factors(a, b)
+        return Factors(a.to(dtype), b.to(dtype))
     scale = _dora_scale(name, parts["magnitude_vector"].to(device), module, a, b)
-    return Factors(a, b * scale, scale)
+    return Factors(a.to(dtype), (b * scale).to(dtype), scale)
 
 
 def _dora_scale(name: str, magnitude: Tensor, module: nn.Module, a: Tensor, b: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ takes as much memory again.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import torch
@@ -18,21 +19,41 @@ _TOKENS: Final = 16
 
 
 class PackedLinear:
-    """y = x Wᵀ + b, by a packed copy of W; stands in for the `forward` of a frozen `nn.Linear`."""
+    """y = x Wᵀ + b, by a packed copy of W; stands in for the `forward` of a frozen `nn.Linear`.
 
-    def __init__(self, linear: nn.Linear) -> None:
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _TOKENS)
-        self._bias = linear.bias
+    Of several linears that read the same x, the outputs stand side by side: W = [W1; W2; …] and b likewise.
+    """
+
+    def __init__(self, *linears: nn.Linear) -> None:
+        weight = _stacked([linear.weight.detach() for linear in linears])
+        biases = [linear.bias for linear in linears if linear.bias is not None]
+        assert len(biases) in {0, len(linears)}, "linears that are packed together all have a bias, or none has"
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _TOKENS)
+        self._bias = _stacked(biases) if biases else None
 
     def __call__(self, x: Tensor) -> Tensor:
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
         return y
 
 
-def pack_linears(model: PreTrainedModel) -> None:
-    """Let each `nn.Linear` of `model` compute by a packed weight where that helps: bfloat16, on a CPU that has it."""
-    if not torch._C._has_mkldnn or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return
+def can_pack(module: nn.Module) -> bool:
+    """Whether a packed weight helps: bfloat16, on a CPU that has products for it."""
+    return (
+        type(module) is nn.Linear
+        and module.weight.dtype == torch.bfloat16
+        and module.weight.device.type == "cpu"
+        and torch._C._has_mkldnn
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def pack_linears(model: PreTrainedModel, *, but: Collection[nn.Module] = ()) -> None:
+    """Let each `nn.Linear` of `model` compute by a packed weight where that helps, `but` those packed elsewhere."""
     for module in model.modules():
-        if type(module) is nn.Linear and module.weight.dtype == torch.bfloat16 and module.weight.device.type == "cpu":
+        if can_pack(module) and module not in but:
+            assert isinstance(module, nn.Linear)
             vars(module)["forward"] = PackedLinear(module)
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]

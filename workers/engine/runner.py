@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.workers.engine.adaptors import BatchedAdaptors
+from guideway.workers.engine.adaptors import BatchedAdaptors, fastest_changes
 from guideway.workers.engine.attention import causal_mask
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.batcher import Plan
+from guideway.workers.engine.fast_layers import use_fast_layers
 from guideway.workers.engine.grammars import BatchedGrammar
 from guideway.workers.engine.guidance import RowGuidance
 from guideway.workers.engine.inserted_rows import BatchedInsertedLayers
@@ -32,20 +34,24 @@ class Runner:
     plan, those that decode first, which moves rows only where prompts of several steps are among them.
     """
 
-    def __init__(self, base: BaseModel, *, max_rows: int, max_tokens: int, kv_bytes: int) -> None:
+    def __init__(self, base: BaseModel, *, max_rows: int, max_tokens: int, kv_bytes: int, cache: Path) -> None:
+        """cache: folder for kernels that are built here."""
         self.rows: list[Row] = []
         self._model = base.model
         self._embed: nn.Module = base.model.get_input_embeddings()
         self._device = self._embed.weight.device
         self._dtype = self._embed.weight.dtype
         self._kv = KvCache(max_rows=max_rows, max_tokens=max_tokens, max_bytes=kv_bytes)
-        self._adaptors = BatchedAdaptors(base.model, max_rows=max_rows)
+        places = use_fast_layers(base.model)
+        self._adaptors = BatchedAdaptors(
+            base.model, max_rows=max_rows, new_changes=fastest_changes(base.model, cache), places=places
+        )
         self._inserted = BatchedInsertedLayers(base.model, max_rows=max_rows)
         self._last: Tensor | None = None
         self._model.get_output_embeddings().register_forward_pre_hook(self._keep_last)
         self._sampled: list[Row] = []
         self._sample_for([])
-        pack_linears(base.model)
+        pack_linears(base.model, but={member for place in places.values() for member in place.joined.members})
         self._learn_shapes()
 
     @property

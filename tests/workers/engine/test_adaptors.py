@@ -11,10 +11,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from guideway.workers.engine.adaptors import Adaptor, BatchedAdaptors
+from guideway.workers.engine import native
+from guideway.workers.engine.adaptors import Adaptor, BatchedAdaptors, NewChanges
 from guideway.workers.engine.base_model import BaseModel
+from guideway.workers.engine.fast_layers import Place
 from guideway.workers.engine.ia3 import Ia3, Scales
+from guideway.workers.engine.joined import JoinedLinear
 from guideway.workers.engine.lora import Factors, Lora
+from guideway.workers.engine.native_changes import NativeChanges
+from guideway.workers.engine.slab_changes import SlabChanges
 
 MODULE = "model.layers.1.self_attn.q_proj"
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
@@ -32,6 +37,16 @@ OF_KIND: dict[str, Callable[[int], list[str]]] = {
     "ia3, out": lambda i: ["out"],
     "any": lambda i: random.Random(i).choices(["lora", "dora", "into", "out"], k=1 + i % 4),
 }
+
+
+@pytest.fixture(scope="module", params=["torch", "C"])
+def new_changes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NewChanges:
+    if request.param == "torch":
+        return SlabChanges
+    library = native.kernels(tmp_path_factory.mktemp("kernels"))
+    if library is None:
+        pytest.skip("no C compiler")
+    return lambda module, max_rows: NativeChanges(module, max_rows, library)
 
 
 def reference(module: nn.Module, x: Tensor, rows: Sequence[Sequence[Adaptor]]) -> Tensor:
@@ -61,8 +76,8 @@ def adaptor(kind: str, rank: int, size: tuple[int, int]) -> Adaptor:
     return Ia3({MODULE: Scales(into=torch.rand(into) + 0.5) if kind == "into" else Scales(out=torch.rand(out) + 0.5)})
 
 
-def seated(model: PreTrainedModel, rows: Sequence[Sequence[Adaptor]], *, max_rows: int = 9) -> BatchedAdaptors:
-    batched = BatchedAdaptors(model, max_rows=max_rows)
+def seated(model: PreTrainedModel, rows: Sequence[Sequence[Adaptor]], new_changes: NewChanges) -> BatchedAdaptors:
+    batched = BatchedAdaptors(model, max_rows=9, new_changes=new_changes)
     for slot, adaptors in enumerate(rows):
         batched.seat(slot, adaptors)
     return batched
@@ -74,7 +89,7 @@ def seated(model: PreTrainedModel, rows: Sequence[Sequence[Adaptor]], *, max_row
 @pytest.mark.parametrize("popularity", POPULARITY)
 @torch.inference_mode()
 def test_batched_adaptors_equal_a_loop(
-    base: BaseModel, popularity: str, kind: str, tokens: int, dtype: torch.dtype
+    base: BaseModel, new_changes: NewChanges, popularity: str, kind: str, tokens: int, dtype: torch.dtype
 ) -> None:
     model = base.model.to(dtype)
     module = model.get_submodule(MODULE)
@@ -82,7 +97,7 @@ def test_batched_adaptors_equal_a_loop(
     size = module.in_features, module.out_features
     shelf = [[adaptor(k, 1 + 5 * i % 13, size) for k in OF_KIND[kind](i)] for i in range(9)]
     rows = [[] if i is None else shelf[i] for i in POPULARITY[popularity](9)]
-    seated(model, rows).see(slice(0, 9))
+    seated(model, rows, new_changes).see(slice(0, 9))
     x = torch.randn(9, tokens, module.in_features).to(dtype)
     given = x.clone()
     expected = reference(module, x, rows)
@@ -91,7 +106,7 @@ def test_batched_adaptors_equal_a_loop(
 
 
 @torch.inference_mode()
-def test_rows_leave_and_come_and_only_the_slots_seen_matter(base: BaseModel) -> None:
+def test_rows_leave_and_come_and_only_the_slots_seen_matter(base: BaseModel, new_changes: NewChanges) -> None:
     module = base.model.get_submodule(MODULE)
     size = module.in_features, module.out_features
     rows = [
@@ -101,7 +116,7 @@ def test_rows_leave_and_come_and_only_the_slots_seen_matter(base: BaseModel) -> 
         [adaptor("lora", 2, size), adaptor("lora", 5, size)],
         [adaptor("out", 1, size)],
     ]
-    batched = seated(base.model, rows)
+    batched = seated(base.model, rows, new_changes)
     chance = random.Random(1)
     x = torch.randn(9, 3, module.in_features)
     for _ in range(60):
@@ -120,10 +135,10 @@ def test_rows_leave_and_come_and_only_the_slots_seen_matter(base: BaseModel) -> 
             rows.pop()
 
 
-def test_a_module_carries_hooks_only_while_a_row_uses_them(base: BaseModel) -> None:
+def test_a_module_carries_hooks_only_while_a_row_uses_them(base: BaseModel, new_changes: NewChanges) -> None:
     module = base.model.get_submodule(MODULE)
     size = module.in_features, module.out_features
-    batched = seated(base.model, [[adaptor("lora", 2, size)], [adaptor("into", 1, size)], []])
+    batched = seated(base.model, [[adaptor("lora", 2, size)], [adaptor("into", 1, size)], []], new_changes)
     assert batched.modules == [MODULE]
     batched.leave(0, 2)
     assert (len(module._forward_hooks), len(module._forward_pre_hooks)) == (1, 1)
@@ -134,14 +149,69 @@ def test_a_module_carries_hooks_only_while_a_row_uses_them(base: BaseModel) -> N
 
 
 @torch.inference_mode()
-def test_flattened_tokens_and_transposed_weights(base: BaseModel) -> None:
+def test_flattened_tokens_and_transposed_weights(base: BaseModel, new_changes: NewChanges) -> None:
     """Some models flatten rows and tokens before a linear module, and GPT-2 keeps its weights the other way around."""
     module = Conv1D(24, 16)
     nn.init.normal_(module.bias)
     base.model.model.layers[1].self_attn.q_proj = module
     rows = [[adaptor(kind, 3, (16, 24)) for kind in OF_KIND["any"](i)] for i in range(4)]
-    seated(base.model, rows).see(slice(0, 4))
+    seated(base.model, rows, new_changes).see(slice(0, 4))
     x = torch.randn(4, 5, 16)
     expected = reference(module, x, rows)
     torch.testing.assert_close(module(x).double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(module(x.flatten(0, 1)).double(), expected.flatten(0, 1), rtol=1e-5, atol=1e-5)
+
+
+JOINED = ("q_proj", "k_proj", "v_proj")
+
+
+def at(name: str, one: Adaptor) -> Adaptor:
+    """`one`, which acts at MODULE, acting at the module `name`."""
+    if isinstance(one, Lora):
+        return Lora({name: one.factors[MODULE]})
+    return Ia3({name: one.scales[MODULE]})
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("tokens", [1, 5])
+@pytest.mark.parametrize("kind", OF_KIND)
+@torch.inference_mode()
+def test_joined_linears_equal_a_loop(
+    base: BaseModel, new_changes: NewChanges, kind: str, tokens: int, dtype: torch.dtype
+) -> None:
+    """Each row has adaptors at some of three joined linears, of which one is wider than the others."""
+    attention = base.model.to(dtype).model.layers[1].self_attn
+    linears = [getattr(attention, name) for name in JOINED]
+    for linear in linears:
+        linear.bias = nn.Parameter(torch.randn(linear.out_features, dtype=dtype), requires_grad=False)
+    joined = JoinedLinear(linears)
+    names = [MODULE.replace("q_proj", name) for name in JOINED]
+    batched = BatchedAdaptors(
+        base.model,
+        max_rows=9,
+        new_changes=new_changes,
+        places={name: Place(joined, index) for index, name in enumerate(names)},
+    )
+    chance = random.Random(f"{kind} {tokens} {dtype}")
+    rows: list[list[list[Adaptor]]] = []
+    for slot in range(9):
+        wanted = [OF_KIND[kind](slot) if chance.random() < 0.6 else [] for _ in linears]
+        rows.append([
+            [adaptor(k, chance.randint(1, 9), (linear.in_features, linear.out_features)) for k in kinds]
+            for linear, kinds in zip(linears, wanted, strict=True)
+        ])  # fmt: skip
+        batched.seat(slot, [at(n, one) for n, ones in zip(names, rows[-1], strict=True) for one in ones])
+    x = torch.randn(9, tokens, 64).to(dtype)
+    for slots in (slice(0, 9), slice(2, 5)):
+        batched.see(slots)
+        expected = [
+            reference(linear, x[slots], [row[i] for row in rows[slots]]) for i, linear in enumerate(linears)
+        ]  # fmt: skip
+        found = joined(x[slots]).double()
+        torch.testing.assert_close(found, torch.cat(expected, -1), rtol=TOLERANCE[dtype], atol=3 * TOLERANCE[dtype])
+    assert set(batched.modules) <= set(names)
+    for slot in reversed(range(9)):
+        batched.leave(0, slot)
+    assert batched.modules == []
+    assert not joined._forward_hooks
+    assert not joined._forward_pre_hooks

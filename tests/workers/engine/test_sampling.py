@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from guideway.schemas.generation import Generation
-from guideway.workers.engine.sampling import BatchedSampler, Sampler
+from guideway.workers.engine.sampling import BatchedSampler, Sampler, likeliest
 
 
 def sampler(sample: int = 0, request_id: str = "r", **generation: Any) -> Sampler:
@@ -90,3 +90,16 @@ def test_a_row_without_a_finite_maximum_gets_no_token() -> None:
     assert greedy.choose(logits) == [None, None, None, 0]
     drawing = BatchedSampler([sampler(temperature=1)] * 4)
     assert drawing.choose(logits) == [None, None, None, 0]
+
+
+def test_the_likeliest_is_the_first_of_the_largest() -> None:
+    torch.manual_seed(0)
+    for vocabulary in (1, 200, 256, 1024, 49_152):
+        logits = torch.randint(0, 40, (9, vocabulary)).float()  # many are equal
+        logits[3, vocabulary // 2] = math.nan
+        logits[4] = -math.inf
+        best, tokens = likeliest(logits)
+        assert best[3].isnan()
+        for row in (0, 1, 2, 4, 5, 6, 7, 8):
+            assert best[row] == logits[row].max()
+            assert tokens[row] == (logits[row] == logits[row].max()).nonzero()[0]

@@ -1,0 +1,211 @@
+"""Decoder layers of Llama's kind, computed with fewer and larger operations than by their own `forward`.
+
+Nothing needs this: a layer that is not known, or that turns out to compute something else, keeps its own forward. What
+is saved, on CPU and for few tokens a step, is the time around the products: q, k and v are one product and so are gate
+and up, rotary positions are applied to q and k at once, and one query a row attends by grouped products in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import Cache, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
+from transformers.models.mistral.modeling_mistral import MistralDecoderLayer, MistralRMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm
+
+from guideway.workers.engine.joined import JoinedLinear
+
+_LAYERS: Final = (LlamaDecoderLayer, MistralDecoderLayer, Qwen2DecoderLayer)
+"""They differ in biases and sliding windows, and the engine keeps contexts within the window."""
+_NORMS: Final = (LlamaRMSNorm, MistralRMSNorm, Qwen2RMSNorm)
+_LINEARS: Final = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+                   "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")  # fmt: skip
+_MOST_KEYS: Final = 512
+"""Beyond, keys and values in float32 would cost more memory traffic than grouped products save."""
+_TRIAL_TOLERANCE: Final = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where adaptors of one linear module act: it is member `index` of `joined`."""
+
+    joined: JoinedLinear
+    index: int
+
+
+def use_fast_layers(model: PreTrainedModel) -> dict[str, Place]:
+    """Let the decoder layers of `model` that can compute the fast way do so; the places of their joined linears by the
+    names of the linears."""
+    places: dict[str, Place] = {}
+    shared = SharedStates()
+    for name, layer in model.named_modules():
+        if not _is_known(layer):
+            continue
+        fast = FastLayer(layer, shared)
+        if not _agrees(layer, fast):
+            return places
+        vars(layer)["forward"] = fast
+        for joined, members in (
+            (fast.qkv, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
+            (fast.gate_up, ("mlp.gate_proj", "mlp.up_proj")),
+        ):
+            places |= {f"{name}.{member}": Place(joined, index) for index, member in enumerate(members)}
+    return places
+
+
+class SharedStates:
+    """What all layers of one forward pass derive from its positions and mask, derived once."""
+
+    def __init__(self) -> None:
+        self._of: tuple[Tensor, Tensor] | None = None
+        self.cos = self.sin = self.mask = torch.empty(0)
+
+    def see(self, cos: Tensor, sin: Tensor, mask: Tensor, kv_heads: int) -> None:
+        """cos and sin [rows, tokens, head_dim]; mask [rows, 1, tokens, keys], added to the scores.
+
+        `sin` becomes such that rotating is x ⊙ cos + roll(x, head_dim / 2) ⊙ sin, and both get a dimension for heads.
+        """
+        if self._of is not None and self._of[0] is cos and self._of[1] is mask:
+            return
+        self._of = cos, mask
+        half = sin.shape[-1] // 2
+        self.cos = cos.float()[:, :, None]
+        self.sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1).float()[:, :, None]
+        if mask.shape[2] == 1:
+            # [rows · kv_heads, 1, keys]
+            self.mask = mask.float().expand(-1, kv_heads, -1, -1).flatten(0, 1)
+
+
+class FastLayer:
+    """h ← h + O attend(q, k, v); h ← h + D (act(gate) ⊙ up), each part from a normalised h; stands in for `forward`.
+
+    Holds no weights of its own but packed copies. Adaptors act at `qkv` and `gate_up` and, by hooks, at o and down.
+    """
+
+    def __init__(self, layer: nn.Module, shared: SharedStates) -> None:
+        """layer: one that `_is_known`."""
+        attention, mlp = cast(Any, layer).self_attn, cast(Any, layer).mlp
+        self.qkv = JoinedLinear([attention.q_proj, attention.k_proj, attention.v_proj])
+        self.gate_up = JoinedLinear([mlp.gate_proj, mlp.up_proj])
+        self._layer = layer
+        self._attention = attention
+        self._o, self._down, self._act = attention.o_proj, mlp.down_proj, mlp.act_fn
+        self._norms = [(cast(Any, n).weight, cast(Any, n).variance_epsilon) for n in
+                       (cast(Any, layer).input_layernorm, cast(Any, layer).post_attention_layernorm)]  # fmt: skip
+        self._dim: int = attention.head_dim
+        self._kv_heads = attention.k_proj.out_features // self._dim
+        self._heads = attention.q_proj.out_features // self._dim
+        self._width: int = mlp.gate_proj.out_features
+        self._shared = shared
+
+    def __call__(
+        self,
+        hidden_states: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        position_embeddings: tuple[Tensor, Tensor],
+        past_key_values: Cache | None = None,
+        **others: Any,
+    ) -> Tensor:
+        """hidden_states [rows, tokens, hidden]; attention_mask [rows, 1, tokens, keys], added to the scores;
+        position_embeddings: cosine and sine, each [rows, tokens, head_dim]."""
+        h = hidden_states
+        if attention_mask is None or not attention_mask.is_floating_point() or past_key_values is None:
+            # Somebody else's use of the model, not the engine's.
+            own: Tensor = type(self._layer).forward(
+                self._layer,
+                h,
+                attention_mask=attention_mask,
+                position_embeddings=position_embeddings,
+                past_key_values=past_key_values,
+                **others,
+            )
+            return own
+        self._shared.see(*position_embeddings, attention_mask, self._kv_heads)
+        h = h + self._o(self._attend(self.qkv(self._norm(h, 0)), attention_mask, past_key_values))
+        both = self.gate_up(self._norm(h, 1))
+        result: Tensor = h + self._down(self._act(both[..., : self._width]) * both[..., self._width :])
+        return result
+
+    def _norm(self, h: Tensor, which: int) -> Tensor:
+        """w ⊙ h / √(mean(h²) + eps)"""
+        weight, eps = self._norms[which]
+        normalised: Tensor = functional.rms_norm(h, weight.shape, weight, eps)
+        return normalised
+
+    def _attend(self, qkv: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+        """[rows, tokens, heads · head_dim] of what each query attends to; qkv [rows, tokens, (heads + 2 kv) · dim]."""
+        rows, tokens, _ = qkv.shape
+        by_head = qkv.view(rows, tokens, -1, self._dim)
+        turning = self._heads + self._kv_heads
+        turned = by_head[:, :, :turning].float()
+        turned = torch.addcmul(turned * self._shared.cos, turned.roll(self._dim // 2, -1), self._shared.sin)
+        new_keys = turned[:, :, self._heads :].to(qkv.dtype).transpose(1, 2)
+        keys, values = cache.update(new_keys, by_head[:, :, turning:].transpose(1, 2), self._attention.layer_idx)
+        queries = turned[:, :, : self._heads]
+        if tokens == 1 and keys.shape[2] <= _MOST_KEYS:
+            return self._attend_one(queries, keys, values).to(qkv.dtype).view(rows, 1, -1)
+        attend = ALL_ATTENTION_FUNCTIONS[self._attention.config._attn_implementation]
+        queries = queries.to(qkv.dtype).transpose(1, 2)
+        out: Tensor = attend(self._attention, queries, keys, values, mask, scaling=self._attention.scaling)[0]
+        return out.reshape(rows, tokens, -1)
+
+    def _attend_one(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """softmax(q Kᵀ scale + mask) V for one query a row, in float32; [rows · kv_heads, group, head_dim].
+
+        queries [rows, 1, heads, head_dim]; keys and values [rows, kv_heads, keys, head_dim]. The heads of one group are
+        the queries of one product, so that keys and values are read once for all of them.
+        """
+        grouped = queries.reshape(-1, self._heads // self._kv_heads, self._dim)
+        k, v = keys.float().flatten(0, 1), values.float().flatten(0, 1)
+        scores = torch.baddbmm(self._shared.mask, grouped, k.transpose(1, 2), alpha=self._attention.scaling)
+        return torch.bmm(scores.softmax(-1), v)
+
+
+def _is_known(layer: nn.Module) -> bool:
+    """Whether `layer` is of Llama's kind in all its parts, on CPU, where the fast way was measured to be faster."""
+    if type(layer) not in _LAYERS:
+        return False
+    linears = [layer.get_submodule(name) for name in _LINEARS]
+    norms = [layer.get_submodule(name) for name in ("input_layernorm", "post_attention_layernorm")]
+    return (
+        all(type(linear) is nn.Linear for linear in linears)
+        and all(type(norm) in _NORMS for norm in norms)
+        and all(parameter.device.type == "cpu" for parameter in layer.parameters())
+        and len({parameter.dtype for parameter in layer.parameters()}) == 1
+        and next(layer.parameters()).dtype in _TRIAL_TOLERANCE
+        and cast(Any, layer).self_attn.config._attn_implementation in ALL_ATTENTION_FUNCTIONS
+    )
+
+
+class _NoCache:
+    """Stands in for the cache in a trial: what is new is all that there is."""
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        return keys, values
+
+
+@torch.inference_mode()
+def _agrees(layer: nn.Module, fast: FastLayer) -> bool:
+    """Whether both compute the same of random states; a version of transformers may have changed what a layer does."""
+    random = torch.Generator().manual_seed(0)
+    weight = cast(Any, layer).input_layernorm.weight
+    for tokens in (1, 3):
+        h = torch.randn(2, tokens, len(weight), generator=random).to(weight.dtype)
+        angles = torch.rand(2, tokens, fast._dim // 2, generator=random).repeat(1, 1, 2) * 6
+        mask = torch.full((2, 1, tokens, tokens), torch.finfo(weight.dtype).min, dtype=weight.dtype).triu_(1)
+        given: dict[str, Any] = {
+            "attention_mask": mask,
+            "position_embeddings": (angles.cos().to(weight.dtype), angles.sin().to(weight.dtype)),
+        }
+        own = type(layer).forward(layer, h, past_key_values=None, **given)
+        ours = fast(h, past_key_values=cast(Cache, _NoCache()), **given)
+        if (own - ours).norm() > _TRIAL_TOLERANCE[weight.dtype] * (own - h).norm():
+            return False
+    return True

@@ -1,0 +1,194 @@
+/* What the adaptors of each row make of a linear module's output, one row after the other and all rows in parallel:
+ *
+ *     y[j] = s[j] * y[j] + t[j] + (x[j] A[j]^T) B[j]
+ *
+ * Every row brings pointers to its own factors, so nothing is gathered, padded or copied, and a row costs what its own
+ * rank costs. x and y hold float32 or bfloat16, and so do the factors; sums are float32. `native_changes.py` is the
+ * caller and says what it passes; `slab_changes.py` does the same by operations of torch.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define TOKENS 4  /* taken together, so that a factor is read once for all of them */
+#define TILE 256  /* outputs whose sums stay in the nearest cache */
+
+typedef struct {
+    const void *a;          /* [rank, in] */
+    const void *b;          /* [rank, out] */
+    int64_t rank;           /* 0: no factors */
+    const float *in_scale;  /* [in], or NULL */
+    const float *out_scale; /* [out], or NULL */
+    const float *out_shift; /* [out], or NULL */
+} Change;
+
+typedef struct {
+    int64_t rows, tokens, members, bfloat16, stride; /* stride: features of one token of y, over all members */
+    const int64_t *in, *out;                         /* [members] */
+    const void *const *x;                            /* [members], each [rows, tokens, in] */
+    char *y;                                         /* [rows, tokens, stride] */
+    const Change *changes;                           /* [rows, members] */
+    int64_t next;                                    /* the first row that nobody has taken */
+    int failed;
+} Work;
+
+typedef void (*Parallel)(void (*)(void *), void *, unsigned, unsigned);
+
+static _Thread_local float *scratch;
+static _Thread_local size_t scratch_size;
+
+/* Kept from call to call; NULL where memory has run out. */
+static float *scratch_of(size_t size)
+{
+    if (size > scratch_size) {
+        free(scratch);
+        scratch = malloc(size * sizeof(float));
+        scratch_size = scratch ? size : 0;
+    }
+    return scratch;
+}
+
+INLINE float load(const void *at, int64_t i, int bfloat16)
+{
+    union { uint32_t bits; float value; } word;
+    if (!bfloat16) return ((const float *)at)[i];
+    word.bits = (uint32_t)((const uint16_t *)at)[i] << 16;
+    return word.value;
+}
+
+INLINE void store(void *at, int64_t i, float value, int bfloat16)
+{
+    union { float value; uint32_t bits; } word = {value};
+    if (!bfloat16) {
+        ((float *)at)[i] = value;
+    } else {
+        uint32_t rounded = (word.bits + 0x7fff + ((word.bits >> 16) & 1)) >> 16; /* to the nearest, ties to even */
+        int is_nan = (word.bits & 0x7fffffff) > 0x7f800000;
+        ((uint16_t *)at)[i] = (uint16_t)(is_nan ? 0x7fc0 : rounded);
+    }
+}
+
+/* `tokens` and `bfloat16` are constants wherever this is inlined. */
+INLINE void change_tokens(const Change *change, const void *x, int64_t in, char *y, int64_t out, int64_t stride,
+                          float *room, const int tokens, const int bfloat16)
+{
+    const int64_t rank = change->rank;
+    const float *scale = change->out_scale, *shift = change->out_shift;
+    float *wide = room, *inner = room + tokens * in;
+
+    for (int64_t i = 0; i < (rank ? tokens * in : 0); i++) wide[i] = load(x, i, bfloat16);
+    for (int64_t k = 0; k < rank; k++) {
+        const int64_t from = k * in;
+        float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+        if (tokens == 1) {
+#pragma omp simd reduction(+ : s0)
+            for (int64_t i = 0; i < in; i++) s0 += load(change->a, from + i, bfloat16) * wide[i];
+        } else {
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+            for (int64_t i = 0; i < in; i++) {
+                const float a = load(change->a, from + i, bfloat16);
+                s0 += a * wide[i];
+                s1 += a * wide[in + i];
+                s2 += a * wide[2 * in + i];
+                s3 += a * wide[3 * in + i];
+            }
+        }
+        inner[k * TOKENS] = s0, inner[k * TOKENS + 1] = s1, inner[k * TOKENS + 2] = s2, inner[k * TOKENS + 3] = s3;
+    }
+    for (int64_t begin = 0; begin < out; begin += TILE) {
+        const int64_t width = out - begin < TILE ? out - begin : TILE;
+        float sums[TOKENS][TILE];
+        for (int t = 0; t < tokens; t++) {
+            for (int64_t i = 0; i < width; i++) sums[t][i] = load(y, t * stride + begin + i, bfloat16);
+            if (scale) for (int64_t i = 0; i < width; i++) sums[t][i] *= scale[begin + i];
+            if (shift) for (int64_t i = 0; i < width; i++) sums[t][i] += shift[begin + i];
+        }
+        for (int64_t k = 0; k < rank; k++) {
+            const float *s = inner + k * TOKENS;
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) {
+                const float b = load(change->b, k * out + begin + i, bfloat16);
+                sums[0][i] += s[0] * b;
+                if (tokens > 1) {
+                    sums[1][i] += s[1] * b;
+                    sums[2][i] += s[2] * b;
+                    sums[3][i] += s[3] * b;
+                }
+            }
+        }
+        for (int t = 0; t < tokens; t++)
+            for (int64_t i = 0; i < width; i++) store(y, t * stride + begin + i, sums[t][i], bfloat16);
+    }
+}
+
+INLINE void change_member(const Work *work, const Change *change, const char *x, int64_t in, char *y, int64_t out,
+                          float *room, const int bfloat16)
+{
+    const int64_t size = bfloat16 ? 2 : 4, stride = work->stride;
+    int64_t t = 0;
+    for (; t + TOKENS <= work->tokens; t += TOKENS)
+        change_tokens(change, x + t * in * size, in, y + t * stride * size, out, stride, room, TOKENS, bfloat16);
+    for (; t < work->tokens; t++)
+        change_tokens(change, x + t * in * size, in, y + t * stride * size, out, stride, room, 1, bfloat16);
+}
+
+static void change_row(const Work *work, int64_t row, float *room)
+{
+    const int64_t size = work->bfloat16 ? 2 : 4;
+    char *y = work->y + row * work->tokens * work->stride * size;
+    for (int64_t m = 0; m < work->members; y += work->out[m] * size, m++) {
+        const Change *change = work->changes + row * work->members + m;
+        const char *x = (const char *)work->x[m] + row * work->tokens * work->in[m] * size;
+        if (!change->rank && !change->out_scale && !change->out_shift) continue;
+        if (work->bfloat16)
+            change_member(work, change, x, work->in[m], y, work->out[m], room, 1);
+        else
+            change_member(work, change, x, work->in[m], y, work->out[m], room, 0);
+    }
+}
+
+static void change_some(void *argument)
+{
+    Work *work = argument;
+    for (;;) {
+        const int64_t row = __atomic_fetch_add(&work->next, 1, __ATOMIC_RELAXED);
+        if (row >= work->rows) return;
+        size_t needed = 0;
+        for (int64_t m = 0; m < work->members; m++) {
+            const size_t own = TOKENS * (size_t)(work->in[m] + work->changes[row * work->members + m].rank);
+            needed = own > needed ? own : needed;
+        }
+        float *room = scratch_of(needed);
+        if (room) change_row(work, row, room);
+        else work->failed = 1;
+    }
+}
+
+/* y as above. `parallel` runs a function in so many threads of the caller's pool, or is NULL. 0, or 1 if out of memory. */
+int gw_change_outputs(int64_t rows, int64_t tokens, int64_t members, int64_t bfloat16, const int64_t *in,
+                      const int64_t *out, const void *const *x, void *y, const void *changes, int64_t threads,
+                      Parallel parallel)
+{
+    Work work = {rows, tokens, members, bfloat16, 0, in, out, x, y, changes, 0, 0};
+    for (int64_t m = 0; m < members; m++) work.stride += out[m];
+    if (parallel && threads > 1 && rows > 1) parallel(change_some, &work, (unsigned)threads, 0);
+    else change_some(&work);
+    return work.failed;
+}
+
+/* x[j] = i[j] * x[j], in place, for the rows that have an i at this member; x [rows, tokens, in]. */
+void gw_scale_inputs(int64_t rows, int64_t tokens, int64_t members, int64_t member, int64_t bfloat16, int64_t in,
+                     void *x, const void *changes)
+{
+    for (int64_t row = 0; row < rows; row++) {
+        const float *scale = ((const Change *)changes + row * members + member)->in_scale;
+        if (!scale) continue;
+        for (int64_t t = 0; t < tokens; t++) {
+            char *at = (char *)x + (row * tokens + t) * in * (bfloat16 ? 2 : 4);
+            if (bfloat16)
+                for (int64_t i = 0; i < in; i++) store(at, i, load(at, i, 1) * scale[i], 1);
+            else
+                for (int64_t i = 0; i < in; i++) store(at, i, load(at, i, 0) * scale[i], 0);
+        }
+    }
+}
