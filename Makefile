@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready-$(shell cat constraints.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test faults check bench clean
+.PHONY: demo test faults check bench bench-studio clean
 
 demo: $(READY)  ## the main job on real input
 	$(BIN)/guideway demo
@@ -25,6 +25,9 @@ check: $(READY)  ## formatting, lint, types, import rules
 bench: $(READY)  ## the engine and the delivery beside their peers
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.delivery
+
+bench-studio: $(READY)  ## what the studio reaches on the example tasks, and its speed beside PEFT's; about an hour
+	$(BIN)/python -m benchmarks.studio
 
 $(READY): constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -42,6 +42,20 @@ class ArtefactStore:
         self._fs: Any
         self._fs, self._base = fsspec.core.url_to_fs(address)
 
+    def check_writable(self) -> None:
+        """Raises Refusal(invalid_setting) if nothing can be stored: better known before an artefact takes hours."""
+        probe = f"{self._base}/.probe-{uuid.uuid4().hex}"
+        try:
+            self._fs.makedirs(self._base, exist_ok=True)
+            self._fs.pipe_file(probe, b"")
+            self._fs.rm_file(probe)
+        except OSError as error:
+            raise Refusal(
+                FailureCode.INVALID_SETTING,
+                f"the artefact store {self.address} cannot be written ({error.strerror or type(error).__name__}): give "
+                "us the right to, or name another with GUIDEWAY_STORE",
+            ) from None
+
     def put_folder(self, folder: Path) -> str:
         """Store a PEFT folder; returns its digest. Raises Refusal(invalid_manifest) for anything else."""
         paths = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []

@@ -72,8 +72,13 @@ def choose(events: Iterable[RunEvent], run: Run, *, size: str | None, method: st
 def guidance_for(publication: Publication, run: Run, folder: RunFolder, catalogue: Catalogue) -> Guidance:
     """The guidance's manifest; its artefact is still a folder."""
     task, scored = run.task, publication.scored
-    now = catalogue.latest(Identity("endpoint", task.namespace, task.endpoint))
-    present = now[1].guidance if now and isinstance(now[1], Endpoint) else []
+    suffix = "" if publication.size == task.model_sizes[0] else f"-{publication.size}"
+    name = f"{task.endpoint}-{scored.method}{suffix}"
+    present = _endpoint(catalogue, task.namespace, task.endpoint)
+    parent = ", ".join(present.guidance) if present else ""
+    before = catalogue.latest(Identity("guidance", task.namespace, name))
+    if before and isinstance(before[1], Guidance) and before[1].lineage and before[1].lineage.run == run.id:
+        parent = before[1].lineage.parent  # published again, it is what it was
     lineage = Lineage(
         run=run.id,
         method=scored.method,
@@ -85,10 +90,8 @@ def guidance_for(publication: Publication, run: Run, folder: RunFolder, catalogu
         score=[scored.value, scored.low, scored.high],
         over_bare=scored.over_bare,
         rows=scored.rows,
-        parent=", ".join(present),
+        parent=parent,
     )
-    suffix = "" if publication.size == task.model_sizes[0] else f"-{publication.size}"
-    name = f"{task.endpoint}-{scored.method}{suffix}"
     description = f"{scored.metric} {interval(lineage.score)} on {scored.rows} rows"
     if scored.method == TEXT_PROMPT:
         return Guidance(
@@ -117,16 +120,14 @@ def endpoint_for(
     version: int,
     catalogue: Catalogue,
     *,
-    candidate: bool,
+    name: str,
 ) -> Endpoint:
-    """The endpoint with this guidance, by its version, so that an endpoint's version always does the same.
+    """The endpoint `name` with this guidance, by its version, so that an endpoint's version always does the same.
 
-    What the task does not say (input, access, targets, ...) stays as the endpoint has it.
+    What the task does not say (input, access, targets, ...) stays as that endpoint has it, else as the task's has it.
     """
     task = run.task
-    now = catalogue.latest(Identity("endpoint", task.namespace, task.endpoint))
-    name = task.endpoint + (CANDIDATE if candidate else "")
-    begin = now[1] if now and isinstance(now[1], Endpoint) else None
+    begin = _endpoint(catalogue, task.namespace, name) or _endpoint(catalogue, task.namespace, task.endpoint)
     if begin is None:
         begin = Endpoint(
             namespace=task.namespace, name=name, description=task.description, model_size="any", output=task.output
@@ -159,7 +160,9 @@ def promoted(candidate: Endpoint, present: Endpoint | None, catalogue: Catalogue
 
 def score_of(endpoint: Endpoint | None, catalogue: Catalogue) -> Lineage | None:
     """How the guidance of an endpoint did when it was trained; None if that is not known."""
-    for name in endpoint.guidance if endpoint else []:
+    if endpoint is None:
+        return None
+    for name in endpoint.guidance:
         _, guidance = catalogue.guidance(name, for_namespace=endpoint.namespace)
         if guidance.lineage is not None:
             return guidance.lineage
@@ -183,6 +186,11 @@ def unpaired(ours: Lineage, theirs: Lineage) -> list[float]:
     down = ((a - a_low) ** 2 + (b_high - b) ** 2) ** 0.5
     up = ((a_high - a) ** 2 + (b - b_low) ** 2) ** 0.5
     return [a - b, a - b - down, a - b + up]
+
+
+def _endpoint(catalogue: Catalogue, namespace: str, name: str) -> Endpoint | None:
+    found = catalogue.latest(Identity("endpoint", namespace, name))
+    return found[1] if found and isinstance(found[1], Endpoint) else None
 
 
 def _check_better(ours: Lineage | None, theirs: Lineage | None) -> None:

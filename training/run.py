@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import torch
 
 from guideway.schemas.failures import FailureCode, Refusal
@@ -21,6 +23,7 @@ from guideway.schemas.manifests import Model
 from guideway.training import comparing
 from guideway.training.begin import Begun
 from guideway.training.encoding import Encoder
+from guideway.training.loop import Interrupted, train
 from guideway.training.methods import trainable
 from guideway.training.run_events import (
     MethodStarted,
@@ -35,13 +38,13 @@ from guideway.training.run_events import (
 )
 from guideway.training.run_folder import ARTEFACT, CHECKPOINT
 from guideway.training.task import Method, Prefix, PTuning, SoftPrompt
-from guideway.training.trainer import Interrupted, Trainer, train
+from guideway.training.trainer import Trainer
 from guideway.workers.engine import base_model
 from guideway.workers.engine.base_model import BaseModel
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-_SHORT_TOKENS: Final = 256
+SHORT_TOKENS: Final = 256
 """Up to this length plain products are faster on a CPU than the fused kernel's backward pass, by a sixth of a step;
 what they keep grows with the square of the length."""
 
@@ -144,19 +147,22 @@ class _Size:
         count = _virtual_tokens(method)
         rows = encoder.encode(self.begun.examples.train, virtual_tokens=count)
         validation = encoder.encode(self.begun.examples.validation, virtual_tokens=count)
-        if self.machine.device == "cpu" and max(len(row.ids) for row in rows) + count <= _SHORT_TOKENS:
+        if self.machine.device == "cpu" and max(len(row.ids) for row in rows) + count <= SHORT_TOKENS:
             base.model.set_attn_implementation("eager")
+        # Half of an example, which is what is left of a long prompt, is no good beginning.
+        fits = len(base.tokenizer.encode(prompt, add_special_tokens=False)) <= count
+        begins_as = prompt if fits else self.begun.run.instruction
         weights = _weights(base.model)
         before = checksum(weights)
         torch.manual_seed(task.schedule.seed)
         place = folder.method(self.size, method.label)
-        with trainable(method, base, initial_text=prompt, model_name=name_of(self.model.source)) as part:
+        with trainable(method, base, initial_text=begins_as, model_name=name_of(self.model.source)) as part:
             trainer = Trainer(
                 part,
                 rows,
                 validation,
                 schedule=task.schedule,
-                stop=task.stop,
+                stop=msgspec.structs.replace(task.stop, max_steps=method.max_steps or task.stop.max_steps),
                 learning_rate=method.learning_rate,
             )
             if not (place / CHECKPOINT).is_file():
@@ -167,7 +173,7 @@ class _Size:
                         method=method.label,
                         trainable_parameters=sum(one.numel() for one in part.parameters.values()),
                         fingerprint=base.fingerprint,
-                        initial_text=prompt if _virtual_tokens(method) else "",
+                        initial_text=begins_as if count else "",
                     )
                 )
             rule = train(
@@ -175,7 +181,6 @@ class _Size:
                 size=self.size,
                 method=method.label,
                 file=place / CHECKPOINT,
-                schedule=task.schedule,
                 emit=self.tell,
                 should_end=self.should_end,
             )
@@ -193,6 +198,7 @@ class _Size:
                 best_step=position.validation.best_step,
                 validation_loss=position.validation.best_loss,
                 elapsed_s=position.elapsed_s,
+                peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 artefact_bytes=(place / ARTEFACT / "adapter_model.safetensors").stat().st_size,
             )
         )
@@ -203,7 +209,7 @@ def checksum(weights: Iterable[torch.Tensor]) -> str:
     """SHA-256 over the bytes of tensors, one after the other."""
     digest = hashlib.sha256()
     for tensor in weights:
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

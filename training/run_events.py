@@ -87,6 +87,8 @@ class Stopped(_OfMethod, frozen=True, kw_only=True, tag="stopped"):
     """At `best_step`."""
     elapsed_s: float
     artefact_bytes: int
+    peak_memory_bytes: int = 0
+    """Of the training process since its start, model included."""
 
 
 class PromptScored(_Event, frozen=True, kw_only=True, tag="prompt_scored"):

@@ -53,6 +53,8 @@ class Data(_Settings, frozen=True, kw_only=True):
 class _Method(_Settings, frozen=True, kw_only=True, tag_field="form"):
     name: Name | None = None
     """To tell two of one form apart; None: the form."""
+    max_steps: Count | None = None
+    """None: the task's."""
     learning_rate: Rate
 
     @property

