@@ -57,6 +57,7 @@ class JobService:
         self._cancelled: set[str] = set()
         self._at_hand: dict[str, asyncio.Timeout] = {}
         """Job → the scope in which it is carried out here."""
+        self._work: set[asyncio.Task[Any]] = set()
         self._producer: Any
         self.pipeline = Pipeline(
             settings.delivery,
@@ -83,6 +84,9 @@ class JobService:
                 following.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await following
+                # Its process ends the present step; were we gone before, it would be killed in it.
+                if self._work:
+                    await asyncio.wait(self._work)
 
     async def _handle(self, record: Record) -> list[Outgoing]:
         try:
@@ -90,17 +94,28 @@ class JobService:
         except Undecodable as error:
             return [dead_letter(record, FailureCode.UNDECODABLE_EVENT, f"no training job: {error}")]
         log.info("job begins", job=job.id, endpoint=job.task.address)
+        if (task := asyncio.current_task()) is not None:
+            self._work.add(task)
+            task.add_done_callback(self._work.discard)
+        ended = await self._carry_out(job)
+        log.info("job has ended", job=job.id, outcome=ended.outcome, code=ended.code)
+        return [_outgoing(ended)]
+
+    async def _carry_out(self, job: Job) -> JobEnded:
         run = JobRun(job, self._settings.jobs / job.id, self._settings.command, device=self._settings.device)
-        ended = JobEnded(job=job.id, outcome="done", run=str(run.run.path))
+        done = JobEnded(job=job.id, outcome="done", run=str(run.run.path))
         try:
             async with self._unless_cancelled(job):
                 reason = await run.carry_out(lambda number, event: self._tell(job, number, event))
-            ended = msgspec.structs.replace(ended, published=job.publish and not reason, message=reason)
+            return msgspec.structs.replace(done, published=job.publish and not reason, message=reason)
         except Refusal as refusal:
             outcome = "cancelled" if refusal.code is FailureCode.CANCELLED else "failed"
-            ended = msgspec.structs.replace(ended, outcome=outcome, code=refusal.code.value, message=refusal.message)
-        log.info("job has ended", job=job.id, outcome=ended.outcome, code=ended.code)
-        return [_outgoing(ended)]
+            return msgspec.structs.replace(done, outcome=outcome, code=refusal.code.value, message=refusal.message)
+        except Exception as error:
+            # Whoever watches is to see an end, whatever it was.
+            log.exception("job failed", job=job.id)
+            code, message = FailureCode.INTERNAL_ERROR, f"{type(error).__name__} in the trainer: report it"
+            return msgspec.structs.replace(done, outcome="failed", code=code.value, message=message)
 
     async def _refuse(self, record: Record, refusal: Refusal) -> list[Outgoing]:
         """What to publish for a job that killed trainer after trainer."""
