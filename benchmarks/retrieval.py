@@ -53,10 +53,19 @@ MODEL: Final = Model(
 SETS, ENDPOINTS, ROWS, NEW_TOKENS = 4, 16, 16, 32
 
 
+def fact_files(folder: Path) -> list[Path]:
+    """Those whose rows have a `text`; other files may lie beside them."""
+    files = sorted(folder.glob("*.jsonl"))
+    return [file for file in files if "text" in json.loads(file.read_text("utf-8").partition("\n")[0])]
+
+
 def read_facts(folder: Path) -> list[Passage]:
     """Of all fact sets of the folder; each has its own ids."""
-    files = sorted(folder.glob("*.jsonl"))
-    return [one for file in files for one in passages_of(read_documents([file], Columns(id="term")), Splitting())]
+    return [
+        one
+        for file in fact_files(folder)
+        for one in passages_of(read_documents([file], Columns(id="term")), Splitting())
+    ]
 
 
 def enlarged(passages: Sequence[Passage], vectors: Any, embedder: Embedder, count: int, seed: int) -> SetFolder:
@@ -217,7 +226,7 @@ def search(content: SetFolder, embedder: Embedder, name: str, queries: int = 200
 def recall(folder: Path, facts: Path, embedder: Embedder) -> list[Figure]:
     """Every definition of every fact set, looked up by a question that holds its term."""
     found, questions = [], 0
-    for file in sorted(facts.glob("*.jsonl")):
+    for file in fact_files(facts):
         documents = list(read_documents([file], Columns(id="term")))
         made = build(passages_of(documents, Splitting()), embedder, Splitting(), folder / file.stem)
         content = set_folder.read(made)

@@ -214,9 +214,9 @@ def _asking(endpoint: Callable[..., Endpoint]) -> list[Manifest]:
     in_town = InputRule(fields={"text": Field(), "town": Field(required=False)})
     return [
         *(asks(f"terms-{name}", f"library/{name}", passages=1, max_tokens=500) for name in FACTS),
-        asks("all-terms", *(f"library/{name}" for name in FACTS), passages=6, max_tokens=1000, min_score=0.0),
+        asks("all-terms", *(f"library/{name}" for name in FACTS), passages=6, max_tokens=800, min_score=0.0),
         asks("weighted", "library/plain*0.1", "library/devil", passages=1, max_tokens=500),
-        asks("diverse", "library/plain", "library/devil", passages=3, max_tokens=900, diversity=0.5),
+        asks("diverse", "library/plain", "library/devil", passages=3, max_tokens=700, diversity=0.5),
         asks("switched", "trial/switched", passages=2),
         asks("mayor", "trial/towns", passages=1, filter={"town": "town"}, input_=in_town),
         asks("strict", "trial/towns", min_score=0.9, if_none="refuse"),
