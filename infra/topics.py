@@ -74,6 +74,15 @@ def wanted(manifests: Iterable[Manifest]) -> list[TopicDefinition]:
     return list(by_name.values())
 
 
+def training(partitions: int = 8) -> list[TopicDefinition]:
+    """The topics of training jobs. `partitions` of the jobs' own: at least as many as there are trainers."""
+    return [
+        *_with_dead_letters(names.TRAINING_JOBS_TOPIC, partitions),
+        TopicDefinition(names.TRAINING_EVENTS_TOPIC),
+        TopicDefinition(names.TRAINING_CANCEL_TOPIC, configs={"cleanup.policy": "compact"}),
+    ]
+
+
 def _with_dead_letters(topic: str, partitions: int) -> list[TopicDefinition]:
     retention = {"retention.ms": str(DEAD_LETTER_RETENTION_MS)}
     return [TopicDefinition(topic, partitions), TopicDefinition(names.dead_letter_topic(topic), configs=retention)]

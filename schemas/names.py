@@ -19,6 +19,13 @@ EVENT_TOPICS: Final = r"^gw\.[a-z0-9-]+\.[a-z0-9-]+\.in\.v1$"
 """Pattern of all endpoint topics, for a consumer's subscription."""
 
 
+TRAINING_JOBS_TOPIC: Final = "gw.training.jobs.v1"
+TRAINING_EVENTS_TOPIC: Final = "gw.training.events.v1"
+"""What becomes of jobs. One partition, so that whoever watches sees it in its order."""
+TRAINING_CANCEL_TOPIC: Final = "gw.training.cancel.v1"
+"""Which jobs are not wanted any more, by their ids. One partition, compacted."""
+
+
 def event_topic(namespace: str, endpoint: str) -> str:
     """Where events for the endpoint `/NAMESPACE/ENDPOINT` are published."""
     return f"gw.{namespace}.{endpoint}.in.v1"
@@ -89,6 +96,10 @@ RESERVED_NAMESPACES: Final = frozenset({"infer", "catalogue", "training"})
 ENDPOINTS_GROUP: Final = "gw.endpoints"
 DEAD_LETTER_REPLAY_GROUP: Final = "gw.dlq.replay"
 """Its committed offsets say which dead letters were put back; it has no members."""
+
+
+TRAINERS_GROUP: Final = "gw.trainers"
+"""The consumer group of all trainers."""
 
 
 def workers_group(size: str) -> str:

@@ -17,7 +17,7 @@ ALLOWED = {
     "producers": {"schemas", "delivery", "catalogue"},
     "workers": {"schemas", "delivery", "catalogue"},
     "infra": {"schemas"},
-    "training": {"schemas", "catalogue", "workers"},
+    "training": {"schemas", "catalogue", "delivery", "workers"},
 }
 WITHOUT_TORCH = ("schemas", "delivery", "catalogue", "producers", "infra")
 

@@ -31,7 +31,17 @@ def folder(tmp_path: Path) -> RunFolder:
         methods=[SoftPrompt(), Lora()],
     )
     made = RunFolder(tmp_path / "run")
-    made.create(Run(id="r1", task=task, folder=str(tmp_path), data_digest="sha256:" + "d" * 64, code_version="0.0"))
+    made.create(
+        Run(
+            id="r1",
+            task=task,
+            folder=str(tmp_path),
+            instruction="",
+            data_digest="sha256:" + "d" * 64,
+            eval_digest="sha256:" + "e" * 64,
+            code_version="0.0",
+        )
+    )
     of = {"size": "small", "method": "soft-prompt"}
     made.append(
         RunStarted(

@@ -91,7 +91,7 @@ def endpoints(
     async def work() -> None:
         async with CatalogueReader(delivery.bootstrap) as reader:
             service = EndpointService(delivery, reader)
-            await _until_signalled(service.run, service.pipeline.stop)
+            await until_signalled(service.run, service.pipeline.stop)
 
     run(work())
 
@@ -138,7 +138,7 @@ def worker(
     )
 
     async def work() -> None:
-        await _until_signalled(made.run, made.stop)
+        await until_signalled(made.run, made.stop)
 
     run(work())
 
@@ -170,7 +170,8 @@ def demo(
     raise typer.Exit(run(demonstration.run_demo(Settings.from_environ(), as_json=as_json, keep=keep)))
 
 
-async def _until_signalled(work: Callable[[], Awaitable[None]], stop: Callable[[], None]) -> None:
+async def until_signalled(work: Callable[[], Awaitable[None]], stop: Callable[[], None]) -> None:
+    """Do the work; SIGTERM and Ctrl-C ask it to stop."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guideway.catalogue.artefacts import ArtefactStore
-from guideway.cli import studio_publishing, studio_versions
+from guideway.cli import studio_evaluation, studio_jobs, studio_publishing, studio_versions
 from guideway.cli.output import AsJson, err, out, print_json
 from guideway.cli.studio_publishing import OutFolder, catalogue_if_there
+from guideway.cli.supervise import end_with_parent
 from guideway.schemas.failures import Refusal
 from guideway.settings import Settings
 from guideway.training import publishing
@@ -29,6 +30,8 @@ def add_to(app: typer.Typer) -> None:
     group.command("run")(run_)
     studio_publishing.add_to(group)
     studio_versions.add_to(group)
+    studio_evaluation.add_to(group)
+    studio_jobs.add_to(app, group)
     app.add_typer(group, name="studio")
 
 
@@ -36,6 +39,7 @@ def run_(
     task_file: Annotated[Path, typer.Argument(metavar="TASK", help="The task's file (YAML).")],
     out_folder: OutFolder = None,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")] = "cpu",
+    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
     as_json: AsJson = False,
 ) -> None:
     """Find prompts, train every method of the task, compare them all, write a report.
@@ -43,6 +47,8 @@ def run_(
     The run's folder is .guideway/runs/ID unless --out names another. Ctrl-C ends it after the step that runs, and the
     same command goes on with it, as it does after a crash.
     """
+    if with_parent:
+        end_with_parent()
     settings = Settings.from_environ()
     task = read_task(task_file)
     begun = begin(task, task_file.parent, runs=settings.home / "runs", out=out_folder)
@@ -59,7 +65,7 @@ def run_(
     def present(size: str) -> Subject | None:
         if catalogue is None:
             return None
-        return present_subject(catalogue, task, size, store=store, cache=settings.artefact_cache)
+        return present_subject(catalogue, task, models[size], store=store, cache=settings.artefact_cache)
 
     should_end = _end_on_interrupt()
     with Watch(as_json=as_json) as watch:

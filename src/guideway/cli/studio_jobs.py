@@ -1,0 +1,127 @@
+"""`guideway studio submit | watch | cancel` and `guideway trainer`: runs as jobs from a topic."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from guideway import logs
+from guideway.cli.output import AsJson, err, in_red, out, print_json, run
+from guideway.cli.running import Restart, until_signalled
+from guideway.cli.studio_progress import Watch
+from guideway.cli.supervise import end_with_parent, supervise
+from guideway.infra import topics
+from guideway.settings import Settings
+from guideway.training import job_topics
+from guideway.training.job_service import JobService, TrainerSettings
+from guideway.training.jobs import Job, JobEnded, with_absolute_paths
+from guideway.training.rows import read_examples
+from guideway.training.task import read_task
+
+JobId = Annotated[str, typer.Argument(help="As `guideway studio submit` printed it.")]
+EXIT_FAILED, EXIT_CANCELLED = 1, 130
+
+
+def add_to(app: typer.Typer, group: typer.Typer) -> None:
+    """Add these commands: `group` is the studio's."""
+    group.command("submit")(submit)
+    group.command("watch")(watch)
+    group.command("cancel")(cancel)
+    app.command("trainer")(trainer)
+
+
+def submit(
+    task_file: Annotated[Path, typer.Argument(metavar="TASK", help="The task's file (YAML).")],
+    publish: Annotated[bool, typer.Option("--publish", help="Publish what comes of it, by the task's rule.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a task on the training topic, for a trainer to carry out. Its data must be where trainers see them."""
+    settings = Settings.from_environ()
+    task = with_absolute_paths(read_task(task_file), task_file.parent)
+    # What is wrong with the data is said here and now, and not by a trainer in an hour.
+    read_examples(task, task_file.parent)
+    job = Job(id=f"{task.namespace}-{task.endpoint}-{uuid.uuid4().hex[:8]}", task=task, publish=publish)
+
+    async def work() -> None:
+        bootstrap = settings.brokers()
+        await topics.apply(bootstrap, topics.training())
+        await job_topics.submit(bootstrap, job)
+
+    run(work())
+    if as_json:
+        print_json({"job": job.id})
+    else:
+        out.print(f"{job.id}\nNext:  guideway studio watch {job.id}", markup=False, highlight=False)
+
+
+def watch(job: JobId, as_json: AsJson = False) -> None:
+    """Show what becomes of a job until it has ended. Exit code 1 if it failed, 130 if it was cancelled."""
+
+    async def work() -> JobEnded | None:
+        with Watch(as_json=as_json) as show:
+            async for news in job_topics.watch(Settings.from_environ().brokers(), job):
+                if isinstance(news, JobEnded):
+                    return news
+                show(news.event)
+        return None
+
+    ended = run(work())
+    assert ended is not None, "watching ends with the job"
+    if as_json:
+        print_json(ended)
+    else:
+        _say(ended)
+    raise typer.Exit({"done": 0, "failed": EXIT_FAILED, "cancelled": EXIT_CANCELLED}[ended.outcome])
+
+
+def cancel(job: JobId, as_json: AsJson = False) -> None:
+    """End a job, or keep it from beginning. What it has trained so far stays in its folder."""
+    run(job_topics.cancel(Settings.from_environ().brokers(), job))
+    if as_json:
+        print_json({"job": job, "cancelled_at": time.time()})
+    else:
+        out.print(f"{job} is to end", markup=False)
+
+
+def trainer(
+    jobs: Annotated[
+        Path | None, typer.Option(help="Folder of all jobs, on storage that trainers share; default: .guideway/jobs.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")] = "cpu",
+    restart: Restart = True,
+) -> None:
+    """Run a trainer: jobs from the training topic, one at a time. Any number may run; a job has one of them."""
+    logs.configure()
+    if restart:
+        raise typer.Exit(supervise([*sys.argv[1:], "--no-restart"]))
+    end_with_parent()
+    settings = Settings.from_environ()
+    bootstrap = settings.brokers()
+    service = JobService(
+        TrainerSettings(
+            bootstrap=bootstrap,
+            jobs=(jobs or settings.home / "jobs").absolute(),
+            command=(sys.executable, "-m", "guideway"),
+            device=device,
+        )
+    )
+
+    async def work() -> None:
+        await topics.apply(bootstrap, topics.training())
+        await until_signalled(service.run, service.stop)
+
+    run(work())
+
+
+def _say(ended: JobEnded) -> None:
+    if ended.outcome == "done":
+        out.print(f"done: {ended.run}{', and published' if ended.published else ''}", markup=False)
+        if ended.message:
+            err.print(f"not published: {ended.message}", markup=False)
+    else:
+        err.print(in_red(ended.code, ended.message), soft_wrap=True)

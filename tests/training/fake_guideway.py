@@ -1,0 +1,50 @@
+"""What a trainer runs, without a model: `python fake_guideway.py studio run TASK --out DIR …`, as the description says.
+
+brief: three events. endless: a step every 50 ms until SIGTERM. bad: a refusal. crash N: killed N times, then as brief.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> int:
+    command, task, out = sys.argv[2], Path(sys.argv[3]), Path(sys.argv[sys.argv.index("--out") + 1])
+    found = re.search(r"^description: (\w+) ?(\d*)$", task.read_text(), re.MULTILINE)
+    assert found is not None
+    behaviour, number = found[1], int(found[2] or 0)
+    if command == "publish":
+        print(json.dumps({"code": "not_better", "message": "it is not better"}))
+        return 1
+    out.mkdir(parents=True, exist_ok=True)
+
+    def tell(event: str, **fields: object) -> None:
+        with (out / "events.jsonl").open("a") as file:
+            file.write(json.dumps({"event": event, "at": time.time(), **fields}) + "\n")
+
+    of = {"size": "small", "method": "lora"}
+    if behaviour == "bad":
+        tell("run_failed", code="invalid_data", message="row 3: correct it")
+        print(json.dumps({"code": "invalid_data", "message": "row 3: correct it", "retryable": False}))
+        return 1
+    if behaviour == "endless":
+        signal.signal(signal.SIGTERM, lambda *_: (tell("run_cancelled"), os._exit(130)))
+        for step in range(1, 10_000):
+            tell("resumed", step=step, **of)
+            time.sleep(0.05)
+    tell("resumed", step=1, **of)
+    if behaviour == "crash" and len((out / "events.jsonl").read_text().splitlines()) <= number:
+        os.kill(os.getpid(), signal.SIGKILL)
+    tell("resumed", step=2, **of)
+    tell("run_ended")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
