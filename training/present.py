@@ -6,7 +6,7 @@ from pathlib import Path
 
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.entries import Catalogue, Identity
-from guideway.schemas.manifests import Endpoint
+from guideway.schemas.manifests import Endpoint, Model
 from guideway.training.comparison import PRESENT
 from guideway.training.evaluation import Subject
 from guideway.training.task import Task
@@ -14,9 +14,11 @@ from guideway.workers.messages import Artefact
 
 
 def present_subject(
-    catalogue: Catalogue, task: Task, size: str, *, store: ArtefactStore, cache: Path
+    catalogue: Catalogue, task: Task, model: Model, *, store: ArtefactStore, cache: Path
 ) -> Subject | None:
-    """The endpoint's newest version as something to evaluate; None if there is none for this model size and output.
+    """The endpoint's newest version as something to evaluate on `model`; None if there is none of its size and output.
+
+    None as well where its guidance is of another base model: workers refuse it, so that it does nothing at present.
 
     Raises: Refusal of its guidance, if that is not to be had.
     """
@@ -24,7 +26,7 @@ def present_subject(
     if found is None or not isinstance(found[1], Endpoint):
         return None
     endpoint = found[1]
-    if endpoint.model_size != size or endpoint.output != task.output:
+    if endpoint.model_size != model.name or endpoint.output != task.output:
         return None
     instructions = [endpoint.instruction] if endpoint.instruction else []
     artefacts = []
@@ -33,6 +35,8 @@ def present_subject(
         if guidance.form == "text_prompt":
             instructions.append(guidance.text)
             continue
+        if model.fingerprint is not None and guidance.model_fingerprint != model.fingerprint:
+            return None
         artefacts.append(
             Artefact(
                 name=str(ref),

@@ -100,7 +100,7 @@ def check_rows(begun: Begun, models: Mapping[str, Model], machine: Machine) -> N
     """Encode every row for every model size. Raises: Refusal for a row that a size cannot take, before any training."""
     virtual = max((_virtual_tokens(method) for method in begun.run.task.methods), default=0)
     for model in models.values():
-        base = _load(model, machine, begun.run.task.schedule.dtype)
+        base = load_model(model, machine, begun.run.task.schedule.dtype)
         encoder = _encoder(begun, base, model)
         for rows in (begun.examples.train, begun.examples.validation, begun.examples.eval):
             encoder.encode(rows, virtual_tokens=virtual)
@@ -138,11 +138,11 @@ class _Size:
             )
 
     def _load_to_serve(self) -> BaseModel:
-        return _load(self.model, self.machine, self.model.dtype)
+        return load_model(self.model, self.machine, self.model.dtype)
 
     def _train(self, method: Method, prompt: str) -> None:
         task, folder = self.begun.run.task, self.begun.folder
-        base = _load(self.model, self.machine, task.schedule.dtype)
+        base = load_model(self.model, self.machine, task.schedule.dtype)
         encoder = _encoder(self.begun, base, self.model)
         count = _virtual_tokens(method)
         rows = encoder.encode(self.begun.examples.train, virtual_tokens=count)
@@ -225,7 +225,8 @@ def _weights(model: Any) -> list[torch.Tensor]:
     return [*model.parameters(), *model.buffers()]
 
 
-def _load(model: Model, machine: Machine, dtype: str) -> BaseModel:
+def load_model(model: Model, machine: Machine, dtype: str) -> BaseModel:
+    """The base model of a manifest. Raises: Refusal `guidance_wrong_model` if its weights are others than it says."""
     folder = base_model.prepare(model.source, machine.model_cache)
     base = base_model.load(folder, dtype=DTYPES[dtype], device=machine.device)
     if model.fingerprint not in (None, base.fingerprint):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guideway.catalogue.artefacts import ArtefactStore
-from guideway.cli import studio_jobs, studio_publishing, studio_versions
+from guideway.cli import studio_evaluation, studio_jobs, studio_publishing, studio_versions
 from guideway.cli.output import AsJson, err, out, print_json
 from guideway.cli.studio_publishing import OutFolder, catalogue_if_there
 from guideway.cli.supervise import end_with_parent
@@ -30,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("run")(run_)
     studio_publishing.add_to(group)
     studio_versions.add_to(group)
+    studio_evaluation.add_to(group)
     studio_jobs.add_to(app, group)
     app.add_typer(group, name="studio")
 
@@ -64,7 +65,7 @@ def run_(
     def present(size: str) -> Subject | None:
         if catalogue is None:
             return None
-        return present_subject(catalogue, task, size, store=store, cache=settings.artefact_cache)
+        return present_subject(catalogue, task, models[size], store=store, cache=settings.artefact_cache)
 
     should_end = _end_on_interrupt()
     with Watch(as_json=as_json) as watch:

@@ -50,7 +50,7 @@ def publish_(
 ) -> None:
     """Put what was trained into the store and the catalogue; workers serve it without restart."""
     settings = Settings.from_environ()
-    folder = _folder_of(place, settings, out_folder)
+    folder = folder_of(place, settings, out_folder)
     the_run = folder.run()
     publication = publishing.choose(folder.events(), the_run, size=size, method=method, anyway=anyway)
     name = as_endpoint or the_run.task.endpoint + (publishing.CANDIDATE if candidate else "")
@@ -81,7 +81,8 @@ def publish_(
     tell(run(work()), as_json=as_json)
 
 
-def _folder_of(place: Path, settings: Settings, out_folder: Path | None) -> RunFolder:
+def folder_of(place: Path, settings: Settings, out_folder: Path | None) -> RunFolder:
+    """The folder of a run that is named by its task's file or by itself."""
     if place.is_dir():
         return RunFolder(place)
     task = read_task(place)

@@ -1,0 +1,76 @@
+"""`guideway studio evaluate | report`: figures without training, and a run's report made again."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from guideway.catalogue.artefacts import ArtefactStore
+from guideway.cli.output import AsJson, out, print_json
+from guideway.cli.studio_publishing import OutFolder, RunPlace, catalogue_if_there, folder_of
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.settings import Settings
+from guideway.training.begin import models_of
+from guideway.training.rows import read_examples
+from guideway.training.task import read_task
+
+
+def add_to(group: typer.Typer) -> None:
+    """Add these commands."""
+    group.command("evaluate")(evaluate)
+    group.command("report")(report)
+
+
+def evaluate(
+    task_file: Annotated[Path, typer.Argument(metavar="TASK", help="The task's file (YAML).")],
+    size: Annotated[str | None, typer.Option(help="On which model size; default: the task's first.")] = None,
+    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, ...")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Say how the endpoint as it is now does on the task's evaluation rows, beside the bare model. Trains nothing."""
+    settings = Settings.from_environ()
+    task, folder = read_task(task_file), task_file.parent
+    examples = read_examples(task, folder)
+    catalogue = catalogue_if_there(settings, needed=True)
+    assert catalogue is not None, "where it is needed and not there, that is refused"
+    models = models_of(task, folder, catalogue)
+    size = size or task.model_sizes[0]
+    if size not in models:
+        raise Refusal(FailureCode.INVALID_SETTING, f"the task has no model size {size!r}; it has {', '.join(models)}")
+    # Only now: torch and transformers take seconds.
+    from guideway.cli.studio_progress import Watch
+    from guideway.training.comparison import BARE, compare, scored_events
+    from guideway.training.evaluation import Evaluator, Subject
+    from guideway.training.present import present_subject
+    from guideway.training.run import Machine, load_model
+
+    store = ArtefactStore(settings.store)
+    present = present_subject(catalogue, task, models[size], store=store, cache=settings.artefact_cache)
+    if present is None:
+        raise Refusal(
+            FailureCode.UNKNOWN_ENDPOINT,
+            f"there is no {task.address} of this output and of the present model of size {size}: publish it first, or "
+            "correct the task",
+        )
+    bare = Subject(label=BARE, instructions=[examples.instruction], output=task.output, generation=task.generation)
+    base = load_model(models[size], Machine(settings.model_cache, device), models[size].dtype)
+    evaluator = Evaluator(base, max_context_tokens=models[size].max_context_tokens)
+    comparison = compare([evaluator.evaluate(one, examples.eval) for one in (bare, present)])
+    with Watch(as_json=as_json) as show:
+        for event in scored_events(comparison, size=size, at=time.time()):
+            show(event)
+
+
+def report(place: RunPlace, out_folder: OutFolder = None, as_json: AsJson = False) -> None:
+    """Make a run's report.html and README.md, as far as the run has come; a run makes them at its end by itself."""
+    folder = folder_of(place, Settings.from_environ(), out_folder)
+    from guideway.training.report import write_report
+
+    page = write_report(folder)
+    if as_json:
+        print_json({"report": str(page)})
+    else:
+        out.print(str(page), markup=False, highlight=False)
