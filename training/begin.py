@@ -35,6 +35,8 @@ def begin(task: Task, task_folder: Path, *, runs: Path, out: Path | None = None)
 
     Raises: Refusal `invalid_data`; `invalid_setting` if the folder cannot be written or holds another run.
     """
+    # As if it had been read from a file: a program may have written 1 where a file's task has 1.0.
+    task = msgspec.json.decode(msgspec.json.encode(task), type=Task)
     task_folder = task_folder.absolute()
     examples = read_examples(task, task_folder)
     identity = hashlib.sha256(
