@@ -25,7 +25,7 @@ from guideway.training.job_topics import records
 from guideway.training.jobs import JOB_NEWS, JobEnded, JobEvent
 from guideway.training.run_events import MethodStarted, Resumed, Step, Stopped
 
-pytestmark = pytest.mark.timeout(170)
+pytestmark = pytest.mark.timeout(150)
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Workshop:
             env=self.environ,
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=80,
             check=False,
         )
 

@@ -102,17 +102,16 @@ def trainer(
     end_with_parent()
     settings = Settings.from_environ()
     bootstrap = settings.brokers()
-    service = JobService(
-        TrainerSettings(
-            bootstrap=bootstrap,
-            jobs=(jobs or settings.home / "jobs").absolute(),
-            command=(sys.executable, "-m", "guideway"),
-            device=device,
-        )
+    made = TrainerSettings(
+        bootstrap=bootstrap,
+        jobs=(jobs or settings.home / "jobs").absolute(),
+        command=(sys.executable, "-m", "guideway"),
+        device=device,
     )
 
     async def work() -> None:
         await topics.apply(bootstrap, topics.training())
+        service = JobService(made)
         await until_signalled(service.run, service.stop)
 
     run(work())
