@@ -34,7 +34,12 @@ def main() -> int:
         print(json.dumps({"code": "invalid_data", "message": "row 3: correct it", "retryable": False}))
         return 1
     if behaviour == "endless":
-        signal.signal(signal.SIGTERM, lambda *_: (tell("run_cancelled"), os._exit(130)))
+
+        def end(*_: object) -> None:
+            tell("run_cancelled")
+            os._exit(130)
+
+        signal.signal(signal.SIGTERM, end)
         for step in range(1, 10_000):
             tell("resumed", step=step, **of)
             time.sleep(0.05)

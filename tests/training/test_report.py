@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.training.test_comparison import RULE, evaluation
@@ -42,7 +43,7 @@ def folder(tmp_path: Path) -> RunFolder:
             code_version="0.0",
         )
     )
-    of = {"size": "small", "method": "soft-prompt"}
+    of: dict[str, Any] = {"size": "small", "method": "soft-prompt"}
     made.append(
         RunStarted(
             at=1,
