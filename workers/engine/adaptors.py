@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
+import structlog
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -16,6 +17,8 @@ from guideway.workers.engine.lora import Factors, Lora
 from guideway.workers.engine.native_changes import DTYPES, NativeChanges
 from guideway.workers.engine.places import Changes, members_of
 from guideway.workers.engine.slab_changes import SlabChanges
+
+log = structlog.get_logger(__name__)
 
 Adaptor = Lora | Ia3
 NewChanges = Callable[[nn.Module, int], Changes]
@@ -91,10 +94,15 @@ class BatchedAdaptors:
         return sorted([*joined, *(name for name, module in self._modules.items() if module in self._seated)])
 
 
-def fastest_changes(model: PreTrainedModel, cache: Path) -> NewChanges:
-    """By the C kernels, which are built into the folder `cache`, where they can be had and compute as `model` does."""
+def fastest_changes(model: PreTrainedModel) -> NewChanges:
+    """By the C kernels where they can be had, compute as `model` does, and have as many threads as torch has."""
     weight = model.get_input_embeddings().weight
-    library = native.kernels(cache) if weight.device.type == "cpu" and weight.dtype in DTYPES else None
+    if weight.device.type != "cpu" or weight.dtype not in DTYPES:
+        return SlabChanges
+    if native.parallel() is None and torch.get_num_threads() > 1:
+        log.info("torch's OpenMP is not GNU's: adaptors are computed by torch")
+        return SlabChanges
+    library = native.kernels()
     if library is None:
         return SlabChanges
     return lambda module, max_rows: NativeChanges(module, max_rows, library)

@@ -6,7 +6,6 @@ import contextlib
 import time
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -50,13 +49,7 @@ class Engine:
         model = base.model
         self.fingerprint = base.fingerprint
         max_tokens = causal_tokens(model.config, min(max_context_tokens, base.context_tokens))
-        self._runner = Runner(
-            base,
-            max_rows=settings.max_rows,
-            max_tokens=max_tokens,
-            kv_bytes=settings.kv_bytes,
-            cache=Path(settings.model_cache),
-        )
+        self._runner = Runner(base, max_rows=settings.max_rows, max_tokens=max_tokens, kv_bytes=settings.kv_bytes)
         self._max_tokens = min(max_tokens, self._runner.kv_tokens)
         self._heads = SharedHeads(max_bytes=settings.head_bytes)
         self._max_head_tokens = settings.head_bytes // self._runner.token_bytes

@@ -6,10 +6,13 @@ import re
 from typing import Final
 
 from torch import nn
+from transformers.models.falcon.modeling_falcon import FalconLinear
 from transformers.pytorch_utils import Conv1D
 
 from guideway.workers.engine.peft_folder import damaged
 
+_PLAIN: Final = (nn.Linear.forward, FalconLinear.forward)
+"""Others that call themselves linear give something else, as routers do."""
 _EXPERT: Final = re.compile(r"(^|\.)experts\.\d+\.")
 
 
@@ -22,7 +25,7 @@ def features(name: str, module: nn.Module | None) -> tuple[int, int]:
         # An expert sees tokens without the rows that they came from.
         raise damaged(f"it targets {name!r}, one expert of a mixture, which is not supported: train it without")
     match module:
-        case nn.Linear():
+        case nn.Linear() if type(module).forward in _PLAIN:
             return module.in_features, module.out_features
         case Conv1D():
             return module.nx, module.nf

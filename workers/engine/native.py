@@ -10,14 +10,16 @@ import functools
 import hashlib
 import os
 import platform
+import re
+import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Final
 
 import structlog
-import torch
 
 _SOURCE: Final = Path(__file__).with_name("row_changes.c")
 _FLAGS: Final = ("-O3", "-march=native", "-fopenmp-simd", "-std=gnu11", "-shared", "-fPIC")
@@ -27,16 +29,22 @@ log = structlog.get_logger(__name__)
 
 
 @functools.cache
-def kernels(cache: Path) -> ctypes.CDLL | None:
-    """The library of `row_changes.c`, built into the folder `cache` unless it is there; None where it cannot be."""
+def kernels() -> ctypes.CDLL | None:
+    """The library of `row_changes.c`, built into the cache folder unless it is there; None where it cannot be."""
     if os.environ.get("GUIDEWAY_NATIVE") == "0":
         return None
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
+    compiler, *options = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    if (found := shutil.which(compiler)) is None:
         log.info("no C compiler: adaptors are computed by torch", help="install gcc or clang, or set CC")
         return None
     try:
-        return ctypes.CDLL(str(_built(compiler, cache)))
+        library = _built([found, *options], cache_folder())
+        try:
+            return ctypes.CDLL(str(library))
+        except OSError:
+            # Damaged, perhaps by a full disk.
+            library.unlink()
+            return ctypes.CDLL(str(_built([found, *options], library.parent)))
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("the C kernels cannot be built: adaptors are computed by torch", error=repr(error))
         return None
@@ -44,25 +52,34 @@ def kernels(cache: Path) -> ctypes.CDLL | None:
 
 @functools.cache
 def parallel() -> ctypes.c_void_p | None:
-    """`GOMP_parallel` of the OpenMP that torch brings, so that there is one pool of threads; None: one thread."""
-    inside = Path(torch.__file__).parent
-    for place in (inside / "lib", inside.parent / "torch.libs"):
-        for library in sorted(place.glob("libgomp*.so*")):
-            return ctypes.cast(ctypes.CDLL(str(library)).GOMP_parallel, ctypes.c_void_p)
-    return None
+    """`GOMP_parallel` of the OpenMP that torch has loaded, so that there is one pool of threads; None: not GNU's."""
+    try:
+        loaded = re.search(r"/\S*libgomp\S*", Path("/proc/self/maps").read_text())
+        return ctypes.cast(ctypes.CDLL(loaded[0]).GOMP_parallel, ctypes.c_void_p) if loaded else None
+    except (OSError, AttributeError):
+        return None
 
 
-def _built(compiler: str, cache: Path) -> Path:
-    known_by = hashlib.sha256(_SOURCE.read_bytes() + " ".join([compiler, *_FLAGS, _processor()]).encode()).hexdigest()
-    library = cache / "native" / f"{known_by[:20]}.so"
-    if library.is_file() and library.stat().st_uid == os.getuid():
-        return library
-    library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        made = Path(folder) / library.name
-        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(made)]
-        subprocess.run(command, check=True, capture_output=True, timeout=_BUILD_S)
-        made.replace(library)
+def cache_folder() -> Path:
+    """Where the user's programs keep what they can make again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "guideway" / "native"
+
+
+def _built(compiler: list[str], folder: Path) -> Path:
+    """Raises OSError or SubprocessError if there is no library in `folder` and none can be built."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        # What lies there is run.
+        raise PermissionError(f"{folder} must be a folder that only its owner, the user of this process, can write")
+    known_by = hashlib.sha256(_SOURCE.read_bytes() + " ".join([*compiler, *_FLAGS, _processor()]).encode()).hexdigest()
+    library = folder / f"{known_by[:20]}.so"
+    if not library.is_file():
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            made = Path(place) / library.name
+            command = [*compiler, *_FLAGS, str(_SOURCE), "-o", str(made)]
+            subprocess.run(command, check=True, capture_output=True, timeout=_BUILD_S)
+            made.replace(library)
     return library
 
 

@@ -88,6 +88,7 @@ class NativeChanges:
         if not self._scaled:
             return None
         (x,), (rows, members) = args, self._shape
+        self._check([x] * members, None)
         tokens = by_row(x, rows).shape[1]
         inputs = [x] * members
         for member in self._scaled:
@@ -112,6 +113,7 @@ class NativeChanges:
         inputs = [x.contiguous() for x in (args if len(args) == members else args * members)]
         # A copy only where some model's linear gives a view.
         y = output.contiguous()
+        self._check(inputs, y)
         failed = self._kernels.gw_change_outputs(
             ctypes.c_int64(rows),
             ctypes.c_int64(by_row(y, rows).shape[1]),
@@ -128,6 +130,18 @@ class NativeChanges:
         if failed:
             raise MemoryError("no memory for the sums of adaptors")
         return y
+
+    def _check(self, inputs: Sequence[Tensor], output: Tensor | None) -> None:
+        """Raises ValueError where the kernels would read or write beyond: they trust the sizes that they are told."""
+        rows, members = self._shape
+        parts = [*zip(inputs, self._in.tolist(), strict=True)]
+        if output is not None:
+            parts.append((output, int(self._out.sum())))
+        tokens = {by_row(part, rows).shape[:2] if part.shape[-1] == width else None for part, width in parts}
+        if len(tokens) != 1 or not all(at is not None and at[0] == rows for at in tokens):
+            raise ValueError(f"{members} linears of {rows} rows got or gave other shapes than theirs")
+        if any(part.dtype != self._dtype for part, _ in parts):
+            raise ValueError(f"a linear in {self._dtype} got or gave another dtype")
 
     @property
     def _shape(self) -> tuple[int, int]:

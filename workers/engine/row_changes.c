@@ -11,6 +11,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define TOKENS 4  /* taken together, so that a factor is read once for all of them */
+#define BLOCK 16  /* tokens of a row that one thread takes at a time */
 #define TILE 256  /* outputs whose sums stay in the nearest cache */
 
 typedef struct {
@@ -28,7 +29,7 @@ typedef struct {
     const void *const *x;                            /* [members], each [rows, tokens, in] */
     char *y;                                         /* [rows, tokens, stride] */
     const Change *changes;                           /* [rows, members] */
-    int64_t next;                                    /* the first row that nobody has taken */
+    int64_t next;                                    /* the first block that nobody has taken, over all rows */
     int failed;
 } Work;
 
@@ -121,46 +122,42 @@ INLINE void change_tokens(const Change *change, const void *x, int64_t in, char 
     }
 }
 
-INLINE void change_member(const Work *work, const Change *change, const char *x, int64_t in, char *y, int64_t out,
-                          float *room, const int bfloat16)
+INLINE void change_member(const Change *change, const char *x, int64_t in, char *y, int64_t out, int64_t stride,
+                          int64_t tokens, float *room, const int bfloat16)
 {
-    const int64_t size = bfloat16 ? 2 : 4, stride = work->stride;
+    const int64_t size = bfloat16 ? 2 : 4;
     int64_t t = 0;
-    for (; t + TOKENS <= work->tokens; t += TOKENS)
+    for (; t + TOKENS <= tokens; t += TOKENS)
         change_tokens(change, x + t * in * size, in, y + t * stride * size, out, stride, room, TOKENS, bfloat16);
-    for (; t < work->tokens; t++)
+    for (; t < tokens; t++)
         change_tokens(change, x + t * in * size, in, y + t * stride * size, out, stride, room, 1, bfloat16);
 }
 
-static void change_row(const Work *work, int64_t row, float *room)
+static void change_block(Work *work, int64_t row, int64_t begin, int64_t tokens)
 {
-    const int64_t size = work->bfloat16 ? 2 : 4;
-    char *y = work->y + row * work->tokens * work->stride * size;
+    const int64_t size = work->bfloat16 ? 2 : 4, first = row * work->tokens + begin;
+    char *y = work->y + first * work->stride * size;
     for (int64_t m = 0; m < work->members; y += work->out[m] * size, m++) {
         const Change *change = work->changes + row * work->members + m;
-        const char *x = (const char *)work->x[m] + row * work->tokens * work->in[m] * size;
+        const int64_t in = work->in[m], out = work->out[m];
+        const char *x = (const char *)work->x[m] + first * in * size;
         if (!change->rank && !change->out_scale && !change->out_shift) continue;
-        if (work->bfloat16)
-            change_member(work, change, x, work->in[m], y, work->out[m], room, 1);
-        else
-            change_member(work, change, x, work->in[m], y, work->out[m], room, 0);
+        float *room = scratch_of(TOKENS * (size_t)(in + change->rank));
+        if (!room) work->failed = 1;
+        else if (work->bfloat16) change_member(change, x, in, y, out, work->stride, tokens, room, 1);
+        else change_member(change, x, in, y, out, work->stride, tokens, room, 0);
     }
 }
 
 static void change_some(void *argument)
 {
     Work *work = argument;
+    const int64_t blocks = (work->tokens + BLOCK - 1) / BLOCK;
     for (;;) {
-        const int64_t row = __atomic_fetch_add(&work->next, 1, __ATOMIC_RELAXED);
-        if (row >= work->rows) return;
-        size_t needed = 0;
-        for (int64_t m = 0; m < work->members; m++) {
-            const size_t own = TOKENS * (size_t)(work->in[m] + work->changes[row * work->members + m].rank);
-            needed = own > needed ? own : needed;
-        }
-        float *room = scratch_of(needed);
-        if (room) change_row(work, row, room);
-        else work->failed = 1;
+        const int64_t block = __atomic_fetch_add(&work->next, 1, __ATOMIC_RELAXED);
+        if (block >= work->rows * blocks) return;
+        const int64_t begin = block % blocks * BLOCK, left = work->tokens - begin;
+        change_block(work, block / blocks, begin, left < BLOCK ? left : BLOCK);
     }
 }
 
@@ -171,7 +168,7 @@ int gw_change_outputs(int64_t rows, int64_t tokens, int64_t members, int64_t bfl
 {
     Work work = {rows, tokens, members, bfloat16, 0, in, out, x, y, changes, 0, 0};
     for (int64_t m = 0; m < members; m++) work.stride += out[m];
-    if (parallel && threads > 1 && rows > 1) parallel(change_some, &work, (unsigned)threads, 0);
+    if (parallel && threads > 1 && rows * tokens > 1) parallel(change_some, &work, (unsigned)threads, 0);
     else change_some(&work);
     return work.failed;
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +33,7 @@ class Runner:
     plan, those that decode first, which moves rows only where prompts of several steps are among them.
     """
 
-    def __init__(self, base: BaseModel, *, max_rows: int, max_tokens: int, kv_bytes: int, cache: Path) -> None:
-        """cache: folder for kernels that are built here."""
+    def __init__(self, base: BaseModel, *, max_rows: int, max_tokens: int, kv_bytes: int) -> None:
         self.rows: list[Row] = []
         self._model = base.model
         self._embed: nn.Module = base.model.get_input_embeddings()
@@ -44,7 +42,7 @@ class Runner:
         self._kv = KvCache(max_rows=max_rows, max_tokens=max_tokens, max_bytes=kv_bytes)
         places = use_fast_layers(base.model)
         self._adaptors = BatchedAdaptors(
-            base.model, max_rows=max_rows, new_changes=fastest_changes(base.model, cache), places=places
+            base.model, max_rows=max_rows, new_changes=fastest_changes(base.model), places=places
         )
         self._inserted = BatchedInsertedLayers(base.model, max_rows=max_rows)
         self._last: Tensor | None = None

@@ -40,10 +40,10 @@ OF_KIND: dict[str, Callable[[int], list[str]]] = {
 
 
 @pytest.fixture(scope="module", params=["torch", "C"])
-def new_changes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NewChanges:
+def new_changes(request: pytest.FixtureRequest) -> NewChanges:
     if request.param == "torch":
         return SlabChanges
-    library = native.kernels(tmp_path_factory.mktemp("kernels"))
+    library = native.kernels()
     if library is None:
         pytest.skip("no C compiler")
     return lambda module, max_rows: NativeChanges(module, max_rows, library)
@@ -128,6 +128,10 @@ def test_rows_leave_and_come_and_only_the_slots_seen_matter(base: BaseModel, new
         if len(rows) < 9 and chance.random() < 0.5:
             rows.append([adaptor(k, chance.randint(1, 20), size) for k in OF_KIND["any"](chance.randint(0, 99))])
             batched.seat(len(rows) - 1, rows[-1])
+        elif len(rows) > 1 and chance.random() < 0.5:
+            one, other = chance.sample(range(len(rows)), 2)
+            batched.swap(one, other)
+            rows[one], rows[other] = rows[other], rows[one]
         elif rows:
             slot = chance.randrange(len(rows))
             batched.leave(slot, len(rows) - 1)
@@ -160,6 +164,32 @@ def test_flattened_tokens_and_transposed_weights(base: BaseModel, new_changes: N
     expected = reference(module, x, rows)
     torch.testing.assert_close(module(x).double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(module(x.flatten(0, 1)).double(), expected.flatten(0, 1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [1, 6, 37])
+@torch.inference_mode()
+def test_wide_modules_and_long_rows(base: BaseModel, new_changes: NewChanges, tokens: int) -> None:
+    """More outputs and tokens than the kernel takes at a time."""
+    module = nn.Linear(70, 600)
+    base.model.model.layers[1].self_attn.q_proj = module
+    rows = [[adaptor(kind, 3 + i, (70, 600)) for kind in OF_KIND["any"](i)] for i in range(3)]
+    seated(base.model, rows, new_changes).see(slice(0, 3))
+    x = torch.randn(3, tokens, 70)
+    torch.testing.assert_close(module(x).double(), reference(module, x, rows), rtol=1e-5, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_module_that_gives_another_shape_is_not_written_beyond(base: BaseModel, new_changes: NewChanges) -> None:
+    class Grouped(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            y = super().forward(input)
+            return y.view(*y.shape[:-1], 4, -1)
+
+    module = Grouped(16, 24)
+    base.model.model.layers[1].self_attn.q_proj = module
+    seated(base.model, [[adaptor("lora", 3, (16, 24))]] * 2, new_changes).see(slice(0, 2))
+    with pytest.raises((ValueError, RuntimeError)):
+        module(torch.randn(2, 5, 16))
 
 
 JOINED = ("q_proj", "k_proj", "v_proj")
