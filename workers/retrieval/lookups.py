@@ -64,7 +64,9 @@ class Lookups:
         for lookup in ready:
             with self._refusing(lookup.id, answers):
                 answers.append(self._chosen(lookup, results))
-        self._indexes.trim(indexes)
+        # One that is open for a lookup which waits for another stays: two over the budget would never be open together.
+        waited_for = {artefact.digest for lookup in self._waiting for artefact in lookup.artefacts}
+        self._indexes.trim(indexes.keys() | waited_for)
         return answers
 
     def _check(self, lookup: Lookup) -> None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.retrieval import Retrieval, SetRef
+from guideway.workers.retrieval.embedder import Vectors
+from guideway.workers.retrieval.index import Hit
 from guideway.workers.retrieval.indexes import Indexes
-from guideway.workers.retrieval.messages import SetArtefact
+from guideway.workers.retrieval.lookups import Lookups
+from guideway.workers.retrieval.messages import Found, Lookup, SetArtefact
 from guideway.workers.retrieval.set_folder import SetFolder
 
 
@@ -18,6 +24,18 @@ class OneIndex:
 
     def close(self) -> None:
         pass
+
+    def search(self, queries: list[Any], *_: Any, **__: Any) -> list[list[Hit]]:
+        return [[Hit("p", "A fact.", 0.9, None)] for _ in queries]
+
+
+class OneVector:
+    """In the place of the embedding model."""
+
+    fingerprint = "f"
+
+    def embed(self, texts: list[str]) -> Vectors:
+        return np.ones((len(texts), 1), np.float32)
 
 
 class Opener:
@@ -64,7 +82,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def indexes(opener: Opener, done: queue.SimpleQueue[str], clock: Clock) -> Indexes:
-    return Indexes(opener, 15, done.put, clock=clock)  # type: ignore[arg-type]
+    return Indexes(opener, 5, done.put, clock=clock)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -97,3 +115,17 @@ def test_all_who_wait_are_told_of_one_attempt(
     assert indexes.get(artefact("facts")) is None, "it is tried again"
     done.get(timeout=10)
     assert indexes.get(artefact("facts")) is not None
+
+
+def test_two_sets_each_over_the_budget_are_open_together(indexes: Indexes, done: queue.SimpleQueue[str]) -> None:
+    lookups = Lookups(OneVector(), indexes, len, kept_results=10)  # type: ignore[arg-type]
+    both = [artefact("one", "sha256:1"), artefact("two", "sha256:2")]
+    sets = [SetRef(namespace="team", name=name, version=1) for name in ("one", "two")]
+    lookups.add(Lookup(id="0", wanted=Retrieval(sets=sets, query="?"), artefacts=both))
+    answers = lookups.answer()
+    for _ in range(2):
+        done.get(timeout=10)
+        answers += lookups.answer()
+    assert [type(one) for one in answers] == [Found]
+    lookups.answer()
+    assert [indexes.get(one) for one in both] == [None, None], "nobody waits any more"
