@@ -110,11 +110,11 @@ class Index:
         self,
         queries: Sequence[Vectors],
         conditions: Sequence[Sequence[Condition]],
-        limit: int,
+        limits: Sequence[int],
         *,
         vectors: bool = False,
     ) -> list[list[Hit]]:
-        """For each query [dimension], its best passages that fulfil its conditions, best first.
+        """For each query [dimension], its best passages that fulfil its conditions, at most its limit, best first.
 
         Raises Refusal(retrieval_failed).
         """
@@ -122,7 +122,7 @@ class Index:
             models.QueryRequest(
                 query=query.tolist(), filter=_filter(required), limit=limit, with_payload=True, with_vector=vectors
             )
-            for query, required in zip(queries, conditions, strict=True)
+            for query, required, limit in zip(queries, conditions, limits, strict=True)
         ]
         answers = _patiently(lambda: self._client.query_batch_points(self._collection, asked))
         return [[_hit(point) for point in answer.points] for answer in answers]

@@ -91,13 +91,13 @@ class Lookups:
         queries = list(dict.fromkeys(search.query for search in missing))
         vectors = dict(zip(queries, self._embedder.embed(queries), strict=True))
         for digest, with_vectors in {(search.digest, search.vectors) for search in missing}:
-            # One width of answer for all of a set, so that they are one batch.
+            # Each with its own limit: what it finds is kept, and must not depend on who happened to wait beside it.
             searches = [one for one in missing if (one.digest, one.vectors) == (digest, with_vectors)]
             try:
                 found = indexes[digest].search(
                     [vectors[search.query] for search in searches],
                     [filters[search] for search in searches],
-                    max(search.limit for search in searches),
+                    [search.limit for search in searches],
                     vectors=with_vectors,
                 )
             except Refusal as refusal:

@@ -112,6 +112,17 @@ def test_several_sets_are_merged_and_named(embedder: Embedder, make_set: MakeSet
     assert {(one.set, one.id) for one in found.passages} == {(0, "cat"), (1, "cat")}
 
 
+def test_what_is_found_does_not_depend_on_who_waits_beside_it(embedder: Embedder, make_set: MakeSet) -> None:
+    long = {f"cat{i}": f"A cat is a cat, and this one is cat number {i}." for i in range(4)}
+    pets = make_set("pets", {**long, "fits": "Milk is white."})
+    # One passage is asked for, so four are looked at, and none of these fits.
+    narrow: Asked = ("cat", [pets], {"passages": 1, "max_tokens": 5, "min_score": -1.0})
+    wide: Asked = ("milk", [pets], {"passages": 3, "max_tokens": 5, "min_score": -1.0})
+    alone, _ = Desk(embedder).ask(narrow, ("to open it", [pets], {"passages": 1}))
+    beside, other = Desk(embedder).ask(narrow, wide)
+    assert (ids(alone), ids(beside), ids(other)) == ([], [], ["fits"])
+
+
 def test_filters_hold_and_one_is_not_true(embedder: Embedder, make_set: MakeSet) -> None:
     animals = make_set("animals", ANIMALS)
     desk, everything = Desk(embedder), {"passages": 3, "min_score": -1.0}
