@@ -69,7 +69,7 @@ class SetRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A passage's metadata `key` must be, or hold, `value`."""
 
-    key: str
+    key: MetadataName
     value: Scalar
 
 

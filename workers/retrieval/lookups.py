@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 import structlog
 from cachetools import LRUCache
 
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.retrieval import Condition
 from guideway.workers.retrieval.choice import CANDIDATES, choose
-from guideway.workers.retrieval.embedder import Embedder
+from guideway.workers.retrieval.embedder import Embedder, Vectors
 from guideway.workers.retrieval.index import Hit, Index
 from guideway.workers.retrieval.indexes import Indexes
 from guideway.workers.retrieval.messages import Found, FoundPassage, Lookup, NotFound
 
+A = TypeVar("A")
+B = TypeVar("B")
 log = structlog.get_logger()
 
 
@@ -89,22 +94,18 @@ class Lookups:
         if not missing:
             return results
         queries = list(dict.fromkeys(search.query for search in missing))
-        vectors = dict(zip(queries, self._embedder.embed(queries), strict=True))
+        embedded = dict(zip(queries, _each(queries, self._embedder.embed), strict=True))
+        vectors = {query: one for query, one in embedded.items() if not isinstance(one, Refusal)}
+        results |= {search: why for search in missing if isinstance(why := embedded[search.query], Refusal)}
         for digest, with_vectors in {(search.digest, search.vectors) for search in missing}:
-            # Each with its own limit: what it finds is kept, and must not depend on who happened to wait beside it.
-            searches = [one for one in missing if (one.digest, one.vectors) == (digest, with_vectors)]
-            try:
-                found = indexes[digest].search(
-                    [vectors[search.query] for search in searches],
-                    [filters[search] for search in searches],
-                    [search.limit for search in searches],
-                    vectors=with_vectors,
-                )
-            except Refusal as refusal:
-                results.update(dict.fromkeys(searches, refusal))
-            else:
-                results.update(zip(searches, found, strict=True))
-                self._results.update(zip(searches, found, strict=True))
+            searches = [
+                one for one in missing if (one.digest, one.vectors) == (digest, with_vectors) and one not in results
+            ]
+            find = partial(_find, indexes[digest], vectors, filters)
+            for search, found in zip(searches, _each(searches, find), strict=True):
+                results[search] = found
+                if not isinstance(found, Refusal):
+                    self._results[search] = found
         return results
 
     def _chosen(self, lookup: Lookup, results: dict[_Search, list[Hit] | Refusal]) -> Found:
@@ -130,10 +131,8 @@ class Lookups:
         except Refusal as refusal:
             answers.append(NotFound(id=id_, code=refusal.code, message=refusal.message))
         except Exception as error:
-            # Where it happened, and not the message, which may quote the text.
-            log.error("lookup failed", error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
-            message = f"{type(error).__name__} in the retrieval process: report it"
-            answers.append(NotFound(id=id_, code=FailureCode.INTERNAL_ERROR, message=message))
+            unexpected = _unexpected(error)
+            answers.append(NotFound(id=id_, code=unexpected.code, message=unexpected.message))
 
 
 def _searches(lookup: Lookup) -> list[_Search]:
@@ -143,3 +142,40 @@ def _searches(lookup: Lookup) -> list[_Search]:
         _Search(artefact.digest, wanted.query, filter_, wanted.passages * CANDIDATES, wanted.diversity > 0)
         for artefact in lookup.artefacts
     ]
+
+
+def _find(
+    index: Index,
+    vectors: Mapping[str, Vectors],
+    filters: Mapping[_Search, Sequence[Condition]],
+    searches: Sequence[_Search],
+) -> list[list[Hit]]:
+    return index.search(
+        [vectors[search.query] for search in searches],
+        [filters[search] for search in searches],
+        # Each its own: what it finds is kept, and must not depend on who happened to wait beside it.
+        [search.limit for search in searches],
+        vectors=searches[0].vectors,
+    )
+
+
+def _each(items: Sequence[A], do: Callable[[Sequence[A]], Iterable[B]]) -> list[B | Refusal]:
+    """All in one batch. Where that fails unexpectedly, one by one, so that those alone are refused that it is due to.
+
+    A Refusal is of the set or its server, and so of all.
+    """
+    if not items:
+        return []
+    try:
+        return [*do(items)]
+    except Refusal as refusal:
+        return [refusal] * len(items)
+    except Exception as error:
+        unexpected = _unexpected(error)
+    return [unexpected] if len(items) == 1 else [one for item in items for one in _each([item], do)]
+
+
+def _unexpected(error: Exception) -> Refusal:
+    # Where it happened, and not the message, which may quote the text.
+    log.error("lookup failed", error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
+    return Refusal(FailureCode.INTERNAL_ERROR, f"{type(error).__name__} in the retrieval process: report it")

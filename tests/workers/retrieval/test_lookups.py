@@ -150,6 +150,37 @@ def test_a_lookup_that_fails_is_no_others_failure(embedder: Embedder, make_set: 
     assert code(answers[3]) is FailureCode.SET_WRONG_EMBEDDING
 
 
+class Fragile:
+    """The embedding model, which chokes on one word."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self.fingerprint = embedder.fingerprint
+
+    def embed(self, texts: list[str]) -> Any:
+        if any("poison" in text for text in texts):
+            raise RuntimeError(f"it chokes on {texts}")
+        return self._embedder.embed(texts)
+
+
+def test_what_goes_wrong_unexpectedly_is_refused_alone(
+    embedder: Embedder, make_set: MakeSet, capfd: pytest.CaptureFixture[str]
+) -> None:
+    animals = make_set("animals", ANIMALS)
+    # No message brings such a key, and the index cannot make anything of it.
+    odd = {"filter": [Condition(key="a[", value=1)]}
+    answers = Desk(Fragile(embedder)).ask(  # type: ignore[arg-type]
+        ("Who barks?", [animals], {}), ("poison", [animals], {}), ("cat", [animals], odd), ("cat", [animals], {})
+    )
+    assert ids(answers[0])[0] == "dog"
+    assert code(answers[1]) is FailureCode.INTERNAL_ERROR
+    assert code(answers[2]) is FailureCode.INTERNAL_ERROR
+    assert ids(answers[3])[0] == "cat"
+    assert "Who barks" not in "".join(capfd.readouterr()), "a message may quote the text"
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(msgspec.to_builtins(odd["filter"][0]), Condition)
+
+
 def test_a_server_that_is_away_is_waited_for_so_long_and_no_longer(embedder: Embedder, make_set: MakeSet) -> None:
     began = time.monotonic()
     (answer,) = Desk(embedder, Qdrant("http://127.0.0.1:1")).ask(("cat", [make_set("animals", ANIMALS)], {}))
