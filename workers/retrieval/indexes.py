@@ -74,6 +74,11 @@ class Indexes:
             self._opening[digest].add_done_callback(lambda _: self._on_opened(digest))
         return None
 
+    def drop(self, digest: str) -> None:
+        """It is opened anew when it is next asked for, and filled where something of it is missing."""
+        if (index := self._open.pop(digest, None)) is not None:
+            index.close()
+
     def trim(self, in_use: Collection[str]) -> None:
         """Close what was not used for longest, until the rest fits."""
         for digest in [digest for digest in self._open if digest not in in_use]:

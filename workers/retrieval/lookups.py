@@ -106,6 +106,9 @@ class Lookups:
                 results[search] = found
                 if not isinstance(found, Refusal):
                     self._results[search] = found
+                elif found.code is FailureCode.RETRIEVAL_FAILED:
+                    # Perhaps the server lost it.
+                    self._indexes.drop(digest)
         return results
 
     def _chosen(self, lookup: Lookup, results: dict[_Search, list[Hit] | Refusal]) -> Found:

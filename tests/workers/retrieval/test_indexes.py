@@ -15,17 +15,20 @@ from guideway.workers.retrieval.embedder import Vectors
 from guideway.workers.retrieval.index import Hit
 from guideway.workers.retrieval.indexes import Indexes
 from guideway.workers.retrieval.lookups import Lookups
-from guideway.workers.retrieval.messages import Found, Lookup, SetArtefact
+from guideway.workers.retrieval.messages import Found, Lookup, NotFound, SetArtefact
 from guideway.workers.retrieval.set_folder import SetFolder
 
 
 class OneIndex:
     bytes = 10
+    lost = False
 
     def close(self) -> None:
         pass
 
     def search(self, queries: list[Any], *_: Any, **__: Any) -> list[list[Hit]]:
+        if self.lost:
+            raise Refusal(FailureCode.RETRIEVAL_FAILED, "there is no such collection")
         return [[Hit("p", "A fact.", 0.9, None)] for _ in queries]
 
 
@@ -51,7 +54,8 @@ class Opener:
         self.opened.append(digest)
         if self.away is not None:
             raise self.away
-        return OneIndex()
+        self.made = OneIndex()
+        return self.made
 
 
 def artefact(name: str, digest: str = "sha256:a") -> SetArtefact:
@@ -129,3 +133,24 @@ def test_two_sets_each_over_the_budget_are_open_together(indexes: Indexes, done:
     assert [type(one) for one in answers] == [Found]
     lookups.answer()
     assert [indexes.get(one) for one in both] == [None, None], "nobody waits any more"
+
+
+def test_an_index_that_its_server_lost_is_opened_again(
+    indexes: Indexes, opener: Opener, done: queue.SimpleQueue[str]
+) -> None:
+    lookups = Lookups(OneVector(), indexes, len, kept_results=10)  # type: ignore[arg-type]
+
+    def ask(query: str) -> Found | NotFound:
+        wanted = Retrieval(sets=[SetRef(namespace="team", name="facts", version=1)], query=query)
+        lookups.add(Lookup(id=query, wanted=wanted, artefacts=[artefact("facts")]))
+        while not (answers := lookups.answer()):
+            done.get(timeout=10)
+        return answers[0]
+
+    assert isinstance(ask("a"), Found)
+    opener.made.lost = True
+    refused = ask("b")
+    assert isinstance(refused, NotFound)
+    assert refused.code is FailureCode.RETRIEVAL_FAILED
+    assert isinstance(ask("b"), Found)
+    assert len(opener.opened) == 2
