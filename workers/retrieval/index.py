@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 import httpx
+import msgspec
 import numpy as np
 import stamina
 from qdrant_client import QdrantClient, models
@@ -103,8 +104,8 @@ class Index:
                 f"the index holds {found} of {len(content.passages)} passages: delete its collection on the server",
             )
         if self._owned:
-            text_bytes = sum(len(passage.text) for passage in content.passages)
-            self.bytes = content.vectors.nbytes + text_bytes + _POINT_BYTES * len(content.passages)
+            payload_bytes = sum(len(msgspec.json.encode(passage)) for passage in content.passages)
+            self.bytes = content.vectors.nbytes + payload_bytes + _POINT_BYTES * len(content.passages)
 
     def search(
         self,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -24,6 +25,9 @@ A = TypeVar("A")
 B = TypeVar("B")
 log = structlog.get_logger()
 
+_OBJECTS_BYTES: Final = 250
+"""Of Python objects around a hit, or around a search, about."""
+
 
 class _Search(msgspec.Struct, frozen=True):
     """One query in one set's version: the key under which its result is kept."""
@@ -36,17 +40,23 @@ class _Search(msgspec.Struct, frozen=True):
     vectors: bool
 
 
+class _Kept(NamedTuple):
+    hits: list[Hit]
+    bytes: int
+    """Of memory, with the search that it is kept under."""
+
+
 class Lookups:
     """Owns what waits and the results it keeps. `tokens_of` says what a passage takes of a budget."""
 
     def __init__(
-        self, embedder: Embedder, indexes: Indexes, tokens_of: Callable[[str], int], *, kept_results: int
+        self, embedder: Embedder, indexes: Indexes, tokens_of: Callable[[str], int], *, kept_bytes: int
     ) -> None:
         self._embedder = embedder
         self._indexes = indexes
         self._tokens_of = tokens_of
         self._waiting: list[Lookup] = []
-        self._results: LRUCache[_Search, list[Hit]] = LRUCache(kept_results)
+        self._kept: LRUCache[_Search, _Kept] = LRUCache(kept_bytes, getsizeof=lambda kept: kept.bytes)
 
     def add(self, lookup: Lookup) -> None:
         self._waiting.append(lookup)
@@ -88,7 +98,7 @@ class Lookups:
         filters = {search: lookup.wanted.filter for lookup in ready for search in _searches(lookup)}
         # Apart from what is kept: more may wait than is kept.
         results: dict[_Search, list[Hit] | Refusal] = {
-            search: self._results[search] for search in filters if search in self._results
+            search: self._kept[search].hits for search in filters if search in self._kept
         }
         missing = [search for search in filters if search not in results]
         if not missing:
@@ -105,11 +115,16 @@ class Lookups:
             for search, found in zip(searches, _each(searches, find), strict=True):
                 results[search] = found
                 if not isinstance(found, Refusal):
-                    self._results[search] = found
+                    self._keep(search, found)
                 elif found.code is FailureCode.RETRIEVAL_FAILED:
                     # Perhaps the server lost it.
                     self._indexes.drop(digest)
         return results
+
+    def _keep(self, search: _Search, hits: list[Hit]) -> None:
+        kept = _Kept(hits, _bytes_of(search, hits))
+        if kept.bytes <= self._kept.maxsize:
+            self._kept[search] = kept
 
     def _chosen(self, lookup: Lookup, results: dict[_Search, list[Hit] | Refusal]) -> Found:
         found: list[list[Hit]] = []
@@ -145,6 +160,12 @@ def _searches(lookup: Lookup) -> list[_Search]:
         _Search(artefact.digest, wanted.query, filter_, wanted.passages * CANDIDATES, wanted.diversity > 0)
         for artefact in lookup.artefacts
     ]
+
+
+def _bytes_of(search: _Search, hits: Sequence[Hit]) -> int:
+    vectors = sum(hit.vector.nbytes for hit in hits if hit.vector is not None)
+    texts = [search.query, *(hit.text for hit in hits), *(hit.id for hit in hits)]
+    return _OBJECTS_BYTES * (1 + len(hits)) + len(search.filter) + vectors + sum(sys.getsizeof(text) for text in texts)
 
 
 def _find(

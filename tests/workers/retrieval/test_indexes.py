@@ -122,7 +122,7 @@ def test_all_who_wait_are_told_of_one_attempt(
 
 
 def test_two_sets_each_over_the_budget_are_open_together(indexes: Indexes, done: queue.SimpleQueue[str]) -> None:
-    lookups = Lookups(OneVector(), indexes, len, kept_results=10)  # type: ignore[arg-type]
+    lookups = Lookups(OneVector(), indexes, len, kept_bytes=0)  # type: ignore[arg-type]
     both = [artefact("one", "sha256:1"), artefact("two", "sha256:2")]
     sets = [SetRef(namespace="team", name=name, version=1) for name in ("one", "two")]
     lookups.add(Lookup(id="0", wanted=Retrieval(sets=sets, query="?"), artefacts=both))
@@ -138,7 +138,7 @@ def test_two_sets_each_over_the_budget_are_open_together(indexes: Indexes, done:
 def test_an_index_that_its_server_lost_is_opened_again(
     indexes: Indexes, opener: Opener, done: queue.SimpleQueue[str]
 ) -> None:
-    lookups = Lookups(OneVector(), indexes, len, kept_results=10)  # type: ignore[arg-type]
+    lookups = Lookups(OneVector(), indexes, len, kept_bytes=0)  # type: ignore[arg-type]
 
     def ask(query: str) -> Found | NotFound:
         wanted = Retrieval(sets=[SetRef(namespace="team", name="facts", version=1)], query=query)

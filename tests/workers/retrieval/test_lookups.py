@@ -19,11 +19,12 @@ from guideway.training.sets.context import RetrievalContext
 from guideway.training.sets.evaluate import Searched
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.embedder import Embedder
-from guideway.workers.retrieval.index import Qdrant
+from guideway.workers.retrieval.index import Index, Qdrant
 from guideway.workers.retrieval.indexes import Indexes
 from guideway.workers.retrieval.lookups import Lookups
 from guideway.workers.retrieval.messages import Found, Lookup, NotFound, SetArtefact
 from guideway.workers.retrieval.passages import with_context
+from guideway.workers.retrieval.set_folder import SetFolder
 
 from .conftest import MakeSet, a_set
 
@@ -42,7 +43,9 @@ Asked = tuple[str, list[SetArtefact], dict[str, Any]]
 class Desk:
     """Lookups with all that they need; `ask` waits until every answer is there."""
 
-    def __init__(self, embedder: Embedder, qdrant: Qdrant | None = None, max_bytes: int = 2**30) -> None:
+    def __init__(
+        self, embedder: Embedder, qdrant: Qdrant | None = None, max_bytes: int = 2**30, kept_bytes: int = 2**20
+    ) -> None:
         self.opened: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.embedded: list[int] = []
         """How many texts each batch had."""
@@ -50,7 +53,7 @@ class Desk:
         self._embedder = embedder
         self.fingerprint = embedder.fingerprint
         self.indexes = Indexes(qdrant or Qdrant(), max_bytes, self.opened.put)
-        self._lookups = Lookups(self, self.indexes, lambda text: len(text.split()), kept_results=100)  # type: ignore[arg-type]
+        self._lookups = Lookups(self, self.indexes, lambda text: len(text.split()), kept_bytes=kept_bytes)  # type: ignore[arg-type]
 
     def embed(self, texts: list[str]) -> Any:
         self.embedded.append(len(texts))
@@ -95,6 +98,26 @@ def test_what_waits_is_embedded_once_and_in_one_batch(embedder: Embedder, make_s
     assert desk.embedded == [1, 2]
     assert [ids(one) for one in desk.ask(*asked)] == [ids(one) for one in (first, second, third)]
     assert desk.embedded == [1, 2], "kept by set version and query"
+
+
+def test_results_are_kept_within_their_bytes(embedder: Embedder, make_set: MakeSet) -> None:
+    animals = make_set("animals", ANIMALS)
+    desk = Desk(embedder, kept_bytes=4_000)
+    for query in ("cat", "cat", "x" * 3_000, "x" * 3_000, "cat", "y" * 5_000, "y" * 5_000, "cat"):
+        assert len(ids(desk.ask((query, [animals], {"min_score": -1.0}))[0])) == 3
+    # The first long one drives out the short one; the longer one is not kept at all, and drives out nothing.
+    assert desk.embedded == [1, 1, 1, 1, 1]
+
+
+def test_an_index_counts_all_that_its_passages_hold(embedder: Embedder) -> None:
+    plain = a_set(embedder, ANIMALS)
+    laden = [msgspec.structs.replace(one, metadata={"note": "ö" * 10_000}) for one in plain.passages]
+
+    def opened(content: SetFolder) -> Index:
+        return Qdrant().open("sha256:x", len(ANIMALS), lambda: content)
+
+    more = opened(msgspec.structs.replace(plain, passages=laden)).bytes - opened(plain).bytes
+    assert more > 3 * 19_000
 
 
 def test_scores_are_cosines(embedder: Embedder, make_set: MakeSet) -> None:
