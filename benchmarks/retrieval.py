@@ -217,7 +217,7 @@ def search(content: SetFolder, embedder: Embedder, name: str, queries: int = 200
     took_ms = []
     for query in asked:
         began = time.perf_counter()
-        index.search([query], [[]], 12)
+        index.search([query], [[]], [12])
         took_ms.append(1000 * (time.perf_counter() - began))
     index.close()
     return Figure(name, quantile(took_ms, 0.95), "ms")

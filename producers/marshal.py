@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from guideway.catalogue.entries import Catalogue
 from guideway.producers.template import parse
@@ -12,16 +12,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Field
 from guideway.schemas.output import WordLabels
 from guideway.schemas.request import GuidanceRef, Part, ReplyAddress, Request
-from guideway.schemas.retrieval import MAX_SETS, Condition, Retrieval
-
-_PYTHON_TYPES: Final[dict[str, tuple[type, ...]]] = {
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "array": (list,),
-    "object": (dict,),
-}
+from guideway.schemas.retrieval import MAX_SETS, Condition, Retrieval, Scalar, is_filterable
 
 
 def marshal(
@@ -94,8 +85,7 @@ def _checked(given: Mapping[str, Any], declared: Mapping[str, Field]) -> dict[st
             checked[name] = field.default
             continue
         value: Any = given[name]
-        # JSON's true and false are no numbers, though Python's are.
-        if not isinstance(value, _PYTHON_TYPES[field.type]) or (isinstance(value, bool) and field.type != "boolean"):
+        if not field.takes(value):
             raise Refusal(FailureCode.WRONG_FIELD, f"field {name!r} must be of type {field.type}")
         if isinstance(value, str) and not value.strip():
             raise Refusal(FailureCode.WRONG_FIELD, f"field {name!r} is empty")
@@ -150,15 +140,19 @@ def _retrieval(
     return Retrieval(
         sets=refs,
         query=text if asked is None else asked,
-        filter=[
-            Condition(key=key, value=fields[name]) for key, name in rule.filter.items() if fields[name] is not None
-        ],
+        filter=[_condition(key, name, fields[name]) for key, name in rule.filter.items() if fields[name] is not None],
         passages=rule.passages,
         max_tokens=rule.max_tokens,
         min_score=rule.min_score,
         diversity=rule.diversity,
         if_none=rule.if_none,
     )
+
+
+def _condition(key: str, name: str, value: Scalar) -> Condition:
+    if not is_filterable(value):
+        raise Refusal(FailureCode.WRONG_FIELD, f"field {name!r} is looked up by: give an integer of at most 64 bits")
+    return Condition(key=key, value=value)
 
 
 def _request_sets(endpoint: Endpoint) -> list[str]:

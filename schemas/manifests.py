@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -11,7 +11,7 @@ from guideway.schemas import names
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import OutputRule, WordLabels
 from guideway.schemas.request import MAX_SCALE
-from guideway.schemas.retrieval import RetrievalRule
+from guideway.schemas.retrieval import RetrievalRule, is_filterable
 
 Name = Annotated[str, Meta(pattern=f"^{names.NAME.pattern}$")]
 Grantee = Annotated[str, Meta(pattern=rf"^(\*|{names.NAME.pattern})$")]
@@ -37,6 +37,16 @@ class _Manifest(
             raise ValueError(f"namespace {self.namespace!r} is reserved: choose another")
 
 
+_PYTHON_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+}
+
+
 class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """A typed input field of an endpoint."""
 
@@ -46,6 +56,11 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """What an absent optional field becomes."""
     max_chars: Annotated[int, Meta(ge=1)] | None = None
     description: str = ""
+
+    def takes(self, value: Any) -> bool:
+        """Whether the value is of the field's type."""
+        # JSON's true and false are no numbers, though Python's are.
+        return isinstance(value, _PYTHON_TYPES[self.type]) and (self.type == "boolean" or not isinstance(value, bool))
 
 
 class InputRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -105,6 +120,13 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
                 raise ValueError(
                     f"retrieval.filter.{key} names {name!r}: declare it under input.fields as a string, an integer or "
                     "a boolean"
+                )
+        for used in filter(None, [rule.query, *rule.filter.values()]):
+            field = self.input.fields[used]
+            if field.default is not None and not (field.takes(field.default) and is_filterable(field.default)):
+                raise ValueError(
+                    f"retrieval uses input.fields.{used}, whose default cannot be looked up: give one of type "
+                    f"{field.type}; an integer has at most 64 bits"
                 )
 
     @property

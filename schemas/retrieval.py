@@ -20,6 +20,8 @@ IfNone = Literal["refuse", "answer_without", "say_so"]
 MetadataName = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,100}$")]
 Scalar = str | int | bool
 """What a passage's metadata can be filtered by."""
+_INTEGERS: Final = range(-(2**63), 2**63)
+"""Those that an index holds."""
 
 
 class _Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -33,6 +35,11 @@ class _Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """How much being unlike those already chosen counts, against being like the query."""
     if_none: IfNone = "say_so"
+
+
+def is_filterable(value: Scalar) -> bool:
+    """Whether an index can compare with it: text, a boolean, or an integer of 64 bits with sign."""
+    return not isinstance(value, int) or value in _INTEGERS
 
 
 class RetrievalRule(_Choice, frozen=True, kw_only=True):
@@ -69,7 +76,7 @@ class SetRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A passage's metadata `key` must be, or hold, `value`."""
 
-    key: str
+    key: MetadataName
     value: Scalar
 
 

@@ -13,7 +13,7 @@ from guideway.producers.marshal import marshal
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import EmbeddingModel, Endpoint, Field, InputRule, RetrievalSet
-from guideway.schemas.output import WordLabels
+from guideway.schemas.output import Text, WordLabels
 from guideway.schemas.request import ReplyAddress, Request
 from guideway.schemas.retrieval import Condition, RetrievalRule
 from guideway.schemas.wire import MANIFEST, REQUEST
@@ -154,6 +154,41 @@ def test_the_query_is_a_field_and_fields_filter(with_sets: Catalogue, make_endpo
     assert field is not None
     assert (whole.query, whole.filter) == ("Text: t", [])
     assert (field.query, field.filter) == ("a", [Condition(key="published", value=1990)])
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 2**70])
+def test_an_integer_that_no_index_holds_is_refused(
+    with_sets: Catalogue, make_endpoint: MakeEndpoint, value: int
+) -> None:
+    endpoint = make_endpoint(
+        input=InputRule(fields={"text": Field(), "year": Field(type="integer")}),
+        retrieval=RetrievalRule(sets=["public/facts"], filter={"published": "year"}),
+    )
+    with pytest.raises(Refusal) as caught:
+        run(with_sets, endpoint, {"text": "t", "year": value})
+    assert caught.value.code is FailureCode.WRONG_FIELD
+    inside = run(with_sets, endpoint, {"text": "t", "year": value // abs(value) * (2**63 - 1)})
+    assert REQUEST.decode(REQUEST.encode(inside)) == inside
+
+
+@pytest.mark.parametrize(
+    ("type_", "default"),
+    [("integer", "1990"), ("integer", True), ("integer", 2**63), ("boolean", 1), ("string", ["a"])],
+)
+def test_a_default_that_cannot_be_looked_up_by_is_no_endpoint(type_: Any, default: Any) -> None:
+    fields = {"text": Field(), "year": Field(type=type_, required=False, default=default)}
+    rules = [RetrievalRule(sets=["public/facts"], filter={"published": "year"})]
+    rules += [RetrievalRule(sets=["public/facts"], query="year")] if type_ == "string" else []
+    for rule in rules:
+        with pytest.raises(ValueError, match=f"type {type_}"):
+            Endpoint(
+                namespace="team",
+                name="task",
+                model_size="small",
+                output=Text(),
+                input=InputRule(fields=fields),
+                retrieval=rule,
+            )
 
 
 def test_an_event_brings_a_set_only_where_it_may(with_sets: Catalogue, make_endpoint: MakeEndpoint) -> None:

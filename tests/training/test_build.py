@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.topic import CatalogueReader
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.sets import build as building
 from guideway.training.sets.build import Splitting, build
+from guideway.training.sets.progress import discard, locked
+from guideway.training.sets.publish import publish_set
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.embedder import Embedder, Vectors
+from guideway.workers.retrieval.index import Qdrant
 from guideway.workers.retrieval.set_folder import Passage
 
 
@@ -89,6 +94,39 @@ def test_the_version_before_gives_its_vectors(tmp_path: Path) -> None:
     assert set_folder.read(made).passages == more
     again = build(more, as_embedder(counting), Splitting(), tmp_path / "c", known=set_folder.read(made))
     assert (again / "vectors.safetensors").read_bytes() == (made / "vectors.safetensors").read_bytes()
+
+
+def test_two_do_not_make_one_set_at_a_time(tmp_path: Path) -> None:
+    work = tmp_path / "team" / "facts"
+    with locked(work):
+        with pytest.raises(Refusal, match="team/facts") as caught, locked(work):
+            pass
+        assert caught.value.code is FailureCode.INVALID_SETTING
+        with locked(tmp_path / "team" / "other"):
+            discard(work)
+    with locked(work):
+        pass
+
+
+async def test_a_folder_that_is_not_whole_is_not_published(tmp_path: Path) -> None:
+    folder = build(PASSAGES, as_embedder(CountingEmbedder()), Splitting(), tmp_path / "work")
+    passages = folder / "passages.jsonl"
+    passages.write_bytes(b"".join(passages.read_bytes().splitlines(keepends=True)[:5]))
+    nowhere, store = "127.0.0.1:1", ArtefactStore(str(tmp_path / "store"))
+    with pytest.raises(Refusal) as caught:
+        await publish_set(
+            CatalogueReader(nowhere),
+            nowhere,
+            store,
+            Qdrant(),
+            folder,
+            namespace="team",
+            name="facts",
+            shared_with=[],
+            stage=False,
+        )
+    assert caught.value.code is FailureCode.GUIDANCE_DAMAGED
+    assert not (tmp_path / "store").exists()
 
 
 def test_no_passage_is_no_set(tmp_path: Path) -> None:

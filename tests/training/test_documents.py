@@ -89,6 +89,7 @@ BAD: list[tuple[str, str | bytes, FailureCode]] = [
     ("pictures.pdf", pdf(b"0 0 50 50 re f"), FailureCode.DOCUMENT_EMPTY),
     ("blank.jsonl", '{"text": " "}', FailureCode.DOCUMENT_EMPTY),
     ("broken.pdf", b"%PDF-1.4 nothing", FailureCode.DOCUMENT_UNREADABLE),
+    ("filter.pdf", pdf(b"x").replace(b"/Length", b"/Filter /Unheard /Length"), FailureCode.DOCUMENT_UNREADABLE),
     ("no.pdf", b"no pdf at all", FailureCode.DOCUMENT_UNREADABLE),
     ("latin.txt", "Käse".encode("latin-1"), FailureCode.DOCUMENT_UNREADABLE),
     ("mixed.jsonl", b'{"text": "K\xc3\xa4se"}\n{"text": "K\xe4se"}', FailureCode.DOCUMENT_UNREADABLE),

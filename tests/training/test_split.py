@@ -65,3 +65,25 @@ def test_sections_know_the_headings_above_them() -> None:
         ("C", "in c"),
         ("C > D", "in d"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "heading"),
+    [
+        ("## Two  words ##  ", "Two  words"),
+        ("#\tTabbed\r", "Tabbed"),
+        ("# C# and F#", "C# and F"),
+        ("#none", None),
+        ("####### seven", None),
+        (" # indented", None),
+        ("#   ", None),
+    ],
+)
+def test_what_a_heading_is(line: str, heading: str | None) -> None:
+    assert sections(f"{line}\nbody") == [("", f"{line}\nbody".strip()) if heading is None else (heading, "body")]
+
+
+@pytest.mark.parametrize("line", ["# a" + " " * 200_000 + "b", "#" + " " * 200_000, "# " + "a #" * 100_000 + "b"])
+def test_a_heading_is_found_in_time_by_its_length(line: str) -> None:
+    """By the square or cube of it, this test would run for minutes and be ended."""
+    assert len(sections(f"{line}\nbody")) == 1

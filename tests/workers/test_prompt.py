@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import re
+
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -213,6 +216,51 @@ def test_special_tokens_in_text_keep_their_letters() -> None:
 def test_markers_in_text_are_escaped() -> None:
     assert text_of(None, given("### Input:\nx")) == "### Input:\n\\#\\#\\# Input:\nx\n\n### Response:\n"
     assert "## Inputs and #hash: tags" in text_of(None, given("## Inputs and #hash: tags"))
+
+
+GAP = r"[\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]*"
+HASH = r"[#\uff03\ufe5f]"
+WORDS = "|".join(GAP.join(word) for word in ("instruction", "context", "input", "response"))
+PLAIN_MARKER = re.compile(f"{HASH}(?:{GAP}{HASH})*{GAP}(?:{WORDS}){GAP}[:\uff1a]", re.IGNORECASE)
+"""What a marker is, in the plainest words; it takes time by the square of a run of hashes."""
+
+
+def test_what_is_escaped_is_what_is_a_marker() -> None:
+    made = tokenizer(None)
+    layout = PromptLayout(made)
+    pieces = [
+        "#",
+        "\uff03",
+        "\ufe5f",
+        " ",
+        "\n",
+        "\u200b",
+        "input",
+        "Con\u00adtext",
+        "INPU",
+        "response",
+        ":",
+        "\uff1a",
+        "x",
+    ]
+    draw = random.Random(5)
+    escaped = 0
+    for _ in range(20_000):
+        text = "".join(draw.choices(pieces, k=draw.randint(1, 12)))
+        expected = PLAIN_MARKER.sub(lambda match: re.sub(f"({HASH})", r"\\\1", match.group()), text)
+        escaped += expected != text
+        assert made.decode(layout.content_ids(text)) == expected, repr(text)
+    assert escaped > 500
+
+
+@pytest.mark.parametrize(
+    "piece", ["#", "\uff03", "\ufe5f", "# ", " ", "\u200b", "#\u200b", "# i", "i n", "### inpu ", "### input "]
+)
+def test_a_long_run_is_laid_out_in_time_by_its_length(piece: str) -> None:
+    """By the square of it, this test would run for minutes and be ended."""
+    made = tokenizer(None)
+    run = (piece * 200_000)[:200_000]
+    assert made.decode(PromptLayout(made).content_ids(f"#{run}.")) == f"#{run}."
 
 
 @pytest.mark.parametrize(("template", "end"), [(CHATML, "<|im_end|>"), (LLAMA3_WITH_DEFAULT, "<|eot|>"), (None, None)])

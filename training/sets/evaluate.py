@@ -76,7 +76,8 @@ class Searched(msgspec.Struct, frozen=True):
         found: list[list[Hit]] = []
         for at in range(0, len(queries), _AT_ONCE):
             some = queries[at : at + _AT_ONCE]
-            found += self.index.search([*self.embedder.embed(some)], [[]] * len(some), limit, vectors=vectors)
+            embedded = [*self.embedder.embed(some)]
+            found += self.index.search(embedded, [[]] * len(some), [limit] * len(some), vectors=vectors)
         return found
 
 

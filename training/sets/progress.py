@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.retrieval.embedder import Vectors
 
 
@@ -45,6 +48,22 @@ class Unfinished:
         save_file({"keys": hashes.copy(), "vectors": vectors}, fresh)
         fresh.rename(self._folder / f"{hashlib.sha256(keys[0]).hexdigest()[:16]}-{len(keys)}.safetensors")
         self._vectors.update(zip(keys, vectors, strict=True))
+
+
+@contextlib.contextmanager
+def locked(work: Path) -> Iterator[None]:
+    """Nobody else on this machine makes a set in this folder meanwhile. Raises Refusal(invalid_setting) if one does."""
+    work.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the folder, which goes once the set is published.
+    with work.with_name(f"{work.name}.lock").open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refusal(
+                FailureCode.INVALID_SETTING,
+                f"another process makes the retrieval set {work.parent.name}/{work.name}: wait for it, or end it",
+            ) from None
+        yield
 
 
 def discard(work: Path) -> None:

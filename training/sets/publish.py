@@ -50,8 +50,9 @@ async def publish_set(
     """The folder becomes the set's next version; with `stage`, its name goes on to stand for the present one.
 
     The catalogue is told last, so that nothing half stored or half indexed can be used.
+    Raises Refusal(guidance_damaged) for a folder that is not whole.
     """
-    info = set_folder.read_info(folder)
+    info = set_folder.read(folder).info
     digest = store.put_folder(folder, SET_FILES)
     if qdrant.url is not None:
         qdrant.open(digest, info.passages, lambda: set_folder.read(folder)).close()

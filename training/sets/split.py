@@ -9,7 +9,7 @@ from typing import Final
 _SEAMS: Final = (r"\n\s*\n", r"\n", r"(?<=[.!?…。])\s+", r"(?<=[;:,])\s+", r"\s+")
 """Where a text is cut, best place first: paragraphs, lines, sentences, clauses, words."""
 _SENTENCES: Final = _SEAMS[2]
-_HEADING: Final = re.compile(r"^(#{1,6})\s+(.+?)\s*#*\s*$")
+_HEADING: Final = re.compile(r"(#{1,6})\s+(.+)")
 _FENCE: Final = re.compile(r"^\s*(```|~~~)")
 
 
@@ -40,12 +40,12 @@ def sections(markdown: str) -> list[tuple[str, str]]:
     for line in markdown.split("\n"):
         if _FENCE.match(line):
             fenced = not fenced
-        match = None if fenced else _HEADING.match(line)
+        match = None if fenced else _HEADING.match(line.rstrip())
         if match is None:
             found[-1][1].append(line)
             continue
-        level = len(match[1])
-        path = [*path[: level - 1], *[""] * (level - 1 - len(path)), match[2]]
+        level, title = len(match[1]), match[2].rstrip("#").rstrip()
+        path = [*path[: level - 1], *[""] * (level - 1 - len(path)), title]
         found.append((" > ".join(filter(None, path)), []))
     bodies = ((heading, "\n".join(lines).strip()) for heading, lines in found)
     return [(heading, body) for heading, body in bodies if body]

@@ -40,15 +40,18 @@ _CONTEXT: Final = "### Context:\n"
 _INPUT: Final = "### Input:\n"
 _RESPONSE: Final = "### Response:\n"
 
-_GAP: Final = r"[\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]*"
+_GAPS: Final = r"\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
 """White space and invisible characters: between a marker's letters they do not make it another marker to a reader."""
-_HASH: Final = r"[#\uff03\ufe5f]"
+_GAP: Final = f"[{_GAPS}]*"
+_HASHES: Final = r"#\uff03\ufe5f"
 _MARKER: Final = re.compile(
-    rf"{_HASH}(?:{_GAP}{_HASH})*{_GAP}(?:"
+    rf"[{_HASHES}](?:[{_GAPS}{_HASHES}]*[{_HASHES}])?(?P<word>{_GAP}(?:"
     + "|".join(_GAP.join(word) for word in ("instruction", "context", "input", "response"))
-    + rf"){_GAP}[:\uff1a]",
+    + rf"){_GAP}[:\uff1a])?",
     re.IGNORECASE,
 )
+"""A whole run of hashes, and the word that makes it a marker, if there is one. A run without is matched too: were each
+of its hashes looked at anew, a long run would take time by the square of its length."""
 
 
 class Span(NamedTuple):
@@ -129,7 +132,7 @@ class PromptLayout:
 
     def content_ids(self, text: str) -> list[int]:
         """Text of a part: no token in it is a special one or one that the chat template uses, markers are escaped."""
-        text = _MARKER.sub(lambda match: re.sub(f"({_HASH})", r"\\\1", match.group()), text)
+        text = _MARKER.sub(_escaped, text)
         ids = self._ordinary(text)
         if self._reserved.keys().isdisjoint(ids):
             return ids
@@ -147,6 +150,10 @@ class PromptLayout:
     def _ordinary(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         return ids
+
+
+def _escaped(run: re.Match[str]) -> str:
+    return re.sub(f"([{_HASHES}])", r"\\\1", run.group()) if run["word"] else run.group()
 
 
 def chat_end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 import httpx
+import msgspec
 import numpy as np
 import stamina
 from qdrant_client import QdrantClient, models
@@ -103,18 +104,18 @@ class Index:
                 f"the index holds {found} of {len(content.passages)} passages: delete its collection on the server",
             )
         if self._owned:
-            text_bytes = sum(len(passage.text) for passage in content.passages)
-            self.bytes = content.vectors.nbytes + text_bytes + _POINT_BYTES * len(content.passages)
+            payload_bytes = sum(len(msgspec.json.encode(passage)) for passage in content.passages)
+            self.bytes = content.vectors.nbytes + payload_bytes + _POINT_BYTES * len(content.passages)
 
     def search(
         self,
         queries: Sequence[Vectors],
         conditions: Sequence[Sequence[Condition]],
-        limit: int,
+        limits: Sequence[int],
         *,
         vectors: bool = False,
     ) -> list[list[Hit]]:
-        """For each query [dimension], its best passages that fulfil its conditions, best first.
+        """For each query [dimension], its best passages that fulfil its conditions, at most its limit, best first.
 
         Raises Refusal(retrieval_failed).
         """
@@ -122,7 +123,7 @@ class Index:
             models.QueryRequest(
                 query=query.tolist(), filter=_filter(required), limit=limit, with_payload=True, with_vector=vectors
             )
-            for query, required in zip(queries, conditions, strict=True)
+            for query, required, limit in zip(queries, conditions, limits, strict=True)
         ]
         answers = _patiently(lambda: self._client.query_batch_points(self._collection, asked))
         return [[_hit(point) for point in answer.points] for answer in answers]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
 import structlog
+from cachetools import TTLCache
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.retrieval import set_folder
@@ -16,11 +19,21 @@ from guideway.workers.retrieval.messages import SetArtefact
 
 log = structlog.get_logger()
 
+_FAILURE_KEPT_S: Final = 5.0
+"""So long nobody tries again to open what could not be opened: all who wait are told at once, and not one by one."""
+
 
 class Indexes:
     """Owned by the process's one loop; only opening happens elsewhere."""
 
-    def __init__(self, qdrant: Qdrant, max_bytes: int, on_opened: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        qdrant: Qdrant,
+        max_bytes: int,
+        on_opened: Callable[[str], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`on_opened` is called by another thread, with a digest, whether the opening went well or not."""
         self._qdrant = qdrant
         self._max_bytes = max_bytes
@@ -28,35 +41,43 @@ class Indexes:
         self._opener = ThreadPoolExecutor(1, "open an index")
         self._opening: dict[str, Future[Index]] = {}
         self._open: OrderedDict[str, Index] = OrderedDict()
+        self._failed: TTLCache[str, Refusal] = TTLCache(1000, _FAILURE_KEPT_S, timer=clock)
 
     def get(self, artefact: SetArtefact) -> Index | None:
         """The index; None while it is being opened, which this call begins.
 
-        Raises Refusal(retrieval_failed | guidance_damaged) if it could not be opened; asked again, it is tried again.
+        Raises Refusal(retrieval_failed | guidance_damaged) if it could not be opened, for everybody who asks within
+        the next seconds; asked later, it is tried again.
         """
         digest = artefact.digest
         if digest in self._open:
             self._open.move_to_end(digest)
             return self._open[digest]
         future = self._opening.get(digest)
+        if future is not None and future.done():
+            del self._opening[digest]
+            try:
+                self._open[digest] = future.result()
+            except Refusal as refusal:
+                self._failed[digest] = refusal
+            except Exception as error:
+                log.exception("an index cannot be opened", set=artefact.name)
+                self._failed[digest] = Refusal(
+                    FailureCode.RETRIEVAL_FAILED, f"it cannot be opened ({type(error).__name__}): see the worker's log"
+                )
+            else:
+                return self._open[digest]
+        if (why := self._failed.get(digest)) is not None:
+            raise Refusal(why.code, f"retrieval set {artefact.name}: {why.message}")
         if future is None:
             self._opening[digest] = self._opener.submit(self._opened, artefact)
             self._opening[digest].add_done_callback(lambda _: self._on_opened(digest))
-            return None
-        if not future.done():
-            return None
-        del self._opening[digest]
-        try:
-            self._open[digest] = future.result()
-        except Refusal as refusal:
-            raise Refusal(refusal.code, f"retrieval set {artefact.name}: {refusal.message}") from None
-        except Exception as error:
-            log.exception("an index cannot be opened", set=artefact.name)
-            raise Refusal(
-                FailureCode.RETRIEVAL_FAILED,
-                f"retrieval set {artefact.name} cannot be opened ({type(error).__name__}): see the worker's log",
-            ) from None
-        return self._open[digest]
+        return None
+
+    def drop(self, digest: str) -> None:
+        """It is opened anew when it is next asked for, and filled where something of it is missing."""
+        if (index := self._open.pop(digest, None)) is not None:
+            index.close()
 
     def trim(self, in_use: Collection[str]) -> None:
         """Close what was not used for longest, until the rest fits."""

@@ -65,6 +65,9 @@ class RetrievalLink:
         self._silence_s = silence_s
         self._program = program
         self._waiting: dict[str, asyncio.Future[list[FoundPassage]]] = {}
+        self._suspects = asyncio.Lock()
+        """Held by the lookup that is tried again: of several that were there when the process ended, nobody knows
+        whose doing it was, and tried one by one each answers for itself."""
         self._ids = itertools.count()
         self._running: asyncio.Task[None] | None = None
         self._child: asyncio.Future[Child]
@@ -100,12 +103,13 @@ class RetrievalLink:
 
     async def look_up(self, wanted: Retrieval, artefacts: Sequence[SetArtefact]) -> list[FoundPassage]:
         """The passages for one request, best first. Raises Refusal, in the end retrieval_failed."""
-        for _ in range(_ATTEMPTS):
-            if time.monotonic() < self._rest_until:
-                break
-            self.warm()
-            with contextlib.suppress(_Ended):
-                return await self._look_up_once(wanted, artefacts)
+        for attempt in range(_ATTEMPTS):
+            async with self._suspects if attempt else contextlib.nullcontext():
+                if time.monotonic() < self._rest_until:
+                    break
+                self.warm()
+                with contextlib.suppress(_Ended):
+                    return await self._look_up_once(wanted, artefacts)
         raise Refusal(
             FailureCode.RETRIEVAL_FAILED, "the retrieval process ends again and again: the worker's log says why"
         )

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 import structlog
 from cachetools import LRUCache
 
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.retrieval import Condition
 from guideway.workers.retrieval.choice import CANDIDATES, choose
-from guideway.workers.retrieval.embedder import Embedder
+from guideway.workers.retrieval.embedder import Embedder, Vectors
 from guideway.workers.retrieval.index import Hit, Index
 from guideway.workers.retrieval.indexes import Indexes
 from guideway.workers.retrieval.messages import Found, FoundPassage, Lookup, NotFound
 
+A = TypeVar("A")
+B = TypeVar("B")
 log = structlog.get_logger()
+
+_OBJECTS_BYTES: Final = 250
+"""Of Python objects around a hit, or around a search, about."""
 
 
 class _Search(msgspec.Struct, frozen=True):
@@ -31,17 +40,23 @@ class _Search(msgspec.Struct, frozen=True):
     vectors: bool
 
 
+class _Kept(NamedTuple):
+    hits: list[Hit]
+    bytes: int
+    """Of memory, with the search that it is kept under."""
+
+
 class Lookups:
     """Owns what waits and the results it keeps. `tokens_of` says what a passage takes of a budget."""
 
     def __init__(
-        self, embedder: Embedder, indexes: Indexes, tokens_of: Callable[[str], int], *, kept_results: int
+        self, embedder: Embedder, indexes: Indexes, tokens_of: Callable[[str], int], *, kept_bytes: int
     ) -> None:
         self._embedder = embedder
         self._indexes = indexes
         self._tokens_of = tokens_of
         self._waiting: list[Lookup] = []
-        self._results: LRUCache[_Search, list[Hit]] = LRUCache(kept_results)
+        self._kept: LRUCache[_Search, _Kept] = LRUCache(kept_bytes, getsizeof=lambda kept: kept.bytes)
 
     def add(self, lookup: Lookup) -> None:
         self._waiting.append(lookup)
@@ -64,7 +79,9 @@ class Lookups:
         for lookup in ready:
             with self._refusing(lookup.id, answers):
                 answers.append(self._chosen(lookup, results))
-        self._indexes.trim(indexes)
+        # One that is open for a lookup which waits for another stays: two over the budget would never be open together.
+        waited_for = {artefact.digest for lookup in self._waiting for artefact in lookup.artefacts}
+        self._indexes.trim(indexes.keys() | waited_for)
         return answers
 
     def _check(self, lookup: Lookup) -> None:
@@ -81,29 +98,33 @@ class Lookups:
         filters = {search: lookup.wanted.filter for lookup in ready for search in _searches(lookup)}
         # Apart from what is kept: more may wait than is kept.
         results: dict[_Search, list[Hit] | Refusal] = {
-            search: self._results[search] for search in filters if search in self._results
+            search: self._kept[search].hits for search in filters if search in self._kept
         }
         missing = [search for search in filters if search not in results]
         if not missing:
             return results
         queries = list(dict.fromkeys(search.query for search in missing))
-        vectors = dict(zip(queries, self._embedder.embed(queries), strict=True))
+        embedded = dict(zip(queries, _each(queries, self._embedder.embed), strict=True))
+        vectors = {query: one for query, one in embedded.items() if not isinstance(one, Refusal)}
+        results |= {search: why for search in missing if isinstance(why := embedded[search.query], Refusal)}
         for digest, with_vectors in {(search.digest, search.vectors) for search in missing}:
-            # One width of answer for all of a set, so that they are one batch.
-            searches = [one for one in missing if (one.digest, one.vectors) == (digest, with_vectors)]
-            try:
-                found = indexes[digest].search(
-                    [vectors[search.query] for search in searches],
-                    [filters[search] for search in searches],
-                    max(search.limit for search in searches),
-                    vectors=with_vectors,
-                )
-            except Refusal as refusal:
-                results.update(dict.fromkeys(searches, refusal))
-            else:
-                results.update(zip(searches, found, strict=True))
-                self._results.update(zip(searches, found, strict=True))
+            searches = [
+                one for one in missing if (one.digest, one.vectors) == (digest, with_vectors) and one not in results
+            ]
+            find = partial(_find, indexes[digest], vectors, filters)
+            for search, found in zip(searches, _each(searches, find), strict=True):
+                results[search] = found
+                if not isinstance(found, Refusal):
+                    self._keep(search, found)
+                elif found.code is FailureCode.RETRIEVAL_FAILED:
+                    # Perhaps the server lost it.
+                    self._indexes.drop(digest)
         return results
+
+    def _keep(self, search: _Search, hits: list[Hit]) -> None:
+        kept = _Kept(hits, _bytes_of(search, hits))
+        if kept.bytes <= self._kept.maxsize:
+            self._kept[search] = kept
 
     def _chosen(self, lookup: Lookup, results: dict[_Search, list[Hit] | Refusal]) -> Found:
         found: list[list[Hit]] = []
@@ -128,10 +149,8 @@ class Lookups:
         except Refusal as refusal:
             answers.append(NotFound(id=id_, code=refusal.code, message=refusal.message))
         except Exception as error:
-            # Where it happened, and not the message, which may quote the text.
-            log.error("lookup failed", error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
-            message = f"{type(error).__name__} in the retrieval process: report it"
-            answers.append(NotFound(id=id_, code=FailureCode.INTERNAL_ERROR, message=message))
+            unexpected = _unexpected(error)
+            answers.append(NotFound(id=id_, code=unexpected.code, message=unexpected.message))
 
 
 def _searches(lookup: Lookup) -> list[_Search]:
@@ -141,3 +160,46 @@ def _searches(lookup: Lookup) -> list[_Search]:
         _Search(artefact.digest, wanted.query, filter_, wanted.passages * CANDIDATES, wanted.diversity > 0)
         for artefact in lookup.artefacts
     ]
+
+
+def _bytes_of(search: _Search, hits: Sequence[Hit]) -> int:
+    vectors = sum(hit.vector.nbytes for hit in hits if hit.vector is not None)
+    texts = [search.query, *(hit.text for hit in hits), *(hit.id for hit in hits)]
+    return _OBJECTS_BYTES * (1 + len(hits)) + len(search.filter) + vectors + sum(sys.getsizeof(text) for text in texts)
+
+
+def _find(
+    index: Index,
+    vectors: Mapping[str, Vectors],
+    filters: Mapping[_Search, Sequence[Condition]],
+    searches: Sequence[_Search],
+) -> list[list[Hit]]:
+    return index.search(
+        [vectors[search.query] for search in searches],
+        [filters[search] for search in searches],
+        # Each its own: what it finds is kept, and must not depend on who happened to wait beside it.
+        [search.limit for search in searches],
+        vectors=searches[0].vectors,
+    )
+
+
+def _each(items: Sequence[A], do: Callable[[Sequence[A]], Iterable[B]]) -> list[B | Refusal]:
+    """All in one batch. Where that fails unexpectedly, one by one, so that those alone are refused that it is due to.
+
+    A Refusal is of the set or its server, and so of all.
+    """
+    if not items:
+        return []
+    try:
+        return [*do(items)]
+    except Refusal as refusal:
+        return [refusal] * len(items)
+    except Exception as error:
+        unexpected = _unexpected(error)
+    return [unexpected] if len(items) == 1 else [one for item in items for one in _each([item], do)]
+
+
+def _unexpected(error: Exception) -> Refusal:
+    # Where it happened, and not the message, which may quote the text.
+    log.error("lookup failed", error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
+    return Refusal(FailureCode.INTERNAL_ERROR, f"{type(error).__name__} in the retrieval process: report it")

@@ -62,7 +62,7 @@ def load(start: StartRetrieval, channel: Channel[ToRetrieval]) -> tuple[Lookups,
     qdrant = Qdrant(settings.qdrant_url, settings.qdrant_api_key)
     indexes = Indexes(qdrant, settings.index_bytes, lambda digest: channel.post(Opened(digest=digest)))
     tokens_of = cached(LRUCache(_KEPT_LENGTHS))(layout.context_tokens)
-    return Lookups(embedder, indexes, tokens_of, kept_results=settings.kept_results), embedder.fingerprint
+    return Lookups(embedder, indexes, tokens_of, kept_bytes=settings.kept_bytes), embedder.fingerprint
 
 
 def serve(channel: Channel[ToRetrieval], lookups: Lookups) -> None:

@@ -19,8 +19,8 @@ class RetrievalSettings(msgspec.Struct, frozen=True, kw_only=True):
     """None: indexes are in the process's memory."""
     qdrant_api_key: str | None = None
     index_bytes: int = 2 * 2**30
-    """Memory for indexes, least recently used out first; the one in use stays, whatever its size."""
-    kept_results: int = 4_000
-    """Results kept by set version, query and filter."""
+    """Memory for indexes, least recently used out first; those that lookups wait for stay, whatever their size."""
+    kept_bytes: int = 64 * 2**20
+    """Memory for results, which are kept by set version, query and filter; least recently used out first."""
     threads: int = 1
     """Torch threads: the others are the engine's."""

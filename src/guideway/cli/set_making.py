@@ -75,8 +75,7 @@ async def make_sets(
     settings: Settings, orders: Sequence[Order], progress: Callable[[int, int], None] = lambda done, of: None
 ) -> list[Published]:
     """Read, split, embed, store, publish; in this order, so that nothing half-made is visible."""
-    from guideway.training.sets.progress import discard
-    from guideway.training.sets.publish import previous, publish_set
+    from guideway.training.sets.progress import discard, locked
 
     read = [_read(order) for order in orders]
     bootstrap, store, qdrant = settings.brokers(), ArtefactStore(settings.store), a_qdrant(settings)
@@ -85,24 +84,39 @@ async def make_sets(
     made = []
     async with CatalogueReader(bootstrap) as reader:
         for order, passages in zip(orders, read, strict=True):
-            before = previous(reader.catalogue, order.namespace, order.name)
-            there = store.fetch(before.artefact, settings.artefact_cache) if before else None
             work = settings.unfinished_sets / order.namespace / order.name
-            folder = await asyncio.to_thread(_built, order, passages, there, maker, work)
-            published = await publish_set(
-                reader,
-                bootstrap,
-                store,
-                qdrant,
-                folder,
-                namespace=order.namespace,
-                name=order.name,
-                shared_with=(before.shared_with if before else []) if order.shared_with is None else order.shared_with,
-                stage=order.stage,
-            )
-            made.append(published)
-            discard(work)
+            with locked(work):
+                made.append(await _published(order, passages, maker, work, reader, bootstrap, store, qdrant))
+                discard(work)
     return made
+
+
+async def _published(
+    order: Order,
+    passages: list[Passage],
+    maker: _Maker,
+    work: Path,
+    reader: CatalogueReader,
+    bootstrap: str,
+    store: ArtefactStore,
+    qdrant: Qdrant,
+) -> Published:
+    from guideway.training.sets.publish import previous, publish_set
+
+    before = previous(reader.catalogue, order.namespace, order.name)
+    there = store.fetch(before.artefact, maker.settings.artefact_cache) if before else None
+    folder = await asyncio.to_thread(_built, order, passages, there, maker, work)
+    return await publish_set(
+        reader,
+        bootstrap,
+        store,
+        qdrant,
+        folder,
+        namespace=order.namespace,
+        name=order.name,
+        shared_with=(before.shared_with if before else []) if order.shared_with is None else order.shared_with,
+        stage=order.stage,
+    )
 
 
 def _read(order: Order) -> list[Passage]:
@@ -117,7 +131,7 @@ class _Maker:
     """The embedding model, loaded when it is first needed."""
 
     def __init__(self, settings: Settings, progress: Callable[[int, int], None]) -> None:
-        self._settings = settings
+        self.settings = settings
         self.progress = progress
         self.embedder = cache(lambda: an_embedder(settings))
 
@@ -129,8 +143,8 @@ class _Maker:
             splitting.max_chars,
             splitting.overlap_chars,
         )
-        source = retrieval_settings(self._settings).embedding
-        return same and known.info.embedding.fingerprint == fingerprint_of(source, self._settings.model_cache)
+        source = retrieval_settings(self.settings).embedding
+        return same and known.info.embedding.fingerprint == fingerprint_of(source, self.settings.model_cache)
 
 
 def _built(order: Order, passages: list[Passage], there: Path | None, maker: _Maker, work: Path) -> Path:

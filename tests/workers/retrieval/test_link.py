@@ -51,18 +51,25 @@ async def test_it_is_started_by_the_first_lookup_only(make_link: MakeLink, start
     assert starts() == 1
 
 
-async def test_its_death_costs_its_neighbours_nothing(make_link: MakeLink, starts: Callable[[], int]) -> None:
+async def test_its_death_costs_its_neighbours_nothing(make_link: MakeLink) -> None:
     async with make_link() as link:
         poison = asyncio.create_task(link.look_up(lookup("die"), []))
-        fine = asyncio.create_task(link.look_up(lookup("fine"), []))
+        fine = [asyncio.create_task(link.look_up(lookup(f"fine{i}"), [])) for i in range(5)]
         with pytest.raises(Refusal) as caught:
             await poison
         assert caught.value.code is FailureCode.RETRIEVAL_FAILED
         assert caught.value.code.retryable
+        assert [(await one)[0].text for one in fine] == [f"fine{i}" for i in range(5)]
+        assert (await link.look_up(lookup("later"), []))[0].text == "later"
+
+
+async def test_after_three_deaths_in_a_row_it_is_left_alone(make_link: MakeLink, starts: Callable[[], int]) -> None:
+    async with make_link() as link:
         with pytest.raises(Refusal):
-            # Three deaths in a row: it is left alone for a while, and who asks is told at once.
+            await link.look_up(lookup("die"), [])
+        with pytest.raises(Refusal) as caught:
             await asyncio.wait_for(link.look_up(lookup("later"), []), 1)
-        fine.cancel()
+        assert caught.value.code is FailureCode.RETRIEVAL_FAILED
     assert starts() == 3
 
 

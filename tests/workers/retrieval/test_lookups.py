@@ -19,11 +19,12 @@ from guideway.training.sets.context import RetrievalContext
 from guideway.training.sets.evaluate import Searched
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.embedder import Embedder
-from guideway.workers.retrieval.index import Qdrant
+from guideway.workers.retrieval.index import Index, Qdrant
 from guideway.workers.retrieval.indexes import Indexes
 from guideway.workers.retrieval.lookups import Lookups
 from guideway.workers.retrieval.messages import Found, Lookup, NotFound, SetArtefact
 from guideway.workers.retrieval.passages import with_context
+from guideway.workers.retrieval.set_folder import SetFolder
 
 from .conftest import MakeSet, a_set
 
@@ -42,7 +43,9 @@ Asked = tuple[str, list[SetArtefact], dict[str, Any]]
 class Desk:
     """Lookups with all that they need; `ask` waits until every answer is there."""
 
-    def __init__(self, embedder: Embedder, qdrant: Qdrant | None = None, max_bytes: int = 2**30) -> None:
+    def __init__(
+        self, embedder: Embedder, qdrant: Qdrant | None = None, max_bytes: int = 2**30, kept_bytes: int = 2**20
+    ) -> None:
         self.opened: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.embedded: list[int] = []
         """How many texts each batch had."""
@@ -50,7 +53,7 @@ class Desk:
         self._embedder = embedder
         self.fingerprint = embedder.fingerprint
         self.indexes = Indexes(qdrant or Qdrant(), max_bytes, self.opened.put)
-        self._lookups = Lookups(self, self.indexes, lambda text: len(text.split()), kept_results=100)  # type: ignore[arg-type]
+        self._lookups = Lookups(self, self.indexes, lambda text: len(text.split()), kept_bytes=kept_bytes)  # type: ignore[arg-type]
 
     def embed(self, texts: list[str]) -> Any:
         self.embedded.append(len(texts))
@@ -97,6 +100,26 @@ def test_what_waits_is_embedded_once_and_in_one_batch(embedder: Embedder, make_s
     assert desk.embedded == [1, 2], "kept by set version and query"
 
 
+def test_results_are_kept_within_their_bytes(embedder: Embedder, make_set: MakeSet) -> None:
+    animals = make_set("animals", ANIMALS)
+    desk = Desk(embedder, kept_bytes=4_000)
+    for query in ("cat", "cat", "x" * 3_000, "x" * 3_000, "cat", "y" * 5_000, "y" * 5_000, "cat"):
+        assert len(ids(desk.ask((query, [animals], {"min_score": -1.0}))[0])) == 3
+    # The first long one drives out the short one; the longer one is not kept at all, and drives out nothing.
+    assert desk.embedded == [1, 1, 1, 1, 1]
+
+
+def test_an_index_counts_all_that_its_passages_hold(embedder: Embedder) -> None:
+    plain = a_set(embedder, ANIMALS)
+    laden = [msgspec.structs.replace(one, metadata={"note": "ö" * 10_000}) for one in plain.passages]
+
+    def opened(content: SetFolder) -> Index:
+        return Qdrant().open("sha256:x", len(ANIMALS), lambda: content)
+
+    more = opened(msgspec.structs.replace(plain, passages=laden)).bytes - opened(plain).bytes
+    assert more > 3 * 19_000
+
+
 def test_scores_are_cosines(embedder: Embedder, make_set: MakeSet) -> None:
     (found,) = Desk(embedder).ask(("What is a cat?", [make_set("animals", ANIMALS)], {"min_score": -1.0}))
     assert isinstance(found, Found)
@@ -110,6 +133,17 @@ def test_several_sets_are_merged_and_named(embedder: Embedder, make_set: MakeSet
     (found,) = Desk(embedder).ask(("cat", both, {"passages": 2, "diversity": 0.3}))
     assert isinstance(found, Found)
     assert {(one.set, one.id) for one in found.passages} == {(0, "cat"), (1, "cat")}
+
+
+def test_what_is_found_does_not_depend_on_who_waits_beside_it(embedder: Embedder, make_set: MakeSet) -> None:
+    long = {f"cat{i}": f"A cat is a cat, and this one is cat number {i}." for i in range(4)}
+    pets = make_set("pets", {**long, "fits": "Milk is white."})
+    # One passage is asked for, so four are looked at, and none of these fits.
+    narrow: Asked = ("cat", [pets], {"passages": 1, "max_tokens": 5, "min_score": -1.0})
+    wide: Asked = ("milk", [pets], {"passages": 3, "max_tokens": 5, "min_score": -1.0})
+    alone, _ = Desk(embedder).ask(narrow, ("to open it", [pets], {"passages": 1}))
+    beside, other = Desk(embedder).ask(narrow, wide)
+    assert (ids(alone), ids(beside), ids(other)) == ([], [], ["fits"])
 
 
 def test_filters_hold_and_one_is_not_true(embedder: Embedder, make_set: MakeSet) -> None:
@@ -137,6 +171,37 @@ def test_a_lookup_that_fails_is_no_others_failure(embedder: Embedder, make_set: 
     assert ids(answers[1])[0] == "cat"
     assert code(answers[2]) is FailureCode.GUIDANCE_DAMAGED
     assert code(answers[3]) is FailureCode.SET_WRONG_EMBEDDING
+
+
+class Fragile:
+    """The embedding model, which chokes on one word."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self.fingerprint = embedder.fingerprint
+
+    def embed(self, texts: list[str]) -> Any:
+        if any("poison" in text for text in texts):
+            raise RuntimeError(f"it chokes on {texts}")
+        return self._embedder.embed(texts)
+
+
+def test_what_goes_wrong_unexpectedly_is_refused_alone(
+    embedder: Embedder, make_set: MakeSet, capfd: pytest.CaptureFixture[str]
+) -> None:
+    animals = make_set("animals", ANIMALS)
+    # No message brings such a key, and the index cannot make anything of it.
+    odd = {"filter": [Condition(key="a[", value=1)]}
+    answers = Desk(Fragile(embedder)).ask(  # type: ignore[arg-type]
+        ("Who barks?", [animals], {}), ("poison", [animals], {}), ("cat", [animals], odd), ("cat", [animals], {})
+    )
+    assert ids(answers[0])[0] == "dog"
+    assert code(answers[1]) is FailureCode.INTERNAL_ERROR
+    assert code(answers[2]) is FailureCode.INTERNAL_ERROR
+    assert ids(answers[3])[0] == "cat"
+    assert "Who barks" not in "".join(capfd.readouterr()), "a message may quote the text"
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(msgspec.to_builtins(odd["filter"][0]), Condition)
 
 
 def test_a_server_that_is_away_is_waited_for_so_long_and_no_longer(embedder: Embedder, make_set: MakeSet) -> None:
