@@ -10,7 +10,7 @@ from guideway.training.begin import Begun
 from guideway.training.comparison import BARE, TEXT_PROMPT, compare, scored_events
 from guideway.training.evaluation import Evaluator, Subject
 from guideway.training.prompt_engineering import search
-from guideway.training.report import keep_evaluation, write_report
+from guideway.training.report import keep_evaluation
 from guideway.training.run_events import RunEvent
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.messages import Artefact
@@ -45,7 +45,7 @@ def compare_all(
     present: Subject | None,
     tell: Callable[[RunEvent], None],
 ) -> None:
-    """Evaluate the bare model, the best text prompt, the endpoint as it is and every method; tell, keep, report."""
+    """Evaluate the bare model, the best text prompt, the endpoint as it is and every method; keep, tell."""
     evaluator = Evaluator(base, max_context_tokens=model.max_context_tokens)
     evaluations = []
     for subject in [*references(begun, prompt), *([present] if present else []), *methods(begun, size)]:
@@ -54,7 +54,6 @@ def compare_all(
         evaluations.append(evaluation)
     for event in scored_events(compare(evaluations), size=size, at=time.time()):
         tell(event)
-    write_report(begun.folder)
 
 
 def references(begun: Begun, prompt: str) -> list[Subject]:

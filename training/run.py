@@ -5,6 +5,7 @@ What is done already, its events say: a run that was killed goes on where it was
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import resource
@@ -22,9 +23,11 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.training import comparing
 from guideway.training.begin import Begun
+from guideway.training.comparison import BARE
 from guideway.training.encoding import Encoder
 from guideway.training.loop import Interrupted, train
 from guideway.training.methods import trainable
+from guideway.training.report import write_report
 from guideway.training.run_events import (
     MethodStarted,
     PromptScored,
@@ -37,7 +40,7 @@ from guideway.training.run_events import (
     Stopped,
 )
 from guideway.training.run_folder import ARTEFACT, CHECKPOINT
-from guideway.training.task import Method, Prefix, PTuning, SoftPrompt
+from guideway.training.task import Method, Prefix, PTuning, SoftPrompt, Task
 from guideway.training.trainer import Trainer
 from guideway.workers.engine import base_model
 from guideway.workers.engine.base_model import BaseModel
@@ -76,7 +79,9 @@ def carry_out(
 
     def tell(event: RunEvent) -> None:
         begun.folder.append(event)
-        emit(event)
+        # The folder is the record: that nobody listens any more, as behind a broken pipe, ends no run.
+        with contextlib.suppress(OSError):
+            emit(event)
 
     with begun.folder.locked():
         past = list(begun.folder.events())
@@ -86,6 +91,7 @@ def carry_out(
                 tell(_started(begun))
             for size, model in models.items():
                 _Size(begun, size, model, machine, tell, should_end, present).carry_out(past)
+                write_report(begun.folder)
         except Interrupted:
             tell(RunCancelled(at=time.time()))
             raise
@@ -126,7 +132,7 @@ class _Size:
         for method in task.methods:
             if not any(isinstance(e, Stopped) and (e.size, e.method) == (self.size, method.label) for e in past):
                 self._train(method, prompt)
-        if not any(isinstance(event, Scored) and event.size == self.size for event in past):
+        if not _is_compared(past, self.size, task):
             comparing.compare_all(
                 self._load_to_serve(),
                 self.model,
@@ -268,6 +274,12 @@ def _started(begun: Begun) -> RunStarted:
 def _chosen_prompt(past: Iterable[RunEvent], size: str) -> str | None:
     chosen = [event for event in past if isinstance(event, PromptScored) and event.size == size and event.chosen]
     return chosen[-1].prompt if chosen else None
+
+
+def _is_compared(past: Iterable[RunEvent], size: str, task: Task) -> bool:
+    """Whether the comparison was told to its end: a process may have died between two of its events."""
+    scored = {event.method for event in past if isinstance(event, Scored) and event.size == size}
+    return scored >= {BARE, *(method.label for method in task.methods)}
 
 
 def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:

@@ -111,6 +111,32 @@ def test_a_run_trains_compares_reports_and_says_all_of_it(model: Model, examples
     assert not again
 
 
+def test_a_run_that_died_in_its_comparison_compares_again(model: Model, examples: Path) -> None:
+    made, machine = begun(task(LORA), examples), Machine(examples / "models")
+    carry_out(made, {"tiny": model}, machine)
+    file, page = made.folder.path / "events.jsonl", made.folder.path / "report.html"
+    lines = file.read_text().splitlines(keepends=True)
+    first = next(place for place, event in enumerate(made.folder.events()) if isinstance(event, Scored))
+    file.write_text("".join(lines[: first + 1]))
+    page.unlink()
+    carry_out(made, {"tiny": model}, machine)
+    assert {event.method for event in made.folder.events() if isinstance(event, Scored)} == {"bare", "lora"}
+    assert page.is_file()
+    # One that died before its last report writes it, whatever its events say.
+    page.unlink()
+    carry_out(made, {"tiny": model}, machine)
+    assert page.is_file()
+
+
+def test_a_run_goes_on_where_nobody_listens(model: Model, examples: Path) -> None:
+    def broken_pipe(_: RunEvent) -> None:
+        raise BrokenPipeError
+
+    made = begun(task(), examples)
+    carry_out(made, {"tiny": model}, Machine(examples / "models"), emit=broken_pipe)
+    assert isinstance(list(made.folder.events())[-1], RunEnded)
+
+
 def test_one_run_trains_for_several_model_sizes(model: Model, examples: Path) -> None:
     made = begun(msgspec.structs.replace(task(LORA), model_sizes=["tiny", "other"]), examples)
     other = msgspec.structs.replace(model, name="other", dtype="bfloat16")
