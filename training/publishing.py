@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, Lineage
-from guideway.training.run_events import MethodStarted, PromptScored, RunEvent, Scored
+from guideway.training.run_events import MethodStarted, PromptScored, RunEvent, Scored, Stopped
 from guideway.training.run_folder import Run, RunFolder
 
 TEXT_PROMPT: Final = "text-prompt"
@@ -31,7 +31,10 @@ class Publication(msgspec.Struct, frozen=True):
 
 
 def choose(events: Iterable[RunEvent], run: Run, *, size: str | None, method: str | None, anyway: bool) -> Publication:
-    """The method to publish: the one named, else the task's, else the best one.
+    """The method to publish: the one named, else the task's, else that of the lowest validation loss.
+
+    The best text prompt, which was found by the validation rows as well, is taken where nothing was trained. Were the
+    score on the evaluation rows to choose, the best of many would seem better than it is on the rows that chose it.
 
     Raises: Refusal `not_better` if it does not beat the bare model by more than the interval and the task's rule wants
     that, unless `anyway`; `invalid_setting` if the run has no such method or size, or has not come to its comparison.
@@ -51,7 +54,7 @@ def choose(events: Iterable[RunEvent], run: Run, *, size: str | None, method: st
         )
     wanted = method or task.publish.method
     if wanted is None:
-        wanted = max(scored.values(), key=lambda one: one.value).method
+        wanted = _of_lowest_validation_loss(events, size, scored) or TEXT_PROMPT
     if wanted not in scored:
         raise Refusal(
             FailureCode.INVALID_SETTING, f"the run has no method {wanted!r}; compared were: {', '.join(sorted(scored))}"
@@ -67,6 +70,12 @@ def choose(events: Iterable[RunEvent], run: Run, *, size: str | None, method: st
     prompts = [e.prompt for e in events if isinstance(e, PromptScored) and e.size == size and e.chosen]
     is_text = wanted == TEXT_PROMPT
     return Publication(size, best, None if is_text else prints[-1], prompts[-1] if is_text else "")
+
+
+def _of_lowest_validation_loss(events: Iterable[RunEvent], size: str, labels: Collection[str]) -> str | None:
+    """The trained method to publish, chosen by rows that no figure is reported on; None if nothing was trained."""
+    losses = {e.method: e.validation_loss for e in events if isinstance(e, Stopped) and e.size == size}
+    return min((label for label in losses if label in labels), key=losses.__getitem__, default=None)
 
 
 def guidance_for(publication: Publication, run: Run, folder: RunFolder, catalogue: Catalogue) -> Guidance:

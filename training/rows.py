@@ -41,7 +41,7 @@ class Examples:
     validation: list[Row]
     """To choose prompts and to end training."""
     eval: list[Row]
-    """To report on; nothing is chosen by them."""
+    """To report on. No step, prompt or method is chosen by them, unless a person reads the report and chooses so."""
     instruction: str
     """The task's, or the system message that all rows have."""
 

@@ -195,7 +195,7 @@ class PublishRule(_Settings, frozen=True, kw_only=True):
     when: Literal["better", "always"] = "better"
     """`better`: only if its interval over the bare model's is above zero."""
     method: Name | None = None
-    """None: the best."""
+    """None: that of the lowest validation loss."""
 
 
 class PromptSearch(_Settings, frozen=True, kw_only=True):

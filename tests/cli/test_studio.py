@@ -20,7 +20,7 @@ from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
 from guideway.schemas.manifests import Guidance
 from guideway.schemas.output import Choice
-from guideway.training.run_events import MethodStarted, Scored
+from guideway.training.run_events import MethodStarted, Scored, Stopped
 from guideway.training.run_folder import Run, RunFolder
 from guideway.training.task import Data, SoftPrompt, Task
 
@@ -119,6 +119,19 @@ def finished_run(folder: Path, name: str, method: str, value: float, over_bare: 
     )
     made.create(run)
     made.append(MethodStarted(at=0, size=name, method=method, trainable_parameters=8, fingerprint=FINGERPRINT))
+    made.append(
+        Stopped(
+            at=0,
+            size=name,
+            method=method,
+            rule="max_steps",
+            step=1,
+            best_step=1,
+            validation_loss=1,
+            elapsed_s=1,
+            artefact_bytes=1,
+        )
+    )
     made.append(
         Scored(
             at=0,

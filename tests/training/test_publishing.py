@@ -19,7 +19,7 @@ from guideway.training.publishing import (
     promoted,
     unpaired,
 )
-from guideway.training.run_events import MethodStarted, PromptScored, RunEvent, Scored
+from guideway.training.run_events import MethodStarted, PromptScored, RunEvent, Scored, Stopped
 from guideway.training.run_folder import Run, RunFolder
 from guideway.training.task import Data, Lora, PTuning, PublishRule, SoftPrompt, Task
 
@@ -62,11 +62,27 @@ def scored(method: str, value: float, *, over: tuple[float, float, float] = (0.2
     )
 
 
+def stopped(method: str, validation_loss: float) -> Stopped:
+    return Stopped(
+        at=0,
+        size="small",
+        method=method,
+        rule="max_steps",
+        step=9,
+        best_step=9,
+        validation_loss=validation_loss,
+        elapsed_s=1,
+        artefact_bytes=1,
+    )
+
+
 EVENTS: list[RunEvent] = [
     PromptScored(at=0, size="small", prompt="Worse.", source="task", metric="accuracy", value=0.5),
     PromptScored(at=0, size="small", prompt="Better.", source="template", metric="accuracy", value=0.6, chosen=True),
     MethodStarted(at=0, size="small", method="soft-prompt", trainable_parameters=1, fingerprint=DIGEST),
     MethodStarted(at=0, size="small", method="lora", trainable_parameters=1, fingerprint=DIGEST),
+    stopped("soft-prompt", 0.3),
+    stopped("lora", 0.5),
     scored("bare", 0.99),
     scored("text-prompt", 0.7, over=(0.1, -0.1, 0.2)),
     scored("soft-prompt", 0.9),
@@ -81,6 +97,14 @@ def catalogue(*manifests: Manifest) -> Catalogue:
         [change] = plan(made, [manifest])
         made.absorb(change.identity.key(change.version), MANIFEST.encode(manifest))
     return made
+
+
+def test_the_method_is_chosen_by_the_validation_rows() -> None:
+    """And not by the evaluation rows, on which it is tested."""
+    close = [*EVENTS, stopped("ia3", 0.1), stopped("lora", 0.4), scored("lora", 0.95)]
+    assert choose(close, run(), size=None, method=None, anyway=True).scored.method == "soft-prompt"
+    untrained = [event for event in EVENTS if not isinstance(event, Stopped)]
+    assert choose(untrained, run(), size=None, method=None, anyway=True).scored.method == "text-prompt"
 
 
 def test_the_best_method_is_published_and_never_a_reference() -> None:

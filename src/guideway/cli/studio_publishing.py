@@ -42,7 +42,7 @@ def add_to(group: typer.Typer) -> None:
 
 def publish_(
     place: RunPlace,
-    method: Annotated[str | None, typer.Option(help="Which one; default: the task's, else the best.")] = None,
+    method: Annotated[str | None, typer.Option(help="Which one; default: the task's, else by validation loss.")] = None,
     size: Annotated[str | None, typer.Option(help="For which model size; default: the task's first.")] = None,
     as_endpoint: Annotated[
         str | None, typer.Option("--as", help="Name of another endpoint for it; default: the task's endpoint.")
