@@ -51,6 +51,11 @@ class Examples:
         return _digest([*self.train, *self.validation])
 
     @property
+    def order_digest(self) -> str:
+        """Of all rows in their order: steps take rows by their places, and evaluations are compared row by row."""
+        return _digest_of([(row.text, row.answer) for row in (*self.train, *self.validation, *self.eval)])
+
+    @property
     def eval_digest(self) -> str:
         """Of what is reported on: two figures compare where this is the same."""
         return _digest(self.eval)
@@ -228,7 +233,10 @@ def _held_back(rows: Sequence[Row], share: float, *, seed: int) -> tuple[list[Ro
 
 
 def _digest(rows: Sequence[Row]) -> str:
-    pairs = sorted((row.text, row.answer) for row in rows)
+    return _digest_of(sorted((row.text, row.answer) for row in rows))
+
+
+def _digest_of(pairs: Sequence[tuple[str, str]]) -> str:
     return f"sha256:{hashlib.sha256(msgspec.json.encode(pairs)).hexdigest()}"
 
 

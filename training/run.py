@@ -87,8 +87,7 @@ def carry_out(
         past = list(begun.folder.events())
         try:
             if not any(isinstance(event, RunStarted) for event in past):
-                check_rows(begun, models, machine)
-                tell(_started(begun))
+                tell(_started(begun, check_rows(begun, models, machine)))
             for size, model in models.items():
                 _Size(begun, size, model, machine, tell, should_end, present).carry_out(past)
                 write_report(begun.folder)
@@ -102,14 +101,20 @@ def carry_out(
             tell(RunEnded(at=time.time()))
 
 
-def check_rows(begun: Begun, models: Mapping[str, Model], machine: Machine) -> None:
-    """Encode every row for every model size. Raises: Refusal for a row that a size cannot take, before any training."""
+def check_rows(begun: Begun, models: Mapping[str, Model], machine: Machine) -> dict[str, str]:
+    """Encode every row for every model size; returns the fingerprint of each size's base model.
+
+    Raises: Refusal for a row that a size cannot take, before any training.
+    """
+    fingerprints = {}
     virtual = max((_virtual_tokens(method) for method in begun.run.task.methods), default=0)
-    for model in models.values():
+    for size, model in models.items():
         base = load_model(model, machine, begun.run.task.schedule.dtype)
         encoder = _encoder(begun, base, model)
         for rows in (begun.examples.train, begun.examples.validation, begun.examples.eval):
             encoder.encode(rows, virtual_tokens=virtual)
+        fingerprints[size] = base.fingerprint
+    return fingerprints
 
 
 @dataclass(frozen=True)
@@ -144,11 +149,23 @@ class _Size:
             )
 
     def _load_to_serve(self) -> BaseModel:
-        return load_model(self.model, self.machine, self.model.dtype)
+        return self._load(self.model.dtype)
+
+    def _load(self, dtype: str) -> BaseModel:
+        """The base model that this run began with: what is compared, or gone on with, must stand on the same one."""
+        base = load_model(self.model, self.machine, dtype)
+        began_with = _fingerprint(self.begun.folder.events(), self.size)
+        if began_with not in (None, base.fingerprint):
+            raise Refusal(
+                FailureCode.GUIDANCE_WRONG_MODEL,
+                f"the weights behind model size {self.size} are not those that the run in {self.begun.folder.path} "
+                "began with: put the old ones back, or begin anew in another folder with --out",
+            )
+        return base
 
     def _train(self, method: Method, prompt: str) -> None:
         task, folder = self.begun.run.task, self.begun.folder
-        base = load_model(self.model, self.machine, task.schedule.dtype)
+        base = self._load(task.schedule.dtype)
         encoder = _encoder(self.begun, base, self.model)
         count = _virtual_tokens(method)
         rows = encoder.encode(self.begun.examples.train, virtual_tokens=count)
@@ -257,7 +274,7 @@ def _virtual_tokens(method: Method) -> int:
     return method.virtual_tokens if isinstance(method, SoftPrompt | PTuning | Prefix) else 0
 
 
-def _started(begun: Begun) -> RunStarted:
+def _started(begun: Begun, fingerprints: dict[str, str]) -> RunStarted:
     task, examples = begun.run.task, begun.examples
     return RunStarted(
         at=time.time(),
@@ -268,7 +285,18 @@ def _started(begun: Begun) -> RunStarted:
         eval_rows=len(examples.eval),
         methods=[method.label for method in task.methods],
         sizes=task.model_sizes,
+        fingerprints=fingerprints,
     )
+
+
+def _fingerprint(past: Iterable[RunEvent], size: str) -> str | None:
+    """Of the base model with which the run began for this size."""
+    for event in past:
+        if isinstance(event, RunStarted) and size in event.fingerprints:
+            return event.fingerprints[size]
+        if isinstance(event, MethodStarted) and event.size == size:
+            return event.fingerprint
+    return None
 
 
 def _chosen_prompt(past: Iterable[RunEvent], size: str) -> str | None:

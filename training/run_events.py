@@ -32,6 +32,8 @@ class RunStarted(_Event, frozen=True, kw_only=True, tag="run_started"):
     eval_rows: int
     methods: list[str]
     sizes: list[str]
+    fingerprints: dict[str, str] = {}
+    """Model size → fingerprint of its base model."""
 
 
 class MethodStarted(_OfMethod, frozen=True, kw_only=True, tag="method_started"):

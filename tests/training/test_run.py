@@ -205,6 +205,31 @@ def test_other_weights_than_the_manifests_are_refused(model: Model, examples: Pa
     assert caught.value.code is FailureCode.GUIDANCE_WRONG_MODEL
 
 
+def test_a_run_goes_on_with_no_other_weights(model: Model, examples: Path, tmp_path: Path) -> None:
+    made, machine = begun(task(LORA), examples), Machine(examples / "models")
+    with pytest.raises(Interrupted):
+        carry_out(made, {"tiny": model}, machine, should_end=lambda: True)
+    other = tmp_path / "other"
+    tokenizer = tiny_tokenizer()
+    moved = tiny_llama(tokenizer)
+    for weights in moved.parameters():
+        weights.data.add_(0.1)
+    moved.save_pretrained(other)
+    tokenizer.save_pretrained(other)
+    with pytest.raises(Refusal, match="began with: put the old ones back") as caught:
+        carry_out(made, {"tiny": msgspec.structs.replace(model, source=str(other))}, machine)
+    assert caught.value.code is FailureCode.GUIDANCE_WRONG_MODEL
+
+
+def test_the_order_of_the_rows_is_part_of_a_run(examples: Path) -> None:
+    first = begun(task(LORA), examples).run
+    lines = (examples / "rows.jsonl").read_text().splitlines(keepends=True)
+    (examples / "rows.jsonl").write_text("".join(lines[::-1]))
+    second = begun(task(LORA), examples, "reversed").run
+    assert first.data_digest == second.data_digest
+    assert first.id != second.id
+
+
 def test_a_folder_that_holds_another_run_or_cannot_be_written_is_refused(examples: Path) -> None:
     begun(task(LORA), examples)
     with pytest.raises(Refusal, match="of another task or of other data"):
