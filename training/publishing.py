@@ -156,12 +156,18 @@ def endpoint_for(
 def promoted(candidate: Endpoint, present: Endpoint | None, catalogue: Catalogue, *, anyway: bool) -> Endpoint:
     """The candidate in the endpoint's place, if it is better than the endpoint by more than the interval.
 
-    Two scores on the same rows are compared; an endpoint without a score counts as the bare model.
+    Two scores on the same rows are compared; an endpoint without guidance counts as the bare model.
 
-    Raises: Refusal `not_better`, or `invalid_setting` if the two scores are of other rows.
+    Raises: Refusal `not_better`, or `invalid_setting` if the two scores are of other rows or one is not known.
     """
     theirs, ours = (score_of(one, catalogue) for one in (present, candidate))
     if not anyway:
+        if theirs is None and present is not None and present.guidance:
+            raise Refusal(
+                FailureCode.INVALID_SETTING,
+                f"nothing is known of how {present.address} does as it is, for its guidance is of no run: run the task "
+                "again, which compares with it, or promote the candidate with --anyway",
+            )
         _check_better(ours, theirs)
     name = candidate.name.removesuffix(CANDIDATE)
     return msgspec.structs.replace(candidate if present is None else _taking(present, candidate), name=name)

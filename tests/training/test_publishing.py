@@ -226,6 +226,13 @@ def test_scores_on_other_rows_do_not_compare() -> None:
         promote(new, guided("old", (0.8, 0.76, 0.84)))
 
 
+def test_guidance_of_which_nothing_is_known_is_not_the_bare_model() -> None:
+    old = msgspec.structs.replace(guided("old", (0.8, 0.76, 0.84)), lineage=None)
+    with pytest.raises(Refusal, match="for its guidance is of no run: run the task again"):
+        promote(guided("new", (0.95, 0.93, 0.97)), old)
+    assert promote(guided("new", (0.95, 0.93, 0.97)), old, anyway=True).guidance == ["shop/new@1"]
+
+
 def test_an_endpoint_that_is_not_there_yet_counts_as_the_bare_model() -> None:
     known = catalogue(guided("new", (0.95, 0.93, 0.97)))
     made = promoted(endpoint("mood-candidate", "new@1"), None, known, anyway=False)
