@@ -9,7 +9,7 @@ import msgspec
 
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Guidance, Lineage
+from guideway.schemas.manifests import Endpoint, Guidance, InputRule, Lineage
 from guideway.training.run_events import MethodStarted, PromptScored, RunEvent, Scored, Stopped
 from guideway.training.run_folder import Run, RunFolder
 
@@ -130,10 +130,15 @@ def endpoint_for(
     catalogue: Catalogue,
     *,
     name: str,
+    anyway: bool,
 ) -> Endpoint:
     """The endpoint `name` with this guidance, by its version, so that an endpoint's version always does the same.
 
-    What the task does not say (input, access, targets, ...) stays as that endpoint has it, else as the task's has it.
+    What the task does not say (input, access, ...) stays as that endpoint has it, else as the task's has it; whose
+    targets remain its own, for what is only tried must not reach them.
+
+    Raises: Refusal `invalid_setting` if the endpoint makes other text of events than the guidance was trained and
+    evaluated on, unless `anyway`.
     """
     task = run.task
     begin = _endpoint(catalogue, task.namespace, name) or _endpoint(catalogue, task.namespace, task.endpoint)
@@ -141,6 +146,15 @@ def endpoint_for(
         begin = Endpoint(
             namespace=task.namespace, name=name, description=task.description, model_size="any", output=task.output
         )
+    if not anyway and (begin.retrieval is not None or begin.input.template != InputRule().template):
+        what = "passages" if begin.retrieval is not None else "an input template"
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            f"{begin.address} adds {what} to the text of events, and the run has seen rows without: publish it as an "
+            "endpoint of its own with --as, after applying one that adds nothing, or all the same with --anyway",
+        )
+    if begin.name != name or name.endswith(CANDIDATE):
+        begin = msgspec.structs.replace(begin, targets=[])
     return msgspec.structs.replace(
         begin,
         name=name,
@@ -166,7 +180,7 @@ def promoted(candidate: Endpoint, present: Endpoint | None, catalogue: Catalogue
             raise Refusal(
                 FailureCode.INVALID_SETTING,
                 f"nothing is known of how {present.address} does as it is, for its guidance is of no run: run the task "
-                "again, which compares with it, or promote the candidate with --anyway",
+                "again, whose report compares the two, and promote the candidate with --anyway if it is better",
             )
         _check_better(ours, theirs)
     name = candidate.name.removesuffix(CANDIDATE)

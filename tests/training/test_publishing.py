@@ -11,6 +11,7 @@ from guideway.catalogue.entries import Catalogue, plan
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, InputRule, Lineage, Manifest
 from guideway.schemas.output import Choice
+from guideway.schemas.retrieval import RetrievalRule
 from guideway.schemas.wire import MANIFEST
 from guideway.training.publishing import (
     choose,
@@ -143,7 +144,7 @@ def test_the_first_publication_makes_the_endpoint_and_names_the_guidance_by_vers
     assert guidance.artefact == str(tmp_path / "small" / "soft-prompt" / "artefact")
     assert guidance.lineage is not None
     assert (guidance.lineage.seed, guidance.lineage.score, guidance.lineage.parent) == (20261, [0.9, 0.87, 0.93], "")
-    endpoint = endpoint_for(publication, made, guidance, 1, empty, name="mood")
+    endpoint = endpoint_for(publication, made, guidance, 1, empty, name="mood", anyway=False)
     assert endpoint.guidance == ["shop/mood-soft-prompt@1"]
     assert (endpoint.model_size, endpoint.instruction, endpoint.output) == ("small", "Say how it is.", LABELS)
 
@@ -163,9 +164,45 @@ def test_what_the_task_does_not_say_stays_as_the_endpoint_has_it(tmp_path: Path)
     guidance = guidance_for(publication, made, RunFolder(tmp_path), known)
     assert guidance.lineage is not None
     assert guidance.lineage.parent == "shop/old@2"
-    endpoint = endpoint_for(publication, made, guidance, 3, known, name="mood-candidate")
+    endpoint = endpoint_for(publication, made, guidance, 3, known, name="mood-candidate", anyway=True)
     assert (endpoint.name, endpoint.lane, endpoint.input) == ("mood-candidate", "batch", old.input)
     assert (endpoint.model_size, endpoint.guidance) == ("small", ["shop/mood-soft-prompt@3"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"input": InputRule(template="Review: {text}")}, "adds an input template to the text of events"),
+        ({"retrieval": RetrievalRule(sets=["shop/facts"])}, "adds passages to the text of events"),
+    ],
+)
+def test_an_endpoint_that_makes_other_text_of_events_is_not_published_to(
+    tmp_path: Path, changed: dict[str, object], words: str
+) -> None:
+    old = Endpoint(namespace="shop", name="mood", model_size="small", output=LABELS)
+    known, made = catalogue(msgspec.structs.replace(old, **changed)), run()
+    publication = choose(EVENTS, made, size=None, method=None, anyway=False)
+    guidance = guidance_for(publication, made, RunFolder(tmp_path), known)
+    for name in ("mood", "mood-candidate"):
+        with pytest.raises(Refusal, match=words):
+            endpoint_for(publication, made, guidance, 1, known, name=name, anyway=False)
+        endpoint_for(publication, made, guidance, 1, known, name=name, anyway=True)
+
+
+def test_what_is_only_tried_does_not_reach_the_endpoints_targets(tmp_path: Path) -> None:
+    old = Endpoint(namespace="shop", name="mood", model_size="small", output=LABELS, targets=["alerts"])
+    stale = msgspec.structs.replace(old, name="mood-candidate")
+    made = run()
+    publication = choose(EVENTS, made, size=None, method=None, anyway=False)
+    for known, name, targets in (
+        (catalogue(old), "mood", ["alerts"]),
+        (catalogue(old), "mood-candidate", []),
+        (catalogue(old, stale), "mood-candidate", []),
+        (catalogue(old), "mood-lora", []),
+    ):
+        guidance = guidance_for(publication, made, RunFolder(tmp_path), known)
+        endpoint = endpoint_for(publication, made, guidance, 1, known, name=name, anyway=False)
+        assert endpoint.targets == targets
 
 
 def test_a_text_prompt_takes_the_place_of_the_instruction(tmp_path: Path) -> None:
@@ -173,7 +210,7 @@ def test_a_text_prompt_takes_the_place_of_the_instruction(tmp_path: Path) -> Non
     publication = choose(EVENTS, made, size=None, method="text-prompt", anyway=True)
     guidance = guidance_for(publication, made, RunFolder(tmp_path), Catalogue())
     assert (guidance.form, guidance.text, guidance.artefact) == ("text_prompt", "Better.", "")
-    assert endpoint_for(publication, made, guidance, 1, Catalogue(), name="mood").instruction == ""
+    assert endpoint_for(publication, made, guidance, 1, Catalogue(), name="mood", anyway=False).instruction == ""
 
 
 # Promotion -----------------------------------------------------------------------------------------------------------

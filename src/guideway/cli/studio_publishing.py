@@ -69,7 +69,9 @@ def publish_(
             store.check_writable()
             guidance = msgspec.structs.replace(guidance, artefact=store.put_folder(Path(guidance.artefact)))
         [planned] = plan(catalogue, [guidance])
-        endpoint = publishing.endpoint_for(publication, the_run, guidance, planned.version, catalogue, name=name)
+        endpoint = publishing.endpoint_for(
+            publication, the_run, guidance, planned.version, catalogue, name=name, anyway=anyway
+        )
         known = {identity.name for identity in catalogue.identities("model")}
         return [*(model for model in models if model.name not in known), guidance, endpoint]
 
