@@ -144,7 +144,7 @@ class _Size:
                 self.begun,
                 self.size,
                 prompt,
-                self.present(self.size),
+                self.present,
                 self.tell,
             )
 

@@ -126,6 +126,13 @@ class Scored(_OfMethod, frozen=True, kw_only=True, tag="scored"):
     """The same against the endpoint's present version; empty if there is none."""
 
 
+class LeftOut(_OfMethod, frozen=True, kw_only=True, tag="left_out"):
+    """Something is at fault and not compared with; as `present`, what the endpoint has is about to be replaced."""
+
+    code: str
+    message: str
+
+
 class RunEnded(_Event, frozen=True, kw_only=True, tag="run_ended"):
     """Everything asked for is done."""
 
@@ -150,6 +157,7 @@ RunEvent = (
     | Stopped
     | PromptScored
     | Scored
+    | LeftOut
     | RunEnded
     | RunFailed
     | RunCancelled

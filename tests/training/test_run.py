@@ -18,10 +18,12 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.output import Choice
 from guideway.training.begin import Begun, begin, models_of
+from guideway.training.evaluation import Subject
 from guideway.training.loop import Interrupted
 from guideway.training.run import Machine, carry_out, name_of
 from guideway.training.run_events import (
     Evaluated,
+    LeftOut,
     Resumed,
     RunCancelled,
     RunEnded,
@@ -44,6 +46,7 @@ from guideway.training.task import (
     StopRules,
     Task,
 )
+from guideway.workers.messages import Artefact
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 30
@@ -135,6 +138,25 @@ def test_a_run_goes_on_where_nobody_listens(model: Model, examples: Path) -> Non
     made = begun(task(), examples)
     carry_out(made, {"tiny": model}, Machine(examples / "models"), emit=broken_pipe)
     assert isinstance(list(made.folder.events())[-1], RunEnded)
+
+
+def test_a_broken_endpoint_does_not_stop_its_replacement(model: Model, examples: Path) -> None:
+    broken = Artefact(name="a/b@1", form="lora", digest="sha256:" + "1" * 64, folder=str(examples / "nowhere"))
+
+    def is_gone(_: str) -> Subject | None:
+        raise Refusal(FailureCode.GUIDANCE_MISSING, "the store lacks it")
+
+    def is_damaged(_: str) -> Subject | None:
+        return Subject(label="present", artefacts=[broken], output=Choice(labels=["yes", "no"]))
+
+    for name, present in (("gone", is_gone), ("damaged", is_damaged)):
+        made = begun(task(), examples, name)
+        carry_out(made, {"tiny": model}, Machine(examples / "models"), present=present)
+        events = list(made.folder.events())
+        [left_out] = [event for event in events if isinstance(event, LeftOut)]
+        assert (left_out.method, left_out.code[:9]) == ("present", "guidance_")
+        assert {event.method for event in events if isinstance(event, Scored)} == {"bare"}
+        assert isinstance(events[-1], RunEnded)
 
 
 def test_one_run_trains_for_several_model_sizes(model: Model, examples: Path) -> None:
