@@ -80,6 +80,7 @@ def read_examples(task: Task, folder: Path) -> Examples:
         eval_read = _read(folder / data.eval, task)
         _check_repeats(folder / data.eval, eval_read.rows)
         _check_leaks(folder / data.eval, eval_read.rows, train_file, read.rows)
+        _check_classes(folder / data.eval, eval_read.rows, task.output)
         instructions = instructions | eval_read.instructions
         rest, eval_rows = read.rows, eval_read.rows
     if len(read.rows) < LEAST_TRAIN_ROWS:

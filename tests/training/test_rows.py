@@ -114,6 +114,12 @@ def test_rows_that_leak_into_the_evaluation_are_refused(write: Write, tmp_path: 
     assert "b.jsonl, row 6: its text is row 8 of" in refused(made, tmp_path)
 
 
+def test_an_evaluation_file_of_one_class_is_refused(write: Write, tmp_path: Path) -> None:
+    good = [{"text": f"other {i}", "label": "good"} for i in range(9)]
+    made = task(write("a.jsonl", rows(20)), eval=write("b.jsonl", good))
+    assert "b.jsonl: all rows have one answer" in refused(made, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
