@@ -81,8 +81,7 @@ def _of_lowest_validation_loss(events: Iterable[RunEvent], size: str, labels: Co
 def guidance_for(publication: Publication, run: Run, folder: RunFolder, catalogue: Catalogue) -> Guidance:
     """The guidance's manifest; its artefact is still a folder."""
     task, scored = run.task, publication.scored
-    suffix = "" if publication.size == task.model_sizes[0] else f"-{publication.size}"
-    name = f"{task.endpoint}-{scored.method}{suffix}"
+    name = task.guidance_name(scored.method, publication.size)
     present = _endpoint(catalogue, task.namespace, task.endpoint)
     parent = ", ".join(present.guidance) if present else ""
     before = catalogue.latest(Identity("guidance", task.namespace, name))

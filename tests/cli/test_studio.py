@@ -67,6 +67,8 @@ def task_file(folder: Path, **changes: Any) -> Path:
     [
         ({"methods": [{"form": "magic"}]}, "invalid_manifest", "magic"),
         ({"methods": [{"form": "lora"}, {"form": "lora"}]}, "invalid_manifest", "give one of them a `name`"),
+        ({"methods": [{"form": "lora", "name": "bare"}]}, "invalid_manifest", "choose another name"),
+        ({"methods": [{"form": "lora", "name": "m" * 60}]}, "invalid_manifest", "63 characters are the most"),
         ({"namespace": "training"}, "invalid_manifest", "reserved"),
         ({"surprise": 1}, "invalid_manifest", "surprise"),
         ({"data": {"train": "nowhere.jsonl"}}, "invalid_data", "nowhere.jsonl"),
