@@ -267,6 +267,7 @@ def _encoder(begun: Begun, base: BaseModel, model: Model) -> Encoder:
         instruction=begun.examples.instruction,
         output=begun.run.task.output,
         max_tokens=model.max_context_tokens,
+        answer_tokens=begun.run.task.generation.max_tokens,
     )
 
 
