@@ -147,7 +147,14 @@ def side_by_side(method: Method, task: Task, folder: Path, steps: int) -> Iterat
     """Steps of all three in turns, each on its own model, so that a busy machine is busy for all of them."""
     base = _loaded(folder)
     examples = read_examples(task, EXAMPLES)
-    rows = Encoder(base, instruction=examples.instruction, output=task.output, max_tokens=1024).encode(examples.train)
+    encoder = Encoder(
+        base,
+        instruction=examples.instruction,
+        output=task.output,
+        max_tokens=1024,
+        answer_tokens=task.generation.max_tokens,
+    )
+    rows = encoder.encode(examples.train)
     contenders = {
         "ours": ours(method, rows, folder, by_length=True),
         "random order": ours(method, rows, folder, by_length=False),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, TypeVar
 
 import structlog
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.structs import TopicPartition
 
 from guideway.catalogue.entries import Catalogue, Change, Identity
+from guideway.delivery.aiokafka_guards import discard
 from guideway.delivery.clients import make_consumer, make_producer, started, unreachable
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
@@ -110,20 +111,59 @@ class CatalogueReader:
             self._moved.notify_all()
 
 
+class Overtaken(Exception):
+    """Somebody else has begun to write since; nothing was written."""
+
+
+@contextlib.asynccontextmanager
+async def sole_writer(bootstrap: str) -> AsyncIterator[Callable[[Iterable[Change]], Awaitable[int]]]:
+    """`async with sole_writer(bootstrap) as write:` – read the catalogue, plan, then `await write(changes)`, once.
+
+    All changes become visible together, and only if nobody has entered here since: whoever enters takes the right to
+    write from whoever is inside (a transactional id, which fences), so that no version is planned twice.
+
+    `write` returns what `publish` does. Raises: Overtaken; Refusal `broker_unreachable`.
+    """
+    producer = make_producer(bootstrap, "catalogue", transactional_id=names.CATALOGUE_WRITER)
+
+    async def write(changes: Iterable[Change]) -> int:
+        last = -1
+        try:
+            async with producer.transaction():
+                for key, value in _records(changes):
+                    written = await producer.send_and_wait(names.CATALOGUE_TOPIC, key=key, value=value, partition=0)
+                    last = written.offset
+        except ProducerFenced:
+            raise Overtaken from None
+        except KafkaError as error:
+            raise unreachable(bootstrap, error) from None
+        return last
+
+    try:
+        async with started(producer, bootstrap):
+            yield write
+    finally:
+        await discard(producer)
+
+
 async def publish(bootstrap: str, changes: Iterable[Change], removals: Iterable[tuple[Identity, int]] = ()) -> int:
     """Write changes and removals; returns the offset of the last record, -1 if there was nothing to write."""
-    records = [
-        (change.identity.key(change.version), MANIFEST.encode(change.manifest))
-        for change in changes
-        if change.action != "unchanged"
-    ]
     tombstones = [(identity.key(version), None) for identity, version in removals]
     last = -1
     async with started(make_producer(bootstrap, "catalogue"), bootstrap) as producer:
-        for key, value in [*records, *tombstones]:
+        for key, value in [*_records(changes), *tombstones]:
             try:
                 written = await producer.send_and_wait(names.CATALOGUE_TOPIC, key=key, value=value, partition=0)
             except KafkaError as error:
                 raise unreachable(bootstrap, error) from None
             last = written.offset
     return last
+
+
+def _records(changes: Iterable[Change]) -> list[tuple[bytes, bytes]]:
+    """(key, value) of each change that changes something."""
+    return [
+        (change.identity.key(change.version), MANIFEST.encode(change.manifest))
+        for change in changes
+        if change.action != "unchanged"
+    ]

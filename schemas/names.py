@@ -98,6 +98,9 @@ DEAD_LETTER_REPLAY_GROUP: Final = "gw.dlq.replay"
 """Its committed offsets say which dead letters were put back; it has no members."""
 
 
+CATALOGUE_WRITER: Final = "gw.catalogue.writer"
+"""Transactional id of whoever plans versions in the catalogue and writes them."""
+
 TRAINERS_GROUP: Final = "gw.trainers"
 """The consumer group of all trainers."""
 

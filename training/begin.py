@@ -31,7 +31,7 @@ class Begun:
 def begin(task: Task, task_folder: Path, *, runs: Path, out: Path | None = None) -> Begun:
     """Read the examples and find or make the run's folder, `out` or one below `runs` that is named by the task.
 
-    The same task on the same data is the same run: what is there of it is gone on with.
+    The same task on the same rows in the same order is the same run: what is there of it is gone on with.
 
     Raises: Refusal `invalid_data`; `invalid_setting` if the folder cannot be written or holds another run.
     """
@@ -40,7 +40,9 @@ def begin(task: Task, task_folder: Path, *, runs: Path, out: Path | None = None)
     task_folder = task_folder.absolute()
     examples = read_examples(task, task_folder)
     identity = hashlib.sha256(
-        msgspec.json.encode((task, examples.data_digest, examples.eval_digest), order="deterministic")
+        msgspec.json.encode(
+            (task, examples.data_digest, examples.eval_digest, examples.order_digest), order="deterministic"
+        )
     ).hexdigest()
     run = Run(
         id=f"{task.namespace}-{task.endpoint}-{identity[:8]}",

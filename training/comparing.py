@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import Model
 from guideway.training.begin import Begun
-from guideway.training.comparison import BARE, TEXT_PROMPT, compare, scored_events
+from guideway.training.comparison import BARE, PRESENT, TEXT_PROMPT, compare, scored_events
 from guideway.training.evaluation import Evaluator, Subject
 from guideway.training.prompt_engineering import search
-from guideway.training.report import keep_evaluation, write_report
-from guideway.training.run_events import RunEvent
+from guideway.training.report import keep_evaluation
+from guideway.training.run_events import LeftOut, RunEvent
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.messages import Artefact
 
 PresentOf = Callable[[str], Subject | None]
-"""Model size → what the endpoint does there now; None if there is no such endpoint."""
+"""Model size → what the endpoint does there now; None if there is no such endpoint. Raises: Refusal of its guidance."""
 
 
 def best_prompt(base: BaseModel, model: Model, begun: Begun, size: str, tell: Callable[[RunEvent], None]) -> str:
@@ -42,19 +43,25 @@ def compare_all(
     begun: Begun,
     size: str,
     prompt: str,
-    present: Subject | None,
+    present: PresentOf,
     tell: Callable[[RunEvent], None],
 ) -> None:
-    """Evaluate the bare model, the best text prompt, the endpoint as it is and every method; tell, keep, report."""
+    """Evaluate the bare model, the best text prompt, the endpoint as it is and every method; keep, tell.
+
+    An endpoint that is at fault is left out, and that is told: it must not stop its own replacement.
+    """
     evaluator = Evaluator(base, max_context_tokens=model.max_context_tokens)
-    evaluations = []
-    for subject in [*references(begun, prompt), *([present] if present else []), *methods(begun, size)]:
-        evaluation = evaluator.evaluate(subject, begun.examples.eval)
+    rows = begun.examples.eval
+    evaluations = [evaluator.evaluate(subject, rows) for subject in (*references(begun, prompt), *methods(begun, size))]
+    try:
+        if (subject := present(size)) is not None:
+            evaluations.append(evaluator.evaluate(subject, rows))
+    except Refusal as refusal:
+        tell(LeftOut(at=time.time(), size=size, method=PRESENT, code=refusal.code.value, message=refusal.message))
+    for evaluation in evaluations:
         keep_evaluation(begun.folder, size, evaluation)
-        evaluations.append(evaluation)
     for event in scored_events(compare(evaluations), size=size, at=time.time()):
         tell(event)
-    write_report(begun.folder)
 
 
 def references(begun: Begun, prompt: str) -> list[Subject]:

@@ -27,8 +27,13 @@ class Encoded:
 class Encoder:
     """Encodes the rows of one task for one model; refuses those that training or serving could not use."""
 
-    def __init__(self, base: BaseModel, *, instruction: str, output: OutputRule, max_tokens: int) -> None:
-        """max_tokens: the longest row that serving takes, answer and virtual tokens included."""
+    def __init__(
+        self, base: BaseModel, *, instruction: str, output: OutputRule, max_tokens: int, answer_tokens: int
+    ) -> None:
+        """max_tokens: the longest row that serving takes, answer and virtual tokens included.
+        answer_tokens: the longest answer that serving gives, its end left out; it keeps so much free for every row.
+        """
+        self._answer_tokens = answer_tokens
         self._base = base
         self._instruction = instruction
         self._output = output
@@ -38,7 +43,7 @@ class Encoder:
         self._grammars = Grammars(base.tokenizer, vocabulary=vocabulary, eos_ids=base.eos_ids)
 
     def encode(self, rows: Sequence[Row], *, virtual_tokens: int = 0) -> list[Encoded]:
-        """Raises: Refusal `invalid_data` for an answer that the grammar does not allow, or a row that is too long."""
+        """Raises: Refusal `invalid_data` for an answer that serving could not give, or a row that it would refuse."""
         return [self._encode(row, virtual_tokens) for row in rows]
 
     def _encode(self, row: Row, virtual_tokens: int) -> Encoded:
@@ -47,11 +52,19 @@ class Encoder:
             parts.insert(0, Part(kind="instruction", source="endpoint", text=self._instruction))
         prompt = self._layout.encode(parts).token_ids
         answer = self._answer_ids(row)
-        if (excess := len(prompt) + len(answer) + virtual_tokens - self._max_tokens) > 0:
+        if (excess := len(answer) - 1 - self._answer_tokens) > 0:
+            raise Refusal(
+                FailureCode.INVALID_DATA,
+                f"row {row.number}: its answer is {excess} tokens longer than the {self._answer_tokens} of the task's "
+                "generation.max_tokens, so that serving could never give it: raise that, or shorten the answer",
+            )
+        longest = max(len(answer), self._answer_tokens)
+        if (excess := len(prompt) + longest + virtual_tokens - self._max_tokens) > 0:
             raise Refusal(
                 FailureCode.INVALID_DATA,
                 f"row {row.number} is {excess} tokens longer than the {self._max_tokens} that the model size takes, "
-                f"{virtual_tokens} virtual tokens included: shorten it, or remove it",
+                f"{virtual_tokens} virtual tokens and room for {longest} of an answer included: shorten it, remove it, "
+                "or lower the task's generation.max_tokens",
             )
         return Encoded([*prompt, *answer], len(answer))
 

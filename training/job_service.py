@@ -27,7 +27,7 @@ from guideway.schemas.record import Outgoing, Record
 from guideway.schemas.wire import Undecodable
 from guideway.training.job_run import JobRun
 from guideway.training.job_topics import records
-from guideway.training.jobs import JOB, JOB_CANCELLED, JOB_NEWS, Job, JobEnded, JobEvent
+from guideway.training.jobs import JOB, JOB_CANCELLED, JOB_NEWS, Job, JobEnded, JobEvent, unread_job_ended
 from guideway.training.run_events import RunEvent
 
 log = structlog.get_logger(__name__)
@@ -92,7 +92,7 @@ class JobService:
         try:
             job = JOB.decode(record.value)
         except Undecodable as error:
-            return [dead_letter(record, FailureCode.UNDECODABLE_EVENT, f"no training job: {error}")]
+            return _unread(record, FailureCode.UNDECODABLE_EVENT, f"no training job: {error}")
         log.info("job begins", job=job.id, endpoint=job.task.address)
         if (task := asyncio.current_task()) is not None:
             self._work.add(task)
@@ -122,7 +122,7 @@ class JobService:
         try:
             job = JOB.decode(record.value)
         except Undecodable:
-            return [dead_letter(record, refusal.code, refusal.message)]
+            return _unread(record, refusal.code, refusal.message)
         run = str(self._settings.jobs / job.id / "run")
         message = "trainer after trainer died at this job: lower its rows_per_step or its method's size"
         return [_outgoing(JobEnded(job=job.id, outcome="failed", run=run, code=refusal.code.value, message=message))]
@@ -172,6 +172,11 @@ class JobService:
         self._cancelled.add(job)
         if scope := self._at_hand.get(job):
             scope.reschedule(asyncio.get_running_loop().time())
+
+
+def _unread(record: Record, code: FailureCode, reason: str) -> list[Outgoing]:
+    ended = unread_job_ended(record.key, reason)
+    return [dead_letter(record, code, reason), *([_outgoing(ended)] if ended else [])]
 
 
 def _outgoing(ended: JobEnded) -> Outgoing:

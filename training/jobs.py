@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
+from guideway.schemas.failures import FailureCode
 from guideway.schemas.wire import Codec
 from guideway.training.run_events import RunEvent
 from guideway.training.task import Task
 
+JOB_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,198}[a-z0-9])?")
+"""It becomes the name of a folder."""
+JobId = Annotated[str, Meta(pattern=rf"^{JOB_ID.pattern}\Z")]
 Outcome = Literal["done", "failed", "cancelled"]
 
 
@@ -21,7 +27,7 @@ class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Job(_Message, frozen=True, kw_only=True, tag="guideway.job.v1"):
     """`studio submit` → trainers: carry out this task."""
 
-    id: str
+    id: JobId
     task: Task
     """Its paths are absolute: of storage that the trainers see as well."""
     publish: bool = False
@@ -65,6 +71,15 @@ JobNews = JobEvent | JobEnded
 JOB: Codec[Job] = Codec(Job)
 JOB_NEWS: Codec[JobNews] = Codec(JobEvent | JobEnded)
 JOB_CANCELLED: Codec[JobCancelled] = Codec(JobCancelled)
+
+
+def unread_job_ended(key: bytes | None, reason: str) -> JobEnded | None:
+    """The end of a job that cannot be decoded, for who watches it; None where its record's key is no job's id."""
+    job = (key or b"").decode("utf-8", "replace")
+    if JOB_ID.fullmatch(job) is None:
+        return None
+    message = f"the trainer cannot read the job ({reason}): submit it with the guideway that the trainers have"
+    return JobEnded(job=job, outcome="failed", run="", code=FailureCode.UNDECODABLE_EVENT.value, message=message)
 
 
 class Followed:

@@ -21,6 +21,9 @@ _Z: Final = 1.959964
 _RESAMPLES: Final = 2000
 _SEED: Final = 20261
 _BINS: Final = 10
+LEAST_BOOTSTRAP_ROWS: Final = 20
+"""Of fewer rows the bootstrap's intervals are far too narrow, down to nothing where all rows are alike: of a score or a
+difference on so few, the interval says that nothing is known."""
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -72,6 +75,8 @@ def score(counts: Sequence[Counts]) -> Estimate:
     table = _table(counts)
     if _are_single(table):
         return wilson(int(table[:, 0].sum()), len(table))
+    if len(table) < LEAST_BOOTSTRAP_ROWS:
+        return Estimate(float(_f1(table.sum(axis=0))), 0.0, 1.0)
     return _bootstrap(len(table), lambda rows: _f1(table[rows].sum(axis=-2)))
 
 
@@ -88,6 +93,8 @@ def difference(ours: Sequence[Counts], theirs: Sequence[Counts]) -> Estimate:
     a, b = _table(ours), _table(theirs)
     if _are_single(a) and _are_single(b):
         return _newcombe(a[:, 0] > 0, b[:, 0] > 0)
+    if len(a) < LEAST_BOOTSTRAP_ROWS:
+        return Estimate(float(_f1(a.sum(axis=0)) - _f1(b.sum(axis=0))), -1.0, 1.0)
     return _bootstrap(len(a), lambda rows: _f1(a[rows].sum(axis=-2)) - _f1(b[rows].sum(axis=-2)))
 
 

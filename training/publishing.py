@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 import msgspec
 
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Guidance, Lineage
-from guideway.training.run_events import MethodStarted, PromptScored, RunEvent, Scored
+from guideway.schemas.manifests import Endpoint, Guidance, InputRule, Lineage
+from guideway.training.run_events import MethodStarted, PromptScored, RunEvent, Scored, Stopped
 from guideway.training.run_folder import Run, RunFolder
 
 TEXT_PROMPT: Final = "text-prompt"
@@ -31,7 +31,10 @@ class Publication(msgspec.Struct, frozen=True):
 
 
 def choose(events: Iterable[RunEvent], run: Run, *, size: str | None, method: str | None, anyway: bool) -> Publication:
-    """The method to publish: the one named, else the task's, else the best one.
+    """The method to publish: the one named, else the task's, else that of the lowest validation loss.
+
+    The best text prompt, which was found by the validation rows as well, is taken where nothing was trained. Were the
+    score on the evaluation rows to choose, the best of many would seem better than it is on the rows that chose it.
 
     Raises: Refusal `not_better` if it does not beat the bare model by more than the interval and the task's rule wants
     that, unless `anyway`; `invalid_setting` if the run has no such method or size, or has not come to its comparison.
@@ -51,7 +54,7 @@ def choose(events: Iterable[RunEvent], run: Run, *, size: str | None, method: st
         )
     wanted = method or task.publish.method
     if wanted is None:
-        wanted = max(scored.values(), key=lambda one: one.value).method
+        wanted = _of_lowest_validation_loss(events, size, scored) or TEXT_PROMPT
     if wanted not in scored:
         raise Refusal(
             FailureCode.INVALID_SETTING, f"the run has no method {wanted!r}; compared were: {', '.join(sorted(scored))}"
@@ -69,11 +72,16 @@ def choose(events: Iterable[RunEvent], run: Run, *, size: str | None, method: st
     return Publication(size, best, None if is_text else prints[-1], prompts[-1] if is_text else "")
 
 
+def _of_lowest_validation_loss(events: Iterable[RunEvent], size: str, labels: Collection[str]) -> str | None:
+    """The trained method to publish, chosen by rows that no figure is reported on; None if nothing was trained."""
+    losses = {e.method: e.validation_loss for e in events if isinstance(e, Stopped) and e.size == size}
+    return min((label for label in losses if label in labels), key=losses.__getitem__, default=None)
+
+
 def guidance_for(publication: Publication, run: Run, folder: RunFolder, catalogue: Catalogue) -> Guidance:
     """The guidance's manifest; its artefact is still a folder."""
     task, scored = run.task, publication.scored
-    suffix = "" if publication.size == task.model_sizes[0] else f"-{publication.size}"
-    name = f"{task.endpoint}-{scored.method}{suffix}"
+    name = task.guidance_name(scored.method, publication.size)
     present = _endpoint(catalogue, task.namespace, task.endpoint)
     parent = ", ".join(present.guidance) if present else ""
     before = catalogue.latest(Identity("guidance", task.namespace, name))
@@ -121,10 +129,15 @@ def endpoint_for(
     catalogue: Catalogue,
     *,
     name: str,
+    anyway: bool,
 ) -> Endpoint:
     """The endpoint `name` with this guidance, by its version, so that an endpoint's version always does the same.
 
-    What the task does not say (input, access, targets, ...) stays as that endpoint has it, else as the task's has it.
+    What the task does not say (input, access, ...) stays as that endpoint has it, else as the task's has it; whose
+    targets remain its own, for what is only tried must not reach them.
+
+    Raises: Refusal `invalid_setting` if the endpoint makes other text of events than the guidance was trained and
+    evaluated on, unless `anyway`.
     """
     task = run.task
     begin = _endpoint(catalogue, task.namespace, name) or _endpoint(catalogue, task.namespace, task.endpoint)
@@ -132,6 +145,15 @@ def endpoint_for(
         begin = Endpoint(
             namespace=task.namespace, name=name, description=task.description, model_size="any", output=task.output
         )
+    if not anyway and (begin.retrieval is not None or begin.input.template != InputRule().template):
+        what = "passages" if begin.retrieval is not None else "an input template"
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            f"{begin.address} adds {what} to the text of events, and the run has seen rows without: publish it as an "
+            "endpoint of its own with --as, after applying one that adds nothing, or all the same with --anyway",
+        )
+    if begin.name != name or name.endswith(CANDIDATE):
+        begin = msgspec.structs.replace(begin, targets=[])
     return msgspec.structs.replace(
         begin,
         name=name,
@@ -147,12 +169,18 @@ def endpoint_for(
 def promoted(candidate: Endpoint, present: Endpoint | None, catalogue: Catalogue, *, anyway: bool) -> Endpoint:
     """The candidate in the endpoint's place, if it is better than the endpoint by more than the interval.
 
-    Two scores on the same rows are compared; an endpoint without a score counts as the bare model.
+    Two scores on the same rows are compared; an endpoint without guidance counts as the bare model.
 
-    Raises: Refusal `not_better`, or `invalid_setting` if the two scores are of other rows.
+    Raises: Refusal `not_better`, or `invalid_setting` if the two scores are of other rows or one is not known.
     """
     theirs, ours = (score_of(one, catalogue) for one in (present, candidate))
     if not anyway:
+        if theirs is None and present is not None and present.guidance:
+            raise Refusal(
+                FailureCode.INVALID_SETTING,
+                f"nothing is known of how {present.address} does as it is, for its guidance is of no run: run the task "
+                "again, whose report compares the two, and promote the candidate with --anyway if it is better",
+            )
         _check_better(ours, theirs)
     name = candidate.name.removesuffix(CANDIDATE)
     return msgspec.structs.replace(candidate if present is None else _taking(present, candidate), name=name)

@@ -41,7 +41,7 @@ class Examples:
     validation: list[Row]
     """To choose prompts and to end training."""
     eval: list[Row]
-    """To report on; nothing is chosen by them."""
+    """To report on. No step, prompt or method is chosen by them, unless a person reads the report and chooses so."""
     instruction: str
     """The task's, or the system message that all rows have."""
 
@@ -49,6 +49,11 @@ class Examples:
     def data_digest(self) -> str:
         """Of what was learnt from, whatever the order of the rows."""
         return _digest([*self.train, *self.validation])
+
+    @property
+    def order_digest(self) -> str:
+        """Of all rows in their order: steps take rows by their places, and evaluations are compared row by row."""
+        return _digest_of([(row.text, row.answer) for row in (*self.train, *self.validation, *self.eval)])
 
     @property
     def eval_digest(self) -> str:
@@ -75,6 +80,7 @@ def read_examples(task: Task, folder: Path) -> Examples:
         eval_read = _read(folder / data.eval, task)
         _check_repeats(folder / data.eval, eval_read.rows)
         _check_leaks(folder / data.eval, eval_read.rows, train_file, read.rows)
+        _check_classes(folder / data.eval, eval_read.rows, task.output)
         instructions = instructions | eval_read.instructions
         rest, eval_rows = read.rows, eval_read.rows
     if len(read.rows) < LEAST_TRAIN_ROWS:
@@ -82,6 +88,11 @@ def read_examples(task: Task, folder: Path) -> Examples:
     train, validation = _held_back(rest, data.validation_share, seed=task.schedule.seed + 1)
     validation, more = validation[: data.max_validation_rows], validation[data.max_validation_rows :]
     train = sorted([*train, *more], key=lambda row: row.number)
+    if not train:
+        raise _refusal(
+            f"{train_file}: data.eval_share {data.eval_share} and data.validation_share {data.validation_share} leave "
+            "no row to learn from: lower them, or add examples"
+        )
     _check_classes(train_file, train, task.output)
     return Examples(train, validation, eval_rows, _instruction(task, instructions))
 
@@ -94,15 +105,22 @@ def _read(file: Path, task: Task) -> _Read:
         columns = _columns(where, cells, task.data)
         if columns is None:
             instruction, text, answer = _conversation(where, cells[MESSAGES])
+            if not _is_unicode(instruction):
+                raise _no_text(where)
             instructions.add(instruction)
         else:
             text, answer = cells[columns.text], cells[columns.answer]
         if not isinstance(text, str) or not text.strip():
             raise _refusal(f"{where}: its text is empty or no text: fill it in, or remove the row")
         try:
-            rows.append(Row(number, text, spelled(answer, task.output)))
+            row = Row(number, text, spelled(answer, task.output))
+        except UnicodeEncodeError:
+            raise _no_text(where) from None
         except ValueError as error:
             raise _refusal(f"{where}: {error}") from None
+        if not (_is_unicode(row.text) and _is_unicode(row.answer)):
+            raise _no_text(where)
+        rows.append(row)
     if not rows:
         raise _refusal(f"{file} has no rows: add examples, one JSON object a line or one record of a CSV file")
     return _Read(rows, instructions)
@@ -216,6 +234,19 @@ def _check_classes(file: Path, rows: Sequence[Row], rule: OutputRule) -> None:
         raise _refusal(f"{file}: all rows have one answer, from row {rows[0].number} on: add rows with other answers")
 
 
+def _is_unicode(text: str) -> bool:
+    """Half of a surrogate pair, which JSON can escape, is no character and cannot be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _no_text(where: str) -> Refusal:
+    return _refusal(f"{where}: it holds half of a surrogate pair, which is no text: write the character whole")
+
+
 def _key(text: str) -> str:
     return " ".join(text.split()).casefold()
 
@@ -228,7 +259,10 @@ def _held_back(rows: Sequence[Row], share: float, *, seed: int) -> tuple[list[Ro
 
 
 def _digest(rows: Sequence[Row]) -> str:
-    pairs = sorted((row.text, row.answer) for row in rows)
+    return _digest_of(sorted((row.text, row.answer) for row in rows))
+
+
+def _digest_of(pairs: Sequence[tuple[str, str]]) -> str:
     return f"sha256:{hashlib.sha256(msgspec.json.encode(pairs)).hexdigest()}"
 
 

@@ -5,6 +5,7 @@ What is done already, its events say: a run that was killed goes on where it was
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import resource
@@ -22,9 +23,11 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.training import comparing
 from guideway.training.begin import Begun
+from guideway.training.comparison import BARE
 from guideway.training.encoding import Encoder
 from guideway.training.loop import Interrupted, train
 from guideway.training.methods import trainable
+from guideway.training.report import write_report
 from guideway.training.run_events import (
     MethodStarted,
     PromptScored,
@@ -37,7 +40,7 @@ from guideway.training.run_events import (
     Stopped,
 )
 from guideway.training.run_folder import ARTEFACT, CHECKPOINT
-from guideway.training.task import Method, Prefix, PTuning, SoftPrompt
+from guideway.training.task import Method, Prefix, PTuning, SoftPrompt, Task
 from guideway.training.trainer import Trainer
 from guideway.workers.engine import base_model
 from guideway.workers.engine.base_model import BaseModel
@@ -76,16 +79,18 @@ def carry_out(
 
     def tell(event: RunEvent) -> None:
         begun.folder.append(event)
-        emit(event)
+        # The folder is the record: that nobody listens any more, as behind a broken pipe, ends no run.
+        with contextlib.suppress(OSError):
+            emit(event)
 
     with begun.folder.locked():
         past = list(begun.folder.events())
         try:
             if not any(isinstance(event, RunStarted) for event in past):
-                check_rows(begun, models, machine)
-                tell(_started(begun))
+                tell(_started(begun, check_rows(begun, models, machine)))
             for size, model in models.items():
                 _Size(begun, size, model, machine, tell, should_end, present).carry_out(past)
+                write_report(begun.folder)
         except Interrupted:
             tell(RunCancelled(at=time.time()))
             raise
@@ -96,14 +101,20 @@ def carry_out(
             tell(RunEnded(at=time.time()))
 
 
-def check_rows(begun: Begun, models: Mapping[str, Model], machine: Machine) -> None:
-    """Encode every row for every model size. Raises: Refusal for a row that a size cannot take, before any training."""
+def check_rows(begun: Begun, models: Mapping[str, Model], machine: Machine) -> dict[str, str]:
+    """Encode every row for every model size; returns the fingerprint of each size's base model.
+
+    Raises: Refusal for a row that a size cannot take, before any training.
+    """
+    fingerprints = {}
     virtual = max((_virtual_tokens(method) for method in begun.run.task.methods), default=0)
-    for model in models.values():
+    for size, model in models.items():
         base = load_model(model, machine, begun.run.task.schedule.dtype)
         encoder = _encoder(begun, base, model)
         for rows in (begun.examples.train, begun.examples.validation, begun.examples.eval):
             encoder.encode(rows, virtual_tokens=virtual)
+        fingerprints[size] = base.fingerprint
+    return fingerprints
 
 
 @dataclass(frozen=True)
@@ -126,23 +137,35 @@ class _Size:
         for method in task.methods:
             if not any(isinstance(e, Stopped) and (e.size, e.method) == (self.size, method.label) for e in past):
                 self._train(method, prompt)
-        if not any(isinstance(event, Scored) and event.size == self.size for event in past):
+        if not _is_compared(past, self.size, task):
             comparing.compare_all(
                 self._load_to_serve(),
                 self.model,
                 self.begun,
                 self.size,
                 prompt,
-                self.present(self.size),
+                self.present,
                 self.tell,
             )
 
     def _load_to_serve(self) -> BaseModel:
-        return load_model(self.model, self.machine, self.model.dtype)
+        return self._load(self.model.dtype)
+
+    def _load(self, dtype: str) -> BaseModel:
+        """The base model that this run began with: what is compared, or gone on with, must stand on the same one."""
+        base = load_model(self.model, self.machine, dtype)
+        began_with = _fingerprint(self.begun.folder.events(), self.size)
+        if began_with not in (None, base.fingerprint):
+            raise Refusal(
+                FailureCode.GUIDANCE_WRONG_MODEL,
+                f"the weights behind model size {self.size} are not those that the run in {self.begun.folder.path} "
+                "began with: put the old ones back, or begin anew in another folder with --out",
+            )
+        return base
 
     def _train(self, method: Method, prompt: str) -> None:
         task, folder = self.begun.run.task, self.begun.folder
-        base = load_model(self.model, self.machine, task.schedule.dtype)
+        base = self._load(task.schedule.dtype)
         encoder = _encoder(self.begun, base, self.model)
         count = _virtual_tokens(method)
         rows = encoder.encode(self.begun.examples.train, virtual_tokens=count)
@@ -244,6 +267,7 @@ def _encoder(begun: Begun, base: BaseModel, model: Model) -> Encoder:
         instruction=begun.examples.instruction,
         output=begun.run.task.output,
         max_tokens=model.max_context_tokens,
+        answer_tokens=begun.run.task.generation.max_tokens,
     )
 
 
@@ -251,7 +275,7 @@ def _virtual_tokens(method: Method) -> int:
     return method.virtual_tokens if isinstance(method, SoftPrompt | PTuning | Prefix) else 0
 
 
-def _started(begun: Begun) -> RunStarted:
+def _started(begun: Begun, fingerprints: dict[str, str]) -> RunStarted:
     task, examples = begun.run.task, begun.examples
     return RunStarted(
         at=time.time(),
@@ -262,12 +286,29 @@ def _started(begun: Begun) -> RunStarted:
         eval_rows=len(examples.eval),
         methods=[method.label for method in task.methods],
         sizes=task.model_sizes,
+        fingerprints=fingerprints,
     )
+
+
+def _fingerprint(past: Iterable[RunEvent], size: str) -> str | None:
+    """Of the base model with which the run began for this size."""
+    for event in past:
+        if isinstance(event, RunStarted) and size in event.fingerprints:
+            return event.fingerprints[size]
+        if isinstance(event, MethodStarted) and event.size == size:
+            return event.fingerprint
+    return None
 
 
 def _chosen_prompt(past: Iterable[RunEvent], size: str) -> str | None:
     chosen = [event for event in past if isinstance(event, PromptScored) and event.size == size and event.chosen]
     return chosen[-1].prompt if chosen else None
+
+
+def _is_compared(past: Iterable[RunEvent], size: str, task: Task) -> bool:
+    """Whether the comparison was told to its end: a process may have died between two of its events."""
+    scored = {event.method for event in past if isinstance(event, Scored) and event.size == size}
+    return scored >= {BARE, *(method.label for method in task.methods)}
 
 
 def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:

@@ -32,6 +32,8 @@ class RunStarted(_Event, frozen=True, kw_only=True, tag="run_started"):
     eval_rows: int
     methods: list[str]
     sizes: list[str]
+    fingerprints: dict[str, str] = {}
+    """Model size → fingerprint of its base model."""
 
 
 class MethodStarted(_OfMethod, frozen=True, kw_only=True, tag="method_started"):
@@ -124,6 +126,13 @@ class Scored(_OfMethod, frozen=True, kw_only=True, tag="scored"):
     """The same against the endpoint's present version; empty if there is none."""
 
 
+class LeftOut(_OfMethod, frozen=True, kw_only=True, tag="left_out"):
+    """Something is at fault and not compared with; as `present`, what the endpoint has is about to be replaced."""
+
+    code: str
+    message: str
+
+
 class RunEnded(_Event, frozen=True, kw_only=True, tag="run_ended"):
     """Everything asked for is done."""
 
@@ -148,6 +157,7 @@ RunEvent = (
     | Stopped
     | PromptScored
     | Scored
+    | LeftOut
     | RunEnded
     | RunFailed
     | RunCancelled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import yaml
@@ -18,6 +18,8 @@ from guideway.schemas.output import OutputRule
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Count = Annotated[int, Meta(ge=1)]
 Rate = Annotated[float, Meta(gt=0, le=1)]
+NO_METHODS: Final = frozenset({"bare", "text-prompt", "present"})
+"""Names in the comparison that no method may have."""
 
 
 class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -195,7 +197,7 @@ class PublishRule(_Settings, frozen=True, kw_only=True):
     when: Literal["better", "always"] = "better"
     """`better`: only if its interval over the bare model's is above zero."""
     method: Name | None = None
-    """None: the best."""
+    """None: that of the lowest validation loss."""
 
 
 class PromptSearch(_Settings, frozen=True, kw_only=True):
@@ -246,6 +248,15 @@ class Task(
         for label in labels:
             if labels.count(label) > 1:
                 raise ValueError(f"two methods are called {label!r}: give one of them a `name`")
+            if label in NO_METHODS:
+                raise ValueError(
+                    f"a method is called {label!r}, as what methods are compared with: choose another name"
+                )
+            for size in self.model_sizes:
+                if names.NAME.fullmatch(name := self.guidance_name(label, size)) is None:
+                    raise ValueError(
+                        f"the guidance would be called {name!r}, and 63 characters are the most: shorten it"
+                    )
         if self.publish.method is not None and self.publish.method not in labels:
             raise ValueError(f"publish.method names {self.publish.method!r}, which is none of the methods")
         for size in self.model_sizes:
@@ -257,6 +268,11 @@ class Task(
     @property
     def address(self) -> str:
         return names.address(self.namespace, self.endpoint)
+
+    def guidance_name(self, label: str, size: str) -> str:
+        """What a method's guidance is called in the catalogue."""
+        suffix = "" if size == self.model_sizes[0] else f"-{size}"
+        return f"{self.endpoint}-{label}{suffix}"
 
     def method(self, label: str) -> Method:
         """The method of this name. Raises: Refusal `invalid_setting`."""

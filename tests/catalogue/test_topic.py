@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from guideway.catalogue.entries import Catalogue, Identity, plan
-from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.catalogue.topic import CatalogueReader, Overtaken, publish, sole_writer
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
 from guideway.schemas.failures import FailureCode, Refusal
@@ -38,6 +38,20 @@ async def test_a_reader_has_all_at_the_start_and_follows(bootstrap: str, unique_
                 assert reader.catalogue.latest(identity) == (2, prompt(unique_name, "Be very kind."))
             await late.seen(await publish(bootstrap, [], [(identity, 1), (identity, 2)]))
             assert late.catalogue.latest(identity) is None
+
+
+async def test_no_version_is_planned_twice(bootstrap: str, unique_name: str) -> None:
+    """Two that publish at once: the earlier one writes nothing, and neither finds the other's under its version."""
+    mine, yours = prompt(unique_name), prompt(unique_name, "Be very kind.")
+    async with sole_writer(bootstrap) as write, CatalogueReader(bootstrap) as reader:
+        planned = plan(reader.catalogue, [mine])
+        async with sole_writer(bootstrap) as write_too, CatalogueReader(bootstrap) as theirs:
+            await theirs.seen(await write_too(plan(theirs.catalogue, [yours])))
+        with pytest.raises(Overtaken):
+            await write(planned)
+    async with sole_writer(bootstrap) as write, CatalogueReader(bootstrap) as reader:
+        await reader.seen(await write(plan(reader.catalogue, [mine])))
+        assert [reader.catalogue.get(Identity.of(mine), version) for version in (1, 2)] == [yours, mine]
 
 
 async def test_what_is_on_its_way_is_waited_for(bootstrap: str, unique_name: str) -> None:

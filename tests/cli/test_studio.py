@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -13,9 +14,13 @@ import pytest
 from safetensors.torch import save_file
 from torch import zeros
 
+from guideway.catalogue.topic import CatalogueReader
+from guideway.cli.studio_publishing import apply_all
+from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
+from guideway.schemas.manifests import Guidance
 from guideway.schemas.output import Choice
-from guideway.training.run_events import MethodStarted, Scored
+from guideway.training.run_events import MethodStarted, Scored, Stopped
 from guideway.training.run_folder import Run, RunFolder
 from guideway.training.task import Data, SoftPrompt, Task
 
@@ -62,6 +67,8 @@ def task_file(folder: Path, **changes: Any) -> Path:
     [
         ({"methods": [{"form": "magic"}]}, "invalid_manifest", "magic"),
         ({"methods": [{"form": "lora"}, {"form": "lora"}]}, "invalid_manifest", "give one of them a `name`"),
+        ({"methods": [{"form": "lora", "name": "bare"}]}, "invalid_manifest", "choose another name"),
+        ({"methods": [{"form": "lora", "name": "m" * 60}]}, "invalid_manifest", "63 characters are the most"),
         ({"namespace": "training"}, "invalid_manifest", "reserved"),
         ({"surprise": 1}, "invalid_manifest", "surprise"),
         ({"data": {"train": "nowhere.jsonl"}}, "invalid_data", "nowhere.jsonl"),
@@ -114,6 +121,19 @@ def finished_run(folder: Path, name: str, method: str, value: float, over_bare: 
     )
     made.create(run)
     made.append(MethodStarted(at=0, size=name, method=method, trainable_parameters=8, fingerprint=FINGERPRINT))
+    made.append(
+        Stopped(
+            at=0,
+            size=name,
+            method=method,
+            rule="max_steps",
+            step=1,
+            best_step=1,
+            validation_loss=1,
+            elapsed_s=1,
+            artefact_bytes=1,
+        )
+    )
     made.append(
         Scored(
             at=0,
@@ -174,3 +194,16 @@ def test_publish_versions_diff_rollback_promote(tmp_path: Path, broker: RunningB
     [changed] = lines(studio("diff", address, "1", "3"))
     assert changed == {}
     assert json.loads(studio("rollback", address, "--to", "9").stdout)["message"].endswith("no version 9, only 1, 2, 3")
+
+
+async def test_two_that_publish_at_once_get_a_version_each(broker: RunningBroker, unique_name: str) -> None:
+    def prompt(text: str) -> Guidance:
+        return Guidance(namespace=unique_name, name="tone", form="text_prompt", text=text)
+
+    await topics.apply(broker.bootstrap, topics.wanted([]))
+    texts = ("Be kind.", "Be brief.")
+    ends = await asyncio.gather(*(apply_all(broker.bootstrap, lambda _, t=t: [prompt(t)]) for t in texts))  # type: ignore[misc]
+    assert sorted(change.version for [change] in ends) == [1, 2]
+    async with CatalogueReader(broker.bootstrap) as reader:
+        for [change] in ends:
+            assert reader.catalogue.get(change.identity, change.version) == change.manifest

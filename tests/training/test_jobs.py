@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from guideway.schemas.output import Choice
+from guideway.schemas.wire import Undecodable
 from guideway.training.job_run import _refusal
-from guideway.training.jobs import JOB, JOB_NEWS, Followed, Job, JobEnded, JobEvent, with_absolute_paths
+from guideway.training.jobs import (
+    JOB,
+    JOB_NEWS,
+    Followed,
+    Job,
+    JobEnded,
+    JobEvent,
+    unread_job_ended,
+    with_absolute_paths,
+)
 from guideway.training.run_events import RunEnded, RunEvent
 from guideway.training.task import Data, Task
 
@@ -53,3 +65,19 @@ def test_a_refusal_of_the_run_is_the_jobs() -> None:
     assert str(_refusal(1, said)) == "invalid_data: row 3: correct it"
     for unclear in (b"", b"no json\n", b'{"code":"made up"}', b"[1]"):
         assert _refusal(-9, unclear).code == "internal_error"
+
+
+@pytest.mark.parametrize("id_", ["../../x", "a/b", "", ".", "a\n", "-a", "A" * 3, "a" * 201])
+def test_a_jobs_id_is_the_name_of_a_folder(id_: str) -> None:
+    with pytest.raises(Undecodable):
+        JOB.decode(JOB.encode(Job(id=id_, task=TASK)))
+    assert unread_job_ended(id_.encode(), "why") is None
+
+
+def test_a_job_that_cannot_be_read_ends_as_well() -> None:
+    ended = unread_job_ended(b"shop-mood-1c2d3e4f", "no field `magic`")
+    assert ended is not None
+    assert (ended.job, ended.outcome, ended.code) == ("shop-mood-1c2d3e4f", "failed", "undecodable_event")
+    assert "no field `magic`" in ended.message
+    assert unread_job_ended(None, "why") is None
+    assert unread_job_ended(b"\xff", "why") is None

@@ -14,7 +14,7 @@ from tests.workers.engine.conftest import base_of, ends, run, tiny_llama, tiny_t
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
-from guideway.schemas.output import Choice
+from guideway.schemas.output import Choice, Text
 from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.training.encoding import Encoded, Encoder
 from guideway.training.methods import text_embeddings, trainable
@@ -56,7 +56,9 @@ def tiny() -> BaseModel:
 
 
 def encoded(base: BaseModel) -> list[Encoded]:
-    return Encoder(base, instruction="Thin?", output=LABELS, max_tokens=512).encode(ROWS, virtual_tokens=6)
+    return Encoder(base, instruction="Thin?", output=LABELS, max_tokens=512, answer_tokens=8).encode(
+        ROWS, virtual_tokens=6
+    )
 
 
 @each
@@ -181,10 +183,19 @@ def test_what_the_model_does_not_have_is_refused(method: Method, words: str) -> 
 def test_rows_that_are_too_long_or_cannot_be_served_are_refused() -> None:
     base = tiny()
     with pytest.raises(Refusal, match=r"row 7 is \d+ tokens longer than the 60") as caught:
-        Encoder(base, instruction="", output=LABELS, max_tokens=60).encode([Row(7, "long " * 20, "yes")])
+        Encoder(base, instruction="", output=LABELS, max_tokens=60, answer_tokens=8).encode(
+            [Row(7, "long " * 20, "yes")]
+        )
     assert caught.value.code is FailureCode.INVALID_DATA
     with pytest.raises(Refusal, match="row 8: its answer is not of the task's output type"):
-        Encoder(base, instruction="", output=LABELS, max_tokens=60).encode([Row(8, "x", "maybe")])
+        Encoder(base, instruction="", output=LABELS, max_tokens=60, answer_tokens=8).encode([Row(8, "x", "maybe")])
+    text = Encoder(base, instruction="", output=Text(), max_tokens=60, answer_tokens=8)
+    assert text.encode([Row(8, "x", "abc")])
+    with pytest.raises(Refusal, match=r"row 9: its answer is \d+ tokens longer than the 8 of the task's generation"):
+        text.encode([Row(9, "x", "long " * 20)])
+    roomy = Encoder(base, instruction="", output=LABELS, max_tokens=60, answer_tokens=59)
+    with pytest.raises(Refusal, match="room for 59 of an answer included"):
+        roomy.encode([Row(10, "x y z", "yes")])
 
 
 def _loss_without_end(part: Trainable, row: Encoded) -> float:

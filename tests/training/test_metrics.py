@@ -77,6 +77,13 @@ def test_the_difference_of_fields_is_paired() -> None:
     assert difference(theirs, ours).value == pytest.approx(-found.value)
 
 
+def test_of_few_rows_the_bootstrap_tells_nothing_better() -> None:
+    ours, theirs = [Counts(3, 0, 0)] * 19, [Counts(1, 2, 2)] * 19
+    assert close(difference(ours, theirs), 2 / 3, -1.0, 1.0)
+    assert score(ours) == Estimate(1.0, 0.0, 1.0)
+    assert difference([*ours, Counts(3, 0, 0)], [*theirs, Counts(1, 2, 2)]).low > 0
+
+
 def test_rows_that_do_not_match_are_an_error() -> None:
     with pytest.raises(ValueError, match="the same rows"):
         difference(items(True), items(True, False))

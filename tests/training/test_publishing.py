@@ -11,6 +11,7 @@ from guideway.catalogue.entries import Catalogue, plan
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, InputRule, Lineage, Manifest
 from guideway.schemas.output import Choice
+from guideway.schemas.retrieval import RetrievalRule
 from guideway.schemas.wire import MANIFEST
 from guideway.training.publishing import (
     choose,
@@ -19,7 +20,7 @@ from guideway.training.publishing import (
     promoted,
     unpaired,
 )
-from guideway.training.run_events import MethodStarted, PromptScored, RunEvent, Scored
+from guideway.training.run_events import MethodStarted, PromptScored, RunEvent, Scored, Stopped
 from guideway.training.run_folder import Run, RunFolder
 from guideway.training.task import Data, Lora, PTuning, PublishRule, SoftPrompt, Task
 
@@ -62,11 +63,27 @@ def scored(method: str, value: float, *, over: tuple[float, float, float] = (0.2
     )
 
 
+def stopped(method: str, validation_loss: float) -> Stopped:
+    return Stopped(
+        at=0,
+        size="small",
+        method=method,
+        rule="max_steps",
+        step=9,
+        best_step=9,
+        validation_loss=validation_loss,
+        elapsed_s=1,
+        artefact_bytes=1,
+    )
+
+
 EVENTS: list[RunEvent] = [
     PromptScored(at=0, size="small", prompt="Worse.", source="task", metric="accuracy", value=0.5),
     PromptScored(at=0, size="small", prompt="Better.", source="template", metric="accuracy", value=0.6, chosen=True),
     MethodStarted(at=0, size="small", method="soft-prompt", trainable_parameters=1, fingerprint=DIGEST),
     MethodStarted(at=0, size="small", method="lora", trainable_parameters=1, fingerprint=DIGEST),
+    stopped("soft-prompt", 0.3),
+    stopped("lora", 0.5),
     scored("bare", 0.99),
     scored("text-prompt", 0.7, over=(0.1, -0.1, 0.2)),
     scored("soft-prompt", 0.9),
@@ -81,6 +98,14 @@ def catalogue(*manifests: Manifest) -> Catalogue:
         [change] = plan(made, [manifest])
         made.absorb(change.identity.key(change.version), MANIFEST.encode(manifest))
     return made
+
+
+def test_the_method_is_chosen_by_the_validation_rows() -> None:
+    """And not by the evaluation rows, on which it is tested."""
+    close = [*EVENTS, stopped("ia3", 0.1), stopped("lora", 0.4), scored("lora", 0.95)]
+    assert choose(close, run(), size=None, method=None, anyway=True).scored.method == "soft-prompt"
+    untrained = [event for event in EVENTS if not isinstance(event, Stopped)]
+    assert choose(untrained, run(), size=None, method=None, anyway=True).scored.method == "text-prompt"
 
 
 def test_the_best_method_is_published_and_never_a_reference() -> None:
@@ -119,7 +144,7 @@ def test_the_first_publication_makes_the_endpoint_and_names_the_guidance_by_vers
     assert guidance.artefact == str(tmp_path / "small" / "soft-prompt" / "artefact")
     assert guidance.lineage is not None
     assert (guidance.lineage.seed, guidance.lineage.score, guidance.lineage.parent) == (20261, [0.9, 0.87, 0.93], "")
-    endpoint = endpoint_for(publication, made, guidance, 1, empty, name="mood")
+    endpoint = endpoint_for(publication, made, guidance, 1, empty, name="mood", anyway=False)
     assert endpoint.guidance == ["shop/mood-soft-prompt@1"]
     assert (endpoint.model_size, endpoint.instruction, endpoint.output) == ("small", "Say how it is.", LABELS)
 
@@ -139,9 +164,45 @@ def test_what_the_task_does_not_say_stays_as_the_endpoint_has_it(tmp_path: Path)
     guidance = guidance_for(publication, made, RunFolder(tmp_path), known)
     assert guidance.lineage is not None
     assert guidance.lineage.parent == "shop/old@2"
-    endpoint = endpoint_for(publication, made, guidance, 3, known, name="mood-candidate")
+    endpoint = endpoint_for(publication, made, guidance, 3, known, name="mood-candidate", anyway=True)
     assert (endpoint.name, endpoint.lane, endpoint.input) == ("mood-candidate", "batch", old.input)
     assert (endpoint.model_size, endpoint.guidance) == ("small", ["shop/mood-soft-prompt@3"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"input": InputRule(template="Review: {text}")}, "adds an input template to the text of events"),
+        ({"retrieval": RetrievalRule(sets=["shop/facts"])}, "adds passages to the text of events"),
+    ],
+)
+def test_an_endpoint_that_makes_other_text_of_events_is_not_published_to(
+    tmp_path: Path, changed: dict[str, object], words: str
+) -> None:
+    old = Endpoint(namespace="shop", name="mood", model_size="small", output=LABELS)
+    known, made = catalogue(msgspec.structs.replace(old, **changed)), run()
+    publication = choose(EVENTS, made, size=None, method=None, anyway=False)
+    guidance = guidance_for(publication, made, RunFolder(tmp_path), known)
+    for name in ("mood", "mood-candidate"):
+        with pytest.raises(Refusal, match=words):
+            endpoint_for(publication, made, guidance, 1, known, name=name, anyway=False)
+        endpoint_for(publication, made, guidance, 1, known, name=name, anyway=True)
+
+
+def test_what_is_only_tried_does_not_reach_the_endpoints_targets(tmp_path: Path) -> None:
+    old = Endpoint(namespace="shop", name="mood", model_size="small", output=LABELS, targets=["alerts"])
+    stale = msgspec.structs.replace(old, name="mood-candidate")
+    made = run()
+    publication = choose(EVENTS, made, size=None, method=None, anyway=False)
+    for known, name, targets in (
+        (catalogue(old), "mood", ["alerts"]),
+        (catalogue(old), "mood-candidate", []),
+        (catalogue(old, stale), "mood-candidate", []),
+        (catalogue(old), "mood-lora", []),
+    ):
+        guidance = guidance_for(publication, made, RunFolder(tmp_path), known)
+        endpoint = endpoint_for(publication, made, guidance, 1, known, name=name, anyway=False)
+        assert endpoint.targets == targets
 
 
 def test_a_text_prompt_takes_the_place_of_the_instruction(tmp_path: Path) -> None:
@@ -149,7 +210,7 @@ def test_a_text_prompt_takes_the_place_of_the_instruction(tmp_path: Path) -> Non
     publication = choose(EVENTS, made, size=None, method="text-prompt", anyway=True)
     guidance = guidance_for(publication, made, RunFolder(tmp_path), Catalogue())
     assert (guidance.form, guidance.text, guidance.artefact) == ("text_prompt", "Better.", "")
-    assert endpoint_for(publication, made, guidance, 1, Catalogue(), name="mood").instruction == ""
+    assert endpoint_for(publication, made, guidance, 1, Catalogue(), name="mood", anyway=False).instruction == ""
 
 
 # Promotion -----------------------------------------------------------------------------------------------------------
@@ -200,6 +261,13 @@ def test_scores_on_other_rows_do_not_compare() -> None:
     new = guided("new", (0.95, 0.93, 0.97), eval_data="sha256:" + "b" * 64)
     with pytest.raises(Refusal, match="on other rows and do not compare"):
         promote(new, guided("old", (0.8, 0.76, 0.84)))
+
+
+def test_guidance_of_which_nothing_is_known_is_not_the_bare_model() -> None:
+    old = msgspec.structs.replace(guided("old", (0.8, 0.76, 0.84)), lineage=None)
+    with pytest.raises(Refusal, match="for its guidance is of no run: run the task again"):
+        promote(guided("new", (0.95, 0.93, 0.97)), old)
+    assert promote(guided("new", (0.95, 0.93, 0.97)), old, anyway=True).guidance == ["shop/new@1"]
 
 
 def test_an_endpoint_that_is_not_there_yet_counts_as_the_bare_model() -> None:

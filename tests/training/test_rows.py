@@ -100,6 +100,7 @@ def test_messages_and_their_system_message(write: Write, tmp_path: Path) -> None
         ([*rows(9), {"text": "x", "label": "good", "lang": "en"}], "row 10: column 'lang' is not known: list it in"),
         ([*rows(9), {"text": "Text  3", "label": "bad"}], "row 10: it repeats row 4: keep one"),
         ([*rows(9), {"text": "text 3", "label": "good"}], "row 10: it has another answer to the text of row 4"),
+        ([*rows(9), {"text": "x \ud83d", "label": "good"}], "row 10: it holds half of a surrogate pair"),
         ([{"text": f"text {i}", "label": "good"} for i in range(20)], "all rows have one answer"),
     ],
 )
@@ -112,6 +113,17 @@ def test_bad_rows_are_refused_with_their_number(
 def test_rows_that_leak_into_the_evaluation_are_refused(write: Write, tmp_path: Path) -> None:
     made = task(write("a.jsonl", rows(20)), eval=write("b.jsonl", [*rows(5, start=30), *rows(1, start=7)]))
     assert "b.jsonl, row 6: its text is row 8 of" in refused(made, tmp_path)
+
+
+def test_shares_that_leave_nothing_to_learn_from_are_refused(write: Write, tmp_path: Path) -> None:
+    made = task(write("a.jsonl", rows(20)), eval_share=0.99)
+    assert "leave no row to learn from: lower them" in refused(made, tmp_path)
+
+
+def test_an_evaluation_file_of_one_class_is_refused(write: Write, tmp_path: Path) -> None:
+    good = [{"text": f"other {i}", "label": "good"} for i in range(9)]
+    made = task(write("a.jsonl", rows(20)), eval=write("b.jsonl", good))
+    assert "b.jsonl: all rows have one answer" in refused(made, tmp_path)
 
 
 @pytest.mark.parametrize(

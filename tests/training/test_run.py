@@ -18,10 +18,12 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.output import Choice
 from guideway.training.begin import Begun, begin, models_of
+from guideway.training.evaluation import Subject
 from guideway.training.loop import Interrupted
 from guideway.training.run import Machine, carry_out, name_of
 from guideway.training.run_events import (
     Evaluated,
+    LeftOut,
     Resumed,
     RunCancelled,
     RunEnded,
@@ -44,6 +46,7 @@ from guideway.training.task import (
     StopRules,
     Task,
 )
+from guideway.workers.messages import Artefact
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 30
@@ -109,6 +112,51 @@ def test_a_run_trains_compares_reports_and_says_all_of_it(model: Model, examples
     again: list[RunEvent] = []
     carry_out(begun(made.run.task, examples), {"tiny": model}, Machine(examples / "models"), emit=again.append)
     assert not again
+
+
+def test_a_run_that_died_in_its_comparison_compares_again(model: Model, examples: Path) -> None:
+    made, machine = begun(task(LORA), examples), Machine(examples / "models")
+    carry_out(made, {"tiny": model}, machine)
+    file, page = made.folder.path / "events.jsonl", made.folder.path / "report.html"
+    lines = file.read_text().splitlines(keepends=True)
+    first = next(place for place, event in enumerate(made.folder.events()) if isinstance(event, Scored))
+    file.write_text("".join(lines[: first + 1]))
+    page.unlink()
+    carry_out(made, {"tiny": model}, machine)
+    assert {event.method for event in made.folder.events() if isinstance(event, Scored)} == {"bare", "lora"}
+    assert page.is_file()
+    # One that died before its last report writes it, whatever its events say.
+    page.unlink()
+    carry_out(made, {"tiny": model}, machine)
+    assert page.is_file()
+
+
+def test_a_run_goes_on_where_nobody_listens(model: Model, examples: Path) -> None:
+    def broken_pipe(_: RunEvent) -> None:
+        raise BrokenPipeError
+
+    made = begun(task(), examples)
+    carry_out(made, {"tiny": model}, Machine(examples / "models"), emit=broken_pipe)
+    assert isinstance(list(made.folder.events())[-1], RunEnded)
+
+
+def test_a_broken_endpoint_does_not_stop_its_replacement(model: Model, examples: Path) -> None:
+    broken = Artefact(name="a/b@1", form="lora", digest="sha256:" + "1" * 64, folder=str(examples / "nowhere"))
+
+    def is_gone(_: str) -> Subject | None:
+        raise Refusal(FailureCode.GUIDANCE_MISSING, "the store lacks it")
+
+    def is_damaged(_: str) -> Subject | None:
+        return Subject(label="present", artefacts=[broken], output=Choice(labels=["yes", "no"]))
+
+    for name, present in (("gone", is_gone), ("damaged", is_damaged)):
+        made = begun(task(), examples, name)
+        carry_out(made, {"tiny": model}, Machine(examples / "models"), present=present)
+        events = list(made.folder.events())
+        [left_out] = [event for event in events if isinstance(event, LeftOut)]
+        assert (left_out.method, left_out.code[:9]) == ("present", "guidance_")
+        assert {event.method for event in events if isinstance(event, Scored)} == {"bare"}
+        assert isinstance(events[-1], RunEnded)
 
 
 def test_one_run_trains_for_several_model_sizes(model: Model, examples: Path) -> None:
@@ -177,6 +225,31 @@ def test_other_weights_than_the_manifests_are_refused(model: Model, examples: Pa
     with pytest.raises(Refusal) as caught:
         carry_out(begun(task(LORA), examples), {"tiny": other}, Machine(examples / "models"))
     assert caught.value.code is FailureCode.GUIDANCE_WRONG_MODEL
+
+
+def test_a_run_goes_on_with_no_other_weights(model: Model, examples: Path, tmp_path: Path) -> None:
+    made, machine = begun(task(LORA), examples), Machine(examples / "models")
+    with pytest.raises(Interrupted):
+        carry_out(made, {"tiny": model}, machine, should_end=lambda: True)
+    other = tmp_path / "other"
+    tokenizer = tiny_tokenizer()
+    moved = tiny_llama(tokenizer)
+    for weights in moved.parameters():
+        weights.data.add_(0.1)
+    moved.save_pretrained(other)
+    tokenizer.save_pretrained(other)
+    with pytest.raises(Refusal, match="began with: put the old ones back") as caught:
+        carry_out(made, {"tiny": msgspec.structs.replace(model, source=str(other))}, machine)
+    assert caught.value.code is FailureCode.GUIDANCE_WRONG_MODEL
+
+
+def test_the_order_of_the_rows_is_part_of_a_run(examples: Path) -> None:
+    first = begun(task(LORA), examples).run
+    lines = (examples / "rows.jsonl").read_text().splitlines(keepends=True)
+    (examples / "rows.jsonl").write_text("".join(lines[::-1]))
+    second = begun(task(LORA), examples, "reversed").run
+    assert first.data_digest == second.data_digest
+    assert first.id != second.id
 
 
 def test_a_folder_that_holds_another_run_or_cannot_be_written_is_refused(examples: Path) -> None:

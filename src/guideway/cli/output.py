@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Annotated, Any, TypeVar
@@ -16,9 +17,18 @@ from rich.text import Text
 from guideway.schemas.failures import Refusal
 
 T = TypeVar("T")
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more, as behind `| head`: say nothing further, and go on with the work."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 # Into a file or a pipe, lines are as wide as a table needs, not as a terminal that is not there.
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 140)
+out = _Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+err = _Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 140)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 

@@ -82,10 +82,10 @@ def run_(
 
 def _what_next(begun: Begun, task_file: Path) -> str:
     try:
-        best = publishing.choose(begun.folder.events(), begun.run, size=None, method=None, anyway=False)
+        chosen = publishing.choose(begun.folder.events(), begun.run, size=None, method=None, anyway=False)
     except Refusal as refusal:
         return refusal.message
-    return f"Next, for {best.scored.method}:  guideway studio publish {task_file}"
+    return f"Next, for {chosen.scored.method}:  guideway studio publish {task_file}"
 
 
 def _end_on_interrupt() -> Callable[[], bool]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from guideway.cli.output import err, out, print_json
 from guideway.training.run_events import (
     Evaluated,
+    LeftOut,
     MethodStarted,
     PromptScored,
     Resumed,
@@ -89,6 +90,8 @@ class Watch:
                     f"step {event.best_step}, validation loss {event.validation_loss:.3f}; {_clock(event.elapsed_s)}, "
                     f"{event.artefact_bytes:,} bytes"
                 )
+            case LeftOut():
+                _say(f"{event.size}: not compared with {event.method} ({event.code}: {event.message})")
             case Scored():
                 self._scored.append(event)
             case RunCancelled():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 import typer
 
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.entries import Catalogue, Change, plan
-from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.catalogue.topic import CatalogueReader, Overtaken, sole_writer
 from guideway.cli.output import AsJson, print_json, print_table, run
 from guideway.infra import topics
 from guideway.producers.check import check
@@ -28,6 +31,9 @@ RunPlace = Annotated[Path, typer.Argument(help="A task's file, or the folder of 
 Anyway = Annotated[bool, typer.Option("--anyway", help="Even if it is not better by more than chance.")]
 OutFolder = Annotated[Path | None, typer.Option("--out", help="The run's folder; default: .guideway/runs/ID.")]
 
+_TRIES: Final = 5
+"""At publishing, where others publish at the same time."""
+
 
 def add_to(group: typer.Typer) -> None:
     """Add this command."""
@@ -36,7 +42,7 @@ def add_to(group: typer.Typer) -> None:
 
 def publish_(
     place: RunPlace,
-    method: Annotated[str | None, typer.Option(help="Which one; default: the task's, else the best.")] = None,
+    method: Annotated[str | None, typer.Option(help="Which one; default: the task's, else by validation loss.")] = None,
     size: Annotated[str | None, typer.Option(help="For which model size; default: the task's first.")] = None,
     as_endpoint: Annotated[
         str | None, typer.Option("--as", help="Name of another endpoint for it; default: the task's endpoint.")
@@ -56,27 +62,23 @@ def publish_(
     name = as_endpoint or the_run.task.endpoint + (publishing.CANDIDATE if candidate else "")
     models = _own_models(the_run.task, Path(the_run.folder))
 
+    def manifests(catalogue: Catalogue) -> list[Manifest]:
+        guidance = publishing.guidance_for(publication, the_run, folder, catalogue)
+        if guidance.artefact:
+            store = ArtefactStore(settings.store)
+            store.check_writable()
+            guidance = msgspec.structs.replace(guidance, artefact=store.put_folder(Path(guidance.artefact)))
+        [planned] = plan(catalogue, [guidance])
+        endpoint = publishing.endpoint_for(
+            publication, the_run, guidance, planned.version, catalogue, name=name, anyway=anyway
+        )
+        known = {identity.name for identity in catalogue.identities("model")}
+        return [*(model for model in models if model.name not in known), guidance, endpoint]
+
     async def work() -> list[Change]:
         bootstrap = settings.brokers()
         await topics.apply(bootstrap, topics.wanted([]))
-        async with CatalogueReader(bootstrap) as reader:
-            guidance = publishing.guidance_for(publication, the_run, folder, reader.catalogue)
-            if guidance.artefact:
-                store = ArtefactStore(settings.store)
-                store.check_writable()
-                guidance = msgspec.structs.replace(guidance, artefact=store.put_folder(Path(guidance.artefact)))
-            [planned] = plan(reader.catalogue, [guidance])
-            endpoint = publishing.endpoint_for(
-                publication,
-                the_run,
-                guidance,
-                planned.version,
-                reader.catalogue,
-                name=name,
-            )
-            known = {identity.name for identity in reader.catalogue.identities("model")}
-            missing = [model for model in models if model.name not in known]
-            return await apply_all(reader, bootstrap, [*missing, guidance, endpoint])
+        return await apply_all(bootstrap, manifests)
 
     tell(run(work()), as_json=as_json)
 
@@ -93,20 +95,39 @@ def _own_models(task: Task, folder: Path) -> list[Model]:
     return list(models_of(task, folder, None).values()) if task.models is not None else []
 
 
-async def apply_all(reader: CatalogueReader, bootstrap: str, manifests: Sequence[Manifest]) -> list[Change]:
-    """Check manifests whose artefacts are stored, make their topics, publish, and wait until they are to be seen."""
+async def apply_all(bootstrap: str, made_on: Callable[[Catalogue], Sequence[Manifest]]) -> list[Change]:
+    """Check manifests whose artefacts are stored, make their topics, publish, and wait until they are to be seen.
+
+    made_on: what is to be published, made on the catalogue as it is. It is made anew where others published meanwhile:
+    the versions that it names might be theirs.
+
+    Raises: Refusal `invalid_setting` if that goes on.
+    """
+    for _ in range(_TRIES):
+        async with sole_writer(bootstrap) as write, CatalogueReader(bootstrap) as reader:
+            manifests = made_on(reader.catalogue)
+            _check_written(manifests)
+            check(manifests, reader.catalogue)
+            await topics.apply(bootstrap, topics.wanted(manifests))
+            changes = plan(reader.catalogue, manifests)
+            with contextlib.suppress(Overtaken):
+                if (last := await write(changes)) >= 0:
+                    await reader.seen(last)
+                return changes
+        await asyncio.sleep(random.uniform(0.2, 2))
+    raise Refusal(
+        FailureCode.INVALID_SETTING,
+        "others publish at the same time, again and again, and nothing was published: run the command again",
+    )
+
+
+def _check_written(manifests: Sequence[Manifest]) -> None:
+    """Whether each can be read again. Raises: Refusal `invalid_manifest`."""
     for manifest in manifests:
         try:
             MANIFEST.decode(MANIFEST.encode(manifest))
         except Undecodable as error:
             raise Refusal(FailureCode.INVALID_MANIFEST, f"{manifest.namespace}/{manifest.name}: {error}") from None
-    check(manifests, reader.catalogue)
-    await topics.apply(bootstrap, topics.wanted(manifests))
-    changes = plan(reader.catalogue, manifests)
-    last = await publish(bootstrap, changes)
-    if last >= 0:
-        await reader.seen(last)
-    return changes
 
 
 def tell(changes: Sequence[Change], *, as_json: bool) -> None:

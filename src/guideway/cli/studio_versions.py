@@ -7,12 +7,11 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from guideway.catalogue.entries import Catalogue, Change, Identity
-from guideway.catalogue.topic import CatalogueReader
+from guideway.catalogue.entries import Catalogue, Identity
 from guideway.cli.output import AsJson, out, print_json, print_table, run
 from guideway.cli.studio_publishing import Anyway, apply_all, catalogue_if_there, tell
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint
+from guideway.schemas.manifests import Endpoint, Manifest
 from guideway.settings import Settings
 from guideway.training import publishing
 from guideway.training.publishing import CANDIDATE
@@ -86,33 +85,26 @@ def rollback(
     """Let an endpoint do what it did in an earlier version, as its newest one."""
     identity = _identity(address)
 
-    async def work() -> list[Change]:
-        bootstrap = Settings.from_environ().brokers()
-        async with CatalogueReader(bootstrap) as reader:
-            numbers = _versions(reader.catalogue, identity)
-            if to is None and len(numbers) < 2:
-                raise Refusal(FailureCode.INVALID_SETTING, f"{address} has one version only, and none before it")
-            endpoint = _version(reader.catalogue, identity, numbers[-2] if to is None else to)
-            return await apply_all(reader, bootstrap, [endpoint])
+    def manifests(catalogue: Catalogue) -> list[Manifest]:
+        numbers = _versions(catalogue, identity)
+        if to is None and len(numbers) < 2:
+            raise Refusal(FailureCode.INVALID_SETTING, f"{address} has one version only, and none before it")
+        return [_version(catalogue, identity, numbers[-2] if to is None else to)]
 
-    tell(run(work()), as_json=as_json)
+    tell(run(apply_all(Settings.from_environ().brokers(), manifests)), as_json=as_json)
 
 
 def promote(address: Address, anyway: Anyway = False, as_json: AsJson = False) -> None:
     """Move an endpoint's candidate to its place, if it is better than the endpoint by more than the interval."""
     identity = _identity(address)
 
-    async def work() -> list[Change]:
-        bootstrap = Settings.from_environ().brokers()
-        async with CatalogueReader(bootstrap) as reader:
-            catalogue = reader.catalogue
-            _, candidate = catalogue.endpoint(identity.namespace, identity.name + CANDIDATE)
-            present = catalogue.latest(identity)
-            current = present[1] if present and isinstance(present[1], Endpoint) else None
-            endpoint = publishing.promoted(candidate, current, catalogue, anyway=anyway)
-            return await apply_all(reader, bootstrap, [endpoint])
+    def manifests(catalogue: Catalogue) -> list[Manifest]:
+        _, candidate = catalogue.endpoint(identity.namespace, identity.name + CANDIDATE)
+        present = catalogue.latest(identity)
+        current = present[1] if present and isinstance(present[1], Endpoint) else None
+        return [publishing.promoted(candidate, current, catalogue, anyway=anyway)]
 
-    tell(run(work()), as_json=as_json)
+    tell(run(apply_all(Settings.from_environ().brokers(), manifests)), as_json=as_json)
 
 
 def _identity(address: str) -> Identity:
