@@ -71,6 +71,9 @@ def test_every_topic_is_in_the_document() -> None:
         names.cancellation_topic("SIZE"),
         names.dead_letter_topic("TOPIC"),
         names.CATALOGUE_TOPIC,
+        names.TRAINING_JOBS_TOPIC,
+        names.TRAINING_EVENTS_TOPIC,
+        names.TRAINING_CANCEL_TOPIC,
     }
     assert names.workers_group("SIZE") in DOCUMENT
     assert names.reply_topic("NAMESPACE", "NAME") in DOCUMENT
