@@ -33,9 +33,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("broker")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def broker_of_kind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], RunningBroker]]:
-    """Gives the session's broker of a kind, started when it is first asked for."""
+    """Gives a module's broker of a kind, started when it is first asked for; other modules' topics slow none."""
     running: dict[str, RunningBroker] = {}
     with contextlib.ExitStack() as ending:
 
@@ -49,9 +49,9 @@ def broker_of_kind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
         yield broker_of_kind
 
 
-@pytest.fixture(scope="session", params=KINDS)
+@pytest.fixture(scope="module", params=KINDS)
 def broker(request: pytest.FixtureRequest, broker_of_kind: Callable[[str], RunningBroker]) -> RunningBroker:
-    """A broker with `.bootstrap` and `.kind`, shared by all tests; each test that uses it runs on both kinds."""
+    """A broker with `.bootstrap` and `.kind`, one for a module; each test that uses it runs on both kinds."""
     return broker_of_kind(request.param)
 
 

@@ -86,9 +86,9 @@ class System:
         )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def system(broker: RunningBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """The demo's endpoints and those of the namespace `trial`, served; a session-wide system for each broker kind."""
+    """The demo's endpoints and those of the namespace `trial`, served; one for a module and each broker kind."""
     home = tmp_path_factory.mktemp(f"home-{broker.kind}")
     # Converting the model takes half a minute: every test session of this checkout shares the outcome.
     models = ROOT / ".guideway" / "models"
