@@ -13,6 +13,11 @@
    it: a rebalance while a broker is away ends the fetching for ever, and `stop` raises with connections left open.
 7. Why a producer failed reaches who waits for it, and nobody else. Unguarded, asyncio prints it once more, with a stack
    trace, for futures of aiokafka's own that nobody waits for.
+8. A member that is told ILLEGAL_GENERATION joins again under its own id, as Apache's client does. Unguarded it joins as
+   somebody new, and the group waits for who it was: for its session on Kafka; on noida-db, where a timer of an earlier
+   round may end the present one without a member, for 20 s in each rebalance as long as the process lives.
+9. A SyncGroup answer without an assignment, as noida-db gives to who was left out of a round, means to join again.
+   Unguarded it ends the client's coordination for good.
 
 `renew_epoch` is what the client lacks: a new epoch for every transaction (KIP-360), so that whatever the network still
 holds of the last one, an EndTxn above all, is refused when it arrives, however it came to be late or doubled.
@@ -67,6 +72,11 @@ class AnswerLeftOut(errors.KafkaError):  # type: ignore[misc]  # aiokafka has no
 
 async def _send_req(self: Any, request: Any) -> Any:
     response = await _plain_send_req(self, request)
+    if isinstance(request, HeartbeatRequest | SyncGroupRequest):
+        if response.error_code == errors.IllegalGenerationError.errno or _is_empty_assignment(response):
+            # To this the client answers by joining again, and keeps its member id.
+            response.error_code = errors.RebalanceInProgressError.errno
+        return response
     if not isinstance(request, OffsetFetchRequest):
         return response
     if code := getattr(response, "error_code", 0):
@@ -79,6 +89,10 @@ async def _send_req(self: Any, request: Any) -> Any:
     if not asked <= answered:
         raise AnswerLeftOut(f"no committed offset was told for {sorted(asked - answered)}")
     return response
+
+
+def _is_empty_assignment(response: Any) -> bool:
+    return not response.error_code and not getattr(response, "member_assignment", b"some")
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ def stalled(signs: Signs, now: float, patience_s: float, awake_since: float = fl
         return now - max(at, awake_since) > patience_s
 
     if is_late(signs.polled_at):
-        return "the event loop is blocked"
+        return "the event loop is blocked, or the group gives no assignment"
     if is_late(signs.heartbeat_at):
         return "the group coordinator answers no heartbeat"
     if is_late(signs.fetched_at):

@@ -12,7 +12,7 @@ import aiokafka
 import pytest
 from aiokafka import errors
 from aiokafka.consumer.fetcher import Fetcher
-from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.producer.message_accumulator import MessageBatch
 from aiokafka.producer.sender import (
@@ -24,7 +24,7 @@ from aiokafka.producer.sender import (
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.commit import OffsetFetchResponse_v3
 from aiokafka.protocol.fetch import FetchRequest
-from aiokafka.protocol.group import HeartbeatRequest
+from aiokafka.protocol.group import HeartbeatRequest, HeartbeatResponse_v1, SyncGroupResponse_v3
 from aiokafka.protocol.transaction import AddPartitionsToTxnResponse_v0
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
@@ -67,6 +67,36 @@ async def test_offset_fetch_raises_where_a_partition_is_left_out_and_not_where_i
     assert await _coordinator(answer)._do_fetch_commit_offsets([TopicPartition("t", 0)]) == {}
     with pytest.raises(aiokafka_guards.AnswerLeftOut, match="'t', 1"):
         await _coordinator(answer)._do_fetch_commit_offsets([TopicPartition("t", 0), TopicPartition("t", 1)])
+
+
+def _member(answer: Any) -> GroupCoordinator:
+    coordinator = _coordinator(answer)
+    coordinator.generation, coordinator.member_id, coordinator._group_instance_id = 3, "me", None
+    coordinator._rebalance_timeout_ms = 20_000
+    coordinator._rejoin_needed_fut = asyncio.get_running_loop().create_future()
+    return coordinator
+
+
+def _syncing(member: GroupCoordinator) -> Any:
+    return CoordinatorGroupRebalance(member, "g", 1, None, [], 10_000, 100)._on_join_follower()
+
+
+@pytest.mark.parametrize(("kind", "id_"), [(errors.IllegalGenerationError, "me"), (errors.UnknownMemberIdError, "")])
+async def test_only_a_member_that_the_group_does_not_know_takes_a_new_id(kind: Any, id_: str) -> None:
+    beating, syncing = _member(HeartbeatResponse_v1(0, kind.errno)), _member(SyncGroupResponse_v3(0, kind.errno, b""))
+    await beating._do_heartbeat()
+    assert await _syncing(syncing) is None
+    for member in (beating, syncing):
+        assert member.member_id == id_
+        assert member._rejoin_needed_fut.done()
+
+
+async def test_a_member_that_is_given_no_assignment_joins_again() -> None:
+    member = _member(SyncGroupResponse_v3(0, 0, b""))
+    assert await _syncing(member) is None
+    assert member._rejoin_needed_fut.done()
+    assert member.member_id == "me"
+    assert await _syncing(_member(SyncGroupResponse_v3(0, 0, b"one"))) == b"one"
 
 
 async def test_fetch_context_counts_down_on_cancellation() -> None:
