@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -61,7 +62,12 @@ class Indexes:
             except Refusal as refusal:
                 self._failed[digest] = refusal
             except Exception as error:
-                log.exception("an index cannot be opened", set=artefact.name)
+                log.error(
+                    "an index cannot be opened",
+                    set=artefact.name,
+                    error=type(error).__name__,
+                    at=traceback.format_tb(error.__traceback__),
+                )
                 self._failed[digest] = Refusal(
                     FailureCode.RETRIEVAL_FAILED, f"it cannot be opened ({type(error).__name__}): see the worker's log"
                 )
