@@ -79,6 +79,7 @@ async def make_sets(
 
     read = [_read(order) for order in orders]
     bootstrap, store, qdrant = settings.brokers(), ArtefactStore(settings.store), a_qdrant(settings)
+    store.check_writable()
     maker = _Maker(settings, progress)
     await topics.apply(bootstrap, topics.wanted([]))
     made = []
