@@ -54,8 +54,6 @@ class Lookup(_Message, frozen=True, tag="lookup"):
 class Opened(_Message, frozen=True, tag="opened"):
     """From within the process: an index has been opened, or could not be."""
 
-    digest: str
-
 
 ToRetrieval = StartRetrieval | Lookup | Opened | Stop
 

@@ -58,7 +58,7 @@ def load(start: StartRetrieval, channel: Channel[ToRetrieval]) -> tuple[Lookups,
     folder = base_model.prepare(start.model.source, cache, progress=log.info)
     layout = PromptLayout(AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
     qdrant = Qdrant(settings.qdrant_url, settings.qdrant_api_key)
-    indexes = Indexes(qdrant, settings.index_bytes, lambda digest: channel.post(Opened(digest=digest)))
+    indexes = Indexes(qdrant, settings.index_bytes, lambda: channel.post(Opened()))
     tokens_of = cached(LRUCache(_KEPT_LENGTHS))(layout.context_tokens)
     return Lookups(embedder, indexes, tokens_of, kept_bytes=settings.kept_bytes), embedder.fingerprint
 
