@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -58,6 +59,19 @@ class RetrievalRule(_Choice, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.sets and not self.request_sets:
             raise ValueError("retrieval names no set: list some under `sets` or `request_sets`")
+
+    def of(self, sets: Sequence[SetRef], query: str, filter_: Sequence[Condition] = ()) -> Retrieval:
+        """What to look up by this rule, in these versions of its sets."""
+        return Retrieval(
+            sets=list(sets),
+            query=query,
+            filter=list(filter_),
+            passages=self.passages,
+            max_tokens=self.max_tokens,
+            min_score=self.min_score,
+            diversity=self.diversity,
+            if_none=self.if_none,
+        )
 
 
 class SetRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
