@@ -11,13 +11,11 @@ from guideway.schemas import names
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import OutputRule, WordLabels
 from guideway.schemas.request import MAX_SCALE
-from guideway.schemas.retrieval import RetrievalRule, is_filterable
+from guideway.schemas.retrieval import GuidanceName, RetrievalRule, is_filterable
 
 Name = Annotated[str, Meta(pattern=f"^{names.NAME.pattern}$")]
 Grantee = Annotated[str, Meta(pattern=rf"^(\*|{names.NAME.pattern})$")]
 Digest = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
-GuidanceName = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?$")]
-"""`NAMESPACE/NAME` for the newest version, `NAMESPACE/NAME@VERSION` for one."""
 GuidanceUse = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]*)?(\*-?[0-9](\.[0-9]{1,4})?)?$")]
 """A `GuidanceName`, and for a LoRA perhaps a scale after it: `NAMESPACE/NAME*0.5` has half of the effect."""
 

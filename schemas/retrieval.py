@@ -10,7 +10,8 @@ from msgspec import Meta
 
 SetUse = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?(\*[0-9](\.[0-9]{1,4})?)?$")]
 """`NAMESPACE/NAME` for the version that the name stands for, `@VERSION` for one, and perhaps `*WEIGHT` after it."""
-SetName = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?$")]
+GuidanceName = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?$")]
+"""`NAMESPACE/NAME` for the newest version, `NAMESPACE/NAME@VERSION` for one; of a set, for the current version."""
 
 MAX_SETS: Final = 16
 """Of one request."""
@@ -21,6 +22,8 @@ IfNone = Literal["refuse", "answer_without", "say_so"]
 MetadataName = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,100}$")]
 Scalar = str | int | bool
 """What a passage's metadata can be filtered by."""
+Metadata = dict[str, Scalar | float | list[Scalar]]
+"""Of a document and its passages."""
 _INTEGERS: Final = range(-(2**63), 2**63)
 """Those that an index holds."""
 
@@ -48,7 +51,7 @@ class RetrievalRule(_Choice, frozen=True, kw_only=True):
 
     sets: Annotated[list[SetUse], Meta(max_length=MAX_SETS)] = []
     """A set's scores are multiplied by its weight, 1 where none is given, before sets are compared."""
-    request_sets: Annotated[list[SetName], Meta(max_length=100)] = []
+    request_sets: Annotated[list[GuidanceName], Meta(max_length=100)] = []
     """Sets that a request may bring along by name, beside its other guidance."""
     query: str | None = None
     """The input field that is looked up; null, or the field absent: the whole input text."""

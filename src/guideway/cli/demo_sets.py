@@ -60,7 +60,8 @@ async def make_fact_sets(settings: Settings, sets: Sequence[FactSet], data: Path
 
 def report_sets(told: Sequence[Told], batches: Iterable[BatchReport], *, as_json: bool) -> None:
     """Answers side by side, and the recorded micro-batch that held most of them."""
-    held = most_sets(batches, {one.reply.id for one in told})
+    ids = {one.reply.id for one in told}
+    held = most_sets(batches, ids)
     if as_json:
         for one in told:
             print_json({"event": "side_by_side", "endpoint": one.endpoint, "question": one.text, "reply": one.reply})
@@ -75,7 +76,7 @@ def report_sets(told: Sequence[Told], batches: Iterable[BatchReport], *, as_json
     print_table(("question", "endpoint", "answer", "cites"), rows, title="The same questions, other facts")
     if held is not None:
         sets = sorted({entry for row in held.rows for entry in row.guidance if entry.startswith("set ")})
-        ours = sum(row.request_id in {one.reply.id for one in told} for row in held.rows)
+        ours = sum(row.request_id in ids for row in held.rows)
         out.print(f"{ours} of these {len(told)} rows ran in one micro-batch, step {held.step}: {', '.join(sets)}")
 
 

@@ -186,19 +186,18 @@ def alias(
 
 def delete(name: VersionArgument, as_json: AsJson = False) -> None:
     """Remove a set, or one version of it that its name does not stand for. Requests that name it are refused then."""
-    plain, _, version = name.partition("@")
-    namespace, set_name = split_name(plain)
     settings = Settings.from_environ()
     from guideway.training.sets.publish import Removal, removal
 
-    async def work() -> Removal:
+    async def work() -> tuple[SetRef, Removal]:
         async with open_catalogue() as reader:
             ref, _ = found_set(reader.catalogue, name)
-            removed = removal(reader.catalogue, namespace, set_name, ref.version if version else None)
+            removed = removal(reader.catalogue, ref.namespace, ref.name, ref.version if "@" in name else None)
             await reader.seen(await publish(settings.brokers(), [], removed.entries))
-            return removed
+            return ref, removed
 
-    removed = run(work())
+    ref, removed = run(work())
+    plain = f"{ref.namespace}/{ref.name}"
     if settings.qdrant_url is not None:
         qdrant = a_qdrant(settings)
         for digest in removed.unused_artefacts:
