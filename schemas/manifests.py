@@ -101,7 +101,10 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
         for what, field in (("input.text_field", self.input.text_field), ("output.words_from", self._words_from)):
             if field is not None and (field not in fields or fields[field].type != "string"):
                 raise ValueError(f"{what} names {field!r}: declare it under input.fields as a string")
-
+        if self._words_from is not None:
+            words = fields[self._words_from]
+            if words.default is not None and not words.takes(words.default):
+                raise ValueError(f"output.words_from: the default of input.fields.{self._words_from} must be a string")
         if self.retrieval is not None:
             self._check_retrieval(self.retrieval)
         for name in self.guidance:

@@ -19,7 +19,7 @@ MAX_SETS: Final = 16
 IfNone = Literal["refuse", "answer_without", "say_so"]
 """What "no passage found" means: the request is refused, or goes on without context, or with a context that says so."""
 
-MetadataName = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,100}$")]
+MetadataName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,100}\Z")]
 Scalar = str | int | bool
 """What a passage's metadata can be filtered by."""
 Metadata = dict[str, Scalar | float | list[Scalar]]
