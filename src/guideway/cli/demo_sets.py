@@ -43,6 +43,9 @@ class Told(msgspec.Struct):
 
 async def make_fact_sets(settings: Settings, sets: Sequence[FactSet], data: Path) -> list[Published]:
     """Made, or found to be there already; usable by everybody."""
+    from guideway.training.sets.build import Splitting
+    from guideway.training.sets.documents import Columns
+
     orders = []
     for one in sets:
         namespace, _, name = one.name.partition("/")
@@ -51,7 +54,8 @@ async def make_fact_sets(settings: Settings, sets: Sequence[FactSet], data: Path
                 namespace=namespace,
                 name=name,
                 documents=[data / one.documents],
-                id_field="term",
+                columns=Columns(id="term"),
+                splitting=Splitting(),
                 shared_with=["*"],
             )
         )

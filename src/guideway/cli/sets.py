@@ -23,6 +23,8 @@ from guideway.schemas.retrieval import SetRef
 from guideway.settings import Settings
 
 if TYPE_CHECKING:
+    from guideway.training.sets.build import Splitting
+    from guideway.training.sets.documents import Columns
     from guideway.training.sets.publish import Published
 
 SetArgument = Annotated[str, typer.Argument(metavar="NAMESPACE/NAME")]
@@ -67,19 +69,12 @@ def create(
 
     guideway sets create team/handbook handbook/ --share other-team
     """
-    namespace, plain = split_name(name)
-    order = Order(
-        namespace=namespace,
-        name=plain,
-        documents=documents,
-        text_field=text_field,
-        id_field=id_field,
-        max_chars=max_chars,
-        overlap_chars=overlap_chars,
-        shared_with=share,
-        stage=stage,
-    )
-    _tell(_made(order, quiet=as_json), as_json=as_json)
+    from guideway.training.sets.build import Splitting
+    from guideway.training.sets.documents import Columns
+
+    columns = Columns(text=text_field, id=id_field)
+    splitting = Splitting(max_chars=max_chars, overlap_chars=overlap_chars)
+    _make(name, documents, columns, splitting, shared_with=share, stage=stage, as_json=as_json)
 
 
 def add(
@@ -93,19 +88,12 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Make the next version of a set: what is there and these documents. One with an id that is there replaces it."""
-    namespace, plain = split_name(name)
-    order = Order(
-        namespace=namespace,
-        name=plain,
-        documents=documents,
-        text_field=text_field,
-        id_field=id_field,
-        max_chars=max_chars,
-        overlap_chars=overlap_chars,
-        stage=stage,
-        adds=True,
-    )
-    _tell(_made(order, quiet=as_json), as_json=as_json)
+    from guideway.training.sets.build import Splitting
+    from guideway.training.sets.documents import Columns
+
+    columns = Columns(text=text_field, id=id_field)
+    splitting = Splitting(max_chars=max_chars, overlap_chars=overlap_chars)
+    _make(name, documents, columns, splitting, stage=stage, adds=True, as_json=as_json)
 
 
 def list_(as_json: AsJson = False) -> None:
@@ -211,10 +199,31 @@ def delete(name: VersionArgument, as_json: AsJson = False) -> None:
 # What the commands share ---------------------------------------------------------------------------------------------
 
 
-def _made(order: Order, *, quiet: bool) -> Published:
-    with _bar(quiet) as progress:
+def _make(
+    name: str,
+    documents: list[Path],
+    columns: Columns,
+    splitting: Splitting,
+    *,
+    shared_with: list[str] | None = None,
+    stage: bool,
+    adds: bool = False,
+    as_json: bool,
+) -> None:
+    namespace, plain = split_name(name)
+    order = Order(
+        namespace=namespace,
+        name=plain,
+        documents=documents,
+        columns=columns,
+        splitting=splitting,
+        shared_with=shared_with,
+        stage=stage,
+        adds=adds,
+    )
+    with _bar(as_json) as progress:
         (published,) = run(make_sets(Settings.from_environ(), [order], progress))
-    return published
+    _tell(published, as_json=as_json)
 
 
 @contextlib.contextmanager
