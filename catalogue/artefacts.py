@@ -78,7 +78,8 @@ class ArtefactStore:
     def fetch(self, digest: str, cache: Path) -> Path:
         """The artefact as a folder under `cache`, fetched and checked the first time.
 
-        Raises Refusal: guidance_missing if the store lacks a piece, guidance_damaged if a piece is not what it was.
+        Raises Refusal: guidance_missing if the store lacks a piece or cannot be read, guidance_damaged if a piece
+        is not what it was.
         """
         if not _DIGEST.fullmatch(digest):
             raise _damaged(digest)
@@ -127,6 +128,12 @@ class ArtefactStore:
             raise Refusal(
                 FailureCode.GUIDANCE_MISSING,
                 f"the artefact store lacks {digest[:19]}…: apply its guidance again, or name the right store",
+            ) from None
+        except OSError as error:
+            raise Refusal(
+                FailureCode.GUIDANCE_MISSING,
+                f"the artefact store cannot be read ({error.strerror or type(error).__name__}): give us "
+                "the right to, or name another with GUIDEWAY_STORE",
             ) from None
         if _digest(data) != digest:
             raise _damaged(digest)

@@ -14,9 +14,9 @@ import msgspec
 from guideway.schemas import names
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import GuidanceName
 from guideway.schemas.record import Record
 from guideway.schemas.request import ReplyAddress
+from guideway.schemas.retrieval import GuidanceName
 
 _JSON: Final = msgspec.json.Decoder()
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')

@@ -137,15 +137,10 @@ def _retrieval(
             FailureCode.GUIDANCE_FORBIDDEN, f"{len(refs)} retrieval sets are named, at most {MAX_SETS} may be"
         )
     asked = fields.get(rule.query) if rule.query is not None else None
-    return Retrieval(
-        sets=refs,
-        query=text if asked is None else asked,
-        filter=[_condition(key, name, fields[name]) for key, name in rule.filter.items() if fields[name] is not None],
-        passages=rule.passages,
-        max_tokens=rule.max_tokens,
-        min_score=rule.min_score,
-        diversity=rule.diversity,
-        if_none=rule.if_none,
+    return rule.of(
+        refs,
+        text if asked is None else asked,
+        [_condition(key, name, fields[name]) for key, name in rule.filter.items() if fields[name] is not None],
     )
 
 

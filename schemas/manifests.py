@@ -11,13 +11,11 @@ from guideway.schemas import names
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import OutputRule, WordLabels
 from guideway.schemas.request import MAX_SCALE
-from guideway.schemas.retrieval import RetrievalRule, is_filterable
+from guideway.schemas.retrieval import GuidanceName, RetrievalRule, is_filterable
 
 Name = Annotated[str, Meta(pattern=f"^{names.NAME.pattern}$")]
 Grantee = Annotated[str, Meta(pattern=rf"^(\*|{names.NAME.pattern})$")]
 Digest = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
-GuidanceName = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?$")]
-"""`NAMESPACE/NAME` for the newest version, `NAMESPACE/NAME@VERSION` for one."""
 GuidanceUse = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]*)?(\*-?[0-9](\.[0-9]{1,4})?)?$")]
 """A `GuidanceName`, and for a LoRA perhaps a scale after it: `NAMESPACE/NAME*0.5` has half of the effect."""
 
@@ -103,7 +101,10 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
         for what, field in (("input.text_field", self.input.text_field), ("output.words_from", self._words_from)):
             if field is not None and (field not in fields or fields[field].type != "string"):
                 raise ValueError(f"{what} names {field!r}: declare it under input.fields as a string")
-
+        if self._words_from is not None:
+            words = fields[self._words_from]
+            if words.default is not None and not words.takes(words.default):
+                raise ValueError(f"output.words_from: the default of input.fields.{self._words_from} must be a string")
         if self.retrieval is not None:
             self._check_retrieval(self.retrieval)
         for name in self.guidance:

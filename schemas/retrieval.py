@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -9,7 +10,8 @@ from msgspec import Meta
 
 SetUse = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?(\*[0-9](\.[0-9]{1,4})?)?$")]
 """`NAMESPACE/NAME` for the version that the name stands for, `@VERSION` for one, and perhaps `*WEIGHT` after it."""
-SetName = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?$")]
+GuidanceName = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?$")]
+"""`NAMESPACE/NAME` for the newest version, `NAMESPACE/NAME@VERSION` for one; of a set, for the current version."""
 
 MAX_SETS: Final = 16
 """Of one request."""
@@ -17,9 +19,11 @@ MAX_SETS: Final = 16
 IfNone = Literal["refuse", "answer_without", "say_so"]
 """What "no passage found" means: the request is refused, or goes on without context, or with a context that says so."""
 
-MetadataName = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,100}$")]
+MetadataName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,100}\Z")]
 Scalar = str | int | bool
 """What a passage's metadata can be filtered by."""
+Metadata = dict[str, Scalar | float | list[Scalar]]
+"""Of a document and its passages."""
 _INTEGERS: Final = range(-(2**63), 2**63)
 """Those that an index holds."""
 
@@ -47,7 +51,7 @@ class RetrievalRule(_Choice, frozen=True, kw_only=True):
 
     sets: Annotated[list[SetUse], Meta(max_length=MAX_SETS)] = []
     """A set's scores are multiplied by its weight, 1 where none is given, before sets are compared."""
-    request_sets: Annotated[list[SetName], Meta(max_length=100)] = []
+    request_sets: Annotated[list[GuidanceName], Meta(max_length=100)] = []
     """Sets that a request may bring along by name, beside its other guidance."""
     query: str | None = None
     """The input field that is looked up; null, or the field absent: the whole input text."""
@@ -58,6 +62,19 @@ class RetrievalRule(_Choice, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.sets and not self.request_sets:
             raise ValueError("retrieval names no set: list some under `sets` or `request_sets`")
+
+    def of(self, sets: Sequence[SetRef], query: str, filter_: Sequence[Condition] = ()) -> Retrieval:
+        """What to look up by this rule, in these versions of its sets."""
+        return Retrieval(
+            sets=list(sets),
+            query=query,
+            filter=list(filter_),
+            passages=self.passages,
+            max_tokens=self.max_tokens,
+            min_score=self.min_score,
+            diversity=self.diversity,
+            if_none=self.if_none,
+        )
 
 
 class SetRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

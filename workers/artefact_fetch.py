@@ -32,5 +32,5 @@ class ArtefactFetch:
         except OSError as error:
             raise Refusal(
                 FailureCode.GUIDANCE_MISSING,
-                f"{what}: the artefact store {self._store.address} cannot be read ({type(error).__name__})",
+                f"{what}: it cannot be kept on the worker's disk ({type(error).__name__}): see that there is room",
             ) from None

@@ -94,7 +94,7 @@ ToEngine = Start | Admit | Cancel | Stop
 
 
 class Ready(_Message, frozen=True, tag="ready"):
-    """The model is loaded and rows can come."""
+    """The model is loaded and work can come. Retrieval says it of its embedding model."""
 
     fingerprint: str
     load_s: float

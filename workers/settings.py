@@ -34,5 +34,3 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     engine_start_timeout_s: float = 600.0
     engine_silence_s: float = 300.0
     """A busy engine that says nothing for so long is ended and started anew."""
-    retrieval_program: tuple[str, ...] = (sys.executable, "-m", "guideway.workers.retrieval.process")
-    """`PROGRAM --fd N` speaks `workers/retrieval/messages.py` on socket N."""

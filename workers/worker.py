@@ -64,9 +64,7 @@ class Worker:
                 on_batch=self._record_batch,
             )
             cancelled = CancellationReader(settings.delivery.bootstrap, settings.size, self._cancellations)
-            retrieval = RetrievalLink(
-                settings.retrieval, model, settings.engine.model_cache, program=settings.retrieval_program
-            )
+            retrieval = RetrievalLink(settings.retrieval, model, settings.engine.model_cache)
             async with cancelled, link, retrieval:
                 self._link = link
                 artefacts = ArtefactFetch(ArtefactStore(settings.store), settings.artefact_cache)

@@ -62,6 +62,17 @@ def test_a_missing_piece_is_refused(folder: Path, tmp_path: Path) -> None:
     assert caught.value.code is FailureCode.GUIDANCE_MISSING
 
 
+def test_a_store_that_cannot_be_read_is_refused(folder: Path, tmp_path: Path) -> None:
+    store = ArtefactStore(str(tmp_path / "store"))
+    digest = store.put_folder(folder)
+    for blob in (tmp_path / "store" / "sha256").iterdir():
+        blob.unlink()
+        blob.mkdir()  # reading it is an OSError, whoever runs the test
+    with pytest.raises(Refusal, match="cannot be read") as caught:
+        store.fetch(digest, tmp_path / "cache")
+    assert caught.value.code is FailureCode.GUIDANCE_MISSING
+
+
 @pytest.mark.parametrize("digest", ["sha256:/etc", "sha256:../..", "/etc", "sha256:" + "0" * 63])
 def test_what_is_no_digest_leads_nowhere(tmp_path: Path, digest: str) -> None:
     (tmp_path / "cache").mkdir()

@@ -33,6 +33,8 @@ from guideway.schemas.manifests import Endpoint, Field, Guidance, InputRule, Man
 from guideway.schemas.output import Boolean, Json, OutputRule, Regex, Text
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.settings import Settings
+from guideway.training.sets.build import Splitting
+from guideway.training.sets.documents import Columns
 
 FACTS = ("plain", "devil", "jargon")
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,7 +202,9 @@ def _sets(folder: Path) -> list[Order]:
         file = folder / f"{name.replace('/', '-')}.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         namespace, _, plain = name.partition("/")
-        orders.append(Order(namespace=namespace, name=plain, documents=[file]))
+        orders.append(
+            Order(namespace=namespace, name=plain, documents=[file], columns=Columns(), splitting=Splitting())
+        )
     return orders
 
 

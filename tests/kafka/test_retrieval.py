@@ -23,6 +23,8 @@ from guideway.schemas.reply import Completed, Failed, Reply
 from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.schemas.retrieval import Citation, Retrieval, SetRef
 from guideway.schemas.wire import REPLY, REQUEST
+from guideway.training.sets.build import Splitting
+from guideway.training.sets.documents import Columns
 from guideway.training.sets.publish import switch
 from guideway.workers.messages import BatchReport
 
@@ -178,7 +180,9 @@ async def test_a_version_is_switched_under_load(system: System, client: Client, 
     rows = [{"id": f"two-{n}", "text": f"The code word of day {n} is omega."} for n in range(20)]
     file = tmp_path / "two.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    order = Order(namespace="trial", name="switched", documents=[file], stage=True)
+    order = Order(
+        namespace="trial", name="switched", documents=[file], stage=True, columns=Columns(), splitting=Splitting()
+    )
     ended = asyncio.Event()
 
     async def load() -> list[Reply]:
@@ -213,13 +217,16 @@ async def test_a_version_is_switched_under_load(system: System, client: Client, 
 async def test_what_could_not_be_indexed_is_not_visible(system: System, tmp_path: Path) -> None:
     """The Qdrant server is away: after a few tries the set is refused, and the catalogue knows nothing of it."""
     (tmp_path / "a.txt").write_text("Some text.")
+    order = Order(
+        namespace="trial", name="half", documents=[tmp_path / "a.txt"], columns=Columns(), splitting=Splitting()
+    )
     away = msgspec.structs.replace(system.settings, qdrant_url="http://127.0.0.1:1")
     with pytest.raises(Refusal) as caught:
-        await make_sets(away, [Order(namespace="trial", name="half", documents=[tmp_path / "a.txt"])])
+        await make_sets(away, [order])
     assert caught.value.code is FailureCode.RETRIEVAL_FAILED
     async with CatalogueReader(system.bootstrap) as reader:
         assert reader.catalogue.current_version("trial", "half") == 0
-    (made,) = await make_sets(system.settings, [Order(namespace="trial", name="half", documents=[tmp_path / "a.txt"])])
+    (made,) = await make_sets(system.settings, [order])
     assert (made.version, made.action) == (1, "created")
 
 

@@ -200,6 +200,7 @@ def test_deep_nesting_is_undecodable_where_anything_may_stand(name: str, place: 
         ("manifest.endpoint.full", ("retrieval", "query"), "floor"),
         ("manifest.endpoint.full", ("retrieval", "filter", "lang"), "nothing"),
         ("manifest.endpoint.full", ("retrieval", "filter"), {"a.b": "country"}),
+        ("manifest.endpoint.full", ("retrieval", "filter"), {"lang\n": "country"}),
         ("manifest.set", ("artefact",), "folder"),
         ("manifest.set", ("passages",), 0),
         ("manifest.alias", ("version",), 0),
@@ -229,3 +230,15 @@ def test_deep_nesting_is_undecodable_where_anything_may_stand(name: str, place: 
 def test_values_out_of_bounds_are_refused(name: str, place: Place, content: Any) -> None:
     with pytest.raises(Undecodable):
         codec_of(name).decode(changed(document_of(name), place, content))
+
+
+@pytest.mark.parametrize(("default", "taken"), [(None, True), ("the default words", True), (7, False), (["a"], False)])
+def test_the_default_of_the_field_with_the_words_is_text(default: Any, taken: bool) -> None:
+    document = document_of("manifest.endpoint.least")
+    document["input"] = {"fields": {"text": {"required": False, "default": default}}}
+    document["output"] = {"type": "word_labels", "labels": ["NOUN"], "words_from": "text"}
+    if taken:
+        codec_of("manifest.endpoint.least").decode(wire_form(document))
+    else:
+        with pytest.raises(Undecodable, match=r"output\.words_from"):
+            codec_of("manifest.endpoint.least").decode(wire_form(document))

@@ -1,11 +1,11 @@
-"""Passages for rows that guidance is trained or scored on: found, chosen and put in as a worker does it."""
+"""Passages for rows that guidance is trained or scored on: found, chosen and put in by an endpoint's rule."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from guideway.schemas.request import Part
-from guideway.schemas.retrieval import Retrieval, RetrievalRule, SetRef
+from guideway.schemas.retrieval import RetrievalRule, SetRef
 from guideway.training.sets.evaluate import Searched
 from guideway.workers.engine.prompt import PromptLayout
 from guideway.workers.retrieval.choice import CANDIDATES, choose
@@ -14,7 +14,10 @@ from guideway.workers.retrieval.passages import with_context
 
 
 class RetrievalContext:
-    """The context of an endpoint's rule. `sets` are those of the rule, in its order, each with what searches it."""
+    """The context of an endpoint's rule. `sets` are those of the rule, in its order, each with what searches it.
+
+    The rule's filter is not applied: a row is a query and its parts, without the fields to filter by.
+    """
 
     def __init__(self, rule: RetrievalRule, sets: Sequence[tuple[SetRef, Searched]], layout: PromptLayout) -> None:
         self._rule = rule
@@ -32,15 +35,7 @@ class RetrievalContext:
         found = [searched.search(queries, limit, vectors=rule.diversity > 0) for _, searched in self._sets]
         told = []
         for number, (query, parts) in enumerate(rows):
-            wanted = Retrieval(
-                sets=[ref for ref, _ in self._sets],
-                query=query,
-                passages=rule.passages,
-                max_tokens=rule.max_tokens,
-                min_score=rule.min_score,
-                diversity=rule.diversity,
-                if_none=rule.if_none,
-            )
+            wanted = rule.of([ref for ref, _ in self._sets], query)
             chosen = choose(wanted, [of_set[number] for of_set in found], self._layout.context_tokens)
             passages = [
                 FoundPassage(set=one.set, id=one.hit.id, text=one.hit.text, score=one.hit.score) for one in chosen

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.retrieval import Scalar
+from guideway.schemas.retrieval import Metadata
 from guideway.training.sets.markup import Unreadable, html_as_markdown, pdf_pages
 
 MAX_FILE_BYTES: Final = 256 * 2**20
@@ -24,7 +24,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     text: str
-    metadata: dict[str, Scalar | float | list[Scalar]] = {}
+    metadata: Metadata = {}
     markdown: bool = False
     """Whether headings are marked by `#`."""
 
@@ -94,7 +94,7 @@ def _text(file: Path, name: str, _: Columns) -> Iterator[Document]:
 def _html(file: Path, name: str, _: Columns) -> Iterator[Document]:
     title, text = html_as_markdown(_decoded(_whole(file, name), name))
     if text:
-        titled: dict[str, Scalar | float | list[Scalar]] = {"title": title} if title else {}
+        titled: Metadata = {"title": title} if title else {}
         yield Document(id=name, text=text, metadata={"source": name, **titled}, markdown=True)
 
 

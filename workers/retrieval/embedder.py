@@ -47,7 +47,7 @@ class Embedder:
                 folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
             )
         except (OSError, ValueError, KeyError) as error:
-            raise _unusable(f"{source!r} does not load ({error})") from None
+            raise _unusable(f"it does not load ({type(error).__name__})") from None
         self._model = model.eval().requires_grad_(False)
         self._first_token = settings.first_token
         self._lower = settings.lower
@@ -114,11 +114,17 @@ class _Settings:
     @staticmethod
     def of(source: str, cache: Path) -> _Settings:
         try:
-            return _Settings(prepare(source, cache))
+            folder = prepare(source, cache)
         except Refusal as refusal:
             raise _unusable(refusal.message) from None
         except (OSError, ValueError) as error:
-            raise _unusable(f"{source!r}: {error}") from None
+            raise _unusable(f"it cannot be had ({type(error).__name__})") from None
+        try:
+            return _Settings(folder)
+        except OSError as error:
+            raise _unusable(f"its settings cannot be read ({type(error).__name__})") from None
+        except ValueError as error:
+            raise _unusable(str(error)) from None
 
     def fingerprint(self) -> str:
         tokenizer = self.folder / "tokenizer.json"

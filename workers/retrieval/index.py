@@ -63,7 +63,7 @@ class Qdrant:
         """
         # A client of its own for each local one: closing it gives the memory back.
         client = self._server or QdrantClient(":memory:")
-        index = Index(client, f"gw-{digest.removeprefix('sha256:')}", owned=self._server is None)
+        index = Index(client, _collection(digest), owned=self._server is None)
         if index.count() != passages:
             index.fill(read())
         return index
@@ -72,7 +72,7 @@ class Qdrant:
         """Remove the artefact's collection from the server, if there is one. Raises Refusal(retrieval_failed)."""
         if self._server is not None:
             server = self._server
-            _patiently(lambda: server.delete_collection(f"gw-{digest.removeprefix('sha256:')}"))
+            _patiently(lambda: server.delete_collection(_collection(digest)))
 
 
 class Index:
@@ -147,6 +147,10 @@ class Index:
             # Said by us, in our words: see LOCAL_LIMIT.
             warnings.simplefilter("ignore", UserWarning)
             self._client.upsert(self._collection, points)
+
+
+def _collection(digest: str) -> str:
+    return f"gw-{digest.removeprefix('sha256:')}"
 
 
 def _batches(content: SetFolder) -> Iterator[models.Batch]:

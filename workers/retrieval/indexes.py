@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,11 +31,11 @@ class Indexes:
         self,
         qdrant: Qdrant,
         max_bytes: int,
-        on_opened: Callable[[str], None],
+        on_opened: Callable[[], None],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_opened` is called by another thread, with a digest, whether the opening went well or not."""
+        """`on_opened` is called by another thread, whether the opening went well or not."""
         self._qdrant = qdrant
         self._max_bytes = max_bytes
         self._on_opened = on_opened
@@ -61,7 +62,12 @@ class Indexes:
             except Refusal as refusal:
                 self._failed[digest] = refusal
             except Exception as error:
-                log.exception("an index cannot be opened", set=artefact.name)
+                log.error(
+                    "an index cannot be opened",
+                    set=artefact.name,
+                    error=type(error).__name__,
+                    at=traceback.format_tb(error.__traceback__),
+                )
                 self._failed[digest] = Refusal(
                     FailureCode.RETRIEVAL_FAILED, f"it cannot be opened ({type(error).__name__}): see the worker's log"
                 )
@@ -71,7 +77,7 @@ class Indexes:
             raise Refusal(why.code, f"retrieval set {artefact.name}: {why.message}")
         if future is None:
             self._opening[digest] = self._opener.submit(self._opened, artefact)
-            self._opening[digest].add_done_callback(lambda _: self._on_opened(digest))
+            self._opening[digest].add_done_callback(lambda _: self._on_opened())
         return None
 
     def drop(self, digest: str) -> None:

@@ -17,6 +17,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.retrieval import Retrieval
 from guideway.workers.child import Child, child_process
+from guideway.workers.messages import Broken, Ready, Stop
 from guideway.workers.retrieval.messages import (
     FROM_RETRIEVAL,
     Found,
@@ -24,11 +25,8 @@ from guideway.workers.retrieval.messages import (
     FromRetrieval,
     Lookup,
     NotFound,
-    RetrievalBroken,
-    RetrievalReady,
     SetArtefact,
     StartRetrieval,
-    StopRetrieval,
 )
 from guideway.workers.retrieval.settings import RetrievalSettings
 
@@ -87,7 +85,7 @@ class RetrievalLink:
     ) -> None:
         self._stopping = True
         if self._running is not None and self._child.done() and not self._child.exception():
-            self._child.result().send(StopRetrieval())
+            self._child.result().send(Stop())
             await self._child.result().drain()
         for task in (self._watch, self._running):
             if task is not None:
@@ -159,9 +157,9 @@ class RetrievalLink:
     def _hear(self, message: FromRetrieval) -> None:
         self._heard_at = time.monotonic()
         match message:
-            case RetrievalReady():
+            case Ready():
                 log.info("retrieval ready", embedding=message.fingerprint, load_s=round(message.load_s, 1))
-            case RetrievalBroken():
+            case Broken():
                 log.error("retrieval cannot start", code=message.code.value, message=message.message)
                 self._refuse_all(Refusal(message.code, message.message))
             case Found():

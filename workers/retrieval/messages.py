@@ -9,6 +9,7 @@ import msgspec
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.manifests import Model
 from guideway.schemas.retrieval import Retrieval
+from guideway.workers.messages import Broken, Ready, Stop
 from guideway.workers.retrieval.settings import RetrievalSettings
 
 
@@ -53,30 +54,10 @@ class Lookup(_Message, frozen=True, tag="lookup"):
 class Opened(_Message, frozen=True, tag="opened"):
     """From within the process: an index has been opened, or could not be."""
 
-    digest: str
 
-
-class StopRetrieval(_Message, frozen=True, tag="stop"):
-    """End the process."""
-
-
-ToRetrieval = StartRetrieval | Lookup | Opened | StopRetrieval
+ToRetrieval = StartRetrieval | Lookup | Opened | Stop
 
 # Retrieval → I/O -----------------------------------------------------------------------------------------------------
-
-
-class RetrievalReady(_Message, frozen=True, tag="ready"):
-    """The embedding model is loaded."""
-
-    fingerprint: str
-    load_s: float
-
-
-class RetrievalBroken(_Message, frozen=True, tag="broken"):
-    """The embedding model cannot be loaded; the process ends."""
-
-    code: FailureCode
-    message: str
 
 
 class FoundPassage(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,11 +85,11 @@ class NotFound(_Message, frozen=True, tag="not_found"):
     message: str
 
 
-FromRetrieval = RetrievalReady | RetrievalBroken | Found | NotFound
+FromRetrieval = Ready | Broken | Found | NotFound
 
 TO_RETRIEVAL: Final[msgspec.msgpack.Decoder[ToRetrieval]] = msgspec.msgpack.Decoder(
-    StartRetrieval | Lookup | Opened | StopRetrieval
+    StartRetrieval | Lookup | Opened | Stop
 )
 FROM_RETRIEVAL: Final[msgspec.msgpack.Decoder[FromRetrieval]] = msgspec.msgpack.Decoder(
-    RetrievalReady | RetrievalBroken | Found | NotFound
+    Ready | Broken | Found | NotFound
 )

@@ -19,14 +19,12 @@ import structlog
 
 from guideway.schemas.failures import Refusal
 from guideway.workers.channel import Channel, log_to_stderr
+from guideway.workers.messages import Broken, Ready, Stop
 from guideway.workers.retrieval.messages import (
     TO_RETRIEVAL,
     Lookup,
     Opened,
-    RetrievalBroken,
-    RetrievalReady,
     StartRetrieval,
-    StopRetrieval,
     ToRetrieval,
 )
 
@@ -60,7 +58,7 @@ def load(start: StartRetrieval, channel: Channel[ToRetrieval]) -> tuple[Lookups,
     folder = base_model.prepare(start.model.source, cache, progress=log.info)
     layout = PromptLayout(AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
     qdrant = Qdrant(settings.qdrant_url, settings.qdrant_api_key)
-    indexes = Indexes(qdrant, settings.index_bytes, lambda digest: channel.post(Opened(digest=digest)))
+    indexes = Indexes(qdrant, settings.index_bytes, lambda: channel.post(Opened()))
     tokens_of = cached(LRUCache(_KEPT_LENGTHS))(layout.context_tokens)
     return Lookups(embedder, indexes, tokens_of, kept_bytes=settings.kept_bytes), embedder.fingerprint
 
@@ -74,7 +72,7 @@ def serve(channel: Channel[ToRetrieval], lookups: Lookups) -> None:
                     lookups.add(message)
                 case Opened():
                     continue  # whoever waits for it is looked at below
-                case StopRetrieval():
+                case Stop():
                     return
                 case StartRetrieval():
                     log.error("started twice; the second start is ignored")
@@ -92,7 +90,7 @@ def main() -> int:
     log_to_stderr()
     os.nice(_NICE)
     start = channel.receive()
-    if isinstance(start, StopRetrieval):
+    if isinstance(start, Stop):
         return 0
     if not isinstance(start, StartRetrieval):
         raise ValueError(f"the first message is {type(start).__name__} and must be StartRetrieval")
@@ -100,9 +98,9 @@ def main() -> int:
     try:
         lookups, fingerprint = load(start, channel)
     except Refusal as refusal:
-        channel.send(RetrievalBroken(code=refusal.code, message=refusal.message))
+        channel.send(Broken(code=refusal.code, message=refusal.message))
         return 1
-    channel.send(RetrievalReady(fingerprint=fingerprint, load_s=time.monotonic() - began))
+    channel.send(Ready(fingerprint=fingerprint, load_s=time.monotonic() - began))
     serve(channel, lookups)
     return 0
 

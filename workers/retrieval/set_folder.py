@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import EmbeddingModel
-from guideway.schemas.retrieval import Scalar
+from guideway.schemas.retrieval import Metadata
 from guideway.workers.retrieval.embedder import Vectors
 
 _INFO: Final = "set.json"
@@ -32,7 +32,7 @@ class Passage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """Unlike every other one's of its set: the document's, with `#2` and so on where there are several."""
     document: str
     text: str
-    metadata: dict[str, Scalar | float | list[Scalar]] = {}
+    metadata: Metadata = {}
 
 
 class SetInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -43,6 +43,9 @@ class Told(msgspec.Struct):
 
 async def make_fact_sets(settings: Settings, sets: Sequence[FactSet], data: Path) -> list[Published]:
     """Made, or found to be there already; usable by everybody."""
+    from guideway.training.sets.build import Splitting
+    from guideway.training.sets.documents import Columns
+
     orders = []
     for one in sets:
         namespace, _, name = one.name.partition("/")
@@ -51,7 +54,8 @@ async def make_fact_sets(settings: Settings, sets: Sequence[FactSet], data: Path
                 namespace=namespace,
                 name=name,
                 documents=[data / one.documents],
-                id_field="term",
+                columns=Columns(id="term"),
+                splitting=Splitting(),
                 shared_with=["*"],
             )
         )
@@ -60,7 +64,8 @@ async def make_fact_sets(settings: Settings, sets: Sequence[FactSet], data: Path
 
 def report_sets(told: Sequence[Told], batches: Iterable[BatchReport], *, as_json: bool) -> None:
     """Answers side by side, and the recorded micro-batch that held most of them."""
-    held = most_sets(batches, {one.reply.id for one in told})
+    ids = {one.reply.id for one in told}
+    held = most_sets(batches, ids)
     if as_json:
         for one in told:
             print_json({"event": "side_by_side", "endpoint": one.endpoint, "question": one.text, "reply": one.reply})
@@ -75,7 +80,7 @@ def report_sets(told: Sequence[Told], batches: Iterable[BatchReport], *, as_json
     print_table(("question", "endpoint", "answer", "cites"), rows, title="The same questions, other facts")
     if held is not None:
         sets = sorted({entry for row in held.rows for entry in row.guidance if entry.startswith("set ")})
-        ours = sum(row.request_id in {one.reply.id for one in told} for row in held.rows)
+        ours = sum(row.request_id in ids for row in held.rows)
         out.print(f"{ours} of these {len(told)} rows ran in one micro-batch, step {held.step}: {', '.join(sets)}")
 
 

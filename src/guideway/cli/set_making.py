@@ -18,6 +18,7 @@ from guideway.settings import Settings
 
 if TYPE_CHECKING:
     from guideway.training.sets.build import Splitting
+    from guideway.training.sets.documents import Columns
     from guideway.training.sets.publish import Published
     from guideway.workers.retrieval.embedder import Embedder
     from guideway.workers.retrieval.index import Qdrant
@@ -31,10 +32,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str
     name: str
     documents: list[Path]
-    text_field: str = "text"
-    id_field: str = "id"
-    max_chars: int = 800
-    overlap_chars: int = 120
+    columns: Columns
+    splitting: Splitting
     shared_with: list[str] | None = None
     """None: as the version before."""
     stage: bool = False
@@ -79,6 +78,7 @@ async def make_sets(
 
     read = [_read(order) for order in orders]
     bootstrap, store, qdrant = settings.brokers(), ArtefactStore(settings.store), a_qdrant(settings)
+    store.check_writable()
     maker = _Maker(settings, progress)
     await topics.apply(bootstrap, topics.wanted([]))
     made = []
@@ -121,10 +121,9 @@ async def _published(
 
 def _read(order: Order) -> list[Passage]:
     from guideway.training.sets.build import passages_of
-    from guideway.training.sets.documents import Columns, read_documents
+    from guideway.training.sets.documents import read_documents
 
-    columns = Columns(text=order.text_field, id=order.id_field)
-    return passages_of(read_documents(order.documents, columns), _splitting(order))
+    return passages_of(read_documents(order.documents, order.columns), order.splitting)
 
 
 class _Maker:
@@ -158,12 +157,6 @@ def _built(order: Order, passages: list[Passage], there: Path | None, maker: _Ma
                 FailureCode.GUIDANCE_UNKNOWN, f"there is no set {order.namespace}/{order.name} to add to: create it"
             )
         passages = merged(known.passages, passages)
-    if known is not None and there is not None and maker.has_made(known, passages, _splitting(order)):
+    if known is not None and there is not None and maker.has_made(known, passages, order.splitting):
         return there
-    return build(passages, maker.embedder(), _splitting(order), work, known=known, progress=maker.progress)
-
-
-def _splitting(order: Order) -> Splitting:
-    from guideway.training.sets.build import Splitting
-
-    return Splitting(max_chars=order.max_chars, overlap_chars=order.overlap_chars)
+    return build(passages, maker.embedder(), order.splitting, work, known=known, progress=maker.progress)

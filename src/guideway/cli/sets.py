@@ -23,6 +23,8 @@ from guideway.schemas.retrieval import SetRef
 from guideway.settings import Settings
 
 if TYPE_CHECKING:
+    from guideway.training.sets.build import Splitting
+    from guideway.training.sets.documents import Columns
     from guideway.training.sets.publish import Published
 
 SetArgument = Annotated[str, typer.Argument(metavar="NAMESPACE/NAME")]
@@ -67,19 +69,12 @@ def create(
 
     guideway sets create team/handbook handbook/ --share other-team
     """
-    namespace, plain = split_name(name)
-    order = Order(
-        namespace=namespace,
-        name=plain,
-        documents=documents,
-        text_field=text_field,
-        id_field=id_field,
-        max_chars=max_chars,
-        overlap_chars=overlap_chars,
-        shared_with=share,
-        stage=stage,
-    )
-    _tell(_made(order, quiet=as_json), as_json=as_json)
+    from guideway.training.sets.build import Splitting
+    from guideway.training.sets.documents import Columns
+
+    columns = Columns(text=text_field, id=id_field)
+    splitting = Splitting(max_chars=max_chars, overlap_chars=overlap_chars)
+    _make(name, documents, columns, splitting, shared_with=share, stage=stage, as_json=as_json)
 
 
 def add(
@@ -93,19 +88,12 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Make the next version of a set: what is there and these documents. One with an id that is there replaces it."""
-    namespace, plain = split_name(name)
-    order = Order(
-        namespace=namespace,
-        name=plain,
-        documents=documents,
-        text_field=text_field,
-        id_field=id_field,
-        max_chars=max_chars,
-        overlap_chars=overlap_chars,
-        stage=stage,
-        adds=True,
-    )
-    _tell(_made(order, quiet=as_json), as_json=as_json)
+    from guideway.training.sets.build import Splitting
+    from guideway.training.sets.documents import Columns
+
+    columns = Columns(text=text_field, id=id_field)
+    splitting = Splitting(max_chars=max_chars, overlap_chars=overlap_chars)
+    _make(name, documents, columns, splitting, stage=stage, adds=True, as_json=as_json)
 
 
 def list_(as_json: AsJson = False) -> None:
@@ -186,19 +174,18 @@ def alias(
 
 def delete(name: VersionArgument, as_json: AsJson = False) -> None:
     """Remove a set, or one version of it that its name does not stand for. Requests that name it are refused then."""
-    plain, _, version = name.partition("@")
-    namespace, set_name = split_name(plain)
     settings = Settings.from_environ()
     from guideway.training.sets.publish import Removal, removal
 
-    async def work() -> Removal:
+    async def work() -> tuple[SetRef, Removal]:
         async with open_catalogue() as reader:
             ref, _ = found_set(reader.catalogue, name)
-            removed = removal(reader.catalogue, namespace, set_name, ref.version if version else None)
+            removed = removal(reader.catalogue, ref.namespace, ref.name, ref.version if "@" in name else None)
             await reader.seen(await publish(settings.brokers(), [], removed.entries))
-            return removed
+            return ref, removed
 
-    removed = run(work())
+    ref, removed = run(work())
+    plain = f"{ref.namespace}/{ref.name}"
     if settings.qdrant_url is not None:
         qdrant = a_qdrant(settings)
         for digest in removed.unused_artefacts:
@@ -212,10 +199,31 @@ def delete(name: VersionArgument, as_json: AsJson = False) -> None:
 # What the commands share ---------------------------------------------------------------------------------------------
 
 
-def _made(order: Order, *, quiet: bool) -> Published:
-    with _bar(quiet) as progress:
+def _make(
+    name: str,
+    documents: list[Path],
+    columns: Columns,
+    splitting: Splitting,
+    *,
+    shared_with: list[str] | None = None,
+    stage: bool,
+    adds: bool = False,
+    as_json: bool,
+) -> None:
+    namespace, plain = split_name(name)
+    order = Order(
+        namespace=namespace,
+        name=plain,
+        documents=documents,
+        columns=columns,
+        splitting=splitting,
+        shared_with=shared_with,
+        stage=stage,
+        adds=adds,
+    )
+    with _bar(as_json) as progress:
         (published,) = run(make_sets(Settings.from_environ(), [order], progress))
-    return published
+    _tell(published, as_json=as_json)
 
 
 @contextlib.contextmanager

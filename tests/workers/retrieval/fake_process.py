@@ -8,17 +8,14 @@ import sys
 import time
 
 from guideway.schemas.failures import FailureCode
-from guideway.workers.messages import HEADER_BYTES, body_length, frame
+from guideway.workers.messages import HEADER_BYTES, Broken, Ready, Stop, body_length, frame
 from guideway.workers.retrieval.messages import (
     TO_RETRIEVAL,
     Found,
     FoundPassage,
     Lookup,
     NotFound,
-    RetrievalBroken,
-    RetrievalReady,
     StartRetrieval,
-    StopRetrieval,
 )
 
 
@@ -29,8 +26,8 @@ def main() -> None:
     while header := stream.read(HEADER_BYTES):
         match TO_RETRIEVAL.decode(stream.read(body_length(header))):
             case StartRetrieval(settings=settings):
-                broken = RetrievalBroken(code=FailureCode.SET_WRONG_EMBEDDING, message="no such model")
-                ready = RetrievalReady(fingerprint="f", load_s=0.0)
+                broken = Broken(code=FailureCode.SET_WRONG_EMBEDDING, message="no such model")
+                ready = Ready(fingerprint="f", load_s=0.0)
                 stream.write(frame(broken if settings.embedding == "broken" else ready))
             case Lookup(id=id_, wanted=wanted):
                 match wanted.query:
@@ -43,7 +40,7 @@ def main() -> None:
                     case query:
                         passage = FoundPassage(set=0, id="p", text=query, score=0.5)
                         stream.write(frame(Found(id=id_, passages=[passage])))
-            case StopRetrieval():
+            case Stop():
                 return
         stream.flush()
 

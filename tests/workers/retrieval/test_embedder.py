@@ -55,6 +55,16 @@ def test_the_fingerprint_needs_no_loading_and_sees_every_change(embedder: Embedd
     assert caught.value.code is FailureCode.SET_WRONG_EMBEDDING
 
 
+def test_a_model_that_does_not_load_is_refused_without_its_place(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(model_folder(), copy)
+    (copy / "config.json").write_text('{"model_type": "unheard-of"}')
+    with pytest.raises(Refusal, match="does not load") as caught:
+        Embedder(str(copy), tmp_path)
+    assert caught.value.code is FailureCode.SET_WRONG_EMBEDDING
+    assert str(tmp_path) not in caught.value.message
+
+
 def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="GUIDEWAY_EMBEDDING") as caught:
         Embedder(str(tmp_path / "nothing"), tmp_path)

@@ -68,7 +68,7 @@ def opener() -> Opener:
 
 
 @pytest.fixture
-def done() -> queue.SimpleQueue[str]:
+def done() -> queue.SimpleQueue[None]:
     return queue.SimpleQueue()
 
 
@@ -85,8 +85,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def indexes(opener: Opener, done: queue.SimpleQueue[str], clock: Clock) -> Indexes:
-    return Indexes(opener, 5, done.put, clock=clock)  # type: ignore[arg-type]
+def indexes(opener: Opener, done: queue.SimpleQueue[None], clock: Clock) -> Indexes:
+    return Indexes(opener, 5, lambda: done.put(None), clock=clock)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def indexes(opener: Opener, done: queue.SimpleQueue[str], clock: Clock) -> Index
 def test_all_who_wait_are_told_of_one_attempt(
     indexes: Indexes,
     opener: Opener,
-    done: queue.SimpleQueue[str],
+    done: queue.SimpleQueue[None],
     away: Exception,
     code: FailureCode,
     said: str,
@@ -121,7 +121,7 @@ def test_all_who_wait_are_told_of_one_attempt(
     assert indexes.get(artefact("facts")) is not None
 
 
-def test_two_sets_each_over_the_budget_are_open_together(indexes: Indexes, done: queue.SimpleQueue[str]) -> None:
+def test_two_sets_each_over_the_budget_are_open_together(indexes: Indexes, done: queue.SimpleQueue[None]) -> None:
     lookups = Lookups(OneVector(), indexes, len, kept_bytes=0)  # type: ignore[arg-type]
     both = [artefact("one", "sha256:1"), artefact("two", "sha256:2")]
     sets = [SetRef(namespace="team", name=name, version=1) for name in ("one", "two")]
@@ -136,7 +136,7 @@ def test_two_sets_each_over_the_budget_are_open_together(indexes: Indexes, done:
 
 
 def test_an_index_that_its_server_lost_is_opened_again(
-    indexes: Indexes, opener: Opener, done: queue.SimpleQueue[str]
+    indexes: Indexes, opener: Opener, done: queue.SimpleQueue[None]
 ) -> None:
     lookups = Lookups(OneVector(), indexes, len, kept_bytes=0)  # type: ignore[arg-type]
 

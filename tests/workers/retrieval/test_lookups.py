@@ -46,13 +46,13 @@ class Desk:
     def __init__(
         self, embedder: Embedder, qdrant: Qdrant | None = None, max_bytes: int = 2**30, kept_bytes: int = 2**20
     ) -> None:
-        self.opened: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.opened: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.embedded: list[int] = []
         """How many texts each batch had."""
         self._ids = itertools.count()
         self._embedder = embedder
         self.fingerprint = embedder.fingerprint
-        self.indexes = Indexes(qdrant or Qdrant(), max_bytes, self.opened.put)
+        self.indexes = Indexes(qdrant or Qdrant(), max_bytes, lambda: self.opened.put(None))
         self._lookups = Lookups(self, self.indexes, lambda text: len(text.split()), kept_bytes=kept_bytes)  # type: ignore[arg-type]
 
     def embed(self, texts: list[str]) -> Any:
