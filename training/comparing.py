@@ -8,11 +8,12 @@ from collections.abc import Callable
 from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import Model
 from guideway.training.begin import Begun
-from guideway.training.comparison import BARE, PRESENT, TEXT_PROMPT, compare, scored_events
+from guideway.training.comparison import compare, scored_events
 from guideway.training.evaluation import Evaluator, Subject
 from guideway.training.prompt_engineering import search
 from guideway.training.report import keep_evaluation
 from guideway.training.run_events import LeftOut, RunEvent
+from guideway.training.task import BARE, PRESENT, TEXT_PROMPT
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.messages import Artefact
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.schemas.manifests import Endpoint, Model
-from guideway.training.comparison import PRESENT
 from guideway.training.evaluation import Subject
-from guideway.training.task import Task
+from guideway.training.task import PRESENT, Task
 from guideway.workers.messages import Artefact
 
 

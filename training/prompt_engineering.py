@@ -16,7 +16,7 @@ from guideway.training.prompt_candidates import Candidate, Source, candidates, q
 from guideway.training.rows import Row
 from guideway.training.run_events import PromptScored
 from guideway.training.scoring import Answer, Evaluation, main_figure
-from guideway.training.task import PromptSearch
+from guideway.training.task import TEXT_PROMPT, PromptSearch
 
 _FIRST_SHARE: Final = 3
 """The first round sees one in so many validation rows, and lets through one in so many candidates, ..."""
@@ -71,7 +71,7 @@ def search(
     )
 
     def subject(candidate: Candidate) -> Subject:
-        return Subject(label="text-prompt", instructions=[candidate.text], output=output, generation=generation)
+        return Subject(label=TEXT_PROMPT, instructions=[candidate.text], output=output, generation=generation)
 
     def evaluated(some: Sequence[Candidate], on: Sequence[Row]) -> dict[Candidate, Evaluation]:
         return {one: evaluator.evaluate(subject(one), on, latency=False) for one in some}

@@ -23,7 +23,6 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.training import comparing
 from guideway.training.begin import Begun
-from guideway.training.comparison import BARE
 from guideway.training.encoding import Encoder
 from guideway.training.loop import Interrupted, train
 from guideway.training.methods import trainable
@@ -40,7 +39,7 @@ from guideway.training.run_events import (
     Stopped,
 )
 from guideway.training.run_folder import ARTEFACT, CHECKPOINT
-from guideway.training.task import Method, Prefix, PTuning, SoftPrompt, Task
+from guideway.training.task import BARE, Method, Prefix, PTuning, SoftPrompt, Task
 from guideway.training.trainer import Trainer
 from guideway.workers.engine import base_model
 from guideway.workers.engine.base_model import BaseModel

@@ -18,8 +18,11 @@ from guideway.schemas.output import OutputRule
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Count = Annotated[int, Meta(ge=1)]
 Rate = Annotated[float, Meta(gt=0, le=1)]
-NO_METHODS: Final = frozenset({"bare", "text-prompt", "present"})
-"""Names in the comparison that no method may have."""
+BARE: Final = "bare"
+TEXT_PROMPT: Final = "text-prompt"
+PRESENT: Final = "present"
+REFERENCES: Final = (BARE, TEXT_PROMPT, PRESENT)
+"""What methods are compared against, and not called as; all but `bare` may be missing."""
 
 
 class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -248,7 +251,7 @@ class Task(
         for label in labels:
             if labels.count(label) > 1:
                 raise ValueError(f"two methods are called {label!r}: give one of them a `name`")
-            if label in NO_METHODS:
+            if label in REFERENCES:
                 raise ValueError(
                     f"a method is called {label!r}, as what methods are compared with: choose another name"
                 )

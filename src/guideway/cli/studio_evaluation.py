@@ -15,7 +15,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
 from guideway.training.begin import models_of
 from guideway.training.rows import read_examples
-from guideway.training.task import read_task
+from guideway.training.task import BARE, read_task
 
 
 def add_to(group: typer.Typer) -> None:
@@ -42,7 +42,7 @@ def evaluate(
         raise Refusal(FailureCode.INVALID_SETTING, f"the task has no model size {size!r}; it has {', '.join(models)}")
     # Only now: torch and transformers take seconds.
     from guideway.cli.studio_progress import Watch
-    from guideway.training.comparison import BARE, compare, scored_events
+    from guideway.training.comparison import compare, scored_events
     from guideway.training.evaluation import Evaluator, Subject
     from guideway.training.present import present_subject
     from guideway.training.run import Machine, load_model
