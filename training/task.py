@@ -44,7 +44,7 @@ class Data(_Settings, frozen=True, kw_only=True):
     """Rows that no training sees, on which everything is compared; without it, `eval_share` of the rows is kept out."""
     eval_share: Share = 0.2
     validation_share: Share = 0.1
-    """Of the rows of `train`: kept out to choose prompts and to end training. No figure is reported on them."""
+    """Of the rows of `train`: kept out to choose prompts and to end training. The comparison uses none of them."""
     max_validation_rows: Count = 200
     format: Literal["jsonl", "csv"] | None = None
     """None: by the file's suffix."""
@@ -291,6 +291,7 @@ def read_task(file: Path) -> Task:
     try:
         document: Any = yaml.safe_load(file.read_text("utf-8"))
         return msgspec.convert(document, Task)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, msgspec.ValidationError) as error:
+    # ValueError: bytes that are no UTF-8, what no task has, a YAML date such as 2024-13-45.
+    except (OSError, yaml.YAMLError, RecursionError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise Refusal(FailureCode.INVALID_MANIFEST, f"{file}: {reason}") from None

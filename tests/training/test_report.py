@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from tests.training.test_comparison import RULE, evaluation
 
-from guideway.schemas.failures import Refusal
+from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.report import keep_evaluation, write_report
 from guideway.training.run_events import Evaluated, MethodStarted, PromptScored, Resumed, RunStarted, Step, Stopped
 from guideway.training.run_folder import Run, RunFolder
@@ -149,6 +149,15 @@ def test_it_is_about_what_would_be_published(folder: RunFolder) -> None:
     for heading in ("Which label for which", "How sure, and how often right"):
         assert f"{heading}: soft-prompt" in seen.text
     assert "Rows that soft-prompt answers otherwise" in seen.text
+
+
+def test_an_event_that_cannot_be_written_is_a_refusal(folder: RunFolder) -> None:
+    event = next(folder.events())
+    (folder.path / "events.jsonl").unlink()
+    (folder.path / "events.jsonl").mkdir()
+    with pytest.raises(Refusal, match="cannot be written") as caught:
+        folder.append(event)
+    assert caught.value.code is FailureCode.INVALID_SETTING
 
 
 def test_a_run_that_has_only_begun_has_a_report(tmp_path: Path, folder: RunFolder) -> None:
