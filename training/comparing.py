@@ -22,7 +22,7 @@ PresentOf = Callable[[str], Subject | None]
 
 
 def best_prompt(base: BaseModel, model: Model, begun: Begun, size: str, tell: Callable[[RunEvent], None]) -> str:
-    """The text prompt that does best on the validation rows; the task's own where none is to be looked for."""
+    """The text prompt that does best on the validation rows."""
     task, examples = begun.run.task, begun.examples
     return search(
         Evaluator(base, max_context_tokens=model.max_context_tokens),
@@ -35,7 +35,7 @@ def best_prompt(base: BaseModel, model: Model, begun: Begun, size: str, tell: Ca
         settings=task.prompts,
         seed=task.schedule.seed,
         emit=tell,
-    ).text
+    )
 
 
 def compare_all(
