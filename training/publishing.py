@@ -84,7 +84,7 @@ def guidance_for(publication: Publication, run: Run, folder: RunFolder, catalogu
     """The guidance's manifest; its artefact is still a folder."""
     task, scored = run.task, publication.scored
     name = task.guidance_name(scored.method, publication.size)
-    present = _endpoint(catalogue, task.namespace, task.endpoint)
+    present = present_endpoint(catalogue, task.namespace, task.endpoint)
     parent = ", ".join(present.guidance) if present else ""
     before = catalogue.latest(Identity("guidance", task.namespace, name))
     if before and isinstance(before[1], Guidance) and before[1].lineage and before[1].lineage.run == run.id:
@@ -142,7 +142,8 @@ def endpoint_for(
     evaluated on, unless `anyway`.
     """
     task = run.task
-    begin = _endpoint(catalogue, task.namespace, name) or _endpoint(catalogue, task.namespace, task.endpoint)
+    names = (name, task.endpoint)
+    begin = next(filter(None, (present_endpoint(catalogue, task.namespace, one) for one in names)), None)
     if begin is None:
         begin = Endpoint(
             namespace=task.namespace, name=name, description=task.description, model_size="any", output=task.output
@@ -199,6 +200,12 @@ def score_of(endpoint: Endpoint | None, catalogue: Catalogue) -> Lineage | None:
     return None
 
 
+def present_endpoint(catalogue: Catalogue, namespace: str, name: str) -> Endpoint | None:
+    """Its newest version, if there is one."""
+    found = catalogue.latest(Identity("endpoint", namespace, name))
+    return found[1] if found and isinstance(found[1], Endpoint) else None
+
+
 def is_better(difference: Iterable[float]) -> bool:
     """Whether [difference, low, high] lies above zero, all of it."""
     return bool(numbers := list(difference)) and numbers[1] > 0
@@ -216,11 +223,6 @@ def unpaired(ours: Lineage, theirs: Lineage) -> list[float]:
     down = ((a - a_low) ** 2 + (b_high - b) ** 2) ** 0.5
     up = ((a_high - a) ** 2 + (b - b_low) ** 2) ** 0.5
     return [a - b, a - b - down, a - b + up]
-
-
-def _endpoint(catalogue: Catalogue, namespace: str, name: str) -> Endpoint | None:
-    found = catalogue.latest(Identity("endpoint", namespace, name))
-    return found[1] if found and isinstance(found[1], Endpoint) else None
 
 
 def _check_better(ours: Lineage | None, theirs: Lineage | None) -> None:

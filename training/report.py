@@ -223,7 +223,7 @@ def _changed_against_bare(report: SizeReport) -> list[Changed]:
 
 
 def _estimate(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return "–" if estimate is None else str(estimate)
 
 
 def _over(estimate: Estimate | None) -> str:

@@ -46,8 +46,8 @@ from guideway.workers.engine.base_model import BaseModel
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 SHORT_TOKENS: Final = 256
-"""Up to this length plain products are faster on a CPU than the fused kernel's backward pass, by a sixth of a step;
-what they keep grows with the square of the length."""
+"""Up to this length plain products are faster on a CPU than the fused kernel's backward pass; what they keep grows with
+the square of the length."""
 
 
 @dataclass(frozen=True)

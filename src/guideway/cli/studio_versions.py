@@ -101,8 +101,7 @@ def promote(address: Address, anyway: Anyway = False, as_json: AsJson = False) -
 
     def manifests(catalogue: Catalogue) -> list[Manifest]:
         _, candidate = catalogue.endpoint(identity.namespace, identity.name + CANDIDATE)
-        present = catalogue.latest(identity)
-        current = present[1] if present and isinstance(present[1], Endpoint) else None
+        current = publishing.present_endpoint(catalogue, identity.namespace, identity.name)
         return [publishing.promoted(candidate, current, catalogue, anyway=anyway)]
 
     tell(run(apply_all(Settings.from_environ().brokers(), manifests)), as_json=as_json)
