@@ -1,4 +1,4 @@
-"""What the studio reaches and what it costs: `python -m benchmarks.studio`, about an hour on two cores.
+"""What the studio reaches and what it costs: `python -m benchmarks.studio`.
 
 1. The example tasks are carried out: sentiment, topics, addresses, every method in them. What is done already is not
    done again, so that a benchmark that was ended goes on. Figures are those of the runs' own comparisons.

@@ -58,7 +58,8 @@ def _documents(path: Path) -> Iterator[Any]:
             yield tomllib.loads(text)
         else:
             yield from (document for document in yaml.safe_load_all(text) if document is not None)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
+    # ValueError: bytes that are no UTF-8, TOML that is none, a YAML date such as 2024-13-45.
+    except (ValueError, yaml.YAMLError, OSError, RecursionError) as error:
         raise Refusal(FailureCode.INVALID_MANIFEST, f"{path}: {' '.join(str(error).split())}") from None
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, TypeVar
@@ -23,6 +24,8 @@ from guideway.schemas.wire import MANIFEST
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 _PARTITION: Final = TopicPartition(names.CATALOGUE_TOPIC, 0)
+_TRIES: Final = 5
+"""At publishing, where others publish at the same time."""
 _MAY_BE_ON_ITS_WAY: Final = {FailureCode.UNKNOWN_ENDPOINT, FailureCode.GUIDANCE_UNKNOWN}
 
 
@@ -146,8 +149,35 @@ async def sole_writer(bootstrap: str) -> AsyncIterator[Callable[[Iterable[Change
         await discard(producer)
 
 
+async def publish_planned(
+    bootstrap: str, planned: Callable[[Catalogue], Awaitable[Sequence[Change]]]
+) -> tuple[Sequence[Change], int]:
+    """Plan on the catalogue as it is, write, wait until it is to be seen; returns the changes and what `publish` does.
+
+    planned: asked again where others published meanwhile, for the versions that it named might be theirs.
+
+    Raises: what `planned` raises; Refusal `invalid_setting` if others go on; `broker_unreachable`.
+    """
+    for _ in range(_TRIES):
+        async with sole_writer(bootstrap) as write, CatalogueReader(bootstrap) as reader:
+            changes = await planned(reader.catalogue)
+            with contextlib.suppress(Overtaken):
+                if (last := await write(changes)) >= 0:
+                    await reader.seen(last)
+                return changes, last
+        await asyncio.sleep(random.uniform(0.2, 2))
+    raise Refusal(
+        FailureCode.INVALID_SETTING,
+        "others publish at the same time, again and again, and nothing was published: run the command again",
+    )
+
+
 async def publish(bootstrap: str, changes: Iterable[Change], removals: Iterable[tuple[Identity, int]] = ()) -> int:
-    """Write changes and removals; returns the offset of the last record, -1 if there was nothing to write."""
+    """Write changes and removals; returns the offset of the last record, -1 if there was nothing to write.
+
+    Record by record, and without asking who else writes: for removals, which name versions that are there, and where
+    nobody else publishes. `publish_planned` is for the rest.
+    """
     tombstones = [(identity.key(version), None) for identity, version in removals]
     last = -1
     async with started(make_producer(bootstrap, "catalogue"), bootstrap) as producer:

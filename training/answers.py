@@ -21,9 +21,7 @@ def spelled(value: Any, rule: OutputRule) -> str:
         case Choice(labels):
             text = _text(value).strip()
             if text not in labels:
-                raise ValueError(
-                    f"its label {text[:60]!r} is none of {', '.join(labels)}: correct it, or the task's labels"
-                )
+                raise ValueError(f"its label is none of {', '.join(labels)}: correct it, or the task's labels")
             return text
         case Boolean(spelling):
             return _boolean(value, *spelling.split("/"))
@@ -70,9 +68,7 @@ def _word_labels(value: Any, labels: Sequence[str]) -> str:
         raise ValueError("its answer is no list of [word, label] pairs: write it so") from None
     for word, label in pairs:
         if label not in labels:
-            raise ValueError(
-                f"the label {label[:60]!r} of a word is none of the task's: correct it, or the task's labels"
-            )
+            raise ValueError("the label of a word is none of the task's: correct it, or the task's labels")
         if not word or word.split() != [word]:
             raise ValueError("one of its words is empty or holds white space: split it")
     return " ".join(f"{word}/{label}" for word, label in pairs)

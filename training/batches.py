@@ -44,9 +44,3 @@ class Batches:
         if self._by_length:
             shuffler.shuffle(steps)
         return steps
-
-
-def padding(lengths: Sequence[int], steps: Sequence[Sequence[int]]) -> float:
-    """Share of the computed positions that are padding, when the rows of each step are padded to its longest."""
-    computed = sum(max(lengths[row] for row in step) * len(step) for step in steps)
-    return 1 - sum(lengths[row] for step in steps for row in step) / computed

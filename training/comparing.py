@@ -8,11 +8,12 @@ from collections.abc import Callable
 from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import Model
 from guideway.training.begin import Begun
-from guideway.training.comparison import BARE, PRESENT, TEXT_PROMPT, compare, scored_events
+from guideway.training.comparison import compare, scored_events
 from guideway.training.evaluation import Evaluator, Subject
 from guideway.training.prompt_engineering import search
 from guideway.training.report import keep_evaluation
 from guideway.training.run_events import LeftOut, RunEvent
+from guideway.training.task import BARE, PRESENT, TEXT_PROMPT
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.messages import Artefact
 
@@ -21,7 +22,7 @@ PresentOf = Callable[[str], Subject | None]
 
 
 def best_prompt(base: BaseModel, model: Model, begun: Begun, size: str, tell: Callable[[RunEvent], None]) -> str:
-    """The text prompt that does best on the validation rows; the task's own where none is to be looked for."""
+    """The text prompt that does best on the validation rows."""
     task, examples = begun.run.task, begun.examples
     return search(
         Evaluator(base, max_context_tokens=model.max_context_tokens),
@@ -34,7 +35,7 @@ def best_prompt(base: BaseModel, model: Model, begun: Begun, size: str, tell: Ca
         settings=task.prompts,
         seed=task.schedule.seed,
         emit=tell,
-    ).text
+    )
 
 
 def compare_all(

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 
 from guideway.training.metrics import Estimate, difference
 from guideway.training.run_events import Scored
 from guideway.training.scoring import Evaluation
-
-BARE: Final = "bare"
-TEXT_PROMPT: Final = "text-prompt"
-PRESENT: Final = "present"
-REFERENCES: Final = (BARE, TEXT_PROMPT, PRESENT)
-"""What subjects are compared against; all but `bare` may be missing."""
+from guideway.training.task import BARE, PRESENT, REFERENCES
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,10 +19,6 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     evaluation: Evaluation
     over: dict[str, Estimate]
     """Reference → by how much it is better on the same rows; itself is left out."""
-
-    def beats(self, reference: str) -> bool:
-        """Whether it is better by more than chance: the whole interval of the difference lies above zero."""
-        return reference in self.over and self.over[reference].low > 0
 
     @property
     def verdict(self) -> str:
@@ -51,11 +41,6 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     def line(self, label: str) -> Line | None:
         return next((line for line in self.lines if line.label == label), None)
-
-    @property
-    def best(self) -> Line | None:
-        """The best subject that is not a reference."""
-        return next((line for line in self.lines if line.label not in REFERENCES), None)
 
 
 def compare(evaluations: Sequence[Evaluation]) -> Comparison:

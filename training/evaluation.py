@@ -15,6 +15,7 @@ from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.training.metrics import quantile
 from guideway.training.rows import Row
 from guideway.training.scoring import Answer, Evaluation, Latency, counts_of, evaluation_of
+from guideway.training.task import BARE
 from guideway.workers.messages import Admit, Artefact, EngineSettings, Finished, Likelihood, Refused
 from guideway.workers.reading import read_value
 from guideway.workers.worker import completed_reply
@@ -76,7 +77,7 @@ class Evaluator:
 
     def generate(self, instruction: str, inputs: Sequence[str], generation: Generation) -> list[list[str]]:
         """Free texts that the bare model writes: the samples of each input."""
-        subject = Subject(label="bare", instructions=[instruction], output=Text(), generation=generation)
+        subject = Subject(label=BARE, instructions=[instruction], output=Text(), generation=generation)
         ends = self._run([_request(subject, text) for text in inputs], [])
         return [[one.text for one in end.samples] if isinstance(end, Finished) else [] for end in ends]
 

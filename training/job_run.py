@@ -42,8 +42,8 @@ class JobRun:
         self._patience_s = patience_s
         self._told = 0
 
-    async def carry_out(self, tell: Tell) -> str:
-        """Train, and publish where that is asked; returns why it was not published, or nothing.
+    async def carry_out(self, tell: Tell) -> Refusal | None:
+        """Train, and publish where that is asked; returns why it was not published, if it was asked and was not.
 
         Raises: Refusal for a run that was refused or whose process crashed time and again.
         """
@@ -68,9 +68,9 @@ class JobRun:
             if code:
                 raise _refusal(code, said)
             if not self._job.publish:
-                return ""
+                return None
             code, said = await self._child(("studio", "publish", task_file, *out), lock.fileno(), tell)
-            return str(_refusal(code, said)) if code else ""
+            return _refusal(code, said) if code else None
 
     async def _own(self, lock: int) -> None:
         """Wait until nobody else is at this job: a trainer that was killed leaves a process which ends its step."""

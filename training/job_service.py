@@ -106,8 +106,10 @@ class JobService:
         done = JobEnded(job=job.id, outcome="done", run=str(run.run.path))
         try:
             async with self._unless_cancelled(job):
-                reason = await run.carry_out(lambda number, event: self._tell(job, number, event))
-            return msgspec.structs.replace(done, published=job.publish and not reason, message=reason)
+                refused = await run.carry_out(lambda number, event: self._tell(job, number, event))
+            if refused is not None:
+                return msgspec.structs.replace(done, code=refused.code.value, message=refused.message)
+            return msgspec.structs.replace(done, published=job.publish)
         except Refusal as refusal:
             outcome = "cancelled" if refusal.code is FailureCode.CANCELLED else "failed"
             return msgspec.structs.replace(done, outcome=outcome, code=refusal.code.value, message=refusal.message)

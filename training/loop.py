@@ -33,21 +33,19 @@ def train(
     emit: is told of every step. should_end: asked before every step. Raises: Interrupted if that says so.
     """
     schedule, speed = trainer.schedule, _Speed()
-    evaluated = False
     if file.is_file():
         trainer.restore(file)
         emit(Resumed(at=time.time(), size=size, method=method, step=trainer.position.step))
-        evaluated = trainer.position.validation.at_step == trainer.position.step
     kept_at = time.monotonic()
     while True:
         position = trainer.position
         rule = trainer.fired
         # Whatever ends training, the last step is looked at as well: it may be the best.
+        evaluated = position.validation.at_step == position.step
         if not evaluated and (rule is not None or position.step % schedule.evaluate_every == 0):
             loss = trainer.evaluate()
             best = trainer.position.validation.since_best == 0
             emit(Evaluated(at=time.time(), size=size, method=method, step=position.step, loss=loss, best=best))
-            evaluated = True
             continue
         if rule is not None:
             trainer.take_best()
@@ -56,7 +54,6 @@ def train(
             trainer.keep(file)
             raise Interrupted
         loss, learning_rate, tokens = trainer.step()
-        evaluated = False
         now = trainer.position
         speed.add(tokens, now.elapsed_s - position.elapsed_s)
         emit(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from guideway.catalogue.artefacts import ArtefactStore
-from guideway.catalogue.entries import Catalogue, Identity
-from guideway.schemas.manifests import Endpoint, Model
-from guideway.training.comparison import PRESENT
+from guideway.catalogue.entries import Catalogue
+from guideway.schemas.manifests import Model
 from guideway.training.evaluation import Subject
-from guideway.training.task import Task
+from guideway.training.publishing import present_endpoint
+from guideway.training.task import PRESENT, Task
 from guideway.workers.messages import Artefact
 
 
@@ -22,11 +22,8 @@ def present_subject(
 
     Raises: Refusal of its guidance, if that is not to be had.
     """
-    found = catalogue.latest(Identity("endpoint", task.namespace, task.endpoint))
-    if found is None or not isinstance(found[1], Endpoint):
-        return None
-    endpoint = found[1]
-    if endpoint.model_size != model.name or endpoint.output != task.output:
+    endpoint = present_endpoint(catalogue, task.namespace, task.endpoint)
+    if endpoint is None or endpoint.model_size != model.name or endpoint.output != task.output:
         return None
     instructions = [endpoint.instruction] if endpoint.instruction else []
     artefacts = []

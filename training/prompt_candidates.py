@@ -5,15 +5,14 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Literal, assert_never
+from typing import Any, Final, assert_never
 
 import msgspec
 
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
 from guideway.training.rows import Row
+from guideway.training.run_events import PromptSource
 from guideway.training.task import PromptSearch
-
-Source = Literal["task", "template", "model", "few_shot"]
 
 _EXAMPLE_CHARS: Final = 240
 """Longer texts are no examples while there are shorter ones."""
@@ -30,7 +29,7 @@ class Candidate(msgspec.Struct, frozen=True):
     """One text prompt, and where it comes from."""
 
     text: str
-    source: Source
+    source: PromptSource
 
 
 def candidates(

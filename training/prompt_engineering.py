@@ -6,36 +6,20 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import msgspec
-
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import OutputRule
 from guideway.training.evaluation import Evaluator, Subject, labels_of
-from guideway.training.metrics import Estimate
-from guideway.training.prompt_candidates import Candidate, Source, candidates, question_for_proposals
+from guideway.training.prompt_candidates import Candidate, candidates, question_for_proposals
 from guideway.training.rows import Row
 from guideway.training.run_events import PromptScored
 from guideway.training.scoring import Answer, Evaluation, main_figure
-from guideway.training.task import PromptSearch
+from guideway.training.task import TEXT_PROMPT, PromptSearch
 
 _FIRST_SHARE: Final = 3
 """The first round sees one in so many validation rows, and lets through one in so many candidates, ..."""
 _LEAST_FINALISTS: Final = 3
 """... but at least so many."""
 _LEAST_ROWS: Final = 24
-
-
-class Prompt(msgspec.Struct, frozen=True, kw_only=True):
-    """A text prompt with the output rule by which its results are read, and how both do on the validation rows."""
-
-    text: str
-    source: Source
-    output: OutputRule
-    score: Estimate | None = None
-    """By the output rule's main figure; None where nothing was tried."""
-    calibrated: float | None = None
-    """Accuracy if the labels that the prompt favours whatever the text were not favoured: what the model knows and the
-    prompt does not bring out. Training starts well from a prompt where this is high."""
 
 
 def search(
@@ -50,16 +34,14 @@ def search(
     settings: PromptSearch,
     seed: int,
     emit: Callable[[PromptScored], None] = lambda _: None,
-) -> Prompt:
-    """The best of the candidates; of equals the better calibrated, and of these the shorter.
+) -> str:
+    """The best of the candidates, one at least; of equals the better calibrated, and of these the shorter.
 
     In two rounds (successive halving, https://arxiv.org/abs/1502.07943): all candidates on a third of the rows, the
     best third of them on all rows. `emit` gets each candidate once, with its last score.
 
     Raises: Refusal as `Evaluator.evaluate` does, if the output rule cannot be satisfied.
     """
-    if not settings.candidates:
-        return Prompt(text=instruction, source="task", output=output)
     rows = validation[: settings.validation_rows]
     found = candidates(
         instruction,
@@ -71,7 +53,7 @@ def search(
     )
 
     def subject(candidate: Candidate) -> Subject:
-        return Subject(label="text-prompt", instructions=[candidate.text], output=output, generation=generation)
+        return Subject(label=TEXT_PROMPT, instructions=[candidate.text], output=output, generation=generation)
 
     def evaluated(some: Sequence[Candidate], on: Sequence[Row]) -> dict[Candidate, Evaluation]:
         return {one: evaluator.evaluate(subject(one), on, latency=False) for one in some}
@@ -98,7 +80,7 @@ def search(
                 chosen=one == best,
             )
         )
-    return Prompt(text=best.text, source=best.source, output=output, score=last[best].score, calibrated=sure[best])
+    return best.text
 
 
 def calibrated_accuracy(answers: Sequence[Answer], rows: Sequence[Row], labels: Sequence[str]) -> float | None:

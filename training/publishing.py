@@ -1,4 +1,4 @@
-"""From a run to the catalogue: which method, as what, and whether. Pure; cli/studio.py uploads and writes."""
+"""From a run to the catalogue: which method, as what, and whether. Pure; the command uploads and writes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, InputRule, Lineage
 from guideway.training.run_events import MethodStarted, PromptScored, RunEvent, Scored, Stopped
 from guideway.training.run_folder import Run, RunFolder
+from guideway.training.task import BARE, PRESENT, TEXT_PROMPT, Task
 
-TEXT_PROMPT: Final = "text-prompt"
-_REFERENCES: Final = frozenset({"bare", "present"})
 CANDIDATE: Final = "-candidate"
 """After the endpoint's name: where callers can try what may take its place."""
 
@@ -31,10 +30,7 @@ class Publication(msgspec.Struct, frozen=True):
 
 
 def choose(events: Iterable[RunEvent], run: Run, *, size: str | None, method: str | None, anyway: bool) -> Publication:
-    """The method to publish: the one named, else the task's, else that of the lowest validation loss.
-
-    The best text prompt, which was found by the validation rows as well, is taken where nothing was trained. Were the
-    score on the evaluation rows to choose, the best of many would seem better than it is on the rows that chose it.
+    """The method to publish: the one named, else `method_of`.
 
     Raises: Refusal `not_better` if it does not beat the bare model by more than the interval and the task's rule wants
     that, unless `anyway`; `invalid_setting` if the run has no such method or size, or has not come to its comparison.
@@ -46,15 +42,15 @@ def choose(events: Iterable[RunEvent], run: Run, *, size: str | None, method: st
             FailureCode.INVALID_SETTING, f"the run has no model size {size!r}; it has {', '.join(task.model_sizes)}"
         )
     events = list(events)
-    scored = {e.method: e for e in events if isinstance(e, Scored) and e.size == size and e.method not in _REFERENCES}
+    scored = {
+        e.method: e for e in events if isinstance(e, Scored) and e.size == size and e.method not in {BARE, PRESENT}
+    }
     if not scored:
         raise Refusal(
             FailureCode.INVALID_SETTING,
             f"run {run.id} has no comparison for size {size} yet: carry it out to its end with `guideway studio run`",
         )
-    wanted = method or task.publish.method
-    if wanted is None:
-        wanted = _of_lowest_validation_loss(events, size, scored) or TEXT_PROMPT
+    wanted = method or method_of(events, task, size, scored)
     if wanted not in scored:
         raise Refusal(
             FailureCode.INVALID_SETTING, f"the run has no method {wanted!r}; compared were: {', '.join(sorted(scored))}"
@@ -72,17 +68,23 @@ def choose(events: Iterable[RunEvent], run: Run, *, size: str | None, method: st
     return Publication(size, best, None if is_text else prints[-1], prompts[-1] if is_text else "")
 
 
-def _of_lowest_validation_loss(events: Iterable[RunEvent], size: str, labels: Collection[str]) -> str | None:
-    """The trained method to publish, chosen by rows that no figure is reported on; None if nothing was trained."""
+def method_of(events: Iterable[RunEvent], task: Task, size: str, compared: Collection[str]) -> str:
+    """What a run comes to: the task's method, else that of the lowest validation loss among those `compared`.
+
+    The best text prompt, which was found by the validation rows as well, is taken where nothing was trained. Were the
+    score on the evaluation rows to choose, the best of many would seem better than it is on the rows that chose it.
+    """
+    if task.publish.method is not None:
+        return task.publish.method
     losses = {e.method: e.validation_loss for e in events if isinstance(e, Stopped) and e.size == size}
-    return min((label for label in losses if label in labels), key=losses.__getitem__, default=None)
+    return min((label for label in losses if label in compared), key=losses.__getitem__, default=TEXT_PROMPT)
 
 
 def guidance_for(publication: Publication, run: Run, folder: RunFolder, catalogue: Catalogue) -> Guidance:
     """The guidance's manifest; its artefact is still a folder."""
     task, scored = run.task, publication.scored
     name = task.guidance_name(scored.method, publication.size)
-    present = _endpoint(catalogue, task.namespace, task.endpoint)
+    present = present_endpoint(catalogue, task.namespace, task.endpoint)
     parent = ", ".join(present.guidance) if present else ""
     before = catalogue.latest(Identity("guidance", task.namespace, name))
     if before and isinstance(before[1], Guidance) and before[1].lineage and before[1].lineage.run == run.id:
@@ -140,7 +142,8 @@ def endpoint_for(
     evaluated on, unless `anyway`.
     """
     task = run.task
-    begin = _endpoint(catalogue, task.namespace, name) or _endpoint(catalogue, task.namespace, task.endpoint)
+    names = (name, task.endpoint)
+    begin = next(filter(None, (present_endpoint(catalogue, task.namespace, one) for one in names)), None)
     if begin is None:
         begin = Endpoint(
             namespace=task.namespace, name=name, description=task.description, model_size="any", output=task.output
@@ -197,6 +200,12 @@ def score_of(endpoint: Endpoint | None, catalogue: Catalogue) -> Lineage | None:
     return None
 
 
+def present_endpoint(catalogue: Catalogue, namespace: str, name: str) -> Endpoint | None:
+    """Its newest version, if there is one."""
+    found = catalogue.latest(Identity("endpoint", namespace, name))
+    return found[1] if found and isinstance(found[1], Endpoint) else None
+
+
 def is_better(difference: Iterable[float]) -> bool:
     """Whether [difference, low, high] lies above zero, all of it."""
     return bool(numbers := list(difference)) and numbers[1] > 0
@@ -214,11 +223,6 @@ def unpaired(ours: Lineage, theirs: Lineage) -> list[float]:
     down = ((a - a_low) ** 2 + (b_high - b) ** 2) ** 0.5
     up = ((a_high - a) ** 2 + (b - b_low) ** 2) ** 0.5
     return [a - b, a - b - down, a - b + up]
-
-
-def _endpoint(catalogue: Catalogue, namespace: str, name: str) -> Endpoint | None:
-    found = catalogue.latest(Identity("endpoint", namespace, name))
-    return found[1] if found and isinstance(found[1], Endpoint) else None
 
 
 def _check_better(ours: Lineage | None, theirs: Lineage | None) -> None:

@@ -15,11 +15,13 @@ from markupsafe import Markup
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training import charts
-from guideway.training.comparison import BARE, PRESENT, REFERENCES, TEXT_PROMPT, Changed, Comparison, changed, compare
+from guideway.training.comparison import Changed, Comparison, Line, changed, compare
 from guideway.training.metrics import Estimate
+from guideway.training.publishing import method_of
 from guideway.training.run_events import Evaluated, MethodStarted, PromptScored, RunEvent, Step, Stopped, as_it_stands
 from guideway.training.run_folder import Run, RunFolder, write_whole
 from guideway.training.scoring import Evaluation
+from guideway.training.task import BARE, PRESENT, REFERENCES, TEXT_PROMPT
 
 EVALUATION: Final = "evaluation.json"
 _SMOOTHED_STEPS: Final = 10
@@ -50,6 +52,8 @@ class SizeReport:
 
     size: str
     comparison: Comparison | None
+    chosen: Line | None
+    """Of the comparison: what would be published."""
     trainings: list[Training]
     prompts: list[PromptScored]
 
@@ -94,9 +98,12 @@ def size_report(folder: RunFolder, run: Run, size: str) -> SizeReport:
     """What the run's events and evaluations say of one model size."""
     events = list(as_it_stands(folder.events()))
     evaluations = kept_evaluations(folder, size)
+    comparison = compare(evaluations) if evaluations else None
+    chosen = method_of(events, run.task, size, [one.label for one in evaluations])
     return SizeReport(
         size=size,
-        comparison=compare(evaluations) if evaluations else None,
+        comparison=comparison,
+        chosen=comparison.line(chosen) if comparison else None,
         trainings=[
             _training(events, size, method.label, colour % _COLOURS)
             for colour, method in enumerate(run.task.methods, start=1)
@@ -163,16 +170,16 @@ def _render(template: str, run: Run, sizes: Sequence[SizeReport]) -> str:
     )
 
 
-def sentence(comparison: Comparison) -> str:
+def sentence(report: SizeReport) -> str:
     """What came of it, in one sentence."""
-    best = comparison.best
-    if best is None:
-        return "Nothing was trained: the table shows text prompts only."
-    name = comparison.main.replace("_", " ")
-    text = f"{best.label} reaches {name} {best.evaluation.score.value:.3f} on {comparison.rows} held-out rows"
-    if BARE in best.over:
-        over = best.over[BARE]
-        text += f", {over.value:+.3f} [{over.low:+.3f}, {over.high:+.3f}] over the bare model: {best.verdict}"
+    chosen = report.chosen
+    if chosen is None:
+        return "Nothing was trained, and no text prompt does better than the task's own."
+    evaluation = chosen.evaluation
+    name = evaluation.main.replace("_", " ")
+    text = f"{chosen.label} reaches {name} {evaluation.score.value:.3f} on {evaluation.rows} held-out rows"
+    if BARE in chosen.over:
+        text += f", {_over(chosen.over[BARE])} over the bare model: {chosen.verdict}"
     return text + "."
 
 
@@ -208,13 +215,15 @@ def _gain_chart(report: SizeReport) -> Markup:
     )
 
 
-def _changed_against_bare(comparison: Comparison) -> list[Changed]:
-    bare, best = comparison.line(BARE), comparison.best
-    return changed(bare.evaluation, best.evaluation, most=_CHANGED_ROWS) if bare and best else []
+def _changed_against_bare(report: SizeReport) -> list[Changed]:
+    bare = report.comparison.line(BARE) if report.comparison else None
+    if bare is None or report.chosen is None:
+        return []
+    return changed(bare.evaluation, report.chosen.evaluation, most=_CHANGED_ROWS)
 
 
 def _estimate(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return "–" if estimate is None else str(estimate)
 
 
 def _over(estimate: Estimate | None) -> str:

@@ -23,7 +23,6 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.training import comparing
 from guideway.training.begin import Begun
-from guideway.training.comparison import BARE
 from guideway.training.encoding import Encoder
 from guideway.training.loop import Interrupted, train
 from guideway.training.methods import trainable
@@ -39,8 +38,7 @@ from guideway.training.run_events import (
     Scored,
     Stopped,
 )
-from guideway.training.run_folder import ARTEFACT, CHECKPOINT
-from guideway.training.task import Method, Prefix, PTuning, SoftPrompt, Task
+from guideway.training.task import BARE, Method, Prefix, PTuning, SoftPrompt, Task
 from guideway.training.trainer import Trainer
 from guideway.workers.engine import base_model
 from guideway.workers.engine.base_model import BaseModel
@@ -48,8 +46,8 @@ from guideway.workers.engine.base_model import BaseModel
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 SHORT_TOKENS: Final = 256
-"""Up to this length plain products are faster on a CPU than the fused kernel's backward pass, by a sixth of a step;
-what they keep grows with the square of the length."""
+"""Up to this length plain products are faster on a CPU than the fused kernel's backward pass; what they keep grows with
+the square of the length."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +130,8 @@ class _Size:
     def carry_out(self, past: Sequence[RunEvent]) -> None:
         task = self.begun.run.task
         prompt = _chosen_prompt(past, self.size)
+        if prompt is None and not task.prompts.candidates:
+            prompt = self.begun.run.instruction
         if prompt is None:
             prompt = comparing.best_prompt(self._load_to_serve(), self.model, self.begun, self.size, self.tell)
         for method in task.methods:
@@ -178,7 +178,7 @@ class _Size:
         weights = _weights(base.model)
         before = checksum(weights)
         torch.manual_seed(task.schedule.seed)
-        place = folder.method(self.size, method.label)
+        artefact, checkpoint = folder.artefact(self.size, method.label), folder.checkpoint(self.size, method.label)
         with trainable(method, base, initial_text=begins_as, model_name=name_of(self.model.source)) as part:
             trainer = Trainer(
                 part,
@@ -188,7 +188,7 @@ class _Size:
                 stop=msgspec.structs.replace(task.stop, max_steps=method.max_steps or task.stop.max_steps),
                 learning_rate=method.learning_rate,
             )
-            if not (place / CHECKPOINT).is_file():
+            if not checkpoint.is_file():
                 self.tell(
                     MethodStarted(
                         at=time.time(),
@@ -203,11 +203,11 @@ class _Size:
                 trainer,
                 size=self.size,
                 method=method.label,
-                file=place / CHECKPOINT,
+                file=checkpoint,
                 emit=self.tell,
                 should_end=self.should_end,
             )
-            _replace_folder(place / ARTEFACT, part.save)
+            _replace_folder(artefact, part.save)
         if checksum(weights) != before:
             raise AssertionError("training has changed the base model's weights")
         position = trainer.position
@@ -222,10 +222,10 @@ class _Size:
                 validation_loss=position.validation.best_loss,
                 elapsed_s=position.elapsed_s,
                 peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                artefact_bytes=(place / ARTEFACT / "adapter_model.safetensors").stat().st_size,
+                artefact_bytes=(artefact / "adapter_model.safetensors").stat().st_size,
             )
         )
-        (place / CHECKPOINT).unlink(missing_ok=True)
+        checkpoint.unlink(missing_ok=True)
 
 
 def checksum(weights: Iterable[torch.Tensor]) -> str:
@@ -295,8 +295,6 @@ def _fingerprint(past: Iterable[RunEvent], size: str) -> str | None:
     for event in past:
         if isinstance(event, RunStarted) and size in event.fingerprints:
             return event.fingerprints[size]
-        if isinstance(event, MethodStarted) and event.size == size:
-            return event.fingerprint
     return None
 
 

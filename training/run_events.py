@@ -7,8 +7,10 @@ from typing import Literal
 
 import msgspec
 
-StopRule = Literal["max_steps", "max_epochs", "max_minutes", "loss_below", "converged", "cancelled"]
+StopRule = Literal["max_steps", "max_epochs", "max_minutes", "loss_below", "converged"]
 """What ended the training of one method."""
+PromptSource = Literal["task", "template", "model", "few_shot"]
+"""Where a text prompt comes from."""
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event"):
@@ -98,7 +100,7 @@ class PromptScored(_Event, frozen=True, kw_only=True, tag="prompt_scored"):
 
     size: str
     prompt: str
-    source: Literal["task", "template", "model", "few_shot"]
+    source: PromptSource
     metric: str
     value: float
     rows: int = 0

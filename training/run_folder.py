@@ -57,10 +57,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_whole(self.path / "run.json", msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
         except OSError as error:
-            raise Refusal(
-                FailureCode.INVALID_SETTING,
-                f"the run's folder {self.path} cannot be written ({error.strerror}): name another with --out",
-            ) from None
+            raise self._unwritable(error) from None
 
     def run(self) -> Run:
         """Raises: Refusal `invalid_setting` if there is no run here."""
@@ -75,14 +72,7 @@ class RunFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else on this machine carries out this run meanwhile. Raises: Refusal `invalid_setting` if one does."""
-        with (self.path / ".lock").open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Refusal(
-                    FailureCode.INVALID_SETTING,
-                    f"another process carries out the run in {self.path}: wait for it, or end it",
-                ) from None
+        with locked(self.path / ".lock", f"another process carries out the run in {self.path}"):
             yield
 
     def method(self, size: str, method: str) -> Path:
@@ -96,9 +86,15 @@ class RunFolder:
         return self.method(size, method) / CHECKPOINT
 
     def append(self, event: RunEvent) -> None:
-        """Add an event; it survives the end of this process at once, and that of the machine after a while."""
-        with (self.path / "events.jsonl").open("ab") as file:
-            file.write(msgspec.json.encode(event) + b"\n")
+        """Add an event; it survives the end of this process at once, and that of the machine after a while.
+
+        Raises: Refusal `invalid_setting` if the folder cannot be written.
+        """
+        try:
+            with (self.path / "events.jsonl").open("ab") as file:
+                file.write(msgspec.json.encode(event) + b"\n")
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def events(self) -> Iterator[RunEvent]:
         """All events so far, oldest first. A line that was cut off by the end of a process is left out."""
@@ -110,6 +106,33 @@ class RunFolder:
                         yield EVENT.decode(line)
                     except msgspec.DecodeError:
                         continue
+
+    def _unwritable(self, error: OSError) -> Refusal:
+        return Refusal(
+            FailureCode.INVALID_SETTING,
+            f"the run's folder {self.path} cannot be written ({error.strerror}): free some space, or name another with "
+            "--out",
+        )
+
+
+@contextlib.contextmanager
+def locked(file: Path, otherwise: str) -> Iterator[None]:
+    """Nobody else on this machine holds `file` meanwhile; `otherwise` says what somebody who does is doing.
+
+    Raises: Refusal `invalid_setting` if somebody does, or the file cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(file.open("ab"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refusal(FailureCode.INVALID_SETTING, f"{otherwise}: wait for it, or end it") from None
+        except OSError as error:
+            raise Refusal(
+                FailureCode.INVALID_SETTING, f"{file} cannot be written ({error.strerror}): make its folder writable"
+            ) from None
+        yield
 
 
 def write_whole(file: Path, data: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 import yaml
@@ -18,8 +18,11 @@ from guideway.schemas.output import OutputRule
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Count = Annotated[int, Meta(ge=1)]
 Rate = Annotated[float, Meta(gt=0, le=1)]
-NO_METHODS: Final = frozenset({"bare", "text-prompt", "present"})
-"""Names in the comparison that no method may have."""
+BARE: Final = "bare"
+TEXT_PROMPT: Final = "text-prompt"
+PRESENT: Final = "present"
+REFERENCES: Final = (BARE, TEXT_PROMPT, PRESENT)
+"""What methods are compared against, and not called as; all but `bare` may be missing."""
 
 
 class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -41,7 +44,7 @@ class Data(_Settings, frozen=True, kw_only=True):
     """Rows that no training sees, on which everything is compared; without it, `eval_share` of the rows is kept out."""
     eval_share: Share = 0.2
     validation_share: Share = 0.1
-    """Of the rows of `train`: kept out to choose prompts and to end training. No figure is reported on them."""
+    """Of the rows of `train`: kept out to choose prompts and to end training. The comparison uses none of them."""
     max_validation_rows: Count = 200
     format: Literal["jsonl", "csv"] | None = None
     """None: by the file's suffix."""
@@ -53,6 +56,8 @@ class Data(_Settings, frozen=True, kw_only=True):
 
 
 class _Method(_Settings, frozen=True, kw_only=True, tag_field="form"):
+    guidance_form: ClassVar[TrainedForm]
+    """The form under which the catalogue has what is trained."""
     name: Name | None = None
     """To tell two of one form apart; None: the form."""
     max_steps: Count | None = None
@@ -64,11 +69,6 @@ class _Method(_Settings, frozen=True, kw_only=True, tag_field="form"):
         """The method's name in its run: in folders, events and tables."""
         return self.name or str(self.__struct_config__.tag).replace("_", "-")
 
-    @property
-    def guidance_form(self) -> TrainedForm:
-        """The form under which the catalogue has what is trained."""
-        raise NotImplementedError
-
 
 class _VirtualTokens(_Method, frozen=True, kw_only=True):
     virtual_tokens: Annotated[int, Meta(ge=1, le=1000)] = 20
@@ -79,37 +79,29 @@ class _VirtualTokens(_Method, frozen=True, kw_only=True):
 class SoftPrompt(_VirtualTokens, frozen=True, kw_only=True, tag="soft_prompt"):
     """Virtual tokens before the text (prompt tuning, https://arxiv.org/abs/2104.08691)."""
 
+    guidance_form: ClassVar[TrainedForm] = "soft_prompt"
     learning_rate: Rate = 1e-2
-
-    @property
-    def guidance_form(self) -> TrainedForm:
-        return "soft_prompt"
 
 
 class PTuning(_VirtualTokens, frozen=True, kw_only=True, tag="p_tuning"):
     """Virtual tokens that an encoder makes in training (https://arxiv.org/abs/2103.10385); only they are kept."""
 
+    guidance_form: ClassVar[TrainedForm] = "soft_prompt"
     learning_rate: Rate = 2e-3
     encoder_hidden_size: Count = 256
-
-    @property
-    def guidance_form(self) -> TrainedForm:
-        return "soft_prompt"
 
 
 class Prefix(_VirtualTokens, frozen=True, kw_only=True, tag="prefix"):
     """Keys and values before everything, at every layer (https://arxiv.org/abs/2101.00190)."""
 
+    guidance_form: ClassVar[TrainedForm] = "prefix"
     learning_rate: Rate = 1e-2
-
-    @property
-    def guidance_form(self) -> TrainedForm:
-        return "prefix"
 
 
 class Lora(_Method, frozen=True, kw_only=True, tag="lora"):
     """Low-rank updates beside linear modules (https://arxiv.org/abs/2106.09685)."""
 
+    guidance_form: ClassVar[TrainedForm] = "lora"
     learning_rate: Rate = 1e-3
     rank: Annotated[int, Meta(ge=1, le=256)] = 8
     alpha: Annotated[float, Meta(gt=0)] | None = None
@@ -118,37 +110,27 @@ class Lora(_Method, frozen=True, kw_only=True, tag="lora"):
     targets: list[str] = []
     """Names of linear modules; empty: what PEFT takes for the model's type."""
 
-    @property
-    def guidance_form(self) -> TrainedForm:
-        return "lora"
-
 
 class Ia3(_Method, frozen=True, kw_only=True, tag="ia3"):
     """Vectors that scale activations (https://arxiv.org/abs/2205.05638)."""
 
+    guidance_form: ClassVar[TrainedForm] = "ia3"
     learning_rate: Rate = 1e-2
     targets: list[str] = []
     """Names of linear modules; empty: what PEFT takes for the model's type."""
     feedforward: list[str] = []
     """Those of the targets whose input is scaled and not their output; empty: as `targets`."""
 
-    @property
-    def guidance_form(self) -> TrainedForm:
-        return "ia3"
-
 
 class InsertedLayer(_Method, frozen=True, kw_only=True, tag="inserted_layer"):
     """Bottleneck blocks between decoder layers, which begin as nothing (after https://arxiv.org/abs/1902.00751)."""
 
+    guidance_form: ClassVar[TrainedForm] = "inserted_layer"
     learning_rate: Rate = 1e-3
     bottleneck: Annotated[int, Meta(ge=1, le=4096)] = 32
     after_layers: list[Annotated[int, Meta(ge=0)]] = []
     """Numbers of layers, from 0 on; empty: after one third and two thirds of them."""
     activation: Literal["gelu", "silu", "relu"] = "gelu"
-
-    @property
-    def guidance_form(self) -> TrainedForm:
-        return "inserted_layer"
 
 
 Method = SoftPrompt | PTuning | Prefix | Lora | Ia3 | InsertedLayer
@@ -248,7 +230,7 @@ class Task(
         for label in labels:
             if labels.count(label) > 1:
                 raise ValueError(f"two methods are called {label!r}: give one of them a `name`")
-            if label in NO_METHODS:
+            if label in REFERENCES:
                 raise ValueError(
                     f"a method is called {label!r}, as what methods are compared with: choose another name"
                 )
@@ -288,6 +270,7 @@ def read_task(file: Path) -> Task:
     try:
         document: Any = yaml.safe_load(file.read_text("utf-8"))
         return msgspec.convert(document, Task)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, msgspec.ValidationError) as error:
+    # ValueError: bytes that are no UTF-8, what no task has, a YAML date such as 2024-13-45.
+    except (OSError, yaml.YAMLError, RecursionError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise Refusal(FailureCode.INVALID_MANIFEST, f"{file}: {reason}") from None

@@ -59,6 +59,7 @@ def test_an_artefact_is_named_by_its_folder_and_not_by_a_digest(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("kind: model/v1\nname: 2024-13-45", "month must be in 1..12"),
         (YAML.replace("labels", "lables"), "unknown field `lables`"),
         (YAML.replace("model_size: small", ""), "missing required field `model_size`"),
         (YAML.replace("team", "Team"), "regex"),

@@ -7,8 +7,8 @@ import asyncio
 import msgspec
 import pytest
 
-from guideway.catalogue.entries import Catalogue, Identity, plan
-from guideway.catalogue.topic import CatalogueReader, Overtaken, publish, sole_writer
+from guideway.catalogue.entries import Catalogue, Change, Identity, plan
+from guideway.catalogue.topic import CatalogueReader, Overtaken, publish, publish_planned, sole_writer
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
 from guideway.schemas.failures import FailureCode, Refusal
@@ -52,6 +52,23 @@ async def test_no_version_is_planned_twice(bootstrap: str, unique_name: str) -> 
     async with sole_writer(bootstrap) as write, CatalogueReader(bootstrap) as reader:
         await reader.seen(await write(plan(reader.catalogue, [mine])))
         assert [reader.catalogue.get(Identity.of(mine), version) for version in (1, 2)] == [yours, mine]
+
+
+async def test_who_is_overtaken_plans_again(bootstrap: str, unique_name: str) -> None:
+    mine, yours = prompt(unique_name), prompt(unique_name, "Be very kind.")
+    catalogues = []
+
+    async def planned(catalogue: Catalogue) -> list[Change]:
+        catalogues.append(catalogue)
+        if len(catalogues) == 1:
+            async with sole_writer(bootstrap) as write:
+                await write(plan(catalogue, [yours]))
+        return plan(catalogue, [mine])
+
+    [change], _ = await publish_planned(bootstrap, planned)
+    assert (len(catalogues), change.version) == (2, 2)
+    assert catalogues[-1].get(Identity.of(mine), 1) == yours
+    assert catalogues[-1].get(Identity.of(mine), 2) == mine
 
 
 async def test_what_is_on_its_way_is_waited_for(bootstrap: str, unique_name: str) -> None:

@@ -27,6 +27,8 @@ from guideway.training.task import Data, SoftPrompt, Task
 ROOT = Path(__file__).resolve().parents[2]
 FINGERPRINT = "sha256:" + "e" * 64
 DIGEST = "sha256:" + "d" * 64
+UNQUOTED_DATE = "2024-13-45"
+"""YAML takes it for a date."""
 
 
 def guideway(home: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -58,7 +60,7 @@ def task_file(folder: Path, **changes: Any) -> Path:
         "output": {"type": "choice", "labels": ["good", "bad"]},
     }
     file = folder / "task.yaml"
-    file.write_text(json.dumps(document | changes), "utf-8")
+    file.write_text(json.dumps(document | changes).replace(f'"{UNQUOTED_DATE}"', UNQUOTED_DATE), "utf-8")
     return file
 
 
@@ -71,8 +73,9 @@ def task_file(folder: Path, **changes: Any) -> Path:
         ({"methods": [{"form": "lora", "name": "m" * 60}]}, "invalid_manifest", "63 characters are the most"),
         ({"namespace": "training"}, "invalid_manifest", "reserved"),
         ({"surprise": 1}, "invalid_manifest", "surprise"),
+        ({"description": UNQUOTED_DATE}, "invalid_manifest", "month must be in 1..12"),
         ({"data": {"train": "nowhere.jsonl"}}, "invalid_data", "nowhere.jsonl"),
-        ({"output": {"type": "choice", "labels": ["x", "y"]}}, "invalid_data", "row 1: its label 'good' is none of x"),
+        ({"output": {"type": "choice", "labels": ["x", "y"]}}, "invalid_data", "row 1: its label is none of x"),
         ({}, "broker_unreachable", "guideway broker up"),
         ({"models": "rows.jsonl"}, "invalid_manifest", "rows.jsonl"),
         ({"models": str(ROOT / "examples/demo/manifests"), "model_sizes": ["huge"]}, "unknown_model_size", "small"),
@@ -152,6 +155,15 @@ def finished_run(folder: Path, name: str, method: str, value: float, over_bare: 
     (artefact / "adapter_config.json").write_text(json.dumps({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2}))
     save_file({"prompt_embeddings": zeros(2, 4) + value}, artefact / "adapter_model.safetensors")
     return str(folder)
+
+
+def test_the_report_of_a_finished_run_is_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    finished_run(folder, "small", "soft", 0.8, [0.1, 0.05, 0.15])
+    [made] = lines(guideway(tmp_path, "studio", "report", str(folder), "--json"))
+    assert made == {"report": str(folder / "report.html")}
+    assert "/small/mood" in (folder / "report.html").read_text("utf-8")
+    assert "| soft | max steps |" in (folder / "README.md").read_text("utf-8")
 
 
 def test_publish_versions_diff_rollback_promote(tmp_path: Path, broker: RunningBroker, unique_name: str) -> None:

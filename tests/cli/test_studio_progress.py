@@ -30,7 +30,15 @@ EVENTS: list[RunEvent] = [
         methods=["lora"],
         sizes=["small"],
     ),
-    PromptScored(at=1, size="small", prompt="Good\nor bad?", source="task", metric="accuracy", value=0.7, chosen=True),
+    PromptScored(
+        at=1,
+        size="small",
+        prompt="Good or bad?\nThe soup was cold -> bad",
+        source="task",
+        metric="accuracy",
+        value=0.7,
+        chosen=True,
+    ),
     Resumed(at=1, size="small", method="lora", step=4),
     Evaluated(at=2, size="small", method="lora", step=4, loss=0.75, best=True),
     Step(

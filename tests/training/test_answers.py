@@ -43,7 +43,7 @@ def test_spelled(value: Any, rule: OutputRule, text: str) -> None:
         ("maybe", Boolean(), "neither true nor false"),
         ("many", Number(), "no number"),
         (1.25, Number(decimals=1), "more than 1 decimals"),
-        ([["cats", "X"]], TAGS, "'X' of a word is none"),
+        ([["cats", "X"]], TAGS, "the label of a word is none"),
         ([["the cats", "N"]], TAGS, "holds white space"),
         (["cats"], TAGS, r"no list of \[word, label\] pairs"),
         ("{", Json({}), "no JSON"),

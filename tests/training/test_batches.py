@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guideway.training.batches import Batches, padding
+from guideway.training.batches import Batches
 
 
 @given(
@@ -32,6 +33,12 @@ def test_a_step_follows_from_the_seed_alone() -> None:
     assert [again.rows(step) for step in (30, 2, 17)] == [first.rows(step) for step in (30, 2, 17)]
     assert first.rows(0) != Batches(lengths, rows_per_step=16, seed=4, by_length=True).rows(0)
     assert first.rows(0) != first.rows(first.steps_per_epoch)
+
+
+def padding(lengths: Sequence[int], steps: Sequence[Sequence[int]]) -> float:
+    """Share of the computed positions that are padding, when the rows of each step are padded to its longest."""
+    computed = sum(max(lengths[row] for row in step) * len(step) for step in steps)
+    return 1 - sum(lengths[row] for step in steps for row in step) / computed
 
 
 def test_by_length_there_is_little_padding() -> None:

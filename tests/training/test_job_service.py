@@ -76,7 +76,7 @@ async def test_each_job_ends_as_what_it_was(broker: RunningBroker, submit: Submi
         events, ended = await end_of(broker, brief)
         assert [event.number for event in events] == [1, 2, 3]
         assert (ended.outcome, ended.published) == ("done", False)
-        assert ended.message == "not_better: it is not better"
+        assert (ended.code, ended.message) == ("not_better", "it is not better")
         assert Path(ended.run) == tmp_path / brief.id / "run"
         _, ended = await end_of(broker, bad)
         assert (ended.outcome, ended.code, ended.message) == ("failed", "invalid_data", "row 3: correct it")

@@ -7,10 +7,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.training.test_comparison import RULE, evaluation
 
-from guideway.schemas.failures import Refusal
+from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.report import keep_evaluation, write_report
 from guideway.training.run_events import Evaluated, MethodStarted, PromptScored, Resumed, RunStarted, Step, Stopped
 from guideway.training.run_folder import Run, RunFolder
@@ -133,6 +134,30 @@ def test_the_card_tells_the_same(folder: RunFolder) -> None:
     assert re.search(r"\| soft-prompt \| 1\.000 \[.*\] \| \+0\.750 \[.*\] \| – \| – \|", card)
     assert "| soft-prompt | converged | 3 | 0.1 | 11,520 | 46,200 |" in card
     assert "made up" in card
+
+
+def test_it_is_about_what_would_be_published(folder: RunFolder) -> None:
+    """The method of the lowest validation loss, not the one that the evaluation rows would choose."""
+    for label, right in (("bare", "1000"), ("soft-prompt", "1110"), ("lora", "1111")):
+        keep_evaluation(folder, "small", evaluation(label, right * 20))
+    soft_prompt = next(event for event in folder.events() if isinstance(event, Stopped))
+    folder.append(msgspec.structs.replace(soft_prompt, method="lora", validation_loss=0.5))
+    seen = Seen(write_report(folder).read_text("utf-8"))
+    for text in (seen.text, (folder.path / "README.md").read_text("utf-8")):
+        assert "soft-prompt reaches accuracy 0.750" in text
+        assert "lora reaches" not in text
+    for heading in ("Which label for which", "How sure, and how often right"):
+        assert f"{heading}: soft-prompt" in seen.text
+    assert "Rows that soft-prompt answers otherwise" in seen.text
+
+
+def test_an_event_that_cannot_be_written_is_a_refusal(folder: RunFolder) -> None:
+    event = next(folder.events())
+    (folder.path / "events.jsonl").unlink()
+    (folder.path / "events.jsonl").mkdir()
+    with pytest.raises(Refusal, match="cannot be written") as caught:
+        folder.append(event)
+    assert caught.value.code is FailureCode.INVALID_SETTING
 
 
 def test_a_run_that_has_only_begun_has_a_report(tmp_path: Path, folder: RunFolder) -> None:

@@ -93,7 +93,7 @@ def test_messages_and_their_system_message(write: Write, tmp_path: Path) -> None
     [
         ([], "has no rows: add examples"),
         (rows(3), "has 3 rows, and 8 are the least"),
-        ([*rows(9), {"text": "x", "label": "so-so"}], "row 10: its label 'so-so' is none of good, bad"),
+        ([*rows(9), {"text": "x", "label": "so-so"}], "row 10: its label is none of good, bad"),
         ([*rows(9), {"text": "x"}], "row 10: its columns are 'text', and text and label"),
         ([*rows(9), {"text": " ", "label": "good"}], "row 10: its text is empty"),
         ([*rows(9), {"text": "x", "label": ""}], "row 10: its answer is empty"),

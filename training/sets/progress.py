@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -14,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from guideway.schemas.failures import FailureCode, Refusal
+from guideway.training import run_folder
 from guideway.workers.retrieval.embedder import Vectors
 
 
@@ -53,16 +52,9 @@ class Unfinished:
 @contextlib.contextmanager
 def locked(work: Path) -> Iterator[None]:
     """Nobody else on this machine makes a set in this folder meanwhile. Raises Refusal(invalid_setting) if one does."""
-    work.parent.mkdir(parents=True, exist_ok=True)
     # Beside the folder, which goes once the set is published.
-    with work.with_name(f"{work.name}.lock").open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refusal(
-                FailureCode.INVALID_SETTING,
-                f"another process makes the retrieval set {work.parent.name}/{work.name}: wait for it, or end it",
-            ) from None
+    lock = work.with_name(f"{work.name}.lock")
+    with run_folder.locked(lock, f"another process makes the retrieval set {work.parent.name}/{work.name}"):
         yield
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from guideway.catalogue.artefacts import SET_FILES, ArtefactStore
 from guideway.catalogue.entries import Catalogue, Change, Identity, plan
-from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.catalogue.topic import CatalogueReader, publish_planned
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import RetrievalSet, SetAlias
 from guideway.workers.retrieval import set_folder
@@ -52,10 +52,11 @@ async def publish_set(
     The catalogue is told last, so that nothing half stored or half indexed can be used.
     Raises Refusal(guidance_damaged) for a folder that is not whole.
     """
-    info = set_folder.read(folder).info
+    content = set_folder.read(folder)
+    info = content.info
     digest = store.put_folder(folder, SET_FILES)
     if qdrant.url is not None:
-        qdrant.open(digest, info.passages, lambda: set_folder.read(folder)).close()
+        qdrant.open(digest, info.passages, lambda: content).close()
     made = _valid(
         namespace=namespace,
         name=name,
@@ -64,16 +65,20 @@ async def publish_set(
         passages=info.passages,
         shared_with=sorted(shared_with),
     )
-    catalogue = reader.catalogue
-    before = catalogue.current_version(namespace, name)
-    (change,) = plan(catalogue, [made])
-    current = before if stage and before else change.version
-    aliases = _alias_change(catalogue, namespace, name, current, newest=change.version)
-    # An alias that holds the name where it is comes first: the new version must not be current for a moment.
-    changes = [*aliases, change] if current != change.version else [change, *aliases]
-    last = await publish(bootstrap, changes)
+
+    async def planned(catalogue: Catalogue) -> list[Change]:
+        before = catalogue.current_version(namespace, name)
+        (change,) = plan(catalogue, [made])
+        current = before if stage and before else change.version
+        aliases = _alias_change(catalogue, namespace, name, current, newest=change.version)
+        # An alias that holds the name where it is comes first: the new version must not be current for a moment.
+        return [*aliases, change] if current != change.version else [change, *aliases]
+
+    changes, last = await publish_planned(bootstrap, planned)
     if last >= 0:
         await reader.seen(last)
+    change = next(change for change in changes if isinstance(change.manifest, RetrievalSet))
+    current = next((one.manifest.version for one in changes if isinstance(one.manifest, SetAlias)), change.version)
     return Published(
         set=f"{namespace}/{name}",
         version=change.version,
@@ -88,15 +93,19 @@ async def switch(reader: CatalogueReader, bootstrap: str, namespace: str, name: 
 
     Raises Refusal(guidance_unknown).
     """
-    catalogue = reader.catalogue
-    before = catalogue.current_version(namespace, name)
-    versions = catalogue.versions(Identity("set", namespace, name))
-    if version not in versions:
-        known = ", ".join(map(str, versions)) or "none: create it first"
-        raise Refusal(
-            FailureCode.GUIDANCE_UNKNOWN, f"retrieval set {namespace}/{name} has no version {version}; it has {known}"
-        )
-    last = await publish(bootstrap, _alias_change(catalogue, namespace, name, version, newest=versions[-1]))
+    before = reader.catalogue.current_version(namespace, name)
+
+    async def planned(catalogue: Catalogue) -> list[Change]:
+        versions = catalogue.versions(Identity("set", namespace, name))
+        if version not in versions:
+            known = ", ".join(map(str, versions)) or "none: create it first"
+            raise Refusal(
+                FailureCode.GUIDANCE_UNKNOWN,
+                f"retrieval set {namespace}/{name} has no version {version}; it has {known}",
+            )
+        return _alias_change(catalogue, namespace, name, version, newest=versions[-1])
+
+    _, last = await publish_planned(bootstrap, planned)
     if last >= 0:
         await reader.seen(last)
     return before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import yaml
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.entries import KINDS, Catalogue, Change, Identity, Kind, plan
 from guideway.catalogue.files import read, upload
-from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.catalogue.topic import CatalogueReader, publish, publish_planned
 from guideway.cli.output import AsJson, out, print_json, print_table, run
 from guideway.infra import topics
 from guideway.producers.check import check
@@ -47,13 +48,17 @@ def apply(
     settings = Settings.from_environ()
     found = read(file)
     changes = run(apply_manifests(settings, found, create_topics=create_topics, replication=replication))
+    tell(changes, as_json=as_json)
+
+
+def tell(changes: Sequence[Change], *, as_json: bool) -> None:
+    """What has become of manifests."""
     if as_json:
         for change in changes:
             print_json({"what": str(change.identity), "version": change.version, "action": change.action})
     else:
-        print_table(
-            ("what", "version", "action"), [(str(change.identity), change.version, change.action) for change in changes]
-        )
+        rows = [(str(change.identity), change.version, change.action) for change in changes]
+        print_table(("what", "version", "action"), rows)
 
 
 async def apply_manifests(
@@ -62,22 +67,22 @@ async def apply_manifests(
     *,
     create_topics: bool = True,
     replication: int | None = None,
-) -> list[Change]:
+) -> Sequence[Change]:
     """Check, upload artefacts, create topics, publish; in this order, so that nothing half-applied is visible."""
     bootstrap = settings.brokers()
     if create_topics:
         # The catalogue's own topic first: it is read below.
         await topics.apply(bootstrap, topics.wanted([]), replication=replication)
-    async with CatalogueReader(bootstrap) as reader:
-        check([manifest for _, manifest in found], reader.catalogue)
+
+    async def planned(catalogue: Catalogue) -> list[Change]:
+        check([manifest for _, manifest in found], catalogue)
         store = ArtefactStore(settings.store)
         manifests = [upload(path, manifest, store) for path, manifest in found]
         if create_topics:
             await topics.apply(bootstrap, topics.wanted(manifests), replication=replication)
-        changes = plan(reader.catalogue, manifests)
-        last = await publish(bootstrap, changes)
-        if last >= 0:
-            await reader.seen(last)
+        return plan(catalogue, manifests)
+
+    changes, _ = await publish_planned(bootstrap, planned)
     return changes
 
 

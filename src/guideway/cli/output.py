@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from guideway.schemas.failures import Refusal
+from guideway.schemas.failures import FailureCode, Refusal
 
 T = TypeVar("T")
 
@@ -57,6 +58,17 @@ def complain(refusal: Refusal) -> None:
 def in_red(code: str, message: str) -> Text:
     """`CODE: MESSAGE`; the message is never read as markup."""
     return Text.assemble((code, "red"), ": ", message)
+
+
+@contextlib.contextmanager
+def importing(extra: str) -> Iterator[None]:
+    """Around imports that need an extra of guideway's. Raises: Refusal `invalid_setting` where it is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise Refusal(
+            FailureCode.INVALID_SETTING, f"{error.name} is not installed: pip install 'guideway[{extra}]'"
+        ) from None
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -14,7 +14,7 @@ import typer
 from guideway import logs
 from guideway.catalogue.topic import CatalogueReader
 from guideway.cli import demo as demonstration
-from guideway.cli.output import AsJson, err, out, print_json, print_table, run
+from guideway.cli.output import AsJson, err, importing, out, print_json, print_table, run
 from guideway.cli.supervise import end_with_parent, supervise
 from guideway.delivery.settings import DeliverySettings
 from guideway.infra import local_broker
@@ -112,15 +112,11 @@ def worker(
     if restart:
         raise typer.Exit(supervise([*sys.argv[1:], "--no-restart"]))
     end_with_parent()
-    try:
+    with importing("worker"):
         from guideway.cli.set_making import retrieval_settings
         from guideway.workers.messages import EngineSettings
         from guideway.workers.settings import WorkerSettings
         from guideway.workers.worker import Worker
-    except ImportError as error:
-        raise Refusal(
-            FailureCode.INVALID_SETTING, f"{error.name} is not installed: pip install 'guideway[worker]'"
-        ) from None
     settings = Settings.from_environ()
     served = tuple(lane.strip() for lane in lanes.split(","))
     if not set(served) <= set(LANES):

@@ -11,7 +11,7 @@ import typer
 
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.cli import studio_evaluation, studio_jobs, studio_publishing, studio_versions
-from guideway.cli.output import AsJson, err, out, print_json
+from guideway.cli.output import AsJson, err, importing, out, print_json
 from guideway.cli.studio_publishing import OutFolder, catalogue_if_there
 from guideway.cli.supervise import end_with_parent
 from guideway.schemas.failures import Refusal
@@ -57,10 +57,11 @@ def run_(
     store = ArtefactStore(settings.store)
     store.check_writable()
     # Only now: torch and transformers take seconds.
-    from guideway.cli.studio_progress import Watch
-    from guideway.training.loop import Interrupted
-    from guideway.training.present import present_subject
-    from guideway.training.run import Machine, carry_out
+    with importing("studio"):
+        from guideway.cli.studio_progress import Watch
+        from guideway.training.loop import Interrupted
+        from guideway.training.present import present_subject
+        from guideway.training.run import Machine, carry_out
 
     def present(size: str) -> Subject | None:
         if catalogue is None:

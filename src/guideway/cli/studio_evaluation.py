@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 
 from guideway.catalogue.artefacts import ArtefactStore
-from guideway.cli.output import AsJson, out, print_json
+from guideway.cli.output import AsJson, importing, out, print_json
 from guideway.cli.studio_publishing import OutFolder, RunPlace, catalogue_if_there, folder_of
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
 from guideway.training.begin import models_of
 from guideway.training.rows import read_examples
-from guideway.training.task import read_task
+from guideway.training.task import BARE, read_task
 
 
 def add_to(group: typer.Typer) -> None:
@@ -41,11 +41,12 @@ def evaluate(
     if size not in models:
         raise Refusal(FailureCode.INVALID_SETTING, f"the task has no model size {size!r}; it has {', '.join(models)}")
     # Only now: torch and transformers take seconds.
-    from guideway.cli.studio_progress import Watch
-    from guideway.training.comparison import BARE, compare, scored_events
-    from guideway.training.evaluation import Evaluator, Subject
-    from guideway.training.present import present_subject
-    from guideway.training.run import Machine, load_model
+    with importing("studio"):
+        from guideway.cli.studio_progress import Watch
+        from guideway.training.comparison import compare, scored_events
+        from guideway.training.evaluation import Evaluator, Subject
+        from guideway.training.present import present_subject
+        from guideway.training.run import Machine, load_model
 
     store = ArtefactStore(settings.store)
     present = present_subject(catalogue, task, models[size], store=store, cache=settings.artefact_cache)
@@ -67,7 +68,8 @@ def evaluate(
 def report(place: RunPlace, out_folder: OutFolder = None, as_json: AsJson = False) -> None:
     """Make a run's report.html and README.md, as far as the run has come; a run makes them at its end by itself."""
     folder = folder_of(place, Settings.from_environ(), out_folder)
-    from guideway.training.report import write_report
+    with importing("studio"):
+        from guideway.training.report import write_report
 
     page = write_report(folder)
     if as_json:

@@ -72,8 +72,9 @@ class Watch:
                     f"{event.eval_rows} to report on"
                 )
             case PromptScored(chosen=True):
-                prompt = " ".join(event.prompt.split())
-                _say(f"{event.size}: best text prompt ({event.metric} {event.value:.3f}): {prompt}")
+                # The lines after the first are examples, which are rows of the data.
+                first = event.prompt.partition("\n")[0]
+                _say(f"{event.size}: best text prompt ({event.metric} {event.value:.3f}): {first}")
             case MethodStarted():
                 self._validation = ""
                 _say(f"{event.size}/{event.method}: {event.trainable_parameters:,} parameters to train")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 import typer
 
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.entries import Catalogue, Change, plan
-from guideway.catalogue.topic import CatalogueReader, Overtaken, sole_writer
-from guideway.cli.output import AsJson, print_json, print_table, run
+from guideway.catalogue.topic import CatalogueReader, publish_planned
+from guideway.cli.catalogue import tell
+from guideway.cli.output import AsJson, run
 from guideway.infra import topics
 from guideway.producers.check import check
 from guideway.schemas.failures import FailureCode, Refusal
@@ -30,9 +28,6 @@ from guideway.training.task import Task, read_task
 RunPlace = Annotated[Path, typer.Argument(help="A task's file, or the folder of its run.")]
 Anyway = Annotated[bool, typer.Option("--anyway", help="Even if it is not better by more than chance.")]
 OutFolder = Annotated[Path | None, typer.Option("--out", help="The run's folder; default: .guideway/runs/ID.")]
-
-_TRIES: Final = 5
-"""At publishing, where others publish at the same time."""
 
 
 def add_to(group: typer.Typer) -> None:
@@ -75,7 +70,7 @@ def publish_(
         known = {identity.name for identity in catalogue.identities("model")}
         return [*(model for model in models if model.name not in known), guidance, endpoint]
 
-    async def work() -> list[Change]:
+    async def work() -> Sequence[Change]:
         bootstrap = settings.brokers()
         await topics.apply(bootstrap, topics.wanted([]))
         return await apply_all(bootstrap, manifests)
@@ -95,30 +90,21 @@ def _own_models(task: Task, folder: Path) -> list[Model]:
     return list(models_of(task, folder, None).values()) if task.models is not None else []
 
 
-async def apply_all(bootstrap: str, made_on: Callable[[Catalogue], Sequence[Manifest]]) -> list[Change]:
+async def apply_all(bootstrap: str, made_on: Callable[[Catalogue], Sequence[Manifest]]) -> Sequence[Change]:
     """Check manifests whose artefacts are stored, make their topics, publish, and wait until they are to be seen.
 
-    made_on: what is to be published, made on the catalogue as it is. It is made anew where others published meanwhile:
-    the versions that it names might be theirs.
-
-    Raises: Refusal `invalid_setting` if that goes on.
+    made_on: what is to be published, made on the catalogue as it is; see `publish_planned`.
     """
-    for _ in range(_TRIES):
-        async with sole_writer(bootstrap) as write, CatalogueReader(bootstrap) as reader:
-            manifests = made_on(reader.catalogue)
-            _check_written(manifests)
-            check(manifests, reader.catalogue)
-            await topics.apply(bootstrap, topics.wanted(manifests))
-            changes = plan(reader.catalogue, manifests)
-            with contextlib.suppress(Overtaken):
-                if (last := await write(changes)) >= 0:
-                    await reader.seen(last)
-                return changes
-        await asyncio.sleep(random.uniform(0.2, 2))
-    raise Refusal(
-        FailureCode.INVALID_SETTING,
-        "others publish at the same time, again and again, and nothing was published: run the command again",
-    )
+
+    async def planned(catalogue: Catalogue) -> list[Change]:
+        manifests = made_on(catalogue)
+        _check_written(manifests)
+        check(manifests, catalogue)
+        await topics.apply(bootstrap, topics.wanted(manifests))
+        return plan(catalogue, manifests)
+
+    changes, _ = await publish_planned(bootstrap, planned)
+    return changes
 
 
 def _check_written(manifests: Sequence[Manifest]) -> None:
@@ -128,16 +114,6 @@ def _check_written(manifests: Sequence[Manifest]) -> None:
             MANIFEST.decode(MANIFEST.encode(manifest))
         except Undecodable as error:
             raise Refusal(FailureCode.INVALID_MANIFEST, f"{manifest.namespace}/{manifest.name}: {error}") from None
-
-
-def tell(changes: Sequence[Change], *, as_json: bool) -> None:
-    """What has become of manifests."""
-    if as_json:
-        for change in changes:
-            print_json({"what": str(change.identity), "version": change.version, "action": change.action})
-    else:
-        rows = [(str(change.identity), change.version, change.action) for change in changes]
-        print_table(("what", "version", "action"), rows)
 
 
 def catalogue_if_there(settings: Settings, *, needed: bool) -> Catalogue | None:

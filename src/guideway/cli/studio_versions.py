@@ -8,8 +8,9 @@ import msgspec
 import typer
 
 from guideway.catalogue.entries import Catalogue, Identity
+from guideway.cli.catalogue import tell
 from guideway.cli.output import AsJson, out, print_json, print_table, run
-from guideway.cli.studio_publishing import Anyway, apply_all, catalogue_if_there, tell
+from guideway.cli.studio_publishing import Anyway, apply_all, catalogue_if_there
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Manifest
 from guideway.settings import Settings
@@ -100,8 +101,7 @@ def promote(address: Address, anyway: Anyway = False, as_json: AsJson = False) -
 
     def manifests(catalogue: Catalogue) -> list[Manifest]:
         _, candidate = catalogue.endpoint(identity.namespace, identity.name + CANDIDATE)
-        present = catalogue.latest(identity)
-        current = present[1] if present and isinstance(present[1], Endpoint) else None
+        current = publishing.present_endpoint(catalogue, identity.namespace, identity.name)
         return [publishing.promoted(candidate, current, catalogue, anyway=anyway)]
 
     tell(run(apply_all(Settings.from_environ().brokers(), manifests)), as_json=as_json)
