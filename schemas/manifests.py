@@ -13,10 +13,10 @@ from guideway.schemas.output import OutputRule, WordLabels
 from guideway.schemas.request import MAX_SCALE
 from guideway.schemas.retrieval import GuidanceName, RetrievalRule, is_filterable
 
-Name = Annotated[str, Meta(pattern=f"^{names.NAME.pattern}$")]
-Grantee = Annotated[str, Meta(pattern=rf"^(\*|{names.NAME.pattern})$")]
-Digest = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
-GuidanceUse = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]*)?(\*-?[0-9](\.[0-9]{1,4})?)?$")]
+Name = Annotated[str, Meta(pattern=rf"^{names.NAME.pattern}\Z")]
+Grantee = Annotated[str, Meta(pattern=rf"^(\*|{names.NAME.pattern})\Z")]
+Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
+GuidanceUse = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]*)?(\*-?[0-9](\.[0-9]{1,4})?)?\Z")]
 """A `GuidanceName`, and for a LoRA perhaps a scale after it: `NAMESPACE/NAME*0.5` has half of the effect."""
 
 TrainedForm = Literal["soft_prompt", "prefix", "lora", "ia3", "inserted_layer"]

@@ -8,9 +8,9 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-SetUse = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?(\*[0-9](\.[0-9]{1,4})?)?$")]
+SetUse = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?(\*[0-9](\.[0-9]{1,4})?)?\Z")]
 """`NAMESPACE/NAME` for the version that the name stands for, `@VERSION` for one, and perhaps `*WEIGHT` after it."""
-GuidanceName = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?$")]
+GuidanceName = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?\Z")]
 """`NAMESPACE/NAME` for the newest version, `NAMESPACE/NAME@VERSION` for one; of a set, for the current version."""
 
 MAX_SETS: Final = 16
