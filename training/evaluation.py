@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -40,6 +40,11 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     generation: Generation = Generation()
 
 
+Progress = Callable[[str, int, int], None]
+"""Is told before every step: a subject's label, how many of its rows have their answer, of how many. What it raises
+ends the evaluation."""
+
+
 class Evaluator:
     """One engine on one base model, for any number of subjects. Not thread-safe.
 
@@ -47,11 +52,19 @@ class Evaluator:
     wrapped by PEFT.
     """
 
-    def __init__(self, base: BaseModel, *, max_context_tokens: int, max_rows: int = 32) -> None:
+    def __init__(
+        self,
+        base: BaseModel,
+        *,
+        max_context_tokens: int,
+        max_rows: int = 32,
+        progress: Progress = lambda _label, _done, _of: None,
+    ) -> None:
         from guideway.workers.engine.engine import Engine
 
         self._engine: Engine = Engine(base, EngineSettings(max_rows=max_rows), max_context_tokens=max_context_tokens)
         self._tokenizer = base.tokenizer
+        self._progress = progress
         self._numbers = iter(range(2**62))
 
     def evaluate(self, subject: Subject, rows: Sequence[Row], *, latency: bool = True) -> Evaluation:
@@ -63,7 +76,7 @@ class Evaluator:
         (one too long, an answer that did not come to its end) counts as a wrong answer, with its code.
         """
         began = time.perf_counter()
-        ends = self._run([_request(subject, row.text) for row in rows], subject.artefacts)
+        ends = self._run(subject, [row.text for row in rows])
         took_s = time.perf_counter() - began
         answers = [self._answer(subject, row, end) for row, end in zip(rows, ends, strict=True)]
         _raise_common_failure(answers, ends)
@@ -78,15 +91,17 @@ class Evaluator:
     def generate(self, instruction: str, inputs: Sequence[str], generation: Generation) -> list[list[str]]:
         """Free texts that the bare model writes: the samples of each input."""
         subject = Subject(label=BARE, instructions=[instruction], output=Text(), generation=generation)
-        ends = self._run([_request(subject, text) for text in inputs], [])
+        ends = self._run(subject, inputs)
         return [[one.text for one in end.samples] if isinstance(end, Finished) else [] for end in ends]
 
-    def _run(self, requests: Sequence[Request], artefacts: list[Artefact]) -> list[Finished | Refused]:
-        ids = [f"evaluation-{next(self._numbers)}" for _ in requests]
-        for id_, request in zip(ids, requests, strict=True):
-            self._engine.add(Admit(id=id_, request=request, artefacts=artefacts, likelihood=True))
+    def _run(self, subject: Subject, texts: Sequence[str]) -> list[Finished | Refused]:
+        ids = [f"evaluation-{next(self._numbers)}" for _ in texts]
+        for id_, text in zip(ids, texts, strict=True):
+            request = _request(subject, text)
+            self._engine.add(Admit(id=id_, request=request, artefacts=subject.artefacts, likelihood=True))
         ends: dict[str, Finished | Refused] = {}
         while self._engine.has_work:
+            self._progress(subject.label, len(ends), len(ids))
             for message in self._engine.step(time.time()):
                 if isinstance(message, Finished | Refused):
                     ends[message.id] = message
@@ -126,7 +141,7 @@ class Evaluator:
         took: list[float] = []
         for row in (*rows[:1], *rows[:_ALONE_ROWS]):
             began = time.perf_counter()
-            self._run([_request(subject, row.text)], subject.artefacts)
+            self._run(subject, [row.text])
             took.append((time.perf_counter() - began) * 1000)
         alone = took[1:]
         return Latency(rows=len(alone), median_ms=quantile(alone, 0.5), p95_ms=quantile(alone, 0.95))

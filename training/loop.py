@@ -16,7 +16,7 @@ _SPEED_STEPS: Final = 10
 
 
 class Interrupted(Exception):
-    """Training was asked to end; its checkpoint is written."""
+    """The run was asked to end; where it was training, the checkpoint is written."""
 
 
 def train(

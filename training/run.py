@@ -69,7 +69,8 @@ def carry_out(
 ) -> None:
     """Do what is not done yet. Every event goes to the run's folder and then to `emit`.
 
-    should_end: asked before every step; if so, a checkpoint is written and the run ends as cancelled, to be resumed.
+    should_end: asked before every step of training and of the engine; if so, the run ends as cancelled, to be resumed,
+    in training after a checkpoint.
     present: what the endpoint does now on a model size, to be compared with.
 
     Raises: Refusal, after a `RunFailed`; Interrupted, after a `RunCancelled`.
@@ -133,7 +134,9 @@ class _Size:
         if prompt is None and not task.prompts.candidates:
             prompt = self.begun.run.instruction
         if prompt is None:
-            prompt = comparing.best_prompt(self._load_to_serve(), self.model, self.begun, self.size, self.tell)
+            prompt = comparing.best_prompt(
+                self._load_to_serve(), self.model, self.begun, self.size, self.tell, self.should_end
+            )
         for method in task.methods:
             if not any(isinstance(e, Stopped) and (e.size, e.method) == (self.size, method.label) for e in past):
                 self._train(method, prompt)
@@ -146,6 +149,7 @@ class _Size:
                 prompt,
                 self.present,
                 self.tell,
+                self.should_end,
             )
 
     def _load_to_serve(self) -> BaseModel:

@@ -110,6 +110,14 @@ class PromptScored(_Event, frozen=True, kw_only=True, tag="prompt_scored"):
     chosen: bool = False
 
 
+class Scoring(_OfMethod, frozen=True, kw_only=True, tag="scoring"):
+    """Something answers rows, to be scored: told once in a while. `method` is as in `Scored`."""
+
+    done: int
+    """Rows that have their answer."""
+    of: int
+
+
 class Scored(_OfMethod, frozen=True, kw_only=True, tag="scored"):
     """How something does on the evaluation rows, by the engine that serves.
 
@@ -158,6 +166,7 @@ RunEvent = (
     | Evaluated
     | Stopped
     | PromptScored
+    | Scoring
     | Scored
     | LeftOut
     | RunEnded

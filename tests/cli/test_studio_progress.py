@@ -15,6 +15,7 @@ from guideway.training.run_events import (
     RunEvent,
     RunStarted,
     Scored,
+    Scoring,
     Step,
     Stopped,
 )
@@ -103,3 +104,9 @@ def test_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
             watch(event)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["event"] for line in lines] == [type(event).__struct_config__.tag for event in EVENTS]
+
+
+def test_a_comparison_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with Watch(as_json=False) as watch:
+        watch(Scoring(at=0, size="small", method="lora", done=3, of=25))
+    assert capsys.readouterr().err.splitlines() == ["small/lora: 3/25 rows answered"]

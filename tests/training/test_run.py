@@ -131,6 +131,26 @@ def test_a_run_that_died_in_its_comparison_compares_again(model: Model, examples
     assert page.is_file()
 
 
+def test_a_comparison_that_was_interrupted_asks_nobody_twice(model: Model, examples: Path) -> None:
+    made, machine = begun(task(LORA), examples), Machine(examples / "models")
+    bare, lora = (made.folder.method("tiny", label) / "evaluation.json" for label in ("bare", "lora"))
+    with pytest.raises(Interrupted):
+        carry_out(made, {"tiny": model}, machine, should_end=bare.is_file)
+    assert not lora.exists()
+    kept = bare.read_bytes()
+    carry_out(made, {"tiny": model}, machine)
+    assert bare.read_bytes() == kept
+    assert {event.method for event in made.folder.events() if isinstance(event, Scored)} == {"bare", "lora"}
+
+
+def test_text_prompts_that_are_tried_end_when_asked(model: Model, examples: Path) -> None:
+    made = begun(msgspec.structs.replace(task(), prompts=PromptSearch(candidates=4, own_proposals=0)), examples)
+    asked = iter([False] * 3 + [True])
+    with pytest.raises(Interrupted):
+        carry_out(made, {"tiny": model}, Machine(examples / "models"), should_end=lambda: next(asked))
+    assert isinstance(list(made.folder.events())[-1], RunCancelled)
+
+
 def test_a_run_goes_on_where_nobody_listens(model: Model, examples: Path) -> None:
     def broken_pipe(_: RunEvent) -> None:
         raise BrokenPipeError

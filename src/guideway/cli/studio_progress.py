@@ -20,6 +20,7 @@ from guideway.training.run_events import (
     RunEvent,
     RunStarted,
     Scored,
+    Scoring,
     Step,
     Stopped,
 )
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _LINE_EVERY_S: Final = 30
-"""Where there is no terminal, that often a line says how far training is."""
+"""Where there is no terminal, that often a line says how far the run is."""
 _RULES: Final = {
     "max_steps": "all steps done",
     "max_epochs": "data used up",
@@ -76,6 +77,7 @@ class Watch:
                 first = event.prompt.partition("\n")[0]
                 _say(f"{event.size}: best text prompt ({event.metric} {event.value:.3f}): {first}")
             case MethodStarted():
+                self._end_bar()
                 self._validation = ""
                 _say(f"{event.size}/{event.method}: {event.trainable_parameters:,} parameters to train")
             case Resumed():
@@ -91,9 +93,13 @@ class Watch:
                     f"step {event.best_step}, validation loss {event.validation_loss:.3f}; {_clock(event.elapsed_s)}, "
                     f"{event.artefact_bytes:,} bytes"
                 )
+            case Scoring():
+                what = f"{event.done}/{event.of} rows answered"
+                self._show(f"{event.size}/{event.method}", what, event.done, event.of)
             case LeftOut():
                 _say(f"{event.size}: not compared with {event.method} ({event.code}: {event.message})")
             case Scored():
+                self._end_bar()
                 self._scored.append(event)
             case RunCancelled():
                 self._end_bar()
@@ -104,10 +110,12 @@ class Watch:
             f"{event.step}/{event.of}  loss {event.loss:.3f}{self._validation}  {event.tokens_per_s:.0f} tokens/s  "
             f"{_clock(event.left_s)} left"
         )
-        name = f"{event.size}/{event.method}"
+        self._show(f"{event.size}/{event.method}", what, event.step, event.of)
+
+    def _show(self, name: str, what: str, done: int, of: int) -> None:
         if self._bar is None:
-            self._bar = self._bars.add_task(name, total=event.of, what=what)
-        self._bars.update(self._bar, description=name, completed=event.step, total=event.of, what=what)
+            self._bar = self._bars.add_task(name, total=of, what=what)
+        self._bars.update(self._bar, description=name, completed=done, total=of, what=what)
         if self._bars.disable and time.monotonic() - self._said_at >= _LINE_EVERY_S:
             self._said_at = time.monotonic()
             _say(f"{name}: {what}")
