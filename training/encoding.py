@@ -47,7 +47,7 @@ class Encoder:
         return [self._encode(row, virtual_tokens) for row in rows]
 
     def _encode(self, row: Row, virtual_tokens: int) -> Encoded:
-        parts = [Part(kind="input", source="caller", text=row.text)]
+        parts = [*row.context, Part(kind="input", source="caller", text=row.text)]
         if self._instruction:
             parts.insert(0, Part(kind="instruction", source="endpoint", text=self._instruction))
         prompt = self._layout.encode(parts).token_ids

@@ -76,7 +76,7 @@ class Evaluator:
         (one too long, an answer that did not come to its end) counts as a wrong answer, with its code.
         """
         began = time.perf_counter()
-        ends = self._run(subject, [row.text for row in rows])
+        ends = self._run(subject, rows)
         took_s = time.perf_counter() - began
         answers = [self._answer(subject, row, end) for row, end in zip(rows, ends, strict=True)]
         _raise_common_failure(answers, ends)
@@ -91,13 +91,13 @@ class Evaluator:
     def generate(self, instruction: str, inputs: Sequence[str], generation: Generation) -> list[list[str]]:
         """Free texts that the bare model writes: the samples of each input."""
         subject = Subject(label=BARE, instructions=[instruction], output=Text(), generation=generation)
-        ends = self._run(subject, inputs)
+        ends = self._run(subject, [Row(number, text, "") for number, text in enumerate(inputs, 1)])
         return [[one.text for one in end.samples] if isinstance(end, Finished) else [] for end in ends]
 
-    def _run(self, subject: Subject, texts: Sequence[str]) -> list[Finished | Refused]:
-        ids = [f"evaluation-{next(self._numbers)}" for _ in texts]
-        for id_, text in zip(ids, texts, strict=True):
-            request = _request(subject, text)
+    def _run(self, subject: Subject, rows: Sequence[Row]) -> list[Finished | Refused]:
+        ids = [f"evaluation-{next(self._numbers)}" for _ in rows]
+        for id_, row in zip(ids, rows, strict=True):
+            request = _request(subject, row)
             self._engine.add(Admit(id=id_, request=request, artefacts=subject.artefacts, likelihood=True))
         ends: dict[str, Finished | Refused] = {}
         while self._engine.has_work:
@@ -115,7 +115,7 @@ class Evaluator:
         try:
             if isinstance(end, Refused):
                 raise Refusal(end.code, end.message)
-            given = completed_reply(_request(subject, row.text), end, self._engine.fingerprint).value
+            given = completed_reply(_request(subject, row), end, self._engine.fingerprint).value
         except Refusal as refusal:
             failure = refusal.code.value
         likelihood = _likelihood(end)
@@ -141,7 +141,7 @@ class Evaluator:
         took: list[float] = []
         for row in (*rows[:1], *rows[:_ALONE_ROWS]):
             began = time.perf_counter()
-            self._run(subject, [row.text])
+            self._run(subject, [row])
             took.append((time.perf_counter() - began) * 1000)
         alone = took[1:]
         return Latency(rows=len(alone), median_ms=quantile(alone, 0.5), p95_ms=quantile(alone, 0.95))
@@ -152,18 +152,18 @@ def words_of(output: OutputRule, text: str) -> list[str]:
     return text.split() if isinstance(output, WordLabels) else []
 
 
-def _request(subject: Subject, text: str) -> Request:
-    """What the endpoint service makes of an event with this text."""
+def _request(subject: Subject, row: Row) -> Request:
+    """What the endpoint service makes of an event with the row's text, and a worker of its retrieval."""
     instructions = [Part(kind="instruction", source="endpoint", text=text) for text in subject.instructions if text]
     return Request(
         id="row",
         namespace="training",
         endpoint="evaluation",
         endpoint_version=1,
-        parts=[*instructions, Part(kind="input", source="caller", text=text)],
+        parts=[*instructions, *row.context, Part(kind="input", source="caller", text=row.text)],
         guidance=[],
         output=subject.output,
-        words=words_of(subject.output, text),
+        words=words_of(subject.output, row.text),
         generation=subject.generation,
         reply_to=[ReplyAddress(topic="none")],
         deadline_ms=None,

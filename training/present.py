@@ -16,14 +16,17 @@ from guideway.workers.messages import Artefact
 def present_subject(
     catalogue: Catalogue, task: Task, model: Model, *, store: ArtefactStore, cache: Path
 ) -> Subject | None:
-    """The endpoint's newest version as something to evaluate on `model`; None if there is none of its size and output.
+    """The endpoint's newest version as something to evaluate on `model`; None if there is none of its size and of the
+    task's output and retrieval.
 
     None as well where its guidance is of another base model: workers refuse it, so that it does nothing at present.
 
     Raises: Refusal of its guidance, if that is not to be had.
     """
     endpoint = present_endpoint(catalogue, task.namespace, task.endpoint)
-    if endpoint is None or endpoint.model_size != model.name or endpoint.output != task.output:
+    if endpoint is None or endpoint.model_size != model.name:
+        return None
+    if (endpoint.output, endpoint.retrieval) != (task.output, task.retrieval):
         return None
     instructions = [endpoint.instruction] if endpoint.instruction else []
     artefacts = []

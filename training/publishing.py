@@ -148,8 +148,9 @@ def endpoint_for(
         begin = Endpoint(
             namespace=task.namespace, name=name, description=task.description, model_size="any", output=task.output
         )
-    if not anyway and (begin.retrieval is not None or begin.input.template != InputRule().template):
-        what = "passages" if begin.retrieval is not None else "an input template"
+    others = begin.retrieval is not None and begin.retrieval != task.retrieval
+    if not anyway and (others or begin.input.template != InputRule().template):
+        what = "passages by a rule that is not the task's" if others else "an input template"
         raise Refusal(
             FailureCode.INVALID_SETTING,
             f"{begin.address} adds {what} to the text of events, and the run has seen rows without: publish it as an "
@@ -166,6 +167,7 @@ def endpoint_for(
         guidance=[f"{guidance.namespace}/{guidance.name}@{version}"],
         output=task.output,
         generation=task.generation,
+        retrieval=begin.retrieval if task.retrieval is None else task.retrieval,
     )
 
 
@@ -262,4 +264,5 @@ def _taking(present: Endpoint, candidate: Endpoint) -> Endpoint:
         guidance=candidate.guidance,
         output=candidate.output,
         generation=candidate.generation,
+        retrieval=candidate.retrieval,
     )

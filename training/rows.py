@@ -14,6 +14,7 @@ import msgspec
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.output import Boolean, Choice, OutputRule
+from guideway.schemas.request import Part
 from guideway.training.answers import spelled
 from guideway.training.task import Columns, Data, Task
 
@@ -31,6 +32,8 @@ class Row(msgspec.Struct, frozen=True):
     """What an event would bring."""
     answer: str
     """What the model is to write, as the output rule spells it."""
+    context: list[Part] = []
+    """What retrieval puts into the text, before the event's own."""
 
 
 @dataclass(frozen=True)

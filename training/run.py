@@ -12,15 +12,16 @@ import resource
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import torch
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
+from guideway.schemas.retrieval import SetRef
 from guideway.training import comparing
 from guideway.training.begin import Begun
 from guideway.training.encoding import Encoder
@@ -42,6 +43,10 @@ from guideway.training.task import BARE, Method, Prefix, PTuning, SoftPrompt, Ta
 from guideway.training.trainer import Trainer
 from guideway.workers.engine import base_model
 from guideway.workers.engine.base_model import BaseModel
+from guideway.workers.engine.prompt import PromptLayout
+
+if TYPE_CHECKING:
+    from guideway.training.sets.context import RetrievalContext
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -66,12 +71,13 @@ def carry_out(
     emit: Callable[[RunEvent], None] = lambda _: None,
     should_end: Callable[[], bool] = lambda: False,
     present: comparing.PresentOf = lambda _: None,
+    context: RetrievalContext | None = None,
 ) -> None:
     """Do what is not done yet. Every event goes to the run's folder and then to `emit`.
 
     should_end: asked before every step of training and of the engine; if so, the run ends as cancelled, to be resumed,
     in training after a checkpoint.
-    present: what the endpoint does now on a model size, to be compared with.
+    present: what the endpoint does now on a model size, to be compared with. context: of the task's retrieval rule.
 
     Raises: Refusal, after a `RunFailed`; Interrupted, after a `RunCancelled`.
     """
@@ -85,10 +91,14 @@ def carry_out(
     with begun.folder.locked():
         past = list(begun.folder.events())
         try:
+            if any(isinstance(event, RunEnded) for event in past):
+                context = None  # nothing is left to be done with rows
+            of_size = {size: _with_context(begun, model, machine, context) for size, model in models.items()}
             if not any(isinstance(event, RunStarted) for event in past):
-                tell(_started(begun, check_rows(begun, models, machine)))
+                fingerprints = {size: check_rows(of_size[size], model, machine) for size, model in models.items()}
+                tell(_started(begun, fingerprints, context.refs if context else []))
             for size, model in models.items():
-                _Size(begun, size, model, machine, tell, should_end, present).carry_out(past)
+                _Size(of_size[size], size, model, machine, tell, should_end, present).carry_out(past)
                 write_report(begun.folder)
         except Interrupted:
             tell(RunCancelled(at=time.time()))
@@ -100,20 +110,34 @@ def carry_out(
             tell(RunEnded(at=time.time()))
 
 
-def check_rows(begun: Begun, models: Mapping[str, Model], machine: Machine) -> dict[str, str]:
-    """Encode every row for every model size; returns the fingerprint of each size's base model.
+def check_rows(begun: Begun, model: Model, machine: Machine) -> str:
+    """Encode every row for a model size; returns the fingerprint of its base model.
 
-    Raises: Refusal for a row that a size cannot take, before any training.
+    Raises: Refusal for a row that the size cannot take, before any training.
     """
-    fingerprints = {}
     virtual = max((_virtual_tokens(method) for method in begun.run.task.methods), default=0)
-    for size, model in models.items():
-        base = load_model(model, machine, begun.run.task.schedule.dtype)
-        encoder = _encoder(begun, base, model)
-        for rows in (begun.examples.train, begun.examples.validation, begun.examples.eval):
-            encoder.encode(rows, virtual_tokens=virtual)
-        fingerprints[size] = base.fingerprint
-    return fingerprints
+    base = load_model(model, machine, begun.run.task.schedule.dtype)
+    encoder = _encoder(begun, base, model)
+    for rows in (begun.examples.train, begun.examples.validation, begun.examples.eval):
+        encoder.encode(rows, virtual_tokens=virtual)
+    return base.fingerprint
+
+
+def _with_context(begun: Begun, model: Model, machine: Machine, context: RetrievalContext | None) -> Begun:
+    """The run with the passages that its rows have on this model: how many fit is a matter of its tokens."""
+    if context is None:
+        return begun
+    layout = PromptLayout(load_model(model, machine, model.dtype).tokenizer)
+    rows = begun.examples
+    return replace(
+        begun,
+        examples=replace(
+            rows,
+            train=context.for_rows(rows.train, layout),
+            validation=context.for_rows(rows.validation, layout),
+            eval=context.for_rows(rows.eval, layout),
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -279,7 +303,7 @@ def _virtual_tokens(method: Method) -> int:
     return method.virtual_tokens if isinstance(method, SoftPrompt | PTuning | Prefix) else 0
 
 
-def _started(begun: Begun, fingerprints: dict[str, str]) -> RunStarted:
+def _started(begun: Begun, fingerprints: dict[str, str], sets: list[SetRef]) -> RunStarted:
     task, examples = begun.run.task, begun.examples
     return RunStarted(
         at=time.time(),
@@ -291,6 +315,7 @@ def _started(begun: Begun, fingerprints: dict[str, str]) -> RunStarted:
         methods=[method.label for method in task.methods],
         sizes=task.model_sizes,
         fingerprints=fingerprints,
+        sets=sets,
     )
 
 

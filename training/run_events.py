@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from guideway.schemas.retrieval import SetRef
+
 StopRule = Literal["max_steps", "max_epochs", "max_minutes", "loss_below", "converged"]
 """What ended the training of one method."""
 PromptSource = Literal["task", "template", "model", "few_shot"]
@@ -36,6 +38,8 @@ class RunStarted(_Event, frozen=True, kw_only=True, tag="run_started"):
     sizes: list[str]
     fingerprints: dict[str, str] = {}
     """Model size → fingerprint of its base model."""
+    sets: list[SetRef] = []
+    """The versions of the retrieval sets from which the rows have their passages."""
 
 
 class MethodStarted(_OfMethod, frozen=True, kw_only=True, tag="method_started"):

@@ -18,7 +18,8 @@ from typing import Final
 import msgspec
 
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.training.run_events import EVENT, RunEvent
+from guideway.schemas.retrieval import SetRef
+from guideway.training.run_events import EVENT, RunEvent, RunStarted
 from guideway.training.task import Task
 
 CHECKPOINT: Final = "checkpoint.safetensors"
@@ -74,6 +75,11 @@ class RunFolder:
         """Nobody else on this machine carries out this run meanwhile. Raises: Refusal `invalid_setting` if one does."""
         with locked(self.path / ".lock", f"another process carries out the run in {self.path}"):
             yield
+
+    @property
+    def sets(self) -> list[SetRef]:
+        """The versions of the retrieval sets that the run began with."""
+        return next((event.sets for event in self.events() if isinstance(event, RunStarted)), [])
 
     def method(self, size: str, method: str) -> Path:
         """Folder of one method for one model size."""

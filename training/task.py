@@ -14,6 +14,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import Name, TrainedForm
 from guideway.schemas.output import OutputRule
+from guideway.schemas.retrieval import RetrievalRule
 
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Count = Annotated[int, Meta(ge=1)]
@@ -216,6 +217,8 @@ class Task(
     output: OutputRule
     generation: Generation = Generation()
     """As the endpoint will have it; evaluation uses the same."""
+    retrieval: RetrievalRule | None = None
+    """As the endpoint will have it: every row is trained and scored with the passages that a worker would put in."""
     prompts: PromptSearch = PromptSearch()
     methods: list[Method] = msgspec.field(default_factory=lambda: [SoftPrompt()])
     """Empty: text prompts only."""
@@ -226,6 +229,12 @@ class Task(
     def __post_init__(self) -> None:
         if self.namespace in names.RESERVED_NAMESPACES:
             raise ValueError(f"namespace {self.namespace!r} is reserved: choose another")
+        if self.retrieval is not None and (
+            self.retrieval.query or self.retrieval.filter or self.retrieval.request_sets
+        ):
+            raise ValueError(
+                "retrieval.query, .filter and .request_sets need an event's fields, and rows have none: leave them out"
+            )
         labels = [method.label for method in self.methods]
         for label in labels:
             if labels.count(label) > 1:

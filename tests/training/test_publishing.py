@@ -7,12 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.entries import Catalogue, plan
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Guidance, InputRule, Lineage, Manifest
+from guideway.schemas.manifests import Endpoint, Guidance, InputRule, Lineage, Manifest, Model
 from guideway.schemas.output import Choice
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.schemas.wire import MANIFEST
+from guideway.training.present import present_subject
 from guideway.training.publishing import (
     choose,
     endpoint_for,
@@ -173,7 +175,10 @@ def test_what_the_task_does_not_say_stays_as_the_endpoint_has_it(tmp_path: Path)
     ("changed", "words"),
     [
         ({"input": InputRule(template="Review: {text}")}, "adds an input template to the text of events"),
-        ({"retrieval": RetrievalRule(sets=["shop/facts"])}, "adds passages to the text of events"),
+        (
+            {"retrieval": RetrievalRule(sets=["shop/facts"])},
+            "adds passages by a rule that is not the task's to the text",
+        ),
     ],
 )
 def test_an_endpoint_that_makes_other_text_of_events_is_not_published_to(
@@ -187,6 +192,33 @@ def test_an_endpoint_that_makes_other_text_of_events_is_not_published_to(
         with pytest.raises(Refusal, match=words):
             endpoint_for(publication, made, guidance, 1, known, name=name, anyway=False)
         endpoint_for(publication, made, guidance, 1, known, name=name, anyway=True)
+
+
+def test_what_was_trained_with_passages_is_served_with_them(tmp_path: Path) -> None:
+    rule = RetrievalRule(sets=["shop/facts"], passages=2)
+    made = run(retrieval=rule)
+    bare = Endpoint(namespace="shop", name="mood", model_size="small", output=LABELS)
+    same = msgspec.structs.replace(bare, retrieval=rule)
+    publication = choose(EVENTS, made, size=None, method=None, anyway=False)
+    for known in (Catalogue(), catalogue(bare), catalogue(same)):
+        guidance = guidance_for(publication, made, RunFolder(tmp_path), known)
+        candidate = endpoint_for(publication, made, guidance, 1, known, name="mood-candidate", anyway=False)
+        assert candidate.retrieval == rule
+        assert promoted(candidate, bare, catalogue(guidance, bare), anyway=True).retrieval == rule
+    other = msgspec.structs.replace(bare, retrieval=RetrievalRule(sets=["shop/others"]))
+    with pytest.raises(Refusal, match="a rule that is not the task's"):
+        endpoint_for(publication, made, guidance, 1, catalogue(other), name="mood", anyway=False)
+
+
+def test_an_endpoint_with_other_passages_is_not_compared_with(tmp_path: Path) -> None:
+    task = run().task
+    model = Model(namespace="public", name="small", source="nowhere", max_context_tokens=64)
+    old = Endpoint(namespace="shop", name="mood", model_size="small", output=LABELS)
+    with_passages = msgspec.structs.replace(old, retrieval=RetrievalRule(sets=["shop/facts"]))
+    store = ArtefactStore(str(tmp_path))
+    for endpoint_now, there in ((old, True), (with_passages, False)):
+        found = present_subject(catalogue(endpoint_now), task, model, store=store, cache=tmp_path)
+        assert (found is not None) == there
 
 
 def test_what_is_only_tried_does_not_reach_the_endpoints_targets(tmp_path: Path) -> None:

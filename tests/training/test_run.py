@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
@@ -17,9 +18,13 @@ from tests.workers.engine.conftest import tiny_llama, tiny_tokenizer
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.output import Choice
+from guideway.schemas.request import Part
+from guideway.schemas.retrieval import RetrievalRule, SetRef
 from guideway.training.begin import Begun, begin, models_of
 from guideway.training.evaluation import Subject
 from guideway.training.loop import Interrupted
+from guideway.training.report import kept_evaluations
+from guideway.training.rows import Row
 from guideway.training.run import Machine, carry_out, name_of
 from guideway.training.run_events import (
     Evaluated,
@@ -35,6 +40,7 @@ from guideway.training.run_events import (
     as_it_stands,
 )
 from guideway.training.run_folder import RunFolder
+from guideway.training.sets.context import RetrievalContext
 from guideway.training.task import (
     Data,
     InsertedLayer,
@@ -46,6 +52,7 @@ from guideway.training.task import (
     StopRules,
     Task,
 )
+from guideway.workers.engine.prompt import PromptLayout
 from guideway.workers.messages import Artefact
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,6 +148,45 @@ def test_a_comparison_that_was_interrupted_asks_nobody_twice(model: Model, examp
     carry_out(made, {"tiny": model}, machine)
     assert bare.read_bytes() == kept
     assert {event.method for event in made.folder.events() if isinstance(event, Scored)} == {"bare", "lora"}
+
+
+class Passages:
+    """Stands for `RetrievalContext`."""
+
+    refs = (SetRef(namespace="shop", name="facts", version=3),)
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def for_rows(self, rows: Sequence[Row], _: PromptLayout) -> list[Row]:
+        self.asked += 1
+        return [
+            msgspec.structs.replace(row, context=[Part(kind="context", source="facts", text=f"of {row.text}")])
+            for row in rows
+        ]
+
+
+def test_rows_are_trained_and_scored_with_their_passages(model: Model, examples: Path) -> None:
+    plain, made = begun(task(LORA), examples, "plain"), begun(task(LORA), examples)
+    machine, passages = Machine(examples / "models"), Passages()
+    carry_out(plain, {"tiny": model}, machine)
+    carry_out(made, {"tiny": model}, machine, context=cast(RetrievalContext, passages))
+    assert made.folder.sets == list(passages.refs)
+    assert plain.folder.sets == []
+    steps = [[event.tokens for event in one.folder.events() if isinstance(event, Step)] for one in (plain, made)]
+    assert all(with_them > without for without, with_them in zip(*steps, strict=True))
+    prompts = [kept_evaluations(one.folder, "tiny")[0].answers[0].prompt_tokens for one in (plain, made)]
+    assert prompts[1] > prompts[0]
+    asked = passages.asked
+    carry_out(made, {"tiny": model}, machine, context=cast(RetrievalContext, passages))
+    assert passages.asked == asked, "a run that has ended looks nothing up"
+
+
+@pytest.mark.parametrize("changed", [{"query": "title"}, {"filter": {"year": "year"}}, {"request_sets": ["shop/more"]}])
+def test_rows_have_no_fields_to_look_up_by(changed: dict[str, object]) -> None:
+    rule = msgspec.structs.replace(RetrievalRule(sets=["shop/facts"]), **changed)
+    with pytest.raises(ValueError, match="need an event's fields, and rows have none"):
+        msgspec.structs.replace(task(LORA), retrieval=rule)
 
 
 def test_text_prompts_that_are_tried_end_when_asked(model: Model, examples: Path) -> None:

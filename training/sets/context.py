@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from guideway.schemas.request import Part
+import msgspec
+
+from guideway.catalogue.entries import Catalogue
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import RetrievalSet
 from guideway.schemas.retrieval import RetrievalRule, SetRef
+from guideway.training.rows import Row
 from guideway.training.sets.evaluate import Searched
 from guideway.workers.engine.prompt import PromptLayout
 from guideway.workers.retrieval.choice import CANDIDATES, choose
@@ -14,31 +19,61 @@ from guideway.workers.retrieval.passages import with_context
 
 
 class RetrievalContext:
-    """The context of an endpoint's rule. `sets` are those of the rule, in its order, each with what searches it.
+    """What the rule of an endpoint finds, whose lookups are whole texts."""
 
-    The rule's filter is not applied: a row is a query and its parts, without the fields to filter by.
-    """
-
-    def __init__(self, rule: RetrievalRule, sets: Sequence[tuple[SetRef, Searched]], layout: PromptLayout) -> None:
+    def __init__(self, rule: RetrievalRule, sets: Sequence[tuple[SetRef, Searched]]) -> None:
+        """sets: those of the rule, in its order, each with what searches it."""
         self._rule = rule
         self._sets = sets
-        self._layout = layout
 
-    def put_in(self, rows: Sequence[tuple[str, Sequence[Part]]]) -> list[list[Part]]:
-        """For each (query, parts) the parts with passages among them, for `PromptLayout.encode`.
+    @property
+    def refs(self) -> list[SetRef]:
+        """The versions that are looked up."""
+        return [ref for ref, _ in self._sets]
 
-        Raises Refusal(no_passage) where a row has none and the rule refuses then.
+    def for_rows(self, rows: Sequence[Row], layout: PromptLayout) -> list[Row]:
+        """The rows, each with the context that a worker would put into the text of an event like it.
+
+        layout: of the model whose tokens the rule's `max_tokens` are. Raises: Refusal `invalid_data` for a row without
+        a passage, where the rule refuses such events.
         """
         rule = self._rule
-        queries = [query for query, _ in rows]
+        queries = [row.text for row in rows]
         limit = rule.passages * CANDIDATES
         found = [searched.search(queries, limit, vectors=rule.diversity > 0) for _, searched in self._sets]
         told = []
-        for number, (query, parts) in enumerate(rows):
-            wanted = rule.of([ref for ref, _ in self._sets], query)
-            chosen = choose(wanted, [of_set[number] for of_set in found], self._layout.context_tokens)
+        for place, row in enumerate(rows):
+            wanted = rule.of(self.refs, row.text)
+            chosen = choose(wanted, [of_set[place] for of_set in found], layout.context_tokens)
             passages = [
                 FoundPassage(set=one.set, id=one.hit.id, text=one.hit.text, score=one.hit.score) for one in chosen
             ]
-            told.append(with_context(parts, wanted, passages))
+            try:
+                told.append(msgspec.structs.replace(row, context=with_context([], wanted, passages)))
+            except Refusal:
+                raise Refusal(
+                    FailureCode.INVALID_DATA,
+                    f"row {row.number}: no passage of {', '.join(map(str, self.refs))} is to the point and fits, and "
+                    "the task's rule refuses such events: remove the row, lower retrieval.min_score, raise "
+                    "retrieval.max_tokens, or set retrieval.if_none",
+                ) from None
         return told
+
+
+def context_of(
+    rule: RetrievalRule,
+    began_with: Sequence[SetRef],
+    catalogue: Catalogue,
+    namespace: str,
+    open_set: Callable[[RetrievalSet, SetRef], Searched],
+) -> RetrievalContext:
+    """began_with: the versions of a run that goes on; empty: those that the catalogue has for the rule now.
+
+    Raises: Refusal `guidance_unknown` or `guidance_forbidden` for sets that are gone or not `namespace`'s to use, and
+    what `open_set` raises.
+    """
+    if began_with:
+        known = [(ref, catalogue.retrieval_set(str(ref), for_namespace=namespace)[1]) for ref in began_with]
+    else:
+        known = [catalogue.retrieval_set(name, for_namespace=namespace) for name in rule.sets]
+    return RetrievalContext(rule, [(ref, open_set(manifest, ref)) for ref, manifest in known])

@@ -13,6 +13,7 @@ from guideway.catalogue.artefacts import ArtefactStore
 from guideway.cli import studio_evaluation, studio_jobs, studio_publishing, studio_versions
 from guideway.cli.output import AsJson, err, importing, out, print_json
 from guideway.cli.studio_publishing import OutFolder, catalogue_if_there
+from guideway.cli.studio_retrieval import retrieval_context
 from guideway.cli.supervise import end_with_parent
 from guideway.schemas.failures import Refusal
 from guideway.settings import Settings
@@ -52,7 +53,7 @@ def run_(
     settings = Settings.from_environ()
     task = read_task(task_file)
     begun = begin(task, task_file.parent, runs=settings.home / "runs", out=out_folder)
-    catalogue = catalogue_if_there(settings, needed=task.models is None)
+    catalogue = catalogue_if_there(settings, needed=task.models is None or task.retrieval is not None)
     models = models_of(task, task_file.parent, catalogue)
     store = ArtefactStore(settings.store)
     store.check_writable()
@@ -68,11 +69,12 @@ def run_(
             return None
         return present_subject(catalogue, task, models[size], store=store, cache=settings.artefact_cache)
 
+    context = retrieval_context(task, catalogue, settings, began_with=begun.folder.sets)
     should_end = _end_on_interrupt()
     with Watch(as_json=as_json) as watch:
         try:
             machine = Machine(settings.model_cache, device)
-            carry_out(begun, models, machine, emit=watch, should_end=should_end, present=present)
+            carry_out(begun, models, machine, emit=watch, should_end=should_end, present=present, context=context)
         except (Interrupted, KeyboardInterrupt):
             raise typer.Exit(130) from None
     if as_json:

@@ -11,6 +11,7 @@ import typer
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.cli.output import AsJson, importing, out, print_json
 from guideway.cli.studio_publishing import OutFolder, RunPlace, catalogue_if_there, folder_of
+from guideway.cli.studio_retrieval import retrieval_context
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
 from guideway.training.begin import models_of
@@ -47,19 +48,22 @@ def evaluate(
         from guideway.training.evaluation import Evaluator, Subject
         from guideway.training.present import present_subject
         from guideway.training.run import Machine, load_model
+        from guideway.workers.engine.prompt import PromptLayout
 
     store = ArtefactStore(settings.store)
     present = present_subject(catalogue, task, models[size], store=store, cache=settings.artefact_cache)
     if present is None:
         raise Refusal(
             FailureCode.UNKNOWN_ENDPOINT,
-            f"there is no {task.address} of this output and of the present model of size {size}: publish it first, or "
-            "correct the task",
+            f"there is no {task.address} of this output, this retrieval and the present model of size {size}: publish "
+            "it first, or correct the task",
         )
     bare = Subject(label=BARE, instructions=[examples.instruction], output=task.output, generation=task.generation)
+    context = retrieval_context(task, catalogue, settings)
     base = load_model(models[size], Machine(settings.model_cache, device), models[size].dtype)
+    rows = context.for_rows(examples.eval, PromptLayout(base.tokenizer)) if context else examples.eval
     evaluator = Evaluator(base, max_context_tokens=models[size].max_context_tokens)
-    comparison = compare([evaluator.evaluate(one, examples.eval) for one in (bare, present)])
+    comparison = compare([evaluator.evaluate(one, rows) for one in (bare, present)])
     with Watch(as_json=as_json) as show:
         for event in scored_events(comparison, size=size, at=time.time()):
             show(event)

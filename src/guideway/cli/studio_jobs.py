@@ -14,6 +14,7 @@ from guideway import logs
 from guideway.cli.output import AsJson, err, in_red, out, print_json, run
 from guideway.cli.running import Restart, until_signalled
 from guideway.cli.studio_progress import Watch
+from guideway.cli.studio_publishing import catalogue_if_there
 from guideway.cli.supervise import end_with_parent, supervise
 from guideway.infra import topics
 from guideway.settings import Settings
@@ -45,6 +46,11 @@ def submit(
     task = with_absolute_paths(read_task(task_file), task_file.parent)
     # What is wrong with the data is said here and now, and not by a trainer in an hour.
     read_examples(task, task_file.parent)
+    if task.retrieval is not None:
+        catalogue = catalogue_if_there(settings, needed=True)
+        assert catalogue is not None, "where it is needed and not there, that is refused"
+        for name in task.retrieval.sets:
+            catalogue.retrieval_set(name, for_namespace=task.namespace)
     job = Job(id=f"{task.namespace}-{task.endpoint}-{uuid.uuid4().hex[:8]}", task=task, publish=publish)
 
     async def work() -> None:
