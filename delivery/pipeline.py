@@ -57,7 +57,8 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._stopping = asyncio.Event()
         self._freed = asyncio.Event()
         self._turn = 0
-        self._rejoined_at = self._polled_at = self._fetching_since = float("-inf")
+        self._rejoined_at = self._polled_at = float("-inf")
+        self._fetching_since = float("inf")
         self.topics = TopicDirectory(settings.bootstrap, names.client_id("directory"))
         self.joined = asyncio.Event()
         """Set once partitions were assigned for the first time."""
@@ -79,20 +80,12 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             partition_assignment_strategy=(StickyPartitionAssignor,),
         )
         self._client = PartitionClient(self._consumer, self.topics, self._settings)
-        try:
-            await self.topics.start()
-            self._consumer.subscribe(**self._subscription, listener=self)
-            await self._consumer.start()
-        except KafkaError as error:
-            await self.topics.stop()
-            await self._consumer.stop()
-            raise unreachable(self._settings.bootstrap, error) from None
-        # From here on brokers may come and go, and the client's errors tell of it.
-        logging.getLogger("aiokafka").setLevel(logging.ERROR)
+        # From the first: to start is to join the group, and a group may never answer.
         self._started_at = self._polled_at = time.monotonic()
         watchdog = Watchdog(self._signs, self._settings.stall_s)
         watchdog.start()
         try:
+            await self._start_clients()
             while not self._stopping.is_set():
                 await self._poll()
         finally:
@@ -102,6 +95,16 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
     def stop(self) -> None:
         """Finish what is running, publish it and end `run`."""
         self._stopping.set()
+
+    async def _start_clients(self) -> None:
+        try:
+            await self.topics.start()
+            self._consumer.subscribe(**self._subscription, listener=self)
+            await self._consumer.start()
+        except KafkaError as error:
+            raise unreachable(self._settings.bootstrap, error) from None
+        # From here on brokers may come and go, and the client's errors tell of it.
+        logging.getLogger("aiokafka").setLevel(logging.ERROR)
 
     async def _poll(self) -> None:
         self._polled_at = time.monotonic()

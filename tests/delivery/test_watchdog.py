@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -10,7 +11,12 @@ from dataclasses import replace
 
 import pytest
 
+from guideway.delivery import pipeline as pipeline_module
+from guideway.delivery import watchdog as watchdog_module
+from guideway.delivery.pipeline import Pipeline
+from guideway.delivery.settings import DeliverySettings
 from guideway.delivery.watchdog import EXIT_STALLED, Signs, Watchdog, stalled
+from guideway.schemas.record import Outgoing, Record
 
 NEVER = float("-inf")
 FINE = Signs(polled_at=100, heartbeat_at=100, fetched_at=100, owing_since={})
@@ -70,3 +76,38 @@ asyncio.run(main())
     assert ended.returncode == EXIT_STALLED
     assert "stuck_here" in ended.stderr
     assert time.monotonic() - began < 50
+
+
+async def test_a_group_that_never_answers_a_new_member_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        """A consumer whose first join hangs, as after a rebalance that the coordinator has forgotten."""
+
+        _client = None
+
+        def subscribe(self, **_: object) -> None: ...
+
+        async def start(self) -> None:
+            await asyncio.Event().wait()
+
+        async def stop(self) -> None: ...
+
+    class NoDirectory:
+        async def start(self) -> None: ...
+
+        async def stop(self) -> None: ...
+
+    async def nothing(_: Record) -> list[Outgoing]:
+        return []
+
+    loop, told = asyncio.get_running_loop(), asyncio.Queue[str]()
+    monkeypatch.setattr(pipeline_module, "make_consumer", lambda *_, **__: Silent())
+    monkeypatch.setattr(watchdog_module, "end_process", lambda why: loop.call_soon_threadsafe(told.put_nowait, why))
+    pipeline = Pipeline(DeliverySettings(bootstrap="nowhere:1", stall_s=0.5), group="g", topics=["t"], handle=nothing)
+    monkeypatch.setattr(pipeline, "topics", NoDirectory())
+    running = asyncio.create_task(pipeline.run())
+    try:
+        async with asyncio.timeout(30):
+            assert "the group gives no assignment" in await told.get()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
