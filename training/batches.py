@@ -1,15 +1,30 @@
-"""Which rows make up a step. Pure: the rows of step n follow from the seed alone, so that resuming needs no memory."""
+"""Which rows make up a step, and which of them are run together.
+
+Pure: the rows of step n follow from the seed alone, so that resuming needs no memory.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Final
 
 _POOL_STEPS: Final = 16
 """Rows of so many steps are sorted by length among themselves. More would save hardly any padding, and would make the
 order of the rows less random."""
+
+
+def pieces(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Places of rows that are run together: of like lengths, `most` positions with their padding, or one row."""
+    piece: list[int] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if piece and (len(piece) + 1) * lengths[place] > most:
+            yield piece
+            piece = []
+        piece.append(place)
+    if piece:
+        yield piece
 
 
 class Batches:

@@ -6,6 +6,7 @@ What is done already, its events say: a run that was killed goes on where it was
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import os
 import resource
@@ -181,6 +182,7 @@ class _Size:
 
     def _load(self, dtype: str) -> BaseModel:
         """The base model that this run began with: what is compared, or gone on with, must stand on the same one."""
+        gc.collect()  # the one before, whose hooks point at each other
         base = load_model(self.model, self.machine, dtype)
         began_with = _fingerprint(self.begun.folder.events(), self.size)
         if began_with not in (None, base.fingerprint):

@@ -141,8 +141,9 @@ class Schedule(_Settings, frozen=True, kw_only=True):
     """How steps are made, for every method of the task."""
 
     rows_per_step: Annotated[int, Meta(ge=1, le=4096)] = 16
-    accumulate: Annotated[int, Meta(ge=1, le=256)] = 1
-    """In how many pieces the rows of one step are run, to need less memory; the result is that of one piece."""
+    tokens_at_once: Count = 1024
+    """A step whose rows are longer together is run in pieces of at most so many positions, or of one row: gradients add
+    up to those of one piece, and memory is bounded whatever the rows."""
     by_length: bool = True
     """Rows of like length go together, so that little padding is computed."""
     warm_up: Annotated[float, Meta(ge=0, lt=1)] = 0.1
@@ -253,8 +254,6 @@ class Task(
         for size in self.model_sizes:
             if self.model_sizes.count(size) > 1:
                 raise ValueError(f"model size {size!r} is named twice: name it once")
-        if self.schedule.accumulate > self.schedule.rows_per_step:
-            raise ValueError("schedule.accumulate is more than schedule.rows_per_step: lower it")
 
     @property
     def address(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training import checkpoint
-from guideway.training.batches import Batches
+from guideway.training.batches import Batches, pieces
 from guideway.training.checkpoint import Position
 from guideway.training.encoding import Encoded
 from guideway.training.run_events import StopRule
@@ -39,7 +39,7 @@ class Trainer:
         self.position = Position()
         self._trainable = trainable
         self._rows = rows
-        self._validation = sorted(validation, key=lambda row: len(row.ids))
+        self._validation = validation
         self.schedule = schedule
         self._stop = stop
         self._batches = Batches(
@@ -79,11 +79,9 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
         answer_tokens = sum(row.answer for row in rows)
-        piece = math.ceil(len(rows) / self.schedule.accumulate)
         total, tokens = 0.0, 0
         self._trainable.module.train()
-        for at in range(0, len(rows), piece):
-            some = rows[at : at + piece]
+        for some in self._pieces(rows):
             loss, _ = self._trainable.answer_loss(some)
             # A sum over all answer tokens of the step, so that its pieces do not matter.
             (loss / answer_tokens).backward()  # type: ignore[no-untyped-call]
@@ -105,10 +103,9 @@ class Trainer:
         began = time.monotonic()
         self._trainable.module.eval()
         total, count = 0.0, 0
-        size = self.schedule.rows_per_step
         with torch.no_grad():
-            for at in range(0, len(self._validation), size):
-                loss, tokens = self._trainable.answer_loss(self._validation[at : at + size])
+            for some in self._pieces(self._validation):
+                loss, tokens = self._trainable.answer_loss(some)
                 total, count = total + loss.item(), count + tokens
         after = self.position.validation.after(total / count, self.position.step, self._stop)
         if after.since_best == 0:
@@ -128,6 +125,10 @@ class Trainer:
         """Let the parameters be those of the lowest validation loss."""
         for name, parameter in self._parameters.items():
             parameter.data.copy_(self._best[name])
+
+    def _pieces(self, rows: Sequence[Encoded]) -> Iterator[list[Encoded]]:
+        lengths = [self._trainable.computed_tokens([row]) for row in rows]
+        return ([rows[place] for place in piece] for piece in pieces(lengths, self.schedule.tokens_at_once))
 
     def _copies(self) -> dict[str, Tensor]:
         return {name: parameter.detach().clone() for name, parameter in self._parameters.items()}

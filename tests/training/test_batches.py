@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guideway.training.batches import Batches
+from guideway.training.batches import Batches, pieces
 
 
 @given(
@@ -50,3 +50,16 @@ def test_by_length_there_is_little_padding() -> None:
         share[by_length] = padding(lengths, [batches.rows(step) for step in range(batches.steps_per_epoch)])
     assert share[True] < 0.2
     assert share[False] > 0.5
+
+
+@given(lengths=st.lists(st.integers(1, 300), max_size=60), most=st.integers(1, 2000))
+def test_pieces_hold_each_row_once_and_no_more_positions_than_asked(lengths: list[int], most: int) -> None:
+    found = list(pieces(lengths, most))
+    assert sorted(place for piece in found for place in piece) == list(range(len(lengths)))
+    for piece in found:
+        assert len(piece) == 1 or len(piece) * max(lengths[place] for place in piece) <= most
+
+
+def test_rows_that_fit_are_one_piece() -> None:
+    assert list(pieces([5, 3, 4], 15)) == [[1, 2, 0]]
+    assert list(pieces([5, 3, 4], 14)) == [[1, 2], [0]]

@@ -153,16 +153,17 @@ def test_virtual_tokens_begin_as_the_text() -> None:
 
 def test_pieces_of_a_step_come_to_the_same_as_the_whole() -> None:
     after = []
-    for accumulate in (1, 3):
+    for most in (10_000, 60, 1):
         base = tiny()
         torch.manual_seed(1)
         with trainable(METHODS[0], base, initial_text="yes", model_name="") as part:
-            schedule = Schedule(rows_per_step=8, accumulate=accumulate)
+            schedule = Schedule(rows_per_step=8, tokens_at_once=most)
             trainer = Trainer(part, encoded(base), [], schedule=schedule, stop=StopRules(), learning_rate=0.01)
             for _ in range(3):
                 trainer.step()
             after.append(next(iter(part.parameters.values())).detach().clone())
     assert torch.allclose(after[0], after[1], atol=1e-4)
+    assert torch.allclose(after[0], after[2], atol=1e-4)
 
 
 @pytest.mark.parametrize(
