@@ -61,6 +61,20 @@ def reached(events: dict[str, list[RunEvent]]) -> Iterator[Figure]:
     yield Figure("memory of the training process", max(one.peak_memory_bytes for one in stopped) / 2**20, "MiB")
 
 
+def table(name: str, events: Sequence[RunEvent]) -> str:
+    """A run's comparison in Markdown, the best first."""
+    scored = [event for event in events if isinstance(event, Scored)]
+    stopped = {event.method: event for event in events if isinstance(event, Stopped)}
+    head = f"{name}: {scored[0].metric} on {scored[0].rows} rows"
+    lines = [f"| {head} | 95 % interval | over the bare model | steps | bytes |", "|---|---|---|---|---|"]
+    for one in scored:
+        over = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*one.over_bare) if one.over_bare else ""
+        trained = stopped.get(one.method)
+        cost = f"{trained.best_step} | {trained.artefact_bytes:,}" if trained else " | "
+        lines.append(f"| {one.method}: {one.value:.3f} | [{one.low:.3f}, {one.high:.3f}] | {over} | {cost} |")
+    return "\n".join(lines)
+
+
 def _scored(events: Sequence[RunEvent], method: str) -> Scored:
     return next(event for event in events if isinstance(event, Scored) and event.method == method)
 
@@ -180,7 +194,9 @@ def main() -> None:
         save(figures, RESULTS)
     if options.only != "speed":
         machine = Machine(options.cache)
-        figures += reached({name: carried_out(name, options.runs, machine) for name in TASKS})
+        events = {name: carried_out(name, options.runs, machine) for name in TASKS}
+        print("\n\n".join(table(name, some) for name, some in events.items()), end="\n\n")
+        figures += reached(events)
         save(figures, RESULTS)
     print(markdown(figures))
 
