@@ -49,7 +49,9 @@ def load(start: Start) -> Engine:
 def serve(channel: Channel[ToEngine], engine: Engine) -> None:
     """Run what comes until told to stop."""
     while True:
-        messages = channel.waiting() if engine.has_work else [channel.receive()]
+        # An idle engine waits for the first, and takes whatever came with it: they are one micro-batch.
+        first = [] if engine.has_work else [channel.receive()]
+        messages = first + channel.waiting()
         for message in messages:
             match message:
                 case Admit():
