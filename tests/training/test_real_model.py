@@ -40,6 +40,7 @@ def losses(folder: RunFolder) -> list[float]:
 
 
 @pytest.mark.model
+@pytest.mark.timeout(600)  # three short trainings; half a minute on an idle machine
 def test_an_interrupted_training_comes_to_the_same(tmp_path: Path) -> None:
     made = task(tmp_path / "rows.jsonl")
     models = models_of(made, tmp_path, None)
