@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import torch
 from transformers import PreTrainedModel
 
 from guideway.schemas.failures import Refusal
@@ -76,7 +77,7 @@ class ResidentGuidance:
         self._kept: OrderedDict[str, Trained] = OrderedDict()
         self._reading: dict[tuple[str, TrainedForm], Future[Trained]] = {}
         """Each artefact is read once, however many ask meanwhile."""
-        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="guidance") if threads else None
+        self._readers = _readers(threads) if threads else None
         self.nbytes = 0
         """Of all that is here."""
 
@@ -143,6 +144,16 @@ class ResidentGuidance:
             self._kept[digest] = trained
             self.nbytes += trained.nbytes
         self._kept.move_to_end(digest)
+
+
+def _readers(threads: int) -> ThreadPoolExecutor:
+    """Threads in which torch computes alone, without a pool of further threads.
+
+    OpenMP counts the threads of all pools, and once they are more than the cores, those of the engine no longer wait
+    awake for each other: every operation takes a third longer, for as long as the second pool is there.
+    """
+    torch.get_num_threads()  # fixes this thread's number: the readers' becomes that of threads which ask later
+    return ThreadPoolExecutor(threads, thread_name_prefix="guidance", initializer=torch.set_num_threads, initargs=(1,))
 
 
 def _done(read: Callable[[], Trained]) -> Future[Trained]:

@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.workers.engine.conftest import MakeArtefact
+from transformers import PreTrainedModel
 
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.workers.engine import guidance
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.guidance import ResidentGuidance
 from guideway.workers.engine.lora import Lora
@@ -105,3 +107,27 @@ def test_virtual_tokens_stand_before_the_text_and_padding_after_it(base: BaseMod
     assert torch.equal(e[0], torch.cat([embed.weight[5:6], torch.zeros(4, 64)]))
     assert torch.equal(e[1], torch.cat([one.embeddings, two.embeddings, embed.weight[1:3]]))
     assert not e[2].any()
+
+
+def test_readers_leave_the_engine_its_threads(
+    base: BaseModel, make_soft_prompt: MakeArtefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second pool of threads slows every operation of the first."""
+    seen = []
+
+    class Counting(SoftPrompt):
+        @classmethod
+        def load(cls, folder: Path, model: PreTrainedModel) -> SoftPrompt:
+            seen.append(torch.get_num_threads())
+            return super().load(folder, model)
+
+    monkeypatch.setattr(guidance, "FORMS", {"soft_prompt": Counting})
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        resident = ResidentGuidance(base.model, max_bytes=2**20, threads=1)
+        resident.load(make_soft_prompt("n/a@1"))
+        assert seen == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
