@@ -15,13 +15,19 @@ _POOL_STEPS: Final = 16
 order of the rows less random."""
 
 
-def pieces(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Places of rows that are run together: of like lengths, `most` positions with their padding, or one row."""
+def pieces(lengths: Sequence[int], most: int, *, by_length: bool = True) -> Iterator[list[int]]:
+    """Places of rows that are run together: `most` positions with their padding, or one row.
+
+    by_length: rows of like lengths; else neighbours.
+    """
+    places = range(len(lengths))
     piece: list[int] = []
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if piece and (len(piece) + 1) * lengths[place] > most:
+    longest = 0
+    for place in sorted(places, key=lengths.__getitem__) if by_length else places:
+        longest = max(longest, lengths[place])
+        if piece and (len(piece) + 1) * longest > most:
             yield piece
-            piece = []
+            piece, longest = [], lengths[place]
         piece.append(place)
     if piece:
         yield piece

@@ -145,7 +145,7 @@ class Schedule(_Settings, frozen=True, kw_only=True):
     """A step whose rows are longer together is run in pieces of at most so many positions, or of one row: gradients add
     up to those of one piece, and memory is bounded whatever the rows."""
     by_length: bool = True
-    """Rows of like length go together, so that little padding is computed."""
+    """Rows of like length go together, into steps and into pieces of a step, so that little padding is computed."""
     warm_up: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     """Share of the steps in which the learning rate rises to its highest; after it, a cosine down to nothing."""
     max_gradient_norm: Annotated[float, Meta(gt=0)] = 1.0

@@ -128,7 +128,9 @@ class Trainer:
 
     def _pieces(self, rows: Sequence[Encoded]) -> Iterator[list[Encoded]]:
         lengths = [self._trainable.computed_tokens([row]) for row in rows]
-        return ([rows[place] for place in piece] for piece in pieces(lengths, self.schedule.tokens_at_once))
+        schedule = self.schedule
+        together = pieces(lengths, schedule.tokens_at_once, by_length=schedule.by_length)
+        return ([rows[place] for place in piece] for piece in together)
 
     def _copies(self) -> dict[str, Tensor]:
         return {name: parameter.detach().clone() for name, parameter in self._parameters.items()}

@@ -52,9 +52,11 @@ def test_by_length_there_is_little_padding() -> None:
     assert share[False] > 0.5
 
 
-@given(lengths=st.lists(st.integers(1, 300), max_size=60), most=st.integers(1, 2000))
-def test_pieces_hold_each_row_once_and_no_more_positions_than_asked(lengths: list[int], most: int) -> None:
-    found = list(pieces(lengths, most))
+@given(lengths=st.lists(st.integers(1, 300), max_size=60), most=st.integers(1, 2000), by_length=st.booleans())
+def test_pieces_hold_each_row_once_and_no_more_positions_than_asked(
+    lengths: list[int], most: int, by_length: bool
+) -> None:
+    found = list(pieces(lengths, most, by_length=by_length))
     assert sorted(place for piece in found for place in piece) == list(range(len(lengths)))
     for piece in found:
         assert len(piece) == 1 or len(piece) * max(lengths[place] for place in piece) <= most
@@ -63,3 +65,4 @@ def test_pieces_hold_each_row_once_and_no_more_positions_than_asked(lengths: lis
 def test_rows_that_fit_are_one_piece() -> None:
     assert list(pieces([5, 3, 4], 15)) == [[1, 2, 0]]
     assert list(pieces([5, 3, 4], 14)) == [[1, 2], [0]]
+    assert list(pieces([5, 3, 4], 14, by_length=False)) == [[0, 1], [2]]
