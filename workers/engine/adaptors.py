@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import structlog
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -14,11 +12,9 @@ from guideway.workers.engine.change import Change
 from guideway.workers.engine.fast_layers import Place
 from guideway.workers.engine.ia3 import Ia3, Scales
 from guideway.workers.engine.lora import Factors, Lora
-from guideway.workers.engine.native_changes import DTYPES, NativeChanges
+from guideway.workers.engine.native_changes import NativeChanges
 from guideway.workers.engine.places import Changes, members_of
 from guideway.workers.engine.slab_changes import SlabChanges
-
-log = structlog.get_logger(__name__)
 
 Adaptor = Lora | Ia3
 NewChanges = Callable[[nn.Module, int], Changes]
@@ -95,17 +91,9 @@ class BatchedAdaptors:
 
 
 def fastest_changes(model: PreTrainedModel) -> NewChanges:
-    """By the C kernels where they can be had, compute as `model` does, and have as many threads as torch has."""
-    weight = model.get_input_embeddings().weight
-    if weight.device.type != "cpu" or weight.dtype not in DTYPES:
-        return SlabChanges
-    if native.parallel() is None and torch.get_num_threads() > 1:
-        log.info("torch's OpenMP is not GNU's: adaptors are computed by torch")
-        return SlabChanges
-    library = native.kernels()
-    if library is None:
-        return SlabChanges
-    return lambda module, max_rows: NativeChanges(module, max_rows, library)
+    """By the C kernels where they can be used with `model`."""
+    kernels = native.kernels_for(model)
+    return SlabChanges if kernels is None else lambda module, max_rows: NativeChanges(module, max_rows, kernels)
 
 
 def _by_module(adaptors: Sequence[Adaptor]) -> Mapping[str, tuple[list[Factors], list[Scales]]]:

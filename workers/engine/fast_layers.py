@@ -14,12 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Cache, PreTrainedModel
+from transformers.activations import SiLUActivation
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralDecoderLayer, MistralRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm
 
+from guideway.workers.engine import native
 from guideway.workers.engine.joined import JoinedLinear
+from guideway.workers.engine.kv import KvCache
+from guideway.workers.engine.native_steps import NativeSteps
 
 _LAYERS: Final = (LlamaDecoderLayer, MistralDecoderLayer, Qwen2DecoderLayer)
 """They differ in biases and sliding windows, and the engine keeps contexts within the window."""
@@ -44,10 +48,12 @@ def use_fast_layers(model: PreTrainedModel) -> dict[str, Place]:
     names of the linears."""
     places: dict[str, Place] = {}
     shared = SharedStates()
+    kernels = native.kernels_for(model)
+    steps = None if kernels is None else NativeSteps(kernels)
     for name, layer in model.named_modules():
         if not _is_known(layer):
             continue
-        fast = FastLayer(layer, shared)
+        fast = FastLayer(layer, shared, steps)
         if not _agrees(layer, fast):
             return places
         vars(layer)["forward"] = fast
@@ -75,7 +81,7 @@ class SharedStates:
             return
         self._of = cos, mask
         half = sin.shape[-1] // 2
-        self.cos = cos.float()[:, :, None]
+        self.cos = cos.float().contiguous()[:, :, None]
         self.sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1).float()[:, :, None]
         if mask.shape[2] == 1:
             # [rows · kv_heads, 1, keys]
@@ -88,8 +94,8 @@ class FastLayer:
     Holds no weights of its own but packed copies. Adaptors act at `qkv` and `gate_up` and, by hooks, at o and down.
     """
 
-    def __init__(self, layer: nn.Module, shared: SharedStates) -> None:
-        """layer: one that `_is_known`."""
+    def __init__(self, layer: nn.Module, shared: SharedStates, steps: NativeSteps | None) -> None:
+        """layer: one that `_is_known`; steps: by which kernels compute what stands between the products, if any."""
         attention, mlp = cast(Any, layer).self_attn, cast(Any, layer).mlp
         self.qkv = JoinedLinear([attention.q_proj, attention.k_proj, attention.v_proj])
         self.gate_up = JoinedLinear([mlp.gate_proj, mlp.up_proj])
@@ -103,6 +109,8 @@ class FastLayer:
         self._heads = attention.q_proj.out_features // self._dim
         self._width: int = mlp.gate_proj.out_features
         self._shared = shared
+        self._steps = steps
+        self._gates_natively = steps is not None and type(self._act) in {nn.SiLU, SiLUActivation}
 
     def __call__(
         self,
@@ -116,7 +124,12 @@ class FastLayer:
         """hidden_states [rows, tokens, hidden]; attention_mask [rows, 1, tokens, keys], added to the scores;
         position_embeddings: cosine and sine, each [rows, tokens, head_dim]."""
         h = hidden_states
-        if attention_mask is None or not attention_mask.is_floating_point() or past_key_values is None:
+        if (
+            attention_mask is None
+            or not attention_mask.is_floating_point()
+            or past_key_values is None
+            or h.requires_grad
+        ):
             # Somebody else's use of the model, not the engine's.
             own: Tensor = type(self._layer).forward(
                 self._layer,
@@ -128,26 +141,40 @@ class FastLayer:
             )
             return own
         self._shared.see(*position_embeddings, attention_mask, self._kv_heads)
-        h = h + self._o(self._attend(self.qkv(self._norm(h, 0)), attention_mask, past_key_values))
-        both = self.gate_up(self._norm(h, 1))
-        result: Tensor = h + self._down(self._act(both[..., : self._width]) * both[..., self._width :])
+        h, normalised = self._norm(h, 0)
+        attended = self._o(self._attend(self.qkv(normalised), attention_mask, past_key_values))
+        h, normalised = self._norm(h, 1, attended)
+        result: Tensor = h + self._down(self._gate(self.gate_up(normalised)))
         return result
 
-    def _norm(self, h: Tensor, which: int) -> Tensor:
-        """w ⊙ h / √(mean(h²) + eps)"""
+    def _norm(self, h: Tensor, which: int, delta: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """h + delta, or h without one, and w ⊙ that / √(mean(that²) + eps)"""
         weight, eps = self._norms[which]
-        normalised: Tensor = functional.rms_norm(h, weight.shape, weight, eps)
-        return normalised
+        if self._steps is not None:
+            return self._steps.norm(h, weight, eps, delta)
+        total = h if delta is None else h + delta
+        return total, functional.rms_norm(total, weight.shape, weight, eps)
+
+    def _gate(self, both: Tensor) -> Tensor:
+        """act(g) ⊙ u of both = [g, u] side by side"""
+        if self._steps is not None and self._gates_natively:
+            return self._steps.gate(both)
+        gated: Tensor = self._act(both[..., : self._width]) * both[..., self._width :]
+        return gated
 
     def _attend(self, qkv: Tensor, mask: Tensor, cache: Cache) -> Tensor:
         """[rows, tokens, heads · head_dim] of what each query attends to; qkv [rows, tokens, (heads + 2 kv) · dim]."""
         rows, tokens, _ = qkv.shape
+        layer: int = self._attention.layer_idx
+        if tokens == 1 and self._steps is not None and isinstance(cache, KvCache) and cache.knows(layer):
+            turns, scale = (self._shared.cos, self._shared.sin), self._attention.scaling
+            return self._steps.attend_one(qkv, *turns, cache, layer, heads=self._heads, scale=scale)
         by_head = qkv.view(rows, tokens, -1, self._dim)
         turning = self._heads + self._kv_heads
         turned = by_head[:, :, :turning].float()
         turned = torch.addcmul(turned * self._shared.cos, turned.roll(self._dim // 2, -1), self._shared.sin)
         new_keys = turned[:, :, self._heads :].to(qkv.dtype).transpose(1, 2)
-        keys, values = cache.update(new_keys, by_head[:, :, turning:].transpose(1, 2), self._attention.layer_idx)
+        keys, values = cache.update(new_keys, by_head[:, :, turning:].transpose(1, 2), layer)
         queries = turned[:, :, : self._heads]
         if tokens == 1 and keys.shape[2] <= _MOST_KEYS:
             return self._attend_one(queries, keys, values).to(qkv.dtype).view(rows, 1, -1)

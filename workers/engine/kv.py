@@ -46,6 +46,24 @@ class KvCache(Cache):  # type: ignore[misc]
         return self.nbytes // (self._slots_kept * self._capacity)
 
     @property
+    def slots(self) -> slice:
+        """Those of the next forward pass."""
+        return self._slots
+
+    @property
+    def positions(self) -> Tensor:
+        """[rows, queries] of the next forward pass, int64: where new keys and values go."""
+        return self._positions
+
+    def knows(self, layer: int) -> bool:
+        """Whether a forward pass has brought this layer's shapes."""
+        return layer < len(self._keys)
+
+    def kept(self, layer: int) -> tuple[Tensor, Tensor]:
+        """All of a layer's keys and values, each [slots, kv_heads, capacity, head_dim]."""
+        return self._keys[layer], self._values[layer]
+
+    @property
     def max_tokens(self) -> int:
         """Slots times capacity at most."""
         return self._max_bytes // self.token_bytes

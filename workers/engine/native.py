@@ -16,13 +16,19 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
+import torch
+from transformers import PreTrainedModel
 
-_SOURCE: Final = Path(__file__).with_name("row_changes.c")
+_SOURCES: Final = [Path(__file__).with_name(name) for name in ("row_changes.c", "layer_steps.c")]
+_HEADER: Final = Path(__file__).with_name("kernels.h")
 _FLAGS: Final = ("-O3", "-march=native", "-fopenmp-simd", "-std=gnu11", "-shared", "-fPIC")
+DTYPES: Final = (torch.float32, torch.bfloat16)
+"""Of what the kernels compute."""
 _BUILD_S: Final = 120
 
 log = structlog.get_logger(__name__)
@@ -30,12 +36,12 @@ log = structlog.get_logger(__name__)
 
 @functools.cache
 def kernels() -> ctypes.CDLL | None:
-    """The library of `row_changes.c`, built into the cache folder unless it is there; None where it cannot be."""
+    """The library of both sources, built into the cache folder unless it is there; None where it cannot be."""
     if os.environ.get("GUIDEWAY_NATIVE") == "0":
         return None
     compiler, *options = shlex.split(os.environ.get("CC", "")) or ["cc"]
     if (found := shutil.which(compiler)) is None:
-        log.info("no C compiler: adaptors are computed by torch", help="install gcc or clang, or set CC")
+        log.info("no C compiler: all is computed by torch", help="install gcc or clang, or set CC")
         return None
     try:
         library = _built([found, *options], cache_folder())
@@ -46,8 +52,25 @@ def kernels() -> ctypes.CDLL | None:
             library.unlink()
             return ctypes.CDLL(str(_built([found, *options], library.parent)))
     except (OSError, subprocess.SubprocessError) as error:
-        log.warning("the C kernels cannot be built: adaptors are computed by torch", error=repr(error))
+        log.warning("the C kernels cannot be built: all is computed by torch", error=repr(error))
         return None
+
+
+def declare(kernels: ctypes.CDLL, arguments: Mapping[str, list[Any]]) -> None:
+    """Say what the functions of these names take, so that numbers need not be wrapped at every call."""
+    for name, types in arguments.items():
+        getattr(kernels, name).argtypes = types
+
+
+def kernels_for(model: PreTrainedModel) -> ctypes.CDLL | None:
+    """The kernels if they compute what `model` computes, and in as many threads as torch has."""
+    weight = model.get_input_embeddings().weight
+    if weight.device.type != "cpu" or weight.dtype not in DTYPES:
+        return None
+    if parallel() is None and torch.get_num_threads() > 1:
+        log.info("torch's OpenMP is not GNU's: all is computed by torch")
+        return None
+    return kernels()
 
 
 @functools.cache
@@ -72,12 +95,13 @@ def _built(compiler: list[str], folder: Path) -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         # What lies there is run.
         raise PermissionError(f"{folder} must be a folder that only its owner, the user of this process, can write")
-    known_by = hashlib.sha256(_SOURCE.read_bytes() + " ".join([*compiler, *_FLAGS, _processor()]).encode()).hexdigest()
+    sources = b"".join(file.read_bytes() for file in [_HEADER, *_SOURCES])
+    known_by = hashlib.sha256(sources + " ".join([*compiler, *_FLAGS, _processor()]).encode()).hexdigest()
     library = folder / f"{known_by[:20]}.so"
     if not library.is_file():
         with tempfile.TemporaryDirectory(dir=folder) as place:
             made = Path(place) / library.name
-            command = [*compiler, *_FLAGS, str(_SOURCE), "-o", str(made)]
+            command = [*compiler, *_FLAGS, *map(str, _SOURCES), "-o", str(made), "-lm"]
             subprocess.run(command, check=True, capture_output=True, timeout=_BUILD_S)
             made.replace(library)
     return library

@@ -13,11 +13,15 @@ from torch.utils.hooks import RemovableHandle
 
 from guideway.workers.engine import native
 from guideway.workers.engine.change import Change
-from guideway.workers.engine.places import by_row, members_of, size_of
+from guideway.workers.engine.places import members_of, size_of
 
-DTYPES: Final = (torch.float32, torch.bfloat16)
 _FIELDS: Final = 6
 """Of the kernels' `Change`: a, b, rank, in_scale, out_scale, out_shift; each of 64 bits"""
+_INT, _AT = ctypes.c_int64, ctypes.c_void_p
+_ARGUMENTS: Final = {
+    "gw_change_outputs": [_INT, _INT, _INT, _INT, _AT, _AT, _AT, _AT, _AT, _INT, _AT],
+    "gw_scale_inputs": [_INT, _INT, _INT, _INT, _INT, _INT, _AT, _AT],
+}
 
 
 class NativeChanges:
@@ -27,14 +31,20 @@ class NativeChanges:
     """
 
     def __init__(self, module: nn.Module, max_rows: int, kernels: ctypes.CDLL) -> None:
-        """module: whose linears compute on CPU, in one of `DTYPES`."""
+        """module: whose linears compute on CPU, in one of `native.DTYPES`."""
         members = members_of(module)
         sizes = np.array([size_of(member) for member in members], dtype=np.int64)
         self._module = module
+        native.declare(kernels, _ARGUMENTS)
         self._kernels = kernels
         self._dtype = next(members[0].parameters()).dtype
         self._in, self._out = np.ascontiguousarray(sizes[:, 0]), np.ascontiguousarray(sizes[:, 1])
+        self._in_at: int = self._in.ctypes.data
+        self._out_at: int = self._out.ctypes.data
+        self._widths: list[int] = self._in.tolist()
+        self._all_out = int(self._out.sum())
         self._table = np.zeros((max_rows, len(members), _FIELDS), dtype=np.int64)
+        self._table_at: int = self._table.ctypes.data
         self._held: list[list[Tensor]] = [[] for _ in range(max_rows)]
         """What the table points to, by slot"""
         self._after = module.register_forward_hook(self._change_output)
@@ -88,19 +98,17 @@ class NativeChanges:
         if not self._scaled:
             return None
         (x,), (rows, members) = args, self._shape
-        self._check([x] * members, None)
-        tokens = by_row(x, rows).shape[1]
         inputs = [x] * members
         for member in self._scaled:
             own = inputs[member] = x.clone(memory_format=torch.contiguous_format)
             self._kernels.gw_scale_inputs(
-                ctypes.c_int64(rows),
-                ctypes.c_int64(tokens),
-                ctypes.c_int64(members),
-                ctypes.c_int64(member),
-                ctypes.c_int64(x.dtype == torch.bfloat16),
-                ctypes.c_int64(x.shape[-1]),
-                ctypes.c_void_p(own.data_ptr()),
+                rows,
+                self._tokens(own, self._widths[member]),
+                members,
+                member,
+                own.dtype == torch.bfloat16,
+                own.shape[-1],
+                own.data_ptr(),
                 self._seen_table,
             )
         return tuple(inputs)
@@ -110,38 +118,43 @@ class NativeChanges:
         if not self._changes:
             return None
         rows, members = self._shape
-        inputs = [x.contiguous() for x in (args if len(args) == members else args * members)]
+        inputs = [x.contiguous() for x in args]
         # A copy only where some model's linear gives a view.
         y = output.contiguous()
-        self._check(inputs, y)
+        tokens = self._tokens(y, self._all_out)
+        if len(inputs) == 1:
+            inputs *= members
+        for x, width in zip(inputs, self._widths, strict=True):
+            if self._tokens(x, width) != tokens:
+                raise ValueError(f"a linear got {tuple(x.shape)} and gave {tuple(y.shape)} for {rows} rows")
         failed = self._kernels.gw_change_outputs(
-            ctypes.c_int64(rows),
-            ctypes.c_int64(by_row(y, rows).shape[1]),
-            ctypes.c_int64(members),
-            ctypes.c_int64(y.dtype == torch.bfloat16),
-            ctypes.c_void_p(self._in.ctypes.data),
-            ctypes.c_void_p(self._out.ctypes.data),
+            rows,
+            tokens,
+            members,
+            y.dtype == torch.bfloat16,
+            self._in_at,
+            self._out_at,
             (ctypes.c_void_p * members)(*(x.data_ptr() for x in inputs)),
-            ctypes.c_void_p(y.data_ptr()),
+            y.data_ptr(),
             self._seen_table,
-            ctypes.c_int64(torch.get_num_threads()),
+            torch.get_num_threads(),
             native.parallel(),
         )
         if failed:
             raise MemoryError("no memory for the sums of adaptors")
         return y
 
-    def _check(self, inputs: Sequence[Tensor], output: Tensor | None) -> None:
-        """Raises ValueError where the kernels would read or write beyond: they trust the sizes that they are told."""
-        rows, members = self._shape
-        parts = [*zip(inputs, self._in.tolist(), strict=True)]
-        if output is not None:
-            parts.append((output, int(self._out.sum())))
-        tokens = {by_row(part, rows).shape[:2] if part.shape[-1] == width else None for part, width in parts}
-        if len(tokens) != 1 or not all(at is not None and at[0] == rows for at in tokens):
-            raise ValueError(f"{members} linears of {rows} rows got or gave other shapes than theirs")
-        if any(part.dtype != self._dtype for part, _ in parts):
-            raise ValueError(f"a linear in {self._dtype} got or gave another dtype")
+    def _tokens(self, x: Tensor, width: int) -> int:
+        """Of each row of x, which is [rows, tokens, width] or the same with rows and tokens flattened.
+
+        Raises ValueError where the kernels would read or write beyond: they trust the sizes that they are told.
+        """
+        rows, _ = self._shape
+        tokens, left = divmod(x.numel(), rows * width)
+        if left or x.shape[-1] != width or (x.dim() == 3 and len(x) != rows) or x.dtype != self._dtype:
+            had = f"{tuple(x.shape)} in {x.dtype}"
+            raise ValueError(f"a linear of {width} features in {self._dtype} got or gave {had} for {rows} rows")
+        return tokens
 
     @property
     def _shape(self) -> tuple[int, int]:
@@ -149,5 +162,5 @@ class NativeChanges:
         return self._slots.stop - self._slots.start, len(self._in)
 
     @property
-    def _seen_table(self) -> ctypes.c_void_p:
-        return ctypes.c_void_p(self._table.ctypes.data + self._slots.start * self._table.strides[0])
+    def _seen_table(self) -> int:
+        return self._table_at + self._slots.start * self._table.strides[0]

@@ -6,10 +6,8 @@
  * rank costs. x and y hold float32 or bfloat16, and so do the factors; sums are float32. `native_changes.py` is the
  * caller and says what it passes; `slab_changes.py` does the same by operations of torch.
  */
-#include <stdint.h>
-#include <stdlib.h>
+#include "kernels.h"
 
-#define INLINE static inline __attribute__((always_inline))
 #define TOKENS 4  /* taken together, so that a factor is read once for all of them */
 #define BLOCK 16  /* tokens of a row that one thread takes at a time */
 #define TILE 256  /* outputs whose sums stay in the nearest cache */
@@ -32,42 +30,6 @@ typedef struct {
     int64_t next;                                    /* the first block that nobody has taken, over all rows */
     int failed;
 } Work;
-
-typedef void (*Parallel)(void (*)(void *), void *, unsigned, unsigned);
-
-static _Thread_local float *scratch;
-static _Thread_local size_t scratch_size;
-
-/* Kept from call to call; NULL where memory has run out. */
-static float *scratch_of(size_t size)
-{
-    if (size > scratch_size) {
-        free(scratch);
-        scratch = malloc(size * sizeof(float));
-        scratch_size = scratch ? size : 0;
-    }
-    return scratch;
-}
-
-INLINE float load(const void *at, int64_t i, int bfloat16)
-{
-    union { uint32_t bits; float value; } word;
-    if (!bfloat16) return ((const float *)at)[i];
-    word.bits = (uint32_t)((const uint16_t *)at)[i] << 16;
-    return word.value;
-}
-
-INLINE void store(void *at, int64_t i, float value, int bfloat16)
-{
-    union { float value; uint32_t bits; } word = {value};
-    if (!bfloat16) {
-        ((float *)at)[i] = value;
-    } else {
-        uint32_t rounded = (word.bits + 0x7fff + ((word.bits >> 16) & 1)) >> 16; /* to the nearest, ties to even */
-        int is_nan = (word.bits & 0x7fffffff) > 0x7f800000;
-        ((uint16_t *)at)[i] = (uint16_t)(is_nan ? 0x7fc0 : rounded);
-    }
-}
 
 /* `tokens` and `bfloat16` are constants wherever this is inlined. */
 INLINE void change_tokens(const Change *change, const void *x, int64_t in, char *y, int64_t out, int64_t stride,

@@ -46,6 +46,7 @@ class Runner:
         )
         self._inserted = BatchedInsertedLayers(base.model, max_rows=max_rows)
         self._last: Tensor | None = None
+        self._logits = torch.empty(0, 0)
         self._model.get_output_embeddings().register_forward_pre_hook(self._keep_last)
         self._sampled: list[Row] = []
         self._sample_for([])
@@ -107,7 +108,18 @@ class Runner:
             if done:
                 found.append(logits if len(done) == len(logits) else logits[done])
                 rows += [self.rows[slots.start + i] for i in done]
-        return self._choose(rows, torch.cat(found).to(torch.float32)) if rows else {}
+        return self._choose(rows, self._side_by_side(found)) if rows else {}
+
+    def _side_by_side(self, found: Sequence[Tensor]) -> Tensor:
+        """All logits [rows, vocabulary] in float32, in memory that is kept: new memory costs more than the copy."""
+        rows, vocabulary = sum(map(len, found)), found[0].shape[1]
+        if rows > len(self._logits):
+            self._logits = torch.empty(rows, vocabulary, dtype=torch.float32, device=self._device)
+        at = 0
+        for some in found:
+            self._logits[at : at + len(some)] = some
+            at += len(some)
+        return self._logits[:rows]
 
     def _choose(self, rows: list[Row], logits: Tensor) -> dict[Row, int | Refusal]:
         """The next token of `rows`; logits float32 [rows, vocabulary]."""

@@ -10,6 +10,7 @@ from tests.workers.engine.families import FAMILIES, LLAMA_LIKE, tiny
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from guideway.workers.engine import native
 from guideway.workers.engine.attention import causal_mask
 from guideway.workers.engine.fast_layers import FastLayer, use_fast_layers
 from guideway.workers.engine.kv import KvCache
@@ -47,12 +48,23 @@ def fast(model: PreTrainedModel) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(vars(module).get("forward"), FastLayer)]
 
 
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "kernels_for", lambda model: None)
+
+
+@pytest.mark.parametrize("by_kernels", [True, False])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("family", KNOWN)
 @torch.inference_mode()
 def test_fast_layers_equal_their_own_forward(
-    family: str, dtype: torch.dtype, tokenizer: PreTrainedTokenizerFast
+    family: str,
+    dtype: torch.dtype,
+    by_kernels: bool,
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if not by_kernels:
+        without_kernels(monkeypatch)
     model = tiny(family, tokenizer, **KNOWN[family]).to(dtype)
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     own = logits(model)
@@ -71,6 +83,7 @@ def test_many_keys_are_attended_by_the_models_own_attention(
 ) -> None:
     model = tiny("llama", tokenizer)
     own = logits(model)
+    without_kernels(monkeypatch)
     use_fast_layers(model)
     monkeypatch.setattr("guideway.workers.engine.fast_layers._MOST_KEYS", 8)
     for ours, theirs in zip(logits(model), own, strict=True):
