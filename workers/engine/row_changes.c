@@ -10,7 +10,6 @@
 
 #define TOKENS 4  /* taken together, so that a factor is read once for all of them */
 #define BLOCK 16  /* tokens of a row that one thread takes at a time */
-#define TILE 256  /* outputs whose sums stay in the nearest cache */
 
 typedef struct {
     const void *a;          /* [rank, in] */
@@ -31,56 +30,64 @@ typedef struct {
     int failed;
 } Work;
 
+/* Four sums at once, for one waits for itself at every addition: sums[j] = factor[j step_a ...] . x[j step_x ...]; one
+ * of the steps is 0. */
+INLINE void dots(const void *a, int64_t from, int64_t step_a, int64_t in, const float *x, int64_t step_x,
+                 float *sums, const int bfloat16)
+{
+    Lanes s[4] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= in; i += LANES)
+        for (int j = 0; j < 4; j++) s[j] += lanes(a, from + j * step_a + i, bfloat16) * lanes(x, j * step_x + i, 0);
+    for (int j = 0; j < 4; j++) {
+        float sum = 0;
+        for (int lane = 0; lane < LANES; lane++) sum += s[j][lane];
+        for (int64_t rest = i; rest < in; rest++)
+            sum += load(a, from + j * step_a + rest, bfloat16) * x[j * step_x + rest];
+        sums[j] = sum;
+    }
+}
+
 /* `tokens` and `bfloat16` are constants wherever this is inlined. */
 INLINE void change_tokens(const Change *change, const void *x, int64_t in, char *y, int64_t out, int64_t stride,
                           float *room, const int tokens, const int bfloat16)
 {
     const int64_t rank = change->rank;
+    const void *a = change->a, *b = change->b;
     const float *scale = change->out_scale, *shift = change->out_shift;
     float *wide = room, *inner = room + tokens * in;
 
     for (int64_t i = 0; i < (rank ? tokens * in : 0); i++) wide[i] = load(x, i, bfloat16);
-    for (int64_t k = 0; k < rank; k++) {
-        const int64_t from = k * in;
-        float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-        if (tokens == 1) {
-#pragma omp simd reduction(+ : s0)
-            for (int64_t i = 0; i < in; i++) s0 += load(change->a, from + i, bfloat16) * wide[i];
-        } else {
-#pragma omp simd reduction(+ : s0, s1, s2, s3)
-            for (int64_t i = 0; i < in; i++) {
-                const float a = load(change->a, from + i, bfloat16);
-                s0 += a * wide[i];
-                s1 += a * wide[in + i];
-                s2 += a * wide[2 * in + i];
-                s3 += a * wide[3 * in + i];
-            }
-        }
-        inner[k * TOKENS] = s0, inner[k * TOKENS + 1] = s1, inner[k * TOKENS + 2] = s2, inner[k * TOKENS + 3] = s3;
+    int64_t k = 0;
+    for (; tokens == 1 && k + 4 <= rank; k += 4) dots(a, k * in, in, in, wide, 0, inner + k, bfloat16);
+    for (; tokens == 1 && k < rank; k++) {
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < in; i++) sum += load(a, k * in + i, bfloat16) * wide[i];
+        inner[k] = sum;
     }
-    for (int64_t begin = 0; begin < out; begin += TILE) {
-        const int64_t width = out - begin < TILE ? out - begin : TILE;
-        float sums[TOKENS][TILE];
+    for (; k < rank; k++) dots(a, k * in, 0, in, wide, in, inner + k * tokens, bfloat16);
+    /* Four sums at once here too: of neighbouring outputs of one token, or of one output of four tokens. */
+    const int64_t apart = tokens == 1 ? LANES : 0, width = tokens == 1 ? 4 * LANES : LANES;
+    int64_t i = 0;
+    for (; i + width <= out; i += width) {
+        Lanes sums[4];
+        for (int j = 0; j < 4; j++) {
+            sums[j] = lanes(y, (tokens == 1 ? 0 : j * stride) + i + j * apart, bfloat16);
+            if (scale) sums[j] *= lanes(scale, i + j * apart, 0);
+            if (shift) sums[j] += lanes(shift, i + j * apart, 0);
+        }
+        for (k = 0; k < rank; k++)
+            for (int j = 0; j < 4; j++)
+                sums[j] += inner[tokens == 1 ? k : k * tokens + j] * lanes(b, k * out + i + j * apart, bfloat16);
+        for (int j = 0; j < 4; j++) store_lanes(y, (tokens == 1 ? 0 : j * stride) + i + j * apart, sums[j], bfloat16);
+    }
+    for (; i < out; i++) {
         for (int t = 0; t < tokens; t++) {
-            for (int64_t i = 0; i < width; i++) sums[t][i] = load(y, t * stride + begin + i, bfloat16);
-            if (scale) for (int64_t i = 0; i < width; i++) sums[t][i] *= scale[begin + i];
-            if (shift) for (int64_t i = 0; i < width; i++) sums[t][i] += shift[begin + i];
+            float sum = load(y, t * stride + i, bfloat16) * (scale ? scale[i] : 1.0f) + (shift ? shift[i] : 0.0f);
+            for (k = 0; k < rank; k++) sum += inner[k * tokens + t] * load(b, k * out + i, bfloat16);
+            store(y, t * stride + i, sum, bfloat16);
         }
-        for (int64_t k = 0; k < rank; k++) {
-            const float *s = inner + k * TOKENS;
-#pragma omp simd
-            for (int64_t i = 0; i < width; i++) {
-                const float b = load(change->b, k * out + begin + i, bfloat16);
-                sums[0][i] += s[0] * b;
-                if (tokens > 1) {
-                    sums[1][i] += s[1] * b;
-                    sums[2][i] += s[2] * b;
-                    sums[3][i] += s[3] * b;
-                }
-            }
-        }
-        for (int t = 0; t < tokens; t++)
-            for (int64_t i = 0; i < width; i++) store(y, t * stride + begin + i, sums[t][i], bfloat16);
     }
 }
 
