@@ -1,8 +1,8 @@
 """What the studio reaches and what it costs: `python -m benchmarks.studio`.
 
 1. The example tasks are carried out: sentiment, topics, addresses, by the methods that have a figure, or by every
-   method in them. What is done already is not done again, so that a benchmark that was ended goes on. Figures are those
-   of the runs' own comparisons.
+   method in them. What is done already by the same methods is not done again, so that a benchmark that was ended
+   goes on. Figures are those of the runs' own comparisons.
 2. Steps of training in turns on the same rows of sentiment: guideway's, guideway's with rows in random order, steps and
    their pieces alike, and the plain loop that PEFT's examples have (padded rows, logits of every position).
 """
@@ -58,9 +58,10 @@ def carried_out(name: str, runs: Path, machine: Machine, *, every_method: bool) 
 
 def reached(events: dict[str, list[RunEvent]]) -> Iterator[Figure]:
     """Figures of the runs, by name of the example."""
-    for name, method in (("sentiment", "soft-prompt"), ("topics", "soft-prompt"), ("topics", "lora")):
-        yield Figure(f"{name}, {method}: accuracy", _scored(events[name], method).value, "share")
-        yield Figure(f"{name}, {method}: training", _stopped(events[name], method).elapsed_s / 60, "min")
+    for name in ("sentiment", "topics"):
+        for method in TASKS[name]:
+            yield Figure(f"{name}, {method}: accuracy", _scored(events[name], method).value, "share")
+            yield Figure(f"{name}, {method}: training", _stopped(events[name], method).elapsed_s / 60, "min")
     bare, guided = (_scored(events["addresses"], method) for method in ("bare", "lora"))
     yield Figure("addresses, lora: F1 of the fields against bare", guided.value / max(bare.value, 1e-9), "ratio")
     stopped = [event for some in events.values() for event in some if isinstance(event, Stopped)]

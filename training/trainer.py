@@ -81,7 +81,7 @@ class Trainer:
         answer_tokens = sum(row.answer for row in rows)
         total, tokens = 0.0, 0
         self._trainable.module.train()
-        for some in self._pieces(rows):
+        for some in self._pieces(rows, by_length=self.schedule.by_length):
             loss, _ = self._trainable.answer_loss(some)
             # A sum over all answer tokens of the step, so that its pieces do not matter.
             (loss / answer_tokens).backward()  # type: ignore[no-untyped-call]
@@ -104,7 +104,7 @@ class Trainer:
         self._trainable.module.eval()
         total, count = 0.0, 0
         with torch.no_grad():
-            for some in self._pieces(self._validation):
+            for some in self._pieces(self._validation, by_length=True):
                 loss, tokens = self._trainable.answer_loss(some)
                 total, count = total + loss.item(), count + tokens
         after = self.position.validation.after(total / count, self.position.step, self._stop)
@@ -126,10 +126,9 @@ class Trainer:
         for name, parameter in self._parameters.items():
             parameter.data.copy_(self._best[name])
 
-    def _pieces(self, rows: Sequence[Encoded]) -> Iterator[list[Encoded]]:
+    def _pieces(self, rows: Sequence[Encoded], *, by_length: bool) -> Iterator[list[Encoded]]:
         lengths = [self._trainable.computed_tokens([row]) for row in rows]
-        schedule = self.schedule
-        together = pieces(lengths, schedule.tokens_at_once, by_length=schedule.by_length)
+        together = pieces(lengths, self.schedule.tokens_at_once, by_length=by_length)
         return ([rows[place] for place in piece] for piece in together)
 
     def _copies(self) -> dict[str, Tensor]:

@@ -2,12 +2,14 @@
 
 Nothing needs this: a layer that is not known, or that turns out to compute something else, keeps its own forward. What
 is saved, on CPU and for few tokens a step, is the time around the products: q, k and v are one product and so are gate
-and up, rotary positions are applied to q and k at once, and one query a row attends by grouped products in float32.
+and up, and what stands between them is computed by kernels (`native_steps.py`). Where these cannot be had, rotary
+positions are applied to q and k at once, and one query a row attends by grouped products in float32.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, cast
 
 import torch
@@ -21,6 +23,7 @@ from transformers.models.mistral.modeling_mistral import MistralDecoderLayer, Mi
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm
 
 from guideway.workers.engine import native
+from guideway.workers.engine.attention import causal_mask
 from guideway.workers.engine.joined import JoinedLinear
 from guideway.workers.engine.kv import KvCache
 from guideway.workers.engine.native_steps import NativeSteps
@@ -31,7 +34,8 @@ _NORMS: Final = (LlamaRMSNorm, MistralRMSNorm, Qwen2RMSNorm)
 _LINEARS: Final = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
                    "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")  # fmt: skip
 _MOST_KEYS: Final = 512
-"""Beyond, keys and values in float32 would cost more memory traffic than grouped products save."""
+"""Beyond, keys and values in float32 cost more memory traffic than grouped products save; and a kernel would leave
+threads idle where they are more than the heads of keys."""
 _TRIAL_TOLERANCE: Final = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
 
@@ -53,8 +57,9 @@ def use_fast_layers(model: PreTrainedModel) -> dict[str, Place]:
     for name, layer in model.named_modules():
         if not _is_known(layer):
             continue
-        fast = FastLayer(layer, shared, steps)
-        if not _agrees(layer, fast):
+        ways = (FastLayer(layer, shared, by) for by in ((None,) if steps is None else (steps, None)))
+        fast = next((way for way in ways if _agrees(layer, way)), None)
+        if fast is None:
             return places
         vars(layer)["forward"] = fast
         for joined, members in (
@@ -166,7 +171,7 @@ class FastLayer:
         """[rows, tokens, heads · head_dim] of what each query attends to; qkv [rows, tokens, (heads + 2 kv) · dim]."""
         rows, tokens, _ = qkv.shape
         layer: int = self._attention.layer_idx
-        if tokens == 1 and self._steps is not None and isinstance(cache, KvCache) and cache.knows(layer):
+        if tokens == 1 and self._steps is not None and isinstance(cache, KvCache) and self._suits(cache, layer, mask):
             turns, scale = (self._shared.cos, self._shared.sin), self._attention.scaling
             return self._steps.attend_one(qkv, *turns, cache, layer, heads=self._heads, scale=scale)
         by_head = qkv.view(rows, tokens, -1, self._dim)
@@ -182,6 +187,12 @@ class FastLayer:
         queries = queries.to(qkv.dtype).transpose(1, 2)
         out: Tensor = attend(self._attention, queries, keys, values, mask, scaling=self._attention.scaling)[0]
         return out.reshape(rows, tokens, -1)
+
+    def _suits(self, cache: KvCache, layer: int, mask: Tensor) -> bool:
+        """Whether the kernel for one query a row can be used, and keeps all threads busy where that matters."""
+        rows, keys = mask.shape[0], mask.shape[-1]
+        busy = rows * self._kv_heads >= torch.get_num_threads()
+        return cache.knows(layer) and (busy or keys <= _MOST_KEYS)
 
     def _attend_one(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """softmax(q Kᵀ scale + mask) V for one query a row, in float32; [rows · kv_heads, group, head_dim].
@@ -211,28 +222,45 @@ def _is_known(layer: nn.Module) -> bool:
     )
 
 
-class _NoCache:
-    """Stands in for the cache in a trial: what is new is all that there is."""
+class _OneLayer(KvCache):
+    """A cache for a trial of one layer, whichever number it has."""
 
-    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        return keys, values
+    def knows(self, layer: int) -> bool:
+        return super().knows(0)
+
+    def kept(self, layer: int) -> tuple[Tensor, Tensor]:
+        return super().kept(0)
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
+        return super().update(key_states, value_states, 0)
 
 
 @torch.inference_mode()
 def _agrees(layer: nn.Module, fast: FastLayer) -> bool:
-    """Whether both compute the same of random states; a version of transformers may have changed what a layer does."""
+    """Whether both compute the same of random states, with the cache that the engine has.
+
+    A version of transformers may have changed what a layer does, and a compiler may make something else of a kernel.
+    """
     random = torch.Generator().manual_seed(0)
     weight = cast(Any, layer).input_layernorm.weight
-    for tokens in (1, 3):
-        h = torch.randn(2, tokens, len(weight), generator=random).to(weight.dtype)
-        angles = torch.rand(2, tokens, fast._dim // 2, generator=random).repeat(1, 1, 2) * 6
-        mask = torch.full((2, 1, tokens, tokens), torch.finfo(weight.dtype).min, dtype=weight.dtype).triu_(1)
+    own_way, our_way = (_OneLayer(max_rows=2, max_tokens=8, max_bytes=2**24) for _ in range(2))
+    # The first pass tells the caches the layer's shapes; then some tokens; then one a row, the rows at other positions.
+    for positions in (torch.tensor([[0]]), torch.tensor([[0, 1, 2]] * 2), torch.tensor([[3], [1]])):
+        rows, tokens = positions.shape
+        keys = int(positions.max()) + 1
+        h = torch.randn(rows, tokens, len(weight), generator=random).to(weight.dtype)
+        angles = torch.rand(rows, tokens, fast._dim // 2, generator=random).repeat(1, 1, 2) * 6
         given: dict[str, Any] = {
-            "attention_mask": mask,
+            "attention_mask": causal_mask(positions, keys, weight.dtype),
             "position_embeddings": (angles.cos().to(weight.dtype), angles.sin().to(weight.dtype)),
         }
-        own = type(layer).forward(layer, h, past_key_values=None, **given)
-        ours = fast(h, past_key_values=cast(Cache, _NoCache()), **given)
+        found = []
+        for forward, cache in ((partial(type(layer).forward, layer), own_way), (fast, our_way)):
+            if rows == 2:
+                cache.reserve(2, 8)
+            cache.see(slice(0, rows), positions, keys)
+            found.append(forward(h, past_key_values=cache, **given))
+        own, ours = found
         # Not a number is no agreement either.
         if not (own - ours).norm() <= _TRIAL_TOLERANCE[weight.dtype] * (own - h).norm():
             return False

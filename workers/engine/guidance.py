@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -152,8 +153,20 @@ def _readers(threads: int) -> ThreadPoolExecutor:
     OpenMP counts the threads of all pools, and once they are more than the cores, those of the engine no longer wait
     awake for each other: every operation takes a third longer, for as long as the second pool is there.
     """
-    torch.get_num_threads()  # fixes this thread's number: the readers' becomes that of threads which ask later
-    return ThreadPoolExecutor(threads, thread_name_prefix="guidance", initializer=torch.set_num_threads, initargs=(1,))
+
+    def begin() -> None:
+        torch.get_num_threads()  # torch gives a thread its number when it first asks, and this one is to keep the next
+        torch.set_num_threads(1)
+
+    mine = torch.get_num_threads()
+    readers = ThreadPoolExecutor(threads, thread_name_prefix="guidance", initializer=begin)
+    all_begun = threading.Barrier(threads + 1)
+    for _ in range(threads):
+        readers.submit(all_begun.wait)
+    all_begun.wait()
+    # What they set is theirs, and the number for threads that come later as well: those are not ours.
+    torch.set_num_threads(mine)
+    return readers
 
 
 def _done(read: Callable[[], Trained]) -> Future[Trained]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from guideway.workers.engine.linears import features
+from guideway.workers.engine.linears import features, module_named
 from guideway.workers.engine.peft_folder import check_settings, check_type, damaged, read
 
 _TENSOR: Final = re.compile(r"base_model\.model\.(?P<module>.+)\.ia3_l")
@@ -53,14 +53,14 @@ class Ia3:
         config, tensors = read(folder)
         check_type(config, "ia3")
         check_settings(config, unsupported=UNSUPPORTED, known=_KNOWN)
-        modules = dict(model.named_modules())
         device = model.get_input_embeddings().weight.device
         scales = {}
-        for name, tensor in tensors.items():
-            match = _TENSOR.fullmatch(name)
+        for key, tensor in tensors.items():
+            match = _TENSOR.fullmatch(key)
             if match is None:
-                raise damaged(f"tensor {name!r} is no IA3 vector of a linear module: train it without")
-            scales[match["module"]] = _fitted(match["module"], tensor, modules.get(match["module"]), device)
+                raise damaged(f"tensor {key!r} is no IA3 vector of a linear module: train it without")
+            name = match["module"]
+            scales[name] = _fitted(name, tensor, module_named(model, name), device)
         if not scales:
             raise damaged("it holds no IA3 vectors: publish it again")
         return cls(scales)

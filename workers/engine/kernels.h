@@ -19,6 +19,7 @@ static _Thread_local size_t scratch_size;
 static inline float *scratch_of(size_t size)
 {
     if (size > scratch_size) {
+        size += size / 2; /* what is asked for grows by little at every step */
         free(scratch);
         scratch = malloc(size * sizeof(float));
         scratch_size = scratch ? size : 0;

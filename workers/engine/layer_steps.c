@@ -1,4 +1,4 @@
-/* What a decoder layer of Llama's kind does between its matrix products, each step in one pass over its numbers.
+/* What a decoder layer of Llama's kind does between its matrix products.
  *
  * Tensors hold float32 or bfloat16; what is computed is float32 and rounded once. `native_steps.py` is the caller and
  * says what it passes; `fast_layers.py` does the same by operations of torch.
@@ -10,12 +10,12 @@
 
 #define SMALL 32768 /* numbers that one thread is done with sooner than two threads have met */
 
-/* e^x for x in [-87, 88], and what is beyond is taken to be there; to 2 units in the last place. NaN stays NaN. */
+/* e^x, to 3 units in the last place; below -87 it is that of -87, above 89 infinite. NaN stays NaN. */
 INLINE float exp_of(float x)
 {
     union { int32_t bits; float value; } power;
     x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
+    x = x > 89.0f ? 89.0f : x;
     const float n = __builtin_rintf(x * 1.44269504f);
     const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f; /* x - n ln 2, in two parts */
     const float poly = ((((1.38888889e-3f * r + 8.33333333e-3f) * r + 4.16666667e-2f) * r + 1.66666667e-1f) * r + 0.5f);
@@ -59,12 +59,12 @@ INLINE void attend_head(Queries *work, int64_t row, int64_t head, const int64_t 
     const char *of_row = work->qkv + row * (heads + 2 * work->kv_heads) * dim * size;
     char *keys = work->keys + at, *values = work->values + at;
     if (position < 0 || position >= work->capacity) {
-        work->failed = 2;
+        __atomic_store_n(&work->failed, 2, __ATOMIC_RELAXED);
         return;
     }
     float *queries = scratch_of((size_t)(dim + 2 * group * dim + group * count));
     if (!queries) {
-        work->failed = 1;
+        __atomic_store_n(&work->failed, 1, __ATOMIC_RELAXED);
         return;
     }
     float *wide = queries + group * dim, *sums = wide + dim, *scores = sums + group * dim;
@@ -145,7 +145,7 @@ typedef struct {
     const char *h, *delta; /* [tokens, width]; delta may be NULL */
     const char *weight;    /* [width] */
     float eps;
-    char *sum, *out;       /* [tokens, width]; no sum where no delta is */
+    char *sum, *out;       /* [tokens, width]; sum is NULL where delta is */
     int64_t next;
 } Norms;
 

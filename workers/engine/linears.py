@@ -16,6 +16,14 @@ _PLAIN: Final = (nn.Linear.forward, FalconLinear.forward)
 _EXPERT: Final = re.compile(r"(^|\.)experts\.\d+\.")
 
 
+def module_named(model: nn.Module, name: str) -> nn.Module | None:
+    """None where `model` has no such module."""
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
+
+
 def features(name: str, module: nn.Module | None) -> tuple[int, int]:
     """(in, out) of the linear module `name`.
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from guideway.workers.engine.linears import features
+from guideway.workers.engine.linears import features, module_named
 from guideway.workers.engine.peft_folder import check_settings, check_type, damaged, read
 
 _TENSOR: Final = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>A\.weight|B\.weight|magnitude_vector)")
@@ -112,9 +112,9 @@ class Lora:
             parts.setdefault(match["module"], {})[match["part"]] = tensor
         if not parts:
             raise damaged("it holds no LoRA factors: publish it again")
-        modules = dict(model.named_modules())
         device = model.get_input_embeddings().weight.device
-        return cls({name: _fitted(name, found, config, modules.get(name), device) for name, found in parts.items()})
+        modules = {name: module_named(model, name) for name in parts}
+        return cls({name: _fitted(name, found, config, modules[name], device) for name, found in parts.items()})
 
     def scaled(self, scale: float) -> Lora:
         """This LoRA with `scale` times the effect.

@@ -41,16 +41,16 @@ def kernels() -> ctypes.CDLL | None:
         return None
     compiler, *options = shlex.split(os.environ.get("CC", "")) or ["cc"]
     if (found := shutil.which(compiler)) is None:
-        log.info("no C compiler: all is computed by torch", help="install gcc or clang, or set CC")
+        log.info("no C compiler: all is computed by torch", help="install gcc (9 or later) or clang, or set CC")
         return None
     try:
         library = _built([found, *options], cache_folder())
         try:
-            return ctypes.CDLL(str(library))
+            return _opened(library)
         except OSError:
             # Damaged, perhaps by a full disk.
             library.unlink()
-            return ctypes.CDLL(str(_built([found, *options], library.parent)))
+            return _opened(_built([found, *options], library.parent))
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("the C kernels cannot be built: all is computed by torch", error=repr(error))
         return None
@@ -68,7 +68,6 @@ def kernels_for(model: PreTrainedModel) -> ctypes.CDLL | None:
     if weight.device.type != "cpu" or weight.dtype not in DTYPES:
         return None
     if parallel() is None and torch.get_num_threads() > 1:
-        log.info("torch's OpenMP is not GNU's: all is computed by torch")
         return None
     return kernels()
 
@@ -78,14 +77,22 @@ def parallel() -> ctypes.c_void_p | None:
     """`GOMP_parallel` of the OpenMP that torch has loaded, so that there is one pool of threads; None: not GNU's."""
     try:
         loaded = re.search(r"/\S*libgomp\S*", Path("/proc/self/maps").read_text())
-        return ctypes.cast(ctypes.CDLL(loaded[0]).GOMP_parallel, ctypes.c_void_p) if loaded else None
+        if loaded:
+            return ctypes.cast(ctypes.CDLL(loaded[0]).GOMP_parallel, ctypes.c_void_p)
     except (OSError, AttributeError):
-        return None
+        pass
+    log.info("torch's OpenMP is not GNU's: kernels are used with one thread only")
+    return None
 
 
 def cache_folder() -> Path:
     """Where the user's programs keep what they can make again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "guideway" / "native"
+
+
+def _opened(library: Path) -> ctypes.CDLL:
+    """Calls keep the interpreter's lock: they are short, and whoever lets go of it has to wait for other threads."""
+    return ctypes.PyDLL(str(library))
 
 
 def _built(compiler: list[str], folder: Path) -> Path:

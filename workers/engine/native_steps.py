@@ -20,7 +20,10 @@ _ARGUMENTS: Final = {
 
 
 class NativeSteps:
-    """The steps of any layer; tensors are contiguous, in one of `native.DTYPES`, and of the shapes that are said."""
+    """The steps of any layer, in one of `native.DTYPES`.
+
+    Raises, all of them: ValueError where tensors do not fit together, for the kernels trust what they are told.
+    """
 
     def __init__(self, kernels: ctypes.CDLL) -> None:
         native.declare(kernels, _ARGUMENTS)
@@ -29,8 +32,14 @@ class NativeSteps:
 
     def norm(self, h: Tensor, weight: Tensor, eps: float, delta: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """h + delta, or h without one, and w ⊙ that / √(mean(that²) + eps); h and delta [rows, tokens, hidden]."""
+        width = h.shape[-1]
+        fits = weight.dtype == h.dtype and weight.shape == (width,) and weight.is_contiguous()
+        if not fits or (delta is not None and (delta.dtype != h.dtype or delta.shape != h.shape)):
+            raise ValueError(
+                f"a norm of {tuple(weight.shape)} in {weight.dtype} does not fit {tuple(h.shape)} in {h.dtype}"
+            )
         h = h.contiguous()
-        width, out = h.shape[-1], torch.empty_like(h)
+        out = torch.empty_like(h)
         total = h if delta is None else torch.empty_like(h)
         delta = None if delta is None else delta.contiguous()
         self._kernels.gw_norm(
@@ -41,7 +50,7 @@ class NativeSteps:
             None if delta is None else delta.data_ptr(),
             weight.data_ptr(),
             eps,
-            total.data_ptr(),
+            None if delta is None else total.data_ptr(),
             out.data_ptr(),
             torch.get_num_threads(),
             self._parallel,
@@ -77,13 +86,17 @@ class NativeSteps:
         rows, positions, qkv = len(qkv), cache.positions, qkv.contiguous()
         if not (
             cache.slots.stop <= slots
-            and len(positions) == rows == cache.slots.stop - cache.slots.start
+            and rows == cache.slots.stop - cache.slots.start == positions.numel()
+            and positions.dtype == torch.int64
             and qkv.numel() == rows * (heads + 2 * kv_heads) * dim
+            and heads % kv_heads == dim % 2 == 0
             and cos.numel() == sin.numel() == rows * dim
-            and qkv.dtype == keys.dtype
+            and cos.dtype == sin.dtype == torch.float32
+            and qkv.dtype == keys.dtype == values.dtype
+            and keys.shape == values.shape
+            and all(tensor.is_contiguous() for tensor in (keys, values, positions, cos, sin))
         ):
-            # The kernel trusts the sizes that it is told.
-            raise ValueError(f"{rows} queries of {heads} heads do not fit to the cache's rows, heads or dtype")
+            raise ValueError(f"{rows} queries of {heads} heads do not fit the cache's rows, heads or dtype")
         out = qkv.new_empty(rows, 1, heads * dim)
         at = cache.slots.start * keys.stride(0) * keys.element_size()
         failed = self._kernels.gw_attend_one(

@@ -30,8 +30,10 @@ typedef struct {
     int failed;
 } Work;
 
-/* Four sums at once, for one waits for itself at every addition: sums[j] = factor[j step_a ...] . x[j step_x ...]; one
- * of the steps is 0. */
+_Static_assert(TOKENS == 4, "sums are kept by fours");
+
+/* Four sums at once, for one waits for itself at every addition: sums[j] = a[from + j step_a ...] . x[j step_x ...], over
+ * `in` numbers; one of the steps is 0. */
 INLINE void dots(const void *a, int64_t from, int64_t step_a, int64_t in, const float *x, int64_t step_x,
                  float *sums, const int bfloat16)
 {
@@ -112,7 +114,7 @@ static void change_block(Work *work, int64_t row, int64_t begin, int64_t tokens)
         const char *x = (const char *)work->x[m] + first * in * size;
         if (!change->rank && !change->out_scale && !change->out_shift) continue;
         float *room = scratch_of(TOKENS * (size_t)(in + change->rank));
-        if (!room) work->failed = 1;
+        if (!room) __atomic_store_n(&work->failed, 1, __ATOMIC_RELAXED);
         else if (work->bfloat16) change_member(change, x, in, y, out, work->stride, tokens, room, 1);
         else change_member(change, x, in, y, out, work->stride, tokens, room, 0);
     }

@@ -46,6 +46,7 @@ class Runner:
         )
         self._inserted = BatchedInsertedLayers(base.model, max_rows=max_rows)
         self._last: Tensor | None = None
+        self._max_rows = max_rows
         self._logits = torch.empty(0, 0)
         self._model.get_output_embeddings().register_forward_pre_hook(self._keep_last)
         self._sampled: list[Row] = []
@@ -113,8 +114,8 @@ class Runner:
     def _side_by_side(self, found: Sequence[Tensor]) -> Tensor:
         """All logits [rows, vocabulary] in float32, in memory that is kept: new memory costs more than the copy."""
         rows, vocabulary = sum(map(len, found)), found[0].shape[1]
-        if rows > len(self._logits):
-            self._logits = torch.empty(rows, vocabulary, dtype=torch.float32, device=self._device)
+        if not len(self._logits):
+            self._logits = torch.empty(self._max_rows, vocabulary, dtype=torch.float32, device=self._device)
         at = 0
         for some in found:
             self._logits[at : at + len(some)] = some

@@ -8,12 +8,13 @@ import pytest
 import torch
 from tests.workers.engine.families import FAMILIES, LLAMA_LIKE, tiny
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from guideway.workers.engine import native
 from guideway.workers.engine.attention import causal_mask
 from guideway.workers.engine.fast_layers import FastLayer, use_fast_layers
 from guideway.workers.engine.kv import KvCache
+from guideway.workers.engine.native_steps import NativeSteps
 
 KNOWN: dict[str, dict[str, Any]] = {
     "llama": {**LLAMA_LIKE, "attention_bias": True},
@@ -106,6 +107,33 @@ def test_a_layer_that_computes_something_else_keeps_its_forward(
     monkeypatch.setattr(type(model.model.layers[0]), "forward", lambda *args, **given: own(*args, **given) * 1.01)
     assert use_fast_layers(model) == {}
     assert fast(model) == []
+
+
+def test_a_kernel_that_computes_something_else_is_not_used(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a compiler might make it; the layers are fast all the same, by operations of torch."""
+    kernel = NativeSteps.attend_one
+    monkeypatch.setattr(NativeSteps, "attend_one", lambda *args, **given: kernel(*args, **given) * 1.1)
+    model = tiny("llama", tokenizer)
+    with torch.inference_mode():
+        own = logits(model)
+        use_fast_layers(model)
+        assert fast(model) == ["model.layers.0", "model.layers.1"]
+        for ours, theirs in zip(logits(model), own, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_go_through_a_layers_own_forward(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tiny("llama", tokenizer)
+    use_fast_layers(model)
+    embeddings = torch.randn(1, 4, model.config.hidden_size, requires_grad=True)
+    positions = torch.arange(4)[None]
+    mask = causal_mask(positions, 4, model.dtype)
+    given = {"attention_mask": mask, "position_ids": positions, "past_key_values": DynamicCache()}
+    model(inputs_embeds=embeddings, **given).logits.sum().backward()
+    assert embeddings.grad is not None
+    assert embeddings.grad.abs().sum() > 0
 
 
 @torch.inference_mode()
