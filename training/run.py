@@ -204,7 +204,8 @@ class _Size:
             base.model.set_attn_implementation("eager")
         # Half of an example, which is what is left of a long prompt, is no good beginning.
         fits = len(base.tokenizer.encode(prompt, add_special_tokens=False)) <= count
-        begins_as = prompt if fits else self.begun.run.instruction
+        given = method.initial_text if isinstance(method, SoftPrompt | PTuning | Prefix) else ""
+        begins_as = given or (prompt if fits else self.begun.run.instruction)
         weights = _weights(base.model)
         before = checksum(weights)
         torch.manual_seed(task.schedule.seed)
