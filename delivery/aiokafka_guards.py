@@ -18,6 +18,9 @@
    round may end the present one without a member, for 20 s in each rebalance as long as the process lives.
 9. A SyncGroup answer without an assignment, as noida-db gives to who was left out of a round, means to join again.
    Unguarded it ends the client's coordination for good.
+10. The client's own look at what was committed is tried again after any error. Unguarded, one that is not retriable, as
+   while a coordinator reads its access rules, is raised by every `getmany` from then on, and nothing is read until the
+   next rebalance. Nobody needs what it looks for: positions are set from what `committed` tells.
 
 `renew_epoch` is what the client lacks: a new epoch for every transaction (KIP-360), so that whatever the network still
 holds of the last one, an EndTxn above all, is refused when it arrives, however it came to be late or doubled.
@@ -93,6 +96,16 @@ async def _send_req(self: Any, request: Any) -> Any:
 
 def _is_empty_assignment(response: Any) -> bool:
     return not response.error_code and not getattr(response, "member_assignment", b"some")
+
+
+_plain_refresh = GroupCoordinator._maybe_refresh_commit_offsets
+
+
+async def _maybe_refresh_commit_offsets(self: Any, assignment: Any) -> bool:
+    try:
+        return bool(await _plain_refresh(self, assignment))
+    except errors.KafkaError:
+        return False
 
 
 @contextlib.contextmanager
@@ -180,6 +193,7 @@ def install() -> None:
             f"install aiokafka=={VERSION}, or check each guard against the new version"
         )
     GroupCoordinator._send_req = _send_req
+    GroupCoordinator._maybe_refresh_commit_offsets = _maybe_refresh_commit_offsets
     SubscriptionState.fetch_context = _fetch_context
     for handler in (AddPartitionsToTxnHandler, AddOffsetsToTxnHandler, TxnOffsetCommitHandler, EndTxnHandler):
         handler.do = _do_once

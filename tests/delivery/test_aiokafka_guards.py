@@ -13,7 +13,7 @@ import pytest
 from aiokafka import errors
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
-from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.consumer.subscription_state import Assignment, SubscriptionState
 from aiokafka.producer.message_accumulator import MessageBatch
 from aiokafka.producer.sender import (
     AddOffsetsToTxnHandler,
@@ -45,8 +45,11 @@ def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _coordinator(answer: Any) -> GroupCoordinator:
     class FakeClient:
+        def __init__(self) -> None:
+            self.answer = answer
+
         async def send(self, node: int, request: Any, group: Any = None) -> Any:
-            return answer
+            return self.answer
 
     coordinator = GroupCoordinator.__new__(GroupCoordinator)
     coordinator.group_id, coordinator.coordinator_id = "g", 1
@@ -67,6 +70,23 @@ async def test_offset_fetch_raises_where_a_partition_is_left_out_and_not_where_i
     assert await _coordinator(answer)._do_fetch_commit_offsets([TopicPartition("t", 0)]) == {}
     with pytest.raises(aiokafka_guards.AnswerLeftOut, match="'t', 1"):
         await _coordinator(answer)._do_fetch_commit_offsets([TopicPartition("t", 0), TopicPartition("t", 1)])
+
+
+async def test_the_clients_own_look_at_what_was_committed_is_tried_again_after_any_error() -> None:
+    """Else the task that looks ends, and every `getmany` raises why."""
+    coordinator = _coordinator(OffsetFetchResponse_v3(0, [], errors.GroupAuthorizationFailedError.errno))
+    coordinator._retry_backoff_ms = 10
+    assignment = Assignment([TopicPartition("t", 0)])
+    assignment.state_value(TopicPartition("t", 0)).fetch_committed()
+    looking = asyncio.create_task(coordinator._commit_refresh_routine(assignment))
+    await asyncio.sleep(0.05)
+    assert not looking.done()
+    coordinator._client.answer = OffsetFetchResponse_v3(0, [("t", [(0, 7, "", 0)])], 0)
+    async with asyncio.timeout(5):
+        while assignment.requesting_committed():
+            await asyncio.sleep(0.01)
+    looking.cancel()
+    await looking
 
 
 def _member(answer: Any) -> GroupCoordinator:
