@@ -86,11 +86,16 @@ class CatalogueReader:
             return ask(self.catalogue)
 
     async def _require_topic(self) -> None:
-        if names.CATALOGUE_TOPIC not in await self._consumer.topics():
-            raise Refusal(
-                FailureCode.INVALID_SETTING,
-                f"the cluster at {self._bootstrap} has no topic {names.CATALOGUE_TOPIC}: run `guideway topics apply`",
-            )
+        # Brokers learn one after the other of a topic that was just made.
+        for wait_s in (0.1, 0.4, 1.5, None):
+            if names.CATALOGUE_TOPIC in await self._consumer.topics():
+                return
+            if wait_s is not None:
+                await asyncio.sleep(wait_s)
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            f"the cluster at {self._bootstrap} has no topic {names.CATALOGUE_TOPIC}: run `guideway topics apply`",
+        )
 
     async def _catch_up(self) -> None:
         end = (await self._consumer.end_offsets([_PARTITION]))[_PARTITION]
