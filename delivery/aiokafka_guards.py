@@ -21,6 +21,9 @@
 10. The client's own look at what was committed is tried again after any error. Unguarded, one that is not retriable, as
    while a coordinator reads its access rules, is raised by every `getmany` from then on, and nothing is read until the
    next rebalance. Nobody needs what it looks for: positions are set from what `committed` tells.
+11. What a coordinator says was committed counts only where other brokers, asked after its answer, name it too. A broker
+   that was paused, and replaced meanwhile, answers what had reached it when it wakes, before it learns; brokers check
+   what is written to them, and not what is read. Unguarded, what was committed in between is done and published again.
 
 `renew_epoch` is what the client lacks: a new epoch for every transaction (KIP-360), so that whatever the network still
 holds of the last one, an EndTxn above all, is refused when it arrives, however it came to be late or doubled.
@@ -55,6 +58,7 @@ from aiokafka.producer.sender import (
 from aiokafka.producer.transaction_manager import PidAndEpoch, TransactionState
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 from aiokafka.protocol.types import CompactString, Int16, Int32, Int64, Schema, TaggedFields
@@ -63,6 +67,8 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from guideway.delivery import record_guards, stand_in_guards
 
 VERSION: Final = "0.14.0"
+
+_CONFIRM_S: Final = 2.0
 
 _plain_send_req = GroupCoordinator._send_req
 
@@ -73,7 +79,14 @@ class AnswerLeftOut(errors.KafkaError):  # type: ignore[misc]  # aiokafka has no
     retriable = True
 
 
+class CoordinatorInDoubt(errors.KafkaError):  # type: ignore[misc]
+    """Who answered may not be the group's coordinator any more."""
+
+    retriable = True
+
+
 async def _send_req(self: Any, request: Any) -> Any:
+    node = self.coordinator_id
     response = await _plain_send_req(self, request)
     if isinstance(request, HeartbeatRequest | SyncGroupRequest):
         if response.error_code == errors.IllegalGenerationError.errno or _is_empty_assignment(response):
@@ -91,7 +104,26 @@ async def _send_req(self: Any, request: Any) -> Any:
     asked = {(topic, number) for topic, numbers in request._partitions or () for number in numbers}
     if not asked <= answered:
         raise AnswerLeftOut(f"no committed offset was told for {sorted(asked - answered)}")
+    await _confirm_coordinator(self, node)
     return response
+
+
+async def _confirm_coordinator(self: Any, node: int) -> None:
+    """Raises CoordinatorInDoubt unless all brokers but `node` that answer soon, and one at least, name `node`."""
+    others = [broker.nodeId for broker in self._client.cluster.brokers() if broker.nodeId != node]
+    if not others:
+        return
+    request = FindCoordinatorRequest(self.group_id, CoordinationType.GROUP)
+    asked = [asyncio.ensure_future(self._client.send(other, request)) for other in others]
+    try:
+        answered, _ = await asyncio.wait(asked, timeout=_CONFIRM_S)
+    finally:
+        for each in asked:
+            each.cancel()
+    named = {each.result().coordinator_id for each in answered if not each.cancelled() and each.exception() is None}
+    if named != {node}:
+        self.coordinator_dead()
+        raise CoordinatorInDoubt(f"broker {node} told what was committed, and others name {sorted(named)}")
 
 
 def _is_empty_assignment(response: Any) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import aiokafka
@@ -23,6 +24,7 @@ from aiokafka.producer.sender import (
 )
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.commit import OffsetFetchResponse_v3
+from aiokafka.protocol.coordination import FindCoordinatorRequest, FindCoordinatorResponse_v1
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import HeartbeatRequest, HeartbeatResponse_v1, SyncGroupResponse_v3
 from aiokafka.protocol.transaction import AddPartitionsToTxnResponse_v0
@@ -47,9 +49,16 @@ def _coordinator(answer: Any) -> GroupCoordinator:
     class FakeClient:
         def __init__(self) -> None:
             self.answer = answer
+            self.names: dict[int, int] = {}
+            """Whom each of the other brokers names as coordinator; 0: it does not answer."""
+            self.cluster = SimpleNamespace(brokers=lambda: [SimpleNamespace(nodeId=node) for node in [1, *self.names]])
 
         async def send(self, node: int, request: Any, group: Any = None) -> Any:
-            return self.answer
+            if not isinstance(request, FindCoordinatorRequest):
+                return self.answer
+            if not self.names[node]:
+                await asyncio.sleep(60)
+            return FindCoordinatorResponse_v1(0, 0, "", self.names[node], "", 0)
 
     coordinator = GroupCoordinator.__new__(GroupCoordinator)
     coordinator.group_id, coordinator.coordinator_id = "g", 1
@@ -70,6 +79,31 @@ async def test_offset_fetch_raises_where_a_partition_is_left_out_and_not_where_i
     assert await _coordinator(answer)._do_fetch_commit_offsets([TopicPartition("t", 0)]) == {}
     with pytest.raises(aiokafka_guards.AnswerLeftOut, match="'t', 1"):
         await _coordinator(answer)._do_fetch_commit_offsets([TopicPartition("t", 0), TopicPartition("t", 1)])
+
+
+@pytest.mark.parametrize("names", [{}, {2: 1}, {2: 1, 3: 0}])
+async def test_a_committed_offset_counts_where_other_brokers_name_who_told_it(
+    names: dict[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aiokafka_guards, "_CONFIRM_S", 0.05)
+    coordinator = _coordinator(OffsetFetchResponse_v3(0, [("t", [(0, 7, "", 0)])], 0))
+    coordinator._client.names = names
+    found = await coordinator._do_fetch_commit_offsets([TopicPartition("t", 0)])
+    assert found == {TopicPartition("t", 0): OffsetAndMetadata(7, "")}
+
+
+@pytest.mark.parametrize("names", [{2: 2}, {2: 2, 3: 1}, {2: 0}, {2: -1, 3: 0}])
+async def test_it_does_not_where_they_name_another_or_none_answers(
+    names: dict[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A coordinator that was paused, and replaced meanwhile, wakes and tells what it knew."""
+    monkeypatch.setattr(aiokafka_guards, "_CONFIRM_S", 0.05)
+    coordinator = _coordinator(OffsetFetchResponse_v3(0, [("t", [(0, 7, "", 0)])], 0))
+    coordinator._client.names = names
+    with pytest.raises(aiokafka_guards.CoordinatorInDoubt) as caught:
+        await coordinator._do_fetch_commit_offsets([TopicPartition("t", 0)])
+    assert caught.value.retriable
+    assert coordinator.coordinator_id is None
 
 
 async def test_the_clients_own_look_at_what_was_committed_is_tried_again_after_any_error() -> None:
