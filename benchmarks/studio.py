@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +24,7 @@ import torch
 from benchmarks.figures import Figure, markdown, save
 
 from guideway.training.batches import Batches
-from guideway.training.begin import begin, models_of
+from guideway.training.begin import Begun, begin, models_of
 from guideway.training.encoding import Encoded, Encoder
 from guideway.training.methods import trainable
 from guideway.training.rows import read_examples
@@ -44,16 +46,28 @@ WARM_STEPS: Final = 2
 # What it reaches -----------------------------------------------------------------------------------------------------
 
 
-def carried_out(name: str, runs: Path, machine: Machine, *, every_method: bool) -> list[RunEvent]:
-    """The events of an example's run, which is carried out as far as it is not yet."""
+def carried_out(name: str, options: argparse.Namespace) -> list[RunEvent]:
+    """The events of an example's run, which is carried out as far as it is not yet, in a process of its own, as
+    `guideway studio run` does it: what memory one takes is not what three leave behind."""
+    command = [sys.executable, "-m", "benchmarks.studio", "--runs", options.runs, "--cache", options.cache]
+    command += ["--every-method"] if options.every_method else []
+    subprocess.run([*command, "--carry-out", name], check=True)
+    return list(_begun(name, options).folder.events())
+
+
+def carry_out_here(name: str, options: argparse.Namespace) -> None:
+    begun = _begun(name, options)
+    models = models_of(begun.run.task, EXAMPLES, None)
+    carry_out(begun, models, Machine(options.cache), emit=_say)
+
+
+def _begun(name: str, options: argparse.Namespace) -> Begun:
     file = EXAMPLES / f"{name}.yaml"
     task = read_task(file)
-    if not every_method:
+    if not options.every_method:
         methods = [method for method in task.methods if method.label in TASKS[name]]
         task = msgspec.structs.replace(task, methods=methods)
-    begun = begin(task, file.parent, runs=runs)
-    carry_out(begun, models_of(task, file.parent, None), machine, emit=_say)
-    return list(begun.folder.events())
+    return begin(task, file.parent, runs=options.runs)
 
 
 def reached(events: dict[str, list[RunEvent]]) -> Iterator[Figure]:
@@ -192,7 +206,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="steps of each contender")
     parser.add_argument("--every-method", action="store_true", help="whole tables: some two hours")
     parser.add_argument("--only", choices=["speed", "runs"], help="one of the two parts")
+    parser.add_argument("--carry-out", choices=TASKS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.carry_out:
+        carry_out_here(options.carry_out, options)
+        return
     figures: list[Figure] = []
     if options.only != "runs":
         folder = base_model.prepare(MODEL, options.cache, print)
@@ -201,8 +219,7 @@ def main() -> None:
             figures += side_by_side(method, task, folder, options.steps)
         save(figures, RESULTS)
     if options.only != "speed":
-        machine = Machine(options.cache)
-        events = {name: carried_out(name, options.runs, machine, every_method=options.every_method) for name in TASKS}
+        events = {name: carried_out(name, options) for name in TASKS}
         print("\n\n".join(table(name, some) for name, some in events.items()), end="\n\n")
         figures += reached(events)
         save(figures, RESULTS)
