@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path(".guideway/runs"), help="folder of the runs")
     parser.add_argument("--cache", type=Path, default=Path(".guideway/models"), help="folder for the converted model")
     parser.add_argument("--steps", type=int, default=20, help="steps of each contender")
-    parser.add_argument("--every-method", action="store_true", help="whole tables: some two hours")
+    parser.add_argument("--every-method", action="store_true", help="whole tables, which take much longer")
     parser.add_argument("--only", choices=["speed", "runs"], help="one of the two parts")
     parser.add_argument("--carry-out", choices=TASKS, help=argparse.SUPPRESS)
     options = parser.parse_args()

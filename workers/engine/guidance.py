@@ -151,7 +151,7 @@ def _readers(threads: int) -> ThreadPoolExecutor:
     """Threads in which torch computes alone, without a pool of further threads.
 
     OpenMP counts the threads of all pools, and once they are more than the cores, those of the engine no longer wait
-    awake for each other: every operation takes a third longer, for as long as the second pool is there.
+    awake for each other: every operation takes a quarter to a half longer, for as long as the second pool is there.
     """
 
     def begin() -> None:
