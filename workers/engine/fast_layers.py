@@ -127,13 +127,13 @@ class FastLayer:
         **others: Any,
     ) -> Tensor:
         """hidden_states [rows, tokens, hidden]; attention_mask [rows, 1, tokens, keys], added to the scores;
-        position_embeddings: cosine and sine, each [rows, tokens, head_dim]."""
+        position_embeddings: cosine and sine, each [rows, tokens, head_dim]. With a `KvCache` the mask is causal."""
         h = hidden_states
         if (
             attention_mask is None
             or not attention_mask.is_floating_point()
             or past_key_values is None
-            or h.requires_grad
+            or torch.is_grad_enabled()
         ):
             # Somebody else's use of the model, not the engine's.
             own: Tensor = type(self._layer).forward(
