@@ -26,6 +26,7 @@ bench: $(READY)  ## the engine and the delivery beside their peers
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.delivery
 	$(BIN)/python -m benchmarks.queue_fed
+	$(BIN)/python -m benchmarks.queue_fed --apart
 
 bench-retrieval: $(READY)  ## retrieval: throughput, indexing, search, recall (of the fact sets in the folder FACTS)
 	$(BIN)/python -m benchmarks.retrieval $(if $(FACTS),--facts $(FACTS))

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import signal
 import statistics
 import subprocess
@@ -63,6 +64,11 @@ def request(number: int, size: str) -> Request:
     )
 
 
+def numbers(requests: int) -> list[int]:
+    """In which order the rows come: in none, or the road that keeps an order would pad prompts of like length less."""
+    return random.Random(0).sample(range(requests), requests)
+
+
 def middle_rate(finished: list[tuple[float, int]]) -> float:
     """Tokens per second, from (when in seconds, tokens) of each request."""
     ordered = sorted(finished)
@@ -85,7 +91,7 @@ def in_process(requests: int, apart: bool) -> None:
 
     base = base_model.load(base_model.prepare(SOURCE, CACHE, lambda _: None), dtype=torch.bfloat16, device="cpu")
     engine = Engine(base, EngineSettings(max_rows=ROWS), max_context_tokens=2048)
-    for number in range(requests):
+    for number in numbers(requests):
         engine.add(Admit(id=str(number), request=request(number, "x"), artefacts=[]))
     finished: list[tuple[float, int]] = []
     while len(finished) < requests:
@@ -103,9 +109,9 @@ async def queue_fed(bootstrap: str, home: Path, requests: int, apart: bool) -> f
     async with CatalogueReader(bootstrap) as reader:
         await publish(bootstrap, plan(reader.catalogue, [model]))
     async with make_producer(bootstrap, "bench") as producer:
-        for number in range(requests):
-            topic = names.request_topic(size, "interactive")
-            await producer.send_and_wait(topic, REQUEST.encode(request(number, size)), partition=number % 4)
+        topic = names.request_topic(size, "interactive")
+        for place, number in enumerate(numbers(requests)):
+            await producer.send_and_wait(topic, REQUEST.encode(request(number, size)), partition=place % 4)
     environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": bootstrap, "GUIDEWAY_HOME": str(home)}
     command = [sys.executable, "-m", "guideway", "worker", "--size", size, "--rows", str(ROWS), "--no-restart"]
     command += ["--threads", "1"] if apart else []
