@@ -75,6 +75,7 @@ class Partition:
         self._out_of_range = False
         self._owes_since: float | None = None
         self._wake = asyncio.Event()
+        self._publish_by: float | None = None
         self._closing = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
         self._discarding: set[asyncio.Task[None]] = set()
@@ -252,8 +253,10 @@ class Partition:
             return _DEADLY
         return None
 
-    def _result_came(self) -> None:
+    def _result_came(self, took_s: float) -> None:
         self._owes_since = self._owes_since or time.monotonic()
+        by = asyncio.get_running_loop().time() + self._settings.gathering_s(took_s)
+        self._publish_by = by if self._publish_by is None else min(by, self._publish_by)
         self._wake.set()
         self._on_room()
 
@@ -266,6 +269,7 @@ class Partition:
         while True:
             closing = self._closing.is_set()
             self._wake.clear()
+            self._publish_by = None
             if self._work.running and not self._begun.is_set():
                 await self._note_beginning(producer)
             batch = await self._next_batch()
@@ -310,7 +314,22 @@ class Partition:
             return False
         if not self._closing.is_set():
             await asyncio.sleep(self._settings.flush_interval_s)
+            await self._gather()
         return True
+
+    async def _gather(self) -> None:
+        """Wait for more results to share the transaction, until the first of those that are here is to be published."""
+        clock = asyncio.get_running_loop().time
+        while self._publish_by is not None and (left_s := self._publish_by - clock()) > 0 and not self._hurries:
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), left_s)
+
+    @property
+    def _hurries(self) -> bool:
+        """Whether something is to be done before the results that are here have waited for others."""
+        note_is_owed = bool(self._work.running) and not self._begun.is_set()
+        return self._closing.is_set() or note_is_owed or len(self._work.ready) >= self._settings.flush_results
 
     async def _next_batch(self) -> dict[int, list[Outgoing]]:
         """What to send for the next results, by offset; those that nobody can take yet are held back."""

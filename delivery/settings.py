@@ -14,7 +14,12 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     partition_capacity: int = 512
     """Unfinished or unpublished records of one partition: bounds its memory and its commit's metadata."""
     flush_interval_s: float = 0.02
-    """How long the first finished result waits for others to share its transaction."""
+    """How long a finished result waits at least for others to share its transaction."""
+    flush_share: float = 0.05
+    """Of the time that a result took, which it waits for others. Who waited long anyhow hardly notices, and the brokers
+    have fewer transactions to do."""
+    max_flush_interval_s: float = 0.5
+    """How long a result waits at most."""
     flush_results: int = 256
     """Results in one transaction."""
     max_metadata_chars: int = 3_800
@@ -39,6 +44,10 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Until a dead letter that could not be sent is tried again."""
     stall_s: float = 120.0
     """Without progress for so long, the process ends with exit code 75, to be started again."""
+
+    def gathering_s(self, took_s: float) -> float:
+        """How long a result that took so long waits for others to share its transaction."""
+        return max(self.flush_interval_s, min(self.flush_share * took_s, self.max_flush_interval_s))
 
     def __post_init__(self) -> None:
         if not self.bootstrap:

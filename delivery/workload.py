@@ -36,9 +36,12 @@ class Workload:
         refuse: Refuse,
         *,
         may_begin: Callable[[Record], Awaitable[Refusal | None]],
-        on_result: Callable[[], None],
+        on_result: Callable[[float], None],
     ) -> None:
-        """`may_begin` is awaited before each record, and a refusal of its takes the place of the work."""
+        """`may_begin` is awaited before each record, and a refusal of its takes the place of the work.
+
+        `on_result` is told how many seconds a record took.
+        """
         self._handle = handle
         self._refuse = refuse
         self._may_begin = may_begin
@@ -80,6 +83,8 @@ class Workload:
             await asyncio.wait(self.running.values(), timeout=timeout_s)
 
     async def _work(self, record: Record) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
             refusal = await self._may_begin(record)
             outgoing = await (self._handle(record) if refusal is None else self._refuse(record, refusal))
@@ -90,4 +95,4 @@ class Workload:
             outgoing = [dead_letter(record, FailureCode.INTERNAL_ERROR, f"{type(error).__name__} in the handler")]
         del self.running[record.offset]
         self.ready[record.offset] = Result(record, outgoing)
-        self._on_result()
+        self._on_result(clock() - began)

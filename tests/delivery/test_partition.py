@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from structlog.testing import capture_logs
+from tests.delivery.simulated_kafka import VirtualTime
 
 from guideway.delivery.completed_set import encode
 from guideway.delivery.partition import Partition, Phase
@@ -120,3 +122,54 @@ async def test_a_foreign_completed_set_keeps_the_partition_closed() -> None:
     assert "version" in logs[0]["error"]
     assert not kafka.sought, "replaying silently would repeat results"
     await closed(partition)
+
+
+async def takes_as_long_as_it_says(record: Record) -> list[Outgoing]:
+    await asyncio.sleep(float(record.value or b"0"))
+    return []
+
+
+async def published(begun: list[float], took: list[float]) -> list[tuple[float, int]]:
+    """(seconds, low watermark) of every commit with results, for records that begin then and take so long.
+
+    Work begins 20 ms late, once it is noted that it does.
+    """
+
+    class Clocked(FewLines):
+        async def send_offsets_to_transaction(self, offsets: dict[TopicPartition, OffsetAndMetadata], _: str) -> None:
+            commits.append((round(asyncio.get_running_loop().time() - start, 3), offsets[TP].offset))
+
+    commits: list[tuple[float, int]] = []
+    kafka = Clocked(OffsetAndMetadata(0, ""), 0, 20)
+    settings = DeliverySettings(bootstrap="b")
+    partition = Partition(TP, group="g", kafka=kafka, settings=settings, handle=takes_as_long_as_it_says)
+    partition.own()
+    while partition.phase is not Phase.OPEN:
+        await asyncio.sleep(0)
+    start = asyncio.get_running_loop().time()
+    for offset, (when, long) in enumerate(zip(begun, took, strict=True)):
+        await asyncio.sleep(when + start - asyncio.get_running_loop().time())
+        value = str(long).encode()
+        partition.take(Record(topic="in", partition=0, offset=offset, timestamp_ms=0, key=None, value=value))
+    await asyncio.sleep(100)
+    await closed(partition)
+    return [(when, low) for when, low in commits if low > 0]
+
+
+@pytest.mark.parametrize(
+    ("begun", "took", "commits"),
+    [
+        ([0.0], [1.0], [(1.071, 1)]),
+        ([0.0], [0.1], [(0.14, 1)]),
+        ([0.0], [61.0], [(61.52, 1)]),
+        ([0.0, 0.0, 0.0], [5.0, 5.1, 5.2], [(5.271, 3)]),
+        ([0.0, 0.0], [5.0, 5.4], [(5.271, 1), (5.691, 2)]),
+        ([0.0, 5.1], [5.0, 0.01], [(5.13, 2)]),
+    ],
+    ids=["a twentieth more", "at least 20 ms", "at most 0.5 s", "three at once", "one too late", "a quick one hurries"],
+)
+def test_results_wait_for_others_for_a_share_of_what_they_took(
+    begun: list[float], took: list[float], commits: list[tuple[float, int]]
+) -> None:
+    with asyncio.Runner(loop_factory=VirtualTime) as runner:
+        assert runner.run(published(begun, took)) == commits
