@@ -83,6 +83,8 @@ def settings(client_port: int, controller_port: int, data: Path) -> dict[str, st
         "offsets.topic.num.partitions": "4",
         # Out-of-order completions are remembered in the commit's metadata: Kafka's default is 4096.
         "offset.metadata.max.bytes": "16384",
+        # A machine that was off for longer than Kafka's week would answer again what it had answered.
+        "offsets.retention.minutes": str(30 * 24 * 60),
         "transaction.state.log.replication.factor": "1",
         "transaction.state.log.min.isr": "1",
         "transaction.state.log.num.partitions": "4",
