@@ -269,9 +269,10 @@ class Partition:
         while True:
             closing = self._closing.is_set()
             self._wake.clear()
-            self._publish_by = None
             if self._work.running and not self._begun.is_set():
                 await self._note_beginning(producer)
+            await self._gather()
+            self._publish_by = None
             batch = await self._next_batch()
             chosen, commit = self._tracker.largest_commit(batch, self._settings.max_metadata_chars)
             if chosen or (tidy and commit.low > self._tracker.committed_low):
@@ -314,7 +315,6 @@ class Partition:
             return False
         if not self._closing.is_set():
             await asyncio.sleep(self._settings.flush_interval_s)
-            await self._gather()
         return True
 
     async def _gather(self) -> None:
@@ -327,9 +327,13 @@ class Partition:
 
     @property
     def _hurries(self) -> bool:
-        """Whether something is to be done before the results that are here have waited for others."""
-        note_is_owed = bool(self._work.running) and not self._begun.is_set()
-        return self._closing.is_set() or note_is_owed or len(self._work.ready) >= self._settings.flush_results
+        """Whether the results that are here are not to wait for others, or have no others to wait for."""
+        return (
+            self._closing.is_set()
+            or not self._work.running
+            or not self._begun.is_set()
+            or len(self._work.ready) >= self._settings.flush_results
+        )
 
     async def _next_batch(self) -> dict[int, list[Outgoing]]:
         """What to send for the next results, by offset; those that nobody can take yet are held back."""

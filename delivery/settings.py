@@ -14,12 +14,12 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     partition_capacity: int = 512
     """Unfinished or unpublished records of one partition: bounds its memory and its commit's metadata."""
     flush_interval_s: float = 0.02
-    """How long a finished result waits at least for others to share its transaction."""
+    """How long a partition that had nothing to publish waits for others to share the first result's transaction."""
     flush_share: float = 0.05
-    """Of the time that a result took, which it waits for others. Who waited long anyhow hardly notices, and the brokers
-    have fewer transactions to do."""
+    """Of the time that a result took, which it waits longer if the partition has work that still runs. Who waited long
+    anyhow hardly notices, and the brokers have fewer transactions to do."""
     max_flush_interval_s: float = 0.5
-    """How long a result waits at most."""
+    """How long that share is at most."""
     flush_results: int = 256
     """Results in one transaction."""
     max_metadata_chars: int = 3_800
@@ -46,7 +46,7 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Without progress for so long, the process ends with exit code 75, to be started again."""
 
     def gathering_s(self, took_s: float) -> float:
-        """How long a result that took so long waits for others to share its transaction."""
+        """How long a result that took so long may wait for others, in a partition in which more of them are to come."""
         return max(self.flush_interval_s, min(self.flush_share * took_s, self.max_flush_interval_s))
 
     def __post_init__(self) -> None:

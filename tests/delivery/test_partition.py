@@ -129,47 +129,73 @@ async def takes_as_long_as_it_says(record: Record) -> list[Outgoing]:
     return []
 
 
-async def published(begun: list[float], took: list[float]) -> list[tuple[float, int]]:
-    """(seconds, low watermark) of every commit with results, for records that begin then and take so long.
+class Clocked(FewLines):
+    """Remembers (seconds, low watermark) of every commit."""
 
-    Work begins 20 ms late, once it is noted that it does.
+    def __init__(self, transaction_s: float) -> None:
+        super().__init__(OffsetAndMetadata(0, ""), 0, 20)
+        self.commits: list[tuple[float, int]] = []
+        self._transaction_s = transaction_s
+
+    async def send_offsets_to_transaction(self, offsets: dict[TopicPartition, OffsetAndMetadata], _: str) -> None:
+        await super().send_offsets_to_transaction(offsets, _)
+        self.commits.append((round(asyncio.get_running_loop().time(), 3), offsets[TP].offset))
+        await asyncio.sleep(self._transaction_s)
+
+
+async def published(
+    records: list[tuple[float, float]], ends: float = 70, transaction_s: float = 0
+) -> list[tuple[float, int]]:
+    """The commits with results, for records that (come, take) so many seconds and a partition taken away at `ends`.
+
+    Work begins late by 20 ms and a transaction, once it is noted that it does.
     """
-
-    class Clocked(FewLines):
-        async def send_offsets_to_transaction(self, offsets: dict[TopicPartition, OffsetAndMetadata], _: str) -> None:
-            commits.append((round(asyncio.get_running_loop().time() - start, 3), offsets[TP].offset))
-
-    commits: list[tuple[float, int]] = []
-    kafka = Clocked(OffsetAndMetadata(0, ""), 0, 20)
-    settings = DeliverySettings(bootstrap="b")
+    kafka, settings = Clocked(transaction_s), DeliverySettings(bootstrap="b", flush_results=3)
     partition = Partition(TP, group="g", kafka=kafka, settings=settings, handle=takes_as_long_as_it_says)
     partition.own()
     while partition.phase is not Phase.OPEN:
         await asyncio.sleep(0)
-    start = asyncio.get_running_loop().time()
-    for offset, (when, long) in enumerate(zip(begun, took, strict=True)):
-        await asyncio.sleep(when + start - asyncio.get_running_loop().time())
-        value = str(long).encode()
+    for offset, (comes, takes) in enumerate(records):
+        await asyncio.sleep(comes - asyncio.get_running_loop().time())
+        value = str(takes).encode()
         partition.take(Record(topic="in", partition=0, offset=offset, timestamp_ms=0, key=None, value=value))
-    await asyncio.sleep(100)
+    await asyncio.sleep(ends - asyncio.get_running_loop().time())
     await closed(partition)
-    return [(when, low) for when, low in commits if low > 0]
+    # The others note that work begins and that it ends.
+    return [one for one, before in zip(kafka.commits[1:], kafka.commits, strict=False) if one[1] > before[1]]
+
+
+LONG = (0.0, 80.0)
+"""Still worked on when the others are published."""
 
 
 @pytest.mark.parametrize(
-    ("begun", "took", "commits"),
+    ("records", "commits"),
     [
-        ([0.0], [1.0], [(1.071, 1)]),
-        ([0.0], [0.1], [(0.14, 1)]),
-        ([0.0], [61.0], [(61.52, 1)]),
-        ([0.0, 0.0, 0.0], [5.0, 5.1, 5.2], [(5.271, 3)]),
-        ([0.0, 0.0], [5.0, 5.4], [(5.271, 1), (5.691, 2)]),
-        ([0.0, 5.1], [5.0, 0.01], [(5.13, 2)]),
+        pytest.param([(0, 5)], [(5.04, 1)], id="nobody to wait for: 20 ms"),
+        pytest.param([(0, 5), LONG], [(5.271, 1)], id="a twentieth of what it took"),
+        pytest.param([(0, 0.1), LONG], [(0.14, 1)], id="at least 20 ms"),
+        pytest.param([(0, 61), LONG], [(61.52, 1)], id="at most 0.5 s"),
+        pytest.param([(0, 5), (0, 5.1), LONG], [(5.271, 2)], id="the second has come in time"),
+        pytest.param([(0, 5), (0, 5.3), LONG], [(5.271, 1), (5.586, 2)], id="the second comes too late"),
+        pytest.param([(0, 5), (0, 5.1)], [(5.12, 2)], id="nobody left to wait for"),
+        pytest.param([(0, 5), (0, 5.1), (0, 5.11), LONG], [(5.13, 3)], id="enough for a transaction"),
+        pytest.param([(0, 5), LONG, (5.1, 0.01)], [(5.13, 1)], id="one that waits less than the first"),
     ],
-    ids=["a twentieth more", "at least 20 ms", "at most 0.5 s", "three at once", "one too late", "a quick one hurries"],
 )
 def test_results_wait_for_others_for_a_share_of_what_they_took(
-    begun: list[float], took: list[float], commits: list[tuple[float, int]]
+    records: list[tuple[float, float]], commits: list[tuple[float, int]]
 ) -> None:
     with asyncio.Runner(loop_factory=VirtualTime) as runner:
-        assert runner.run(published(begun, took)) == commits
+        assert runner.run(published(records)) == commits
+
+
+def test_a_partition_that_is_taken_away_publishes_at_once() -> None:
+    with asyncio.Runner(loop_factory=VirtualTime) as runner:
+        assert runner.run(published([(0, 5), LONG], ends=5.1)) == [(5.1, 1)]
+
+
+def test_what_comes_while_others_are_published_waits_as_well() -> None:
+    with asyncio.Runner(loop_factory=VirtualTime) as runner:
+        commits = runner.run(published([(0, 5), (0, 5.3), LONG], transaction_s=0.1))
+    assert commits == [(5.376, 1), (5.691, 2)], "the second came at 5.42, before the transaction ended"

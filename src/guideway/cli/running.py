@@ -78,7 +78,9 @@ def broker_status(as_json: AsJson = False) -> None:
 
 def endpoints(
     restart: Restart = True,
-    flush_ms: Annotated[float, typer.Option(help="Milliseconds in which results gather for one transaction.")] = 20,
+    flush_ms: Annotated[
+        float, typer.Option(help="Milliseconds at least in which results gather for one transaction.")
+    ] = 20,
 ) -> None:
     """Run the endpoint service: events on endpoint topics become requests for the models. Any number may run."""
     logs.configure()
