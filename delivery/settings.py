@@ -16,7 +16,7 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     flush_interval_s: float = 0.02
     """How long a partition that had nothing to publish waits for others to share the first result's transaction."""
     flush_share: float = 0.05
-    """Share of the time that a result took, for which it waits, if that is more, while other work of its partition runs.
+    """Share of the time a result took for which it waits, if that is more, while other work of its partition runs.
     Who waited long anyhow hardly notices, and the brokers have fewer transactions to do."""
     max_flush_interval_s: float = 0.5
     """How long that share is at most."""
