@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 from guideway.catalogue.entries import Catalogue, Identity, plan
+from guideway.producers.expression import TooCostly
 from guideway.producers.template import parse
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Guidance, Manifest
+from guideway.schemas.manifests import Endpoint, Guidance, InputRule, Manifest
 from guideway.schemas.wire import MANIFEST
 
 
@@ -32,7 +34,7 @@ def check(manifests: Iterable[Manifest], catalogue: Catalogue) -> None:
 
 
 def _check_endpoint(endpoint: Endpoint, catalogue: Catalogue) -> None:
-    parse(endpoint.input.template)
+    _check_template(endpoint.input)
     model = catalogue.model(endpoint.model_size)
     for name in [*endpoint.guidance, *endpoint.request_guidance]:
         _, guidance = catalogue.guidance(name, for_namespace=endpoint.namespace)
@@ -42,6 +44,18 @@ def _check_endpoint(endpoint: Endpoint, catalogue: Catalogue) -> None:
             catalogue.retrieval_set(name, for_namespace=endpoint.namespace)
     for target in endpoint.targets:
         catalogue.endpoint(endpoint.namespace, target)
+
+
+def _check_template(rule: InputRule) -> None:
+    """Raises ValueError if the template cannot be parsed, or costs too much whatever an event has."""
+    template = parse(rule.template)
+    try:
+        template.render(dict.fromkeys(rule.fields), max_chars=sys.maxsize)
+    except TooCostly as error:
+        raise ValueError(f"input.template: {error}") from None
+    except ValueError:
+        # Functions may want values of a type; events have them.
+        return
 
 
 def _check_fits(name: str, guidance: Guidance, size: str, fingerprint: str | None) -> None:

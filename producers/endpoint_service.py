@@ -14,6 +14,7 @@ from guideway.delivery.settings import MAX_RECORD_BYTES, DeliverySettings
 from guideway.delivery.topic_directory import TopicDirectory
 from guideway.producers.events import cancelled_id, read_event, read_reply_address, refused_id
 from guideway.producers.marshal import marshal
+from guideway.producers.rendering import Rendering
 from guideway.schemas import names
 from guideway.schemas.cancellation import Cancellation
 from guideway.schemas.failures import FailureCode, Refusal
@@ -30,6 +31,7 @@ class EndpointService:
 
     def __init__(self, settings: DeliverySettings, reader: CatalogueReader) -> None:
         self._reader = reader
+        self._rendering = Rendering()
         self.pipeline = Pipeline(
             settings,
             group=names.ENDPOINTS_GROUP,
@@ -63,9 +65,16 @@ class EndpointService:
         own = ReplyAddress(topic=names.reply_topic(endpoint.namespace, endpoint.name))
         caller = await checked_reply_address(event.reply_to, endpoint.namespace, self.pipeline.topics) or own
         targets = [ReplyAddress(topic=names.reply_topic(endpoint.namespace, name)) for name in endpoint.targets]
+        rendered = await self._rendering.render(event, endpoint)
         request = await self._reader.eventually(
             lambda catalogue: marshal(
-                event, endpoint, version, catalogue, reply_to=[caller, *targets], now_ms=time.time_ns() // 1_000_000
+                event,
+                endpoint,
+                version,
+                catalogue,
+                reply_to=[caller, *targets],
+                now_ms=time.time_ns() // 1_000_000,
+                rendered=rendered,
             )
         )
         topic = names.request_topic(endpoint.model_size, endpoint.lane)

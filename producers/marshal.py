@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from guideway.catalogue.entries import Catalogue
-from guideway.producers.template import parse
+from guideway.producers.template import TextTooLong, parse
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Field
 from guideway.schemas.output import WordLabels
 from guideway.schemas.request import GuidanceRef, Part, ReplyAddress, Request
 from guideway.schemas.retrieval import MAX_SETS, Condition, Retrieval, Scalar, is_filterable
+
+
+class Rendered(NamedTuple):
+    """What an event says by its endpoint's input rule."""
+
+    fields: dict[str, Any]
+    """Those declared, checked; absent ones have their default."""
+    text: str
+
+
+def render(event: Event, endpoint: Endpoint) -> Rendered:
+    """The costly part of marshalling, which needs no catalogue: bounded in time, memory and length.
+
+    Raises Refusal, which says what the caller or the endpoint's owner has to change.
+    """
+    fields = _checked(_fields(event, endpoint), endpoint.input.fields)
+    try:
+        return Rendered(fields, parse(endpoint.input.template).render(fields, max_chars=endpoint.max_text_chars))
+    except TextTooLong as error:
+        raise Refusal(FailureCode.TEXT_TOO_LONG, str(error)) from None
+    except ValueError as error:
+        raise Refusal(FailureCode.WRONG_FIELD, str(error)) from None
 
 
 def marshal(
@@ -23,8 +45,12 @@ def marshal(
     *,
     reply_to: Sequence[ReplyAddress],
     now_ms: int,
+    rendered: Rendered | None = None,
 ) -> Request:
-    """Raises Refusal, which says what the caller or the endpoint's owner has to change."""
+    """Raises Refusal, which says what the caller or the endpoint's owner has to change.
+
+    rendered: of this event and endpoint, where that was done before.
+    """
     deadline_ms = event.deadline_ms
     if deadline_ms is None and endpoint.deadline_s is not None:
         deadline_ms = now_ms + int(endpoint.deadline_s * 1000)
@@ -32,16 +58,7 @@ def marshal(
         raise Refusal(
             FailureCode.DEADLINE_EXCEEDED, f"the deadline passed {now_ms - deadline_ms} ms before the event was read"
         )
-    fields = _checked(_fields(event, endpoint), endpoint.input.fields)
-    try:
-        text = parse(endpoint.input.template).render(fields)
-    except ValueError as error:
-        raise Refusal(FailureCode.WRONG_FIELD, str(error)) from None
-    if len(text) > endpoint.max_text_chars:
-        raise Refusal(
-            FailureCode.TEXT_TOO_LONG,
-            f"the text has {len(text)} characters, the endpoint takes {endpoint.max_text_chars}: shorten it",
-        )
+    fields, text = rendered or render(event, endpoint)
     instructions, refs = _guidance(event, endpoint, catalogue)
     output = endpoint.output
     return Request(

@@ -3,48 +3,54 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-import jmespath
-from jmespath.exceptions import JMESPathError
+from guideway.producers.expression import Budget, Expression
 
 _PIECE: Final = re.compile(r"(?P<open>\{\{)|(?P<close>\}\})|\{(?P<expression>[^{}]*)\}|(?P<lone>[{}])|(?P<text>[^{}]+)")
+
+
+class TextTooLong(ValueError):
+    """The text has more characters than wanted."""
 
 
 class Template:
     """A parsed template. Raises ValueError, with what to change, for one that cannot be parsed."""
 
     def __init__(self, text: str) -> None:
-        self._pieces: list[tuple[str, Any]] = []
+        self._pieces: list[str | Expression] = []
         for match in _PIECE.finditer(text):
             if match["lone"]:
                 raise ValueError(
                     f"template has a single {match['lone']!r}: write {match['lone'] * 2!r} for the character"
                 )
             if match["expression"] is None:
-                self._pieces.append(({"{{": "{", "}}": "}"}.get(match[0], match[0]), None))
-                continue
-            try:
-                self._pieces.append((match["expression"], jmespath.compile(match["expression"])))
-            except JMESPathError as error:
-                reason = str(error).splitlines()[0]
-                raise ValueError(f"template expression {match['expression']!r} is not JMESPath: {reason}") from None
+                self._pieces.append({"{{": "{", "}}": "}"}.get(match[0], match[0]))
+            else:
+                self._pieces.append(Expression(match["expression"]))
 
-    def render(self, fields: Mapping[str, Any]) -> str:
-        """The text. Raises ValueError if an expression cannot be applied to these fields."""
-        out = []
-        for text, expression in self._pieces:
-            if expression is None:
-                out.append(text)
-                continue
-            try:
-                out.append(_shown(expression.search(fields)))
-            except (JMESPathError, ArithmeticError, RecursionError, TypeError, ValueError) as error:
-                # Functions of numbers meet some that no float, or no text, can hold.
-                raise ValueError(f"expression {text!r} does not fit the fields: {type(error).__name__}") from None
+    @property
+    def is_plain(self) -> bool:
+        """Whether it only puts fields in: then it costs no more than the text is long."""
+        return all(isinstance(piece, str) or piece.is_path for piece in self._pieces)
+
+    def render(self, fields: Mapping[str, Any], *, max_chars: int) -> str:
+        """The text. It costs no more than `max_chars` and `expression.BUDGET` allow, whatever the template says.
+
+        Raises: TextTooLong; TooCostly; ValueError if an expression cannot be applied to these fields.
+        """
+        out: list[str] = []
+        chars = 0
+        budget = Budget()
+        for piece in self._pieces:
+            out.append(piece if isinstance(piece, str) else piece.shown(fields, budget))
+            chars += len(out[-1])
+            if chars > max_chars:
+                raise TextTooLong(
+                    f"the text has more than the {max_chars} characters that the endpoint takes: shorten it"
+                )
         return "".join(out)
 
 
@@ -52,11 +58,3 @@ class Template:
 def parse(text: str) -> Template:
     """The template, parsed once."""
     return Template(text)
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,155 @@
+"""JMESPath with a bound on what an expression may cost: nothing that an endpoint's owner wrote can hold the process.
+
+JMESPath has no loops, but `map` within `map` over a list of 100 costs 100 × 100, and a list of two of the list before,
+thirty times, is a list of 2³⁰. So every evaluation is charged as it goes: each visit of a node of the expression, each
+value that is made, and each value that a function or a comparison reads whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+from jmespath.visitor import TreeInterpreter
+
+BUDGET: Final = 1_000_000
+"""What the expressions of one text may cost: about a fifth of a second, 10 MB."""
+_VISIT: Final = 10
+"""Of one node of the expression; a value costs 1 for itself and 1 for each hundred characters."""
+_CHARS: Final = 100
+_CHEAP: Final = frozenset({"length", "type", "not_null", "map", "to_array"})
+"""Functions that read no more of their arguments than there are visits."""
+_MAKERS: Final = frozenset(
+    {
+        "multi_select_list",
+        "multi_select_dict",
+        "flatten",
+        "projection",
+        "filter_projection",
+        "value_projection",
+        "slice",
+        "function_expression",
+    }
+)
+"""Nodes whose value is made anew; the others give back what is there."""
+
+
+class TooCostly(ValueError):
+    """The expressions cost more than one text may."""
+
+
+class Budget:
+    """What is left for the expressions of one text."""
+
+    def __init__(self, left: int = BUDGET) -> None:
+        self._left = left
+
+    def charge(self, cost: int) -> None:
+        """Raises TooCostly if there is not so much left."""
+        self._left -= cost
+        if self._left < 0:
+            raise TooCostly("its expressions cost more than one text may: shorten the lists, or nest less")
+
+    def charge_whole(self, value: Any) -> None:
+        """Charge for all that is in the value, however often it is in it."""
+        waiting = [value]
+        while waiting:
+            one = waiting.pop()
+            if isinstance(one, str):
+                self.charge(1 + len(one) // _CHARS)
+            elif isinstance(one, list):
+                self.charge(1 + len(one))
+                waiting.extend(one)
+            elif isinstance(one, dict):
+                self.charge(1 + len(one))
+                waiting.extend(one)
+                waiting.extend(one.values())
+            else:
+                self.charge(1)
+
+
+class _Bounded(TreeInterpreter):  # type: ignore[misc]  # jmespath has no types
+    def __init__(self, budget: Budget) -> None:
+        super().__init__()
+        self._budget = budget
+
+    def visit(self, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        self._budget.charge(_VISIT)
+        value = super().visit(node, *args, **kwargs)
+        if node["type"] in _MAKERS:
+            self._budget.charge_whole(value)
+        return value
+
+    def visit_flatten(self, node: Mapping[str, Any], value: Any) -> Any:
+        # Its parts are charged before they are put together: a thousand times the same list fits in a short one.
+        base = self.visit(node["children"][0], value)
+        if isinstance(base, list):
+            self._budget.charge(sum(len(element) for element in base if isinstance(element, list)))
+        return super().visit_flatten({"children": [{"type": "literal", "value": base}]}, value)
+
+    def visit_comparator(self, node: Mapping[str, Any], value: Any) -> Any:
+        sides = [self.visit(child, value) for child in node["children"]]
+        for side in sides:
+            self._budget.charge_whole(side)
+        literals = [{"type": "literal", "value": side} for side in sides]
+        return super().visit_comparator({"value": node["value"], "children": literals}, value)
+
+    def visit_function_expression(self, node: Mapping[str, Any], value: Any) -> Any:
+        arguments = [self.visit(child, value) for child in node["children"]]
+        if node["value"] not in _CHEAP:
+            for argument in arguments:
+                self._budget.charge_whole(argument)
+        if node["value"] == "join" and len(arguments) == 2 and isinstance(arguments[1], list):
+            self._budget.charge(len(str(arguments[0])) * len(arguments[1]) // _CHARS)
+        return self._functions.call_function(node["value"], arguments)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:60] + "…"
+
+
+class Expression:
+    """A parsed expression. Raises ValueError, which says what is wrong with it, for one that cannot be parsed."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        try:
+            self._parsed = jmespath.compile(text).parsed
+        except (JMESPathError, RecursionError, ValueError) as error:
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+            raise ValueError(f"template expression {_short(text)!r} is not JMESPath: {reason[:100]}") from None
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it only names a field, or a field of a field."""
+        nodes = [self._parsed]
+        while nodes:
+            node = nodes.pop()
+            if node["type"] not in {"field", "subexpression"}:
+                return False
+            nodes.extend(node["children"])
+        return True
+
+    def shown(self, fields: Mapping[str, Any], budget: Budget) -> str:
+        """Its value as text: a string as it is, null as nothing, anything else as JSON.
+
+        Raises ValueError if it cannot be applied to these fields; TooCostly.
+        """
+        try:
+            value = _Bounded(budget).visit(self._parsed, fields)
+            if value is None:
+                return ""
+            if isinstance(value, str):
+                return value
+            budget.charge_whole(value)
+            return json.dumps(value, ensure_ascii=False)
+        except TooCostly as error:
+            raise TooCostly(f"expression {_short(self._text)!r}: {error}") from None
+        except (JMESPathError, ArithmeticError, RecursionError, TypeError, ValueError) as error:
+            # Functions of numbers meet some that no float, or no text, can hold.
+            raise ValueError(
+                f"expression {_short(self._text)!r} does not fit the fields: {type(error).__name__}"
+            ) from None
