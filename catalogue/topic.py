@@ -38,6 +38,9 @@ class CatalogueReader:
         self._timeout_s = timeout_s
         self._position = 0
         self._moved = asyncio.Condition()
+        self._looking = asyncio.Lock()
+        self._looks = self._answered_look = self._end = 0
+        """Looks for the topic's end begun so far, the last that was answered, and what it found."""
 
     async def __aenter__(self) -> CatalogueReader:
         async with AsyncExitStack() as stack:
@@ -69,21 +72,34 @@ class CatalogueReader:
             await self._moved.wait_for(lambda: self._position > offset)
 
     async def eventually(self, ask: Callable[[Catalogue], T], timeout_s: float = 2) -> T:
-        """`ask(catalogue)`; where that finds something unknown, again as the catalogue moves, until the timeout.
+        """`ask(catalogue)`; where that finds something unknown, again with all that the topic holds at this moment.
 
-        What a record refers to may have been applied a moment before the record was sent.
+        What a record refers to may have been applied a moment before the record was sent. Whether we are behind is
+        asked of the brokers, so a name that is gone costs a question and no waiting; `timeout_s` is for brokers that
+        do not answer.
         """
         try:
-            async with asyncio.timeout(timeout_s), self._moved:
-                while True:
-                    try:
-                        return ask(self.catalogue)
-                    except Refusal as refusal:
-                        if refusal.code not in _MAY_BE_ON_ITS_WAY:
-                            raise
-                    await self._moved.wait()
-        except TimeoutError:
             return ask(self.catalogue)
+        except Refusal as refusal:
+            if refusal.code not in _MAY_BE_ON_ITS_WAY:
+                raise
+        with contextlib.suppress(TimeoutError, KafkaError):
+            async with asyncio.timeout(timeout_s):
+                await self._read_to_the_end()
+        return ask(self.catalogue)
+
+    async def _read_to_the_end(self) -> None:
+        """Wait until all is read that the topic holds now. Whoever asks while a look is under way shares the next."""
+        before = self._looks
+        async with self._looking:
+            # A look that began before we asked may have missed what we ask for.
+            if self._answered_look <= before:
+                self._looks = look = self._looks + 1
+                self._end = (await self._consumer.end_offsets([_PARTITION]))[_PARTITION]
+                self._answered_look = look
+            end = self._end
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._position >= end)
 
     async def _require_topic(self) -> None:
         # Brokers learn one after the other of a topic that was just made.
@@ -114,7 +130,7 @@ class CatalogueReader:
     async def _read(self, timeout_ms: int) -> None:
         for record in (await self._consumer.getmany(_PARTITION, timeout_ms=timeout_ms)).get(_PARTITION, []):
             self.catalogue.absorb(record.key, record.value)
-            self._position = record.offset + 1
+        self._position = await self._consumer.position(_PARTITION)
         async with self._moved:
             self._moved.notify_all()
 
