@@ -109,9 +109,7 @@ def topics_apply(
         out.print(f"created {name}")
     out.print(f"{len(applied.created)} created, {len(applied.existing)} there already")
     for name in applied.narrower:
-        out.print(
-            f"[yellow]{name} has fewer partitions than its manifest says: widen it with Kafka's own tool[/yellow]"
-        )
+        out.print(f"{name} has fewer partitions than its manifest says: widen it with Kafka's own tool", style="yellow")
 
 
 def get(
@@ -151,8 +149,8 @@ def describe(
     if as_json:
         print_json(document | {"versions": versions})
         return
-    out.print(f"[bold]{identity}[/bold] version {version} (all: {', '.join(map(str, versions))})")
-    out.print(yaml.safe_dump(document["manifest"], sort_keys=False, allow_unicode=True), markup=False)
+    out.print(f"{identity} version {version} (all: {', '.join(map(str, versions))})", style="bold")
+    out.print(yaml.safe_dump(document["manifest"], sort_keys=False, allow_unicode=True))
 
 
 def delete(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
 from datetime import UTC, datetime
 
 import msgspec
 
-from guideway.cli.output import out
+from guideway.cli.output import on_one_line, out
 from guideway.delivery.replay import code_of, read_back
 from guideway.schemas.record import Record
 
@@ -102,7 +101,7 @@ def print_letter(letter: LetterView) -> None:
     else:
         lines.append(f"  value     {letter.value_bytes} bytes, shown with --value")
     for line in lines:
-        out.print(_printable(line), markup=False, soft_wrap=True)
+        out.print(on_one_line(line), soft_wrap=True)
     out.print()
 
 
@@ -113,11 +112,6 @@ def when(timestamp_ms: int) -> str:
     except (OverflowError, ValueError, OSError):
         return str(timestamp_ms)
     return time.isoformat(sep=" ", timespec="seconds").replace("+00:00", "Z")
-
-
-def readable(data: bytes | None) -> str:
-    """Bytes for a person: text where they are UTF-8, else base64, and said to be."""
-    return _printable(_plain(_shown(data)))
 
 
 def _shown(data: bytes | None) -> Shown:
@@ -137,8 +131,3 @@ def _plain(shown: Shown) -> str:
             return text
         case Base64(base64=text):
             return f"{text} (base64)"
-
-
-def _printable(text: str) -> str:
-    """The text with control characters escaped, which could else move the cursor or retitle the window."""
-    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)

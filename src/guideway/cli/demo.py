@@ -21,7 +21,7 @@ import guideway
 from guideway.catalogue.files import read
 from guideway.cli.catalogue import apply_manifests
 from guideway.cli.demo_sets import FactSet, SideBySide, Told, make_fact_sets, report_sets
-from guideway.cli.output import err, out, print_json, print_table
+from guideway.cli.output import err, out, print_json, print_table, printable
 from guideway.cli.traffic import show_value
 from guideway.infra import local_broker
 from guideway.producers.client import Client
@@ -167,7 +167,7 @@ async def _show(client: Client, questions: Sequence[Question], *, as_json: bool)
                 Text.assemble(
                     (one.endpoint.ljust(width), "cyan"),
                     "  ",
-                    (_short(one.text, 46).ljust(48), "dim"),
+                    (printable(_short(one.text, 46)).ljust(48), "dim"),
                     _answer(one.reply),
                 )
             )
@@ -289,11 +289,11 @@ def _accuracy(answers: Sequence[Told], data: str) -> float:
 
 def _answer(reply: Reply) -> Text:
     if not isinstance(reply, Completed):
-        return Text(f"{reply.code.value}: {reply.message}", "red")
+        return Text(printable(f"{reply.code.value}: {reply.message}"), "red")
     sample = reply.samples[0]
     shown = show_value(sample.value)
     spelled = f"  (written {sample.text})" if isinstance(sample.value, bool) and sample.text != shown else ""
-    return Text(_short(shown, 160) + spelled)
+    return Text(printable(_short(shown, 160) + spelled))
 
 
 def _short(text: str, limit: int) -> str:
@@ -308,10 +308,8 @@ def _what_next(keep: bool) -> None:
         "  guideway get               # what the catalogue holds\n"
         "  guideway tail /reviews/sentiment\n"
         "  examples/demo/manifests/   # change one, `guideway apply -f` it, send again\n",
-        markup=False,
-        highlight=False,
     )
 
 
 def _say(line: str) -> None:
-    err.print(line, markup=False, style="dim")
+    err.print(line, style="dim")

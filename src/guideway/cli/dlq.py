@@ -11,11 +11,10 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from guideway.cli.dead_letter_view import print_letter, readable, view, when
-from guideway.cli.output import AsJson, err, out, print_json, print_table, run
+from guideway.cli.dead_letter_view import print_letter, view, when
+from guideway.cli.output import AsJson, err, on_one_line, out, print_json, print_table, run
 from guideway.delivery.dead_letter_reader import DeadLetterReader, Spans
 from guideway.delivery.replay import Place, Replayed, Selection, code_of
 from guideway.delivery.replayer import Report, plan
@@ -212,7 +211,7 @@ def _written(place: Place) -> str:
 
 
 def _counts(codes: Counter[str]) -> str:
-    return escape(", ".join(f"{readable(code.encode()) or 'none'} {count}" for code, count in codes.most_common()))
+    return ", ".join(f"{on_one_line(code) or 'none'} {count}" for code, count in codes.most_common())
 
 
 def _place(text: str) -> Place:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
+import unicodedata
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 import typer
 from rich.console import Console
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -20,7 +23,34 @@ from guideway.schemas.failures import FailureCode, Refusal
 T = TypeVar("T")
 
 
+_JOINERS: Final = frozenset("\u200c\u200d")
+"""Invisible, and part of how Persian or an emoji is written."""
+
+
+def printable(text: str) -> str:
+    """The text with every character escaped that could move the cursor, reverse the writing or command the terminal.
+
+    Line ends, tabs and the spaces of every script stay.
+    """
+    return "".join(one if one in "\n\t" else on_one_line(one) for one in text)
+
+
+def on_one_line(text: str) -> str:
+    """`printable`, with line ends and tabs escaped as well: the text cannot look like a further line."""
+    return "".join(one if _is_harmless(one) else json.dumps(one)[1:-1] for one in text)
+
+
+def _is_harmless(one: str) -> bool:
+    return one.isprintable() or one in _JOINERS or unicodedata.category(one) == "Zs"
+
+
 class _Console(Console):
+    """Prints what others wrote, too: a `str` is shown as it is, even `[bold]` and `:smile:`; a `Text` has styles."""
+
+    def render_str(self, text: str, *, style: str | Style = "", **options: Any) -> Text:
+        options |= {"markup": False, "emoji": False, "highlight": False}
+        return super().render_str(printable(text), style=style, **options)
+
     def on_broken_pipe(self) -> None:
         """Nobody reads any more, as behind `| head`: say nothing further, and go on with the work."""
         self.quiet = True
@@ -41,9 +71,10 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """A cell that is a `Text` keeps its styles."""
     table = Table(*columns, title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else str(cell) for cell in row))
     out.print(table)
 
 
@@ -57,7 +88,7 @@ def complain(refusal: Refusal) -> None:
 
 def in_red(code: str, message: str) -> Text:
     """`CODE: MESSAGE`; the message is never read as markup."""
-    return Text.assemble((code, "red"), ": ", message)
+    return Text.assemble((code, "red"), ": ", printable(message))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from guideway import logs
 from guideway.catalogue.topic import CatalogueReader
@@ -155,7 +156,7 @@ def doctor(as_json: AsJson = False) -> None:
     else:
         print_table(
             ("", "what", "found", "to mend it"),
-            [("[green]✓[/green]" if one.ok else "[red]✗[/red]", one.name, one.found, one.mend) for one in found],
+            [(Text("✓", "green") if one.ok else Text("✗", "red"), one.name, one.found, one.mend) for one in found],
         )
     if not all(one.ok for one in found):
         raise typer.Exit(1)
@@ -179,4 +180,4 @@ async def until_signalled(work: Callable[[], Awaitable[None]], stop: Callable[[]
 
 
 def _say(line: str) -> None:
-    err.print(line, markup=False, style="dim")
+    err.print(line, style="dim")

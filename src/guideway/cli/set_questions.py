@@ -74,7 +74,7 @@ def evaluate(
         [(ref, found.questions, f"{found.recall:.3f}", f"{found.mean_reciprocal_rank:.3f}")],
     )
     for question in found.missed[:10]:
-        out.print(f"not found: {question}", markup=False)
+        out.print(f"not found: {question}")
     if answered is not None:
         rows = [(one.set, one.questions, f"{one.accuracy:.3f}") for one in answered]
         print_table(("answered from", "questions", "accuracy"), rows)

@@ -149,7 +149,7 @@ def show(name: VersionArgument, as_json: AsJson = False) -> None:
         ("", ""), [(key, value if not isinstance(value, dict) else value["source"]) for key, value in told.items()]
     )
     for passage in first:
-        out.print(f"\n{passage['id']}: {passage['text'][:300]}", markup=False)
+        out.print(f"\n{passage['id']}: {passage['text'][:300]}")
 
 
 def alias(
@@ -169,7 +169,7 @@ def alias(
     if as_json:
         print_json({"set": name, "current": version, "before": before})
     else:
-        out.print(f"{name} stands for version {version}, before for {before}", markup=False)
+        out.print(f"{name} stands for version {version}, before for {before}")
 
 
 def delete(name: VersionArgument, as_json: AsJson = False) -> None:
@@ -243,7 +243,6 @@ def _tell(published: Published, *, as_json: bool) -> None:
     current = "" if published.current == published.version else f"; the name stands for version {published.current}"
     out.print(
         f"{published.action}: {published.set}, version {published.version}, {published.passages} passages{current}",
-        markup=False,
     )
     if published.passages > LOCAL_LIMIT and Settings.from_environ().qdrant_url is None:
         err.print(f"more than {LOCAL_LIMIT} passages want a Qdrant server: set GUIDEWAY_QDRANT_URL")

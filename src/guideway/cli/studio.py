@@ -80,7 +80,7 @@ def run_(
     if as_json:
         print_json({"event": "report", "folder": str(begun.folder.path)})
     else:
-        out.print(f"\n{begun.folder.path}\n{_what_next(begun, task_file)}", markup=False, highlight=False)
+        out.print(f"\n{begun.folder.path}\n{_what_next(begun, task_file)}")
 
 
 def _what_next(begun: Begun, task_file: Path) -> str:
@@ -100,7 +100,7 @@ def _end_on_interrupt() -> Callable[[], bool]:
         if pressed:
             raise KeyboardInterrupt
         pressed = True
-        err.print("ends after this step; once more to end at once", markup=False)
+        err.print("ends after this step; once more to end at once")
 
     signal.signal(signal.SIGINT, press)
     signal.signal(signal.SIGTERM, press)

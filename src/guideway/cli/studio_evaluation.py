@@ -79,4 +79,4 @@ def report(place: RunPlace, out_folder: OutFolder = None, as_json: AsJson = Fals
     if as_json:
         print_json({"report": str(page)})
     else:
-        out.print(str(page), markup=False, highlight=False)
+        out.print(str(page))

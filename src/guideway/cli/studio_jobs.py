@@ -62,7 +62,7 @@ def submit(
     if as_json:
         print_json({"job": job.id})
     else:
-        out.print(f"{job.id}\nNext:  guideway studio watch {job.id}", markup=False, highlight=False)
+        out.print(f"{job.id}\nNext:  guideway studio watch {job.id}")
 
 
 def watch(job: JobId, as_json: AsJson = False) -> None:
@@ -91,7 +91,7 @@ def cancel(job: JobId, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"job": job, "cancelled_at": time.time()})
     else:
-        out.print(f"{job} is to end", markup=False)
+        out.print(f"{job} is to end")
 
 
 def trainer(
@@ -125,8 +125,8 @@ def trainer(
 
 def _say(ended: JobEnded) -> None:
     if ended.outcome == "done":
-        out.print(f"done: {ended.run}{', and published' if ended.published else ''}", markup=False)
+        out.print(f"done: {ended.run}{', and published' if ended.published else ''}")
         if ended.message:
-            err.print(f"not published: {ended.message}", markup=False)
+            err.print(f"not published: {ended.message}")
     else:
         err.print(in_red(ended.code, ended.message), soft_wrap=True)

@@ -140,4 +140,4 @@ def _clock(seconds: float) -> str:
 
 
 def _say(line: str) -> None:
-    err.print(line, markup=False)
+    err.print(line)

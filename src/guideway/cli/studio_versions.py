@@ -75,7 +75,7 @@ def diff(
     if not changed:
         out.print(f"versions {old} and {new} are the same")
     for key, (was, now) in changed.items():
-        out.print(f"{key}\n  - {_shown(was)}\n  + {_shown(now)}", markup=False)
+        out.print(f"{key}\n  - {_shown(was)}\n  + {_shown(now)}")
 
 
 def rollback(

@@ -106,7 +106,7 @@ def cancel(
     if as_json:
         print_json({"address": address, "id": request_id})
     else:
-        out.print(f"cancellation of {request_id} published", markup=False)
+        out.print(f"cancellation of {request_id} published")
 
 
 def tail(
@@ -134,7 +134,7 @@ def tail(
 
 
 def _say_undecodable(record: Record, error: Undecodable) -> None:
-    err.print(f"offset {record.offset}: no reply of this version ({error})", markup=False)
+    err.print(f"offset {record.offset}: no reply of this version ({error})")
 
 
 def print_reply(reply: Reply, *, as_json: bool) -> None:
@@ -146,7 +146,7 @@ def print_reply(reply: Reply, *, as_json: bool) -> None:
     match reply:
         case Completed():
             for sample in reply.samples:
-                out.print(show_value(sample.value), markup=False, soft_wrap=True)
+                out.print(show_value(sample.value), soft_wrap=True)
         case Failed():
             err.print(in_red(reply.code.value, reply.message), soft_wrap=True)
 
