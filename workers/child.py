@@ -7,13 +7,14 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from guideway.workers.messages import HEADER_BYTES, body_length, frame
 
 T = TypeVar("T")
+_DRAIN_S: Final = 5.0
 
 
 class Child:
@@ -34,10 +35,10 @@ class Child:
         self._outbox += frame(message)
 
     async def drain(self) -> None:
-        """Until what was sent is on its way, or nobody takes it any more."""
+        """Until what was sent is on its way, or nobody takes it any more, for one that reads nothing at all as well."""
         self._send_outbox()
-        with contextlib.suppress(OSError):
-            await self._writer.drain()
+        with contextlib.suppress(OSError):  # TimeoutError is one
+            await asyncio.wait_for(self._writer.drain(), _DRAIN_S)
 
     async def receive(self, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
         """The next message; None once the child has closed its end."""

@@ -71,8 +71,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="guideway.workers.engine_process", description=__doc__)
     parser.add_argument("--fd", type=int, required=True, help="inherited socket to the I/O process")
     channel: Channel[ToEngine] = Channel(socket.socket(fileno=parser.parse_args().fd), TO_ENGINE)
-    # Ctrl-C goes to the whole group: the I/O process takes it, ends its work and then tells us to stop.
+    # Ctrl-C goes to the whole group, and SIGTERM from some service managers as well: the I/O process takes it, ends its
+    # work and then tells us to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     log_to_stderr()
     match channel.receive():
         case Start() as start:

@@ -44,13 +44,29 @@ class Worker:
         self._settings = settings
         self._cancellations = Cancellations()
         self._stopping = asyncio.Event()
+        self._starting: asyncio.Task[Any] | None = None
+        """Runs us, until the model is loaded."""
 
     def stop(self) -> None:
-        """Finish what is running, publish it, leave the group."""
+        """Finish what is running, publish it, leave the group. A model that is being loaded is not waited for."""
         self._stopping.set()
+        if self._starting is not None:
+            self._starting.cancel()
 
     async def run(self) -> None:
         """Raises Refusal if the model, the catalogue or the brokers cannot be had."""
+        starting = self._starting = asyncio.current_task()
+        try:
+            if not self._stopping.is_set():
+                await self._start_and_serve()
+        except asyncio.CancelledError:
+            if starting is None or self._starting is None or not self._stopping.is_set():
+                raise
+            starting.uncancel()
+        finally:
+            self._starting = None
+
+    async def _start_and_serve(self) -> None:
         settings = self._settings
         async with CatalogueReader(settings.delivery.bootstrap) as reader:
             model = reader.catalogue.model(settings.size)
@@ -80,6 +96,7 @@ class Worker:
                     handle=self._handle,
                     refuse=self._refuse,
                 )
+                self._starting = None
                 await self._run_until_stopped(pipeline)
 
     async def _run_until_stopped(self, pipeline: Pipeline) -> None:

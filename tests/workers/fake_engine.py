@@ -41,6 +41,8 @@ class FakeEngine:
                 case Start(model=model):
                     if model.source == "crash":
                         os._exit(9)
+                    if model.source == "loads for ever":
+                        continue
                     broken = Broken(code=FailureCode.UNKNOWN_MODEL_SIZE, message="no such model")
                     self._send(broken if model.source == "broken" else Ready(fingerprint="f", load_s=0.1))
                 case Admit():

@@ -77,7 +77,7 @@ async def test_an_engine_that_dies_before_it_is_ready_is_not_started_for_ever() 
 
 async def test_a_report_that_cannot_be_taken_ends_the_link_and_hangs_nobody(make_request: MakeRequest) -> None:
     async with link() as engine:
-        engine._hear = None  # type: ignore[assignment,method-assign]  # whatever fails in the keeper
+        engine._engine._hear = None  # type: ignore[assignment]  # whatever fails in the keeper
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(engine.run(make_request("x"), []), 1)
         assert engine.broken.done()
@@ -91,5 +91,5 @@ async def test_a_cancelled_request_leaves_nothing_behind(make_request: MakeReque
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert not engine._waiting
+        assert not engine._engine.waiting
         assert (await engine.run(make_request("next"), [])).samples[0].text == "next"

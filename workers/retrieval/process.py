@@ -85,8 +85,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="guideway.workers.retrieval.process", description=__doc__)
     parser.add_argument("--fd", type=int, required=True, help="inherited socket to the I/O process")
     channel: Channel[ToRetrieval] = Channel(socket.socket(fileno=parser.parse_args().fd), TO_RETRIEVAL)
-    # Ctrl-C goes to the whole group: the I/O process takes it, ends its work and then tells us to stop.
+    # Ctrl-C goes to the whole group, and SIGTERM from some service managers as well: the I/O process takes it, ends its
+    # work and then tells us to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     log_to_stderr()
     os.nice(_NICE)
     start = channel.receive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -119,6 +120,8 @@ def test_requests_run_and_the_process_ends_when_told_to(
     plain, guided = make_admit(SECRET, max_tokens=5), make_admit(SECRET, artefacts=[lora], max_tokens=300)
     engine.send(guided)
     assert isinstance(engine.receive_until(BatchReport)[-1], BatchReport)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        engine.process.send_signal(number)  # as a service manager does to the whole group
     engine.send(plain)
     finished = engine.receive_until(Finished)[-1]
     assert isinstance(finished, Finished)
