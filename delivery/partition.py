@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import enum
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -59,8 +59,12 @@ class Partition:
         handle: Handle,
         refuse: Refuse = refuse_by_dead_letter,
         on_room: Callable[[], None] = lambda: None,
+        on_published: Callable[[str, Sequence[Any]], None] = lambda topic, placed: None,
     ) -> None:
-        """`on_room` is told whenever more records may be taken in."""
+        """`on_room` is told whenever more records may be taken in.
+
+        `on_published` is told after each transaction where what it published stands, beside the input's topic.
+        """
         self.tp = tp
         self.phase = Phase.CLOSED
         self._group = group
@@ -69,6 +73,7 @@ class Partition:
         self._tracker = OffsetTracker(0)
         self._metadata_chars = 0
         self._on_room = on_room
+        self._on_published = on_published
         self._is_new, self._has_noted = True, False
         self._begun = asyncio.Event()
         self._work = Workload(handle, refuse, may_begin=self._may_begin, on_result=self._result_came)
@@ -85,6 +90,11 @@ class Partition:
     def running(self) -> int:
         """Records taken in and not finished."""
         return self._work.unfinished
+
+    @property
+    def in_hand(self) -> int:
+        """Records taken in whose results are not published."""
+        return self._work.unfinished + len(self._work.ready)
 
     @property
     def accepting(self) -> bool:
@@ -369,6 +379,7 @@ class Partition:
         await self._all_taken(batch, sent)
         await producer.send_offsets_to_transaction({self.tp: commit}, self._group)
         await producer.commit_transaction()
+        self._on_published(self.tp.topic, [one.result() for futures in sent.values() for one in futures])
 
     async def _all_taken(self, batch: dict[int, list[Outgoing]], sent: dict[int, list[asyncio.Future[Any]]]) -> None:
         """Raises the first error; what brokers will never take is remembered, and sent otherwise the next time."""

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -17,6 +18,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from guideway.delivery import aiokafka_guards
 from guideway.delivery.clients import PartitionClient, make_consumer, unreachable
+from guideway.delivery.intake import Intake, Room
 from guideway.delivery.partition import Partition, Phase
 from guideway.delivery.settings import DeliverySettings
 from guideway.delivery.topic_directory import TopicDirectory
@@ -47,11 +49,20 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         refuse: Refuse = refuse_by_dead_letter,
         topics: Sequence[str] = (),
         pattern: str | None = None,
+        intake: Intake | None = None,
+        on_published: Callable[[str, Sequence[Any]], None] = lambda topic, placed: None,
     ) -> None:
+        """`intake` shares the slots among parties; without one, whoever comes first has them.
+
+        `on_published` is told, after each transaction, the topic whose records it finished, and where what it published
+        stands (aiokafka's RecordMetadata).
+        """
         self._settings = settings
         self._group = group
         self._handle = handle
         self._refuse = refuse
+        self._intake = intake
+        self._on_published = on_published
         self._subscription: dict[str, Any] = {"topics": list(topics)} if pattern is None else {"pattern": pattern}
         self._partitions: dict[TopicPartition, Partition] = {}
         self._stopping = asyncio.Event()
@@ -96,6 +107,10 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         """Finish what is running, publish it and end `run`."""
         self._stopping.set()
 
+    def look_again(self) -> None:
+        """The intake lets more in than before."""
+        self._freed.set()
+
     async def _start_clients(self) -> None:
         try:
             await self.topics.start()
@@ -109,10 +124,12 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
     async def _poll(self) -> None:
         self._polled_at = time.monotonic()
         self._rejoin_if_fenced(self._polled_at)
-        room = self._settings.capacity - sum(partition.running for partition in self._partitions.values())
+        room = self._room()
         assigned = self._consumer.assignment()
         open_ = [tp for tp in assigned if tp in self._partitions and self._partitions[tp].accepting]
-        if room <= 0 or not open_:
+        # The others keep what was fetched of them, and are not asked for more: nobody waits for them.
+        open_ = [tp for tp in open_ if room.of(tp.topic) > 0]
+        if not open_:
             self._fetching_since = float("inf")
             self._freed.clear()
             with contextlib.suppress(TimeoutError):
@@ -120,7 +137,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         elif self._fetching_since == float("inf"):
             self._fetching_since = self._polled_at
         try:
-            if room > 0 and open_:
+            if open_:
                 await self._take(open_, room)
             else:
                 # Takes nothing, but lets the client say what is wrong with the group.
@@ -133,7 +150,15 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             log.error("reading failed", group=self._group, error=repr(error))
             await asyncio.sleep(1)
 
-    async def _take(self, open_: list[TopicPartition], room: int) -> None:
+    def _room(self) -> Room:
+        running: Counter[str] = Counter()
+        in_hand: Counter[str] = Counter()
+        for tp, partition in self._partitions.items():
+            running[tp.topic] += partition.running
+            in_hand[tp.topic] += partition.in_hand
+        return Room(self._intake, self._settings.capacity, running, in_hand)
+
+    async def _take(self, open_: list[TopicPartition], room: Room) -> None:
         """Take records in, from all these partitions alike; wait a little if there are none.
 
         What a partition may not take yet stays in the client, which fetches no more of it meanwhile. To pause the
@@ -141,15 +166,17 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         """
         self._turn += 1
         first = self._turn % len(open_)
-        share = max(1, room // len(open_))
-        left = room
+        share = max(1, room.left // len(open_))
+        found = False
         for tp in open_[first:] + open_[:first]:
-            if left > 0:
-                batch = (await self._consumer.getmany(tp, max_records=min(share, left))).get(tp, [])
-                left -= len(batch)
+            if (allowed := min(share, room.of(tp.topic))) > 0:
+                batch = (await self._consumer.getmany(tp, max_records=allowed)).get(tp, [])
+                found = found or bool(batch)
+                room.take(tp.topic, len(batch))
                 self._start(tp, batch)
-        if left == room:
-            for tp, batch in (await self._consumer.getmany(*open_, timeout_ms=50, max_records=room)).items():
+        if not found:
+            # One, for this says no more than that something has come: the next round shares it out.
+            for tp, batch in (await self._consumer.getmany(*open_, timeout_ms=50, max_records=1)).items():
                 self._start(tp, batch)
 
     def _start(self, tp: TopicPartition, batch: Iterable[ConsumerRecord[bytes, bytes]]) -> None:
@@ -206,6 +233,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                     handle=self._handle,
                     refuse=self._refuse,
                     on_room=self._freed.set,
+                    on_published=self._on_published,
                 )
             if not self._stopping.is_set():
                 self._partitions[tp].own()

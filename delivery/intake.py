@@ -1,0 +1,76 @@
+"""Who may be taken in next: a pipeline's slots shared among parties, whatever the order in the topics. Pure."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Mapping
+from typing import Final, Protocol
+
+UNBOUNDED: Final = sys.maxsize
+
+Limit = Callable[[Hashable], int]
+"""How many records of a party may be in hand: taken in, with results that are not published yet."""
+
+
+class Intake(Protocol):
+    """Whose the records of a topic are, and how many of them may be in hand."""
+
+    def party(self, topic: str) -> Hashable:
+        """Who shares with all others. A party may have any number of topics."""
+
+    def limits(self, holding: Collection[Hashable]) -> Limit:
+        """For one round. `holding`: the parties that have records in hand."""
+
+
+class Room:
+    """How many records each topic may give, in one round of a pipeline.
+
+    A party may use half of the slots while it is alone, a third each while there are two, and so on: one that comes
+    finds room at once, though those who were here before finish nothing.
+    """
+
+    def __init__(
+        self, intake: Intake | None, capacity: int, running: Mapping[str, int], in_hand: Mapping[str, int]
+    ) -> None:
+        """By topic: `running`, which hold slots, and `in_hand`, which are these and those still to be published.
+
+        Without an `intake`, whoever comes first may use all slots.
+        """
+        self._intake = intake
+        self._capacity = capacity
+        self._running: Counter[Hashable] = Counter()
+        self._in_hand: Counter[Hashable] = Counter()
+        self._party: dict[str, Hashable] = {}
+        self.left = capacity - sum(running.values())
+        if intake is not None:
+            for topic, count in in_hand.items():
+                self._add(topic, running[topic], count)
+            self._limit = intake.limits([party for party, count in self._in_hand.items() if count])
+
+    def of(self, topic: str) -> int:
+        """How many records of this topic may be taken in now."""
+        if self._intake is None:
+            return max(0, self.left)
+        party = self._party_of(topic)
+        sharing = len(self._running) + (party not in self._running)
+        slots = max(1, self._capacity // (sharing + 1)) - self._running.get(party, 0)
+        return max(0, min(self.left, slots, self._limit(party) - self._in_hand.get(party, 0)))
+
+    def take(self, topic: str, count: int) -> None:
+        """So many records of this topic were taken in."""
+        self.left -= count
+        if self._intake is not None:
+            self._add(topic, count, count)
+
+    def _add(self, topic: str, running: int, in_hand: int) -> None:
+        # Whoever holds no slot has no entry, for the entries are counted.
+        if running:
+            self._running[self._party_of(topic)] += running
+        self._in_hand[self._party_of(topic)] += in_hand
+
+    def _party_of(self, topic: str) -> Hashable:
+        assert self._intake is not None
+        if topic not in self._party:
+            self._party[topic] = self._intake.party(topic)
+        return self._party[topic]
