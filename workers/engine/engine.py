@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Final
 
 import structlog
@@ -15,6 +14,7 @@ from guideway.workers.engine.ahead import GuidanceAhead
 from guideway.workers.engine.attention import causal_tokens
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.batcher import Batcher
+from guideway.workers.engine.faults import refusing
 from guideway.workers.engine.grammars import Grammars
 from guideway.workers.engine.guidance import ResidentGuidance, RowGuidance
 from guideway.workers.engine.heads import SharedHeads, heads_of
@@ -29,7 +29,6 @@ _PROGRESS_S: Final = 1.0
 _ROWS_AHEAD: Final = 4
 """Rows next in turn, whose guidance is in memory already."""
 _LATE: Final = "its deadline passed before the result was there: send it again with a later deadline, or none"
-_OURS: Final = "the engine failed on this request, which is a fault of guideway's: report it with the request's id"
 
 log = structlog.get_logger()
 
@@ -37,8 +36,8 @@ log = structlog.get_logger()
 class Engine:
     """One frozen model and the rows on it. Every request added ends in exactly one `Finished` or `Refused`.
 
-    Not thread-safe. An exception out of `step` leaves it unusable: what went wrong concerns all rows, and the process
-    is to end.
+    Not thread-safe. What goes wrong with one row refuses that row, also while it is seated or runs. An exception out of
+    `step` leaves the engine unusable: what went wrong concerns all rows, and the process is to end.
     """
 
     def __init__(self, base: BaseModel, settings: EngineSettings, *, max_context_tokens: int) -> None:
@@ -136,9 +135,10 @@ class Engine:
             with self._refusing(row.id):
                 self._equip(row, in_use)
         for row in self._alive(choice.admitted):
-            known = self._heads.longest(row.heads)
-            self._runner.join(row, known)
-            self._reused_tokens += row.cached_tokens if known else 0
+            with self._refusing(row.id):
+                known = self._heads.longest(row.heads)
+                self._runner.join(row, known)
+                self._reused_tokens += row.cached_tokens if known else 0
         upcoming = self._batcher.upcoming(_ROWS_AHEAD)
         self._ahead.keep_only({*self._arriving, *upcoming})
         for row in upcoming:
@@ -217,11 +217,12 @@ class Engine:
             self._finish(row.id)
 
     def _keep_heads(self, rows: Iterable[Row]) -> None:
-        """Keep the heads that `rows` were the first to take in."""
-        for row in rows:
+        """Keep the heads that `rows` were the first to take in; there is memory for a copy, or the row is refused."""
+        for row in self._alive(rows):
             for head in row.heads:
                 if head.key not in self._heads and row.cached_tokens >= head.tokens:
-                    self._heads.keep(head.key, self._runner.copy(row, head.tokens))
+                    with self._refusing(row.id):
+                        self._heads.keep(head.key, self._runner.copy(row, head.tokens))
 
     def _drop_heads(self, rows: Sequence[Row]) -> None:
         """Forget the prompt that the samples of one request shared."""
@@ -259,17 +260,9 @@ class Engine:
         self._runner.leave(rows)
         self._outbox.append(Refused(id=id_, code=refusal.code, message=refusal.message))
 
-    @contextlib.contextmanager
-    def _refusing(self, id_: str) -> Iterator[None]:
+    def _refusing(self, id_: str) -> AbstractContextManager[None]:
         """What goes wrong inside concerns this request alone: it is refused, and the others go on."""
-        try:
-            yield
-        except Refusal as refusal:
-            self._refuse(id_, refusal)
-        except Exception as error:
-            # Where it happened, and not the message, which may quote the text.
-            log.error("request failed", id=id_, error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
-            self._refuse(id_, Refusal(FailureCode.INTERNAL_ERROR, _OURS))
+        return refusing(id_, lambda refusal: self._refuse(id_, refusal))
 
     # Tell -----------------------------------------------------------------------------------------------------------
 
@@ -280,7 +273,8 @@ class Engine:
             self._outbox.append(BatchReport(step=self._steps, rows=[row.report() for row in self._runner.rows]))
 
     def _report_progress(self, now: float) -> None:
-        if self._open and now - self._progress_at < _PROGRESS_S:
+        # A clock that is set back says nothing of how long ago it was.
+        if self._open and 0 <= now - self._progress_at < _PROGRESS_S:
             return
         self._progress_at = now
         self._outbox.append(

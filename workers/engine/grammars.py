@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
+from guideway.workers.engine.faults import refusal_of
 
 _LIMITS: Final = llguidance.LLParserLimits(verbose_errors=False)
 """Otherwise errors quote the grammar's state, and with it the text."""
@@ -178,8 +179,8 @@ class BatchedGrammar:
         for index, (row, grammar) in enumerate(self._grammars):
             try:
                 grammar.fill(bitmask, index)
-            except Refusal as refusal:
-                failed[row] = refusal
+            except BaseException as error:  # whatever it is, it is this row's
+                failed[row] = refusal_of(error, id="its grammar")
                 bitmask[index] = 0
         bits = np.unpackbits(bitmask.view(np.uint8), axis=1, count=logits.shape[1], bitorder="little")
         forbidden = torch.from_numpy(bits).to(logits.device) == 0

@@ -43,7 +43,7 @@ class KvCache(Cache):  # type: ignore[misc]
     @property
     def token_bytes(self) -> int:
         """Of one token in all layers; 0 before the first forward pass, from which the layers' shapes are learnt."""
-        return self.nbytes // (self._slots_kept * self._capacity)
+        return sum(kept.shape[1] * kept.shape[3] * kept.element_size() for kept in (*self._keys, *self._values))
 
     @property
     def slots(self) -> slice:
@@ -69,7 +69,10 @@ class KvCache(Cache):  # type: ignore[misc]
         return self._max_bytes // self.token_bytes
 
     def reserve(self, rows: int, tokens: int) -> None:
-        """Make room for so many rows of up to so many tokens: `rows` times `tokens` is at most `max_tokens`."""
+        """Make room for so many rows of up to so many tokens: `rows` times `tokens` is at most `max_tokens`.
+
+        Where there is no memory for it, what is seated stays as it is.
+        """
         if rows <= self._slots_kept and tokens <= self._capacity:
             return
         if rows * tokens > self.max_tokens:
@@ -79,21 +82,24 @@ class KvCache(Cache):  # type: ignore[misc]
             capacity = min(self._max_tokens, max(tokens, 2 * capacity, _FIRST_CAPACITY_TOKENS))
         capacity = max(tokens, min(capacity, self.max_tokens // rows))
         slots = max(rows, min(self._max_rows, self.max_tokens // capacity))
-        for tensors in (self._keys, self._values):
-            for i, old in enumerate(tensors):
-                # Of all rows that are seated, for `tokens` is the most that any of them has.
-                same = min(self._slots_kept, slots), min(self._capacity, capacity)
-                tensors[i] = old.new_zeros(slots, old.shape[1], capacity, old.shape[3])
-                tensors[i][: same[0], :, : same[1]] = old[: same[0], :, : same[1]]
+        # Of all rows that are seated, for `tokens` is the most that any of them has.
+        same = min(self._slots_kept, slots), min(self._capacity, capacity)
+        # Until all are changed, some layers have the one size and some the other: all have at least this.
+        self._slots_kept, self._capacity = same
+        for layer, kept in enumerate(zip(self._keys, self._values, strict=True)):
+            new = [old.new_zeros(slots, old.shape[1], capacity, old.shape[3]) for old in kept]
+            for old, larger in zip(kept, new, strict=True):
+                larger[: same[0], :, : same[1]] = old[: same[0], :, : same[1]]
+            self._keys[layer], self._values[layer] = new
         self._slots_kept, self._capacity = slots, capacity
         self._written = [min(written, capacity) for written in self._written]
 
     def put(self, slot: int, states: States) -> None:
         """Put a new row's first tokens into its slot, which is empty."""
         tokens = states[0][0].shape[1]
+        self._written[slot] = tokens
         for layer, (keys, values) in enumerate(states):
             self._keys[layer][slot, :, :tokens], self._values[layer][slot, :, :tokens] = keys, values
-        self._written[slot] = tokens
 
     def copy(self, slot: int, tokens: int) -> States:
         """The first `tokens` of the row in `slot`."""

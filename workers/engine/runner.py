@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from guideway.workers.engine.attention import causal_mask
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.batcher import Plan
 from guideway.workers.engine.fast_layers import use_fast_layers
+from guideway.workers.engine.faults import refusal_of
 from guideway.workers.engine.grammars import BatchedGrammar
 from guideway.workers.engine.guidance import RowGuidance
 from guideway.workers.engine.inserted_rows import BatchedInsertedLayers
@@ -95,21 +97,57 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> dict[Row, int | Refusal]:
-        """One step: the next token of every row that has taken in all it missed, or why there is none."""
-        self._reserve()
+        """One step: the next token of every row that has taken in all it missed, or why there is none.
+
+        A row with which the pass fails, also alone, gives up its seat. Raises whatever fails without any row as well.
+        """
+        failed: dict[Row, Refusal] = {}
+        try:
+            self._reserve()
+        except Exception as error:
+            longest = max(self.rows, key=lambda row: row.total_tokens)
+            failed[longest] = refusal_of(error, id=longest.id)
+            return {**self._without(failed)}
         self._arrange([plan.decoding, *(chunk.rows for chunk in plan.chunks)])
         at = len(plan.decoding)
-        found = [self._decode(slice(0, at))] if at else []
-        rows = self.rows[:at]
+        found = self._pass(slice(0, at), self._decode, failed) if at else []
         for chunk in plan.chunks:
             slots = slice(at, at + len(chunk.rows))
             at = slots.stop
-            logits = self._take_in(slots, chunk.tokens)
+            found += self._pass(slots, functools.partial(self._take_in, most=chunk.tokens), failed)
+        rows, logits = [], []
+        for slots, some in found:
             done = [i for i, row in enumerate(self.rows[slots]) if not row.missing_tokens]
             if done:
-                found.append(logits if len(done) == len(logits) else logits[done])
+                logits.append(some if len(done) == len(some) else some[done])
                 rows += [self.rows[slots.start + i] for i in done]
-        return self._choose(rows, self._side_by_side(found)) if rows else {}
+        outcomes = self._choose(rows, self._side_by_side(logits)) if rows else {}
+        return {**outcomes, **self._without(failed)}
+
+    def _pass(
+        self, slots: slice, forward: Callable[[slice], Tensor], failed: dict[Row, Refusal]
+    ) -> list[tuple[slice, Tensor]]:
+        """The logits of these rows; where the pass fails, of either half, and who fails alone is among the `failed`.
+
+        A pass that failed can be made again: what it wrote stands where no row has cached anything yet.
+        """
+        try:
+            return [(slots, forward(slots))]
+        except Exception as error:
+            middle = (slots.start + slots.stop) // 2
+            if middle == slots.start:
+                row = self.rows[slots.start]
+                failed[row] = refusal_of(error, id=row.id)
+                return []
+        halves = slice(slots.start, middle), slice(middle, slots.stop)
+        return [each for half in halves for each in self._pass(half, forward, failed)]
+
+    def _without(self, failed: dict[Row, Refusal]) -> dict[Row, Refusal]:
+        """`failed`, once they have no seats and the model has shown that it runs without them; else it raises."""
+        if failed:
+            self.leave(failed)
+            self._run_bare(len(self.rows))
+        return failed
 
     def _side_by_side(self, found: Sequence[Tensor]) -> Tensor:
         """All logits [rows, vocabulary] in float32, in memory that is kept: new memory costs more than the copy."""
@@ -130,7 +168,9 @@ class Runner:
         failed = self._grammars.mask_(logits)
         tokens = self._sampler.choose(logits)
         self._likelihood.add(logits, tokens)
-        outcomes = [failed.get(i, _not_finite()) if token is None else token for i, token in enumerate(tokens)]
+        outcomes = [
+            failed.get(i) or (_not_finite(rows[i]) if token is None else token) for i, token in enumerate(tokens)
+        ]
         return dict(zip(rows, outcomes, strict=True))
 
     def _sample_for(self, rows: list[Row]) -> None:
@@ -161,8 +201,10 @@ class Runner:
         positions = (begins + torch.arange(tokens, device=self._device)).minimum(ends)
         longest = max(min(begin + tokens, end + 1) for begin, end in spans)
         self._last = ends - begins - 1
-        logits = self._forward(slots, positions, longest, inputs_embeds=embeddings)
-        self._last = None
+        try:
+            logits = self._forward(slots, positions, longest, inputs_embeds=embeddings)
+        finally:
+            self._last = None
         for row, (_, end) in zip(rows, spans, strict=True):
             row.cached_tokens = end
         return logits
@@ -226,9 +268,13 @@ class Runner:
     @torch.inference_mode()
     def _learn_shapes(self) -> None:
         """The cache learns from one token what the layers keep."""
+        self._run_bare(0)
+
+    def _run_bare(self, slot: int) -> None:
+        """One token on the frozen model, in a slot that is free and is left as it was."""
         at = torch.zeros(1, 1, dtype=torch.long, device=self._device)
-        self._forward(slice(0, 1), at, 1, input_ids=at)
-        self._kv.leave(0, 0)
+        self._forward(slice(slot, slot + 1), at, 1, input_ids=at)
+        self._kv.leave(slot, slot)
 
     def _column(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._device)[:, None]
@@ -239,7 +285,13 @@ def _held(row: Row) -> RowGuidance:
     return row.guidance
 
 
-def _not_finite() -> Refusal:
+def _not_finite(row: Row) -> Refusal:
+    if not row.admit.artefacts:
+        return Refusal(
+            FailureCode.ENGINE_FAILED,
+            "the model's output is not a finite number: declare the model with a dtype of a wider range (bfloat16 or "
+            "float32), and look whether its weights are whole",
+        )
     return Refusal(
         FailureCode.ENGINE_FAILED,
         "the model's output under this guidance is not a finite number: train the guidance again, with smaller steps",

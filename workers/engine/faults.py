@@ -1,0 +1,55 @@
+"""What is to be said to whoever sent a request of which running raised something that nobody foresaw."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import structlog
+import torch
+
+from guideway.schemas.failures import FailureCode, Refusal
+
+_OURS: Final = "the engine failed on this request, which is a fault of guideway's: report it with the request's id"
+_NO_MEMORY: Final = (
+    "there was not enough memory to run this request beside the others: shorten its text, lower max_tokens, or give "
+    "the worker more memory"
+)
+_NOT_A_FAULT: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
+_SAID_BY_TORCH: Final = ("can't allocate memory", "out of memory", "not enough memory")
+
+log = structlog.get_logger()
+
+
+def refusal_of(error: BaseException, *, id: str) -> Refusal:
+    """A refusal is said as it is; anything else is logged, and is `engine_failed` for want of memory, or our fault.
+
+    Raises the error itself where it is no fault but an order to end.
+    """
+    if isinstance(error, _NOT_A_FAULT):
+        raise error
+    if isinstance(error, Refusal):
+        return error
+    # Where it happened, and not the message, which may quote the text.
+    log.error("request failed", id=id, error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
+    if _lacks_memory(error):
+        return Refusal(FailureCode.ENGINE_FAILED, _NO_MEMORY)
+    return Refusal(FailureCode.INTERNAL_ERROR, _OURS)
+
+
+@contextlib.contextmanager
+def refusing(id: str, refuse: Callable[[Refusal], None]) -> Iterator[None]:
+    """What goes wrong inside concerns this request alone: it is refused, and the others go on."""
+    try:
+        yield
+    # Whatever it is: a library in Rust that panics raises what is no Exception.
+    except BaseException as error:
+        refuse(refusal_of(error, id=id))
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID_BY_TORCH)
