@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal
 
 import msgspec
 
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
+from guideway.schemas.manifests import Deleted, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
 from guideway.schemas.request import GuidanceRef
 from guideway.schemas.retrieval import SetRef
-from guideway.schemas.wire import MANIFEST, Undecodable
+from guideway.schemas.wire import CATALOGUE_ENTRY, Undecodable
 
 Kind = Literal["endpoint", "guidance", "model", "set", "alias"]
 KINDS: Final[tuple[Kind, ...]] = ("endpoint", "guidance", "model", "set", "alias")
 
+MAX_VERSION: Final = 999_999_999
+"""The highest that a name can have; references have no room for more (`schemas.retrieval.GuidanceName`)."""
+_VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
 _KEY: Final = re.compile(
-    rf"(?P<kind>{'|'.join(KINDS)})/(?P<namespace>[a-z0-9-]+)/(?P<name>[a-z0-9-]+)@(?P<version>\d+)"
+    rf"(?P<kind>{'|'.join(KINDS)})/(?P<namespace>{names.NAME.pattern})/(?P<name>{names.NAME.pattern})"
+    rf"@(?P<version>{_VERSION.pattern})"
 )
 
 
@@ -52,34 +56,75 @@ class Identity(msgspec.Struct, frozen=True, order=True):
                 return Identity("alias", manifest.namespace, manifest.name)
 
 
+class Unreadable(msgspec.Struct, frozen=True, order=True):
+    """A version that is in the catalogue and that this program cannot read: a newer one has written it, as a rule."""
+
+    identity: Identity
+    version: int
+    why: str
+
+
 class Catalogue:
     """All versions of everything, by identity. Owned by the reader that feeds it; everybody else only asks."""
 
     def __init__(self) -> None:
         self._versions: dict[Identity, dict[int, Manifest]] = {}
-        self.unreadable = 0
-        """Records that this version of the program could not read, and therefore left out."""
+        self._unread: dict[Identity, dict[int, str]] = {}
+        """Why each version of these cannot be read."""
+        self._deleted: dict[Identity, set[int]] = {}
+        """Versions that are kept as deleted."""
+        self._given: dict[Identity, int] = {}
+        """The highest version that ever was, as far as the topic tells: it is not given again."""
+        self.strangers = 0
+        """Records whose key is none of ours."""
+
+    @property
+    def unreadable(self) -> int:
+        """What this version of the program could not read, and therefore left out."""
+        return self.strangers + sum(map(len, self._unread.values()))
 
     def absorb(self, key: bytes | None, value: bytes | None) -> None:
-        """One record of the catalogue topic; a null value removes that version."""
+        """One record of the catalogue topic, whatever is in it; a null value removes that version."""
         match = _KEY.fullmatch((key or b"").decode("utf-8", "replace"))
         if match is None:
-            self.unreadable += 1
+            self.strangers += 1
             return
         kind: Kind = match["kind"]  # type: ignore[assignment]
         identity, version = Identity(kind, match["namespace"], match["name"]), int(match["version"])
-        versions = self._versions.setdefault(identity, {})
-        # A newer writer's manifest that we cannot read must not leave the older one in its place.
-        versions.pop(version, None)
-        if value is not None:
-            try:
-                manifest = MANIFEST.decode(value)
-            except Undecodable:
-                self.unreadable += 1
-            else:
-                versions[version] = manifest
-        if not versions:
-            del self._versions[identity]
+        self._given[identity] = max(version, self._given.get(identity, 0))
+        self._forget(identity, version)
+        if value is None:
+            return
+        try:
+            entry = CATALOGUE_ENTRY.decode(value)
+        except Undecodable as error:
+            # It must not leave an older one in its place, and it must not be taken for nothing: see `plan`.
+            self._unread.setdefault(identity, {})[version] = str(error)
+            return
+        if isinstance(entry, Deleted):
+            self._deleted.setdefault(identity, set()).add(version)
+        elif Identity.of(entry) != identity:
+            self._unread.setdefault(identity, {})[version] = f"it is the manifest of {Identity.of(entry)}"
+        else:
+            self._versions.setdefault(identity, {})[version] = entry
+
+    def _forget(self, identity: Identity, version: int) -> None:
+        self._deleted.get(identity, set()).discard(version)
+        for by_version in (self._versions, self._unread):
+            versions = by_version.get(identity, {})
+            versions.pop(version, None)
+            if not versions:
+                by_version.pop(identity, None)
+
+    def after(self, changes: Iterable[Change | Deletion]) -> Catalogue:
+        """The catalogue as it will be; this one stays as it is."""
+        later = Catalogue()
+        later._versions = {identity: dict(versions) for identity, versions in self._versions.items()}
+        later._unread = {identity: dict(versions) for identity, versions in self._unread.items()}
+        later._given = dict(self._given)
+        for key, value in records(changes):
+            later.absorb(key, value)
+        return later
 
     def versions(self, identity: Identity) -> list[int]:
         return sorted(self._versions.get(identity, ()))
@@ -91,6 +136,18 @@ class Catalogue:
 
     def get(self, identity: Identity, version: int) -> Manifest | None:
         return self._versions.get(identity, {}).get(version)
+
+    def last_given(self, identity: Identity) -> int:
+        """The highest version that ever was, deleted and unreadable ones included; 0: none."""
+        return self._given.get(identity, 0)
+
+    def kept_as_deleted(self, identity: Identity) -> list[int]:
+        return sorted(self._deleted.get(identity, ()))
+
+    def unread(self, identity: Identity | None = None) -> list[Unreadable]:
+        """What cannot be read, of this identity or of all."""
+        found = self._unread if identity is None else {identity: self._unread.get(identity, {})}
+        return sorted(Unreadable(one, number, why) for one, whys in found.items() for number, why in whys.items())
 
     def identities(self, kind: Kind | None = None) -> list[Identity]:
         return sorted(identity for identity in self._versions if kind in (None, identity.kind))
@@ -116,9 +173,9 @@ class Catalogue:
         """Guidance by `NAMESPACE/NAME[@VERSION][*SCALE]`. Raises Refusal(guidance_unknown | guidance_forbidden)."""
         name, _, scale = name.partition("*")
         owner, _, rest = name.partition("/")
-        plain, _, version = rest.partition("@")
+        plain, at, version = rest.partition("@")
         identity = Identity("guidance", owner, plain)
-        found = (int(version), self.get(identity, int(version))) if version.isdigit() else self.latest(identity)
+        found = (number := _number(version), self.get(identity, number)) if at else self.latest(identity)
         if found is None or not isinstance(found[1], Guidance):
             raise Refusal(
                 FailureCode.GUIDANCE_UNKNOWN, f"there is no guidance {name}: apply it, or correct the endpoint's list"
@@ -144,8 +201,8 @@ class Catalogue:
         """
         name, _, weight = name.partition("*")
         owner, _, rest = name.partition("/")
-        plain, _, version = rest.partition("@")
-        number = int(version) if version.isdigit() else self.current_version(owner, plain)
+        plain, at, version = rest.partition("@")
+        number = _number(version) if at else self.current_version(owner, plain)
         found = self.get(Identity("set", owner, plain), number)
         if not isinstance(found, RetrievalSet):
             raise Refusal(
@@ -176,6 +233,11 @@ class Catalogue:
         return found[1]
 
 
+def _number(version: str) -> int:
+    """A version as it is written; 0, which none is, for what is no number."""
+    return int(version) if _VERSION.fullmatch(version) else 0
+
+
 class Change(msgspec.Struct, frozen=True):
     """What applying a manifest does to the catalogue."""
 
@@ -185,16 +247,66 @@ class Change(msgspec.Struct, frozen=True):
     action: Literal["created", "updated", "unchanged"]
 
 
+class Deletion(msgspec.Struct, frozen=True):
+    """One version goes."""
+
+    identity: Identity
+    version: int
+    kept: bool
+    """Whether its number stays in the catalogue, as deleted: it is the highest, from which the next one is counted."""
+
+
 def plan(catalogue: Catalogue, manifests: Iterable[Manifest]) -> list[Change]:
-    """A changed manifest becomes the next version; an unchanged one stays what it is."""
+    """A changed manifest becomes the next version; an unchanged one stays what it is.
+
+    A version is never given twice, whatever was deleted: requests that are under way are bound to one by its number.
+    Raises Refusal(invalid_manifest) where the newest version cannot be read, or no number is left.
+    """
     changes = []
     for manifest in manifests:
         identity = Identity.of(manifest)
         latest = catalogue.latest(identity)
-        if latest is None:
-            changes.append(Change(identity, 1, manifest, "created"))
-        elif latest[1] == manifest:
+        require_newest_read(catalogue, identity)
+        following = catalogue.last_given(identity) + 1
+        if latest is not None and latest[1] == manifest:
             changes.append(Change(identity, latest[0], manifest, "unchanged"))
+        elif following > MAX_VERSION:
+            raise Refusal(
+                FailureCode.INVALID_MANIFEST,
+                f"{identity} has had version {MAX_VERSION}, and no higher one can be: give it another name",
+            )
         else:
-            changes.append(Change(identity, latest[0] + 1, manifest, "updated"))
+            changes.append(Change(identity, following, manifest, "created" if latest is None else "updated"))
     return changes
+
+
+def require_newest_read(catalogue: Catalogue, identity: Identity) -> None:
+    """Raises Refusal(invalid_manifest) where the newest version cannot be read: nobody here knows what it says."""
+    unread = catalogue.unread(identity)
+    if unread and unread[-1].version > max(catalogue.versions(identity), default=0):
+        newest = unread[-1]
+        raise Refusal(
+            FailureCode.INVALID_MANIFEST,
+            f"version {newest.version} of {identity} cannot be read by this guideway ({newest.why}), so nothing is "
+            "written over it: use the newer guideway that wrote it, or remove it with "
+            f"`guideway delete {identity.kind} {identity.namespace}/{identity.name}@{newest.version}`",
+        )
+
+
+def plan_deletion(catalogue: Catalogue, identity: Identity, versions: Sequence[int]) -> list[Deletion]:
+    """These versions go, and with them what is kept of earlier deletions and is not needed any more."""
+    last = catalogue.last_given(identity)
+    needless = [number for number in catalogue.kept_as_deleted(identity) if number < last and last in versions]
+    return [Deletion(identity, number, kept=number == last) for number in [*versions, *needless]]
+
+
+def records(changes: Iterable[Change | Deletion]) -> list[tuple[bytes, bytes | None]]:
+    """(key, value) of the catalogue topic's record for each change that changes something."""
+    found: list[tuple[bytes, bytes | None]] = []
+    for change in changes:
+        key = change.identity.key(change.version)
+        if isinstance(change, Deletion):
+            found.append((key, CATALOGUE_ENTRY.encode(Deleted()) if change.kept else None))
+        elif change.action != "unchanged":
+            found.append((key, CATALOGUE_ENTRY.encode(change.manifest)))
+    return found

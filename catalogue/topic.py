@@ -8,21 +8,21 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.structs import TopicPartition
 
-from guideway.catalogue.entries import Catalogue, Change, Identity
+from guideway.catalogue.entries import Catalogue, Change, Deletion, records
 from guideway.delivery.aiokafka_guards import discard
 from guideway.delivery.clients import make_consumer, make_producer, started, unreachable
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.wire import MANIFEST
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+C = TypeVar("C", Change, Deletion)
 _PARTITION: Final = TopicPartition(names.CATALOGUE_TOPIC, 0)
 _TRIES: Final = 5
 """At publishing, where others publish at the same time."""
@@ -126,13 +126,34 @@ class CatalogueReader:
             except KafkaError as error:
                 log.warning("the catalogue cannot be read", error=repr(error))
                 await asyncio.sleep(1)
+            except Exception as error:
+                # Whatever it is, it must not end this task unseen: who asks would be told what was long ago.
+                log.error("the catalogue cannot be followed; it is tried again from where it stood", error=repr(error))
+                await asyncio.sleep(1)
+                self._consumer.seek(_PARTITION, self._position)
 
     async def _read(self, timeout_ms: int) -> None:
         for record in (await self._consumer.getmany(_PARTITION, timeout_ms=timeout_ms)).get(_PARTITION, []):
-            self.catalogue.absorb(record.key, record.value)
+            self._absorb(record)
         self._position = await self._consumer.position(_PARTITION)
         async with self._moved:
             self._moved.notify_all()
+
+    def _absorb(self, record: Any) -> None:
+        unreadable = self.catalogue.unreadable
+        try:
+            self.catalogue.absorb(record.key, record.value)
+        except Exception as error:
+            # One record must not keep every process of the cluster from starting.
+            self.catalogue.strangers += 1
+            log.error("a record of the catalogue is passed over", offset=record.offset, error=repr(error))
+        else:
+            if self.catalogue.unreadable > unreadable:
+                log.warning(
+                    "an entry of the catalogue cannot be read; `guideway get` says why",
+                    offset=record.offset,
+                    key=(record.key or b"").decode("utf-8", "replace")[:200],
+                )
 
 
 class Overtaken(Exception):
@@ -140,7 +161,7 @@ class Overtaken(Exception):
 
 
 @contextlib.asynccontextmanager
-async def sole_writer(bootstrap: str) -> AsyncIterator[Callable[[Iterable[Change]], Awaitable[int]]]:
+async def sole_writer(bootstrap: str) -> AsyncIterator[Callable[[Iterable[Change | Deletion]], Awaitable[int]]]:
     """`async with sole_writer(bootstrap) as write:` – read the catalogue, plan, then `await write(changes)`, once.
 
     All changes become visible together, and only if nobody has entered here since: whoever enters takes the right to
@@ -150,11 +171,11 @@ async def sole_writer(bootstrap: str) -> AsyncIterator[Callable[[Iterable[Change
     """
     producer = make_producer(bootstrap, "catalogue", transactional_id=names.CATALOGUE_WRITER)
 
-    async def write(changes: Iterable[Change]) -> int:
+    async def write(changes: Iterable[Change | Deletion]) -> int:
         last = -1
         try:
             async with producer.transaction():
-                for key, value in _records(changes):
+                for key, value in records(changes):
                     written = await producer.send_and_wait(names.CATALOGUE_TOPIC, key=key, value=value, partition=0)
                     last = written.offset
         except ProducerFenced:
@@ -171,8 +192,8 @@ async def sole_writer(bootstrap: str) -> AsyncIterator[Callable[[Iterable[Change
 
 
 async def publish_planned(
-    bootstrap: str, planned: Callable[[Catalogue], Awaitable[Sequence[Change]]]
-) -> tuple[Sequence[Change], int]:
+    bootstrap: str, planned: Callable[[Catalogue], Awaitable[Sequence[C]]]
+) -> tuple[Sequence[C], int]:
     """Plan on the catalogue as it is, write, wait until it is to be seen; returns the changes and what `publish` does.
 
     planned: asked again where others published meanwhile, for the versions that it named might be theirs.
@@ -193,28 +214,17 @@ async def publish_planned(
     )
 
 
-async def publish(bootstrap: str, changes: Iterable[Change], removals: Iterable[tuple[Identity, int]] = ()) -> int:
-    """Write changes and removals; returns the offset of the last record, -1 if there was nothing to write.
+async def publish(bootstrap: str, changes: Iterable[Change | Deletion]) -> int:
+    """Write changes; returns the offset of the last record, -1 if there was nothing to write.
 
-    Record by record, and without asking who else writes: for removals, which name versions that are there, and where
-    nobody else publishes. `publish_planned` is for the rest.
+    Record by record, and without asking who else writes: where nobody else does. `publish_planned` is for the rest.
     """
-    tombstones = [(identity.key(version), None) for identity, version in removals]
     last = -1
     async with started(make_producer(bootstrap, "catalogue"), bootstrap) as producer:
-        for key, value in [*_records(changes), *tombstones]:
+        for key, value in records(changes):
             try:
                 written = await producer.send_and_wait(names.CATALOGUE_TOPIC, key=key, value=value, partition=0)
             except KafkaError as error:
                 raise unreachable(bootstrap, error) from None
             last = written.offset
     return last
-
-
-def _records(changes: Iterable[Change]) -> list[tuple[bytes, bytes]]:
-    """(key, value) of each change that changes something."""
-    return [
-        (change.identity.key(change.version), MANIFEST.encode(change.manifest))
-        for change in changes
-        if change.action != "unchanged"
-    ]

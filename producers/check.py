@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from guideway.catalogue.entries import Catalogue, Identity, plan
+from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan
 from guideway.producers.expression import TooCostly
 from guideway.producers.template import parse
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, InputRule, Manifest
-from guideway.schemas.wire import MANIFEST
+from guideway.schemas.wire import MANIFEST, Undecodable
 
 
 def check(manifests: Iterable[Manifest], catalogue: Catalogue) -> None:
@@ -19,11 +19,9 @@ def check(manifests: Iterable[Manifest], catalogue: Catalogue) -> None:
     References are looked up among these manifests and in the catalogue.
     """
     manifests = list(manifests)
-    after = Catalogue()
-    for version, manifest in catalogue:
-        after.absorb(Identity.of(manifest).key(version), MANIFEST.encode(manifest))
-    for change in plan(catalogue, manifests):
-        after.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
+    for manifest in manifests:
+        _check_written(manifest)
+    after = catalogue.after(plan(catalogue, manifests))
     for manifest in manifests:
         if isinstance(manifest, Endpoint):
             try:
@@ -31,6 +29,43 @@ def check(manifests: Iterable[Manifest], catalogue: Catalogue) -> None:
             except (Refusal, ValueError) as error:
                 reason = error.message if isinstance(error, Refusal) else str(error)
                 raise Refusal(FailureCode.INVALID_MANIFEST, f"endpoint {manifest.address}: {reason}") from None
+
+
+def broken_by(deletions: Iterable[Deletion], catalogue: Catalogue) -> list[tuple[Endpoint, str]]:
+    """The endpoints that would refuse every event from then on and do not now, each with the reason."""
+    after = catalogue.after(deletions)
+    found = []
+    for _, manifest in after:
+        if isinstance(manifest, Endpoint) and not _reason(manifest, catalogue) and (why := _reason(manifest, after)):
+            found.append((manifest, why))
+    return found
+
+
+def _reason(endpoint: Endpoint, catalogue: Catalogue) -> str:
+    try:
+        _check_endpoint(endpoint, catalogue)
+    except Refusal as refusal:
+        return refusal.message
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _check_written(manifest: Manifest) -> None:
+    """Whether the catalogue's readers will read what was meant."""
+    name = str(Identity.of(manifest))
+    try:
+        same = MANIFEST.decode(MANIFEST.encode(manifest)) == manifest
+    except Undecodable as error:
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"{name}: {error}") from None
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"{name} cannot be written as JSON: {error}") from None
+    if not same:
+        raise Refusal(
+            FailureCode.INVALID_MANIFEST,
+            f"{name} holds a value that JSON does not have (an infinite number, a date, a key that is no text): write "
+            "it as a number or as text",
+        )
 
 
 def _check_endpoint(endpoint: Endpoint, catalogue: Catalogue) -> None:

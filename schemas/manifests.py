@@ -16,7 +16,7 @@ from guideway.schemas.retrieval import GuidanceName, RetrievalRule, is_filterabl
 Name = Annotated[str, Meta(pattern=rf"^{names.NAME.pattern}\Z")]
 Grantee = Annotated[str, Meta(pattern=rf"^(\*|{names.NAME.pattern})\Z")]
 Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
-GuidanceUse = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]*)?(\*-?[0-9](\.[0-9]{1,4})?)?\Z")]
+GuidanceUse = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?(\*-?[0-9](\.[0-9]{1,4})?)?\Z")]
 """A `GuidanceName`, and for a LoRA perhaps a scale after it: `NAMESPACE/NAME*0.5` has half of the effect."""
 
 TrainedForm = Literal["soft_prompt", "prefix", "lora", "ia3", "inserted_layer"]
@@ -241,3 +241,7 @@ class Model(_Manifest, frozen=True, kw_only=True, tag="model/v1"):
 
 
 Manifest = Endpoint | Guidance | Model | RetrievalSet | SetAlias
+
+
+class Deleted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="deleted/v1"):
+    """In place of a manifest: this version was deleted, and the next one of its name has a higher number."""

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from guideway.schemas.cancellation import Cancellation
-from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
+from guideway.schemas.manifests import Deleted, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
 from guideway.schemas.reply import Completed, Failed, Reply
 from guideway.schemas.request import Request
 
@@ -44,3 +44,4 @@ REQUEST: Codec[Request] = Codec(Request)
 CANCELLATION: Codec[Cancellation] = Codec(Cancellation)
 REPLY: Codec[Reply] = Codec(Completed | Failed)
 MANIFEST: Codec[Manifest] = Codec(Endpoint | Guidance | Model | RetrievalSet | SetAlias)
+CATALOGUE_ENTRY: Codec[Manifest | Deleted] = Codec(Endpoint | Guidance | Model | RetrievalSet | SetAlias | Deleted)

@@ -9,12 +9,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from guideway.infra import local_broker
 from guideway.infra.local_broker import RunningBroker
 
 # Before anything imports huggingface_hub: tests need no network, and must not come to need one.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# No deadlines: machines are shared, and a slow example is no failure.
+settings.register_profile("guideway", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("guideway")
 
 KINDS = ("apache-kafka", "noida-db")
 

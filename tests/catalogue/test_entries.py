@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import get_args
+
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from guideway.catalogue.entries import Catalogue, Identity, plan
+from guideway.catalogue.entries import MAX_VERSION, Catalogue, Identity, plan, plan_deletion, records
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, Manifest, RetrievalSet, SetAlias
+from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
 from guideway.schemas.output import Boolean
 from guideway.schemas.wire import MANIFEST
 
@@ -132,3 +137,177 @@ def test_a_set_that_is_not_there_is_unknown(name: str) -> None:
     with pytest.raises(Refusal) as caught:
         catalogue.retrieval_set(name, for_namespace="team")
     assert caught.value.code is FailureCode.GUIDANCE_UNKNOWN
+
+
+EVERY_KIND: list[Manifest] = [
+    ENDPOINT,
+    PROMPT,
+    FACTS,
+    SetAlias(namespace="team", name="facts", version=2),
+    Model(namespace="public", name="small", source="folder"),
+]
+
+
+def changed(manifest: Manifest, number: int) -> Manifest:
+    return msgspec.structs.replace(manifest, description=str(number))
+
+
+class Log:
+    """What a compacted topic keeps: the last record of each key, and no tombstone."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, bytes] = {}
+
+    def write(self, changes: list[tuple[bytes, bytes | None]]) -> None:
+        for key, value in changes:
+            self.kept.pop(key, None)
+            if value is not None:
+                self.kept[key] = value
+
+    def read(self) -> Catalogue:
+        catalogue = Catalogue()
+        for key, value in self.kept.items():
+            catalogue.absorb(key, value)
+        return catalogue
+
+
+def test_every_kind_is_tried() -> None:
+    assert {type(manifest) for manifest in EVERY_KIND} == {*get_args(Manifest)}
+
+
+@pytest.mark.parametrize("manifest", EVERY_KIND, ids=lambda one: type(one).__name__)
+def test_a_version_is_not_given_again_after_it_was_deleted(manifest: Manifest) -> None:
+    """A request that is under way is bound to one by its number, and would get another artefact."""
+    log, identity = Log(), Identity.of(manifest)
+    for number in (1, 2):
+        log.write(records(plan(log.read(), [changed(manifest, number)])))
+    log.write(records(plan_deletion(log.read(), identity, [2])))
+    assert (log.read().versions(identity), log.read().get(identity, 2)) == ([1], None)
+    (third,) = plan(log.read(), [changed(manifest, 3)])
+    assert (third.version, third.action) == (3, "updated")
+    log.write(records([third]))
+    log.write(records(plan_deletion(log.read(), identity, [1, 3])))
+    assert (log.read().latest(identity), list(log.read()), log.read().unreadable) == (None, [], 0)
+    assert [(one.version, one.action) for one in plan(log.read(), [manifest])] == [(4, "created")]
+
+
+@given(st.lists(st.one_of(st.just("apply"), st.lists(st.integers(1, 12), min_size=1), st.just("all")), max_size=30))
+def test_whatever_is_applied_and_deleted_no_version_comes_twice(steps: list[str | list[int]]) -> None:
+    log, identity, given_out = Log(), Identity.of(PROMPT), []
+    for number, step in enumerate(steps):
+        catalogue = log.read()
+        if step == "apply":
+            changes = plan(catalogue, [changed(PROMPT, number)])
+            given_out.append(changes[0].version)
+            log.write(records(changes))
+        else:
+            there = catalogue.versions(identity)
+            gone = there if step == "all" else [one for one in there if one in step]
+            log.write(records(plan_deletion(catalogue, identity, gone)))
+    assert given_out == list(range(1, len(given_out) + 1))
+    assert len(log.kept) <= len(log.read().versions(identity)) + 2, "what is kept of deletions does not pile up"
+
+
+def test_a_deletion_by_hand_counts_for_as_long_as_the_topic_shows_it() -> None:
+    catalogue = Catalogue()
+    absorb(catalogue, PROMPT, 1)
+    absorb(catalogue, PROMPT, 2)
+    catalogue.absorb(Identity.of(PROMPT).key(2), None)
+    assert plan(catalogue, [changed(PROMPT, 1)])[0].version == 3
+
+
+NEWER = b'{"kind":"guidance/v9","namespace":"team","name":"tone","form":"dream"}'
+
+
+def test_what_a_newer_program_wrote_is_not_written_over() -> None:
+    catalogue = Catalogue()
+    absorb(catalogue, PROMPT, 1)
+    catalogue.absorb(Identity.of(PROMPT).key(2), NEWER)
+    with pytest.raises(
+        Refusal, match=r"version 2 of guidance team/tone cannot be read .* use the newer guideway"
+    ) as caught:
+        plan(catalogue, [changed(PROMPT, 1)])
+    assert caught.value.code is FailureCode.INVALID_MANIFEST
+    assert [(one.version, one.identity) for one in catalogue.unread()] == [(2, Identity.of(PROMPT))]
+    for key, value in records(plan_deletion(catalogue, Identity.of(PROMPT), [2])):
+        catalogue.absorb(key, value)
+    assert catalogue.unreadable == 0
+    assert plan(catalogue, [changed(PROMPT, 1)])[0].version == 3
+
+
+def test_an_older_version_that_cannot_be_read_counts_and_stops_nobody() -> None:
+    catalogue = Catalogue()
+    catalogue.absorb(Identity.of(PROMPT).key(1), NEWER)
+    absorb(catalogue, PROMPT, 2)
+    assert plan(catalogue, [changed(PROMPT, 1)])[0].version == 3
+    assert catalogue.unreadable == 1
+
+
+def test_a_manifest_under_anothers_key_is_not_taken() -> None:
+    """An endpoint's events would be answered on another team's topics."""
+    catalogue = Catalogue()
+    catalogue.absorb(Identity("endpoint", "rival", "task").key(1), MANIFEST.encode(ENDPOINT))
+    with pytest.raises(Refusal):
+        catalogue.endpoint("rival", "task")
+    assert catalogue.unread()[0].why == "it is the manifest of endpoint team/task"
+
+
+def test_the_last_number_is_the_last() -> None:
+    catalogue = Catalogue()
+    absorb(catalogue, PROMPT, MAX_VERSION)
+    with pytest.raises(Refusal, match="give it another name"):
+        plan(catalogue, [changed(PROMPT, 1)])
+
+
+@pytest.mark.parametrize("version", ["0", "01", "-1", "1" * 10, "9" * 4301, "\u0663", "\u00b2", "", "x", "1 "])
+def test_what_is_no_version_is_counted_in_a_key_and_unknown_in_a_name(version: str) -> None:
+    """Python makes no number of 4,301 digits, and other ones of some that are no digits to us."""
+    catalogue = Catalogue()
+    absorb(catalogue, PROMPT, 1)
+    absorb(catalogue, FACTS, 1)
+    catalogue.absorb(f"guidance/team/tone@{version}".encode(), MANIFEST.encode(PROMPT))
+    assert (catalogue.unreadable, catalogue.versions(Identity.of(PROMPT))) == (1, [1])
+    for ask, name in ((catalogue.guidance, "team/tone"), (catalogue.retrieval_set, "team/facts")):
+        with pytest.raises(Refusal) as caught:
+            ask(f"{name}@{version}", for_namespace="team")
+        assert caught.value.code is FailureCode.GUIDANCE_UNKNOWN
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.one_of(
+    st.none(),
+    st.binary(max_size=60),
+    st.builds(
+        "{}/{}/{}@{}".format,
+        st.sampled_from(["endpoint", "guidance", "model", "set", "alias", "dream"]),
+        st.sampled_from(["team", "public", "-", "Team", ""]),
+        st.sampled_from(["task", "tone", "..", ""]),
+        st.integers(-3, 10**30) | st.just("9" * 5000) | st.text(max_size=3),
+    ).map(str.encode),
+)
+VALUES = st.one_of(
+    st.none(),
+    st.binary(max_size=60),
+    ANY_JSON.map(msgspec.json.encode),
+    st.sampled_from(
+        [b"[" * 100_000, b'{"kind":' * 100_000, b"1" * 5000, MANIFEST.encode(ENDPOINT), b'{"kind":"deleted/v1"}']
+    ),
+    st.tuples(st.sampled_from(EVERY_KIND), st.text(max_size=8), ANY_JSON).map(
+        lambda one: msgspec.json.encode({**msgspec.to_builtins(one[0]), one[1]: one[2]})
+    ),
+)
+
+
+@given(st.lists(st.tuples(KEYS, VALUES), max_size=6))
+def test_whatever_stands_in_the_topic_is_taken_or_counted(found: list[tuple[bytes | None, bytes | None]]) -> None:
+    catalogue = Catalogue()
+    for key, value in found:
+        catalogue.absorb(key, value)
+    assert catalogue.unreadable >= sum(1 for key, _ in found if key is None)
+    for manifest in EVERY_KIND:
+        with contextlib.suppress(Refusal):
+            plan(catalogue, [manifest])

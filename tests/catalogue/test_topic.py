@@ -8,10 +8,12 @@ import msgspec
 import pytest
 from aiokafka.structs import TopicPartition
 
-from guideway.catalogue.entries import Catalogue, Change, Identity, plan
+from guideway.catalogue.entries import Catalogue, Change, Identity, plan, plan_deletion
 from guideway.catalogue.topic import CatalogueReader, Overtaken, publish, publish_planned, sole_writer
+from guideway.delivery.clients import make_producer, started
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
+from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Guidance
 
@@ -37,7 +39,7 @@ async def test_a_reader_has_all_at_the_start_and_follows(bootstrap: str, unique_
             for reader in (early, late):
                 assert reader.catalogue.versions(identity) == [1, 2]
                 assert reader.catalogue.latest(identity) == (2, prompt(unique_name, "Be very kind."))
-            await late.seen(await publish(bootstrap, [], [(identity, 1), (identity, 2)]))
+            await late.seen(await publish(bootstrap, plan_deletion(late.catalogue, identity, [1, 2])))
             assert late.catalogue.latest(identity) is None
 
 
@@ -117,6 +119,56 @@ async def test_applying_twice_writes_nothing(bootstrap: str, unique_name: str) -
         changes = plan(reader.catalogue, [msgspec.structs.replace(prompt(unique_name))])
         assert [change.action for change in changes] == ["unchanged"]
         assert await publish(bootstrap, changes) == -1
+
+
+RUBBISH: list[tuple[bytes, bytes]] = [
+    (b"guidance/team/tone@" + b"9" * 4301, b"{}"),
+    (b"", b"\xff\xfe"),
+    (b"\xff" * 10, b"["),
+    (b"endpoint/team/task@1", b"[" * 100_000),
+    (b"endpoint/team/task@" + b"0" * 20, b""),
+    (b"alias/team/facts@1", b'{"kind":"alias/v1","namespace":"team","name":"facts","version":' + b"1" * 5000 + b"}"),
+]
+
+
+async def test_whatever_is_written_to_the_topic_stops_nobody(bootstrap: str, unique_name: str) -> None:
+    """At each start every process reads all of it."""
+    async with CatalogueReader(bootstrap) as early:
+        async with started(make_producer(bootstrap, "test"), bootstrap) as producer:
+            for key, value in RUBBISH:
+                headers = [("", None), ("x" * 1000, b"\xff")]
+                await producer.send_and_wait(names.CATALOGUE_TOPIC, key=key, value=value, headers=headers, partition=0)
+        await early.seen(await publish(bootstrap, plan(early.catalogue, [prompt(unique_name)])))
+        async with CatalogueReader(bootstrap) as late:
+            for reader in (early, late):
+                assert reader.catalogue.latest(Identity.of(prompt(unique_name))) == (1, prompt(unique_name))
+                assert reader.catalogue.strangers == 4
+                assert {(one.identity.kind, one.version) for one in reader.catalogue.unread()} == {
+                    ("endpoint", 1),
+                    ("alias", 1),
+                }
+
+
+async def test_a_follower_that_fails_goes_on_where_it_stood(
+    bootstrap: str, unique_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not come to be silently out of date."""
+    async with CatalogueReader(bootstrap) as reader:
+        plain = reader._consumer.getmany
+        failures = 0
+
+        async def getmany(*partitions: object, **named: object) -> object:
+            found = await plain(*partitions, **named)
+            nonlocal failures
+            if found and not failures:
+                failures += 1
+                raise RuntimeError("nobody has thought of this")
+            return found
+
+        monkeypatch.setattr(reader._consumer, "getmany", getmany)
+        await reader.seen(await publish(bootstrap, plan(reader.catalogue, [prompt(unique_name)])))
+        assert failures == 1
+        assert reader.catalogue.latest(Identity.of(prompt(unique_name))) == (1, prompt(unique_name))
 
 
 async def test_no_broker_is_a_refusal() -> None:

@@ -19,7 +19,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from guideway.catalogue.artefacts import ArtefactStore
-from guideway.catalogue.entries import Identity, plan
+from guideway.catalogue.entries import Deletion, Identity, plan
 from guideway.catalogue.files import read, upload
 from guideway.catalogue.topic import CatalogueReader, publish
 from guideway.cli.catalogue import apply_manifests
@@ -140,7 +140,7 @@ async def _apply(system: System, folder: Path) -> None:
         foreign = msgspec.structs.replace(towns, name="foreign-vectors", embedding=wider)
         await publish(system.bootstrap, plan(reader.catalogue, [foreign]))
     gone = [Identity("endpoint", "trial", "gone"), Identity("set", "trial", "gone")]
-    await publish(system.bootstrap, [], [(one, 1) for one in gone])
+    await publish(system.bootstrap, [Deletion(one, 1, kept=True) for one in gone])
     _damage(store, damaged.artefact, "passages.jsonl")
     _damage(store, next(one.artefact for one in manifests if one.name == "damaged"))  # type: ignore[union-attr]
 

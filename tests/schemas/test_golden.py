@@ -18,7 +18,7 @@ import pytest
 from guideway.schemas.manifests import Manifest
 from guideway.schemas.output import OutputRule
 from guideway.schemas.reply import Reply
-from guideway.schemas.wire import CANCELLATION, MANIFEST, REPLY, REQUEST, Codec, Undecodable
+from guideway.schemas.wire import CANCELLATION, CATALOGUE_ENTRY, MANIFEST, REPLY, REQUEST, Codec, Undecodable
 
 GOLDEN = {path.name.removesuffix(".json"): path for path in sorted(Path(__file__).parent.joinpath("golden").iterdir())}
 OUTPUT: Codec[OutputRule] = Codec(OutputRule)
@@ -27,6 +27,7 @@ CODECS: dict[str, Codec[Any]] = {
     "cancellation": CANCELLATION,
     "reply": REPLY,
     "manifest": MANIFEST,
+    "entry": CATALOGUE_ENTRY,
     "output": OUTPUT,
 }
 
@@ -86,7 +87,7 @@ def test_every_kind_has_a_golden_file() -> None:
         if "type" not in document
     }
     kinds = {msgspec.inspect.type_info(kind).tag for kind in (*get_args(Reply), *get_args(Manifest))}  # type: ignore[attr-defined]
-    assert tags == kinds | {"guideway.request.v1", "guideway.cancellation.v1"}
+    assert tags == kinds | {"guideway.request.v1", "guideway.cancellation.v1", "deleted/v1"}
     rules = {document["type"] for document in map(document_of, GOLDEN) if "type" in document}
     assert rules == {msgspec.inspect.type_info(rule).tag for rule in get_args(OutputRule)}  # type: ignore[attr-defined]
     forms = {document_of(name)["form"] for name in GOLDEN if ".guidance." in name}

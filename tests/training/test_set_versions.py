@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from guideway.catalogue.entries import Catalogue, Identity
+from guideway.catalogue.entries import Catalogue, Deletion, Identity
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import EmbeddingModel, Manifest, RetrievalSet, SetAlias
 from guideway.schemas.reply import Completed, Failed, Reply, Sample, Usage
@@ -51,12 +51,13 @@ def test_the_version_that_the_name_stands_for_stays(catalogue: Catalogue) -> Non
 
 def test_a_version_goes_alone_and_its_artefact_with_its_last_user(catalogue: Catalogue) -> None:
     removed = removal(catalogue, "team", "facts", 1)
-    assert (removed.entries, removed.unused_artefacts) == ([(SET, 1)], [])
+    assert (removed.deletions, removed.unused_artefacts) == ([Deletion(SET, 1, kept=False)], [])
 
 
 def test_a_set_goes_with_its_alias(catalogue: Catalogue) -> None:
     removed = removal(catalogue, "team", "facts", None)
-    assert removed.entries == [(SET, 1), (SET, 2), (SET, 3), (ALIAS, 1)]
+    assert [(one.identity, one.version) for one in removed.deletions] == [(SET, 1), (SET, 2), (SET, 3), (ALIAS, 1)]
+    assert [one.kept for one in removed.deletions] == [False, False, True, True], "the highest numbers are kept"
     assert removed.unused_artefacts == [digest("a")], "another set has the other one"
 
 

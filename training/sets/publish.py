@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from guideway.catalogue.artefacts import SET_FILES, ArtefactStore
-from guideway.catalogue.entries import Catalogue, Change, Identity, plan
+from guideway.catalogue.entries import Catalogue, Change, Deletion, Identity, plan, plan_deletion
 from guideway.catalogue.topic import CatalogueReader, publish_planned
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import RetrievalSet, SetAlias
@@ -115,7 +115,7 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True):
     """What deleting a set, or a version of it, takes away."""
 
     versions: list[int]
-    entries: list[tuple[Identity, int]]
+    deletions: list[Deletion]
     """Of the catalogue, aliases included."""
     unused_artefacts: list[str]
     """Digests that no set has any more."""
@@ -143,7 +143,8 @@ def removal(catalogue: Catalogue, namespace: str, name: str, version: int | None
     kept = {digest for key, digest in artefacts.items() if key not in removed}
     return Removal(
         versions=gone,
-        entries=sorted(removed) + [(alias, number) for number in catalogue.versions(alias) if last],
+        deletions=plan_deletion(catalogue, identity, gone)
+        + (plan_deletion(catalogue, alias, catalogue.versions(alias)) if last else []),
         unused_artefacts=sorted({artefacts[key] for key in removed if key in artefacts} - kept),
     )
 

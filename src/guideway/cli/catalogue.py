@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,17 +11,29 @@ import typer
 import yaml
 
 from guideway.catalogue.artefacts import ArtefactStore
-from guideway.catalogue.entries import KINDS, Catalogue, Change, Identity, Kind, plan
+from guideway.catalogue.entries import (
+    KINDS,
+    Catalogue,
+    Change,
+    Deletion,
+    Identity,
+    Kind,
+    Unreadable,
+    plan,
+    plan_deletion,
+    require_newest_read,
+)
 from guideway.catalogue.files import read, upload
-from guideway.catalogue.topic import CatalogueReader, publish, publish_planned
-from guideway.cli.output import AsJson, out, print_json, print_table, run
+from guideway.catalogue.topic import CatalogueReader, publish_planned
+from guideway.cli.output import AsJson, err, out, print_json, print_table, run
 from guideway.infra import topics
-from guideway.producers.check import check
+from guideway.producers.check import broken_by, check
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
 from guideway.settings import Settings
 
 Files = Annotated[Path, typer.Option("-f", "--file", help="A manifest file, or a folder of them (YAML or TOML).")]
+EvenIfUsed = Annotated[bool, typer.Option("--anyway", help="Even if endpoints need it; their events are then refused.")]
 Replication = Annotated[int | None, typer.Option(help="Copies of each topic; default: 3, or as many as brokers.")]
 
 
@@ -119,17 +131,28 @@ def get(
     """List what is in the catalogue."""
     wanted = _kind(kind) if kind != "all" else None
 
-    async def work() -> list[tuple[int, Manifest]]:
+    async def work() -> tuple[list[tuple[int, Manifest]], list[Unreadable], int]:
         async with CatalogueReader(Settings.from_environ().brokers()) as reader:
-            return [(version, one) for version, one in reader.catalogue if wanted in (None, Identity.of(one).kind)]
+            catalogue = reader.catalogue
+            entries = [(version, one) for version, one in catalogue if wanted in (None, Identity.of(one).kind)]
+            unread = [one for one in catalogue.unread() if wanted in (None, one.identity.kind)]
+            return entries, unread, catalogue.strangers
 
-    entries = run(work())
+    entries, unread, strangers = run(work())
     if as_json:
         for version, manifest in entries:
             print_json(_as_dict(version, manifest))
+        for one in unread:
+            print_json({"version": one.version, "unreadable": one.why, "what": str(one.identity)})
         return
     rows = [(Identity.of(one).kind, f"{one.namespace}/{one.name}", version, _summary(one)) for version, one in entries]
+    rows += [
+        (of.kind, f"{of.namespace}/{of.name}", version, f"cannot be read: {why}")
+        for of, version, why in map(msgspec.structs.astuple, unread)
+    ]
     print_table(("kind", "name", "version", "what"), rows)
+    if strangers:
+        err.print(f"{strangers} records of the catalogue's topic have a key that is none of ours", style="yellow")
 
 
 def describe(
@@ -156,30 +179,52 @@ def describe(
 def delete(
     kind: Annotated[str, typer.Argument(help="endpoint, guidance, set, model or alias")],
     name: Annotated[str, typer.Argument(help="NAMESPACE/NAME[@VERSION], or a model size")],
+    anyway: EvenIfUsed = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove an entry, or one version of it. Topics and artefacts stay."""
-    plain, _, version = name.partition("@")
+    """Remove an entry, or one version of it. Topics and artefacts stay, and no version number is given again."""
+    plain, at, version = name.partition("@")
     identity = _identity(kind, plain)
+    removed: list[int] = []
 
-    async def work() -> list[int]:
-        bootstrap = Settings.from_environ().brokers()
-        async with CatalogueReader(bootstrap) as reader:
-            _found(reader.catalogue, identity)
-            versions = reader.catalogue.versions(identity)
-            if "@" in name:
-                if version not in map(str, versions):
-                    known = ", ".join(map(str, versions))
-                    raise Refusal(FailureCode.INVALID_SETTING, f"{identity} has no version {version!r}, only {known}")
-                versions = [int(version)]
-            await reader.seen(await publish(bootstrap, [], [(identity, number) for number in versions]))
-            return versions
+    def made_on(catalogue: Catalogue) -> list[Deletion]:
+        there = sorted({*catalogue.versions(identity), *(one.version for one in catalogue.unread(identity))})
+        if not there:
+            _found(catalogue, identity)
+        if not at:
+            require_newest_read(catalogue, identity)
+        elif version not in map(str, there):
+            known = ", ".join(map(str, there))
+            raise Refusal(FailureCode.INVALID_SETTING, f"{identity} has no version {version!r}, only {known}")
+        removed[:] = [int(version)] if at else there
+        return plan_deletion(catalogue, identity, removed)
 
-    removed = run(work())
+    run(remove(Settings.from_environ().brokers(), made_on, anyway=anyway))
     if as_json:
         print_json({"what": str(identity), "removed_versions": removed})
     else:
-        out.print(f"deleted {identity}, version {', '.join(map(str, removed))}")
+        out.print(f"deleted {identity}, version {', '.join(map(str, removed))}", markup=False)
+
+
+async def remove(bootstrap: str, made_on: Callable[[Catalogue], Sequence[Deletion]], *, anyway: bool) -> None:
+    """Have entries removed, and wait until that is to be seen.
+
+    Raises Refusal(invalid_setting) where endpoints need them, unless `anyway`.
+    """
+
+    async def planned(catalogue: Catalogue) -> Sequence[Deletion]:
+        deletions = made_on(catalogue)
+        if not anyway and (broken := broken_by(deletions, catalogue)):
+            needing = ", ".join(endpoint.address for endpoint, _ in broken[:10]) + (", …" if len(broken) > 10 else "")
+            raise Refusal(
+                FailureCode.INVALID_SETTING,
+                f"{len(broken)} endpoint{'s need it' if len(broken) > 1 else ' needs it'}: {needing} (without it, "
+                f"{broken[0][1]}): change or delete them first, or use --anyway, and their events are refused from "
+                "then on",
+            )
+        return deletions
+
+    await publish_planned(bootstrap, planned)
 
 
 def _kind(text: str) -> Kind:

@@ -12,9 +12,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from guideway.catalogue.artefacts import ArtefactStore
-from guideway.catalogue.entries import Catalogue, Identity
-from guideway.catalogue.topic import publish
+from guideway.catalogue.entries import Catalogue, Deletion, Identity
 from guideway.cli import set_questions
+from guideway.cli.catalogue import EvenIfUsed, remove
 from guideway.cli.output import AsJson, err, out, print_json, print_table, run
 from guideway.cli.set_making import Order, a_qdrant, make_sets
 from guideway.cli.set_questions import VersionArgument, found_set, open_catalogue, split_name
@@ -172,19 +172,20 @@ def alias(
         out.print(f"{name} stands for version {version}, before for {before}")
 
 
-def delete(name: VersionArgument, as_json: AsJson = False) -> None:
+def delete(name: VersionArgument, anyway: EvenIfUsed = False, as_json: AsJson = False) -> None:
     """Remove a set, or one version of it that its name does not stand for. Requests that name it are refused then."""
     settings = Settings.from_environ()
     from guideway.training.sets.publish import Removal, removal
 
-    async def work() -> tuple[SetRef, Removal]:
-        async with open_catalogue() as reader:
-            ref, _ = found_set(reader.catalogue, name)
-            removed = removal(reader.catalogue, ref.namespace, ref.name, ref.version if "@" in name else None)
-            await reader.seen(await publish(settings.brokers(), [], removed.entries))
-            return ref, removed
+    removals: list[tuple[SetRef, Removal]] = []
 
-    ref, removed = run(work())
+    def made_on(catalogue: Catalogue) -> list[Deletion]:
+        ref, _ = found_set(catalogue, name)
+        removals.append((ref, removal(catalogue, ref.namespace, ref.name, ref.version if "@" in name else None)))
+        return removals[-1][1].deletions
+
+    run(remove(settings.brokers(), made_on, anyway=anyway))
+    ref, removed = removals[-1]
     plain = f"{ref.namespace}/{ref.name}"
     if settings.qdrant_url is not None:
         qdrant = a_qdrant(settings)
@@ -193,7 +194,7 @@ def delete(name: VersionArgument, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"set": plain, "removed_versions": removed.versions})
     else:
-        out.print(f"deleted {plain}, version {', '.join(map(str, removed.versions))}")
+        out.print(f"deleted {plain}, version {', '.join(map(str, removed.versions))}", markup=False)
 
 
 # What the commands share ---------------------------------------------------------------------------------------------

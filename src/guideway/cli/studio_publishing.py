@@ -16,9 +16,8 @@ from guideway.cli.catalogue import tell
 from guideway.cli.output import AsJson, run
 from guideway.infra import topics
 from guideway.producers.check import check
-from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import Manifest, Model
-from guideway.schemas.wire import MANIFEST, Undecodable
 from guideway.settings import Settings
 from guideway.training import publishing
 from guideway.training.begin import begin, models_of
@@ -98,22 +97,12 @@ async def apply_all(bootstrap: str, made_on: Callable[[Catalogue], Sequence[Mani
 
     async def planned(catalogue: Catalogue) -> list[Change]:
         manifests = made_on(catalogue)
-        _check_written(manifests)
         check(manifests, catalogue)
         await topics.apply(bootstrap, topics.wanted(manifests))
         return plan(catalogue, manifests)
 
     changes, _ = await publish_planned(bootstrap, planned)
     return changes
-
-
-def _check_written(manifests: Sequence[Manifest]) -> None:
-    """Whether each can be read again. Raises: Refusal `invalid_manifest`."""
-    for manifest in manifests:
-        try:
-            MANIFEST.decode(MANIFEST.encode(manifest))
-        except Undecodable as error:
-            raise Refusal(FailureCode.INVALID_MANIFEST, f"{manifest.namespace}/{manifest.name}: {error}") from None
 
 
 def catalogue_if_there(settings: Settings, *, needed: bool) -> Catalogue | None:
