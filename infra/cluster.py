@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator, Iterator
+from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -14,6 +16,25 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.names import client_id
 
 _PAUSE_S = 0.5
+_LABEL: Final = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_BROKER: Final = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9]+)?\]):([0-9]{{1,5}})")
+
+
+def brokers_in(bootstrap: str) -> str:
+    """A list of brokers, `host:port,host:port`, without white space. Raises Refusal(invalid_setting) for what is none.
+
+    A host is a name, an IPv4 address, or an IPv6 address in brackets.
+    """
+    found = [entry.strip() for entry in bootstrap.split(",")]
+    for entry in found:
+        broker = _BROKER.fullmatch(entry)
+        if broker is None or not 1 <= int(broker[1]) <= 65535:
+            raise Refusal(
+                FailureCode.INVALID_SETTING,
+                f"KAFKA_BOOTSTRAP_SERVERS is {bootstrap!r}, and {entry!r} in it is no broker: write host:port, several "
+                "with commas; a port is at most 65535, and an IPv6 address stands in brackets",
+            )
+    return ",".join(found)
 
 
 @contextlib.asynccontextmanager

@@ -99,7 +99,11 @@ def model_package(name: str = MODEL_PACKAGE) -> Check:
 
 def to_start(environ: Mapping[str, str]) -> Check:
     """Which broker `guideway broker up` would use, and whether it could."""
-    match local_broker.choose(environ):
+    try:
+        choice = local_broker.choose(environ)
+    except Refusal as refusal:
+        return _check("broker", False, "KAFKA_BOOTSTRAP_SERVERS", refusal.message)
+    match choice:
         case External(bootstrap):
             return _check("broker", True, f"KAFKA_BOOTSTRAP_SERVERS: {bootstrap}")
         case ApacheKafka(home):
@@ -131,7 +135,10 @@ def _is_request_topic(name: str, lane: str) -> bool:
 
 
 def _bootstrap(environ: Mapping[str, str], folder: Path) -> str | None:
-    choice = local_broker.choose(environ)
+    try:
+        choice = local_broker.choose(environ)
+    except Refusal:
+        return None
     if isinstance(choice, External):
         return choice.bootstrap
     running = local_broker.status(folder)

@@ -14,6 +14,7 @@ from typing import Literal, assert_never
 import msgspec
 
 from guideway.infra import apache_kafka, caretaker, noida
+from guideway.infra.cluster import brokers_in
 from guideway.infra.processes import Process, end
 from guideway.infra.starting import Progress
 
@@ -62,9 +63,12 @@ class _State:
 
 
 def choose(environ: Mapping[str, str]) -> External | ApacheKafka | Noida:
-    """Which broker to use: KAFKA_BOOTSTRAP_SERVERS wins, then KAFKA_HOME, else noida-db."""
+    """Which broker to use: KAFKA_BOOTSTRAP_SERVERS wins, then KAFKA_HOME, else noida-db.
+
+    Raises Refusal(invalid_setting) where KAFKA_BOOTSTRAP_SERVERS is no list of brokers.
+    """
     if bootstrap := environ.get("KAFKA_BOOTSTRAP_SERVERS", "").strip():
-        return External(bootstrap)
+        return External(brokers_in(bootstrap))
     if home := environ.get("KAFKA_HOME", "").strip():
         return ApacheKafka(Path(home).expanduser())
     return Noida()

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from guideway.infra import local_broker
+from guideway.infra.cluster import brokers_in
 from guideway.schemas.failures import FailureCode, Refusal
 
 
@@ -46,11 +47,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @staticmethod
     def from_environ(environ: Mapping[str, str] = os.environ) -> Settings:
-        home = Path(environ.get("GUIDEWAY_HOME", ".guideway")).absolute()
+        """Raises Refusal(invalid_setting) for a GUIDEWAY_HOME that can be no folder."""
+        place = home(environ)
+        _require_folder(place)
         return Settings(
-            home=home,
-            store=environ.get("GUIDEWAY_STORE", str(home / "store")),
-            bootstrap=environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
+            home=place,
+            store=environ.get("GUIDEWAY_STORE", "").strip() or str(place / "store"),
+            bootstrap=environ.get("KAFKA_BOOTSTRAP_SERVERS", "").strip() or None,
             embedding=environ.get("GUIDEWAY_EMBEDDING") or None,
             qdrant_url=environ.get("GUIDEWAY_QDRANT_URL") or None,
             qdrant_api_key=environ.get("GUIDEWAY_QDRANT_API_KEY") or None,
@@ -59,10 +62,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def brokers(self) -> str:
         """The cluster to use: the one named in the environment, else the one that `guideway broker up` started.
 
-        Raises Refusal(broker_unreachable) if there is neither.
+        Raises Refusal: broker_unreachable if there is neither, invalid_setting for what can be no cluster.
         """
         if self.bootstrap is not None:
-            return self.bootstrap
+            return brokers_in(self.bootstrap)
         running = local_broker.status(self.broker_folder)
         if running is None:
             raise Refusal(
@@ -70,3 +73,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 "no broker: run `guideway broker up` for one on this machine, or set KAFKA_BOOTSTRAP_SERVERS",
             )
         return running.bootstrap
+
+
+def home(environ: Mapping[str, str] = os.environ) -> Path:
+    """GUIDEWAY_HOME, or a folder in the present one; not looked at."""
+    return Path(environ.get("GUIDEWAY_HOME", "").strip() or ".guideway").absolute()
+
+
+def _require_folder(place: Path) -> None:
+    try:
+        there = next(one for one in (place, *place.parents) if one.exists())
+        why = "" if there.is_dir() else f"{there} is a file"
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+    if why:
+        raise Refusal(
+            FailureCode.INVALID_SETTING, f"GUIDEWAY_HOME, {place}, can be no folder ({why}): name another place"
+        )

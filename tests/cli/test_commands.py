@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -20,7 +21,14 @@ from guideway.workers.messages import BatchReport, RowReport
 def guideway(home: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "guideway", *arguments],
-        env={"PATH": "", "GUIDEWAY_HOME": str(home), "COLUMNS": "120", **environ},
+        # The same code as here, wherever it lies.
+        env={
+            "PATH": "",
+            "GUIDEWAY_HOME": str(home),
+            "COLUMNS": "120",
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            **environ,
+        },
         capture_output=True,
         text=True,
         timeout=60,
@@ -131,11 +139,92 @@ def test_the_demos_plan_names_endpoints_and_rows_that_exist() -> None:
 
 
 def test_a_bug_of_ours_ends_in_another_code_than_a_refusal(tmp_path: Path) -> None:
-    """The supervisor restarts after the one and not after the other."""
-    (tmp_path / "broker").write_text("a file where a folder belongs")
-    run = guideway(tmp_path, "broker", "up")
+    """The supervisor restarts after the one and not after the other; nobody reads a stack trace."""
+    program = "import guideway.cli as cli\ndef app(): {}['secret']\ncli.app = app\ncli.main()"
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "GUIDEWAY_HOME": str(tmp_path), "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert run.returncode == 70
     assert run.returncode not in FINAL_CODES
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("internal_error: KeyError at ")
+    details = Path(line.rpartition(" with ")[2])
+    assert details.parent == tmp_path / "errors"
+    assert "Traceback" in details.read_text()
+
+
+@pytest.mark.parametrize(
+    "bootstrap",
+    [
+        "127.0.0.1:70000",
+        "127.0.0.1:0",
+        "127.0.0.1",
+        "127.0.0.1:",
+        ":9092",
+        "a:1,",
+        ",a:1",
+        "a:1;b:2",
+        "http://a:9092",
+        "SASL_SSL://a:9092",
+        "::1:9092",
+        "[::1]",
+        "a b:9092",
+        "a..b:9092",
+        "-a:9092",
+        f"{'a' * 64}:9092",
+        "[x]:9092",
+        "a:9092/x",
+        "a:99999999999999999999",
+        "ä:9092",
+        "a:\u0661",
+    ],
+)
+def test_what_is_no_broker_is_refused_by_the_name_of_the_setting(bootstrap: str) -> None:
+    with pytest.raises(Refusal, match=r"KAFKA_BOOTSTRAP_SERVERS is .* is no broker: write host:port") as caught:
+        Settings.from_environ({"KAFKA_BOOTSTRAP_SERVERS": bootstrap}).brokers()
+    assert caught.value.code is FailureCode.INVALID_SETTING
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (" a:1 , b.example.org:65535 ", "a:1,b.example.org:65535"),
+        ("[::1]:9092,[fe80::1%eth0]:9092", "[::1]:9092,[fe80::1%eth0]:9092"),
+        ("broker_1:9092", "broker_1:9092"),
+        ("127.0.0.1:9092", "127.0.0.1:9092"),
+        ("kafka.svc.cluster.local.:9092", "kafka.svc.cluster.local.:9092"),
+    ],
+)
+def test_brokers_may_be_written_in_several_ways(given: str, read: str) -> None:
+    assert Settings.from_environ({"KAFKA_BOOTSTRAP_SERVERS": given}).brokers() == read
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "x" * 300])
+def test_a_home_that_can_be_no_folder_is_refused_by_its_name(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    for command in (["get"], ["broker", "up"]) if place == "file" else (["doctor"],):
+        run = guideway(tmp_path / place, *command)
+        assert (run.returncode, run.stderr.count("\n")) == (1, 1)
+        assert run.stderr.startswith("invalid_setting: GUIDEWAY_HOME, ")
+
+
+def test_what_the_machine_does_not_give_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "broker").write_text("a file where a folder belongs")
+    run = guideway(tmp_path, "broker", "up")
+    assert run.returncode == 74
+    (line,) = run.stderr.splitlines()
+    assert line.startswith(f"invalid_setting: {tmp_path / 'broker'}: File exists")
+
+
+def test_empty_settings_are_settings_that_are_not_there() -> None:
+    settings = Settings.from_environ({"GUIDEWAY_HOME": "", "GUIDEWAY_STORE": " ", "KAFKA_BOOTSTRAP_SERVERS": " "})
+    assert (settings.home, settings.store) == (Path(".guideway").absolute(), str(Path(".guideway/store").absolute()))
+    assert settings.bootstrap is None
 
 
 def test_a_supervised_process_has_its_time_to_end(tmp_path: Path) -> None:

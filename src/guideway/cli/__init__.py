@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-import traceback
-from typing import Final
+from typing import Final, NoReturn
 
 import typer
 
+from guideway import logs
 from guideway.cli import catalogue, dlq, running, sets, studio, traffic
 from guideway.cli.output import complain
-from guideway.logs import quiet_clients
-from guideway.schemas.failures import Refusal
+from guideway.cli.unforeseen import bug, refusal_of
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.settings import home
 
 EXIT_BUG: Final = 70
 """Apart from 1, so that whoever restarts us can tell a crash from a refusal (`EX_SOFTWARE` of sysexits.h)."""
+EXIT_MACHINE: Final = 74
+"""A full disk and the like: it may be over when we are started again (`EX_IOERR`)."""
 
 app = typer.Typer(
     name="guideway",
@@ -34,14 +38,28 @@ studio.add_to(app)
 
 
 def main() -> None:
-    """Run a command; a refusal becomes one line on standard error and exit code 1, a bug of ours exit code 70."""
-    quiet_clients()
+    """Run a command; a refusal becomes one line on standard error and exit code 1.
+
+    So does what the machine does not give (exit code 74) and a bug of ours (70): no stack trace reaches anybody.
+    """
+    logs.quiet_clients()
+    logs.configure(logging.ERROR)
     try:
         app()
     except Refusal as refusal:
-        complain(refusal)
-        sys.exit(1)
-    except Exception:
-        # Where it happened, without local variables: they hold prompts.
-        traceback.print_exc()
-        sys.exit(EXIT_BUG)
+        _end(refusal, 1)
+    except OSError as error:
+        refused = refusal_of(error)
+        _end(refused or bug(error, home()), EXIT_BUG if refused is None else EXIT_MACHINE)
+    except UnicodeEncodeError as error:
+        # Python keeps bytes that are no UTF-8 in an argument as lone surrogates.
+        strange = "surrogates" in error.reason
+        refused = Refusal(FailureCode.INVALID_SETTING, "an argument or a name is not UTF-8: write it in UTF-8")
+        _end(refused if strange else bug(error, home()), 1 if strange else EXIT_BUG)
+    except Exception as error:
+        _end(bug(error, home()), EXIT_BUG)
+
+
+def _end(refusal: Refusal, code: int) -> NoReturn:
+    complain(refusal)
+    sys.exit(code)

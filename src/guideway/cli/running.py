@@ -19,6 +19,7 @@ from guideway.cli.output import AsJson, err, importing, out, print_json, print_t
 from guideway.cli.supervise import end_with_parent, supervise
 from guideway.delivery.settings import DeliverySettings
 from guideway.infra import local_broker
+from guideway.infra.doctor import Check, checks
 from guideway.producers.endpoint_service import EndpointService
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.names import LANES
@@ -68,7 +69,7 @@ def broker_status(as_json: AsJson = False) -> None:
     settings = Settings.from_environ()
     running = local_broker.status(settings.broker_folder)
     if settings.bootstrap is not None:
-        running = local_broker.RunningBroker("external", settings.bootstrap, settings.broker_folder)
+        running = local_broker.RunningBroker("external", settings.brokers(), settings.broker_folder)
     if as_json:
         print_json(running)
     else:
@@ -146,10 +147,10 @@ def worker(
 
 def doctor(as_json: AsJson = False) -> None:
     """Say what is missing on this machine and how to mend it. Exit code 1 if anything is."""
-    from guideway.infra.doctor import checks
-
     settings = Settings.from_environ()
     found = run(checks(folder=settings.broker_folder))
+    if any(one.name == "catalogue topic" and one.ok for one in found):
+        found.append(run(_catalogue_check(settings.brokers())))
     if as_json:
         for check in found:
             print_json(check)
@@ -160,6 +161,13 @@ def doctor(as_json: AsJson = False) -> None:
         )
     if not all(one.ok for one in found):
         raise typer.Exit(1)
+
+
+async def _catalogue_check(bootstrap: str) -> Check:
+    async with CatalogueReader(bootstrap) as reader:
+        count = reader.catalogue.unreadable
+    mend = "`guideway get` shows them: use the newer guideway that wrote them, or `guideway delete KIND NAME@VERSION`"
+    return Check("catalogue", not count, f"{count} entries that cannot be read", mend if count else "")
 
 
 def demo(
