@@ -7,7 +7,7 @@ import msgspec
 from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode
-from guideway.schemas.record import Outgoing, Record
+from guideway.schemas.record import Outgoing, Record, Withheld
 
 
 def dead_letter(record: Record, code: FailureCode, message: str, *, max_bytes: int = MAX_RECORD_BYTES) -> Outgoing:
@@ -46,6 +46,11 @@ def dead_letter(record: Record, code: FailureCode, message: str, *, max_bytes: i
         "headers": sum(len(name) + len(one or b"") for name, one in record.headers),
     }
     omitted: list[str] = []
+    if isinstance(record.value, Withheld):
+        # It was not read, and a tool that puts letters back must not put back what stands in its place.
+        omitted = ["value"]
+        note = (names.DEAD_LETTER_PREFIX + "omitted", b"value")
+        letter = msgspec.structs.replace(letter, value=None, headers=[*letter.headers, note])
     for part in sorted(sizes, key=sizes.__getitem__, reverse=True):
         if letter.size_bytes <= max_bytes:
             break

@@ -7,16 +7,16 @@ import contextlib
 import enum
 import time
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import Any, Final
 
 import structlog
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from guideway.delivery.budget import Budget
 from guideway.delivery.completed_set import decode
 from guideway.delivery.partition_kafka import PartitionKafka
 from guideway.delivery.recovery import Rejoin, Reopen, after_failure
-from guideway.delivery.sendable import DeadLetterHeld, refusals, sendable, topics_of
+from guideway.delivery.sendable import DeadLetterHeld, first_results, refusals, sendable, topics_of
 from guideway.delivery.settings import DeliverySettings
 from guideway.delivery.suspicion import FATAL
 from guideway.delivery.tracker import Commit, OffsetTracker
@@ -58,6 +58,7 @@ class Partition:
         settings: DeliverySettings,
         handle: Handle,
         refuse: Refuse = refuse_by_dead_letter,
+        budget: Budget | None = None,
         on_room: Callable[[], None] = lambda: None,
         on_published: Callable[[str, Sequence[Any]], None] = lambda topic, placed: None,
     ) -> None:
@@ -77,6 +78,7 @@ class Partition:
         self._is_new, self._has_noted = True, False
         self._begun = asyncio.Event()
         self._work = Workload(handle, refuse, may_begin=self._may_begin, on_result=self._result_came)
+        self._budget = budget or Budget(settings.held_bytes, lambda: self._work.held_bytes)
         self._out_of_range = False
         self._owes_since: float | None = None
         self._wake = asyncio.Event()
@@ -97,12 +99,18 @@ class Partition:
         return self._work.unfinished + len(self._work.ready)
 
     @property
+    def held_bytes(self) -> int:
+        """Of the records taken in and of what came of them, until it is published."""
+        return self._work.held_bytes
+
+    @property
     def accepting(self) -> bool:
         """Whether more records may be taken in: bounds memory, and the metadata that tells what is finished."""
         return (
             self.phase is Phase.OPEN
             and len(self._tracker.pending) < self._settings.partition_capacity
             and self._metadata_chars <= self._settings.pause_metadata_chars
+            and self._budget.admits(self._work.held_bytes)
         )
 
     @property
@@ -305,7 +313,7 @@ class Partition:
             self._begun.clear()
         self._metadata_chars = len(offsets.metadata)
         for offset in batch:
-            del self._work.ready[offset]
+            self._work.published(offset)
         self._owes_since = time.monotonic() if self._work.ready else None
 
     async def _note_beginning(self, producer: Any) -> None:
@@ -349,7 +357,7 @@ class Partition:
         """What to send for the next results, by offset; those that nobody can take yet are held back."""
         now = time.monotonic()
         due = {offset: result for offset, result in self._work.ready.items() if result.held_until <= now}
-        due = dict(islice(due.items(), self._settings.flush_results))
+        due = first_results(due, self._settings.flush_results, self._settings.flush_bytes)
         topics = set().union(*map(topics_of, due.values()))
         partitions = {topic: await self._kafka.partitions(topic) for topic in topics}
         batch: dict[int, list[Outgoing]] = {}

@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from guideway.delivery import aiokafka_guards
+from guideway.delivery.budget import Budget
 from guideway.delivery.clients import PartitionClient, make_consumer, unreachable
 from guideway.delivery.intake import Intake, Room
 from guideway.delivery.partition import Partition, Phase
@@ -65,6 +66,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._on_published = on_published
         self._subscription: dict[str, Any] = {"topics": list(topics)} if pattern is None else {"pattern": pattern}
         self._partitions: dict[TopicPartition, Partition] = {}
+        self._budget = Budget(settings.held_bytes, lambda: sum(one.held_bytes for one in self._partitions.values()))
         self._stopping = asyncio.Event()
         self._freed = asyncio.Event()
         self._turn = 0
@@ -169,7 +171,9 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         share = max(1, room.left // len(open_))
         found = False
         for tp in open_[first:] + open_[:first]:
-            if (allowed := min(share, room.of(tp.topic))) > 0:
+            # What the others have just taken in may have used up the bytes that may be held.
+            accepts = tp in self._partitions and self._partitions[tp].accepting
+            if accepts and (allowed := min(share, room.of(tp.topic))) > 0:
                 batch = (await self._consumer.getmany(tp, max_records=allowed)).get(tp, [])
                 found = found or bool(batch)
                 room.take(tp.topic, len(batch))
@@ -232,6 +236,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                     settings=self._settings,
                     handle=self._handle,
                     refuse=self._refuse,
+                    budget=self._budget,
                     on_room=self._freed.set,
                     on_published=self._on_published,
                 )

@@ -12,7 +12,7 @@ from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.delivery.tracker import Commit, OffsetTracker
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode
-from guideway.schemas.record import Headers, Outgoing, Record
+from guideway.schemas.record import Headers, Outgoing, Record, Withheld
 
 Place = tuple[int, int]
 """(partition, offset) in the dead-letter topic."""
@@ -98,6 +98,8 @@ def original_of(record: Record) -> Outgoing | Why:
     It only ever goes back to the topic whose dead letters these are: a header must not choose where we write.
     """
     letter = read_back(record)
+    if isinstance(record.value, Withheld):
+        return Why.FOREIGN
     if letter is None or letter.topic != names.topic_of_dead_letters(record.topic) or letter.partition < 0:
         return Why.FOREIGN
     if letter.omitted:

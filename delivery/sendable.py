@@ -65,6 +65,17 @@ def sendable(result: Result, partitions: Mapping[str, int]) -> list[Outgoing]:
     ]
 
 
+def first_results(due: Mapping[int, Result], count: int, size: int) -> dict[int, Result]:
+    """The first results, so many and of so many bytes, and one at least."""
+    chosen: dict[int, Result] = {}
+    for offset, result in due.items():
+        size -= sum(out.size_bytes for out in result.outgoing)
+        if len(chosen) == count or (chosen and size < 0):
+            break
+        chosen[offset] = result
+    return chosen
+
+
 def _why_not(out: Outgoing, result: Result, partitions: Mapping[str, int]) -> Refusal | None:
     if out.topic == names.dead_letter_topic(result.record.topic):
         # The handler's own dead letter.

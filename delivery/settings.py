@@ -13,6 +13,10 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Records being worked on at a time, over all partitions."""
     partition_capacity: int = 512
     """Unfinished or unpublished records of one partition: bounds its memory and its commit's metadata."""
+    held_bytes: int = 128 * 2**20
+    """Of the records taken in and of what came of them, over all partitions, until it is published."""
+    flush_bytes: int = 16 * 2**20
+    """Of the results in one transaction, unless a single one has more."""
     flush_interval_s: float = 0.02
     """How long a partition that had nothing to publish waits for others to share the first result's transaction."""
     flush_share: float = 0.05
@@ -58,3 +62,8 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
 
 MAX_RECORD_BYTES = 1_000_000
 """Of a record that we publish; brokers and aiokafka refuse more than 1 MiB by default."""
+
+MAX_READ_BYTES = 8 * 2**20
+"""Of a record that we read: what our topics take (`infra/topics.py`). A compressed batch may hold larger ones."""
+MAX_HEADERS_BYTES = 2**16
+"""Of the key, and of the headers, of a record over 256 KiB: a header of two bytes becomes a hundred in memory."""

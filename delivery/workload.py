@@ -10,8 +10,9 @@ import structlog
 
 from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.sendable import Result
+from guideway.delivery.settings import MAX_HEADERS_BYTES, MAX_READ_BYTES
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.record import Outgoing, Record
+from guideway.schemas.record import Outgoing, Record, Withheld
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +48,9 @@ class Workload:
         self._may_begin = may_begin
         self._on_result = on_result
         self._waiting: deque[Record] = deque()
+        self._bytes: dict[int, int] = {}
+        self.held_bytes = 0
+        """Of all records taken in, and of what came of them, until it is published."""
         self.running: dict[int, asyncio.Task[None]] = {}
         """By offset."""
         self.ready: dict[int, Result] = {}
@@ -60,6 +64,7 @@ class Workload:
     def take(self, record: Record) -> None:
         """Let a record wait for `start`."""
         self._waiting.append(record)
+        self._weigh(record.offset, record.held_bytes)
 
     def start(self, *, at_most: int | None) -> None:
         """Start what waits, as far as no more than `at_most` run or are still to be published."""
@@ -69,24 +74,40 @@ class Workload:
 
     def drop(self, is_lost: Callable[[int], bool]) -> None:
         """Forget what waits, for it will be read again; stop and forget the work on offsets that `is_lost`."""
-        self._waiting.clear()
+        self._forget_waiting()
         for offset in [*self.running, *self.ready]:
             if is_lost(offset):
                 self.ready.pop(offset, None)
+                self._weigh(offset, 0)
                 if task := self.running.pop(offset, None):
                     task.cancel()
 
     async def finish(self, timeout_s: float) -> None:
         """Wait for the running work; what waits is given up."""
-        self._waiting.clear()
+        self._forget_waiting()
         if self.running:
             await asyncio.wait(self.running.values(), timeout=timeout_s)
+
+    def published(self, offset: int) -> None:
+        """What came of this record is with its readers."""
+        del self.ready[offset]
+        self._weigh(offset, 0)
+
+    def _forget_waiting(self) -> None:
+        for record in self._waiting:
+            self._weigh(record.offset, 0)
+        self._waiting.clear()
+
+    def _weigh(self, offset: int, size: int) -> None:
+        self.held_bytes += size - self._bytes.pop(offset, 0)
+        if size:
+            self._bytes[offset] = size
 
     async def _work(self, record: Record) -> None:
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
-            refusal = await self._may_begin(record)
+            refusal = await self._may_begin(record) or _too_large(record)
             outgoing = await (self._handle(record) if refusal is None else self._refuse(record, refusal))
         except asyncio.CancelledError:
             raise
@@ -95,4 +116,15 @@ class Workload:
             outgoing = [dead_letter(record, FailureCode.INTERNAL_ERROR, f"{type(error).__name__} in the handler")]
         del self.running[record.offset]
         self.ready[record.offset] = Result(record, outgoing)
+        self._weigh(record.offset, record.held_bytes + sum(out.held_bytes for out in outgoing))
         self._on_result(clock() - began)
+
+
+def _too_large(record: Record) -> Refusal | None:
+    if not isinstance(record.value, Withheld):
+        return None
+    return Refusal(
+        FailureCode.TEXT_TOO_LONG,
+        f"the record has {record.value.record_bytes} bytes; it may have {MAX_READ_BYTES}, "
+        f"and {MAX_HEADERS_BYTES} in its key or its headers: shorten it",
+    )

@@ -10,6 +10,29 @@ Headers = Sequence[tuple[str, bytes | None]]
 """In order, with repeats; a value may be null."""
 
 
+RECORD_OVERHEAD_BYTES = 500
+HEADER_OVERHEAD_BYTES = 120
+
+
+class Withheld(bytes):
+    """In place of the value of a record that is too large to be read: whatever the form asked for, it has none."""
+
+    record_bytes: int
+
+    @staticmethod
+    def of(record_bytes: int) -> Withheld:
+        """`record_bytes`: of the whole record."""
+        value = Withheld(b"\xff")
+        value.record_bytes = record_bytes
+        return value
+
+
+def held_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    """What a record takes in memory, roughly."""
+    parts = len(key or b"") + len(value or b"") + RECORD_OVERHEAD_BYTES
+    return parts + sum(len(name) + len(value or b"") + HEADER_OVERHEAD_BYTES for name, value in headers)
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A record that was read."""
 
@@ -20,6 +43,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+
+    @property
+    def held_bytes(self) -> int:
+        """What the record takes in memory, roughly."""
+        return held_bytes(self.key, self.value, self.headers)
 
     def header(self, name: str) -> bytes | None:
         """The last non-null value of the header, as most clients treat repeats."""
@@ -39,6 +67,11 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes | None = None
     headers: Headers = ()
     partition: int | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """What the record takes in memory, roughly."""
+        return held_bytes(self.key, self.value, self.headers)
 
     @property
     def size_bytes(self) -> int:

@@ -76,7 +76,7 @@ class SendsMoreThanItCommits(Partition):
 
         await super()._transact(With(producer, commit_transaction=commit_transaction), batch, commit)
         for offset in late:
-            del self._work.ready[offset]
+            self._work.published(offset)
 
 
 class DoesNotGather(Partition):

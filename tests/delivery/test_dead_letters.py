@@ -7,7 +7,7 @@ import pytest
 from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.schemas.failures import FailureCode
-from guideway.schemas.record import Headers, Outgoing, Record
+from guideway.schemas.record import Headers, Outgoing, Record, Withheld
 
 BIG = b"x" * 1_200_000
 
@@ -61,3 +61,11 @@ def test_leaves_out_what_is_too_large_and_says_so(parts: dict[str, bytes | None]
 
 def test_a_record_with_neither_key_nor_value_gets_an_empty_value() -> None:
     assert letter_of(key=None, value=None).value == b""
+
+
+def test_a_value_that_was_not_read_is_omitted_and_nothing_stands_in_its_place() -> None:
+    letter = letter_of(value=Withheld.of(62_000_000))
+    assert letter.value is None
+    assert ("guideway_dlq_omitted", b"value") in letter.headers
+    without = letter_of(value=Withheld.of(62_000_000), headers=[("h", BIG)])
+    assert dict(without.headers)["guideway_dlq_omitted"] == b"value,headers"

@@ -11,7 +11,7 @@ from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.replay import Ledger, Replayed, Selection, Why, code_of, decide, original_of, read_back
 from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.schemas.failures import FailureCode
-from guideway.schemas.record import Outgoing, Record
+from guideway.schemas.record import Outgoing, Record, Withheld
 
 TOPIC = "gw.team.task.in.v1"
 OURS = ["guideway_dlq_topic", "guideway_dlq_code", "guideway_dlq_omitted", "__connect.errors.topic", "h"]
@@ -87,6 +87,7 @@ def test_what_was_not_kept_whole_does_not_go_back(part: str) -> None:
         {"headers": [*letter().headers, ("guideway_dlq_partition", b"-1")]},
         {"headers": [*letter().headers, ("guideway_dlq_topic", b"gw.victim.task.in.v1")]},
         {"value": b"x" * MAX_RECORD_BYTES},
+        {"value": Withheld.of(62_000_000)},
     ],
 )
 def test_what_is_no_dead_letter_of_the_topic_does_not_go_back(changed: dict[str, object]) -> None:
