@@ -17,17 +17,17 @@ class GuidanceAhead:
         self._guidance = guidance
         self._waiting: dict[Hashable, tuple[Sequence[Artefact], list[Future[Trained]]]] = {}
 
-    def has(self, who: Hashable, artefacts: Sequence[Artefact], *, wait: bool) -> bool:
-        """Whether all of `artefacts` are in memory, or cannot be had, as `load` tells; else they are read from now on.
-
-        With `wait`, only once they are.
-        """
+    def has(self, who: Hashable, artefacts: Sequence[Artefact]) -> bool:
+        """Whether all of `artefacts` are in memory, or cannot be had, as `load` tells; else they are read now."""
         if who not in self._waiting:
             self._waiting[who] = artefacts, [self._guidance.fetch(artefact) for artefact in artefacts]
         _, futures = self._waiting[who]
-        if wait:
-            concurrent.futures.wait(futures)
         return all(future.done() for future in futures)
+
+    def wait_for_any(self, timeout_s: float) -> None:
+        """Until something more of what is waited for is here, for so long at most."""
+        missing = {future for _, futures in self._waiting.values() for future in futures if not future.done()}
+        concurrent.futures.wait(missing, timeout_s, concurrent.futures.FIRST_COMPLETED)
 
     def load(self, who: Hashable, *, in_use: Collection[str]) -> RowGuidance:
         """Serve one for whom `has` said yes; the digests `in_use` stay in memory. Raises as `ResidentGuidance.load`."""

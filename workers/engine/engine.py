@@ -28,6 +28,8 @@ from guideway.workers.messages import Admit, BatchReport, EngineSettings, Finish
 _PROGRESS_S: Final = 1.0
 _ROWS_AHEAD: Final = 4
 """Rows next in turn, whose guidance is in memory already."""
+_LOOK_S: Final = 0.01
+"""Where nothing runs: how long guidance that is being read is awaited before the next look at who else has come."""
 _LATE: Final = "its deadline passed before the result was there: send it again with a later deadline, or none"
 
 log = structlog.get_logger()
@@ -110,6 +112,8 @@ class Engine:
             entering = [row for chunk in plan.chunks for row in chunk.rows]
             self._keep_heads(row for row in entering if not isinstance(outcomes.get(row), Refusal))
             self._collect(outcomes)
+        elif self._open:
+            self._ahead.wait_for_any(_LOOK_S)
         # Without rows as well: those that were equipped may all have ended before they ran.
         self._guidance.keep_to_budget(self._in_use(self._runner.rows))
         self._busy_s += time.perf_counter() - began
@@ -145,17 +149,17 @@ class Engine:
             self._is_ready(row)
 
     def _arrive(self) -> None:
-        """Let the requests wait for their turn whose guidance is here; it is awaited where that holds up nobody."""
+        """Let the requests wait for their turn whose guidance is here."""
         for admit in list(self._arriving.values()):
             with self._refusing(admit.id):
-                if self._ahead.has(admit.id, admit.artefacts, wait=not self._runner.rows):
+                if self._ahead.has(admit.id, admit.artefacts):
                     del self._arriving[admit.id]
                     rows = self._open[admit.id] = self._rows(admit)
                     self._batcher.add(rows)
 
     def _is_ready(self, row: Row) -> bool:
         """Whether the row's guidance is here; if not, it is read from now on."""
-        return self._ahead.has(row, row.admit.artefacts, wait=not self._batcher.running)
+        return self._ahead.has(row, row.admit.artefacts)
 
     def _alive(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Those whose request has not ended, seen at the moment of each: ending one sample ends its siblings."""

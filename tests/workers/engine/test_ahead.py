@@ -14,7 +14,7 @@ from guideway.schemas.failures import FailureCode
 from guideway.schemas.output import Regex
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.lora import Lora
-from guideway.workers.messages import Admit, Finished, FromEngine, Refused
+from guideway.workers.messages import Admit, Finished, FromEngine, Progress, Refused
 
 TIMEOUT_S = 30.0
 
@@ -136,3 +136,24 @@ def test_what_the_next_rows_need_is_read_before_there_is_a_seat(
     found = ends(messages + run(engine))
     assert all(isinstance(end, Finished) for end in found.values())
     assert engine._guidance.nbytes == 0
+
+
+def test_guidance_that_is_read_for_long_holds_up_nobody_where_nothing_runs(
+    make_engine: MakeEngine, make_admit: MakeAdmit, make_lora: MakeArtefact, disk: Disk
+) -> None:
+    """An idle engine gets one whose guidance lies on a slow disk, and then others: these run, and it is not silent."""
+    engine = make_engine(reader_threads=1)
+    slow, late = make_admit("slow", artefacts=[make_lora("a/slow@1")]), make_admit("late", deadline_ms=1_000_500)
+    engine.add(slow)
+    messages = [*engine.step(1000.0), *engine.step(1002.0)]
+    assert sum(isinstance(message, Progress) for message in messages) == 2, "it is alive"
+    plain = make_admit("plain")
+    engine.add(plain)
+    while plain.id not in ends(messages):
+        messages += engine.step(1003.0)
+    assert engine.has_work
+    engine.add(late)
+    engine.cancel(slow.id)
+    messages += engine.step(1004.0)
+    assert {id_ for id_, end in ends(messages).items() if isinstance(end, Refused)} == {late.id, slow.id}
+    assert not engine.has_work
