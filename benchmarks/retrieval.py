@@ -31,7 +31,8 @@ from guideway.schemas.output import Text
 from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.schemas.retrieval import Retrieval, SetRef
 from guideway.training.sets.build import Splitting, build, passages_of
-from guideway.training.sets.documents import Columns, read_documents
+from guideway.training.sets.document import Columns
+from guideway.training.sets.documents import read_documents
 from guideway.training.sets.evaluate import Pair, Searched, scores
 from guideway.workers.engine_link import EngineLink
 from guideway.workers.messages import EngineSettings

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan
 from guideway.producers.expression import TooCostly
@@ -76,9 +77,20 @@ def _check_endpoint(endpoint: Endpoint, catalogue: Catalogue) -> None:
         _check_fits(name, guidance, endpoint.model_size, model.fingerprint)
     if (rule := endpoint.retrieval) is not None:
         for name in [*rule.sets, *rule.request_sets]:
-            catalogue.retrieval_set(name, for_namespace=endpoint.namespace)
+            _, found = catalogue.retrieval_set(name, for_namespace=endpoint.namespace)
+            _check_filter(name, rule.filter, found.metadata)
     for target in endpoint.targets:
         catalogue.endpoint(endpoint.namespace, target)
+
+
+def _check_filter(name: str, wanted: Iterable[str], known: Sequence[str]) -> None:
+    """Raises ValueError for a filter by metadata that no passage has."""
+    for key in wanted:
+        if known and key not in known:
+            (nearest, *_) = [*difflib.get_close_matches(key, known, 1), ""]
+            meant = f"did you mean {nearest!r}? " if nearest else ""
+            has = ", ".join(known[:20])
+            raise ValueError(f"retrieval.filter: no passage of set {name} has metadata {key!r}; {meant}it has {has}")
 
 
 def _check_template(rule: InputRule) -> None:

@@ -198,12 +198,17 @@ class EmbeddingModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     dimension: Annotated[int, Meta(ge=1)]
 
 
+MAX_METADATA_NAMES: Final = 200
+
+
 class RetrievalSet(_Manifest, frozen=True, kw_only=True, tag="set/v1"):
     """One version of a fact set: passages with their vectors, an artefact that `guideway sets create` makes."""
 
     artefact: Digest
     embedding: EmbeddingModel
     passages: Annotated[int, Meta(ge=1)]
+    metadata: Annotated[list[str], Meta(max_length=MAX_METADATA_NAMES)] = []
+    """The names that its passages' metadata have; empty where they are not known, or too many."""
     shared_with: list[Grantee] = []
     """As for guidance."""
 

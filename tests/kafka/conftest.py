@@ -34,7 +34,7 @@ from guideway.schemas.output import Boolean, Json, OutputRule, Regex, Text
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.settings import Settings
 from guideway.training.sets.build import Splitting
-from guideway.training.sets.documents import Columns
+from guideway.training.sets.document import Columns
 
 FACTS = ("plain", "devil", "jargon")
 ROOT = Path(__file__).resolve().parents[2]

@@ -24,7 +24,7 @@ from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.schemas.retrieval import Citation, Retrieval, SetRef
 from guideway.schemas.wire import REPLY, REQUEST
 from guideway.training.sets.build import Splitting
-from guideway.training.sets.documents import Columns
+from guideway.training.sets.document import Columns
 from guideway.training.sets.publish import switch
 from guideway.workers.messages import BatchReport
 

@@ -7,11 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from guideway.catalogue.entries import Catalogue
+from guideway.catalogue.entries import Catalogue, Identity
 from guideway.producers.check import check
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Field, InputRule
+from guideway.schemas.manifests import EmbeddingModel, Endpoint, Field, InputRule, RetrievalSet
+from guideway.schemas.retrieval import RetrievalRule
+from guideway.schemas.wire import MANIFEST
 
+DIGEST = "sha256:" + "0" * 64
 HUNDRED = f"`{json.dumps(list(range(100)))}`"
 
 
@@ -38,3 +41,25 @@ def test_a_template_whose_functions_want_values_is_accepted(
 ) -> None:
     rule = InputRule(fields={"tags": Field(type="array")}, template="{join(', ', tags)}", text_field=None)
     check([make_endpoint(input=rule)], catalogue)
+
+
+@pytest.mark.parametrize(("key", "fine"), [("year", True), ("source", True), ("yaer", False)])
+def test_a_filter_by_metadata_that_no_passage_has_is_refused(
+    key: str, fine: bool, catalogue: Catalogue, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    embedding = EmbeddingModel(source="m", fingerprint=DIGEST, dimension=3)
+    facts = RetrievalSet(
+        namespace="team", name="facts", artefact=DIGEST, embedding=embedding, passages=9, metadata=["source", "year"]
+    )
+    older = RetrievalSet(namespace="team", name="older", artefact=DIGEST, embedding=embedding, passages=9)
+    for one in (facts, older):
+        catalogue.absorb(Identity.of(one).key(1), MANIFEST.encode(one))
+    rule = RetrievalRule(sets=["team/older", "team/facts"], filter={key: "year"})
+    endpoint = make_endpoint(
+        retrieval=rule, input=InputRule(fields={"text": Field(), "year": Field(type="integer", required=False)})
+    )
+    if fine:
+        check([endpoint], catalogue)
+        return
+    with pytest.raises(Refusal, match=r"team/facts has metadata 'yaer'; did you mean 'year'\? it has source, year"):
+        check([endpoint], catalogue)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.sets.build import Splitting, merged, passages_of
-from guideway.training.sets.documents import Columns, Document, read_documents
+from guideway.training.sets.decoding import without_broken_characters
+from guideway.training.sets.document import Columns, Document
+from guideway.training.sets.documents import Reading, read_documents
 from guideway.workers.retrieval.set_folder import Passage
 
 WriteFile = Callable[[str, str | bytes], Path]
@@ -94,7 +97,7 @@ BAD: list[tuple[str, str | bytes, FailureCode]] = [
     ("latin.txt", "Käse".encode("latin-1"), FailureCode.DOCUMENT_UNREADABLE),
     ("mixed.jsonl", b'{"text": "K\xc3\xa4se"}\n{"text": "K\xe4se"}', FailureCode.DOCUMENT_UNREADABLE),
     ("utf16.txt", "words".encode("utf-16-le"), FailureCode.DOCUMENT_UNREADABLE),
-    ("utf16.csv", "id,text".encode("utf-16"), FailureCode.DOCUMENT_UNREADABLE),
+    ("utf16.csv", "id,text".encode("utf-16-le"), FailureCode.DOCUMENT_UNREADABLE),
     ("words.doc", "no known type", FailureCode.DOCUMENT_UNREADABLE),
     ("list.jsonl", "[1]", FailureCode.DOCUMENT_UNREADABLE),
     ("cut.jsonl", '{"text": "a"', FailureCode.DOCUMENT_UNREADABLE),
@@ -173,3 +176,144 @@ def test_splitting_out_of_bounds_is_refused(max_chars: int, overlap_chars: int) 
     with pytest.raises(Refusal) as caught:
         Splitting(max_chars=max_chars, overlap_chars=overlap_chars)
     assert caught.value.code is FailureCode.INVALID_SETTING
+
+
+def test_the_same_text_with_other_metadata_is_another_fact(write: WriteFile) -> None:
+    rows = [
+        '{"id": "oslo", "text": "The branch opens at nine.", "branch": "oslo"}',
+        '{"id": "rome", "text": "The branch opens at nine.", "branch": "rome"}',
+        '{"id": "one", "text": "The branch opens at nine.", "branch": 1}',
+        '{"id": "text", "text": "The branch opens at nine.", "branch": "1"}',
+    ]
+    passages = passages_of(read(write("rows.jsonl", "\n".join(rows))), Splitting())
+    assert [(one.id, one.metadata["branch"]) for one in passages] == [
+        ("oslo", "oslo"),
+        ("rome", "rome"),
+        ("one", 1),
+        ("text", "1"),
+    ]
+    assert len(merged(passages, [Passage(id="x", document="x", text=passages[0].text)])) == 5
+
+
+def test_the_same_text_in_two_places_is_kept_once_with_both_places(write: WriteFile, tmp_path: Path) -> None:
+    for name in ("a.md", "b.md", "c.md"):
+        write(name, "# Legal\n\nAll rights reserved.\n")
+    (passage,) = passages_of(read(tmp_path), Splitting())
+    assert passage.metadata == {"source": ["a.md", "b.md", "c.md"], "section": "Legal"}
+
+
+CAFE = "Le café est ouvert."
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options"),
+    [
+        ("declared.html", f"<meta charset=windows-1252><p>{CAFE}</p>".encode("cp1252"), {}),
+        ("latin.html", f'<meta http-equiv=x content="text/html; charset=iso-8859-1">{CAFE}'.encode("cp1252"), {}),
+        ("stale.html", f"<meta charset=windows-1252><p>{CAFE}</p>".encode(), {}),
+        ("xml.html", f'<?xml version="1.0" encoding="iso-8859-15"?><p>{CAFE}</p>'.encode("iso-8859-15"), {}),
+        ("utf16.txt", CAFE.encode("utf-16"), {}),
+        ("utf16be.txt", b"\xfe\xff" + CAFE.encode("utf-16-be"), {}),
+        ("utf32.md", CAFE.encode("utf-32"), {}),
+        ("utf16.csv", f"id,text\r\n1,{CAFE}\r\n".encode("utf-16"), {}),
+        ("mark.csv", f"\ufeffid,text\n1,{CAFE}\n".encode(), {}),
+        ("mark.jsonl", f'\ufeff{{"text": "{CAFE}"}}\n'.encode(), {}),
+        ("ansi.csv", f"id,text\n1,{CAFE}\n".encode("cp1252"), {"encoding": "cp1252"}),
+        ("ansi.txt", CAFE.encode("cp1252"), {"encoding": "windows-1252"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_text_is_decoded_as_it_declares(write: WriteFile, name: str, content: bytes, options: dict[str, Any]) -> None:
+    reading = Reading(Columns(), **options)
+    assert [one.text for one in reading.documents([write(name, content)])] == [CAFE]
+
+
+@pytest.mark.parametrize("encoding", ["utf-99", "base64", "zip", ""])
+def test_an_encoding_that_is_none_is_refused(encoding: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        Reading(Columns(), encoding=encoding)
+    assert caught.value.code is FailureCode.INVALID_SETTING
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "metadata"),
+    [
+        ("a.csv", "id;text;lang\n1;The library opens, mostly, at nine.;en\n", {"lang": "en"}),
+        ("b.csv", "sep=,\nid,text\n1,The library opens.\n", {}),
+        ("c.csv", "SEP=|\nid|text|n\n1|The library opens.|2\n", {"n": "2"}),
+        ("d.tsv", "id\ttext\n1\tThe library opens.\n", {}),
+        ("e.json", '[{"id": 1, "text": "The library opens.", "n": 2}]', {"n": 2}),
+        ("f.json", '{"id": 1, "text": "The library opens."}', {}),
+    ],
+)
+def test_rows_are_read_however_they_are_divided(
+    write: WriteFile, name: str, content: str, metadata: dict[str, object]
+) -> None:
+    (document,) = read(write(name, content))
+    assert document.id == "1"
+    assert document.text.startswith("The library opens")
+    assert document.metadata == {"source": name, **metadata}
+
+
+def test_a_head_without_the_text_field_names_the_dividers_that_were_tried(write: WriteFile) -> None:
+    with pytest.raises(Refusal, match=r"'text' in its head, be it between commas, semi.*--text-field"):
+        read(write("a.csv", "id;body\n1;x\n"))
+
+
+def test_all_bad_rows_are_told_at_once_or_skipped_and_listed(write: WriteFile) -> None:
+    rows = [f"{n},Fact {n}." for n in range(200)]
+    rows[17], rows[40], rows[150] = "17,", "40,too,many", '150,"open" quote'
+    file = write("facts.csv", "id,text\n" + "\n".join(rows) + "\n")
+    other = write("more.jsonl", '{"id": 3, "text": "Another three."}\n{"id": "new", "text": "New."}\nnothing\n')
+    with pytest.raises(Refusal) as caught:
+        read(file, other)
+    for place in ("facts.csv, row 19", "facts.csv, row 42", "facts.csv, line 152", "id '3'", "more.jsonl, line 3"):
+        assert place in caught.value.message
+    assert caught.value.message.startswith("5 findings: ")
+    assert "--skip-bad" in caught.value.message
+    reading = Reading(Columns(), skip_bad=True)
+    assert len(list(reading.documents([file, other]))) == 198
+    assert len(reading.bad) == 5
+
+
+def test_a_folder_tells_what_it_leaves_out(write: WriteFile, tmp_path: Path) -> None:
+    for name in ("a.txt", "b.docx", "C.RST", "d.mdx", "sub/e.xlsx", "G.MD", ".git/config"):
+        write(name, "words")
+    reading = Reading(Columns())
+    assert sorted(one.id for one in reading.documents([tmp_path])) == ["C.RST", "G.MD", "a.txt", "d.mdx"]
+    assert reading.left_out == ["b.docx", "sub/e.xlsx"]
+
+
+def test_a_file_name_that_is_not_utf_8_is_refused_before_anything_is_embedded(tmp_path: Path) -> None:
+    (tmp_path / "caf\udce9.txt").write_text("Opens at nine.")
+    with pytest.raises(Refusal, match=r"caf\?\.txt is not UTF-8: rename it"):
+        read(tmp_path)
+
+
+def test_code_keeps_its_lines_and_a_row_of_a_table_is_one_line(write: WriteFile) -> None:
+    page = (
+        "<h1>Code</h1><pre>def f():\n    return  1\n</pre><table><tr><th>City</th><th>People</th></tr>"
+        "<tr><td>Oslo</td><td><p>700,000</p></td></tr><tr><td>Rome<br>(Roma)</td><td></td></tr></table><p>After."
+    )
+    (document,) = read(write("page.html", page))
+    assert document.text == (
+        "# Code\n\n```\ndef f():\n    return  1\n\n```\n\nCity | People\nOslo | 700,000\nRome (Roma) |\n\nAfter."
+    )
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_front_matter_is_metadata(write: WriteFile, end: str) -> None:
+    lines = ["---", "title: Opening hours", "lang: no", "tags: [a, b]", "deep: {x: 1}", "---", "# Hours", "", "Nine."]
+    (document,) = read(write("a.md", end.join(lines)))
+    assert document.metadata == {"source": "a.md", "title": "Opening hours", "lang": "no", "tags": ["a", "b"]}
+    assert document.text.split() == ["#", "Hours", "Nine."]
+
+
+@pytest.mark.parametrize("text", ["---\nno matter\n", "---\n- a\n---\nx", "---\na: [\n---\nx", "a\n---\nb: c\n---\n"])
+def test_what_is_no_front_matter_stays_text(write: WriteFile, text: str) -> None:
+    (document,) = read(write("a.md", text))
+    assert (document.text, document.metadata) == (text, {"source": "a.md"})
+
+
+def test_halves_of_characters_in_a_pdf_are_left_out() -> None:
+    assert without_broken_characters("a\ud83d b\0c \U0001f600 \udc00") == "a bc \U0001f600 "

@@ -87,3 +87,10 @@ def test_what_a_heading_is(line: str, heading: str | None) -> None:
 def test_a_heading_is_found_in_time_by_its_length(line: str) -> None:
     """By the square or cube of it, this test would run for minutes and be ended."""
     assert len(sections(f"{line}\nbody")) == 1
+
+
+def test_chinese_is_cut_at_its_own_full_stops() -> None:
+    text = "图书馆每天上午九点开门。" * 3 + "“星期日关闭。”" + "对吗？" * 2
+    pieces = split(text, max_chars=24, overlap_chars=0)
+    assert "".join(pieces) == text
+    assert all(piece.endswith(("。", "？", "”")) for piece in pieces)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import EmbeddingModel
-from guideway.training.sets.documents import Document
+from guideway.schemas.retrieval import Metadata, Scalar
+from guideway.training.sets.document import Document
 from guideway.training.sets.progress import Unfinished
 from guideway.training.sets.split import sections, split
 from guideway.workers.retrieval import set_folder
@@ -21,6 +22,8 @@ from guideway.workers.retrieval.set_folder import Passage, SetFolder, SetInfo
 
 _TEXTS_AT_ONCE: Final = 512
 """Embedded and then kept: what an interruption can cost."""
+_PLACE: Final = ("source", "page", "section")
+"""Metadata that say where a passage stands."""
 
 
 class Splitting(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,22 +42,46 @@ class Splitting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def passages_of(documents: Iterable[Document], splitting: Splitting) -> list[Passage]:
-    """In the order of the documents. Of passages with the same text the first is kept.
+    """In the order of the documents. Of passages with the same text and the same metadata the first is kept.
 
+    Where they stand (`source`, `page`, `section`) does not tell two apart: the one that is kept has the places of all.
     A passage of Markdown or HTML begins with the headings that it stands under, and has them as metadata `section`.
     """
     kept: dict[bytes, Passage] = {}
     for document in documents:
         for passage in _split(document, splitting):
-            kept.setdefault(hashlib.sha256(passage.text.encode()).digest(), passage)
+            what = _what(passage)
+            kept[what] = _joined(kept[what], passage) if what in kept else passage
     return list(kept.values())
 
 
 def merged(old: Sequence[Passage], new: Sequence[Passage]) -> list[Passage]:
     """The old passages, without those of documents that are among the new, and the new ones."""
     replaced = {passage.document for passage in new}
-    texts = {passage.text for passage in new}
-    return [one for one in old if one.document not in replaced and one.text not in texts] + [*new]
+    whats = {_what(passage) for passage in new}
+    return [one for one in old if one.document not in replaced and _what(one) not in whats] + [*new]
+
+
+def _what(passage: Passage) -> bytes:
+    """What a passage says, and of what: the same for two that differ in their place only."""
+    told = {key: value for key, value in passage.metadata.items() if key not in _PLACE}
+    return hashlib.sha256(msgspec.json.encode((passage.text, sorted(told.items())))).digest()
+
+
+def _joined(first: Passage, again: Passage) -> Passage:
+    places: Metadata = {}
+    for key in _PLACE:
+        values = [*_values(first.metadata.get(key)), *_values(again.metadata.get(key))]
+        if values:
+            distinct = list(dict.fromkeys(values))
+            places[key] = distinct if len(distinct) > 1 else distinct[0]
+    return msgspec.structs.replace(first, metadata=first.metadata | places)
+
+
+def _values(value: Scalar | float | list[Scalar] | None) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return [] if value is None else [value]
 
 
 def build(

@@ -1,108 +1,172 @@
-"""Files → documents: text, Markdown, JSONL, CSV, HTML and PDF. What cannot be read is refused, with file and place."""
+"""Files and folders → documents: text, Markdown, HTML, PDF and rows. What cannot be read is refused, with its place."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.retrieval import Metadata
+from guideway.training.sets.decoding import (
+    known_encoding,
+    page_text,
+    unreadable,
+    whole_bytes,
+    whole_text,
+    without_broken_characters,
+)
+from guideway.training.sets.document import Columns, Document
 from guideway.training.sets.markup import Unreadable, html_as_markdown, pdf_pages
+from guideway.training.sets.row_files import read_csv, read_json, read_jsonl
+from guideway.training.sets.split import front_matter
 
-MAX_FILE_BYTES: Final = 256 * 2**20
-"""Of a file that is read whole: everything but JSONL and CSV, which are read row by row."""
-MAX_LINE_BYTES: Final = 8 * 2**20
-"""Of one row."""
-
-
-class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """What a set is made from."""
-
-    id: str
-    text: str
-    metadata: Metadata = {}
-    markdown: bool = False
-    """Whether headings are marked by `#`."""
-
-
-class Columns(msgspec.Struct, frozen=True, kw_only=True):
-    """What the fields of JSONL and CSV rows are; all other fields are metadata."""
-
-    text: str = "text"
-    id: str = "id"
-    """A row without this field is named after its place: FILE:ROW."""
+_MOST_FINDINGS: Final = 1000
+"""After so many the rest is not read."""
+_SHOWN: Final = 20
 
 
 def read_documents(paths: Iterable[Path], columns: Columns) -> Iterator[Document]:
-    """Of files, and of folders and their sub-folders, in order of path; a folder's files of other types are left out.
+    """`Reading.documents` of a reading that skips nothing."""
+    return Reading(columns).documents(paths)
 
-    A document that comes again as it was counts once.
-    Raises Refusal(document_unreadable | document_empty | document_too_large | duplicate_id).
-    """
-    seen: dict[str, tuple[int, str]] = {}
-    for root, file in _files(paths):
-        name = file.relative_to(root).as_posix()
+
+class Reading:
+    """One reading of files. It remembers what it could not read, and what it left out."""
+
+    def __init__(self, columns: Columns, *, encoding: str = "utf-8", skip_bad: bool = False) -> None:
+        """encoding: of text that does not declare its own. skip_bad: what cannot be read is passed over, row by row.
+
+        Raises Refusal(invalid_setting).
+        """
+        self._columns = columns
+        self._encoding = known_encoding(encoding)
+        self._skip_bad = skip_bad
+        self.bad: list[Refusal] = []
+        """What is wrong with rows and files, each with its place."""
+        self.left_out: list[str] = []
+        """Files of folders that are of no known type."""
+
+    def documents(self, paths: Iterable[Path]) -> Iterator[Document]:
+        """Of files, and of folders and their sub-folders, in order of path.
+
+        A document that comes again as it was counts once.
+        Raises Refusal(document_unreadable | document_empty | document_too_large | duplicate_id), at the end and for all
+        findings together.
+        """
+        seen: dict[str, tuple[int, str]] = {}
+        for root, file in self._files(paths):
+            name = file.relative_to(root).as_posix()
+            for one in self._read(file, name):
+                if isinstance(one, Refusal):
+                    self._keep(one)
+                    continue
+                content = hash((one.text, repr(one.metadata)))
+                known, where = seen.setdefault(one.id, (content, name))
+                if known == content:
+                    yield one
+                else:
+                    self._keep(_double(one, name, where))
+        if self.bad and not self._skip_bad:
+            raise _together(self.bad)
+
+    def _read(self, file: Path, name: str) -> Iterator[Document | Refusal]:
+        """What is in one file; never raises."""
         empty = True
-        for document in _READERS[file.suffix.lower()](file, name, columns):
-            empty = False
-            content = hash((document.text, repr(document.metadata)))
-            known, where = seen.setdefault(document.id, (content, name))
-            if known != content:
-                raise Refusal(
-                    FailureCode.DUPLICATE_ID,
-                    f"{name}: id {document.id[:80]!r} is that of another document in {where}: give each its own id",
-                )
-            yield document
+        try:
+            _check_name(name)
+            for one in _READERS[file.suffix.lower()](file, name, self._columns, self._encoding):
+                empty = False
+                yield one
+        except Refusal as refusal:
+            yield refusal
+            return
         if empty:
-            raise Refusal(FailureCode.DOCUMENT_EMPTY, f"{name} holds no text: leave it out")
+            yield Refusal(FailureCode.DOCUMENT_EMPTY, f"{name} holds no text: leave it out")
+
+    def _keep(self, finding: Refusal) -> None:
+        self.bad.append(finding)
+        if len(self.bad) >= _MOST_FINDINGS and not self._skip_bad:
+            raise _together(self.bad)
+
+    def _files(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
+        """(what its name is relative to, file)"""
+        for path in paths:
+            if path.is_dir():
+                found = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file, path))
+                ours = [file for file in found if file.suffix.lower() in _READERS]
+                self.left_out += [_shown(file.relative_to(path)) for file in found if file not in ours]
+                if not ours:
+                    raise Refusal(
+                        FailureCode.DOCUMENT_EMPTY,
+                        f"{path} holds no document: give files of type {', '.join(_READERS)}",
+                    )
+                yield from ((path, file) for file in ours)
+            elif not path.is_file():
+                raise unreadable(f"there is no file or folder {path}")
+            elif path.suffix.lower() not in _READERS:
+                raise unreadable(f"{path} is of no known type: give one of {', '.join(_READERS)}")
+            else:
+                yield path.parent, path
 
 
-def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
-    """(what its name is relative to, file)"""
-    for path in paths:
-        if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.is_file() and _is_ours(file.relative_to(path)))
-            if not found:
-                raise Refusal(
-                    FailureCode.DOCUMENT_EMPTY, f"{path} holds no document: give files of type {', '.join(_READERS)}"
-                )
-            yield from ((path, file) for file in found)
-        elif not path.is_file():
-            raise Refusal(FailureCode.DOCUMENT_UNREADABLE, f"there is no file or folder {path}")
-        elif path.suffix.lower() not in _READERS:
-            raise Refusal(
-                FailureCode.DOCUMENT_UNREADABLE, f"{path} is of no known type: give one of {', '.join(_READERS)}"
-            )
-        else:
-            yield path.parent, path
+def _is_hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
-def _is_ours(relative: Path) -> bool:
-    return relative.suffix.lower() in _READERS and not any(part.startswith(".") for part in relative.parts)
+def _shown(path: Path) -> str:
+    return path.as_posix().encode(errors="replace").decode()
 
 
-def _text(file: Path, name: str, _: Columns) -> Iterator[Document]:
-    text = _decoded(_whole(file, name), name)
+def _check_name(name: str) -> None:
+    """A name is the id of what is in the file, and part of each of its passages."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise unreadable(f"the name of file {_shown(Path(name))} is not UTF-8: rename it") from None
+
+
+def _double(one: Document, name: str, where: str) -> Refusal:
+    return Refusal(
+        FailureCode.DUPLICATE_ID,
+        f"{name}: id {one.id[:80]!r} is that of another document in {where}: give each its own id",
+    )
+
+
+def _together(findings: list[Refusal]) -> Refusal:
+    """One refusal for all of them, with the code of the first."""
+    first = findings[0]
+    if len(findings) == 1:
+        return first
+    shown = "; ".join(one.message for one in findings[:_SHOWN])
+    more = f"; and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
+    return Refusal(first.code, f"{len(findings)} findings: {shown}{more}. Mend them, or leave them out with --skip-bad")
+
+
+def _text(file: Path, name: str, _: Columns, encoding: str) -> Iterator[Document]:
+    text = whole_text(file, name, encoding)
     if text.strip():
-        yield Document(id=name, text=text, metadata={"source": name}, markdown=file.suffix.lower() != ".txt")
+        yield Document(id=name, text=text, metadata={"source": name})
 
 
-def _html(file: Path, name: str, _: Columns) -> Iterator[Document]:
-    title, text = html_as_markdown(_decoded(_whole(file, name), name))
+def _markdown(file: Path, name: str, _: Columns, encoding: str) -> Iterator[Document]:
+    metadata, text = front_matter(whole_text(file, name, encoding))
+    if text.strip():
+        yield Document(id=name, text=text, metadata={**metadata, "source": name}, markdown=True)
+
+
+def _html(file: Path, name: str, _: Columns, encoding: str) -> Iterator[Document]:
+    title, text = html_as_markdown(page_text(whole_bytes(file, name), name, encoding))
     if text:
         titled: Metadata = {"title": title} if title else {}
         yield Document(id=name, text=text, metadata={"source": name, **titled}, markdown=True)
 
 
-def _pdf(file: Path, name: str, _: Columns) -> Iterator[Document]:
+def _pdf(file: Path, name: str, _: Columns, __: str) -> Iterator[Document]:
     try:
-        pages = pdf_pages(_whole(file, name))
+        pages = [without_broken_characters(page) for page in pdf_pages(whole_bytes(file, name))]
     except Unreadable as error:
-        raise Refusal(FailureCode.DOCUMENT_UNREADABLE, f"{name}: {error}") from None
+        raise unreadable(f"{name}: {error}") from None
     if not any(page.strip() for page in pages):
         raise Refusal(
             FailureCode.DOCUMENT_EMPTY, f"{name} has no text, only pictures perhaps: run character recognition over it"
@@ -112,103 +176,17 @@ def _pdf(file: Path, name: str, _: Columns) -> Iterator[Document]:
             yield Document(id=f"{name}#page={number}", text=page, metadata={"source": name, "page": number})
 
 
-def _jsonl(file: Path, name: str, columns: Columns) -> Iterator[Document]:
-    for number, line in enumerate(_lines(file, name), 1):
-        if not line.strip():
-            continue
-        try:
-            row = msgspec.json.decode(line, type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError):
-            raise _unreadable(f"{name}, line {number} is no JSON object: write one a line") from None
-        yield _row(row, name, number, columns)
-
-
-def _csv(file: Path, name: str, columns: Columns) -> Iterator[Document]:
-    csv.field_size_limit(MAX_LINE_BYTES)
-    rows = csv.DictReader(_lines(file, name), strict=True)
-    try:
-        for number, row in enumerate(rows, 2):
-            if None in row or None in row.values():
-                raise _unreadable(f"{name}, row {number} has more or fewer fields than the head: make them agree")
-            yield _row(row, name, number, columns)
-    except csv.Error as error:
-        raise _unreadable(f"{name}, line {rows.line_num}: {error}") from None
-
-
-def _row(row: dict[str, Any], name: str, number: int, columns: Columns) -> Document:
-    text = row.get(columns.text)
-    if not isinstance(text, str):
-        raise _unreadable(
-            f"{name}, row {number} has no text field {columns.text!r}: name the one it has with --text-field"
-        )
-    if not text.strip():
-        raise Refusal(FailureCode.DOCUMENT_EMPTY, f"{name}, row {number} has an empty text: leave it out")
-    id_ = row.get(columns.id)
-    metadata = {key: value for key, value in row.items() if key not in {columns.text, columns.id}}
-    return Document(
-        id=f"{name}:{number}" if id_ in (None, "") else str(id_),
-        text=text,
-        metadata={"source": name, **{key: value for key, value in metadata.items() if _is_metadata(value)}},
-    )
-
-
-def _is_metadata(value: Any) -> bool:
-    """Scalars and lists of them; what is nested deeper cannot be filtered by."""
-    if isinstance(value, list):
-        return all(isinstance(one, str | int) for one in value)
-    return isinstance(value, str | int | float)
-
-
-def _whole(file: Path, name: str) -> bytes:
-    try:
-        if file.stat().st_size > MAX_FILE_BYTES:
-            raise Refusal(
-                FailureCode.DOCUMENT_TOO_LARGE,
-                f"{name} has more than {MAX_FILE_BYTES // 2**20} MiB: split it, or make it JSONL",
-            )
-        return file.read_bytes()
-    except OSError as error:
-        raise _unreadable(f"{name} cannot be read ({error.strerror}): change its rights, or leave it out") from None
-
-
-def _lines(file: Path, name: str) -> Iterator[str]:
-    """Line by line, so that no line, however long, is in memory whole."""
-    try:
-        with file.open("rb") as stream:
-            number = 0
-            while line := stream.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if len(line) > MAX_LINE_BYTES:
-                    raise Refusal(
-                        FailureCode.DOCUMENT_TOO_LARGE,
-                        f"{name}, line {number} has more than {MAX_LINE_BYTES // 2**20} MiB: split its text over rows",
-                    )
-                yield _decoded(line, f"{name}, line {number}")
-    except OSError as error:
-        raise _unreadable(f"{name} cannot be read ({error.strerror}): change its rights, or leave it out") from None
-
-
-def _decoded(data: bytes, where: str) -> str:
-    """Guessing an encoding would put wrong letters into facts without a word: what is not UTF-8 is refused."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _unreadable(f"{where} is not UTF-8 (byte {error.start}): convert it, for example with iconv") from None
-    if "\0" in text:
-        raise _unreadable(f"{where} holds zero bytes: it is no text, or UTF-16; convert it to UTF-8")
-    return text
-
-
-def _unreadable(message: str) -> Refusal:
-    return Refusal(FailureCode.DOCUMENT_UNREADABLE, message)
-
-
-_READERS: Final[dict[str, Callable[[Path, str, Columns], Iterator[Document]]]] = {
+_Reader = Callable[[Path, str, Columns, str], Iterator[Document | Refusal]]
+_READERS: Final[dict[str, _Reader]] = {
     ".txt": _text,
-    ".md": _text,
-    ".markdown": _text,
-    ".jsonl": _jsonl,
-    ".csv": _csv,
+    ".rst": _text,
+    ".md": _markdown,
+    ".markdown": _markdown,
+    ".mdx": _markdown,
+    ".jsonl": read_jsonl,
+    ".json": read_json,
+    ".csv": read_csv,
+    ".tsv": read_csv,
     ".html": _html,
     ".htm": _html,
     ".pdf": _pdf,

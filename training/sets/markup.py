@@ -30,8 +30,10 @@ _INLINE: Final = frozenset(
     | {"mark", "q", "ruby", "s", "samp", "small", "span", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr"}
 )
 """Elements that stand within a line; all others begin a line of their own."""
-_CLOSE: Final = frozenset({"br", "tr", "li", "dt", "dd", "td", "th"})
+_CLOSE: Final = frozenset({"br", "tr", "li", "dt", "dd"})
 """Those without a blank line around them."""
+_CELLS: Final = frozenset({"td", "th"})
+"""Those of a row stand on one line."""
 _HEADINGS: Final = {f"h{level}": "#" * level for level in range(1, 7)}
 
 
@@ -40,7 +42,10 @@ class Unreadable(ValueError):
 
 
 def html_as_markdown(html: str) -> tuple[str, str]:
-    """(title, text): headings become Markdown headings, blocks paragraphs; scripts, styles and navigation go."""
+    """(title, text): headings become Markdown headings, blocks paragraphs, `pre` fenced code, rows of tables lines.
+
+    Scripts, styles and navigation go.
+    """
     from selectolax.lexbor import LexborHTMLParser
 
     tree = LexborHTMLParser(html)
@@ -49,31 +54,75 @@ def html_as_markdown(html: str) -> tuple[str, str]:
     name = " ".join(title.text().split()) if title is not None else ""
     if tree.body is None:
         return name, ""
-    lines: list[str] = [""]
+    lines = _Lines()
     _walk(tree.body, lines)
-    text = "\n".join(" ".join(line.split()) for line in lines)
-    return name, re.sub(r"\n{3,}", "\n\n", text).strip()
+    return name, re.sub(r"\n{3,}", "\n\n", "\n".join(lines.done())).strip()
 
 
-def _walk(node: Any, lines: list[str]) -> None:
+class _Lines:
+    """The lines of a page; those of `pre` keep their spaces."""
+
+    def __init__(self) -> None:
+        self._lines: list[tuple[bool, str]] = [(False, "")]
+        self.raw = 0
+        """How deep in `pre`."""
+        self.cells = 0
+        """How deep in cells of tables, whose text stays on the row's line."""
+
+    def add(self, text: str) -> None:
+        raw, line = self._lines[-1]
+        if self.raw:
+            first, *rest = text.split("\n")
+            self._lines[-1] = (True, line + first)
+            self._lines += [(True, one) for one in rest]
+        else:
+            # A line that looks like a heading and is none.
+            self._lines[-1] = (raw, line + (text if line else text.lstrip().lstrip("#")))
+
+    def start(self, text: str, *, blank: bool) -> None:
+        """Begin a line with `text`, a blank one before it or not; within a cell it is a space."""
+        if self.cells and not self.raw:
+            self.add(" ")
+            return
+        if not blank and not self._lines[-1][1].strip():
+            self._lines.pop()
+        self._lines += [(bool(self.raw), "")] * blank + [(bool(self.raw), text)]
+
+    def cell(self) -> None:
+        if self._lines[-1][1].strip():
+            self.add(" | ")
+
+    def fence(self) -> None:
+        self._lines += [(True, "```"), (True, "")]
+
+    def done(self) -> list[str]:
+        return [line.rstrip() if raw else " ".join(line.split()) for raw, line in self._lines]
+
+
+def _walk(node: Any, lines: _Lines) -> None:
     """Depth first, without recursion: a page may be nested as deep as it likes."""
     waiting: list[tuple[Any, bool]] = [(node, False)]
     while waiting:
         one, left = waiting.pop()
         tag = one.tag
         if tag == "-text":
-            text = one.text_content or ""
-            # A line that looks like a heading and is none.
-            lines[-1] += text if lines[-1] else text.lstrip().lstrip("#")
+            lines.add(one.text_content or "")
             continue
-        breaks = tag not in _INLINE
-        if breaks:
-            lines += [""] if tag in _CLOSE else ["", ""]
+        if tag in _CELLS:
+            lines.cells += -1 if left else 1
+            if not left:
+                lines.cell()
+        elif tag not in _INLINE:
+            if tag == "pre" and left:
+                lines.raw -= 1
+                lines.fence()
+            lines.start("" if left or tag not in _HEADINGS else _HEADINGS[tag] + " ", blank=tag not in _CLOSE)
+            if tag == "pre" and not left:
+                lines.fence()
+                lines.raw += 1
         if left:
             continue
-        if tag in _HEADINGS:
-            lines[-1] = _HEADINGS[tag] + " "
-        if breaks:
+        if tag not in _INLINE:
             waiting.append((one, True))
         waiting += [(child, False) for child in reversed([*one.iter(include_text=True)])]
 

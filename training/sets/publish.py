@@ -11,9 +11,10 @@ from guideway.catalogue.artefacts import SET_FILES, ArtefactStore
 from guideway.catalogue.entries import Catalogue, Change, Deletion, Identity, plan, plan_deletion
 from guideway.catalogue.topic import CatalogueReader, publish_planned
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import RetrievalSet, SetAlias
+from guideway.schemas.manifests import MAX_METADATA_NAMES, RetrievalSet, SetAlias
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.index import Qdrant
+from guideway.workers.retrieval.set_folder import SetFolder
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +28,10 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     action: str
     """`created`, `updated` or `unchanged`"""
     passages: int
+    left_out: list[str] = []
+    """Files of the given folders that are of no known type."""
+    skipped: list[str] = []
+    """What was wrong with rows and files that were passed over."""
 
 
 def previous(catalogue: Catalogue, namespace: str, name: str) -> RetrievalSet | None:
@@ -63,6 +68,7 @@ async def publish_set(
         artefact=digest,
         embedding=info.embedding,
         passages=info.passages,
+        metadata=_metadata_names(content),
         shared_with=sorted(shared_with),
     )
 
@@ -154,6 +160,11 @@ def _alias_change(catalogue: Catalogue, namespace: str, name: str, version: int,
     if version == newest and catalogue.latest(Identity("alias", namespace, name)) is None:
         return []
     return plan(catalogue, [SetAlias(namespace=namespace, name=name, version=version)])
+
+
+def _metadata_names(content: SetFolder) -> list[str]:
+    found = sorted({key for passage in content.passages for key in passage.metadata})
+    return found if len(found) <= MAX_METADATA_NAMES else []
 
 
 def _valid(**fields: object) -> RetrievalSet:

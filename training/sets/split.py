@@ -6,11 +6,25 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-_SEAMS: Final = (r"\n\s*\n", r"\n", r"(?<=[.!?…。])\s+", r"(?<=[;:,])\s+", r"\s+")
-"""Where a text is cut, best place first: paragraphs, lines, sentences, clauses, words."""
+import yaml
+
+from guideway.schemas.retrieval import Metadata
+
+_SEAMS: Final = (
+    r"\n\s*\n",
+    r"\n",
+    r"(?<=[.!?…])\s+|(?<=[。！？｡])[”’」』）]*\s*",
+    r"(?<=[;:,])\s+|(?<=[，；：、､])\s*",
+    r"\s+",
+)
+"""Where a text is cut, best place first: paragraphs, lines, sentences, clauses, words. No space follows the marks of
+Chinese and Japanese."""
 _SENTENCES: Final = _SEAMS[2]
 _HEADING: Final = re.compile(r"(#{1,6})\s+(.+)")
 _FENCE: Final = re.compile(r"^\s*(```|~~~)")
+_FRONT_MATTER: Final = re.compile(
+    r"\A---[ \t]*\r?\n(.{0,20000}?)^(?:---|\.\.\.)[ \t]*\r?$\n?", re.DOTALL | re.MULTILINE
+)
 
 
 def split(text: str, *, max_chars: int, overlap_chars: int) -> list[str]:
@@ -49,6 +63,28 @@ def sections(markdown: str) -> list[tuple[str, str]]:
         found.append((" > ".join(filter(None, path)), []))
     bodies = ((heading, "\n".join(lines).strip()) for heading, lines in found)
     return [(heading, body) for heading, body in bodies if body]
+
+
+def front_matter(markdown: str) -> tuple[Metadata, str]:
+    """(metadata, text) of a Markdown text that begins with a block of YAML between lines `---`.
+
+    Only its texts and lists of texts are kept, as they were written. What is no such block stays in the text.
+    """
+    found = _FRONT_MATTER.match(markdown)
+    if found is None:
+        return {}, markdown
+    try:
+        said = yaml.load(found[1], Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return {}, markdown
+    if not isinstance(said, dict):
+        return {}, markdown
+    texts = {key: value for key, value in said.items() if isinstance(key, str) and _is_texts(value)}
+    return texts, markdown[found.end() :]
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
 
 
 def _units(text: str, max_chars: int, seam: int) -> Iterator[str]:

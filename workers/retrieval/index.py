@@ -10,6 +10,7 @@ when it holds all its passages, and filling it twice changes nothing.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
@@ -22,7 +23,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.retrieval import Condition
+from guideway.schemas.retrieval import Condition, Scalar, is_filterable
 from guideway.workers.retrieval.embedder import Vectors
 from guideway.workers.retrieval.set_folder import SetFolder
 
@@ -32,6 +33,9 @@ LOCAL_LIMIT: Final = 20_000
 _POINTS_A_REQUEST: Final = 512
 _POINT_BYTES: Final = 1500
 """Of Python objects for one passage in local mode, about."""
+_WORDS: Final = ("true", "True", "TRUE", "false", "False", "FALSE")
+_INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,18}")
+"""As integers are written and no other text is: `007` is a text."""
 _TIMEOUT_S: Final = 10
 _ATTEMPTS: Final = 3
 
@@ -168,10 +172,28 @@ def _filter(required: Sequence[Condition]) -> models.Filter | None:
         return None
     return models.Filter(
         must=[
-            models.FieldCondition(key=f"metadata.{one.key}", match=models.MatchValue(value=one.value))
+            models.Filter(
+                should=[
+                    models.FieldCondition(key=f"metadata.{one.key}", match=models.MatchValue(value=value))
+                    for value in spellings(one.value)
+                ]
+            )
             for one in required
         ]
     )
+
+
+def spellings(value: Scalar) -> list[Scalar]:
+    """A value and what else says the same: the cells of CSV files are texts, whatever they mean."""
+    if isinstance(value, bool):
+        return [value, *(word for word in _WORDS if word.lower() == str(value).lower())]
+    if isinstance(value, int):
+        return [value, str(value)]
+    if value in _WORDS:
+        return [value, value.lower() == "true"]
+    if _INTEGER.fullmatch(value) and is_filterable(int(value)):
+        return [value, int(value)]
+    return [value]
 
 
 def _hit(point: Any) -> Hit:

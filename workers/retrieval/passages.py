@@ -72,9 +72,22 @@ def _instead(wanted: Retrieval) -> list[Part]:
         case "refuse":
             raise Refusal(
                 FailureCode.NO_PASSAGE,
-                f"no passage of {', '.join(map(str, wanted.sets))} is to the point and fits: ask otherwise; the "
-                "endpoint's owner may lower retrieval.min_score or raise retrieval.max_tokens",
+                f"no passage of {', '.join(map(str, wanted.sets))} {_reason(wanted)}",
             )
+
+
+def _reason(wanted: Retrieval) -> str:
+    """What may have kept every passage out, and what to do about it."""
+    if not wanted.filter:
+        return (
+            "is to the point and fits: ask otherwise; the endpoint's owner may lower retrieval.min_score or raise "
+            "retrieval.max_tokens"
+        )
+    names = ", ".join(f"metadata {one.key!r}" for one in wanted.filter)
+    return (
+        f"that passes the filter ({names}) is to the point and fits: give the filter's fields values that passages "
+        "have, or leave them out; `guideway sets show` lists the set's metadata"
+    )
 
 
 def _citations(sets: Sequence[SetRef], found: Sequence[FoundPassage]) -> list[Citation]:

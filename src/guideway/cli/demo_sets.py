@@ -44,7 +44,7 @@ class Told(msgspec.Struct):
 async def make_fact_sets(settings: Settings, sets: Sequence[FactSet], data: Path) -> list[Published]:
     """Made, or found to be there already; usable by everybody."""
     from guideway.training.sets.build import Splitting
-    from guideway.training.sets.documents import Columns
+    from guideway.training.sets.document import Columns
 
     orders = []
     for one in sets:

@@ -18,7 +18,8 @@ from guideway.settings import Settings
 
 if TYPE_CHECKING:
     from guideway.training.sets.build import Splitting
-    from guideway.training.sets.documents import Columns
+    from guideway.training.sets.document import Columns
+    from guideway.training.sets.documents import Reading
     from guideway.training.sets.publish import Published
     from guideway.workers.retrieval.embedder import Embedder
     from guideway.workers.retrieval.index import Qdrant
@@ -34,6 +35,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     documents: list[Path]
     columns: Columns
     splitting: Splitting
+    encoding: str = "utf-8"
+    """Of files that do not declare their own."""
+    skip_bad: bool = False
+    """Pass over rows and files that cannot be read."""
     shared_with: list[str] | None = None
     """None: as the version before."""
     stage: bool = False
@@ -76,17 +81,19 @@ async def make_sets(
     """Read, split, embed, store, publish; in this order, so that nothing half-made is visible."""
     from guideway.training.sets.progress import discard, locked
 
-    read = [_read(order) for order in orders]
+    read = [await asyncio.to_thread(_read, order) for order in orders]
     bootstrap, store, qdrant = settings.brokers(), ArtefactStore(settings.store), a_qdrant(settings)
     store.check_writable()
     maker = _Maker(settings, progress)
     await topics.apply(bootstrap, topics.wanted([]))
     made = []
     async with CatalogueReader(bootstrap) as reader:
-        for order, passages in zip(orders, read, strict=True):
+        for order, (passages, reading) in zip(orders, read, strict=True):
             work = settings.unfinished_sets / order.namespace / order.name
             with locked(work):
-                made.append(await _published(order, passages, maker, work, reader, bootstrap, store, qdrant))
+                published = await _published(order, passages, maker, work, reader, bootstrap, store, qdrant)
+                bad = [one.message for one in reading.bad]
+                made.append(msgspec.structs.replace(published, left_out=reading.left_out, skipped=bad))
                 discard(work)
     return made
 
@@ -119,11 +126,12 @@ async def _published(
     )
 
 
-def _read(order: Order) -> list[Passage]:
+def _read(order: Order) -> tuple[list[Passage], Reading]:
     from guideway.training.sets.build import passages_of
-    from guideway.training.sets.documents import read_documents
+    from guideway.training.sets.documents import Reading
 
-    return passages_of(read_documents(order.documents, order.columns), order.splitting)
+    reading = Reading(order.columns, encoding=order.encoding, skip_bad=order.skip_bad)
+    return passages_of(reading.documents(order.documents), order.splitting), reading
 
 
 class _Maker:

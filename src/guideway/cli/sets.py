@@ -24,20 +24,25 @@ from guideway.settings import Settings
 
 if TYPE_CHECKING:
     from guideway.training.sets.build import Splitting
-    from guideway.training.sets.documents import Columns
+    from guideway.training.sets.document import Columns
     from guideway.training.sets.publish import Published
 
 SetArgument = Annotated[str, typer.Argument(metavar="NAMESPACE/NAME")]
 Documents = Annotated[
-    list[Path], typer.Argument(help="Files or folders: .txt, .md, .jsonl, .csv, .html, .pdf.", show_default=False)
+    list[Path],
+    typer.Argument(
+        help="Files or folders: .txt, .md, .rst, .jsonl, .json, .csv, .tsv, .html, .pdf.", show_default=False
+    ),
 ]
-TextField = Annotated[str, typer.Option(help="JSONL and CSV: the field with the text.")]
-IdField = Annotated[str, typer.Option(help="JSONL and CSV: the field with the id; without it, FILE:ROW.")]
+TextField = Annotated[str, typer.Option(help="Rows: the field with the text.")]
+IdField = Annotated[str, typer.Option(help="Rows: the field with the id; without it, FILE:ROW.")]
 MaxChars = Annotated[int, typer.Option(help="Characters of a passage, at most.")]
 OverlapChars = Annotated[int, typer.Option(help="Of the passage before, repeated at a passage's beginning, at most.")]
 Share = Annotated[
     list[str] | None, typer.Option(help="Namespace that may use it too, or * for all; default: as the version before.")
 ]
+Encoding = Annotated[str, typer.Option(help="Of text that does not declare its own, for example cp1252.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Pass over rows and files that cannot be read; list them.")]
 Stage = Annotated[bool, typer.Option("--stage", help="Do not switch to it yet: `sets alias` does.")]
 
 
@@ -61,6 +66,8 @@ def create(
     id_field: IdField = "id",
     max_chars: MaxChars = 800,
     overlap_chars: OverlapChars = 120,
+    encoding: Encoding = "utf-8",
+    skip_bad: SkipBad = False,
     share: Share = None,
     stage: Stage = False,
     as_json: AsJson = False,
@@ -70,11 +77,12 @@ def create(
     guideway sets create team/handbook handbook/ --share other-team
     """
     from guideway.training.sets.build import Splitting
-    from guideway.training.sets.documents import Columns
+    from guideway.training.sets.document import Columns
 
     columns = Columns(text=text_field, id=id_field)
     splitting = Splitting(max_chars=max_chars, overlap_chars=overlap_chars)
-    _make(name, documents, columns, splitting, shared_with=share, stage=stage, as_json=as_json)
+    order = _order(name, documents, columns, splitting, encoding=encoding, skip_bad=skip_bad, stage=stage)
+    _make(msgspec.structs.replace(order, shared_with=share), as_json=as_json)
 
 
 def add(
@@ -84,16 +92,19 @@ def add(
     id_field: IdField = "id",
     max_chars: MaxChars = 800,
     overlap_chars: OverlapChars = 120,
+    encoding: Encoding = "utf-8",
+    skip_bad: SkipBad = False,
     stage: Stage = False,
     as_json: AsJson = False,
 ) -> None:
     """Make the next version of a set: what is there and these documents. One with an id that is there replaces it."""
     from guideway.training.sets.build import Splitting
-    from guideway.training.sets.documents import Columns
+    from guideway.training.sets.document import Columns
 
     columns = Columns(text=text_field, id=id_field)
     splitting = Splitting(max_chars=max_chars, overlap_chars=overlap_chars)
-    _make(name, documents, columns, splitting, stage=stage, adds=True, as_json=as_json)
+    order = _order(name, documents, columns, splitting, encoding=encoding, skip_bad=skip_bad, stage=stage)
+    _make(msgspec.structs.replace(order, adds=True), as_json=as_json)
 
 
 def list_(as_json: AsJson = False) -> None:
@@ -139,17 +150,22 @@ def show(name: VersionArgument, as_json: AsJson = False) -> None:
         "version": ref.version,
         "artefact": manifest.artefact,
         **msgspec.to_builtins(content.info),
+        "metadata": sorted({key for passage in content.passages for key in passage.metadata}),
         "first": msgspec.to_builtins(content.passages[:3]),
     }
     if as_json:
         print_json(told)
         return
     first = told.pop("first")
-    print_table(
-        ("", ""), [(key, value if not isinstance(value, dict) else value["source"]) for key, value in told.items()]
-    )
+    print_table(("", ""), [(key, _cell(value)) for key, value in told.items()])
     for passage in first:
         out.print(f"\n{passage['id']}: {passage['text'][:300]}")
+
+
+def _cell(value: Any) -> object:
+    if isinstance(value, dict):
+        return value["source"]
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def alias(
@@ -200,28 +216,30 @@ def delete(name: VersionArgument, anyway: EvenIfUsed = False, as_json: AsJson = 
 # What the commands share ---------------------------------------------------------------------------------------------
 
 
-def _make(
+def _order(
     name: str,
     documents: list[Path],
     columns: Columns,
     splitting: Splitting,
     *,
-    shared_with: list[str] | None = None,
+    encoding: str,
+    skip_bad: bool,
     stage: bool,
-    adds: bool = False,
-    as_json: bool,
-) -> None:
+) -> Order:
     namespace, plain = split_name(name)
-    order = Order(
+    return Order(
         namespace=namespace,
         name=plain,
         documents=documents,
         columns=columns,
         splitting=splitting,
-        shared_with=shared_with,
+        encoding=encoding,
+        skip_bad=skip_bad,
         stage=stage,
-        adds=adds,
     )
+
+
+def _make(order: Order, *, as_json: bool) -> None:
     with _bar(as_json) as progress:
         (published,) = run(make_sets(Settings.from_environ(), [order], progress))
     _tell(published, as_json=as_json)
@@ -245,6 +263,12 @@ def _tell(published: Published, *, as_json: bool) -> None:
     out.print(
         f"{published.action}: {published.set}, version {published.version}, {published.passages} passages{current}",
     )
+    if published.left_out:
+        err.print(f"left out, for their type is not read: {', '.join(published.left_out)}", soft_wrap=True)
+    if published.skipped:
+        err.print(f"{len(published.skipped)} skipped:")
+    for one in published.skipped:
+        err.print(f"  {one}", soft_wrap=True)
     if published.passages > LOCAL_LIMIT and Settings.from_environ().qdrant_url is None:
         err.print(f"more than {LOCAL_LIMIT} passages want a Qdrant server: set GUIDEWAY_QDRANT_URL")
 

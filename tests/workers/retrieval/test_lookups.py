@@ -160,6 +160,60 @@ def test_filters_hold_and_one_is_not_true(embedder: Embedder, make_set: MakeSet)
     assert [sorted(ids(one)) for one in answers] == [["cat"], ["cow", "dog"], ["cow"], [], []]
 
 
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        (2024, ["int", "text"]),
+        ("2024", ["int", "text"]),
+        (7, ["seven"]),
+        ("007", ["agent"]),
+        (True, ["TRUE", "true"]),
+        ("true", ["TRUE", "true"]),
+        (False, ["false"]),
+        ("oslo", ["list"]),
+        (2**63 - 1, []),
+    ],
+)
+def test_a_filter_finds_a_value_however_its_file_wrote_it(
+    embedder: Embedder, tmp_path: Path, asked: int | str | bool, found: list[str]
+) -> None:
+    values: dict[str, Any] = {
+        "int": 2024,
+        "text": "2024",
+        "seven": 7,
+        "agent": "007",
+        "TRUE": "TRUE",
+        "true": True,
+        "false": "false",
+        "list": ["oslo", "rome"],
+    }
+    facts = a_set(embedder, {name: f"Fact {name}." for name in values})
+    told = [msgspec.structs.replace(one, metadata={"value": values[one.id]}) for one in facts.passages]
+    set_folder.write(tmp_path / "facts", facts.info, told, facts.vectors)
+    artefact = SetArtefact(
+        name="team/facts@1",
+        digest="sha256:facts",
+        folder=str(tmp_path / "facts"),
+        passages=len(values),
+        fingerprint=embedder.fingerprint,
+    )
+    (answer,) = Desk(embedder).ask(
+        ("fact", [artefact], {"filter": [Condition(key="value", value=asked)], "passages": 9, "min_score": -1.0})
+    )
+    assert sorted(ids(answer)) == sorted(found)
+
+
+def test_where_a_filter_keeps_everything_out_the_refusal_says_so() -> None:
+    sets = [SetRef(namespace="team", name="facts", version=1)]
+    wanted = Retrieval(sets=sets, query="q", if_none="refuse", filter=[Condition(key="yaer", value=1)])
+    with pytest.raises(Refusal) as caught:
+        with_context([], wanted, [])
+    assert "passes the filter (metadata 'yaer')" in caught.value.message
+    assert "min_score" not in caught.value.message
+    with pytest.raises(Refusal, match="min_score"):
+        with_context([], msgspec.structs.replace(wanted, filter=[]), [])
+
+
 def test_a_lookup_that_fails_is_no_others_failure(embedder: Embedder, make_set: MakeSet, tmp_path: Path) -> None:
     animals, broken = make_set("animals", ANIMALS), make_set("broken", TOOLS)
     Path(broken.folder, "vectors.safetensors").write_bytes(b"no tensors")

@@ -1,0 +1,139 @@
+"""Files → text, by the encoding that they declare. A guess would put wrong letters into facts in silence."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from guideway.schemas.failures import FailureCode, Refusal
+
+MAX_FILE_BYTES: Final = 256 * 2**20
+"""Of a file that is read whole."""
+MAX_LINE_BYTES: Final = 8 * 2**20
+"""Of one row."""
+_MARKS: Final = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    # Before UTF-16, whose mark begins alike.
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_DECLARED: Final = re.compile(
+    rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})|\A\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([\w.:-]{1,40})",
+    re.IGNORECASE,
+)
+_LATIN: Final = frozenset({"ascii", "iso8859-1"})
+"""Browsers read pages that declare these as Windows-1252, and people write them so."""
+
+
+def known_encoding(name: str) -> str:
+    """The codec's own name. Raises Refusal(invalid_setting) for a name that means no text encoding."""
+    try:
+        "".encode(name)
+        return codecs.lookup(name).name
+    except (LookupError, ValueError):
+        raise Refusal(
+            FailureCode.INVALID_SETTING, f"{name!r} is no text encoding: write one such as utf-8, cp1252 or shift_jis"
+        ) from None
+
+
+def whole_bytes(file: Path, name: str) -> bytes:
+    """Raises Refusal(document_too_large | document_unreadable)."""
+    try:
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise Refusal(
+                FailureCode.DOCUMENT_TOO_LARGE,
+                f"{name} has more than {MAX_FILE_BYTES // 2**20} MiB: split it, or make it JSONL",
+            )
+        return file.read_bytes()
+    except OSError as error:
+        raise _cannot_be_read(name, error) from None
+
+
+def whole_text(file: Path, name: str, encoding: str) -> str:
+    """Raises Refusal(document_too_large | document_unreadable)."""
+    data = whole_bytes(file, name)
+    return decoded(data, name, _marked(data) or encoding)
+
+
+def page_text(data: bytes, name: str, encoding: str) -> str:
+    """Of HTML, which may declare its encoding itself. Raises Refusal(document_unreadable)."""
+    if (marked := _marked(data)) is not None:
+        return decoded(data, name, marked)
+    declared = _DECLARED.search(data[:4096])
+    if declared is None:
+        return decoded(data, name, encoding)
+    said = (declared[1] or declared[2]).decode("ascii")
+    try:
+        codec = codecs.lookup(said).name
+    except LookupError:
+        raise unreadable(f"{name} declares the encoding {said!r}, which is unknown: convert it to UTF-8") from None
+    if not codec.startswith(("iso2022", "hz")):
+        # Many pages were converted to UTF-8 and kept their old declaration; other encodings are not UTF-8 by chance.
+        try:
+            return decoded(data, name, "utf-8")
+        except Refusal:
+            pass
+    return decoded(data, name, "cp1252" if codec in _LATIN else codec)
+
+
+def lines(file: Path, name: str, encoding: str) -> Iterator[str]:
+    """Line by line with their ends, so that no line, however long, is in memory whole.
+
+    Raises Refusal(document_too_large | document_unreadable).
+    """
+    try:
+        with file.open("rb") as stream:
+            marked = _marked(stream.read(4)) or encoding
+            stream.seek(0)
+            if marked.startswith(("utf-16", "utf-32")):
+                yield from re.findall(r"[^\n]*\n|[^\n]+", whole_text(file, name, encoding))
+                return
+            number = 0
+            while line := stream.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > MAX_LINE_BYTES:
+                    raise Refusal(
+                        FailureCode.DOCUMENT_TOO_LARGE,
+                        f"{name}, line {number} has more than {MAX_LINE_BYTES // 2**20} MiB: split its text over rows",
+                    )
+                yield decoded(line, f"{name}, line {number}", marked)
+                # Further on the mark would be a character.
+                marked = "utf-8" if marked == "utf-8-sig" else marked
+    except OSError as error:
+        raise _cannot_be_read(name, error) from None
+
+
+def decoded(data: bytes, where: str, encoding: str) -> str:
+    """Raises Refusal(document_unreadable), which says where the first wrong byte is."""
+    try:
+        text = data.decode(encoding)
+    except UnicodeError as error:
+        at = f" (byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
+        shown = "UTF-8" if encoding.startswith("utf-8") else encoding
+        raise unreadable(f"{where} is not {shown}{at}: name its encoding with --encoding, or convert it") from None
+    if "\0" in text:
+        raise unreadable(f"{where} holds zero bytes: it is no text, or UTF-16 without its mark; convert it to UTF-8")
+    return text
+
+
+def without_broken_characters(text: str) -> str:
+    """Without zero characters and halves of surrogate pairs, which programs that write PDF leave behind."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore").replace("\0", "")
+
+
+def unreadable(message: str) -> Refusal:
+    return Refusal(FailureCode.DOCUMENT_UNREADABLE, message)
+
+
+def _cannot_be_read(name: str, error: OSError) -> Refusal:
+    return unreadable(f"{name} cannot be read ({error.strerror}): change its rights, or leave it out")
+
+
+def _marked(data: bytes) -> str | None:
+    """The encoding that the file's first bytes declare."""
+    return next((encoding for mark, encoding in _MARKS if data.startswith(mark)), None)
