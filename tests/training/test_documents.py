@@ -267,7 +267,13 @@ def test_all_bad_rows_are_told_at_once_or_skipped_and_listed(write: WriteFile) -
     other = write("more.jsonl", '{"id": 3, "text": "Another three."}\n{"id": "new", "text": "New."}\nnothing\n')
     with pytest.raises(Refusal) as caught:
         read(file, other)
-    for place in ("facts.csv, row 19", "facts.csv, row 42", "facts.csv, line 152", "id '3'", "more.jsonl, line 3"):
+    for place in (
+        "facts.csv, row 19",
+        "facts.csv, row 42 has more or fewer fields between commas",
+        "facts.csv, line 152",
+        "id '3'",
+        "more.jsonl, line 3",
+    ):
         assert place in caught.value.message
     assert caught.value.message.startswith("5 findings: ")
     assert "--skip-bad" in caught.value.message

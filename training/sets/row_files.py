@@ -69,7 +69,11 @@ def _csv_rows(
             yield unreadable(f"{name}, line {rows.reader.line_num}: {error}")
         else:
             if None in row or None in row.values():
-                yield unreadable(f"{name}, row {number} has more or fewer fields than the head: make them agree")
+                divided = _DELIMITERS.get(rows.reader.dialect.delimiter, "the dividers that it names")
+                yield unreadable(
+                    f"{name}, row {number} has more or fewer fields between {divided} than the head: make them agree, "
+                    "and put a text that holds such a sign in quotes"
+                )
             else:
                 yield _row(row, name, number, columns)
         number += 1
