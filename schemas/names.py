@@ -146,12 +146,23 @@ SPRING_REPLY_TOPIC: Final = "kafka_replyTopic"
 SPRING_REPLY_PARTITION: Final = "kafka_replyPartition"
 """Four bytes, big-endian."""
 
+SMALLRYE_CORRELATION_ID: Final = "REPLY_CORRELATION_ID"
+SMALLRYE_REPLY_TOPIC: Final = "REPLY_TOPIC"
+SMALLRYE_REPLY_PARTITION: Final = "REPLY_PARTITION"
+
+REPLY_TOPIC_HEADERS: Final = (REPLY_TO, SPRING_REPLY_TOPIC, SMALLRYE_REPLY_TOPIC)
+"""The first that is there counts."""
+REPLY_PARTITION_HEADERS: Final = (SPRING_REPLY_PARTITION, SMALLRYE_REPLY_PARTITION)
+"""The first that is there counts; four bytes, big-endian, or decimal digits as NestJS writes them."""
+
 CLOUD_EVENT_PREFIX: Final = "ce_"
 CLOUD_EVENT_SOURCE: Final = "ce_source"
 """On replies: the endpoint's address."""
 CLOUD_EVENT_STRUCTURED: Final = "application/cloudevents"
 
-ECHOED_HEADERS: Final = frozenset({CORRELATION_ID, SPRING_CORRELATION_ID, TRACEPARENT, TRACESTATE})
+ECHOED_HEADERS: Final = frozenset(
+    {CORRELATION_ID, SPRING_CORRELATION_ID, SMALLRYE_CORRELATION_ID, TRACEPARENT, TRACESTATE}
+)
 """Copied byte for byte from event to request to reply, repeated and empty ones included."""
 
 DEAD_LETTER_PREFIX: Final = "guideway_dlq_"

@@ -133,9 +133,9 @@ def test_every_field_of_a_request_is_explained_or_that_of_a_reply() -> None:
 
 def test_headers_of_events_are_those_that_are_read_or_echoed() -> None:
     listed = {name for cells in rows("Headers of an event") for name in quoted(cells[0])}
-    spring = {names.SPRING_CORRELATION_ID, names.SPRING_REPLY_TOPIC, names.SPRING_REPLY_PARTITION}
+    foreign = {*names.REPLY_TOPIC_HEADERS, *names.REPLY_PARTITION_HEADERS}
     ours = {names.REPLY_TO, names.CONTENT_TYPE, names.REQUEST_ID, names.DEADLINE, names.GUIDANCE, names.CANCEL}
-    assert listed == ours | spring | names.ECHOED_HEADERS | {f"{names.CLOUD_EVENT_PREFIX}id"}
+    assert listed == ours | foreign | names.ECHOED_HEADERS | {f"{names.CLOUD_EVENT_PREFIX}id"}
 
 
 def test_headers_of_replies_are_those_that_are_written() -> None:

@@ -159,11 +159,15 @@ def show_value(value: object) -> str:
 def _contents(text: str | None, file: Path | None) -> Iterator[dict[str, Any] | str]:
     if file is not None:
         try:
-            lines = file.read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise Refusal(FailureCode.INVALID_SETTING, f"{file} cannot be read: {error}") from None
+            lines = file.read_text(encoding="utf-8-sig").split("\n")
+        except UnicodeDecodeError as error:
+            raise Refusal(
+                FailureCode.INVALID_SETTING, f"{file} is not UTF-8 (byte {error.start}): convert it; UTF-16 is not read"
+            ) from None
+        except OSError as error:
+            raise Refusal(FailureCode.INVALID_SETTING, f"{file} cannot be read: {error.strerror}") from None
     elif text == "-":
-        lines = sys.stdin.read().split("\n")
+        lines = sys.stdin.read().removeprefix("\ufeff").split("\n")
     elif text is not None:
         lines = [text]
     else:
