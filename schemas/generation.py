@@ -13,10 +13,12 @@ class Generation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
     max_tokens: Annotated[int, Meta(ge=1, le=32_768)] = 64
     temperature: Annotated[float, Meta(ge=0, le=10)] = 0.0
-    """0 takes the likeliest token; anything above draws."""
+    """0 takes the likeliest token, and so does what is below 1e-20; anything above draws."""
     top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
     samples: Annotated[int, Meta(ge=1, le=16)] = 1
     stop: Annotated[list[Annotated[str, Meta(min_length=1, max_length=100)]], Meta(max_length=8)] = []
     """Strings that end the text; they are not part of it."""
     seed: Annotated[int, Meta(ge=0, le=2**53 - 1)] | None = None
-    """Sample i draws from `seed + i`; without a seed, from a hash of the request's id, so that a repeat repeats."""
+    """Sample i draws from `seed + i`; without a seed, from a hash of the request's id, so that a repeat meets the same
+    chance. It draws the same where the logits come out the same; in bfloat16 and float16 they depend on what else is in
+    the batch by enough to draw another token now and then."""

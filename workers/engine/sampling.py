@@ -13,11 +13,14 @@ from torch import Tensor
 from guideway.schemas.generation import Generation
 
 _BLOCK: Final = 256
+_COLDEST: Final = 1e-20
+"""A temperature below this is 0: logits that differ at all differ by more than chance could make up for, and dividing
+them by it leaves what float32 can hold."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
-    """How one row draws, with its own source of chance: what it draws does not depend on who else is in the batch."""
+    """How one row draws, with its own source of chance: it does not depend on who else is in the batch."""
 
     temperature: float
     top_p: float
@@ -43,7 +46,7 @@ class BatchedSampler:
     """The samplers of the rows that one step sees."""
 
     def __init__(self, samplers: Sequence[Sampler]) -> None:
-        self._drawing = [(row, sampler) for row, sampler in enumerate(samplers) if sampler.temperature > 0]
+        self._drawing = [(row, sampler) for row, sampler in enumerate(samplers) if sampler.temperature >= _COLDEST]
 
     def choose(self, logits: Tensor) -> list[int | None]:
         """The next token of each row: the likeliest at temperature 0, else one drawn (see `draw`).
@@ -54,7 +57,7 @@ class BatchedSampler:
         best, tokens = likeliest(logits)
         if self._drawing:
             rows, samplers = zip(*self._drawing, strict=True)
-            tokens[list(rows)] = draw(logits[list(rows)], samplers)
+            tokens[list(rows)] = draw(logits[list(rows)] - best[list(rows), None], samplers)
         return [token if token >= 0 else None for token in tokens.masked_fill(~best.isfinite(), -1).tolist()]
 
 
@@ -77,20 +80,27 @@ def draw(logits: Tensor, samplers: Sequence[Sampler]) -> Tensor:
     """One token a row, by the Gumbel trick: argmax over t of logits[i, t] / temperature[i] + noise[i, t].
 
     That is a draw from the softmax (https://arxiv.org/abs/1411.0030). Its noise belongs to the token and not to the
-    token's rank, so that logits which differ in their last bits, as they do from one batch to another, draw the same.
-    Of tokens, only the fewest likeliest whose sum reaches top_p[i] (nucleus sampling,
-    https://arxiv.org/abs/1904.09751). logits [rows, vocabulary], result [rows]; anything where a row has no finite
-    maximum.
+    token's rank, so that logits which differ in float32's last bits, as they do from one batch to another, draw the
+    same, but for a hair. Those of a model in bfloat16 differ by hundredths, and then now and then do not. Of tokens,
+    only the fewest likeliest whose sum reaches top_p[i] (nucleus sampling, https://arxiv.org/abs/1904.09751).
+
+    logits [rows, vocabulary], each row's largest 0, so that no quotient overflows; result [rows]; anything where a row
+    has no finite maximum.
     """
     scaled = logits / torch.tensor([[s.temperature] for s in samplers], device=logits.device)
     if any(s.top_p < 1 for s in samplers):
-        scaled = _nucleus(scaled, torch.tensor([[s.top_p] for s in samplers], device=logits.device))
+        scaled = _nucleus(
+            scaled, torch.tensor([[s.top_p] for s in samplers], dtype=torch.float64, device=logits.device)
+        )
     noise = torch.stack([s.noise(logits.shape[1]) for s in samplers]).to(logits.device)
     return (scaled + noise).argmax(dim=-1)
 
 
 def _nucleus(scaled: Tensor, top_p: Tensor) -> Tensor:
-    """`scaled` [rows, vocabulary] with -inf where a token is not of the nucleus; top_p [rows, 1], 1 keeps all."""
+    """`scaled` [rows, vocabulary] with -inf where a token is not of the nucleus; top_p float64 [rows, 1], 1 keeps all.
+
+    Float64, for in float32 the smallest would be 0, and keep nothing.
+    """
     p, token_ids = torch.softmax(scaled, dim=-1, dtype=torch.float64).sort(dim=-1, descending=True, stable=True)
     beyond = (p.cumsum(dim=-1) - p >= top_p) & (top_p < 1)
     return scaled.masked_fill(torch.empty_like(beyond).scatter_(1, token_ids, beyond), -torch.inf)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
+import pytest
 import torch
 
 from guideway.schemas.generation import Generation
@@ -43,6 +45,41 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it() -> None:
     assert set(draws(300, logits, temperature=1.0, top_p=0.7, seed=1)) == {1, 3}
     assert set(draws(300, logits, temperature=1.0, top_p=0.76, seed=1)) == {1, 2, 3}
     assert set(draws(300, logits, temperature=1.0, top_p=0.01, seed=1)) == {1}
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-50, 1e-45, 1e-40, 1e-38, 1e-30, 1e-20, 1e-10])
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e4, 1e30])
+def test_the_colder_the_likelier(temperature: float, size: float) -> None:
+    logits = torch.tensor([[-1.0, 0.5, -math.inf, 0.7, 0.0]]) * size
+    assert set(draws(50, logits, temperature=temperature, seed=1)) == {3}
+    assert set(draws(50, -logits.abs(), temperature=temperature, seed=1)) == {4}
+
+
+@pytest.mark.parametrize("top_p", [5e-324, 1e-300, 1e-46, 1e-12])
+def test_the_smallest_nucleus_is_the_likeliest_token(top_p: float) -> None:
+    logits = torch.tensor([[-math.inf, 0.5, 0.7, 0.0], [-math.inf, 3.0, 3.0, 3.0]])
+    assert set(draws(50, logits[:1], temperature=1.0, top_p=top_p, seed=1)) == {2}
+    assert set(draws(50, logits[1:], temperature=1.0, top_p=top_p, seed=1)) == {1}
+
+
+def test_large_logits_and_a_nucleus_leave_a_distribution() -> None:
+    logits = torch.tensor([[3e38, 3e38, -3e38]])
+    assert set(draws(50, logits, temperature=0.5, top_p=0.9, seed=1)) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"temperature": value} for value in (math.nan, math.inf, -1e-9, 10.1, "1", True)),
+        *({"top_p": value} for value in (math.nan, 0, -0.0, 1.1)),
+        *({"seed": value} for value in (-1, 2**53, 2**64, 1.5)),
+        *({"samples": value} for value in (0, 17)),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_drawn_by_is_refused_in_manifests_and_requests(wrong: dict[str, Any]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(wrong, Generation)
 
 
 def test_what_is_forbidden_is_never_drawn() -> None:
