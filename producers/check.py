@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan
 from guideway.producers.expression import TooCostly
 from guideway.producers.template import parse
+from guideway.schemas import output
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, InputRule, Manifest
 from guideway.schemas.wire import MANIFEST, Undecodable
@@ -71,6 +72,7 @@ def _check_written(manifest: Manifest) -> None:
 
 def _check_endpoint(endpoint: Endpoint, catalogue: Catalogue) -> None:
     _check_template(endpoint.input)
+    output.check(endpoint.output, endpoint.generation.stop)
     model = catalogue.model(endpoint.model_size)
     for name in [*endpoint.guidance, *endpoint.request_guidance]:
         _, guidance = catalogue.guidance(name, for_namespace=endpoint.namespace)

@@ -36,6 +36,7 @@ class FailureCode(StrEnum):
     # The result
     OUTPUT_UNSATISFIABLE = "output_unsatisfiable"
     OUTPUT_INCOMPLETE = "output_incomplete"
+    OUTPUT_OUT_OF_RANGE = "output_out_of_range"
     REPLY_TOO_LARGE = "reply_too_large"
     # The studio
     INVALID_DATA = "invalid_data"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
+
+GRAMMAR_OPTIONS: Final = "x-guidance"
+"""A key by which a JSON Schema would change the grammar library's own settings: separators, what it overlooks."""
 
 Label = Annotated[str, Meta(min_length=1, max_length=100)]
 
@@ -63,3 +67,27 @@ class Regex(_Rule, frozen=True, tag="regex"):
 
 
 OutputRule = Text | Choice | Boolean | Number | WordLabels | Json | Regex
+
+
+def check(rule: OutputRule, stop: Iterable[str]) -> None:
+    """Whether an endpoint with this rule and these stop strings keeps its promise, as far as it can be told beforehand.
+
+    Raises: ValueError, which says what to change.
+    """
+    if isinstance(rule, Json) and GRAMMAR_OPTIONS in rule.schema:
+        raise ValueError(f"output.schema has {GRAMMAR_OPTIONS!r}, which is no part of JSON Schema: remove it")
+    for one in stop:
+        if any(one in text for text in _texts(rule)) or (isinstance(rule, Number) and set(one) <= set("-.0123456789")):
+            raise ValueError(f"generation.stop has {one!r}, which would cut results of this output rule: remove it")
+
+
+def _texts(rule: OutputRule) -> list[str]:
+    """What results are made of, where that is a short list."""
+    match rule:
+        case Choice(labels):
+            return list(labels)
+        case Boolean(spelling):
+            return spelling.split("/")
+        case WordLabels(labels):
+            return [f"/{label} " for label in labels]
+    return []

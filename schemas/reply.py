@@ -23,6 +23,16 @@ class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     finish_reason: FinishReason
 
 
+class FailedSample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A sample that is no result, though others of the same reply are."""
+
+    sample: int
+    """Which of those that were asked for, from 0."""
+    code: FailureCode
+    message: str
+    """What to change, for a person."""
+
+
 class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Tokens; virtual tokens of soft prompts count as prompt."""
 
@@ -42,16 +52,19 @@ class Completed(_Reply, frozen=True, omit_defaults=True, kw_only=True, tag="guid
 
     endpoint_version: int
     samples: list[Sample]
+    """Those that are whole, in the order in which they were asked for; at least one."""
     usage: Usage
     guidance: list[str]
     """What guided the model: `NAMESPACE/NAME@VERSION`."""
     model_fingerprint: str
     citations: list[Citation] | None = None
     """The passages in the text, in their order; empty where none was found, None where no set was asked."""
+    failed_samples: list[FailedSample] | None = None
+    """The others, where several were asked for and not all of them are whole."""
 
     @property
     def value(self) -> Any:
-        """The first sample's value: the only one unless several were asked for."""
+        """The value of the first whole sample: the only one unless several were asked for."""
         return self.samples[0].value
 
 

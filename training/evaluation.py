@@ -89,10 +89,11 @@ class Evaluator:
         )
 
     def generate(self, instruction: str, inputs: Sequence[str], generation: Generation) -> list[list[str]]:
-        """Free texts that the bare model writes: the samples of each input."""
+        """Free texts that the bare model writes: the samples of each input, less any that failed."""
         subject = Subject(label=BARE, instructions=[instruction], output=Text(), generation=generation)
         ends = self._run(subject, [Row(number, text, "") for number, text in enumerate(inputs, 1)])
-        return [[one.text for one in end.samples] if isinstance(end, Finished) else [] for end in ends]
+        finished = [end.samples if isinstance(end, Finished) else [] for end in ends]
+        return [[one.text for one in samples if one.failure is None] for samples in finished]
 
     def _run(self, subject: Subject, rows: Sequence[Row]) -> list[Finished | Refused]:
         ids = [f"evaluation-{next(self._numbers)}" for _ in rows]
@@ -187,7 +188,10 @@ def _label_shares(likelihood: Likelihood | None, tokens: Sequence[int]) -> list[
 
 
 def _likelihood(end: Finished | Refused) -> Likelihood | None:
-    return end.samples[0].likelihood if isinstance(end, Finished) else None
+    """Of the sample whose value is read; where none is whole, of the first."""
+    if isinstance(end, Refused):
+        return None
+    return next((one for one in end.samples if one.failure is None), end.samples[0]).likelihood
 
 
 _OF_THE_ROW: Final = frozenset({FailureCode.TEXT_TOO_LONG, FailureCode.OUTPUT_INCOMPLETE})

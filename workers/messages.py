@@ -118,13 +118,20 @@ class Likelihood(msgspec.Struct, frozen=True, kw_only=True):
     """Each token that the grammar allowed as the first → its share of the probability of these, where they are few."""
 
 
+class SampleFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a sample is no result."""
+
+    code: FailureCode
+    message: str
+
+
 class Generated(msgspec.Struct, frozen=True, kw_only=True):
     """One sample's text."""
 
     text: str
     finish_reason: FinishReason
-    complete: bool
-    """Whether the text is a whole word of the row's grammar (always true without one)."""
+    failure: SampleFailure | None = None
+    """None where the text is a whole word of the row's grammar that was not cut; always so without a grammar."""
     likelihood: Likelihood | None = None
     """Where the request was admitted with it."""
 
@@ -134,6 +141,7 @@ class Finished(_Message, frozen=True, tag="finished"):
 
     id: str
     samples: list[Generated]
+    """As many as were asked for, in their order."""
     prompt_tokens: int
     output_tokens: int
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,9 +19,8 @@ from guideway.delivery.replies import failed, reply_records
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Manifest
-from guideway.schemas.output import Number
 from guideway.schemas.record import Outgoing, Record
-from guideway.schemas.reply import Completed, Sample, Usage
+from guideway.schemas.reply import Completed, FailedSample, Sample, Usage
 from guideway.schemas.request import Request
 from guideway.schemas.retrieval import Citation
 from guideway.schemas.wire import REQUEST, Undecodable
@@ -185,37 +185,49 @@ def _refused(request: Request, record: Record, refusal: Refusal, *, keep: bool =
 def completed_reply(
     request: Request, finished: Finished, fingerprint: str, citations: list[Citation] | None = None
 ) -> Completed:
-    """The typed reply. Raises Refusal(output_incomplete | internal_error)."""
+    """The typed reply: the samples that are whole, and what became of the others.
+
+    Raises: Refusal, with the code of most samples, if none is whole.
+    """
+    samples: list[Sample] = []
+    failed_samples: list[FailedSample] = []
+    for index, one in enumerate(finished.samples):
+        try:
+            samples.append(_sample(request, one))
+        except Refusal as refusal:
+            failed_samples.append(FailedSample(sample=index, code=refusal.code, message=refusal.message))
+    if not samples:
+        raise _of_all(failed_samples)
     return Completed(
         id=request.id,
         namespace=request.namespace,
         endpoint=request.endpoint,
         endpoint_version=request.endpoint_version,
-        samples=_samples(request, finished.samples),
+        samples=samples,
         usage=Usage(prompt_tokens=finished.prompt_tokens, output_tokens=finished.output_tokens),
         guidance=[str(ref) for ref in request.guidance]
         + [part.source for part in request.parts if part.kind == "instruction" and part.source != "endpoint"],
         model_fingerprint=fingerprint,
         citations=citations,
+        failed_samples=failed_samples or None,
     )
 
 
-def _samples(request: Request, generated: Sequence[Generated]) -> list[Sample]:
-    samples = []
-    for one in generated:
-        # Digits that were cut off leave a number, and another one.
-        cut = one.finish_reason == "length" and isinstance(request.output, Number)
-        if cut or not one.complete:
-            raise Refusal(
-                FailureCode.OUTPUT_INCOMPLETE,
-                f"{request.generation.max_tokens} tokens were not enough for a complete result: "
-                "raise the endpoint's generation.max_tokens, or bound the lengths in its output rule",
-            )
-        try:
-            value = read_value(one.text, request.output, request.words)
-        except ValueError as error:
-            raise Refusal(
-                FailureCode.INTERNAL_ERROR, f"the result does not have its declared form ({error}): report it"
-            ) from None
-        samples.append(Sample(value=value, text=one.text, finish_reason=one.finish_reason))
-    return samples
+def _sample(request: Request, one: Generated) -> Sample:
+    if one.failure is not None:
+        raise Refusal(one.failure.code, one.failure.message)
+    try:
+        value = read_value(one.text, request.output, request.words)
+    except ValueError as error:
+        raise Refusal(
+            FailureCode.INTERNAL_ERROR, f"the result does not have its declared form ({error}): report it"
+        ) from None
+    return Sample(value=value, text=one.text, finish_reason=one.finish_reason)
+
+
+def _of_all(failed_samples: Sequence[FailedSample]) -> Refusal:
+    """What to say of a request of which every sample failed."""
+    [(code, _)] = Counter(one.code for one in failed_samples).most_common(1)
+    message = next(one.message for one in failed_samples if one.code is code)
+    several = f"none of {len(failed_samples)} samples is whole: " if len(failed_samples) > 1 else ""
+    return Refusal(code, f"{several}{message}")

@@ -109,7 +109,7 @@ class FakeEngine:
                 self._cancelled.discard(id_)
                 out += frame(Refused(id=id_, code=FailureCode.CANCELLED, message="cancelled"))
                 continue
-            generated = Generated(text=answer_to(text), finish_reason="stop", complete=True)
+            generated = Generated(text=answer_to(text), finish_reason="stop")
             out += frame(Finished(id=id_, samples=[generated], prompt_tokens=1, output_tokens=1))
         if now - self._said_at > 1:
             self._said_at = now

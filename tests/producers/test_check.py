@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.producers.check import check
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import EmbeddingModel, Endpoint, Field, InputRule, RetrievalSet
+from guideway.schemas.output import Choice, Json
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.schemas.wire import MANIFEST
 
@@ -63,3 +66,20 @@ def test_a_filter_by_metadata_that_no_passage_has_is_refused(
         return
     with pytest.raises(Refusal, match=r"team/facts has metadata 'yaer'; did you mean 'year'\? it has source, year"):
         check([endpoint], catalogue)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"output": Json({"x-guidance": {"lenient": True}})}, "x-guidance"),
+        ({"output": Choice(["New York"]), "generation": Generation(stop=[" York"])}, r"generation\.stop"),
+    ],
+    ids=["x-guidance", "stop"],
+)
+def test_an_output_rule_that_cannot_keep_its_promise_is_refused(
+    settings: dict[str, Any], says: str, catalogue: Catalogue, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    with pytest.raises(Refusal, match=says) as caught:
+        check([make_endpoint(**settings)], catalogue)
+    assert caught.value.code is FailureCode.INVALID_MANIFEST
+    assert "/team/task" in caught.value.message

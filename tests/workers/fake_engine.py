@@ -68,7 +68,7 @@ class FakeEngine:
                 self._send(Refused(id=admit.id, code=FailureCode.TEXT_TOO_LONG, message="too long"))
             case _:
                 answer = told if text == "what was there?" else text
-                generated = Generated(text=answer, finish_reason="stop", complete=True)
+                generated = Generated(text=answer, finish_reason="stop")
                 for one in [*self._waiting, admit.id]:
                     self._send(Finished(id=one, samples=[generated], prompt_tokens=1, output_tokens=1))
                 self._waiting.clear()

@@ -58,7 +58,7 @@ class MemoryChild:
                 case Admit():
                     word, _, seconds = message.request.parts[-1].text.partition(" ")
                     await asyncio.sleep({"slow": float(seconds or 0), "hang": 1e9}.get(word, 0.0))
-                    generated = Generated(text=word, finish_reason="stop", complete=True)
+                    generated = Generated(text=word, finish_reason="stop")
                     self._outbox.put_nowait(
                         Finished(id=message.id, samples=[generated], prompt_tokens=1, output_tokens=1)
                     )

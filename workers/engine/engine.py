@@ -19,11 +19,11 @@ from guideway.workers.engine.grammars import Grammars
 from guideway.workers.engine.guidance import ResidentGuidance, RowGuidance
 from guideway.workers.engine.heads import SharedHeads, heads_of
 from guideway.workers.engine.prompt import PromptLayout
-from guideway.workers.engine.reader import Reader
+from guideway.workers.engine.reader import Reader, failed, told
 from guideway.workers.engine.row import Row, is_late
 from guideway.workers.engine.runner import Runner
 from guideway.workers.engine.sampling import Sampler
-from guideway.workers.messages import Admit, BatchReport, EngineSettings, Finished, FromEngine, Progress, Refused
+from guideway.workers.messages import Admit, BatchReport, EngineSettings, FromEngine, Progress, Refused
 
 _PROGRESS_S: Final = 1.0
 _ROWS_AHEAD: Final = 4
@@ -66,7 +66,7 @@ class Engine:
             base.tokenizer, vocabulary=model.get_output_embeddings().weight.shape[0], eos_ids=base.eos_ids
         )
         self._layout = PromptLayout(base.tokenizer)
-        self._reader = Reader(base.tokenizer, base.eos_ids)
+        self._reader = Reader(base.tokenizer, base.eos_ids, self._grammars.bytes_of)
         self._open: dict[str, list[Row]] = {}
         """The rows of every request that has not ended, one per sample; none as long as it arrives."""
         self._arriving: dict[str, Admit] = {}
@@ -136,10 +136,10 @@ class Engine:
         self._preempted += len(choice.preempted)
         in_use = self._in_use([*self._runner.rows, *choice.admitted])
         for row in self._alive(choice.admitted):
-            with self._refusing(row.id):
+            with self._refusing(row):
                 self._equip(row, in_use)
         for row in self._alive(choice.admitted):
-            with self._refusing(row.id):
+            with self._refusing(row):
                 known = self._heads.longest(row.heads)
                 self._runner.join(row, known)
                 self._reused_tokens += row.cached_tokens if known else 0
@@ -162,8 +162,8 @@ class Engine:
         return self._ahead.has(row, row.admit.artefacts)
 
     def _alive(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Those whose request has not ended, seen at the moment of each: ending one sample ends its siblings."""
-        return (row for row in rows if row.id in self._open)
+        """Those that have not ended, seen at the moment of each: ending a request ends all its samples."""
+        return (row for row in rows if row.id in self._open and row.generated is None)
 
     def _rows(self, admit: Admit) -> list[Row]:
         """A row for each sample, after checking all that can be checked without a step of the model."""
@@ -212,20 +212,16 @@ class Engine:
 
     def _collect(self, outcomes: Mapping[Row, int | Refusal]) -> None:
         for row in self._alive(outcomes):
-            with self._refusing(row.id):
+            with self._refusing(row):
                 self._read(row, outcomes[row])
-        ended = [row for row in self._runner.rows if row.generated is not None]
-        self._batcher.drop(ended)
-        self._runner.leave(ended)
-        for row in ended:
-            self._finish(row.id)
+        self._end([row for row in self._runner.rows if row.generated is not None])
 
     def _keep_heads(self, rows: Iterable[Row]) -> None:
         """Keep the heads that `rows` were the first to take in; there is memory for a copy, or the row is refused."""
         for row in self._alive(rows):
             for head in row.heads:
                 if head.key not in self._heads and row.cached_tokens >= head.tokens:
-                    with self._refusing(row.id):
+                    with self._refusing(row):
                         self._heads.keep(head.key, self._runner.copy(row, head.tokens))
 
     def _drop_heads(self, rows: Sequence[Row]) -> None:
@@ -241,17 +237,22 @@ class Engine:
         self._reader.read(row, outcome)
         self._output_tokens += 1
 
+    def _end(self, rows: Sequence[Row]) -> None:
+        """Free what ended samples hold; answer the requests that have come to their end with them."""
+        for row in rows:
+            self._ahead.drop(row)
+        self._batcher.drop(rows)
+        self._runner.leave(rows)
+        for row in rows:
+            self._finish(row.id)
+
     def _finish(self, id_: str) -> None:
         """Answer a request if all its samples have ended."""
         rows = self._open.get(id_, [])
-        samples = [row.generated for row in rows if row.generated is not None]
-        if rows and len(samples) == len(rows):
+        if rows and all(row.generated is not None for row in rows):
             del self._open[id_]
             self._drop_heads(rows)
-            output_tokens = sum(len(row.token_ids) for row in rows)
-            self._outbox.append(
-                Finished(id=id_, samples=samples, prompt_tokens=rows[0].prompt_tokens, output_tokens=output_tokens)
-            )
+            self._outbox.append(told(id_, rows))
 
     def _refuse(self, id_: str, refusal: Refusal) -> None:
         """Answer a request with a failure, once, and drop all its rows."""
@@ -264,9 +265,16 @@ class Engine:
         self._runner.leave(rows)
         self._outbox.append(Refused(id=id_, code=refusal.code, message=refusal.message))
 
-    def _refusing(self, id_: str) -> AbstractContextManager[None]:
-        """What goes wrong inside concerns this request alone: it is refused, and the others go on."""
-        return refusing(id_, lambda refusal: self._refuse(id_, refusal))
+    def _fail(self, row: Row, refusal: Refusal) -> None:
+        """End one sample, which is no result; its siblings go on."""
+        row.generated = failed(refusal)
+        self._end([row])
+
+    def _refusing(self, whom: str | Row) -> AbstractContextManager[None]:
+        """What goes wrong inside concerns this request, by its id, or this sample alone: the others go on."""
+        if isinstance(whom, Row):
+            return refusing(whom.id, lambda refusal: self._fail(whom, refusal))
+        return refusing(whom, lambda refusal: self._refuse(whom, refusal))
 
     # Tell -----------------------------------------------------------------------------------------------------------
 

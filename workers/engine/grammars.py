@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
+from guideway.schemas.output import GRAMMAR_OPTIONS, Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
 from guideway.workers.engine.faults import refusal_of
 
 _LIMITS: Final = llguidance.LLParserLimits(verbose_errors=False)
@@ -107,6 +107,10 @@ class Grammars:
         self._compiled.move_to_end(key)
         return self._compiled[key].fork()
 
+    def bytes_of(self, token_ids: Sequence[int]) -> bytes:
+        """What tokens stand for; the name of a special one."""
+        return bytes(self._tokenizer.decode_bytes(list(token_ids)))
+
     def _compile(self, grammar_source: str) -> Grammar:
         # Errors come back as values and are raised below; without this they are printed as well, with the grammar.
         matcher = llguidance.LLMatcher(self._tokenizer, grammar_source, log_level=0, limits=_LIMITS)
@@ -144,8 +148,7 @@ def source(rule: OutputRule, words: Sequence[str], tokenize: Tokenize) -> str:
         case WordLabels(labels):
             return _labelled(words, labels, tokenize)
         case Json(schema):
-            # Without flexible white space a small model cannot lose itself in it.
-            return str(llguidance.LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_flexible": False}))
+            return _json(schema)
         case Regex(pattern):
             return _regex(pattern)
     assert_never(rule)
@@ -187,6 +190,17 @@ class BatchedGrammar:
         rows = torch.tensor([row for row, _ in self._grammars], device=logits.device)
         logits[rows] = logits[rows].masked_fill_(forbidden, -torch.inf)
         return failed
+
+
+def _json(schema: dict[str, Any]) -> str:
+    # The owner's settings of the grammar library could make it write what is not JSON, or not of the schema.
+    schema = {key: content for key, content in schema.items() if key != GRAMMAR_OPTIONS}
+    # Without flexible white space a small model cannot lose itself in it.
+    options = {"whitespace_flexible": False}
+    try:
+        return str(llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=options))
+    except (ValueError, RecursionError):
+        raise unsatisfiable("the schema holds a number of more than 64 bits, or is nested too deeply") from None
 
 
 def _regex(pattern: str) -> str:

@@ -138,7 +138,7 @@ def _say_undecodable(record: Record, error: Undecodable) -> None:
 
 
 def print_reply(reply: Reply, *, as_json: bool) -> None:
-    """One reply on one line (or as many lines as samples)."""
+    """One reply on one line (or as many lines as samples); what failed goes to standard error."""
     if as_json:
         sys.stdout.write(REPLY.encode(reply).decode() + "\n")
         sys.stdout.flush()
@@ -147,6 +147,8 @@ def print_reply(reply: Reply, *, as_json: bool) -> None:
         case Completed():
             for sample in reply.samples:
                 out.print(show_value(sample.value), soft_wrap=True)
+            for lost in reply.failed_samples or []:
+                err.print(in_red(lost.code.value, f"sample {lost.sample}: {lost.message}"), soft_wrap=True)
         case Failed():
             err.print(in_red(reply.code.value, reply.message), soft_wrap=True)
 

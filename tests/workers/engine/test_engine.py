@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.workers.engine.conftest import MakeAdmit, MakeArtefact, MakeEngine, ends, run, text_of
+from transformers import PreTrainedTokenizerFast
 
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.output import Boolean, Choice, Json, Regex, WordLabels
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.prompt import PromptLayout
-from guideway.workers.messages import BatchReport, Finished, Progress, Refused
+from guideway.workers.messages import Admit, BatchReport, Finished, Generated, Progress, Refused
 
 
 def test_rows_that_join_midway_generate_what_they_generate_alone(
@@ -94,7 +96,7 @@ def test_every_output_rule_keeps_its_promise(engine: Engine, make_admit: MakeAdm
     assert texts["choice"] in {"true", "no way"}
     assert json.loads(texts["json"]).keys() == {"ok", "n"}
     assert [pair.rpartition("/")[0] for pair in texts["words"].split(" ")] == ["th", "(x)", 'é"']
-    assert all(end.samples[0].complete for end in found.values() if isinstance(end, Finished))
+    assert all(end.samples[0].failure is None for end in found.values() if isinstance(end, Finished))
 
 
 def test_a_form_that_is_cut_by_max_tokens_is_not_complete(engine: Engine, make_admit: MakeAdmit) -> None:
@@ -102,7 +104,10 @@ def test_a_form_that_is_cut_by_max_tokens_is_not_complete(engine: Engine, make_a
     end = ends(run(engine, [admit]))[admit.id]
     assert isinstance(end, Finished)
     assert end.samples[0].finish_reason == "length"
-    assert not end.samples[0].complete
+    failure = end.samples[0].failure
+    assert failure is not None
+    assert failure.code is FailureCode.OUTPUT_INCOMPLETE
+    assert "5 tokens" in failure.message
     assert end.output_tokens == 5
 
 
@@ -264,3 +269,49 @@ def test_namespaces_take_turns(make_engine: MakeEngine, make_admit: MakeAdmit) -
     admits = [make_admit(id=f"a{i}", namespace="a", max_tokens=1) for i in range(3)]
     admits.append(make_admit(id="b", namespace="b", max_tokens=1))
     assert list(itertools.islice(ends(run(engine, admits)), 2)) == ["attempt-a0", "attempt-b"]
+
+
+# Samples, each for itself ---------------------------------------------------------------------------------------------
+
+
+def test_a_sample_whose_numbers_go_wrong_leaves_its_siblings_alone(
+    engine: Engine, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    def drawn() -> list[Generated]:
+        admit = make_admit("?", output=Choice(["qz", "kz"]), temperature=10.0, samples=8, seed=1)
+        return finished(engine, admit).samples
+
+    texts = [one.text for one in drawn()]
+    assert {*texts} == {"qz", "kz"}
+    engine._runner._model.get_input_embeddings().weight[tokenizer.encode("q")[0]] = torch.nan
+    outcomes = [one.failure.code if one.failure else one.text for one in drawn()]
+    assert outcomes == [FailureCode.ENGINE_FAILED if text == "qz" else "kz" for text in texts]
+    assert not engine._runner.rows
+    assert engine._batcher.running == engine._batcher.waiting == 0
+
+
+def finished(engine: Engine, admit: Admit) -> Finished:
+    end = ends(run(engine, [admit]))[admit.id]
+    assert isinstance(end, Finished)
+    return end
+
+
+def test_a_sample_that_is_cut_leaves_its_siblings_alone(engine: Engine, make_admit: MakeAdmit) -> None:
+    rule = Regex("q|k[0-9]{9}")
+    samples = finished(engine, make_admit("?", output=rule, temperature=10.0, samples=8, seed=1, max_tokens=3)).samples
+    for one in samples:
+        assert (one.text == "q") == (one.failure is None)
+    assert {one.failure.code if one.failure else None for one in samples} == {None, FailureCode.OUTPUT_INCOMPLETE}
+
+
+# Wherever a row stands in float32 -----------------------------------------------------------------------------------
+
+
+def test_in_float32_the_same_id_draws_the_same_in_any_company(make_engine: MakeEngine, make_admit: MakeAdmit) -> None:
+    """docs/wire.md says what holds in bfloat16."""
+    for number in range(6):
+        asked: dict[str, Any] = {"id": f"again{number}", "temperature": 1.0, "top_p": 0.95, "max_tokens": 16}
+        alone = finished(make_engine(), make_admit("What?", **asked))
+        others = [make_admit("x" * (9 * i + number), max_tokens=5 + i) for i in range(5)]
+        engine = make_engine(max_step_tokens=20 + 7 * number)
+        assert ends(run(engine, [*others, make_admit("What?", **asked)]))[f"attempt-again{number}"] == alone

@@ -58,14 +58,25 @@ def admits(
 
 
 def expect_one_refused(engine: Engine, alone: dict[str, Any], admits: list[Admit], code: FailureCode) -> None:
+    """One sample; where it is its request's only one, that is refused."""
     found = ends(run(engine, admits))
-    refused = {id_: end for id_, end in found.items() if isinstance(end, Refused)}
-    assert [end.code for end in refused.values()] == [code]
-    assert {id_: end for id_, end in found.items() if id_ not in refused} == {
-        id_: end for id_, end in alone.items() if id_ not in refused
-    }
+    expected = {id_: outcomes(end) for id_, end in alone.items()}
+    differ = [
+        outcome
+        for id_, end in found.items()
+        for outcome, was in zip(outcomes(end), expected[id_], strict=True)
+        if outcome != was
+    ]
+    assert differ == [code]
     expect_nothing_left(engine)
     assert ends(run(engine, admits)) == alone, "afterwards all is well"
+
+
+def outcomes(end: Finished | Refused) -> list[Any]:
+    """Of each sample."""
+    if isinstance(end, Refused):
+        return [end.code]
+    return [one.failure.code if one.failure and not one.text else one for one in end.samples]
 
 
 SEATING: list[tuple[Any, str]] = [

@@ -127,6 +127,7 @@ def allowed(grammar: Grammar) -> list[bool]:
         (Json({"type": "array", "uniqueItems": True}), "uniqueItems"),
         (Json({"$ref": "#/definitions/gone"}), "/definitions/gone"),
         (WordLabels(["N"]), "no words"),
+        (Json({"enum": [10**30]}), "more than 64 bits"),
     ],
 )
 def test_a_rule_that_nothing_satisfies_is_refused(grammars: Grammars, rule: OutputRule, says: str) -> None:
@@ -153,11 +154,27 @@ def test_words_are_part_of_what_is_kept(grammars: Grammars) -> None:
     assert start(grammars, WordLabels(["N"]), ["b"]).derives("b/N")
 
 
-def test_a_schema_cannot_ask_for_white_space(grammars: Grammars) -> None:
-    wish = {"whitespace_flexible": True}
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"whitespace_flexible": True},
+        {"item_separator": " , "},
+        {"key_separator": ";"},
+        {"whitespace_pattern": "x*"},
+        {"lenient": True},
+        {"json_allow_general_unicode_escapes": True},
+        {"nonsense": 1},
+        5,
+    ],
+    ids=str,
+)
+def test_a_schema_cannot_change_the_grammar_librarys_settings(grammars: Grammars, wish: Any) -> None:
     schema: dict[str, Any] = {"type": "array", "items": {"type": "integer"}, "x-guidance": wish}
     assert start(grammars, Json(schema)).derives(json.dumps([1, 2], separators=(",", ":")))
-    assert not start(grammars, Json(schema)).derives("[1, 2]")
+    for text in ("[1, 2]", "[1 , 2]", "[1;2]", "[1,x2]"):
+        assert not start(grammars, Json(schema)).derives(text)
+    with pytest.raises(Refusal):
+        grammars.start(Json({**schema, "uniqueItems": True}), [])
 
 
 def test_only_rows_with_a_grammar_are_masked(grammars: Grammars, tokenizer: PreTrainedTokenizerFast) -> None:

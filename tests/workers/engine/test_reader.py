@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from tests.workers.engine.conftest import MakeAdmit, tiny_tokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from guideway.schemas.output import Regex
+from guideway.schemas.failures import FailureCode
+from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, WordLabels
 from guideway.workers.engine.grammars import Grammars
 from guideway.workers.engine.reader import Reader
 from guideway.workers.engine.row import Row
@@ -16,9 +18,31 @@ from guideway.workers.engine.sampling import Sampler
 from guideway.workers.messages import Generated
 
 
+def grammars_of(tokenizer: PreTrainedTokenizerFast) -> Grammars:
+    return Grammars(tokenizer, vocabulary=300, eos_ids={tokenizer.eos_token_id})
+
+
+def reader_of(tokenizer: PreTrainedTokenizerFast) -> Reader:
+    return Reader(tokenizer, {tokenizer.eos_token_id}, grammars_of(tokenizer).bytes_of)
+
+
 @pytest.fixture
 def reader(tokenizer: PreTrainedTokenizerFast) -> Reader:
-    return Reader(tokenizer, {tokenizer.eos_token_id})
+    return reader_of(tokenizer)
+
+
+def byte_fallback_tokenizer() -> PreTrainedTokenizerFast:
+    """SentencePiece's kind: a space before every text, and bytes for all characters but a few."""
+    vocabulary = {token: id_ for id_, token in enumerate(["<unk>", "</s>", "▁", *"adenostw"])}
+    vocabulary |= {f"<0x{byte:02X}>": len(vocabulary) + byte for byte in range(256)}
+    bpe = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True, unk_token="<unk>"))
+    bpe.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    bpe.decoder = decoders.Sequence(parts)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="</s>", unk_token="<unk>")
+
+
+both_kinds = pytest.mark.parametrize("kind", [tiny_tokenizer, byte_fallback_tokenizer])
 
 
 def row(make_admit: MakeAdmit, **settings: Any) -> Row:
@@ -51,7 +75,7 @@ def test_the_text_ends_before_the_stop_string(
     reader: Reader, make_admit: MakeAdmit, text: str, stop: list[str], left: str
 ) -> None:
     generated = read(reader, row(make_admit, stop=stop), tiny_tokenizer().encode(text))
-    assert generated == Generated(text=left, finish_reason="stop", complete=True)
+    assert generated == Generated(text=left, finish_reason="stop")
 
 
 def test_text_beside_the_stop_string_goes_on(
@@ -62,30 +86,150 @@ def test_text_beside_the_stop_string_goes_on(
 
 def test_the_end_token_is_not_text(reader: Reader, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast) -> None:
     generated = read(reader, row(make_admit), [*tokenizer.encode(" th\n"), tokenizer.eos_token_id])
-    assert generated == Generated(text=" th\n", finish_reason="stop", complete=True)
+    assert generated == Generated(text=" th\n", finish_reason="stop")
 
 
 def test_max_tokens_ends_the_text(reader: Reader, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast) -> None:
     generated = read(reader, row(make_admit, max_tokens=3), tokenizer.encode("abc"))
-    assert generated == Generated(text="abc", finish_reason="length", complete=True)
+    assert generated == Generated(text="abc", finish_reason="length")
+
+
+# Free text ends at a whole character ---------------------------------------------------------------------------------
+
+
+@both_kinds
+@pytest.mark.parametrize("left_out", [1, 2])
+def test_a_character_that_max_tokens_cuts_is_left_out_and_nothing_else(
+    kind: Any, make_admit: MakeAdmit, left_out: int
+) -> None:
+    """Also where a tokenizer's own decoding gives up the whole run of bytes."""
+    tokenizer = kind()
+    ids = tokenizer.encode("so 日本語", add_special_tokens=False)[:-left_out]
+    generated = read(reader_of(tokenizer), row(make_admit, max_tokens=len(ids)), ids)
+    assert generated == Generated(text="so 日本", finish_reason="length")
+
+
+@both_kinds
+def test_a_character_that_the_model_does_not_finish_is_left_out(kind: Any, make_admit: MakeAdmit) -> None:
+    tokenizer = kind()
+    ids = [*tokenizer.encode("日本", add_special_tokens=False)[:-1], tokenizer.eos_token_id]
+    assert read(reader_of(tokenizer), row(make_admit), ids) == Generated(text="日", finish_reason="stop")
+
+
+def test_a_replacement_character_that_was_written_stays(
+    reader: Reader, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    ids = tokenizer.encode("a\ufffd")
+    assert read(reader, row(make_admit, max_tokens=len(ids)), ids) == Generated(text="a\ufffd", finish_reason="length")
+
+
+@both_kinds
+def test_text_is_that_of_the_tokenizers_own_decoding(kind: Any, make_admit: MakeAdmit) -> None:
+    tokenizer = kind()
+    for text in ["note", " note", "  note ", "日 a\n", "", "\ufffd"]:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        generated = read(reader_of(tokenizer), row(make_admit), [*ids, tokenizer.eos_token_id])
+        assert generated == Generated(text=tokenizer.decode(ids), finish_reason="stop")
+        assert generated.text == text
+
+
+@both_kinds
+@pytest.mark.parametrize(
+    ("text", "stop", "left"),
+    [
+        ("日" * 30 + "語", "語", "日" * 30),
+        ("日本語", "本", "日"),
+        (" note", " note", ""),
+        ("so note", " note", "so"),
+        ("日語ode", "語od", "日"),
+    ],
+)
+def test_a_stop_string_of_several_bytes_is_found_wherever_its_tokens_begin(
+    kind: Any, make_admit: MakeAdmit, text: str, stop: str, left: str
+) -> None:
+    tokenizer = kind()
+    stopped = row(make_admit, stop=[stop])
+    for id_ in tokenizer.encode(text, add_special_tokens=False):
+        if stopped.generated is None:
+            reader_of(tokenizer).read(stopped, id_)
+    assert stopped.generated == Generated(text=left, finish_reason="stop")
+
+
+def test_a_text_that_begins_with_a_token_for_a_space_is_not_stopped_by_it(make_admit: MakeAdmit) -> None:
+    tokenizer = byte_fallback_tokenizer()
+    ids = tokenizer.encode("note", add_special_tokens=False)
+    assert read(reader_of(tokenizer), row(make_admit, stop=[" "]), ids) is None
+
+
+def test_half_a_character_is_no_stop_string(
+    reader: Reader, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    assert read(reader, row(make_admit, stop=["\ufffd"]), tokenizer.encode("日本")) is None
+
+
+# A form is whole, or says what cut it ---------------------------------------------------------------------------------
+
+INTEGER = Json({"type": "integer"})
+TOKENS, STOP = "tokens were not enough", "the stop string"
 
 
 @pytest.mark.parametrize(
-    ("pattern", "text", "expected"),
+    ("rule", "text", "left", "cause"),
     [
-        ("[0-9]{3}", "123", Generated(text="123", finish_reason="stop", complete=True)),
-        ("[0-9]{3,9}", "123<|end|>", Generated(text="123", finish_reason="stop", complete=True)),
-        ("[0-9]{9}", "12345", Generated(text="12345", finish_reason="length", complete=False)),
-        ("[0-9]+", "12345", Generated(text="12345", finish_reason="length", complete=True)),
-        ("[0-9]+;[a-z]+", "12;", Generated(text="12", finish_reason="stop", complete=False)),
-        ("[0-9]+;?", "12;", Generated(text="12", finish_reason="stop", complete=True)),
+        # Nothing more can come: the last token allowed may be the last one wanted.
+        (Regex("[0-9]{3}"), "123", "123", ""),
+        (Regex("[0-9]{5}"), "12345", "12345", ""),
+        (Number(decimals=3), "1.234", "1.234", ""),
+        (Choice(["a", "ab"]), "ab", "ab", ""),
+        (Boolean("1/0"), "1", "1", ""),
+        # The model ended it.
+        (Regex("[0-9]{3,9}"), "123<|end|>", "123", ""),
+        (INTEGER, "1999<|end|>", "1999", ""),
+        (Choice(["New", "New York City"]), "New<|end|>", "New", ""),
+        # It could have gone on.
+        (Regex("[0-9]{9}"), "12345", "12345", TOKENS),
+        (Regex("[0-9]{1,9}"), "12345", "12345", TOKENS),
+        (Regex("[0-9]+"), "12345", "12345", TOKENS),
+        (Regex("a*"), "aaaaa", "aaaaa", TOKENS),
+        (Regex("(?s:.*)"), "ab日", "ab日", TOKENS),
+        (INTEGER, "19999", "19999", TOKENS),
+        (Json({"enum": [19999, 199999]}), "19999", "19999", TOKENS),
+        (Number(), "12345", "12345", TOKENS),
+        (Number(), "1.234", "1.234", TOKENS),
+        (Choice(["New Y", "New York City"]), "New Y", "New Y", TOKENS),
+        (WordLabels(["NNN", "NNNN"]), "a/NNN", "a/NNN", TOKENS),
+        # A stop string ended it.
+        (Regex("[0-9]+;[a-z]+"), "12;", "12", STOP),
+        (Regex("[0-9]+;?"), "12;", "12", ""),
+        (Json({"type": "string"}), '"a;', '"a', STOP),
+        (Choice(["a", "a;b"]), "a;", "a", STOP),
+        (Json({"enum": [12, "12;"]}), '"12;', '"12', STOP),
     ],
+    ids=str,
 )
-def test_a_grammar_ends_the_text_as_soon_as_nothing_more_can_come(
-    reader: Reader, make_admit: MakeAdmit, pattern: str, text: str, expected: Generated
+def test_a_form_is_whole_or_says_what_cut_it(
+    reader: Reader, make_admit: MakeAdmit, rule: OutputRule, text: str, left: str, cause: str
 ) -> None:
     tokenizer = tiny_tokenizer()
-    grammars = Grammars(tokenizer, vocabulary=300, eos_ids={tokenizer.eos_token_id})
-    guided = row(make_admit, output=Regex(pattern), max_tokens=5, stop=[";"])
-    guided.grammar = grammars.start(guided.request.output, [])
-    assert read(reader, guided, tokenizer.encode(text)) == expected
+    guided = row(make_admit, output=rule, max_tokens=5, stop=[";"])
+    guided.grammar = grammars_of(tokenizer).start(rule, ["a"])
+    generated = read(reader, guided, tokenizer.encode(text))
+    assert generated is not None
+    assert (generated.text, generated.finish_reason) == (left, "length" if cause == TOKENS else "stop")
+    assert (generated.failure is None) == (not cause)
+    if generated.failure is not None:
+        assert generated.failure.code is FailureCode.OUTPUT_INCOMPLETE
+        assert cause in generated.failure.message
+        assert ("generation.max_tokens" in generated.failure.message) == (cause == TOKENS)
+        assert ("generation.stop" in generated.failure.message) == (cause == STOP)
+
+
+def test_a_number_that_a_stop_string_cuts_is_no_number(
+    reader: Reader, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    guided = row(make_admit, output=Number(), stop=["5"])
+    guided.grammar = grammars_of(tokenizer).start(Number(), [])
+    generated = read(reader, guided, tokenizer.encode("125"))
+    assert generated is not None
+    assert generated.failure is not None
+    assert 'the stop string "5"' in generated.failure.message

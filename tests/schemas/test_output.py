@@ -1,0 +1,42 @@
+"""What can be told of an output rule before any model writes by it."""
+
+from __future__ import annotations
+
+import pytest
+
+from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels, check
+
+
+@pytest.mark.parametrize(
+    ("rule", "stop", "says"),
+    [
+        (Json({"type": "array", "x-guidance": {"item_separator": ";"}}), [], "output.schema has 'x-guidance'"),
+        (Choice(["New", "New York"]), ["\n", " York"], "generation.stop has ' York'"),
+        (Boolean("yes/no"), ["no"], "generation.stop has 'no'"),
+        (Number(), ["5"], "generation.stop has '5'"),
+        (Number(), [".0"], "generation.stop has '.0'"),
+        (WordLabels(["N"]), [" "], "generation.stop has ' '"),
+        (WordLabels(["NN"]), ["N"], "generation.stop has 'N'"),
+    ],
+    ids=str,
+)
+def test_a_rule_that_cannot_keep_its_promise_is_refused(rule: OutputRule, stop: list[str], says: str) -> None:
+    with pytest.raises(ValueError, match=r"remove it") as caught:
+        check(rule, stop)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rule", "stop"),
+    [
+        (Text(), ["no"]),
+        (Regex("[0-9]+;?"), [";"]),
+        (Choice(["yes", "no"]), ["\n", "yes or no"]),
+        (Number(), ["\n"]),
+        (Json({"properties": {"x-guidance": {"type": "integer"}}}), ["\n"]),
+        (Json({"type": "array", "items": {"x-guidance": 1}}), []),
+    ],
+    ids=str,
+)
+def test_any_other_rule_may_be_applied(rule: OutputRule, stop: list[str]) -> None:
+    check(rule, stop)
