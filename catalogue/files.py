@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import yaml
 
 from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.documents import read_documents
 from guideway.catalogue.entries import Identity
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
@@ -28,7 +26,7 @@ def read(place: Path) -> list[tuple[Path, Manifest]]:
     paths = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.suffix in SUFFIXES)
     found: dict[Identity, tuple[Path, Manifest]] = {}
     for path in paths:
-        for document in _documents(path):
+        for document in read_documents(path):
             manifest = _convert(path, document)
             identity = Identity.of(manifest)
             if identity in found:
@@ -49,18 +47,6 @@ def upload(path: Path, manifest: Manifest, store: ArtefactStore) -> Manifest:
             FailureCode.INVALID_MANIFEST, f"{path}: {manifest.name}: name the artefact's folder, not a digest"
         )
     return msgspec.structs.replace(manifest, artefact=store.put_folder(path.parent / manifest.artefact))
-
-
-def _documents(path: Path) -> Iterator[Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".toml":
-            yield tomllib.loads(text)
-        else:
-            yield from (document for document in yaml.safe_load_all(text) if document is not None)
-    # ValueError: bytes that are no UTF-8, TOML that is none, a YAML date such as 2024-13-45.
-    except (ValueError, yaml.YAMLError, OSError, RecursionError) as error:
-        raise Refusal(FailureCode.INVALID_MANIFEST, f"{path}: {' '.join(str(error).split())}") from None
 
 
 def _convert(path: Path, document: Any) -> Manifest:

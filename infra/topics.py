@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,6 +21,11 @@ MAX_RECORD_BYTES: Final = 8 * 2**20
 """Of any record: an event of the longest text that a manifest may allow, escaped; Kafka's default is 1 MiB."""
 DEAD_LETTER_RETENTION_MS: Final = 30 * 24 * 3600 * 1000
 """Somebody has to find the time to look at them: Kafka's default is 7 days."""
+
+MAX_PARTITIONS_PER_BROKER: Final = 2000
+"""Of all topics of guideway on a cluster, copies included: each costs brokers open files, and services connections."""
+MAX_TOPIC_PARTITIONS_PER_BROKER: Final = 100
+"""Of one topic."""
 
 CANCELLATION_CONFIGS: Final = {
     "retention.ms": str(HELD_S * 1000),
@@ -94,13 +99,14 @@ async def apply(
     progress: Progress = lambda _line: None,
     *,
     replication: int | None = None,
+    most_per_broker: int = MAX_PARTITIONS_PER_BROKER,
     timeout_s: float = 30.0,
 ) -> Applied:
     """Create the topics that are not there, and return once each of them has a leader for every partition.
 
     `replication` None: three copies, or as many as there are brokers. Existing topics are never changed.
     Raises Refusal: BROKER_UNREACHABLE when the cluster or the leaders are not there within `timeout_s`, INVALID_SETTING
-    when the cluster refuses a topic.
+    when the cluster refuses a topic, or they would take more partitions than its brokers should bear.
     """
     by_name = {definition.name: definition for definition in definitions}
     async with administrator(bootstrap, timeout_s=timeout_s) as admin:
@@ -108,6 +114,7 @@ async def apply(
         copies = replication if replication is not None else max(1, min(3, len(cluster["brokers"])))
         there = await partitions_by_topic(admin)
         missing = [definition for name, definition in by_name.items() if name not in there]
+        require_room(missing, there, brokers=len(cluster["brokers"]), copies=copies, most_per_broker=most_per_broker)
         deadline = asyncio.get_running_loop().time() + timeout_s
         created = await _create(admin, missing, copies, deadline) if missing else []
         for name in created:
@@ -119,6 +126,40 @@ async def apply(
         narrower=tuple(n for n, d in by_name.items() if n in there and len(there[n]) < d.partitions),
         replication=copies,
     )
+
+
+def require_room(
+    missing: Sequence[TopicDefinition],
+    there: Mapping[str, Collection[Mapping[str, Any]]],
+    *,
+    brokers: int,
+    copies: int,
+    most_per_broker: int,
+) -> None:
+    """Raises Refusal(invalid_setting) where these topics are more than the brokers should bear. Pure."""
+    brokers = max(1, brokers)
+    for definition in missing:
+        if definition.partitions > MAX_TOPIC_PARTITIONS_PER_BROKER * brokers:
+            raise Refusal(
+                FailureCode.INVALID_SETTING,
+                f"the topic {definition.name} would have {definition.partitions} partitions, at most "
+                f"{MAX_TOPIC_PARTITIONS_PER_BROKER} for each of the cluster's {brokers} brokers may be: lower "
+                "`partitions` in its manifest",
+            )
+    new = copies * sum(definition.partitions for definition in missing)
+    ours = sum(
+        len(partition.get("replicas") or (0,))
+        for name, found in there.items()
+        if name.startswith("gw.")
+        for partition in found
+    )
+    if new and ours + new > most_per_broker * brokers:
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            f"these manifests need {new} more partitions (copies included), which makes {ours + new} of guideway's on "
+            f"{brokers} broker(s), and {most_per_broker} on each is the limit: lower `partitions`, add brokers, or "
+            "raise the limit with --max-partitions",
+        )
 
 
 async def partitions_by_topic(admin: AIOKafkaAdminClient) -> dict[str, list[Any]]:

@@ -6,6 +6,7 @@ import difflib
 import sys
 from collections.abc import Iterable, Sequence
 
+from guideway.catalogue.bounds import too_much
 from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan
 from guideway.producers.expression import TooCostly
 from guideway.producers.template import parse
@@ -54,7 +55,7 @@ def _reason(endpoint: Endpoint, catalogue: Catalogue) -> str:
 
 
 def _check_written(manifest: Manifest) -> None:
-    """Whether the catalogue's readers will read what was meant."""
+    """Whether the catalogue's readers will read what was meant, and no more than they can bear."""
     name = str(Identity.of(manifest))
     try:
         same = MANIFEST.decode(MANIFEST.encode(manifest)) == manifest
@@ -62,6 +63,8 @@ def _check_written(manifest: Manifest) -> None:
         raise Refusal(FailureCode.INVALID_MANIFEST, f"{name}: {error}") from None
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise Refusal(FailureCode.INVALID_MANIFEST, f"{name} cannot be written as JSON: {error}") from None
+    if why := too_much(manifest):
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"{name}: {why}")
     if not same:
         raise Refusal(
             FailureCode.INVALID_MANIFEST,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
-import yaml
 from msgspec import Meta
 
+from guideway.catalogue.documents import read_documents
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
@@ -89,7 +89,7 @@ class PTuning(_VirtualTokens, frozen=True, kw_only=True, tag="p_tuning"):
 
     guidance_form: ClassVar[TrainedForm] = "soft_prompt"
     learning_rate: Rate = 2e-3
-    encoder_hidden_size: Count = 256
+    encoder_hidden_size: Annotated[int, Meta(ge=1, le=65_536)] = 256
 
 
 class Prefix(_VirtualTokens, frozen=True, kw_only=True, tag="prefix"):
@@ -105,7 +105,7 @@ class Lora(_Method, frozen=True, kw_only=True, tag="lora"):
     guidance_form: ClassVar[TrainedForm] = "lora"
     learning_rate: Rate = 1e-3
     rank: Annotated[int, Meta(ge=1, le=256)] = 8
-    alpha: Annotated[float, Meta(gt=0)] | None = None
+    alpha: Annotated[float, Meta(gt=0, le=1e6)] | None = None
     """None: twice the rank."""
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     targets: list[str] = []
@@ -148,14 +148,14 @@ class Schedule(_Settings, frozen=True, kw_only=True):
     """Rows of like length go together, into steps and into pieces of a step, so that little padding is computed."""
     warm_up: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     """Share of the steps in which the learning rate rises to its highest; after it, a cosine down to nothing."""
-    max_gradient_norm: Annotated[float, Meta(gt=0)] = 1.0
+    max_gradient_norm: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     weight_decay: Annotated[float, Meta(ge=0, le=1)] = 0.0
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 20261
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Of the frozen model; what is trained is float32."""
     evaluate_every: Count = 20
     """Steps between two looks at the validation rows."""
-    checkpoint_every_s: Annotated[float, Meta(ge=0)] = 20.0
+    checkpoint_every_s: Annotated[float, Meta(ge=0, le=1e6)] = 20.0
     """At most this much work is lost when a run is killed; 0: a checkpoint after every step."""
 
 
@@ -163,15 +163,15 @@ class StopRules(_Settings, frozen=True, kw_only=True):
     """When training ends: the first that fires does it, and is reported."""
 
     max_steps: Count = 160
-    max_epochs: Annotated[float, Meta(gt=0)] | None = None
+    max_epochs: Annotated[float, Meta(gt=0, le=1e6)] | None = None
     """How often each row is used."""
-    max_minutes: Annotated[float, Meta(gt=0)] | None = 15
+    max_minutes: Annotated[float, Meta(gt=0, le=1e6)] | None = 15
     """Of one method; time spent before an interruption counts."""
-    loss_below: Annotated[float, Meta(gt=0)] | None = None
+    loss_below: Annotated[float, Meta(gt=0, le=1e6)] | None = None
     """Validation loss."""
     patience: Count | None = 4
     """Evaluations one after the other without a lower validation loss."""
-    least_improvement: Annotated[float, Meta(ge=0)] = 0.0
+    least_improvement: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
     """What counts as lower."""
 
 
@@ -275,10 +275,10 @@ class Task(
 
 def read_task(file: Path) -> Task:
     """The task of a YAML or JSON file. Raises: Refusal `invalid_manifest`."""
+    documents = read_documents(file)
+    if len(documents) != 1:
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"{file} holds {len(documents)} documents: write one task in it")
     try:
-        document: Any = yaml.safe_load(file.read_text("utf-8"))
-        return msgspec.convert(document, Task)
-    # ValueError: bytes that are no UTF-8, what no task has, a YAML date such as 2024-13-45.
-    except (OSError, yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise Refusal(FailureCode.INVALID_MANIFEST, f"{file}: {reason}") from None
+        return msgspec.convert(documents[0], Task)
+    except msgspec.ValidationError as error:
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"{file}: {error}") from None

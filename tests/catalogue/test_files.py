@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.documents import read_documents
 from guideway.catalogue.files import read, upload
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Guidance
+from guideway.schemas.manifests import Endpoint, Field, Guidance
 from guideway.schemas.output import Choice
+from guideway.training.task import read_task
 
 YAML = """
 kind: endpoint/v1
@@ -78,3 +84,96 @@ def test_a_wrong_manifest_is_refused_by_file_and_field(tmp_path: Path, text: str
         read(tmp_path)
     assert caught.value.code is FailureCode.INVALID_MANIFEST
     assert str(tmp_path) in caught.value.message
+
+
+def lines(*written: str) -> str:
+    return "\n".join(written) + "\n"
+
+
+LAUGHS = lines("a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30)))
+MERGES = lines("a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}" for n in range(1, 40)))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (LAUGHS, "stands for more than 200000 values"),
+        (MERGES, "stands for more than 200000 values"),
+        ("&a [*a]", "an alias stands for what it is a part of .line 1.: write it out"),
+        ("a: &a {b: *a}", "an alias stands for what it is a part of"),
+        ("[" * 5000, "nested deeper than 100 levels"),
+        ("[" * 150 + "]" * 150, "nested deeper than 100 levels"),
+        ("[" + "1," * 201_000 + "]", "holds more than 200000 values"),
+        (YAML.replace("model_size: small", "model_size: small\ndeadline_s: .inf"), "deadline_s: inf is no number"),
+        (YAML.replace("model_size: small", "model_size: small\ndeadline_s: .nan"), "deadline_s: nan is no number"),
+        (YAML.replace("model_size: small", "model_size: small\ndescription: 2024-01-01"), "description: .* is a date"),
+        (YAML.replace("model_size: small", "model_size: small\nyes: 1"), "the name True is no text"),
+        (YAML.replace("good", '"\\uD800"'), r"output.labels\[0\]: the text holds half of a character"),
+        (YAML.replace("good", "!!binary eA=="), "is a bytes"),
+        (f"kind: {'9' * 5000}", "4300 digits"),
+        (f"kind: {'9' * 400}", "kind: the number is too large"),
+        ("!!bool x", "no YAML: KeyError"),
+        ("!!timestamp x", "no YAML: AttributeError"),
+        ("!!int ''", "no YAML: IndexError"),
+        ("{[a]: b}", "unhashable key"),
+        (b"\xff\xfea\x00", "it is not UTF-8 but UTF-16"),
+        (b"\x7fELF\xff", "it is not UTF-8 but binary"),
+        (b"kind: a\x00b", "special characters are not allowed"),
+        (b"#" * (16 * 2**20 + 1), "larger than"),
+    ],
+    ids=lambda one: str(one)[:20],
+)
+def test_whatever_a_file_holds_is_read_or_refused_by_its_name(tmp_path: Path, data: str | bytes, message: str) -> None:
+    """Aliases that multiply or recurse, numbers that JSON does not have, bytes that are no text."""
+    (tmp_path / "a.yaml").write_bytes(data.encode() if isinstance(data, str) else data)
+    for reader in (read, read_task):
+        with pytest.raises(Refusal, match=message) as caught:
+            reader(tmp_path / "a.yaml")
+        assert caught.value.code is FailureCode.INVALID_MANIFEST
+        assert str(tmp_path / "a.yaml") in caught.value.message
+        assert len(caught.value.message) < 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TOML + "deadline_s = inf", "deadline_s: inf is no number"),
+        (TOML + "description = 2024-01-01", "description: .* is a date"),
+        (TOML + f"x = {'[' * 5000}", "a.toml"),
+        ("kind =", "a.toml"),
+    ],
+)
+def test_toml_is_held_to_the_same(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(Refusal, match=message) as caught:
+        read(tmp_path)
+    assert caught.value.code is FailureCode.INVALID_MANIFEST
+
+
+def test_a_folder_that_is_called_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").mkdir()
+    with pytest.raises(Refusal, match="Is a directory"):
+        read(tmp_path)
+
+
+def test_aliases_as_people_use_them_are_read(tmp_path: Path) -> None:
+    fields = "input: {fields: {text: &field {max_chars: 9}, more: {<<: *field, required: false}}}"
+    (tmp_path / "a.yaml").write_text(
+        YAML.replace("guidance: [team/tone]", f"guidance: &names [team/tone]\nrequest_guidance: *names\n{fields}")
+    )
+    (_, mood), _ = read(tmp_path)
+    assert isinstance(mood, Endpoint)
+    assert mood.guidance == mood.request_guidance
+    assert mood.input.fields["more"] == Field(max_chars=9, required=False)
+
+
+@given(st.binary(max_size=200) | st.text(alphabet="[]{}&*:!-<>\n ab1.#\"'|%@?,~\\", max_size=60))
+def test_no_bytes_end_in_anything_but_values_or_a_refusal(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes | str
+) -> None:
+    for name in ("a.yaml", "a.toml"):
+        path = tmp_path_factory.getbasetemp() / name
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+        with contextlib.suppress(Refusal):
+            for document in read_documents(path):
+                assert msgspec.json.decode(msgspec.json.encode(document)) == document

@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from guideway.infra import apache_kafka, noida, processes
 from guideway.infra.caretaker import Member, members_to_remove
 from guideway.infra.local_broker import ApacheKafka, External, Noida, choose, down, status, up
-from guideway.infra.topics import MAX_RECORD_BYTES, TopicDefinition, wanted
+from guideway.infra.topics import MAX_RECORD_BYTES, TopicDefinition, require_room, wanted
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
 from guideway.schemas.output import Text
@@ -151,3 +152,49 @@ def test_with_three_copies_a_write_needs_two() -> None:
     definition = TopicDefinition("t", configs={"cleanup.policy": "compact"})
     assert definition.configs_at(1) == {"max.message.bytes": str(MAX_RECORD_BYTES), "cleanup.policy": "compact"}
     assert definition.configs_at(3)["min.insync.replicas"] == "2"
+
+
+def there(partitions: int, copies: int = 1, name: str = "gw.a.b.in.v1") -> dict[str, list[dict[str, Any]]]:
+    return {name: [{"replicas": [*range(copies)]}] * partitions}
+
+
+@pytest.mark.parametrize(
+    ("missing", "existing", "brokers", "copies", "says"),
+    [
+        ([TopicDefinition("t", 1000)], {}, 1, 1, "would have 1000 partitions, at most 100 for each of the cluster's 1"),
+        ([TopicDefinition("t", 301)], {}, 3, 3, "at most 100 for each of the cluster's 3"),
+        ([TopicDefinition(f"t{n}", 100) for n in range(21)], {}, 1, 1, "2100 more partitions"),
+        ([TopicDefinition("t", 2)], there(1999), 1, 1, "makes 2001 of guideway's on 1 broker"),
+        (
+            [TopicDefinition("t", 1)],
+            there(2000, copies=3),
+            3,
+            3,
+            "3 more partitions .copies included., which makes 6003",
+        ),
+    ],
+)
+def test_more_partitions_than_brokers_bear_are_refused(
+    missing: list[TopicDefinition], existing: Any, brokers: int, copies: int, says: str
+) -> None:
+    """In one manifest, or over many: each partition costs the broker open files."""
+    with pytest.raises(Refusal, match=says) as caught:
+        require_room(missing, existing, brokers=brokers, copies=copies, most_per_broker=2000)
+    assert caught.value.code is FailureCode.INVALID_SETTING
+
+
+@pytest.mark.parametrize(
+    ("missing", "existing", "brokers"),
+    [
+        ([TopicDefinition("t", 100)], there(1900), 1),
+        ([TopicDefinition("t", 1000)], {}, 10),
+        ([], there(5000), 1),
+        ([TopicDefinition("t", 1)], there(5000, name="somebody.elses"), 1),
+    ],
+)
+def test_as_many_as_they_bear_are_created(missing: list[TopicDefinition], existing: Any, brokers: int) -> None:
+    require_room(missing, existing, brokers=brokers, copies=1, most_per_broker=2000)
+
+
+def test_a_higher_limit_may_be_set() -> None:
+    require_room([TopicDefinition("t", 100)], there(2000), brokers=1, copies=1, most_per_broker=3000)

@@ -34,7 +34,12 @@ from guideway.settings import Settings
 
 Files = Annotated[Path, typer.Option("-f", "--file", help="A manifest file, or a folder of them (YAML or TOML).")]
 EvenIfUsed = Annotated[bool, typer.Option("--anyway", help="Even if endpoints need it; their events are then refused.")]
-Replication = Annotated[int | None, typer.Option(help="Copies of each topic; default: 3, or as many as brokers.")]
+Replication = Annotated[
+    int | None, typer.Option(min=1, max=32_767, help="Copies of each topic; default: 3, or as many as brokers.")
+]
+MaxPartitions = Annotated[
+    int, typer.Option("--max-partitions", min=1, help="Of guideway's topics on each broker, copies included.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -55,11 +60,16 @@ def apply(
         bool, typer.Option("--topics/--no-topics", help="Create the topics that these manifests need.")
     ] = True,
     replication: Replication = None,
+    max_partitions: MaxPartitions = topics.MAX_PARTITIONS_PER_BROKER,
 ) -> None:
     """Publish endpoints, guidance and models to the catalogue. What has changed becomes a new version."""
     settings = Settings.from_environ()
     found = read(file)
-    changes = run(apply_manifests(settings, found, create_topics=create_topics, replication=replication))
+    changes = run(
+        apply_manifests(
+            settings, found, create_topics=create_topics, replication=replication, most_per_broker=max_partitions
+        )
+    )
     tell(changes, as_json=as_json)
 
 
@@ -79,6 +89,7 @@ async def apply_manifests(
     *,
     create_topics: bool = True,
     replication: int | None = None,
+    most_per_broker: int = topics.MAX_PARTITIONS_PER_BROKER,
 ) -> Sequence[Change]:
     """Check, upload artefacts, create topics, publish; in this order, so that nothing half-applied is visible."""
     bootstrap = settings.brokers()
@@ -91,7 +102,9 @@ async def apply_manifests(
         store = ArtefactStore(settings.store)
         manifests = [upload(path, manifest, store) for path, manifest in found]
         if create_topics:
-            await topics.apply(bootstrap, topics.wanted(manifests), replication=replication)
+            await topics.apply(
+                bootstrap, topics.wanted(manifests), replication=replication, most_per_broker=most_per_broker
+            )
         return plan(catalogue, manifests)
 
     changes, _ = await publish_planned(bootstrap, planned)
@@ -102,6 +115,7 @@ def topics_apply(
     file: Annotated[Path | None, typer.Option("-f", "--file", help="Also for the manifests here.")] = None,
     as_json: AsJson = False,
     replication: Replication = None,
+    max_partitions: MaxPartitions = topics.MAX_PARTITIONS_PER_BROKER,
 ) -> None:
     """Create the topics that the catalogue (and FILE) needs and that are not there yet."""
 
@@ -111,7 +125,9 @@ def topics_apply(
         async with CatalogueReader(bootstrap) as reader:
             manifests = [manifest for _, manifest in reader.catalogue]
         manifests += [manifest for _, manifest in read(file)] if file else []
-        return await topics.apply(bootstrap, topics.wanted(manifests), replication=replication)
+        return await topics.apply(
+            bootstrap, topics.wanted(manifests), replication=replication, most_per_broker=max_partitions
+        )
 
     applied = run(work())
     if as_json:

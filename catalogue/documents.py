@@ -1,0 +1,146 @@
+"""What people write in YAML or TOML, as values that JSON has too; its size is known before anything of it is built."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from guideway.schemas.failures import FailureCode, Refusal
+
+MAX_FILE_BYTES: Final = 16 * 2**20
+MAX_VALUES: Final = 200_000
+"""Of one document; what an alias stands for counts each time."""
+MAX_DEPTH: Final = 100
+_INTEGERS: Final = range(-(10**308), 10**308)
+"""Those that are not beyond a float."""
+
+
+def read_documents(path: Path) -> list[Any]:
+    """The documents of a file, empty ones left out: one of TOML, any number of YAML.
+
+    Raises Refusal(invalid_manifest) for what cannot be read, is too large, or has no like in JSON.
+    """
+    try:
+        documents = list(_documents(path, _text(path)))
+        for document in documents:
+            for where, why in _strange(document, ""):
+                raise ValueError(f"{where.lstrip('.') or 'the document'}: {why}")
+    except Refusal:
+        raise
+    except Exception as error:
+        # PyYAML has errors of its own, and any of Python's for a tag such as `!!bool x` or a date such as 2024-13-45.
+        reason = " ".join(str(error).split()) if isinstance(error, _TELLING) else f"no {_language(path)}: {error!r}"
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"{path}: {reason}") from None
+    return documents
+
+
+_TELLING: Final = (yaml.YAMLError, tomllib.TOMLDecodeError, OSError, ValueError)
+
+
+def _language(path: Path) -> str:
+    return "TOML" if path.suffix == ".toml" else "YAML"
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise ValueError(f"it is larger than {MAX_FILE_BYTES} bytes: write several files")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        kind = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "binary or of another encoding"
+        raise ValueError(f"it is not UTF-8 but {kind} (byte {error.start}): save it as UTF-8") from None
+
+
+def _documents(path: Path, text: str) -> Iterator[Any]:
+    if path.suffix == ".toml":
+        yield tomllib.loads(text)
+        return
+    loader = _Loader(text)
+    try:
+        while loader.check_node():
+            loader.composed = 0
+            # A value is made of a node only once it is known how much it stands for.
+            node = loader.get_node()
+            _values(node, {}, 0)
+            if (document := loader.construct_document(node)) is not None:
+                yield document
+    except RecursionError:
+        raise _too_deep() from None
+    finally:
+        loader.dispose()
+
+
+class _Loader(yaml.SafeLoader):
+    composed = 0
+    """Nodes of the document at hand."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.composed += 1
+        if self.composed > MAX_VALUES:
+            raise ValueError(f"it holds more than {MAX_VALUES} values: write less into one document")
+        return super().compose_node(parent, index)
+
+
+def _values(node: Any, known: dict[int, int | None], depth: int) -> int:
+    """How many values a YAML node stands for, aliases written out; None in `known` marks those we are inside of."""
+    if id(node) in known:
+        count = known[id(node)]
+        if count is None:
+            raise ValueError(
+                f"an alias stands for what it is a part of (line {node.start_mark.line + 1}): write it out"
+            )
+        return count
+    if depth > MAX_DEPTH:
+        raise _too_deep()
+    known[id(node)] = None
+    inside = node.value if isinstance(node, yaml.CollectionNode) else ()
+    children = [child for item in inside for child in (item if isinstance(item, tuple) else (item,))]
+    count = 1 + sum(_values(child, known, depth + 1) for child in children)
+    if count > MAX_VALUES:
+        raise ValueError(
+            f"it stands for more than {MAX_VALUES} values, aliases written out: write less into one document"
+        )
+    known[id(node)] = count
+    return count
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"it is nested deeper than {MAX_DEPTH} levels: flatten it")
+
+
+def _strange(value: Any, where: str, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """(place, reason) of each value that does not come out of the catalogue as it goes in."""
+    if isinstance(value, list | dict) and depth > MAX_DEPTH:
+        raise _too_deep()
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                yield where, f"the name {key!r} is no text: write it in quotes"
+            yield from _strange(item, f"{where}.{key}", depth + 1)
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _strange(item, f"{where}[{number}]", depth + 1)
+    elif why := _no_json(value):
+        yield where, why
+
+
+def _no_json(value: Any) -> str:
+    match value:
+        case None | bool():
+            return ""
+        case str():
+            whole = value.encode("utf-8", "replace").decode() == value
+            return "" if whole else "the text holds half of a character (a lone surrogate): leave it out"
+        case int():
+            return "" if value in _INTEGERS else "the number is too large: write it as text"
+        case float():
+            finite = math.isfinite(value)
+            return "" if finite else f"{value} is no number that JSON has: write a number, or leave it out"
+    return f"{value!r:.60} is a {type(value).__name__}: write it in quotes, as text"

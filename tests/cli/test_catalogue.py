@@ -1,0 +1,93 @@
+"""What `guideway apply` and `delete` do to the catalogue of a real broker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan_deletion
+from guideway.catalogue.topic import CatalogueReader
+from guideway.cli.catalogue import apply_manifests, remove
+from guideway.infra.local_broker import RunningBroker
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
+from guideway.schemas.output import Boolean
+from guideway.settings import Settings
+
+
+class Bench:
+    def __init__(self, broker: RunningBroker, folder: Path) -> None:
+        self.settings = Settings(home=folder, store=str(folder / "store"), bootstrap=broker.bootstrap)
+
+    async def apply(self, *manifests: Manifest, most_per_broker: int = 2000) -> list[tuple[int, str]]:
+        changes = await apply_manifests(
+            self.settings, [(Path("a.yaml"), one) for one in manifests], most_per_broker=most_per_broker
+        )
+        return [(change.version, change.action) for change in changes]
+
+    async def delete(self, manifest: Manifest, *versions: int, anyway: bool = False) -> None:
+        def made_on(catalogue: Catalogue) -> list[Deletion]:
+            identity = Identity.of(manifest)
+            return plan_deletion(catalogue, identity, versions or catalogue.versions(identity))
+
+        await remove(self.settings.brokers(), made_on, anyway=anyway)
+
+    async def versions(self, manifest: Manifest) -> list[int]:
+        async with CatalogueReader(self.settings.brokers()) as reader:
+            assert reader.catalogue.unreadable == 0
+            return reader.catalogue.versions(Identity.of(manifest))
+
+
+@pytest.fixture
+def bench(broker: RunningBroker, tmp_path: Path) -> Bench:
+    return Bench(broker, tmp_path)
+
+
+async def test_a_name_that_was_deleted_goes_on_counting(bench: Bench, unique_name: str) -> None:
+    tone = Guidance(namespace=unique_name, name="tone", form="text_prompt", text="Be kind.")
+    kinder = msgspec.structs.replace(tone, text="Be very kind.")
+    assert await bench.apply(tone) == [(1, "created")]
+    assert await bench.apply(kinder) == [(2, "updated")]
+    await bench.delete(tone, 2)
+    assert await bench.versions(tone) == [1]
+    assert await bench.apply(kinder) == [(3, "updated")]
+    await bench.delete(tone)
+    assert await bench.versions(tone) == []
+    assert await bench.apply(tone) == [(4, "created")]
+
+
+async def test_what_endpoints_need_is_deleted_only_where_that_is_said(bench: Bench, unique_name: str) -> None:
+    model = Model(namespace="public", name=unique_name, source="folder")
+    tone = Guidance(namespace=unique_name, name="tone", form="text_prompt", text="Be kind.")
+    endpoint = Endpoint(
+        namespace=unique_name,
+        name="task",
+        model_size=unique_name,
+        guidance=[f"{unique_name}/tone"],
+        output=Boolean(),
+    )
+    await bench.apply(model, tone, endpoint)
+    for needed, why in ((tone, "there is no guidance"), (model, "there is no model size")):
+        with pytest.raises(Refusal, match=rf"1 endpoint needs it: /{unique_name}/task \(without it, {why}") as caught:
+            await bench.delete(needed)
+        assert caught.value.code is FailureCode.INVALID_SETTING
+        assert await bench.versions(needed) == [1]
+    await bench.delete(tone, anyway=True)
+    assert await bench.versions(tone) == []
+    await bench.delete(endpoint)
+    await bench.delete(model)
+    assert await bench.versions(model) == []
+
+
+async def test_a_manifest_does_not_take_all_that_the_broker_has(bench: Bench, unique_name: str) -> None:
+    model = Model(namespace="public", name=unique_name, source="folder")
+    endpoint = Endpoint(namespace=unique_name, name="task", model_size=unique_name, output=Boolean(), partitions=1000)
+    with pytest.raises(Refusal, match="would have 1000 partitions, at most 100 for each of the cluster's 1 brokers"):
+        await bench.apply(model, endpoint)
+    narrow = msgspec.structs.replace(endpoint, partitions=2)
+    with pytest.raises(Refusal, match="raise the limit with --max-partitions"):
+        await bench.apply(model, narrow, most_per_broker=10)
+    assert await bench.versions(model) == [], "nothing half-applied"
+    assert await bench.apply(model, narrow) == [(1, "created"), (1, "created")]
