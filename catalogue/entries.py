@@ -229,7 +229,10 @@ class Catalogue:
         found = self.latest(Identity("model", "public", size))
         if found is None or not isinstance(found[1], Model):
             sizes = ", ".join(identity.name for identity in self.identities("model")) or "none"
-            raise Refusal(FailureCode.UNKNOWN_MODEL_SIZE, f"there is no model size {size!r}; applied are: {sizes}")
+            raise Refusal(
+                FailureCode.UNKNOWN_MODEL_SIZE,
+                f"there is no model size {size!r}: apply a model of that name, or name one that is there ({sizes})",
+            )
         return found[1]
 
 

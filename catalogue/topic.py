@@ -26,7 +26,11 @@ C = TypeVar("C", Change, Deletion)
 _PARTITION: Final = TopicPartition(names.CATALOGUE_TOPIC, 0)
 _TRIES: Final = 5
 """At publishing, where others publish at the same time."""
-_MAY_BE_ON_ITS_WAY: Final = {FailureCode.UNKNOWN_ENDPOINT, FailureCode.GUIDANCE_UNKNOWN}
+_MAY_BE_ON_ITS_WAY: Final = {
+    FailureCode.UNKNOWN_ENDPOINT,
+    FailureCode.UNKNOWN_MODEL_SIZE,
+    FailureCode.GUIDANCE_UNKNOWN,
+}
 
 
 class CatalogueReader:

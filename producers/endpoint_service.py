@@ -62,6 +62,8 @@ class EndpointService:
 
     async def _request(self, record: Record, endpoint: Endpoint, version: int) -> Outgoing:
         event = read_event(record)
+        # Its topics stay when a model goes, and nobody would answer there.
+        await self._reader.eventually(lambda catalogue: catalogue.model(endpoint.model_size))
         own = ReplyAddress(topic=names.reply_topic(endpoint.namespace, endpoint.name))
         caller = await checked_reply_address(event.reply_to, endpoint.namespace, self.pipeline.topics) or own
         targets = [ReplyAddress(topic=names.reply_topic(endpoint.namespace, name)) for name in endpoint.targets]

@@ -9,7 +9,8 @@ import pytest
 
 from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan_deletion
 from guideway.catalogue.topic import CatalogueReader
-from guideway.cli.catalogue import apply_manifests, remove
+from guideway.cli.catalogue import apply_manifests
+from guideway.cli.deletion import remove
 from guideway.infra.local_broker import RunningBroker
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model

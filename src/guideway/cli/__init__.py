@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 import typer
 
 from guideway import logs
-from guideway.cli import catalogue, dlq, running, sets, studio, traffic
+from guideway.cli import catalogue, deletion, dlq, running, sets, studio, traffic
 from guideway.cli.output import complain
 from guideway.cli.unforeseen import bug, refusal_of
 from guideway.schemas.failures import FailureCode, Refusal
@@ -30,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 catalogue.add_to(app)
+deletion.add_to(app)
 sets.add_to(app)
 traffic.add_to(app)
 dlq.add_to(app)

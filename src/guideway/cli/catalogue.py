@@ -1,8 +1,8 @@
-"""`guideway apply | get | describe | delete` and `guideway topics apply`."""
+"""`guideway apply | get | describe` and `guideway topics apply`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,29 +11,17 @@ import typer
 import yaml
 
 from guideway.catalogue.artefacts import ArtefactStore
-from guideway.catalogue.entries import (
-    KINDS,
-    Catalogue,
-    Change,
-    Deletion,
-    Identity,
-    Kind,
-    Unreadable,
-    plan,
-    plan_deletion,
-    require_newest_read,
-)
+from guideway.catalogue.entries import KINDS, Catalogue, Change, Identity, Kind, Unreadable, plan
 from guideway.catalogue.files import read, upload
 from guideway.catalogue.topic import CatalogueReader, publish_planned
 from guideway.cli.output import AsJson, err, out, print_json, print_table, run
 from guideway.infra import topics
-from guideway.producers.check import broken_by, check
+from guideway.producers.check import check
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
 from guideway.settings import Settings
 
 Files = Annotated[Path, typer.Option("-f", "--file", help="A manifest file, or a folder of them (YAML or TOML).")]
-EvenIfUsed = Annotated[bool, typer.Option("--anyway", help="Even if endpoints need it; their events are then refused.")]
 Replication = Annotated[
     int | None, typer.Option(min=1, max=32_767, help="Copies of each topic; default: 3, or as many as brokers.")
 ]
@@ -47,7 +35,6 @@ def add_to(app: typer.Typer) -> None:
     app.command("apply")(apply)
     app.command("get")(get)
     app.command("describe")(describe)
-    app.command("delete")(delete)
     group = typer.Typer(help="The topics of the catalogue, of endpoints and of model sizes.", no_args_is_help=True)
     group.command("apply")(topics_apply)
     app.add_typer(group, name="topics")
@@ -177,11 +164,11 @@ def describe(
     as_json: AsJson = False,
 ) -> None:
     """Show one manifest whole, with its versions."""
-    identity = _identity(kind, name)
+    identity = identity_of(kind, name)
 
     async def work() -> tuple[list[int], tuple[int, Manifest]]:
         async with CatalogueReader(Settings.from_environ().brokers()) as reader:
-            return reader.catalogue.versions(identity), _found(reader.catalogue, identity)
+            return reader.catalogue.versions(identity), found_in(reader.catalogue, identity)
 
     versions, (version, manifest) = run(work())
     document = _as_dict(version, manifest)
@@ -192,57 +179,6 @@ def describe(
     out.print(yaml.safe_dump(document["manifest"], sort_keys=False, allow_unicode=True))
 
 
-def delete(
-    kind: Annotated[str, typer.Argument(help="endpoint, guidance, set, model or alias")],
-    name: Annotated[str, typer.Argument(help="NAMESPACE/NAME[@VERSION], or a model size")],
-    anyway: EvenIfUsed = False,
-    as_json: AsJson = False,
-) -> None:
-    """Remove an entry, or one version of it. Topics and artefacts stay, and no version number is given again."""
-    plain, at, version = name.partition("@")
-    identity = _identity(kind, plain)
-    removed: list[int] = []
-
-    def made_on(catalogue: Catalogue) -> list[Deletion]:
-        there = sorted({*catalogue.versions(identity), *(one.version for one in catalogue.unread(identity))})
-        if not there:
-            _found(catalogue, identity)
-        if not at:
-            require_newest_read(catalogue, identity)
-        elif version not in map(str, there):
-            known = ", ".join(map(str, there))
-            raise Refusal(FailureCode.INVALID_SETTING, f"{identity} has no version {version!r}, only {known}")
-        removed[:] = [int(version)] if at else there
-        return plan_deletion(catalogue, identity, removed)
-
-    run(remove(Settings.from_environ().brokers(), made_on, anyway=anyway))
-    if as_json:
-        print_json({"what": str(identity), "removed_versions": removed})
-    else:
-        out.print(f"deleted {identity}, version {', '.join(map(str, removed))}", markup=False)
-
-
-async def remove(bootstrap: str, made_on: Callable[[Catalogue], Sequence[Deletion]], *, anyway: bool) -> None:
-    """Have entries removed, and wait until that is to be seen.
-
-    Raises Refusal(invalid_setting) where endpoints need them, unless `anyway`.
-    """
-
-    async def planned(catalogue: Catalogue) -> Sequence[Deletion]:
-        deletions = made_on(catalogue)
-        if not anyway and (broken := broken_by(deletions, catalogue)):
-            needing = ", ".join(endpoint.address for endpoint, _ in broken[:10]) + (", …" if len(broken) > 10 else "")
-            raise Refusal(
-                FailureCode.INVALID_SETTING,
-                f"{len(broken)} endpoint{'s need it' if len(broken) > 1 else ' needs it'}: {needing} (without it, "
-                f"{broken[0][1]}): change or delete them first, or use --anyway, and their events are refused from "
-                "then on",
-            )
-        return deletions
-
-    await publish_planned(bootstrap, planned)
-
-
 def _kind(text: str) -> Kind:
     for kind in KINDS:
         if text in (kind, f"{kind}s", f"{kind}es"):
@@ -250,13 +186,15 @@ def _kind(text: str) -> Kind:
     raise Refusal(FailureCode.INVALID_SETTING, f"{text!r} is no kind: write {', '.join(KINDS)}")
 
 
-def _identity(kind: str, name: str) -> Identity:
+def identity_of(kind: str, name: str) -> Identity:
+    """What is meant by a kind and `NAMESPACE/NAME`, or a model size. Raises Refusal(invalid_setting)."""
     known = _kind(kind)
     namespace, slash, rest = name.strip("/").partition("/")
     return Identity(known, namespace, rest) if slash else Identity(known, "public", namespace)
 
 
-def _found(catalogue: Catalogue, identity: Identity) -> tuple[int, Manifest]:
+def found_in(catalogue: Catalogue, identity: Identity) -> tuple[int, Manifest]:
+    """The newest version. Raises Refusal(unknown_endpoint | guidance_unknown | unknown_model_size)."""
     latest = catalogue.latest(identity)
     if latest is None:
         code = FailureCode.UNKNOWN_ENDPOINT if identity.kind == "endpoint" else FailureCode.GUIDANCE_UNKNOWN

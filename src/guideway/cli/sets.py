@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.entries import Catalogue, Deletion, Identity
 from guideway.cli import set_questions
-from guideway.cli.catalogue import EvenIfUsed, remove
+from guideway.cli.deletion import EvenIfUsed, remove
 from guideway.cli.output import AsJson, err, out, print_json, print_table, run
 from guideway.cli.set_making import Order, a_qdrant, make_sets
 from guideway.cli.set_questions import VersionArgument, found_set, open_catalogue, split_name
