@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
@@ -19,10 +20,7 @@ def spelled(value: Any, rule: OutputRule) -> str:
         case Text() | Regex():
             return _text(value)
         case Choice(labels):
-            text = _text(value).strip()
-            if text not in labels:
-                raise ValueError(f"its label is none of {', '.join(labels)}: correct it, or the task's labels")
-            return text
+            return _label(value, labels)
         case Boolean(spelling):
             return _boolean(value, *spelling.split("/"))
         case Number(decimals):
@@ -30,7 +28,7 @@ def spelled(value: Any, rule: OutputRule) -> str:
         case WordLabels(labels):
             return _word_labels(value, labels)
         case Json(schema):
-            return msgspec.json.encode(_ordered(_parsed(value), schema)).decode()
+            return msgspec.json.encode(_ordered(_parsed(value), schema, schema)).decode()
     assert_never(rule)
 
 
@@ -40,9 +38,36 @@ def _text(value: Any) -> str:
     return value
 
 
+def _label(value: Any, labels: Sequence[str]) -> str:
+    if isinstance(value, int | float):
+        text = _scalar(value)
+        if text not in labels:
+            kind = "a boolean" if isinstance(value, bool) else "a number"
+            raise ValueError(f"its label is {kind}, labels are text: write one of {_some(labels)}")
+        return text
+    text = _text(value).strip()
+    if text in labels:
+        return text
+    for label in labels:
+        if label.casefold() == text.casefold():
+            raise ValueError(f"its label is {label!r} but for capital letters: write it as the task's labels have it")
+    raise ValueError(f"its label is none of {_some(labels)}: correct it, or the task's labels")
+
+
+def _scalar(value: float) -> str:
+    """A boolean or a number as JSON writes it; a whole one without a decimal point."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:20]) + (f" and {len(labels) - 20} more" if len(labels) > 20 else "")
+
+
 def _boolean(value: Any, true: str, false: str) -> str:
-    known = {"true": true, "false": false, true: true, false: false}
-    text = str(value).strip().lower()
+    known = {"true": true, "false": false, "yes": true, "no": false, "1": true, "0": false}
+    text = (_scalar(value) if isinstance(value, int | float) else str(value)).strip().lower()
     if text not in known:
         raise ValueError(f"its answer is neither {true} nor {false}: correct it")
     return known[text]
@@ -53,6 +78,8 @@ def _number(value: Any, decimals: int) -> str:
         number = float(value)
     except (TypeError, ValueError):
         raise ValueError("its answer is no number: correct it") from None
+    if not math.isfinite(number):
+        raise ValueError("its answer is no finite number: correct it, or remove the row")
     text = f"{number:.{decimals}f}"
     if abs(float(text) - number) > 1e-9 * max(1.0, abs(number)):
         raise ValueError(f"its answer has more than {decimals} decimals: round it, or raise the output's decimals")
@@ -83,13 +110,49 @@ def _parsed(value: Any) -> Any:
         raise ValueError("its answer is no JSON: correct it") from None
 
 
-def _ordered(value: Any, schema: Any) -> Any:
+def _ordered(value: Any, schema: Any, root: Any) -> Any:
     """Keys in the order of the schema's `properties`, in which the grammar has them written; others after them."""
+    parts = _parts(schema, root)
     if isinstance(value, list):
-        items = schema.get("items") if isinstance(schema, Mapping) else None
-        return [_ordered(item, items) for item in value]
+        first = _merged(parts, "prefixItems", [])
+        rest = next((part["items"] for part in parts if "items" in part), None)
+        return [_ordered(item, first[at] if at < len(first) else rest, root) for at, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
-    known = schema.get("properties", {}) if isinstance(schema, Mapping) else {}
+    known: dict[str, Any] = {}
+    # Of alternatives those come first that have all the keys.
+    for part in sorted(parts, key=lambda part: len(value.keys() - part.get("properties", {}).keys())):
+        for name, inner in part.get("properties", {}).items():
+            known.setdefault(name, inner)
     keys = [key for key in known if key in value] + [key for key in value if key not in known]
-    return {key: _ordered(value[key], known.get(key)) for key in keys}
+    return {key: _ordered(value[key], known.get(key), root) for key in keys}
+
+
+def _parts(schema: Any, root: Any) -> list[Mapping[str, Any]]:
+    """The schema, and all that it refers to, joins or lets choose from; each once."""
+    found: list[Mapping[str, Any]] = []
+    waiting = [schema]
+    while waiting:
+        one = waiting.pop(0)
+        if not isinstance(one, Mapping) or any(one is other for other in found):
+            continue
+        found.append(one)
+        if isinstance(reference := one.get("$ref"), str):
+            waiting.append(_referred(reference, root))
+        for key in ("allOf", "anyOf", "oneOf"):
+            waiting += one.get(key, []) if isinstance(one.get(key), list) else []
+    return found
+
+
+def _referred(reference: str, root: Any) -> Any:
+    """What `#/$defs/NAME` means; None where there is no such thing."""
+    found = root
+    for step in reference.removeprefix("#").strip("/").split("/") if reference.startswith("#") else ["#"]:
+        name = step.replace("~1", "/").replace("~0", "~")
+        found = found.get(name) if isinstance(found, Mapping) and name else found if not name else None
+    return found
+
+
+def _merged(parts: Sequence[Mapping[str, Any]], key: str, default: list[Any]) -> list[Any]:
+    found = next((part[key] for part in parts if key in part), default)
+    return found if isinstance(found, list) else default

@@ -1,21 +1,20 @@
-"""The examples, read and checked. Pure but for reading the files; whatever is wrong is said with its row."""
+"""The examples, checked. Pure but for reading the files; all that is wrong with a file is said at once."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.output import Boolean, Choice, OutputRule
 from guideway.schemas.request import Part
 from guideway.training.answers import spelled
+from guideway.training.conversations import Conversation, read_conversation
+from guideway.training.records import Findings, invalid, read_records
 from guideway.training.task import Columns, Data, Task
 
 KNOWN_COLUMNS: Final = (Columns(text="text", answer="label"), Columns(text="prompt", answer="completion"))
@@ -27,7 +26,7 @@ class Row(msgspec.Struct, frozen=True):
     """One example."""
 
     number: int
-    """Line of a JSONL file, record of a CSV file; from 1 on."""
+    """Line of a JSONL file, element of a JSON array, record of a CSV file; from 1 on."""
     text: str
     """What an event would bring."""
     answer: str
@@ -75,24 +74,22 @@ def read_examples(task: Task, folder: Path) -> Examples:
     data = task.data
     train_file = folder / data.train
     read = _read(train_file, task)
-    _check_repeats(train_file, read.rows)
     instructions = read.instructions
     if data.eval is None:
         rest, eval_rows = _held_back(read.rows, data.eval_share, seed=task.schedule.seed)
     else:
         eval_read = _read(folder / data.eval, task)
-        _check_repeats(folder / data.eval, eval_read.rows)
         _check_leaks(folder / data.eval, eval_read.rows, train_file, read.rows)
         _check_classes(folder / data.eval, eval_read.rows, task.output)
         instructions = instructions | eval_read.instructions
         rest, eval_rows = read.rows, eval_read.rows
     if len(read.rows) < LEAST_TRAIN_ROWS:
-        raise _refusal(f"{train_file} has {len(read.rows)} rows, and {LEAST_TRAIN_ROWS} are the least: add examples")
+        raise invalid(f"{train_file} has {len(read.rows)} rows, and {LEAST_TRAIN_ROWS} are the least: add examples")
     train, validation = _held_back(rest, data.validation_share, seed=task.schedule.seed + 1)
     validation, more = validation[: data.max_validation_rows], validation[data.max_validation_rows :]
     train = sorted([*train, *more], key=lambda row: row.number)
     if not train:
-        raise _refusal(
+        raise invalid(
             f"{train_file}: data.eval_share {data.eval_share} and data.validation_share {data.validation_share} leave "
             "no row to learn from: lower them, or add examples"
         )
@@ -103,108 +100,74 @@ def read_examples(task: Task, folder: Path) -> Examples:
 def _read(file: Path, task: Task) -> _Read:
     rows: list[Row] = []
     instructions: set[str] = set()
-    for number, cells in _records(file, task.data):
-        where = f"{file}, row {number}"
-        columns = _columns(where, cells, task.data)
-        if columns is None:
-            instruction, text, answer = _conversation(where, cells[MESSAGES])
-            if not _is_unicode(instruction):
-                raise _no_text(where)
-            instructions.add(instruction)
-        else:
-            text, answer = cells[columns.text], cells[columns.answer]
-        if not isinstance(text, str) or not text.strip():
-            raise _refusal(f"{where}: its text is empty or no text: fill it in, or remove the row")
+    findings = Findings(file)
+    heads = [{known.text, known.answer} for known in ([task.data.columns] if task.data.columns else KNOWN_COLUMNS)]
+    for number, cells in read_records(file, task.data.format, task.data.encoding, heads, findings):
         try:
-            row = Row(number, text, spelled(answer, task.output))
-        except UnicodeEncodeError:
-            raise _no_text(where) from None
+            read = _example(cells, task.data)
+            if read.is_learnt:
+                rows.append(_row(number, read, task.output))
+                instructions |= {read.instruction} if MESSAGES in cells else set()
         except ValueError as error:
-            raise _refusal(f"{where}: {error}") from None
-        if not (_is_unicode(row.text) and _is_unicode(row.answer)):
-            raise _no_text(where)
-        rows.append(row)
+            findings.add(number, str(error))
+    rows = _without_repeats(rows, findings, drop=task.data.duplicates == "drop")
+    findings.refuse()
     if not rows:
-        raise _refusal(f"{file} has no rows: add examples, one JSON object a line or one record of a CSV file")
+        raise invalid(f"{file} has no rows: add examples, one JSON object a line or one record of a CSV file")
     return _Read(rows, instructions)
 
 
-def _records(file: Path, data: Data) -> Iterator[tuple[int, dict[str, Any]]]:
-    form = data.format or file.suffix.removeprefix(".")
-    if form not in ("jsonl", "csv"):
-        raise _refusal(f"{file}: whether it is JSONL or CSV is not to be seen from its name: set data.format")
+def _example(cells: Mapping[str, Any], data: Data) -> Conversation:
+    """Raises ValueError, which says what to change."""
+    columns = _columns(cells, data)
+    if columns is None:
+        return read_conversation(cells[MESSAGES])
+    return Conversation("", cells[columns.text], cells[columns.answer], is_learnt=True)
+
+
+def _row(number: int, read: Conversation, rule: OutputRule) -> Row:
+    """Raises ValueError, which says what to change."""
+    if not isinstance(read.text, str) or not read.text.strip():
+        raise ValueError("its text is empty or no text: fill it in, or remove the row")
     try:
-        with file.open(encoding="utf-8-sig", newline="" if form == "csv" else None) as lines:
-            yield from _csv(file, lines) if form == "csv" else _jsonl(file, lines)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise _refusal(f"{file} cannot be read ({reason}): correct data.train or data.eval") from None
+        row = Row(number, read.text, spelled(read.answer, rule))
+        f"{row.text}{row.answer}{read.instruction}".encode()
+    except UnicodeEncodeError:
+        # JSON can escape it, and it cannot be written as UTF-8.
+        raise ValueError("it holds half of a surrogate pair, which is no text: write the character whole") from None
+    return row
 
 
-def _jsonl(file: Path, lines: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            cells = json.loads(line)
-        except (ValueError, RecursionError):
-            cells = None
-        if not isinstance(cells, dict):
-            raise _refusal(f"{file}, row {number}: it is no JSON object: write one object a line")
-        yield number, cells
-
-
-def _csv(file: Path, lines: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        for number, cells in enumerate(csv.DictReader(lines, strict=True), 1):
-            if None in cells or None in cells.values():
-                raise _refusal(f"{file}, row {number}: it has not as many cells as the head has columns: quote commas")
-            yield number, dict(cells)
-    except csv.Error as error:
-        raise _refusal(f"{file}: it is no CSV ({error}): quote cells that hold commas or line ends") from None
-
-
-def _columns(where: str, cells: Mapping[str, Any], data: Data) -> Columns | None:
-    """The columns to read; None where a row is a conversation."""
-    used = cells.keys() - {*data.ignore_columns}
+def _columns(cells: Mapping[str, Any], data: Data) -> Columns | None:
+    """The columns to read; None where a row is a conversation. Raises ValueError, which says what to change."""
+    used = {name for name in cells if name not in data.ignore_columns and not _is_nothing(name, cells[name])}
     columns = data.columns
     if columns is None:
         if used == {MESSAGES}:
             return None
-        columns = next((known for known in KNOWN_COLUMNS if {known.text, known.answer} <= used), None)
+        columns = next((known for known in KNOWN_COLUMNS if {known.text, known.answer} <= cells.keys()), None)
     if columns is None:
-        raise _refusal(
-            f"{where}: its columns are {_listed(cells)}, and text and label, prompt and completion, or messages are "
+        raise ValueError(
+            f"its columns are {_listed(cells)}, and text and label, prompt and completion, or messages are "
             "looked for: rename them, or name them in data.columns"
         )
-    if missing := {columns.text, columns.answer} - used:
-        raise _refusal(f"{where}: it lacks the column {_listed(missing)}; it has {_listed(cells)}")
+    if missing := {columns.text, columns.answer} - cells.keys():
+        raise ValueError(f"it lacks the column {_listed(missing)}; it has {_listed(cells)}")
     if unknown := used - {columns.text, columns.answer}:
-        raise _refusal(f"{where}: column {_listed(unknown)} is not known: list it in data.ignore_columns, or remove it")
+        raise ValueError(f"column {_listed(unknown)} is not known: list it in data.ignore_columns, or remove it")
     return columns
 
 
-def _conversation(where: str, messages: Any) -> tuple[str, str, Any]:
-    """(system message, user's message, assistant's answer)"""
-    try:
-        turns = [(turn["role"], turn["content"]) for turn in messages]
-    except (TypeError, KeyError):
-        turns = []
-    match turns:
-        case [("user", text), ("assistant", answer)]:
-            return "", text, answer
-        case [("system", str(system)), ("user", text), ("assistant", answer)]:
-            return system, text, answer
-    raise _refusal(
-        f"{where}: its messages must be one of the user and one of the assistant, perhaps after a system message"
-    )
+def _is_nothing(name: str, value: Any) -> bool:
+    """Whether a column besides is as good as not there."""
+    return name not in {MESSAGES} and value in (None, [], {})
 
 
 def _instruction(task: Task, found: set[str]) -> str:
     if task.instruction or not found:
         return task.instruction
     if len(found) > 1:
-        raise _refusal(
+        raise invalid(
             f"the rows have {len(found)} different system messages: an endpoint has one; set the task's instruction"
         )
     return next(iter(found))
@@ -213,20 +176,23 @@ def _instruction(task: Task, found: set[str]) -> str:
 # Checks --------------------------------------------------------------------------------------------------------------
 
 
-def _check_repeats(file: Path, rows: Sequence[Row]) -> None:
+def _without_repeats(rows: Sequence[Row], findings: Findings, *, drop: bool) -> list[Row]:
+    """The rows, of those with the same text and answer the first, or each of the others is a finding."""
     first: dict[str, Row] = {}
     for row in rows:
         other = first.setdefault(_key(row.text), row)
-        if other is not row:
-            how = "repeats" if other.answer == row.answer else "has another answer to the text of"
-            raise _refusal(f"{file}, row {row.number}: it {how} row {other.number}: keep one of them")
+        if other.answer != row.answer:
+            findings.add(row.number, f"it has another answer to the text of row {other.number}: keep one of them")
+        elif other is not row and not drop:
+            findings.add(row.number, f"it repeats row {other.number}: keep one of them, or set data.duplicates: drop")
+    return list(first.values())
 
 
 def _check_leaks(eval_file: Path, eval_rows: Sequence[Row], train_file: Path, train_rows: Sequence[Row]) -> None:
     trained = {_key(row.text): row for row in train_rows}
     for row in eval_rows:
         if (other := trained.get(_key(row.text))) is not None:
-            raise _refusal(
+            raise invalid(
                 f"{eval_file}, row {row.number}: its text is row {other.number} of {train_file} as well, so that "
                 "figures would be too good: remove one of them"
             )
@@ -234,20 +200,7 @@ def _check_leaks(eval_file: Path, eval_rows: Sequence[Row], train_file: Path, tr
 
 def _check_classes(file: Path, rows: Sequence[Row], rule: OutputRule) -> None:
     if isinstance(rule, Choice | Boolean) and len({row.answer for row in rows}) < 2:
-        raise _refusal(f"{file}: all rows have one answer, from row {rows[0].number} on: add rows with other answers")
-
-
-def _is_unicode(text: str) -> bool:
-    """Half of a surrogate pair, which JSON can escape, is no character and cannot be written as UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _no_text(where: str) -> Refusal:
-    return _refusal(f"{where}: it holds half of a surrogate pair, which is no text: write the character whole")
+        raise invalid(f"{file}: all rows have one answer, from row {rows[0].number} on: add rows with other answers")
 
 
 def _key(text: str) -> str:
@@ -271,7 +224,3 @@ def _digest_of(pairs: Sequence[tuple[str, str]]) -> str:
 
 def _listed(columns: Mapping[str, Any] | set[str]) -> str:
     return ", ".join(repr(column) for column in sorted(columns, key=str))
-
-
-def _refusal(message: str) -> Refusal:
-    return Refusal(FailureCode.INVALID_DATA, message)

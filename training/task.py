@@ -15,6 +15,7 @@ from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import Name, TrainedForm
 from guideway.schemas.output import OutputRule
 from guideway.schemas.retrieval import RetrievalRule
+from guideway.training.records import Format
 
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Count = Annotated[int, Meta(ge=1)]
@@ -47,8 +48,12 @@ class Data(_Settings, frozen=True, kw_only=True):
     validation_share: Share = 0.1
     """Of the rows of `train`: kept out to choose prompts and to end training. The comparison uses none of them."""
     max_validation_rows: Count = 200
-    format: Literal["jsonl", "csv"] | None = None
+    format: Format | None = None
     """None: by the file's suffix."""
+    encoding: str = "utf-8"
+    """Of files without a byte order mark, for example `cp1252`."""
+    duplicates: Literal["refuse", "drop"] = "refuse"
+    """Rows with the text and the answer of another one."""
     columns: Columns | None = None
     ignore_columns: list[str] = []
     """Columns that are there and are not used; any other unknown column is refused."""

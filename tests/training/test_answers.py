@@ -52,3 +52,28 @@ def test_spelled(value: Any, rule: OutputRule, text: str) -> None:
 def test_refused(value: Any, rule: OutputRule, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         spelled(value, rule)
+
+
+ADDRESS = {"type": "object", "properties": {"street": {"type": "string"}, "city": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"$ref": "#/$defs/Address"},
+        {"anyOf": [{"$ref": "#/$defs/Address"}, {"type": "null"}]},
+        {"allOf": [{"$ref": "#/$defs/Address"}], "title": "Address"},
+        {"oneOf": [{"type": "object", "properties": {"city": {}, "zip": {}}}, {"$ref": "#/$defs/Address"}]},
+        {"$ref": "#/$defs/Loop"},
+    ],
+)
+def test_keys_stand_in_the_order_of_the_schema_however_it_refers(address: dict[str, object]) -> None:
+    schema = {
+        "$defs": {"Address": ADDRESS, "Loop": {"anyOf": [{"$ref": "#/$defs/Loop"}, {"$ref": "#/$defs/Address"}]}},
+        "type": "object",
+        "properties": {"name": {}, "all": {"type": "array", "items": address}, "address": address},
+    }
+    value = {"address": {"city": "L", "street": "S"}, "all": [{"city": "M", "street": "T"}], "name": "A"}
+    assert spelled(value, Json(schema=schema)) == (
+        '{"name":"A","all":[{"street":"T","city":"M"}],"address":{"street":"S","city":"L"}}'
+    )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.output import Choice, OutputRule, Text
+from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Text
 from guideway.training.rows import read_examples
 from guideway.training.task import Columns, Data, Task
 
@@ -130,7 +130,7 @@ def test_an_evaluation_file_of_one_class_is_refused(write: Write, tmp_path: Path
     ("name", "content", "words"),
     [
         ("a.jsonl", b'{"text": "x", "label": "good"}\n[1]\n', "row 2: it is no JSON object"),
-        ("a.jsonl", b"\xff\xfe", "it is not UTF-8"),
+        ("a.jsonl", b"\xff\xfd", "is not UTF-8"),
         ("a.csv", b"text,label\nx\n", "row 1: it has not as many cells"),
         ("a.csv", b'text,label\n"x,good\n', "it is no CSV"),
         ("a.parquet", b"", "set data.format"),
@@ -143,3 +143,139 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, wo
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert "No such file" in refused(task("nowhere.jsonl"), tmp_path)
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": ["number", "null"]}}, "required": ["a"]}
+
+
+def chat(i: int, *before: dict[str, Any], **last: Any) -> dict[str, Any]:
+    answer = {"role": "assistant", "content": LABELS.labels[i % 2], **last}
+    return {"messages": [*before, {"role": "user", "content": f"text {i}"}, answer]}
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (lambda i: chat(i, {"role": "developer", "content": "Judge."}), "text 3"),
+        (lambda i: chat(i, weight=1) | {"tools": []}, "text 3"),
+        (
+            lambda i: chat(i, {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}),
+            "User: hi\nAssistant: hello\nUser: text 3",
+        ),
+        (
+            lambda i: {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "text", "text": "two"}, {"type": "text", "text": f"text {i}"}],
+                    },
+                    {"role": "assistant", "content": [{"type": "text", "text": LABELS.labels[i % 2]}]},
+                ]
+            },
+            "two\ntext 3",
+        ),
+    ],
+    ids=["developer", "weight and tools", "turns", "parts"],
+)
+def test_chat_files_of_every_kind(
+    write: Write, tmp_path: Path, line: Callable[[int], dict[str, Any]], text: str
+) -> None:
+    examples = read_examples(task(write("a.jsonl", [line(i) for i in range(12)])), tmp_path)
+    found = {row.number: row for row in (*examples.train, *examples.validation, *examples.eval)}
+    assert (len(found), found[4].text, found[4].answer) == (12, text, "bad")
+
+
+def test_an_answer_of_weight_nought_is_not_learnt(write: Write, tmp_path: Path) -> None:
+    lines = [*(chat(i) for i in range(12)), chat(12, weight=0)]
+    examples = read_examples(task(write("a.jsonl", lines)), tmp_path)
+    assert len([*examples.train, *examples.validation, *examples.eval]) == 12
+
+
+@pytest.mark.parametrize(
+    ("labels", "values", "written"),
+    [
+        (["0", "1"], [0, 1], ["0", "1"]),
+        (["0", "1"], [0.0, 1.0], ["0", "1"]),
+        (["1.5", "2"], [1.5, 2], ["1.5", "2"]),
+        (["true", "false"], [True, False], ["true", "false"]),
+    ],
+)
+def test_a_number_or_a_boolean_is_a_label_where_its_text_is(
+    write: Write, tmp_path: Path, labels: list[str], values: list[Any], written: list[str]
+) -> None:
+    lines = [{"text": f"text {i}", "label": values[i % 2]} for i in range(12)]
+    examples = read_examples(task(write("a.jsonl", lines), output=Choice(labels=labels)), tmp_path)
+    assert {row.answer for row in examples.train} == {*written}
+
+
+@pytest.mark.parametrize(
+    ("value", "output", "words"),
+    [
+        (7, LABELS, "its label is a number, labels are text: write one of good, bad"),
+        (True, LABELS, "its label is a boolean, labels are text"),
+        ("Good", LABELS, "its label is 'good' but for capital letters"),
+        (None, LABELS, "its answer is empty or no text"),
+        (2, Boolean(), "its answer is neither true nor false"),
+        ("nan", Number(), "its answer is no finite number"),
+    ],
+)
+def test_a_label_that_is_none_says_why(
+    write: Write, tmp_path: Path, value: Any, output: OutputRule, words: str
+) -> None:
+    lines = [*rows(9), {"text": "x", "label": value}]
+    if output is not LABELS:
+        lines = [{"text": f"text {i}", "label": i % 2} for i in range(9)] + lines[9:]
+    assert words in refused(task(write("a.jsonl", lines), output=output), tmp_path)
+
+
+def test_all_findings_come_in_one_list_with_counts(write: Write, tmp_path: Path) -> None:
+    lines: list[Any] = rows(30)
+    for number in (2, 4, 6, 8, 10, 12, 14):
+        lines[number - 1] = {"text": " ", "label": "good"}
+    lines[19] = {"text": "x", "label": "so-so"}
+    lines[20] = {"text": "text 2", "label": "good"}
+    lines[21] = ["no object"]
+    message = refused(task(write("a.jsonl", lines)), tmp_path)
+    assert "a.jsonl: 10 findings. In 7 rows (2, 4, 6, 8, 10 and 2 more): its text is empty" in message
+    for words in ("in row 20: its label is none", "in row 21: it repeats row 3", "in row 22: it is no JSON object"):
+        assert words in message
+
+
+def test_duplicates_are_dropped_where_that_is_asked(write: Write, tmp_path: Path) -> None:
+    name = write("a.jsonl", [*rows(20), *rows(5)])
+    assert "data.duplicates: drop" in refused(task(name), tmp_path)
+    examples = read_examples(task(name, duplicates="drop"), tmp_path)
+    assert len([*examples.train, *examples.validation, *examples.eval]) == 20
+    contradicting = write("b.jsonl", [*rows(20), {"text": "text 3", "label": "good"}])
+    assert "has another answer" in refused(task(contradicting, duplicates="drop"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_an_array_is_read_under_either_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(json.dumps(rows(12), indent=1), "utf-8")
+    assert len(read_examples(task(name), tmp_path).eval) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "sign", "encoding"),
+    [("a.csv", ";", "utf-8"), ("a.tsv", "\t", "utf-8"), ("a.csv", "|", "utf-8"), ("a.csv", ",", "cp1252")],
+)
+def test_tables_however_they_are_divided_and_encoded(tmp_path: Path, name: str, sign: str, encoding: str) -> None:
+    lines = [f"text{sign}label", *(f"café {i}{sign}{LABELS.labels[i % 2]}" for i in range(12))]
+    (tmp_path / name).write_bytes("\n".join(lines).encode(encoding))
+    if encoding != "utf-8":
+        assert "name its encoding in data.encoding" in refused(task(name), tmp_path)
+    examples = read_examples(task(name, encoding=encoding), tmp_path)
+    assert {row.text for row in examples.train} <= {f"café {i}" for i in range(12)}
+
+
+def test_nan_is_no_answer(tmp_path: Path) -> None:
+    lines = [f'{{"text": "t {i}", "label": {{"a": {i}}}}}' for i in range(12)]
+    lines[3] = lines[3].replace('"a": 3', '"a": NaN')
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), "utf-8")
+    assert "row 4: it holds NaN or Infinity" in refused(task("a.jsonl", output=Json(schema=SCHEMA)), tmp_path)
+
+
+def test_columns_of_nothing_need_not_be_ignored(write: Write, tmp_path: Path) -> None:
+    lines = [row | {"note": None, "tags": []} for row in rows(12)]
+    assert len(read_examples(task(write("a.jsonl", lines)), tmp_path).eval) == 2

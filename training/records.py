@@ -1,0 +1,155 @@
+"""Files of examples → records, a dictionary of cells each. What is wrong is told with its row, for all rows at once."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.training.sets.decoding import known_encoding, lines, whole_text
+
+Format = Literal["jsonl", "json", "csv", "tsv"]
+_DELIMITERS: Final = (",", ";", "\t", "|")
+_KINDS_SHOWN: Final = 20
+_ROWS_SHOWN: Final = 5
+
+
+class Findings:
+    """What is wrong with the rows of one file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._rows: dict[str, list[int]] = {}
+
+    def add(self, row: int, what: str) -> None:
+        self._rows.setdefault(what, []).append(row)
+
+    def refuse(self) -> None:
+        """Raises Refusal(invalid_data) with all that was found, if anything was."""
+        if not self._rows:
+            return
+        told = [f"{_listed(rows)}: {what}" for what, rows in self._rows.items()]
+        if len(told) == 1:
+            raise invalid(f"{self._file}, {told[0]}")
+        more = f"; and {len(told) - _KINDS_SHOWN} more kinds" if len(told) > _KINDS_SHOWN else ""
+        count = sum(map(len, self._rows.values()))
+        raise invalid(f"{self._file}: {count} findings. In {'; in '.join(told[:_KINDS_SHOWN])}{more}")
+
+
+def read_records(
+    file: Path, format_: Format | None, encoding: str, heads: Sequence[set[str]], findings: Findings
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number of the row from 1 on, cells). heads: columns, one set of which the head of a CSV file has.
+
+    Raises Refusal(invalid_data) if the file cannot be read as a whole.
+    """
+    form = format_ or file.suffix.removeprefix(".").lower()
+    if form not in get_args(Format):
+        raise invalid(f"{file}: whether it is JSONL, JSON, CSV or TSV is not to be seen from its name: set data.format")
+    try:
+        known_encoding(encoding)
+        if form in ("csv", "tsv"):
+            yield from _csv(file, encoding, heads, findings)
+        elif form == "json":
+            yield from _array(file, whole_text(file, str(file), encoding))
+        else:
+            yield from _jsonl(file, encoding, findings)
+    except Refusal as refusal:
+        hint = refusal.message.replace("name its encoding with --encoding", "name its encoding in data.encoding")
+        raise invalid(hint) from None
+
+
+def invalid(message: str) -> Refusal:
+    return Refusal(FailureCode.INVALID_DATA, message)
+
+
+def _jsonl(file: Path, encoding: str, findings: Findings) -> Iterator[tuple[int, dict[str, Any]]]:
+    found = lines(file, str(file), encoding)
+    first = next((line for line in found if line.strip()), "")
+    if first.lstrip().startswith("["):
+        # Many programs write an array and call it JSONL.
+        yield from _array(file, first + "".join(found))
+        return
+    for number, line in enumerate(lines(file, str(file), encoding), 1):
+        if line.strip():
+            try:
+                cells = _decoded(line)
+            except _NotANumber:
+                findings.add(number, "it holds NaN or Infinity, which JSON does not have: write null, or leave it out")
+                continue
+            if isinstance(cells, dict):
+                yield number, cells
+            else:
+                findings.add(number, "it is no JSON object: write one object a line")
+
+
+def _array(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        rows = _decoded(text)
+    except _NotANumber:
+        raise invalid(f"{file} holds NaN or Infinity, which JSON does not have: write null, or leave it out") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise invalid(f"{file} is no JSON array of objects: write one, or one object a line")
+    yield from enumerate(rows, 1)
+
+
+class _NotANumber(ValueError):
+    """NaN, Infinity or -Infinity."""
+
+
+def _refuse_constant(_: str) -> Any:
+    raise _NotANumber
+
+
+def _decoded(text: str) -> Any:
+    """What is no JSON is None."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except _NotANumber:
+        raise
+    except (ValueError, RecursionError):
+        return None
+
+
+def _csv(
+    file: Path, encoding: str, heads: Sequence[set[str]], findings: Findings
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    found = lines(file, str(file), encoding)
+    head = next(found, "")
+    delimiter = next((one for one in _DELIMITERS if any(some <= {*_cells(head, one)} for some in heads)), ",")
+    rows = csv.DictReader(chain([head], found), strict=True, delimiter=delimiter)
+    number = 0
+    while True:
+        number += 1
+        try:
+            cells = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise invalid(
+                f"{file}, row {number}: it is no CSV ({error}): quote cells that hold line ends or the dividing sign"
+            ) from None
+        if None in cells or None in cells.values():
+            findings.add(
+                number, "it has not as many cells as the head has columns: quote cells that hold the sign between them"
+            )
+        else:
+            yield number, dict(cells)
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return []
+
+
+def _listed(rows: list[int]) -> str:
+    if len(rows) == 1:
+        return f"row {rows[0]}"
+    more = f" and {len(rows) - _ROWS_SHOWN} more" if len(rows) > _ROWS_SHOWN else ""
+    return f"{len(rows)} rows ({', '.join(map(str, rows[:_ROWS_SHOWN]))}{more})"
