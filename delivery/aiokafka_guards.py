@@ -28,8 +28,8 @@
 `renew_epoch` is what the client lacks: a new epoch for every transaction (KIP-360), so that whatever the network still
 holds of the last one, an EndTxn above all, is refused when it arrives, however it came to be late or doubled.
 
-What is private in aiokafka and used all the same stands here too: a committed offset together with its metadata,
-asking the group for a new assignment, and letting go of a producer that does not stop.
+What is private in aiokafka and used all the same stands here too: a committed offset together with its metadata, how
+many members a group has, asking the group for a new assignment, and letting go of a producer that does not stop.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import aiokafka
@@ -56,6 +56,7 @@ from aiokafka.producer.sender import (
     TxnOffsetCommitHandler,
 )
 from aiokafka.producer.transaction_manager import PidAndEpoch, TransactionState
+from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
@@ -240,6 +241,23 @@ async def committed(consumer: Any, partition: TopicPartition) -> OffsetAndMetada
     """The group's committed offset *with metadata*, or None if there never was one. Raises KafkaError."""
     offsets = await consumer._coordinator.fetch_committed_offsets([partition])
     return offsets.get(partition)
+
+
+async def all_committed(consumer: Any, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+    """As `committed`, of many; those without a commit are left out. The consumer need not be in the group."""
+    offsets: dict[TopicPartition, OffsetAndMetadata] = await consumer._coordinator.fetch_committed_offsets(partitions)
+    return {tp: found for tp, found in offsets.items() if found.offset >= 0}
+
+
+async def members(consumer: Any) -> int:
+    """How many members the consumer's group has, which need not have it. Raises KafkaError."""
+    coordinator = consumer._coordinator
+    await coordinator.ensure_coordinator_known()
+    response = await coordinator._send_req(DescribeGroupsRequest([coordinator.group_id]))
+    ((code, _, _, _, _, found, *_),) = response.groups
+    if code:
+        raise errors.for_code(code)()
+    return len(found)
 
 
 def heartbeat_answered_at(consumer: Any) -> float:

@@ -27,6 +27,9 @@ from guideway.schemas.record import Outgoing, Record
 
 log = structlog.get_logger(__name__)
 
+OnPublished = Callable[[str, Sequence[tuple[Outgoing, Any]]], None]
+"""The input's topic, and what was published of it beside where it stands (aiokafka's RecordMetadata)."""
+
 _DEADLY: Final = Refusal(
     FailureCode.ENGINE_FAILED,
     f"{FATAL} workers in a row died with this record and nothing to show: change its text, schema or guidance",
@@ -60,11 +63,11 @@ class Partition:
         refuse: Refuse = refuse_by_dead_letter,
         budget: Budget | None = None,
         on_room: Callable[[], None] = lambda: None,
-        on_published: Callable[[str, Sequence[Any]], None] = lambda topic, placed: None,
+        on_published: OnPublished = lambda topic, placed: None,
     ) -> None:
         """`on_room` is told whenever more records may be taken in.
 
-        `on_published` is told after each transaction where what it published stands, beside the input's topic.
+        `on_published` is told after each transaction what it published, and where that stands.
         """
         self.tp = tp
         self.phase = Phase.CLOSED
@@ -387,7 +390,14 @@ class Partition:
         await self._all_taken(batch, sent)
         await producer.send_offsets_to_transaction({self.tp: commit}, self._group)
         await producer.commit_transaction()
-        self._on_published(self.tp.topic, [one.result() for futures in sent.values() for one in futures])
+        self._on_published(
+            self.tp.topic,
+            [
+                (out, future.result())
+                for offset, futures in sent.items()
+                for out, future in zip(batch[offset], futures, strict=True)
+            ],
+        )
 
     async def _all_taken(self, batch: dict[int, list[Outgoing]], sent: dict[int, list[asyncio.Future[Any]]]) -> None:
         """Raises the first error; what brokers will never take is remembered, and sent otherwise the next time."""

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -20,7 +20,7 @@ from guideway.delivery import aiokafka_guards
 from guideway.delivery.budget import Budget
 from guideway.delivery.clients import PartitionClient, make_consumer, unreachable
 from guideway.delivery.intake import Intake, Room
-from guideway.delivery.partition import Partition, Phase
+from guideway.delivery.partition import OnPublished, Partition, Phase
 from guideway.delivery.settings import DeliverySettings
 from guideway.delivery.topic_directory import TopicDirectory
 from guideway.delivery.watchdog import Signs, Watchdog
@@ -51,12 +51,11 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         topics: Sequence[str] = (),
         pattern: str | None = None,
         intake: Intake | None = None,
-        on_published: Callable[[str, Sequence[Any]], None] = lambda topic, placed: None,
+        on_published: OnPublished = lambda topic, placed: None,
     ) -> None:
         """`intake` shares the slots among parties; without one, whoever comes first has them.
 
-        `on_published` is told, after each transaction, the topic whose records it finished, and where what it published
-        stands (aiokafka's RecordMetadata).
+        `on_published` is told after each transaction what it published, and where that stands.
         """
         self._settings = settings
         self._group = group

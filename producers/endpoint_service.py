@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import structlog
 
@@ -12,9 +14,12 @@ from guideway.delivery.pipeline import Pipeline
 from guideway.delivery.replies import failed, reply_records
 from guideway.delivery.settings import MAX_RECORD_BYTES, DeliverySettings
 from guideway.delivery.topic_directory import TopicDirectory
+from guideway.producers.event_intake import EventIntake, endpoint_of
 from guideway.producers.events import cancelled_id, read_event, read_reply_address, refused_id
+from guideway.producers.lane_watch import LaneWatch
 from guideway.producers.marshal import marshal
 from guideway.producers.rendering import Rendering
+from guideway.producers.shares import QUEUE, Shares
 from guideway.schemas import names
 from guideway.schemas.cancellation import Cancellation
 from guideway.schemas.failures import FailureCode, Refusal
@@ -29,25 +34,34 @@ log = structlog.get_logger(__name__)
 class EndpointService:
     """Any number of these share the endpoint topics of a cluster."""
 
-    def __init__(self, settings: DeliverySettings, reader: CatalogueReader) -> None:
+    def __init__(self, settings: DeliverySettings, reader: CatalogueReader, *, queue: int = QUEUE) -> None:
+        """`queue`: how many requests of each lane may wait for or be in each worker."""
         self._reader = reader
         self._rendering = Rendering()
+        shares = Shares(queue=queue)
+        self._intake = EventIntake(reader, shares)
         self.pipeline = Pipeline(
             settings,
             group=names.ENDPOINTS_GROUP,
             pattern=names.EVENT_TOPICS,
             handle=self._handle,
             refuse=self._refuse_unseen,
+            intake=self._intake,
+            on_published=self._published,
         )
+        self._watch = LaneWatch(settings.bootstrap, shares, self.pipeline)
 
     async def run(self) -> None:
         """Until `pipeline.stop()`."""
-        await self.pipeline.run()
+        async with self._watch:
+            await self.pipeline.run()
+
+    def _published(self, topic: str, placed: Sequence[tuple[Outgoing, Any]]) -> None:
+        for size in self._intake.published(topic, placed):
+            self._watch.look(size)
 
     async def _handle(self, record: Record) -> list[Outgoing]:
-        found = names.endpoint_of_topic(record.topic)
-        assert found is not None, "the subscription's pattern admits endpoint topics only"
-        namespace, name = found
+        namespace, name = endpoint_of(record.topic)
         try:
             version, endpoint = await self._reader.eventually(lambda catalogue: catalogue.endpoint(namespace, name))
             if (cancelled := cancelled_id(record)) is not None:
@@ -106,9 +120,7 @@ class EndpointService:
 
     async def _refuse_unseen(self, record: Record, refusal: Refusal) -> list[Outgoing]:
         """What to publish for an event that killed service after service."""
-        found = names.endpoint_of_topic(record.topic)
-        assert found is not None, "the subscription's pattern admits endpoint topics only"
-        return await self._refuse(record, *found, refusal)
+        return await self._refuse(record, *endpoint_of(record.topic), refusal)
 
     async def _refuse(self, record: Record, namespace: str, name: str, refusal: Refusal) -> list[Outgoing]:
         """A failed reply to where the caller wants it, else to the endpoint's own topic, else a dead letter."""

@@ -49,6 +49,14 @@ def lane_of_topic(topic: str) -> Lane:
     return "interactive"
 
 
+def size_of_request_topic(topic: str) -> str | None:
+    """The model size whose requests stand there, or None where it is no request topic."""
+    match topic.split("."):
+        case ["gw", "infer", size, lane, "v1"] if lane in LANES:
+            return size
+    return None
+
+
 def cancellation_topic(size: str) -> str:
     """Where every worker of one model size reads which requests their callers have cancelled. One partition."""
     return f"gw.infer.{size}.cancel.v1"

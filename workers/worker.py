@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ import structlog
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.topic import CatalogueReader
 from guideway.delivery.dead_letters import dead_letter
+from guideway.delivery.intake import UNBOUNDED, Limit
 from guideway.delivery.pipeline import Pipeline
 from guideway.delivery.replies import failed, reply_records
 from guideway.schemas import names
@@ -95,6 +96,7 @@ class Worker:
                     topics=[names.request_topic(settings.size, lane) for lane in settings.lanes],
                     handle=self._handle,
                     refuse=self._refuse,
+                    intake=ByLane() if len(settings.lanes) > 1 else None,
                 )
                 self._starting = None
                 await self._run_until_stopped(pipeline)
@@ -156,6 +158,16 @@ class Worker:
                 file.write(msgspec.json.encode(report) + b"\n")
         except OSError as error:
             log.warning("micro-batch not recorded", error=repr(error))
+
+
+class ByLane:
+    """A `delivery.intake.Intake`: each lane finds slots, however much of the other has been taken in."""
+
+    def party(self, topic: str) -> names.Lane:
+        return names.lane_of_topic(topic)
+
+    def limits(self, holding: Collection[Hashable]) -> Limit:
+        return lambda lane: UNBOUNDED
 
 
 def _looks_up(manifest: Manifest, size: str) -> bool:

@@ -49,11 +49,11 @@ class Road:
         return asyncio.create_task(self.client.submit(self.address, text, request_id=request_id, timeout_s=60))
 
     @asynccontextmanager
-    async def worker(self, *, drain_timeout_s: float = 30) -> AsyncIterator[Worker]:
+    async def worker(self, *, drain_timeout_s: float = 30, capacity: int = 64) -> AsyncIterator[Worker]:
         made = Worker(
             WorkerSettings(
                 size=self.name,
-                delivery=DeliverySettings(bootstrap=self.bootstrap, drain_timeout_s=drain_timeout_s),
+                delivery=DeliverySettings(bootstrap=self.bootstrap, drain_timeout_s=drain_timeout_s, capacity=capacity),
                 engine=EngineSettings(),
                 store=str(self.folder / "store"),
                 artefact_cache=self.folder / "artefacts",

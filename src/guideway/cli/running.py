@@ -21,6 +21,7 @@ from guideway.delivery.settings import DeliverySettings
 from guideway.infra import local_broker
 from guideway.infra.doctor import Check, checks
 from guideway.producers.endpoint_service import EndpointService
+from guideway.producers.shares import QUEUE
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.names import LANES
 from guideway.settings import Settings
@@ -83,18 +84,22 @@ def endpoints(
     flush_ms: Annotated[
         float, typer.Option(help="Milliseconds at least in which results gather for one transaction.")
     ] = 20,
+    queue: Annotated[
+        int,
+        typer.Option(min=1, help="Requests of a lane that may wait for or be in each worker; twice its rows at least."),
+    ] = QUEUE,
 ) -> None:
     """Run the endpoint service: events on endpoint topics become requests for the models. Any number may run."""
     logs.configure()
     if restart:
-        raise typer.Exit(supervise(["endpoints", "--no-restart", "--flush-ms", str(flush_ms)]))
+        raise typer.Exit(supervise(["endpoints", "--no-restart", "--flush-ms", str(flush_ms), "--queue", str(queue)]))
     end_with_parent()
     settings = Settings.from_environ()
     delivery = DeliverySettings(bootstrap=settings.brokers(), capacity=256, flush_interval_s=flush_ms / 1000)
 
     async def work() -> None:
         async with CatalogueReader(delivery.bootstrap) as reader:
-            service = EndpointService(delivery, reader)
+            service = EndpointService(delivery, reader, queue=queue)
             await until_signalled(service.run, service.pipeline.stop)
 
     run(work())
@@ -129,8 +134,8 @@ def worker(
         WorkerSettings(
             size=size,
             lanes=served,
-            # Enough waiting rows that the engine never runs dry, few enough that another worker finds some.
-            delivery=DeliverySettings(bootstrap=settings.brokers(), capacity=4 * rows),
+            # All that the endpoint service lets wait: between those that are here the engine is fair, a topic is not.
+            delivery=DeliverySettings(bootstrap=settings.brokers(), capacity=max(4 * QUEUE, 8 * rows)),
             engine=EngineSettings(max_rows=rows, device=device, threads=threads, model_cache=str(settings.model_cache)),
             retrieval=retrieval_settings(settings),
             store=settings.store,

@@ -1,0 +1,84 @@
+"""A backlog of one namespace or lane on a real broker, and what others have of it: nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from guideway.catalogue.entries import plan
+from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.delivery.clients import make_producer, started
+from guideway.infra import topics
+from guideway.producers.shares import QUEUE
+from guideway.schemas import names
+from guideway.schemas.manifests import Endpoint
+from guideway.schemas.output import Text
+from guideway.schemas.reply import Completed
+from guideway.schemas.wire import REQUEST
+
+from .road import Road, until
+
+
+async def add(road: Road, endpoint: Endpoint) -> None:
+    await topics.apply(road.bootstrap, topics.wanted([endpoint]))
+    async with CatalogueReader(road.bootstrap) as reader:
+        await reader.seen(await publish(road.bootstrap, plan(reader.catalogue, [endpoint])))
+
+
+async def send(road: Road, topic: str, texts: list[str]) -> None:
+    async with started(make_producer(road.bootstrap, "test", linger_ms=5), road.bootstrap) as producer:
+        sent = [await producer.send(topic, text.encode()) for text in texts]
+        for one in sent:
+            await one
+
+
+async def in_lane(road: Road, lane: str = "interactive") -> Counter[str]:
+    """How many requests of each namespace were published."""
+    topic = names.request_topic(road.name, lane)
+    records = [record for number in range(2) for record in await road.records(topic, number)]
+    return Counter(REQUEST.decode(record.value).namespace for record in records)
+
+
+async def test_a_backlog_stays_in_its_own_topics_and_a_neighbour_is_let_in(road: Road) -> None:
+    neighbour = Endpoint(namespace=f"{road.name}-b", name="task", model_size=road.name, output=Text())
+    await add(road, neighbour)
+    backlog = [f"text {number}" for number in range(QUEUE + 150)]
+    await send(road, names.event_topic(road.name, "task"), backlog)
+
+    async def the_share_is_published() -> bool:
+        return (await in_lane(road))[road.name] >= QUEUE
+
+    await until(the_share_is_published)
+    await send(road, names.event_topic(neighbour.namespace, "task"), ["hello"])
+
+    async def the_neighbour_is_published() -> bool:
+        return bool((await in_lane(road))[neighbour.namespace])
+
+    await until(the_neighbour_is_published)
+    assert await in_lane(road) == {road.name: QUEUE, neighbour.namespace: 1}
+
+    async def all_are_answered() -> bool:
+        return len(await road.replies()) >= len(backlog)
+
+    async with road.worker():
+        await until(all_are_answered, 60)
+    values = [reply.value for reply in await road.replies() if isinstance(reply, Completed)]
+    assert Counter(values) == Counter(backlog)
+
+
+async def test_a_full_batch_lane_leaves_slots_to_the_interactive_one(road: Road) -> None:
+    later = Endpoint(namespace=road.name, name="later", model_size=road.name, lane="batch", output=Text())
+    await add(road, later)
+    await send(road, names.event_topic(road.name, "later"), ["wait"] * 40)
+
+    async def the_backlog_is_there() -> bool:
+        return (await in_lane(road, "batch"))[road.name] == 40
+
+    await until(the_backlog_is_there)
+    async with road.worker(capacity=8, drain_timeout_s=0.1) as worker:
+
+        async def as_many_as_may_are_taken_in() -> bool:
+            return len(worker._cancellations._running) == 4
+
+        await until(as_many_as_may_are_taken_in)
+        # None of them ends before this one comes.
+        assert isinstance(await road.submit("hello"), Completed)
