@@ -1,4 +1,6 @@
-"""Removes dead members from the groups of noida-db, which never does so itself; ends when its broker ends.
+"""Removes from noida-db what it never removes itself: dead members of groups, offsets of deleted topics.
+
+It ends when its broker ends.
 
     python -m guideway.infra.caretaker --bootstrap 127.0.0.1:9092 --parent-pid 4711
 
@@ -22,6 +24,7 @@ from aiokafka.protocol.group import LeaveGroupRequest
 
 import guideway
 from guideway.infra.processes import Process, birth, spawn
+from guideway.infra.topic_lives import TopicLives, ends, forget
 from guideway.schemas.names import CLIENT_ID
 
 PERIOD_S = 1.0
@@ -79,7 +82,8 @@ async def remove(admin: AIOKafkaAdminClient, member: Member) -> None:
 
 
 async def watch(bootstrap: str, broker: Process) -> None:
-    """Once a second, until the broker ends: look at all groups and remove the dead."""
+    """Once a second, until the broker ends: look at all groups and topics and remove what is dead."""
+    lives = TopicLives()
     while broker.alive:
         try:
             async with contextlib.AsyncExitStack() as stack:
@@ -91,6 +95,8 @@ async def watch(bootstrap: str, broker: Process) -> None:
                     alive = {pid for member in there if (pid := member.pid) is not None and birth(pid)}
                     for member in members_to_remove(there, alive):
                         await remove(admin, member)
+                    if partitions := lives.look(await ends(admin)):
+                        await forget(admin, partitions)
                     await asyncio.sleep(PERIOD_S)
         except (KafkaError, OSError, TimeoutError) as error:
             if broker.alive:

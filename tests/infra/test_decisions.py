@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.structs import TopicPartition
 
 from guideway.infra import apache_kafka, noida, processes
 from guideway.infra.caretaker import Member, members_to_remove
 from guideway.infra.local_broker import ApacheKafka, External, Noida, choose, down, status, up
+from guideway.infra.topic_lives import LOOKS, TopicLives
 from guideway.infra.topics import MAX_RECORD_BYTES, TopicDefinition, require_room, wanted
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
@@ -198,3 +200,17 @@ def test_as_many_as_they_bear_are_created(missing: list[TopicDefinition], existi
 
 def test_a_higher_limit_may_be_set() -> None:
     require_room([TopicDefinition("t", 100)], there(2000), brokers=1, copies=1, most_per_broker=3000)
+
+
+def test_offsets_of_a_topic_that_is_gone_or_made_anew_mean_nothing() -> None:
+    a, b, lives = TopicPartition("a", 0), TopicPartition("b", 0), TopicLives()
+    assert lives.look({a: 10, b: 5}) == []
+    assert lives.look({a: 12, b: 5}) == []
+    assert lives.look({b: 5}) == [a]
+    assert lives.look({b: 5}) == [a], "who leaves may have committed there once more"
+    assert lives.look({a: 0, b: 5}) == []
+    assert lives.look({a: 3, b: 4}) == [b], "so quickly that it was never seen to be away"
+    assert lives.look({a: 3, b: 4}) == []
+    for _ in range(LOOKS):
+        assert lives.look({b: 4}) == [a]
+    assert lives.look({b: 4}) == []

@@ -15,7 +15,7 @@ from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.structs import OffsetAndMetadata
 
 import guideway
-from guideway.delivery import stand_in_guards
+from guideway.delivery import aiokafka_guards, stand_in_guards
 from guideway.infra import topics
 from guideway.infra.cluster import administrator
 from guideway.infra.local_broker import RunningBroker
@@ -243,3 +243,35 @@ async def test_partitions_of_a_killed_member_go_to_another(broker: RunningBroker
             other.kill()
             await other.communicate()
         await mine.has(2)
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at-once", "after-a-while"])
+async def test_a_group_has_committed_nothing_in_a_topic_that_was_made_anew(
+    broker: RunningBroker, topic: str, at_once: bool
+) -> None:
+    """Else it takes the first records for read, and nobody ever answers them."""
+    partitions = [TopicPartition(topic, number) for number in range(2)]
+    consumer = AIOKafkaConsumer(bootstrap_servers=broker.bootstrap, group_id=f"{topic}-group", enable_auto_commit=False)
+    async with started(AIOKafkaProducer(bootstrap_servers=broker.bootstrap)) as producer:
+        for tp in partitions:
+            await producer.send_and_wait(topic, b"x", partition=tp.partition)
+    async with started(consumer), administrator(broker.bootstrap) as admin:
+        consumer.assign(partitions)
+        # noida-db's caretaker looks once a second.
+        await asyncio.sleep(0 if broker.kind == "apache-kafka" else 2.5)
+        await consumer.commit(dict.fromkeys(partitions, 1))
+        await admin.delete_topics([topic])
+
+        async def nothing() -> bool:
+            return [await aiokafka_guards.committed(consumer, tp) for tp in partitions] == [None, None]
+
+        async def made() -> bool:
+            with contextlib.suppress(Refusal):
+                await topics.apply(broker.bootstrap, [TopicDefinition(topic, partitions=2)], timeout_s=2)
+                return True
+            return False
+
+        async with asyncio.timeout(60):
+            for step in (made, nothing) if at_once else (nothing, made, nothing):
+                while not await step():
+                    await asyncio.sleep(0.2)
