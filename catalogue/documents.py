@@ -1,12 +1,13 @@
-"""What people write in YAML or TOML, as values that JSON has too; its size is known before anything of it is built."""
+"""What people write in YAML 1.2 or TOML, as values that JSON has too; and how large they are is known before."""
 
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import yaml
 
@@ -52,7 +53,7 @@ def _text(path: Path) -> str:
     if len(data) > MAX_FILE_BYTES:
         raise ValueError(f"it is larger than {MAX_FILE_BYTES} bytes: write several files")
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         kind = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "binary or of another encoding"
         raise ValueError(f"it is not UTF-8 but {kind} (byte {error.start}): save it as UTF-8") from None
@@ -77,15 +78,67 @@ def _documents(path: Path, text: str) -> Iterator[Any]:
         loader.dispose()
 
 
+_CORE: Final = (
+    ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("tag:yaml.org,2002:null", r"null|Null|NULL|~|", ["n", "N", "~", ""]),
+    ("tag:yaml.org,2002:int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "tag:yaml.org,2002:float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    ("tag:yaml.org,2002:merge", r"<<", "<"),
+)
+"""What is no text though it has no quotes, with its first characters (https://yaml.org/spec/1.2.2/#103-core-schema);
+`<<` is of YAML 1.1 and means nothing else."""
+
+
 class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core schema: `no`, `on`, a date and `1:30` are text; and a name that is written twice is refused."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]  # PyYAML keeps it on classes
     composed = 0
     """Nodes of the document at hand."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
+            if name in seen and name is not None:
+                raise ValueError(f"{key.value!r} is written twice (line {key.start_mark.line + 1}): keep one of them")
+            seen.add(name)
+        return super().construct_mapping(node, deep=deep)
+
+    def construct_yaml_int(self, node: Any) -> int:
+        text = str(self.construct_scalar(node))
+        return int(text, 0 if text[:2] in ("0o", "0x") else 10)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.composed += 1
         if self.composed > MAX_VALUES:
             raise ValueError(f"it holds more than {MAX_VALUES} values: write less into one document")
         return super().compose_node(parent, index)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what YAML 1.1 or 1.2 would take for anything but text."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        first: [*found] for first, found in yaml.SafeDumper.yaml_implicit_resolvers.items()
+    }
+
+
+for _tag, _pattern, _first in _CORE:
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), list(_first))
+
+
+def as_yaml(value: Any) -> str:
+    """The value for people, as `read_documents` reads it again."""
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
 def _values(node: Any, known: dict[int, int | None], depth: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from guideway.catalogue.entries import Identity
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
 
+_NO_TEXT: Final = re.compile(r"Expected `str[^`]*`, got `(?:int|float|bool|null)`")
 SUFFIXES: Final = (".yaml", ".yml", ".toml")
 
 
@@ -55,5 +57,11 @@ def _convert(path: Path, document: Any) -> Manifest:
     except msgspec.ValidationError as error:
         name = document.get("name", "") if isinstance(document, dict) else ""
         raise Refusal(
-            FailureCode.INVALID_MANIFEST, f"{path}: {name}: {error}" if name else f"{path}: {error}"
+            FailureCode.INVALID_MANIFEST, f"{path}: {name}: {said(error)}" if name else f"{path}: {said(error)}"
         ) from None
+
+
+def said(error: msgspec.ValidationError) -> str:
+    """What is wrong, and how to write it where the value is right and its type is not."""
+    hint = " (write it in quotes)" if _NO_TEXT.match(str(error)) else ""
+    return f"{error}{hint}"

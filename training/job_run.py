@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 import structlog
-import yaml
 
+from guideway.catalogue.documents import as_yaml
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.jobs import Job
 from guideway.training.run_events import RunEvent
@@ -50,7 +50,7 @@ class JobRun:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             task = msgspec.to_builtins(self._job.task)
-            write_whole(self._folder / "task.yaml", yaml.safe_dump(task, allow_unicode=True).encode())
+            write_whole(self._folder / "task.yaml", as_yaml(task).encode())
         except OSError as error:
             raise Refusal(
                 FailureCode.INVALID_SETTING,

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import jinja2
 import msgspec
-import yaml
 from markupsafe import Markup
 
+from guideway.catalogue.documents import as_yaml
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training import charts
 from guideway.training.comparison import Changed, Comparison, Line, changed, compare
@@ -154,7 +154,7 @@ def _render(template: str, run: Run, sizes: Sequence[SizeReport]) -> str:
     return environment.get_template(template).render(
         run=run,
         task=run.task,
-        task_text=yaml.safe_dump(msgspec.to_builtins(run.task), sort_keys=False, allow_unicode=True),
+        task_text=as_yaml(msgspec.to_builtins(run.task)),
         sizes=sizes,
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         references=REFERENCES,

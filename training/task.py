@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from guideway.catalogue.documents import read_documents
+from guideway.catalogue.files import said
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
@@ -286,4 +287,4 @@ def read_task(file: Path) -> Task:
     try:
         return msgspec.convert(documents[0], Task)
     except msgspec.ValidationError as error:
-        raise Refusal(FailureCode.INVALID_MANIFEST, f"{file}: {error}") from None
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"{file}: {said(error)}") from None

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from guideway.catalogue.artefacts import ArtefactStore
-from guideway.catalogue.documents import read_documents
+from guideway.catalogue.documents import as_yaml, read_documents
 from guideway.catalogue.files import read, upload
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Field, Guidance
@@ -65,13 +66,15 @@ def test_an_artefact_is_named_by_its_folder_and_not_by_a_digest(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("kind: model/v1\nname: 2024-13-45", "month must be in 1..12"),
         (YAML.replace("labels", "lables"), "unknown field `lables`"),
         (YAML.replace("model_size: small", ""), "missing required field `model_size`"),
         (YAML.replace("team", "Team"), "regex"),
         (YAML.replace("endpoint/v1", "endpoint/v7"), "Invalid value 'endpoint/v7'"),
         (YAML.replace("name: tone", "name: tone\nartefact: x"), "no `artefact`"),
         (YAML.replace("namespace: team", "namespace: infer", 1), "reserved"),
+        (YAML.replace("model_size: small", "model_size: small\ndeadline_s: 1:30"), "Expected `float.*, got `str`"),
+        (YAML.replace("[good, bad]", "[1, 2]"), r"got `int` - at `\$.output.labels\[...\]` .write it in quotes"),
+        (YAML.replace("[good, bad]", "[true, false]"), r"got `bool` - .*write it in quotes"),
         (YAML + "\n---\n" + YAML, "is in"),
         ("{", "a.yaml"),
         ("", "holds no manifest"),
@@ -106,15 +109,21 @@ MERGES = lines("a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}"
         ("[" + "1," * 201_000 + "]", "holds more than 200000 values"),
         (YAML.replace("model_size: small", "model_size: small\ndeadline_s: .inf"), "deadline_s: inf is no number"),
         (YAML.replace("model_size: small", "model_size: small\ndeadline_s: .nan"), "deadline_s: nan is no number"),
-        (YAML.replace("model_size: small", "model_size: small\ndescription: 2024-01-01"), "description: .* is a date"),
-        (YAML.replace("model_size: small", "model_size: small\nyes: 1"), "the name True is no text"),
+        (YAML.replace("model_size: small", "model_size: small\ndescription: !!timestamp 2024-01-01"), "is a date"),
+        (
+            YAML.replace("model_size: small", "model_size: small\ntrue: 1"),
+            "the name True is no text: write it in quotes",
+        ),
+        (YAML.replace("model_size: small", "model_size: small\n2024: 1"), "the name 2024 is no text"),
+        (YAML.replace("model_size: small", "model_size: small\nnull: 1"), "the name None is no text"),
+        (YAML.replace("model_size: small", "model_size: small\nmodel_size: large"), "'model_size' is written twice"),
         (YAML.replace("good", '"\\uD800"'), r"output.labels\[0\]: the text holds half of a character"),
         (YAML.replace("good", "!!binary eA=="), "is a bytes"),
         (f"kind: {'9' * 5000}", "4300 digits"),
         (f"kind: {'9' * 400}", "kind: the number is too large"),
         ("!!bool x", "no YAML: KeyError"),
         ("!!timestamp x", "no YAML: AttributeError"),
-        ("!!int ''", "no YAML: IndexError"),
+        ("!!int ''", "invalid literal for int"),
         ("{[a]: b}", "unhashable key"),
         (b"\xff\xfea\x00", "it is not UTF-8 but UTF-16"),
         (b"\x7fELF\xff", "it is not UTF-8 but binary"),
@@ -177,3 +186,59 @@ def test_no_bytes_end_in_anything_but_values_or_a_refusal(
         with contextlib.suppress(Refusal):
             for document in read_documents(path):
                 assert msgspec.json.decode(msgspec.json.encode(document)) == document
+
+
+NORWAY = """
+a: [no, off, y, on, Yes, N, 2024-01-01, 12:30:45, 1:30, 1_000, 0b11, =, 190:20:30, 08, 1e3, 0o17, 0x1F, -0, +7, .5]
+no: on
+b: [true, False, ~, null, "null", '1', 1.0, 010]
+"""
+
+
+def test_what_has_no_quotes_is_read_as_yaml_1_2_says(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("\ufeff" + NORWAY, "utf-8")
+    (document,) = read_documents(tmp_path / "a.yaml")
+    texts = ["no", "off", "y", "on", "Yes", "N", "2024-01-01", "12:30:45", "1:30", "1_000", "0b11", "=", "190:20:30"]
+    assert document == {
+        "a": [*texts, 8, 1000.0, 15, 31, 0, 7, 0.5],
+        "no": "on",
+        "b": [True, False, None, None, "null", "1", 1.0, 10],
+    }
+    assert [type(one) for one in document["b"]] == [bool, bool, type(None), type(None), str, str, float, int]
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 1", "b: {a: 1, 'a': 2}", "- {x: {y: 1, z: 2, y: 3}}"])
+def test_a_name_that_is_written_twice_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(Refusal, match=r"is written twice \(line \d\): keep one"):
+        read_documents(tmp_path / "a.yaml")
+
+
+def test_a_merge_may_be_overridden(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: &base {x: 1, y: 2}\nmore: {<<: *base, y: 3}")
+    assert read_documents(tmp_path / "a.yaml")[0]["more"] == {"x": 1, "y": 3}
+
+
+def test_toml_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("\ufeff" + TOML, "utf-8")
+    assert len(read(tmp_path)) == 1
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+    | st.sampled_from(["no", "1e3", "0o17", "1:30", "2024-01-01", "~", "", "=", "<<", "1_000", ".inf", "010"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(VALUES)
+def test_what_is_shown_as_yaml_is_read_again_as_it_was(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
+    file = tmp_path_factory.mktemp("yaml") / "a.yaml"
+    file.write_bytes(as_yaml({"value": value}).encode("utf-8", "surrogatepass"))
+    assert read_documents(file) == [{"value": value}]
+    assert yaml.safe_load(as_yaml({"value": value})) == {"value": value}, "by programs that read YAML 1.1 too"

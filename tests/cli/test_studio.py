@@ -73,7 +73,7 @@ def task_file(folder: Path, **changes: Any) -> Path:
         ({"methods": [{"form": "lora", "name": "m" * 60}]}, "invalid_manifest", "63 characters are the most"),
         ({"namespace": "training"}, "invalid_manifest", "reserved"),
         ({"surprise": 1}, "invalid_manifest", "surprise"),
-        ({"description": UNQUOTED_DATE}, "invalid_manifest", "month must be in 1..12"),
+        ({"publish": {"when": UNQUOTED_DATE}}, "invalid_manifest", "Invalid enum value '2024-13-45'"),
         ({"data": {"train": "nowhere.jsonl"}}, "invalid_data", "nowhere.jsonl"),
         ({"output": {"type": "choice", "labels": ["x", "y"]}}, "invalid_data", "rows (1, 2, 3, 4, 5 and"),
         ({}, "broker_unreachable", "guideway broker up"),

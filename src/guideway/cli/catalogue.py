@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-import yaml
 
 from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.documents import as_yaml
 from guideway.catalogue.entries import KINDS, Catalogue, Change, Identity, Kind, Unreadable, plan
 from guideway.catalogue.files import read, upload
 from guideway.catalogue.topic import CatalogueReader, publish_planned
@@ -176,7 +176,7 @@ def describe(
         print_json(document | {"versions": versions})
         return
     out.print(f"{identity} version {version} (all: {', '.join(map(str, versions))})", style="bold")
-    out.print(yaml.safe_dump(document["manifest"], sort_keys=False, allow_unicode=True))
+    out.print(as_yaml(document["manifest"]))
 
 
 def _kind(text: str) -> Kind:
