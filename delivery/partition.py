@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
+from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery.budget import Budget
@@ -18,6 +19,7 @@ from guideway.delivery.partition_kafka import PartitionKafka
 from guideway.delivery.recovery import Rejoin, Reopen, after_failure
 from guideway.delivery.sendable import DeadLetterHeld, first_results, refusals, sendable, topics_of
 from guideway.delivery.settings import DeliverySettings
+from guideway.delivery.slow_topics import SlowTopics
 from guideway.delivery.suspicion import FATAL
 from guideway.delivery.tracker import Commit, OffsetTracker
 from guideway.delivery.workload import Handle, Refuse, Workload, refuse_by_dead_letter
@@ -84,6 +86,9 @@ class Partition:
         self._budget = budget or Budget(settings.held_bytes, lambda: self._work.held_bytes)
         self._out_of_range = False
         self._owes_since: float | None = None
+        self.moved_at = float("-inf")
+        """When (`time.monotonic`) it last opened or published."""
+        self._slow = SlowTopics(settings.hold_s)
         self._wake = asyncio.Event()
         self._publish_by: float | None = None
         self._closing = asyncio.Event()
@@ -228,7 +233,8 @@ class Partition:
         self._kafka.seek(self.tp, self._tracker.low)
         self.phase = Phase.OPEN
         self._metadata_chars = len(committed.metadata) if committed else 0
-        self._owes_since = time.monotonic() if self._work.ready else None
+        self.moved_at = time.monotonic()
+        self._owes_since = self._owes()
         self._wake.set()
         self._on_room()
 
@@ -317,7 +323,14 @@ class Partition:
         self._metadata_chars = len(offsets.metadata)
         for offset in batch:
             self._work.published(offset)
-        self._owes_since = time.monotonic() if self._work.ready else None
+        self._slow.took({out.topic for outgoing in batch.values() for out in outgoing})
+        self.moved_at = time.monotonic()
+        self._owes_since = self._owes()
+
+    def _owes(self) -> float | None:
+        """A dead letter that is held back is owed by whoever can make its topic take it, and not by this process."""
+        now = time.monotonic()
+        return now if any(result.held_until <= now for result in self._work.ready.values()) else None
 
     async def _note_beginning(self, producer: Any) -> None:
         await self._commit(producer, {}, self._tracker.commit_of_beginning())
@@ -360,32 +373,41 @@ class Partition:
         """What to send for the next results, by offset; those that nobody can take yet are held back."""
         now = time.monotonic()
         due = {offset: result for offset, result in self._work.ready.items() if result.held_until <= now}
+        due = self._slow.chosen(due, lambda result: [out.topic for out in result.outgoing], now)
         due = first_results(due, self._settings.flush_results, self._settings.flush_bytes)
         topics = set().union(*map(topics_of, due.values()))
-        partitions = {topic: await self._kafka.partitions(topic) for topic in topics}
+        async with asyncio.timeout(self._settings.flush_timeout_s):
+            partitions = {topic: await self._kafka.partitions(topic) for topic in topics}
         batch: dict[int, list[Outgoing]] = {}
         why: set[str] = set()
         for offset, result in due.items():
             try:
                 batch[offset] = sendable(result, partitions)
             except DeadLetterHeld as held:
-                result.held_until = now + self._settings.hold_s
+                result.hold(now, self._settings.hold_s, self._settings.max_hold_s)
                 why.add(str(held))
         if why:
-            self._log.error("dead letters are held back", why=sorted(why))
+            self._log.error("dead letters are held back", why=sorted(why), results=len(due) - len(batch))
+            self._owes_since = self._owes_since if batch else self._owes()
         return batch
 
     async def _transact(self, producer: Any, batch: dict[int, list[Outgoing]], commit: OffsetAndMetadata) -> None:
         await producer.begin_transaction()
-        sent = {
-            offset: [
-                await producer.send(
-                    out.topic, value=out.value, key=out.key, partition=out.partition, headers=list(out.headers)
-                )
-                for out in outgoing
-            ]
-            for offset, outgoing in batch.items()
-        }
+        sent: dict[int, list[asyncio.Future[Any]]] = {offset: [] for offset in batch}
+        try:
+            for offset, outgoing in batch.items():
+                for out in outgoing:
+                    sent[offset].append(
+                        await producer.send(
+                            out.topic, value=out.value, key=out.key, partition=out.partition, headers=list(out.headers)
+                        )
+                    )
+            if futures := [one for each in sent.values() for one in each]:
+                await asyncio.wait(futures)
+        except (asyncio.CancelledError, KafkaError) as error:
+            if not isinstance(error, ProducerFenced):
+                self._note_slow(batch, sent)
+            raise
         # A refused record does not fail the commit by itself: its result would be lost and its offset committed.
         await self._all_taken(batch, sent)
         await producer.send_offsets_to_transaction({self.tp: commit}, self._group)
@@ -399,6 +421,17 @@ class Partition:
             ],
         )
 
+    def _note_slow(self, batch: dict[int, list[Outgoing]], sent: dict[int, list[asyncio.Future[Any]]]) -> None:
+        """Topics were waited for in vain: those that took nothing, or the first that could not even be sent to."""
+        waiting: set[str] = set()
+        for offset, outgoing in batch.items():
+            waiting |= {out.topic for out, one in zip(outgoing, sent[offset], strict=False) if not one.done()}
+            if len(sent[offset]) < len(outgoing):
+                waiting.add(outgoing[len(sent[offset])].topic)
+                break
+        if news := self._slow.waited_for(waiting, time.monotonic()):
+            self._log.error("topics take nothing; what goes there is tried alone, and less often", topics=sorted(news))
+
     async def _all_taken(self, batch: dict[int, list[Outgoing]], sent: dict[int, list[asyncio.Future[Any]]]) -> None:
         """Raises the first error; what brokers will never take is remembered, and sent otherwise the next time."""
         first: BaseException | None = None
@@ -406,7 +439,6 @@ class Partition:
             for out, outcome in zip(batch[offset], await asyncio.gather(*futures, return_exceptions=True), strict=True):
                 if isinstance(outcome, BaseException):
                     first = first or outcome
-                    for topic, refusal in refusals(outcome, {out.topic}).items():
-                        self._work.ready[offset].refused.setdefault(topic, []).append(refusal)
+                    self._work.ready[offset].note(refusals(outcome, {out.topic}), outcome)
         if first is not None:
             raise first

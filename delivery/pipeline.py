@@ -203,6 +203,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                 for tp, partition in list(self._partitions.items())
                 if partition.owes_since is not None
             },
+            moved_at=max((partition.moved_at for partition in list(self._partitions.values())), default=float("-inf")),
         )
 
     async def _shut_down(self) -> None:

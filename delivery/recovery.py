@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from aiokafka import errors
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from guideway.delivery.aiokafka_guards import OutcomeUnknown, TopicsRefused
 from guideway.delivery.completed_set import UnreadableCompletedSet
 
+_NotAllowed = (
+    errors.TransactionalIdAuthorizationFailed
+    | errors.GroupAuthorizationFailedError
+    | errors.ClusterAuthorizationFailedError
+)
+"""The brokers answer, and somebody has to change their rules."""
 _FIRST_PAUSE_S: Final = 0.1
 
 
@@ -36,7 +43,7 @@ def after_failure(error: Exception, failures: int, max_backoff_s: float) -> Reop
     """What to do after the `failures`-th failure in a row."""
     if isinstance(error, ProducerFenced) and not isinstance(error, OutcomeUnknown | TopicsRefused):
         return Rejoin()
-    if isinstance(error, UnreadableCompletedSet):
+    if isinstance(error, UnreadableCompletedSet | _NotAllowed):
         return Reopen(max_backoff_s, expected=True, helps=False)
     # Bounded before it is raised: a broker may be away for days, and no float holds 2**1024.
     wait_s = min(max_backoff_s, _FIRST_PAUSE_S * 2 ** min(failures - 1, 10))

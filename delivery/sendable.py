@@ -20,6 +20,8 @@ _BARE_LETTER_BYTES: Final = 4_000
 
 _TOO_LARGE: Final = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 _NOT_ALLOWED: Final = (errors.TopicAuthorizationFailedError, errors.InvalidTopicError, errors.PolicyViolationError)
+_NOT_SUCH = (errors.InvalidTimestampError, errors.UnsupportedForMessageFormatError, errors.UnknownError)
+_DOUBTS: Final = 3
 
 
 class DeadLetterHeld(Exception):
@@ -34,8 +36,26 @@ class Result:
     outgoing: list[Outgoing]
     refused: dict[str, list[Refusal]] = field(default_factory=dict)
     """How brokers refused what was sent, by topic."""
+    doubts: int = 0
+    """Errors that say nothing, so far."""
     held_until: float = float("-inf")
     """Not to be tried again before (`time.monotonic`)."""
+    times_held: int = 0
+
+    def hold(self, now: float, first_s: float, longest_s: float) -> None:
+        """Not now; longer each time."""
+        self.held_until = now + min(longest_s, first_s * 2 ** min(self.times_held, 10))
+        self.times_held += 1
+
+    def note(self, refusals: Mapping[str, Refusal], error: BaseException) -> None:
+        """How a record of this result was refused."""
+        if isinstance(error, errors.UnknownError):
+            # What the client has no name for may be a passing fault of the broker's as well.
+            self.doubts += 1
+            if self.doubts < _DOUBTS:
+                return
+        for topic, refusal in refusals.items():
+            self.refused.setdefault(topic, []).append(refusal)
 
 
 def topics_of(result: Result) -> set[str]:
@@ -49,6 +69,9 @@ def refusals(error: BaseException, topics: set[str]) -> dict[str, Refusal]:
         code, why = FailureCode.REPLY_TOO_LARGE, "takes no record of this size: raise its max.message.bytes"
     elif isinstance(error, _NOT_ALLOWED):
         code, why = FailureCode.REPLY_ADDRESS_REFUSED, "may not be written to: allow it"
+    elif isinstance(error, _NOT_SUCH):
+        # As a compacted topic, of a record without a key.
+        code, why = FailureCode.REPLY_ADDRESS_REFUSED, "takes no such record: look at its cleanup.policy and settings"
     elif isinstance(error, TopicsRefused):
         topics = topics & error.topics
         code, why = FailureCode.REPLY_ADDRESS_REFUSED, "may not be written to: allow it"

@@ -45,7 +45,9 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     idle_s: float = 2.0
     """Without results for so long, what can be committed without any is committed, and what is held is looked at."""
     hold_s: float = 5.0
-    """Until a dead letter that could not be sent is tried again."""
+    """Until a dead letter that could not be sent is tried again; it doubles from time to time."""
+    max_hold_s: float = 60.0
+    """How long that is at most."""
     stall_s: float = 120.0
     """Without progress for so long, the process ends with exit code 75, to be started again."""
 

@@ -34,6 +34,8 @@ class Signs:
     """A broker answered a fetch, or there was nothing to fetch."""
     owing_since: Mapping[str, float]
     """Partitions that wait to open or to publish, and since when."""
+    moved_at: float = float("-inf")
+    """Some partition opened or published."""
 
 
 def stalled(signs: Signs, now: float, patience_s: float, awake_since: float = float("-inf")) -> str | None:
@@ -48,8 +50,9 @@ def stalled(signs: Signs, now: float, patience_s: float, awake_since: float = fl
         return "the group coordinator answers no heartbeat"
     if is_late(signs.fetched_at):
         return "no broker answers a fetch"
+    # While others of this process move, it is that partition's affair: to end the process would stop them as well.
     late = [name for name, since in signs.owing_since.items() if is_late(since)]
-    return f"partition {late[0]} neither opens nor publishes" if late else None
+    return f"partition {late[0]} neither opens nor publishes" if late and is_late(signs.moved_at) else None
 
 
 class Watchdog:

@@ -126,7 +126,22 @@ def topics(existing: Collection[str]) -> list[Check]:
     return [
         _check("catalogue topic", catalogue, names.CATALOGUE_TOPIC if catalogue else "missing", mend),
         _check("request topics", bool(sizes), ", ".join(sizes) or "none", f"apply a model's manifest, then {mend}"),
+        *_answerable(existing, mend),
     ]
+
+
+def _answerable(existing: Collection[str], mend: str) -> list[Check]:
+    """Where there are event topics: whether what comes by an event topic can be answered, and kept where it cannot."""
+    needed = []
+    for topic in sorted(existing):
+        if (endpoint := names.endpoint_of_topic(topic)) is not None:
+            needed += [names.reply_topic(*endpoint), names.dead_letter_topic(topic)]
+    if not needed:
+        return []
+    lacking = [topic for topic in needed if topic not in existing]
+    found = f"missing: {', '.join(lacking)}" if lacking else "all there"
+    mend = f"{mend}: events of these endpoints are held back"
+    return [_check("reply and dead-letter topics", not lacking, found, mend)]
 
 
 def _is_request_topic(name: str, lane: str) -> bool:

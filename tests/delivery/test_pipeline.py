@@ -14,6 +14,8 @@ from aiokafka.admin import NewPartitions, RecordsToDelete
 from aiokafka.structs import TopicPartition
 from structlog.testing import capture_logs
 
+from guideway.delivery import watchdog
+from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.pipeline import Pipeline, as_record
 from guideway.delivery.settings import MAX_RECORD_BYTES, DeliverySettings
 from guideway.infra import topics
@@ -311,3 +313,33 @@ async def test_records_are_read_however_callers_compress_them(broker: RunningBro
     async with running(bench.pipeline(handle)):
         found = await asyncio.wait_for(bench.read(4), 30)
     assert {record.value for record in found} == {kind.encode() * 100 for kind in kinds}
+
+
+async def test_a_topic_without_its_dead_letter_topic_stops_nobody_else(
+    broker: RunningBroker, unique_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, lone = Bench(broker.bootstrap, unique_name), f"{unique_name}.lone"
+    await bench.prepare(0)
+    await topics.apply(broker.bootstrap, [TopicDefinition(lone, 1)])
+    ended: list[str] = []
+    monkeypatch.setattr(watchdog, "end_process", ended.append)
+
+    async def handle(record: Record) -> list[Outgoing]:
+        return (
+            [dead_letter(record, FailureCode.UNDECODABLE_EVENT, "why")] if record.topic == lone else bench.echo(record)
+        )
+
+    settings = DeliverySettings(bootstrap=bench.bootstrap, stall_s=3, hold_s=0.5, max_hold_s=1)
+    pipeline = Pipeline(settings, group=f"{unique_name}.group", topics=[bench.input, lone], handle=handle)
+    async with AIOKafkaProducer(bootstrap_servers=bench.bootstrap) as producer:
+        await producer.send_and_wait(lone, b"cannot be answered")
+    with capture_logs() as logs:
+        async with running(pipeline):
+            await asyncio.sleep(8)
+            await bench.send(20)
+            found = await asyncio.wait_for(bench.read(20), 30)
+            await topics.apply(broker.bootstrap, [TopicDefinition(f"{lone}.dlq")])
+            letters = await asyncio.wait_for(bench.read(1, f"{lone}.dlq"), 30)
+    assert (len(found), len(letters)) == (20, 1)
+    assert not ended, "the watchdog looks at the process"
+    assert any("run `guideway topics apply`" in str(one.get("why")) for one in logs)

@@ -33,3 +33,15 @@ def test_pauses_grow_to_a_bound_however_long_it_takes() -> None:
 def test_metadata_that_cannot_be_read_waits_for_a_person() -> None:
     decision = after_failure(UnreadableCompletedSet(), 1, 10)
     assert decision == Reopen(10, expected=True, helps=False), "to start the process anew would change nothing"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.TransactionalIdAuthorizationFailed(),
+        errors.GroupAuthorizationFailedError(),
+        errors.ClusterAuthorizationFailedError(),
+    ],
+)
+def test_what_the_brokers_do_not_allow_waits_for_a_person_too(error: Exception) -> None:
+    assert after_failure(error, 1, 10) == Reopen(10, expected=True, helps=False)

@@ -87,3 +87,24 @@ def test_only_lasting_refusals_are_remembered() -> None:
     assert set(refusals(errors.TopicAuthorizationFailedError("out"), {"out"})) == {"out"}
     assert set(refusals(TopicsRefused({"out"}), {"out"})) == {"out"}
     assert refusals(TopicsRefused({"other"}), {"out"}) == {}, "it only shared a transaction with the refused one"
+
+
+def test_what_is_held_back_is_tried_less_and_less_often() -> None:
+    result, waits = Result(RECORD, []), []
+    for _ in range(6):
+        result.hold(100, 5, 60)
+        waits.append(result.held_until - 100)
+    assert waits == [5, 10, 20, 40, 60, 60]
+
+
+def test_a_topic_that_takes_no_such_record_is_told_by_a_dead_letter_in_the_end() -> None:
+    """As a compacted topic, of a record without a key: the client has no name for that error."""
+    error = errors.for_code(87)()
+    result = Result(RECORD, [Outgoing(topic="out", value=b"v")])
+    for _ in range(2):
+        result.note(refusals(error, {"out"}), error)
+        assert sendable(result, ALL)[0].topic == "out", "it may be a passing fault"
+    result.note(refusals(error, {"out"}), error)
+    (letter,) = sendable(result, ALL)
+    assert letter.topic == "in.dlq"
+    assert b"cleanup.policy" in (dict(letter.headers)["guideway_dlq_message"] or b"")

@@ -41,6 +41,12 @@ def test_each_sign_that_stays_away_is_named(signs: Signs, why: str) -> None:
     assert why in (stalled(signs, 110, 10) or "")
 
 
+def test_a_partition_that_stands_still_while_others_move_is_its_own_affair() -> None:
+    late = replace(FINE, owing_since={"t/1": 0.0})
+    assert stalled(replace(late, moved_at=105), 110, 10) is None
+    assert "t/1" in (stalled(replace(late, moved_at=99), 110, 10) or "")
+
+
 def test_a_suspended_process_gets_its_patience_anew() -> None:
     assert stalled(FINE, 500, 10, awake_since=495) is None
     assert stalled(FINE, 510, 10, awake_since=495) is not None

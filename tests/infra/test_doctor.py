@@ -62,6 +62,9 @@ def test_topics() -> None:
     assert found["catalogue topic"].ok
     assert found["request topics"].found == "small"
     assert not any(check.ok for check in doctor.topics(["gw.infer.small.interactive.v1.dlq"]))
+    event, reply = "gw.team.task.in.v1", "gw.team.task.out.v1"
+    assert by_name(doctor.topics([event, reply, f"{event}.dlq"]))["reply and dead-letter topics"].ok
+    assert f"missing: {event}.dlq" in by_name(doctor.topics([event, reply]))["reply and dead-letter topics"].found
 
 
 async def test_no_broker_runs(tmp_path: Path) -> None:
