@@ -66,11 +66,18 @@ class ReplyReader:
         try:
             async for record in self._consumer:
                 self._hand_out(as_record(record))
-        except KafkaError as error:
-            # Nobody reads on: whoever waits is told, and the next submission makes a new reader.
+        except Exception as error:
+            # Nobody reads on: whoever waits is told, whatever it was, and the next submission makes a new reader.
+            told = unreachable(self._bootstrap, error)
+            if not isinstance(error, KafkaError):
+                log.exception("replies cannot be read", topic=self.topic)
+                told = Refusal(
+                    FailureCode.INTERNAL_ERROR,
+                    f"the replies cannot be read any more ({type(error).__name__}): submit again, and report it",
+                )
             for future in self._awaited.waiting:
                 if not future.done():
-                    future.set_exception(unreachable(self._bootstrap, error))
+                    future.set_exception(told)
 
     def _hand_out(self, record: Record) -> None:
         # By the headers: this topic may be shared, and what nobody here waits for is not worth decoding.

@@ -62,7 +62,8 @@ async def require(bootstrap: str, job: str) -> None:
     async for record in records(bootstrap, names.TRAINING_JOBS_TOPIC, follow=False):
         known.append((record.key or b"").decode("utf-8", "replace"))
     if job not in known:
-        latest = ", ".join(known[-5:]) or "none"
+        # Anything may stand there.
+        latest = ", ".join(one[:200] for one in known[-5:]) or "none"
         raise Refusal(FailureCode.INVALID_SETTING, f"there is no job {job!r}; the latest are: {latest}")
 
 
