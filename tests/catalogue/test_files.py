@@ -73,7 +73,7 @@ def test_an_artefact_is_named_by_its_folder_and_not_by_a_digest(tmp_path: Path) 
         (YAML.replace("name: tone", "name: tone\nartefact: x"), "no `artefact`"),
         (YAML.replace("namespace: team", "namespace: infer", 1), "reserved"),
         (YAML.replace("model_size: small", "model_size: small\ndeadline_s: 1:30"), "Expected `float.*, got `str`"),
-        (YAML.replace("[good, bad]", "[1, 2]"), r"got `int` - at `\$.output.labels\[...\]` .write it in quotes"),
+        (YAML.replace("[good, bad]", "[1, 2]"), r"got `int` - at `\$.output.labels\[0\]` .write it in quotes"),
         (YAML.replace("[good, bad]", "[true, false]"), r"got `bool` - .*write it in quotes"),
         (YAML + "\n---\n" + YAML, "is in"),
         ("{", "a.yaml"),
