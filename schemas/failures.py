@@ -25,6 +25,7 @@ class FailureCode(StrEnum):
     GUIDANCE_MISSING = "guidance_missing"
     GUIDANCE_DAMAGED = "guidance_damaged"
     GUIDANCE_WRONG_MODEL = "guidance_wrong_model"
+    GUIDANCE_UNSUPPORTED = "guidance_unsupported"
     # The retrieval sets
     NO_PASSAGE = "no_passage"
     SET_WRONG_EMBEDDING = "set_wrong_embedding"
@@ -44,6 +45,7 @@ class FailureCode(StrEnum):
     # The system
     UNDECODABLE_REQUEST = "undecodable_request"
     UNKNOWN_MODEL_SIZE = "unknown_model_size"
+    UNSUPPORTED_MODEL = "unsupported_model"
     ENGINE_FAILED = "engine_failed"
     BROKER_UNREACHABLE = "broker_unreachable"
     INVALID_MANIFEST = "invalid_manifest"

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ import structlog
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.workers.channel import Channel, log_to_stderr
+from guideway.workers.engine.model_kind import unsupported
 from guideway.workers.messages import TO_ENGINE, Admit, Broken, Cancel, Ready, Start, Stop, ToEngine
 
 if TYPE_CHECKING:
@@ -30,7 +32,8 @@ log = structlog.get_logger()
 def load(start: Start) -> Engine:
     """The engine for this model and these settings.
 
-    Raises: Refusal `unknown_model_size` if the model is not there or is not the one whose fingerprint is declared.
+    Raises: Refusal `unknown_model_size` if the model is not there or is not the one whose fingerprint is declared;
+    `unsupported_model` if the engine cannot run it.
     """
     import torch
 
@@ -41,9 +44,16 @@ def load(start: Start) -> Engine:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     folder = base_model.prepare(model.source, Path(settings.model_cache), progress=log.info)
-    base = base_model.load(folder, dtype=getattr(torch, model.dtype), device=settings.device)
-    _check_fingerprint(model, base.fingerprint)
-    return Engine(base, settings, max_context_tokens=model.max_context_tokens)
+    try:
+        base = base_model.load(folder, dtype=getattr(torch, model.dtype), device=settings.device)
+        _check_fingerprint(model, base.fingerprint)
+        return Engine(base, settings, max_context_tokens=model.max_context_tokens)
+    except (Refusal, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        # Started again, the process would end the same way, and again.
+        log.warning("no engine can be made of the model", at=traceback.format_tb(error.__traceback__))
+        raise unsupported(f"the engine cannot run {model.source!r} ({type(error).__name__}: {error})") from error
 
 
 def serve(channel: Channel[ToEngine], engine: Engine) -> None:

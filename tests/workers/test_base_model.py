@@ -13,8 +13,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.workers.engine.families import FAMILIES
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    FalconConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from guideway.catalogue.files import read
 from guideway.schemas.failures import FailureCode, Refusal
@@ -229,6 +237,34 @@ def test_load(tiny: Path) -> None:
     assert not any(weight.requires_grad for weight in base.model.parameters())
     assert {weight.dtype for weight in base.model.parameters()} == {torch.bfloat16}
     assert base.model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gptj", "mpt", "gpt_oss"])
+def test_families_without_the_usual_attention_load(family: str, tiny: Path) -> None:
+    settings = FAMILIES[family]
+    config = AutoConfig.for_model(family, **settings, vocab_size=300, bos_token_id=None, eos_token_id=7)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tiny)
+    base = base_model.load(tiny, dtype=torch.float32, device="cpu")
+    assert base.model.config._attn_implementation == "eager"
+    assert base.context_tokens == 512
+
+
+@pytest.mark.parametrize("change", ["is gone", "has another shape"])
+def test_weights_that_are_not_all_there_are_refused(tiny: Path, change: str) -> None:
+    file, name = tiny / "model.safetensors", "model.layers.1.mlp.up_proj.weight"
+    tensors = load_file(file)
+    del tensors[name]
+    if change == "has another shape":
+        tensors[name] = torch.zeros(3, 3)
+    save_file(tensors, file, {"format": "pt"})
+    assert name in refused(lambda: base_model.load(tiny, dtype=torch.float32, device="cpu"))
+
+
+def test_a_kind_that_does_not_run_is_refused_before_its_weights_are_read(tiny: Path) -> None:
+    FalconConfig(alibi=True, hidden_size=64, num_attention_heads=4, num_hidden_layers=2).save_pretrained(tiny)
+    with pytest.raises(Refusal, match="ALiBi") as caught:
+        base_model.load(tiny, dtype=torch.float32, device="cpu")
+    assert caught.value.code is FailureCode.UNSUPPORTED_MODEL
 
 
 def test_a_copied_folder_is_the_same_model(tiny: Path, tmp_path: Path) -> None:

@@ -6,13 +6,15 @@ import hashlib
 import importlib.util
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.engine.fingerprint import fingerprint, weight_files
+from guideway.workers.engine.model_kind import check_kind, context_of, settings_of
 from guideway.workers.engine.prompt import chat_end_ids
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ __all__ = ["BaseModel", "fingerprint", "load", "prepare", "resolve"]
 
 _CONVERSION: Final = "v1"
 """Part of the cache folder's name; raise it when the conversion writes something else than before."""
+
+_UNLIMITED: Final = 2**31
+"""The context of a model whose configuration bounds it nowhere: the manifest's `max_context_tokens` does."""
 
 _HUB_PATTERNS: Final = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
 
@@ -38,7 +43,7 @@ class BaseModel:
     eos_ids: frozenset[int]
     """Every token that ends a text: the model's own and the chat template's end of turn."""
     context_tokens: int
-    """The longest sequence that its positions allow, virtual tokens included."""
+    """The longest sequence that the engine runs as the model itself does, virtual tokens included."""
 
 
 def resolve(source: str) -> Path | str:
@@ -83,27 +88,31 @@ def prepare(source: str, cache: Path, progress: Callable[[str], None] = lambda _
 
 
 def load(folder: Path, *, dtype: torch.dtype, device: str) -> BaseModel:
-    """The model of a prepared folder, in `dtype` on `device`, with attention by `scaled_dot_product_attention`.
+    """The model of a prepared folder, in `dtype` on `device`.
 
-    Raises: Refusal `unknown_model_size` if the folder holds no causal language model that transformers knows.
+    Attention is by `scaled_dot_product_attention` where the family has it, else as the family computes it itself.
+    Raises: Refusal `unknown_model_size` if the folder holds no causal language model that transformers knows, or not
+    all of its weights; `unsupported_model` if the engine does not run its kind.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     identity = fingerprint(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
+        model, told = _load_weights(folder, dtype)
+    except (Refusal, MemoryError):
+        raise
+    except Exception as error:
+        # Whatever transformers and the libraries below it raise: to try again would end the same way.
+        why = f"{type(error).__name__}: {error}"
+        raise _missing(f"model folder {folder} does not load ({why}): prepare the model again") from error
+    if absent := sorted({*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])}):
+        raise _missing(
+            f"model folder {folder} lacks weights or has them in other shapes ({', '.join(absent[:3])}"
+            f"{', …' if absent[3:] else ''}): prepare the model again, whole"
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise _missing(f"model folder {folder} does not load ({error}): prepare the model again") from error
     model = model.to(device).eval().requires_grad_(False)
     text_config = model.config.get_text_config()
     ends = [model.generation_config.eos_token_id, text_config.eos_token_id, tokenizer.eos_token_id]
@@ -113,8 +122,37 @@ def load(folder: Path, *, dtype: torch.dtype, device: str) -> BaseModel:
         tokenizer=tokenizer,
         fingerprint=identity,
         eos_ids=frozenset(eos_ids) | chat_end_ids(tokenizer),
-        context_tokens=int(text_config.max_position_embeddings),
+        context_tokens=context_of(settings_of(model.config)) or _UNLIMITED,
     )
+
+
+def _load_weights(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """The model, and what transformers tells of its loading.
+
+    Raises: Refusal `unsupported_model` before the weights are read, if the configuration says enough.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    check_kind(settings_of(config))
+    load = partial(
+        AutoModelForCausalLM.from_pretrained,
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        # What does not fit is told rather than drawn at random in silence, and `load` refuses it by name.
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    try:
+        loaded: tuple[PreTrainedModel, Mapping[str, Any]] = load(attn_implementation="sdpa")
+    except ValueError as error:
+        if "scaled_dot_product_attention" not in str(error):
+            raise
+        loaded = load(attn_implementation="eager")
+    return loaded
 
 
 def _missing(message: str) -> Refusal:

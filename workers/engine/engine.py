@@ -11,13 +11,13 @@ import structlog
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.engine.ahead import GuidanceAhead
-from guideway.workers.engine.attention import causal_tokens
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.batcher import Batcher
 from guideway.workers.engine.faults import refusing
 from guideway.workers.engine.grammars import Grammars
 from guideway.workers.engine.guidance import ResidentGuidance, RowGuidance
 from guideway.workers.engine.heads import SharedHeads, heads_of
+from guideway.workers.engine.model_kind import check_kind, context_of, settings_of
 from guideway.workers.engine.prompt import PromptLayout
 from guideway.workers.engine.reader import Reader, failed, told
 from guideway.workers.engine.row import Row, is_late
@@ -45,11 +45,13 @@ class Engine:
     def __init__(self, base: BaseModel, settings: EngineSettings, *, max_context_tokens: int) -> None:
         """max_context_tokens: the longest sequence wanted; the model's own limit holds as well.
 
-        Raises: Refusal `unknown_model_size` if the model is of a kind that the engine does not run.
+        Raises: Refusal `unsupported_model` if the model is of a kind that the engine does not run.
         """
         model = base.model
         self.fingerprint = base.fingerprint
-        max_tokens = causal_tokens(model.config, min(max_context_tokens, base.context_tokens))
+        settled = settings_of(model.config)
+        check_kind(settled)
+        max_tokens = min(max_context_tokens, base.context_tokens, context_of(settled) or max_context_tokens)
         self._runner = Runner(base, max_rows=settings.max_rows, max_tokens=max_tokens, kv_bytes=settings.kv_bytes)
         self._max_tokens = min(max_tokens, self._runner.kv_tokens)
         self._heads = SharedHeads(max_bytes=settings.head_bytes)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers import Cache
+from transformers import Cache, PreTrainedModel
 
+_SHAPES: Final[WeakKeyDictionary[PreTrainedModel, list[tuple[int, int, int]]]] = WeakKeyDictionary()
 _FIRST_CAPACITY_TOKENS: Final = 256
 
 States = list[tuple[Tensor, Tensor]]
@@ -62,6 +64,11 @@ class KvCache(Cache):  # type: ignore[misc]
     def kept(self, layer: int) -> tuple[Tensor, Tensor]:
         """All of a layer's keys and values, each [slots, kv_heads, capacity, head_dim]."""
         return self._keys[layer], self._values[layer]
+
+    @property
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """For each layer that is known: heads, and the sizes of a key and of a value."""
+        return [(k.shape[1], k.shape[3], v.shape[3]) for k, v in zip(self._keys, self._values, strict=True)]
 
     @property
     def max_tokens(self) -> int:
@@ -161,3 +168,18 @@ class KvCache(Cache):  # type: ignore[misc]
     @property
     def nbytes(self) -> int:
         return sum(kept.nbytes for kept in (*self._keys, *self._values))
+
+
+@torch.inference_mode()
+def kept_shapes(model: PreTrainedModel) -> list[tuple[int, int, int]]:
+    """For each layer whose keys and values `model` keeps: heads, and the sizes of a key and of a value.
+
+    Configurations tell it in many ways, so it is seen from one token, the first time that it is asked.
+    """
+    if model not in _SHAPES:
+        cache = KvCache(max_rows=1, max_tokens=1, max_bytes=2**62)
+        at = torch.zeros(1, 1, dtype=torch.long, device=model.get_input_embeddings().weight.device)
+        cache.see(slice(0, 1), at, 1)
+        model(input_ids=at, position_ids=at, past_key_values=cache, use_cache=True)
+        _SHAPES[model] = cache.shapes
+    return _SHAPES[model]

@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.workers.engine.kv import kept_shapes
 from guideway.workers.engine.peft_folder import check_type, damaged, prompt_embeddings, read
-
-_OWN_CACHE_SHAPES: Final = ("kv_lora_rank", "num_kv_shared_layers", "global_head_dim")
-"""Settings of models whose layers do not all keep keys and values of one shape."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +33,13 @@ class Prefix:
     def load(cls, folder: Path, model: PreTrainedModel) -> Prefix:
         """From a folder that PEFT saved, with `prefix_projection` or without.
 
-        Raises: Refusal `guidance_damaged` if it is no prefix or does not fit `model`.
+        Raises: Refusal `guidance_damaged` if it is no prefix or does not fit `model`; `guidance_unsupported` if none
+        can.
         """
         config, tensors = read(folder)
         check_type(config, "prefix")
         flat = prompt_embeddings(config, tensors)
-        layers, heads, dim = _cache_shape(model.config.get_text_config())
+        layers, heads, dim = _cache_shape(model)
         have = tuple(config.get(name) for name in ("num_layers", "num_attention_heads", "token_dim"))
         want = (layers, heads, heads * dim)
         if have != want or flat.shape[1] != layers * 2 * heads * dim:
@@ -68,13 +67,16 @@ def prefix_states(prefixes: Sequence[Prefix]) -> list[tuple[Tensor, Tensor]]:
     return [(layer[0], layer[1]) for layer in torch.cat([prefix.states for prefix in prefixes], dim=3)]
 
 
-def _cache_shape(config: Any) -> tuple[int, int, int]:
-    """(layers, key and value heads, head_dim) of what a model of this configuration keeps."""
-    if any(getattr(config, name, None) for name in _OWN_CACHE_SHAPES):
-        raise damaged(
-            f"models of type {config.model_type!r} keep keys and values in a form of their own, and prefixes for them "
-            "are not supported: train a soft prompt or an adaptor"
+def _cache_shape(model: PreTrainedModel) -> tuple[int, int, int]:
+    """(layers, key and value heads, head_dim) of what the model keeps, where that is one shape for all.
+
+    Raises: Refusal `guidance_unsupported` if it is not, as with compressed or shared states, or two kinds of layer.
+    """
+    shapes, layers = kept_shapes(model), model.config.get_text_config().num_hidden_layers
+    if len(shapes) != layers or len({*shapes}) != 1 or shapes[0][1] != shapes[0][2]:
+        raise Refusal(
+            FailureCode.GUIDANCE_UNSUPPORTED,
+            f"models of type {model.config.model_type!r} do not keep keys and values of one shape at every layer, and "
+            "a prefix is made of such: train a soft prompt or an adaptor",
         )
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return config.num_hidden_layers, heads, dim
+    return layers, shapes[0][0], shapes[0][1]

@@ -25,6 +25,7 @@ from guideway.workers.engine.prefix import prefix_states
 from guideway.workers.engine.row import Row
 from guideway.workers.engine.sampling import BatchedSampler
 from guideway.workers.engine.soft_prompt import batched_embeddings, virtual_between
+from guideway.workers.engine.trial import check_runs
 
 
 class Runner:
@@ -43,6 +44,7 @@ class Runner:
         self._dtype = self._embed.weight.dtype
         self._kv = KvCache(max_rows=max_rows, max_tokens=max_tokens, max_bytes=kv_bytes)
         places = use_fast_layers(base.model)
+        check_runs(base)
         self._adaptors = BatchedAdaptors(
             base.model, max_rows=max_rows, new_changes=fastest_changes(base.model), places=places
         )

@@ -32,6 +32,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
         **LLAMA_LIKE,
     },
     "mixtral": {"num_local_experts": 4, **LLAMA_LIKE},
+    "gptj": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512, "rotary_dim": 8},
+    "mpt": {"d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 512, "expansion_ratio": 2},
+    "gpt_oss": {
+        "head_dim": 16,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": 512,
+        "layer_types": ["sliding_attention", "full_attention"],
+        **LLAMA_LIKE,
+    },
 }
 
 
@@ -42,10 +52,8 @@ def tiny(family: str, tokenizer: PreTrainedTokenizerFast, **settings: Any) -> Pr
         family,
         vocab_size=len(tokenizer),
         initializer_range=0.25,
-        bos_token_id=None,
-        pad_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
-        **{**FAMILIES.get(family, {}), **settings},
+        **{"bos_token_id": None, "pad_token_id": None, **FAMILIES.get(family, {}), **settings},
     )
     model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     for name, parameter in model.named_parameters():

@@ -1,0 +1,104 @@
+"""What a model's configuration says of whether the engine runs it, and up to which length. Pure, without torch.
+
+The engine attends by one causal mask, gives every row positions of its own from 0 on, and keeps keys and values of
+every layer. Up to some length many models compute just that which beyond it compute something else: there the context
+ends. What a configuration does not tell, a trial does when the model is loaded (`trial.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from guideway.schemas.failures import FailureCode, Refusal
+
+_LENGTHS: Final = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+"""What families call the number of their positions."""
+
+_WINDOWS: Final = {
+    "sliding_attention": ("sliding_window", "sliding_window_size", "local_attention"),
+    "chunked_attention": ("attention_chunk_size",),
+}
+"""The kinds of layers that attend as far as a window, and what says how far. Within it, all attention is full."""
+
+_WINDOWS_OF_ALL: Final = ("window_size", "attention_window_size", "keep_window_size", "index_topk")
+"""Windows, and numbers of keys that are picked, of models that do not tell their kinds of layers."""
+
+_ATTENDING: Final = frozenset({"full_attention", "attention", *_WINDOWS})
+
+_ALIKE_AT_ALL_LENGTHS: Final = frozenset({"default", "linear", "llama3", "proportional", "yarn"})
+"""Kinds of rotary positions by which a token is rotated by its own position alone. `dynamic` and `longrope` look at
+the longest row of the batch: beyond the original context every token is rotated otherwise than below it."""
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """What check_kind and context_of ask for, of a configuration that transformers has read."""
+    text = config.get_text_config()
+    # Some families derive their kinds of layers, and do not write them down.
+    return {**text.to_dict(), "layer_types": getattr(text, "layer_types", None)}
+
+
+def check_kind(config: Mapping[str, Any]) -> None:
+    """Raises: Refusal `unsupported_model` if a model of this configuration (config.json's) is known not to run."""
+    text = _text(config)
+    if unknown := set(text.get("layer_types") or ()) - _ATTENDING:
+        raise unsupported(f"the model has layers of kind {sorted(unknown)}, which the engine does not run")
+    if text.get("alibi") is True or text.get("model_type") == "bloom":
+        raise unsupported(
+            "the model places its tokens by ALiBi computed from a padding mask, and the engine has no such mask"
+        )
+    if text.get("hidden_size_per_layer_input"):
+        raise unsupported(
+            "the model takes in ids at every layer (`hidden_size_per_layer_input`), and virtual tokens have none"
+        )
+
+
+def context_of(config: Mapping[str, Any]) -> int | None:
+    """Up to how many tokens a model of this configuration computes what the engine does; None if there is no limit."""
+    text = _text(config)
+    limits = [*_lengths(text), *_windows(text), *_rotary_lengths(text)]
+    return min(limits, default=None)
+
+
+def unsupported(reason: str) -> Refusal:
+    """A refusal of a model that the engine cannot run."""
+    return Refusal(
+        FailureCode.UNSUPPORTED_MODEL, f"{reason}: name another source (docs/models.md lists the families that run)"
+    )
+
+
+def _text(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of the language model, where a model is more than that."""
+    return {**config, **(config.get("text_config") or {})}
+
+
+def _lengths(text: Mapping[str, Any]) -> Iterator[int]:
+    lengths = [text[name] for name in _LENGTHS if _is_length(text.get(name))]
+    # They are names of the same.
+    yield from lengths[:1]
+
+
+def _windows(text: Mapping[str, Any]) -> Iterator[int]:
+    kinds = set(text.get("layer_types") or ())
+    for kind, names in _WINDOWS.items():
+        # Without kinds of layers, what is there counts, unless it is said to be unused.
+        if kind in kinds or (not kinds and text.get("use_sliding_window") is not False):
+            yield from (text[name] for name in names if _is_length(text.get(name)))
+    yield from (text[name] for name in _WINDOWS_OF_ALL if _is_length(text.get(name)))
+
+
+def _rotary_lengths(text: Mapping[str, Any]) -> Iterator[int]:
+    """The original context, where positions beyond it would rotate the tokens before it otherwise."""
+    parameters = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    # Models with two kinds of layer have one entry for each.
+    each = [parameters] if not any(isinstance(value, Mapping) for value in parameters.values()) else parameters.values()
+    for rotary in each:
+        kind = (rotary or {}).get("rope_type") or (rotary or {}).get("type") or "default"
+        # PhiMoE scales by the length of the batch, whatever its kind is called.
+        if kind not in _ALIKE_AT_ALL_LENGTHS or (kind != "default" and text.get("model_type") == "phimoe"):
+            name = "original_max_position_embeddings"
+            yield from (known[name] for known in (rotary, text) if _is_length(known.get(name)))
+
+
+def _is_length(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
