@@ -35,9 +35,10 @@ class Client:
         self._bootstrap = bootstrap
         self._reply_to = reply_to
         self._readers: dict[str, asyncio.Task[ReplyReader]] = {}
-        self._topics = TopicDirectory(bootstrap, names.client_id("client"))
 
     async def __aenter__(self) -> Client:
+        # Kafka clients belong to the event loop that they are made in.
+        self._topics = TopicDirectory(self._bootstrap, names.client_id("client"))
         self._producer = make_producer(self._bootstrap, "client", linger_ms=5)
         try:
             await self._topics.start()
@@ -62,7 +63,7 @@ class Client:
         address: str,
         content: Mapping[str, Any] | str,
         *,
-        key: bytes | None = None,
+        key: bytes | str | None = None,
         request_id: str | None = None,
         guidance: Sequence[str] = (),
         deadline_s: float | None = None,
@@ -70,9 +71,10 @@ class Client:
     ) -> Reply:
         """Publish one event and wait for its reply, Completed or Failed.
 
-        `content` are the endpoint's fields, or plain text. `request_id` names the work: submissions of one endpoint
-        and id, at the same time, after a time-out or by another process with the same reply topic, take the first
-        reply that arrives after they were made; it must be unlike the ids of everybody else there.
+        `content` are the endpoint's fields, or plain text; a `key` that is text is written in UTF-8. `request_id` names
+        the work: submissions of one endpoint and id, at the same time, after a time-out or by another process with the
+        same reply topic, take the first reply that arrives after they were made; it must be unlike the ids of everybody
+        else there.
         `deadline_s` from now, the request is answered instead of computed. Raises Refusal for what never left here
         (unknown_endpoint, text_too_long, broker_unreachable) and TimeoutError when no reply comes within `timeout_s`.
         """
@@ -99,7 +101,7 @@ class Client:
         work = None if request_id is None else (names.address(namespace, endpoint), request_id)
         answer = reader.expect(correlation, work)
         try:
-            await self._publish(topic, key, value, headers)
+            await self._publish(topic, key.encode() if isinstance(key, str) else key, value, headers)
             return await asyncio.wait_for(answer, timeout_s)
         finally:
             answer.cancel()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import msgspec
 
-from guideway.schemas.failures import FailureCode
+from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.retrieval import Citation
 
 FinishReason = Literal["stop", "length"]
@@ -75,6 +75,11 @@ class Failed(_Reply, frozen=True, kw_only=True, tag="guideway.reply.failed.v1"):
     message: str
     """What to change, for a person."""
     retryable: bool
+
+    @property
+    def value(self) -> NoReturn:
+        """There is none. Raises Refusal with the reply's code and message."""
+        raise Refusal(self.code, self.message)
 
 
 Reply = Completed | Failed

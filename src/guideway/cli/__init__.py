@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Final, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 
-from guideway import logs
+from guideway import __version__, logs
 from guideway.cli import catalogue, deletion, dlq, running, sets, studio, traffic
 from guideway.cli.output import complain
 from guideway.cli.unforeseen import bug, refusal_of
@@ -20,12 +20,18 @@ EXIT_BUG: Final = 70
 EXIT_MACHINE: Final = 74
 """A full disk and the like: it may be over when we are started again (`EX_IOERR`)."""
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"guideway {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="guideway",
     help="One frozen language model for many tasks at once, fed from Kafka.\n\n"
     "Start with `guideway demo`. Then: `broker up`, `apply -f DIR`, `endpoints`, `worker`, `send`, `tail`.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # they print local variables: prompts and secrets
     rich_markup_mode="rich",
 )
@@ -36,6 +42,15 @@ traffic.add_to(app)
 dlq.add_to(app)
 running.add_to(app)
 studio.add_to(app)
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """What every command has."""
 
 
 def main() -> None:

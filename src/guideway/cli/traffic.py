@@ -6,13 +6,14 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
 
 from guideway.cli.output import AsJson, err, in_red, out, print_json, run
 from guideway.producers.client import Client, split_address
+from guideway.producers.contents import from_json
 from guideway.producers.replies import replies
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
@@ -20,6 +21,12 @@ from guideway.schemas.record import Record
 from guideway.schemas.reply import Completed, Failed, Reply
 from guideway.schemas.wire import REPLY, Undecodable
 from guideway.settings import Settings
+
+_RUNNING: Final = "are `guideway endpoints` and `guideway worker` running?"
+_OF_ALL: Final = frozenset(
+    {FailureCode.UNKNOWN_ENDPOINT, FailureCode.BROKER_UNREACHABLE, FailureCode.REPLY_ADDRESS_REFUSED}
+)
+"""What is wrong with the address or the cluster, and so with every event."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,46 +51,56 @@ def send(
 ) -> None:
     """Send events to an endpoint and print their replies, in the order of the events.
 
-    Exit code 1 if any reply is a failure.
+    What cannot be sent, or gets no reply in time, is told with its line, and the others go on. Exit code 1 if any of
+    them has no completed reply.
 
         guideway send /public/round "Is the Earth round?"
         guideway send /team/sentiment -f reviews.jsonl --json
     """
-    contents = list(_contents(text, file))
-    if request_id is not None and len(contents) != 1:
-        raise Refusal(FailureCode.INVALID_SETTING, f"--id names one event, these are {len(contents)}: send them apart")
+    lines = list(_lines(text, file))
+    if request_id is not None and len(lines) != 1:
+        raise Refusal(FailureCode.INVALID_SETTING, f"--id names one event, these are {len(lines)}: send them apart")
 
-    async def work() -> bool:
+    async def work() -> int:
         async with Client(Settings.from_environ().brokers()) as client:
             # A bound on what is under way keeps a file of a million lines out of memory twice over.
             slots = asyncio.Semaphore(512)
 
-            async def one(content: dict[str, Any] | str) -> Reply:
+            async def one(line: str) -> Reply | Refusal:
                 async with slots:
-                    return await client.submit(
-                        address,
-                        content,
-                        key=key.encode() if key is not None else None,
-                        request_id=request_id,
-                        guidance=guidance or (),
-                        deadline_s=deadline,
-                        timeout_s=timeout,
-                    )
+                    try:
+                        return await client.submit(
+                            address,
+                            _content(line),
+                            key=key,
+                            request_id=request_id,
+                            guidance=guidance or (),
+                            deadline_s=deadline,
+                            timeout_s=timeout,
+                        )
+                    except Refusal as refusal:
+                        if refusal.code in _OF_ALL:
+                            raise
+                        return refusal
+                    except TimeoutError:
+                        return Refusal(FailureCode.DEADLINE_EXCEEDED, f"no reply within {timeout:g} s: {_RUNNING}")
 
-            fine = True
-            for waiting in [asyncio.create_task(one(content)) for content in contents]:
-                try:
-                    reply = await waiting
-                except TimeoutError:
-                    raise Refusal(
-                        FailureCode.DEADLINE_EXCEEDED,
-                        f"no reply within {timeout:.0f} s: are `guideway endpoints` and `guideway worker` running?",
-                    ) from None
-                print_reply(reply, as_json=as_json)
-                fine = fine and isinstance(reply, Completed)
-            return fine
+            failures = 0
+            async with asyncio.TaskGroup() as group:
+                for number, answer in [(number, group.create_task(one(line))) for number, line in lines]:
+                    reply = await answer
+                    _print(reply, number if len(lines) > 1 else None, as_json=as_json)
+                    failures += not isinstance(reply, Completed)
+            return failures
 
-    if not run(work()):
+    try:
+        failures = run(work())
+    except* Refusal as refusals:
+        # All events meet with it: it is told once.
+        raise refusals.exceptions[0] from None
+    if len(lines) > 1 and failures and not as_json:
+        err.print(f"{failures} of {len(lines)} events have no completed reply")
+    if failures:
         raise typer.Exit(1)
 
 
@@ -158,10 +175,24 @@ def show_value(value: object) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def _contents(text: str | None, file: Path | None) -> Iterator[dict[str, Any] | str]:
+def _print(answer: Reply | Refusal, line: int | None, *, as_json: bool) -> None:
+    """What became of one event, with its line where that is not to be seen otherwise."""
+    where = "" if line is None else f"line {line}: "
+    match answer:
+        case Refusal() if as_json:
+            told = {"line": line, "code": answer.code.value, "message": answer.message}
+            print_json(told | {"retryable": answer.code.retryable})
+        case Refusal() | Failed() if not as_json:
+            err.print(in_red(answer.code.value, where + answer.message), soft_wrap=True)
+        case Completed() | Failed():
+            print_reply(answer, as_json=as_json)
+
+
+def _lines(text: str | None, file: Path | None) -> Iterator[tuple[int, str]]:
+    """(number, line) of each that is not blank."""
     if file is not None:
         try:
-            lines = file.read_text(encoding="utf-8-sig").split("\n")
+            found = file.read_text(encoding="utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
             raise Refusal(
                 FailureCode.INVALID_SETTING, f"{file} is not UTF-8 (byte {error.start}): convert it; UTF-16 is not read"
@@ -169,18 +200,17 @@ def _contents(text: str | None, file: Path | None) -> Iterator[dict[str, Any] | 
         except OSError as error:
             raise Refusal(FailureCode.INVALID_SETTING, f"{file} cannot be read: {error.strerror}") from None
     elif text == "-":
-        lines = sys.stdin.read().removeprefix("\ufeff").split("\n")
+        found = sys.stdin.read().removeprefix("\ufeff").split("\n")
     elif text is not None:
-        lines = [text]
+        found = [text]
     else:
         raise Refusal(FailureCode.INVALID_SETTING, "nothing to send: give a text, - for standard input, or --file")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        if line.lstrip().startswith("{"):
-            try:
-                yield msgspec.json.decode(line, type=dict[str, Any])
-            except msgspec.DecodeError as error:
-                raise Refusal(FailureCode.UNDECODABLE_EVENT, f"line {number} is not JSON: {error}") from None
-        else:
-            yield line
+    return ((number, line) for number, line in enumerate(found, 1) if line.strip())
+
+
+def _content(line: str) -> dict[str, Any] | str:
+    """Fields where the line is a JSON object. Raises Refusal(undecodable_event)."""
+    if not line.lstrip().startswith("{"):
+        return line
+    fields: dict[str, Any] = from_json(line.encode())
+    return fields
