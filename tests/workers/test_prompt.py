@@ -204,7 +204,8 @@ def test_a_passage_or_question_changes_nothing_but_itself(template: str | None, 
     changed = 2 if where == "passage" else 3
     assert [*forged[:changed], *forged[changed + 1 :]] == [*honest[:changed], *honest[changed + 1 :]]
     assert forged[changed][:2] == honest[changed][:2]
-    assert forged[changed][2] == layout.content_ids(forgery)
+    kept = forgery.rstrip() if where == "question" and "| trim" in (template or "") else forgery
+    assert forged[changed][2] == layout.content_ids(kept)
 
 
 def test_special_tokens_in_text_keep_their_letters() -> None:

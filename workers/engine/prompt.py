@@ -13,19 +13,28 @@ Order (prefixes and then the virtual tokens of soft prompts stand before all of 
 A model without chat template gets `### Instruction:`, `### Context:`, `### Input:` and `### Response:`, each on a line
 before what it names and a blank line between, after the model's beginning-of-text token if it has one.
 
-Parts cannot change this structure. They are encoded apart from the template, with special tokens not recognised, so
-that `<|im_end|>` in a text is ten ordinary characters and never the token; and where a part's text holds one of the
-markers above, each `#` of it becomes `\\#`.
+It is one text, tokenised at once: the tokens are those that the model's own tokenizer makes of the rendered
+conversation. Where the template strips a message of the white space around it, so does the layout.
+
+Parts cannot change this structure. The template's tokens have names here that no text can hold (`guarded.py`), so that
+`<|im_end|>` in a text is ten ordinary characters and never the token; and where a part's text holds one of the markers
+above, each `#` of it becomes `\\#`.
+
+An answer is what the model writes after all this, and `answer_ids` says in which tokens: where the template has a space
+between its opening and the assistant's words, or the tokenizer puts one there, the answer begins with it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from guideway.schemas.request import Part
+from guideway.workers.engine.guarded import GuardedTokenizer, Tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,6 +42,9 @@ if TYPE_CHECKING:
 _SYSTEM: Final = "guideway0system0c7f1e9"
 _USER: Final = "guideway0user0c7f1e9"
 _ANSWER: Final = "guideway0answer0c7f1e9"
+_SPACE: Final = " \n "
+_ANCHORS: Final = "\n", "a"
+"""Texts that the first token of what comes after them seldom takes with it."""
 
 _BLANK: Final = "\n\n"
 _INSTRUCTION: Final = "### Instruction:\n"
@@ -71,88 +83,117 @@ class Prompt:
 
     token_ids: list[int]
     spans: list[Span]
-    """In the order of the text, not overlapping."""
+    """In the order of the text, not overlapping. A token of two parts' characters is in the later one's, and one that
+    the layout shares with a part, in the part's."""
 
     @property
     def fixed_tokens(self) -> int:
         """How many tokens stand before the first one that may differ from request to request.
 
-        Those of the layout and of instructions, which are an endpoint version's own. Each part is encoded by itself,
-        so these tokens are the same whatever comes after them.
+        Those of the layout and of instructions, which are an endpoint version's own.
         """
         return next((span.start for span in self.spans if span.kind != "instruction"), len(self.token_ids))
 
 
 class PromptLayout:
-    """Lays out parts for one tokenizer. Not to be shared by threads, as the tokenizer is not."""
+    """Lays out parts and answers for one tokenizer, in serving and in training. Threads may share it."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-        template = tokenizer.chat_template or ""
-        added = tokenizer.added_tokens_decoder
-        # The token for unknown characters is no structure, and texts may well have such characters.
-        self._reserved = {
-            id_: token.content
-            for id_, token in added.items()
-            if (token.special or token.content in str(template)) and id_ != tokenizer.unk_token_id
-        }
-        self._own: dict[str, list[int]] = {}
-        self._bare, self._instructed = _chat_pieces(tokenizer) if template else _plain_pieces(tokenizer)
+        self._guarded = GuardedTokenizer(tokenizer)
+        template = tokenizer.chat_template
+        bare, instructed = _chat_pieces(tokenizer) if template else _plain_pieces(tokenizer)
+        self._bare, self._instructed = (
+            [self._guarded.own(piece) if isinstance(piece, str) else piece for piece in pieces]
+            for pieces in (bare, instructed)
+        )
+        opening = self._written([Part(kind="input", source="", text="a")]).text
+        before = [(opening, _answer_lead(tokenizer) if template else ""), *((anchor, "") for anchor in _ANCHORS)]
+        self._before_answer = [(text, self._guarded.encode(text).ids, lead) for text, lead in before]
 
     def encode(self, parts: Sequence[Part]) -> Prompt:
         """The tokens of the parts in the documented order; within one kind the order given stays."""
-        groups = {kind: [p for p in parts if p.kind == kind] for kind in ("instruction", "context", "input")}
-        writer = _Writer(self)
-        pieces = self._instructed if groups["instruction"] else self._bare
-        for piece in pieces:
-            match piece:
-                case _Slot("instruction"):
-                    writer.joined(groups["instruction"])
-                case _Slot("user", headed):
-                    for part in groups["context"]:
-                        writer.own(_CONTEXT)
-                        writer.part(part)
-                        writer.own(_BLANK)
-                    if headed or groups["context"]:
-                        writer.own(_INPUT)
-                    writer.joined(groups["input"])
-                case str():
-                    writer.own(piece)
-        return Prompt(writer.token_ids, writer.spans)
+        written = self._written(parts)
+        tokens = self._guarded.encode(written.text)
+        return Prompt(tokens.ids, self._spans(written, tokens))
 
     def context_tokens(self, text: str) -> int:
         """How many tokens a `context` part of this text adds to a prompt."""
-        return len(self.template_ids(_CONTEXT)) + len(self.content_ids(text)) + len(self.template_ids(_BLANK))
-
-    def template_ids(self, text: str) -> list[int]:
-        """The layout's own text: special tokens are recognised. There are few such texts, each encoded once."""
-        if text not in self._own:
-            self._own[text] = self._tokenizer.encode(text, add_special_tokens=False)
-        return self._own[text]
+        added = f"{_CONTEXT}{escaped(text)}{_BLANK}"
+        return len(self._guarded.encode(added + _INPUT).ids) - len(self._guarded.encode(_INPUT).ids)
 
     def content_ids(self, text: str) -> list[int]:
-        """Text of a part: no token in it is a special one or one that the chat template uses, markers are escaped."""
-        text = _MARKER.sub(_escaped, text)
-        ids = self._ordinary(text)
-        if self._reserved.keys().isdisjoint(ids):
-            return ids
-        # Added tokens that are not "special", and control tokens in a unigram vocabulary, are still found: take the
-        # text apart within them.
-        found = "|".join(re.escape(content) for content in sorted(self._reserved.values(), key=len, reverse=True))
-        ids = []
-        at = 0
-        for match in re.finditer(found, text):
-            ids += self._ordinary(text[at : match.start() + 1])
-            at = match.start() + 1
-        ids += self._ordinary(text[at:])
-        return [id_ for id_ in ids if id_ not in self._reserved]
+        """Text of a part by itself: no token in it is one of structure, markers are escaped."""
+        return self._guarded.encode(escaped(text)).ids
 
-    def _ordinary(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-        return ids
+    def answer_ids(self, text: str) -> list[int]:
+        """The tokens in which the model writes `text` as its answer, without the one that ends it."""
+        return self._after(self._before_answer, text)
+
+    def continued_ids(self, text: str) -> list[int]:
+        """The tokens of a piece of an answer where others have been written before it."""
+        return self._after(self._before_answer[1:], text)
+
+    def _after(self, before: Sequence[tuple[str, list[int], str]], text: str) -> list[int]:
+        """What follows the first of `before` whose own tokens stay as they are when the text comes after it."""
+        for standing, ids, lead in before:
+            whole = self._guarded.encode(standing + lead + text).ids
+            if whole[: len(ids)] == ids:
+                return whole[len(ids) :]
+        return self._guarded.encode(text).ids
+
+    def _written(self, parts: Sequence[Part]) -> _Written:
+        groups = {kind: [p for p in parts if p.kind == kind] for kind in ("instruction", "context", "input")}
+        written = _Written()
+        for piece in self._instructed if groups["instruction"] else self._bare:
+            if isinstance(piece, str):
+                written.own(piece)
+                continue
+            message = _Written()
+            if piece.name == "user":
+                for part in groups["context"]:
+                    message.own(_CONTEXT)
+                    message.part(part)
+                    message.own(_BLANK)
+                if piece.headed or groups["context"]:
+                    message.own(_INPUT)
+            for i, part in enumerate(groups["input" if piece.name == "user" else "instruction"]):
+                if i:
+                    message.own(_BLANK)
+                message.part(part)
+            written.add(message, piece)
+        return written
+
+    def _spans(self, written: _Written, tokens: Tokens) -> list[Span]:
+        """Which tokens each part has."""
+        ranges = [(start, end, part) for start, end, part in written.parts if end > start]
+        starts = [start for start, _, _ in ranges]
+        first: dict[int, int] = {}
+        last: dict[int, int] = {}
+        for i, (id_, (start, end)) in enumerate(zip(tokens.ids, tokens.ends, strict=True)):
+            if id_ in self._guarded.reserved:
+                continue  # the layout's own, whatever white space of a part it takes
+            at = bisect_left(starts, max(end, start + 1)) - 1
+            if at >= 0 and start < ranges[at][1]:
+                first.setdefault(at, i)
+                last[at] = i + 1
+        spans: list[Span] = []
+        for start, end, part in written.parts:
+            at = bisect_left(starts, start)
+            if end > start and at in first:
+                spans.append(Span(part.kind, part.source, first[at], last[at]))
+            else:
+                # Nothing of it is left: it is empty, or white space that the template or a token takes.
+                place = sum(1 for _, upto in tokens.ends if upto <= start)
+                spans.append(Span(part.kind, part.source, place, place))
+        return spans
 
 
-def _escaped(run: re.Match[str]) -> str:
+def escaped(text: str) -> str:
+    """The text of a part, in which no marker of the layout stands."""
+    return _MARKER.sub(_escaped_run, text)
+
+
+def _escaped_run(run: re.Match[str]) -> str:
     return re.sub(f"([{_HASHES}])", r"\\\1", run.group()) if run["word"] else run.group()
 
 
@@ -170,66 +211,119 @@ def chat_end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 class _Slot:
     """Where parts go among the layout's own pieces."""
 
-    name: str
+    name: Literal["instruction", "user"]
     headed: bool = False
     """Whether the input has a heading even without context."""
+    strips: tuple[bool, bool] = (False, False)
+    """Whether the template strips white space from the beginning of what stands here, and from the end."""
 
 
 _Pieces = list["str | _Slot"]
 
 
-class _Writer:
-    """One prompt as it grows."""
+class _Written:
+    """A text as it grows, of which it is known whose each piece is."""
 
-    def __init__(self, layout: PromptLayout) -> None:
-        self._layout = layout
-        self.token_ids: list[int] = []
-        self.spans: list[Span] = []
+    def __init__(self) -> None:
+        self._pieces: list[tuple[str, Part | None]] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(text for text, _ in self._pieces)
+
+    @property
+    def parts(self) -> list[tuple[int, int, Part]]:
+        """From which character, up to and not including which: a part."""
+        starts = accumulate((len(text) for text, _ in self._pieces), initial=0)
+        return [(at, at + len(text), part) for at, (text, part) in zip(starts, self._pieces, strict=False) if part]
 
     def own(self, text: str) -> None:
-        self.token_ids += self._layout.template_ids(text)
+        self._pieces.append((text, None))
 
     def part(self, part: Part) -> None:
-        start = len(self.token_ids)
-        self.token_ids += self._layout.content_ids(part.text)
-        self.spans.append(Span(part.kind, part.source, start, len(self.token_ids)))
+        self._pieces.append((escaped(part.text), part))
 
-    def joined(self, parts: Sequence[Part]) -> None:
-        for i, part in enumerate(parts):
-            if i:
-                self.own(_BLANK)
-            self.part(part)
+    def add(self, message: _Written, slot: _Slot) -> None:
+        """A message, without the white space around it that the template does not leave there."""
+        left, right = slot.strips
+        pieces = message._pieces
+        if left:
+            pieces = _stripped(pieces, str.lstrip)
+        if right:
+            pieces = _stripped(pieces[::-1], str.rstrip)[::-1]
+        self._pieces += pieces
+
+
+def _stripped(pieces: Sequence[tuple[str, Part | None]], strip: Callable[[str], str]) -> list[tuple[str, Part | None]]:
+    """The pieces, of which the first one has white space to lose, and the next one if nothing is left of that."""
+    done: list[tuple[str, Part | None]] = []
+    for place, (text, part) in enumerate(pieces):
+        done.append((strip(text), part))
+        if done[-1][0]:
+            return [*done, *pieces[place + 1 :]]
+    return done
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, opening: bool) -> str:
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opening))
 
 
+def _answer_lead(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The white space that the template puts between its opening of the assistant's message and what stands in it."""
+    user = {"role": "user", "content": _USER}
+    opened = _render(tokenizer, [user], opening=True)
+    answered = _render(tokenizer, [user, {"role": "assistant", "content": _ANSWER}], opening=False)
+    before = answered.partition(_ANSWER)[0]
+    lead = before.removeprefix(opened) if before.startswith(opened) else ""
+    return lead if lead.isspace() else ""
+
+
+def _strips(text: str, spaced: str, sentinel: str) -> tuple[bool, bool]:
+    """Whether a template leaves no white space before a message, and after it: from its text without and with some."""
+    left, _, right = text.partition(sentinel)
+    spaced_left, _, spaced_right = spaced.partition(sentinel)
+    return spaced_left == left, spaced_right == right
+
+
 def _chat_pieces(tokenizer: PreTrainedTokenizerBase) -> tuple[_Pieces, _Pieces]:
     """The layout without and with instructions, from the template rendered with sentinels."""
     user = {"role": "user", "content": _USER}
-    before, _, after = _render(tokenizer, [user], opening=True).partition(_USER)
+    spaced = {"role": "user", "content": f"{_SPACE}{_USER}{_SPACE}"}
+    alone = _render(tokenizer, [user], opening=True)
+    before, _, after = alone.partition(_USER)
+    strips = _strips(alone, _render(tokenizer, [spaced], opening=True), _USER)
     try:
         whole = _render(tokenizer, [{"role": "system", "content": _SYSTEM}, user], opening=True)
+        system = {"role": "system", "content": f"{_SPACE}{_SYSTEM}{_SPACE}"}
+        with_space = _render(tokenizer, [system, user], opening=True)
     except Exception:  # templates refuse a role by raising jinja2's TemplateError, or whatever they call raises
-        whole = ""
+        whole = with_space = ""
     head, found, rest = whole.partition(_SYSTEM)
     between, found_user, tail = rest.partition(_USER)
+    bare: _Pieces = [before, _Slot("user", strips=strips), after]
     if not found or not found_user:
-        return [before, _Slot("user"), after], [before, _Slot("instruction"), _BLANK, _Slot("user"), after]
-    instructed: _Pieces = [head, _Slot("instruction"), between, _Slot("user"), tail]
+        first = _Slot("instruction", strips=(strips[0], False))
+        return bare, [before, first, _BLANK, _Slot("user", strips=(False, strips[1])), after]
+    with_user_space = _render(tokenizer, [{"role": "system", "content": _SYSTEM}, spaced], opening=True)
+    instructed: _Pieces = [
+        head,
+        _Slot("instruction", strips=_strips(whole, with_space, _SYSTEM)),
+        between,
+        _Slot("user", strips=_strips(whole, with_user_space, _USER)),
+        tail,
+    ]
     injects = before.startswith(head) and before.endswith(between) and len(before) >= len(head) + len(between)
     if not injects:
-        return [before, _Slot("user"), after], instructed
+        return bare, instructed
     # `before` holds a system message of the template's own. Keep the beginning-of-text token and what opens the user's
     # message, which is `between` without the end of the system message: messages end alike.
     end = _render(tokenizer, [user], opening=False).partition(_USER)[2]
     if not end or not between.startswith(end):
-        return [head, between, _Slot("user"), tail], instructed
+        return [head, between, bare[1], tail], instructed
     opening = between.removeprefix(end)
     bos = str(tokenizer.bos_token or "")
     begin = bos if head.startswith(bos) and not opening.startswith(bos) else ""
-    return [begin, opening, _Slot("user"), after], instructed
+    return [begin, opening, *bare[1:]], instructed
 
 
 def _plain_pieces(tokenizer: Any) -> tuple[_Pieces, _Pieces]:
