@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 
@@ -76,9 +77,20 @@ def check(rule: OutputRule, stop: Iterable[str]) -> None:
     """
     if isinstance(rule, Json) and GRAMMAR_OPTIONS in rule.schema:
         raise ValueError(f"output.schema has {GRAMMAR_OPTIONS!r}, which is no part of JSON Schema: remove it")
+    if isinstance(rule, Choice | WordLabels):
+        _check_labels(rule.labels)
     for one in stop:
         if any(one in text for text in _texts(rule)) or (isinstance(rule, Number) and set(one) <= set("-.0123456789")):
             raise ValueError(f"generation.stop has {one!r}, which would cut results of this output rule: remove it")
+
+
+def _check_labels(labels: Iterable[str]) -> None:
+    """Whether any tokenizer could tell them apart: many make one form of letters that Unicode has in several."""
+    known: dict[str, str] = {}
+    for label in labels:
+        same = known.setdefault(unicodedata.normalize("NFC", label), label)
+        if same != label:
+            raise ValueError(f"labels {same!a} and {label!a} of the output are the same letters: keep one")
 
 
 def _texts(rule: OutputRule) -> list[str]:

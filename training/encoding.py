@@ -11,7 +11,7 @@ from guideway.schemas.request import Part
 from guideway.training.rows import Row
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.grammars import Grammars
-from guideway.workers.engine.prompt import PromptLayout
+from guideway.workers.engine.prompt import PromptLayout, chat_end_ids
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,10 @@ class Encoder:
         self._max_tokens = min(max_tokens, base.context_tokens)
         self._layout = PromptLayout(base.tokenizer)
         vocabulary = base.model.get_output_embeddings().weight.shape[0]
-        self._grammars = Grammars(base.tokenizer, vocabulary=vocabulary, eos_ids=base.eos_ids)
+        self._grammars = Grammars(base.tokenizer, vocabulary=vocabulary, eos_ids=base.eos_ids, layout=self._layout)
+        ends: list[int] = [*chat_end_ids(base.tokenizer), base.tokenizer.eos_token_id]
+        self._end = ends[0]
+        """What ends the assistant's message in the chat template, as far as there is one."""
 
     def encode(self, rows: Sequence[Row], *, virtual_tokens: int = 0) -> list[Encoded]:
         """Raises: Refusal `invalid_data` for an answer that serving could not give, or a row that it would refuse."""
@@ -71,12 +74,11 @@ class Encoder:
     def _answer_ids(self, row: Row) -> list[int]:
         words = row.text.split() if isinstance(self._output, WordLabels) else []
         grammar = self._grammars.start(self._output, words)
-        if grammar is not None and not grammar.derives(row.answer):
+        ids = self._layout.answer_ids(row.answer) if grammar is None else grammar.ids(row.answer)
+        if ids is None:
             raise Refusal(
                 FailureCode.INVALID_DATA,
                 f"row {row.number}: its answer is not of the task's output type, so that serving could never give it: "
                 "correct it, or the task's output",
             )
-        tokenizer = self._base.tokenizer
-        ids: list[int] = tokenizer.encode(row.answer, add_special_tokens=False, split_special_tokens=True)
-        return [*ids, tokenizer.eos_token_id]
+        return [*ids, self._end]

@@ -61,9 +61,10 @@ class Evaluator:
         progress: Progress = lambda _label, _done, _of: None,
     ) -> None:
         from guideway.workers.engine.engine import Engine
+        from guideway.workers.engine.prompt import PromptLayout
 
         self._engine: Engine = Engine(base, EngineSettings(max_rows=max_rows), max_context_tokens=max_context_tokens)
-        self._tokenizer = base.tokenizer
+        self._layout = PromptLayout(base.tokenizer)
         self._progress = progress
         self._numbers = iter(range(2**62))
 
@@ -135,7 +136,7 @@ class Evaluator:
     def _first_tokens(self, rule: OutputRule) -> list[int]:
         """The first token of each label, as the grammar has it written; empty where two labels share one."""
         labels = labels_of(rule)
-        tokens = [self._tokenizer.encode(label, add_special_tokens=False)[0] for label in labels]
+        tokens = [self._layout.answer_ids(label)[0] for label in labels]
         return tokens if len({*tokens}) == len(labels) else []
 
     def _latency(self, subject: Subject, rows: Sequence[Row]) -> Latency:

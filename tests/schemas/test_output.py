@@ -40,3 +40,11 @@ def test_a_rule_that_cannot_keep_its_promise_is_refused(rule: OutputRule, stop: 
 )
 def test_any_other_rule_may_be_applied(rule: OutputRule, stop: list[str]) -> None:
     check(rule, stop)
+
+
+@pytest.mark.parametrize("kind", [Choice, WordLabels])
+def test_labels_of_the_same_letters_are_refused(kind: type[Choice | WordLabels]) -> None:
+    """Many tokenizers make one form of both, and nobody could say which label the model meant."""
+    with pytest.raises(ValueError, match=r"'caf\\xe9' and 'cafe\\u0301' of the output are the same letters: keep one"):
+        check(kind(["caf\u00e9", "tea", "cafe\u0301"]), [])
+    check(kind(["caf\u00e9", "cafe", "CAF\u00c9"]), [])

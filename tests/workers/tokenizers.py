@@ -132,7 +132,10 @@ def _unigram(scheme: Any, normalizer: Any) -> Tokenizer:
     core.decoder = decoders.Metaspace(prepend_scheme=scheme)
     special = ["<unk>", *SPECIAL]
     trainer = trainers.UnigramTrainer(
-        vocab_size=240, special_tokens=special, unk_token="<unk>", initial_alphabet=list("\n[]<>/#:.,?'B0123456789\\\u00e9")
+        vocab_size=240,
+        special_tokens=special,
+        unk_token="<unk>",
+        initial_alphabet=list("\n[]<>/#:.,?'\"{}-B0123456789\\\u00e9"),
     )
     core.train_from_iterator(_CORPUS, trainer)
     core.add_special_tokens(special)

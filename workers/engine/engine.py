@@ -64,10 +64,13 @@ class Engine:
         )
         self._guidance = ResidentGuidance(model, max_bytes=settings.guidance_bytes, threads=settings.reader_threads)
         self._ahead = GuidanceAhead(self._guidance)
-        self._grammars = Grammars(
-            base.tokenizer, vocabulary=model.get_output_embeddings().weight.shape[0], eos_ids=base.eos_ids
-        )
         self._layout = PromptLayout(base.tokenizer)
+        self._grammars = Grammars(
+            base.tokenizer,
+            vocabulary=model.get_output_embeddings().weight.shape[0],
+            eos_ids=base.eos_ids,
+            layout=self._layout,
+        )
         self._reader = Reader(base.tokenizer, base.eos_ids, self._grammars.bytes_of)
         self._open: dict[str, list[Row]] = {}
         """The rows of every request that has not ended, one per sample; none as long as it arrives."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, assert_never
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple, Protocol, assert_never
 
 import llguidance
 import llguidance.hf
@@ -13,83 +14,155 @@ import llguidance.numpy
 import msgspec
 import numpy as np
 import torch
+from cachetools import LRUCache
+from tokenizers import decoders
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.output import GRAMMAR_OPTIONS, Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
 from guideway.workers.engine.faults import refusal_of
+from guideway.workers.engine.prompt import PromptLayout
+from guideway.workers.engine.spelled import OneOf, Spelled, labelled
 
 _LIMITS: Final = llguidance.LLParserLimits(verbose_errors=False)
 """Otherwise errors quote the grammar's state, and with it the text."""
-_KEPT: Final = 256
+_KEPT_BYTES: Final = 64 * 2**20
+_MATCHER_BYTES: Final = 60_000
+_SOURCE_BYTES: Final = 40
+"""Of a compiled grammar, and for each byte of its source: about, and rather too many."""
 _REASON_CHARS: Final = 300
 
 
-class Grammar:
-    """One row's place in its grammar."""
-
-    def __init__(self, start: Any, tokenizer: Any) -> None:
-        """start: a matcher at the beginning of the grammar; it is copied and never moved."""
-        self._start = start
-        self._matcher = start.deep_copy()
-        self._tokenizer = tokenizer
+class Grammar(Protocol):
+    """One row's place in the form that its text is to have."""
 
     def fork(self) -> Grammar:
         """Another place, at the beginning."""
-        return Grammar(self._start, self._tokenizer)
 
     def accept(self, token_id: int) -> None:
         """Go on by a token that the mask allowed.
 
         Raises: Refusal `output_unsatisfiable` if the grammar turns out too complex to follow.
         """
-        self._matcher.consume_token(token_id)
-        self._check()
 
     def fill(self, bitmask: np.ndarray[Any, Any], index: int) -> None:
         """Set bit t of bitmask[index] if token t may come next; an end token may where the text is complete.
 
         bitmask int32 [rows, ⌈vocabulary / 32⌉]. Raises as `accept` does.
         """
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text so far is a whole word of the grammar."""
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing more can come."""
+
+    @property
+    def fewest_tokens(self) -> int:
+        """Of a whole text, as far as it is known."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of memory that all places of this grammar share, about."""
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens, as the rule declares it."""
+
+    def ids(self, text: str) -> list[int] | None:
+        """The tokens in which the model writes `text`; None if it is no whole word of the grammar."""
+
+    def derives(self, text: str) -> bool:
+        """Whether `text` is a whole word of the grammar."""
+
+
+class Compiled:
+    """A place in a grammar of characters, by llguidance."""
+
+    fewest_tokens = 0
+
+    def __init__(self, start: Any, tokenizer: Any, spelling: _Spelling, nbytes: int) -> None:
+        """start: a matcher at the beginning of the grammar; it is copied and never moved."""
+        self._start = start
+        self._matcher = start.deep_copy()
+        self._tokenizer = tokenizer
+        self._spelling = spelling
+        self.nbytes = nbytes
+
+    def fork(self) -> Compiled:
+        return Compiled(self._start, self._tokenizer, self._spelling, self.nbytes)
+
+    def accept(self, token_id: int) -> None:
+        self._matcher.consume_token(token_id)
+        self._check()
+
+    def fill(self, bitmask: np.ndarray[Any, Any], index: int) -> None:
         llguidance.numpy.fill_next_token_bitmask(self._matcher, bitmask, index)
         self._check()
 
     @property
     def is_complete(self) -> bool:
-        """Whether the text so far is a whole word of the grammar."""
         return bool(self._matcher.is_accepting())
 
     @property
     def is_ended(self) -> bool:
-        """Whether nothing more can come."""
         return bool(self._matcher.is_stopped())
 
     def text(self, token_ids: Sequence[int]) -> str:
-        """The text of tokens, byte for byte as the grammar counts it: a tokenizer's own decoding may drop spaces."""
-        return str(self._tokenizer.decode_str(list(token_ids)))
+        """Byte for byte as the grammar counts it: a tokenizer's own decoding may drop spaces."""
+        return str(self._tokenizer.decode_str(list(token_ids))).removeprefix(self._spelling.lead)
+
+    def ids(self, text: str) -> list[int] | None:
+        ids = self._spelling.layout.answer_ids(text)
+        # The tokenizer may write another form of its letters, which would come back in the place of the declared one.
+        return ids if self._takes(ids) and self.text(ids) == text else None
 
     def derives(self, text: str) -> bool:
-        """Whether `text` is a whole word of the grammar."""
+        return self._takes(self._tokenizer.tokenize_str(self._spelling.lead + text))
+
+    def _takes(self, ids: Sequence[int]) -> bool:
         # A fresh copy: `reset` of a matcher that went through a label's tokens forgets to accept it again.
         matcher = self._start.deep_copy()
-        return bool(matcher.consume_tokens(self._tokenizer.tokenize_str(text)) and matcher.is_accepting())
+        return bool(matcher.consume_tokens(list(ids)) and matcher.is_accepting())
 
     def _check(self) -> None:
         if self._matcher.is_error():
             raise unsatisfiable(self._matcher.get_error())
 
 
+class _Spelling(NamedTuple):
+    layout: PromptLayout
+    lead: str
+    """The white space with which an answer begins, where the model begins it so, and which is no part of its value."""
+
+
 class Grammars:
     """Compiled grammars by output rule, least recently used out first; owner of llguidance's view of the tokenizer."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, vocabulary: int, eos_ids: Iterable[int]) -> None:
-        """vocabulary: logits per position, which may be more than the tokenizer has tokens."""
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        vocabulary: int,
+        eos_ids: Iterable[int],
+        layout: PromptLayout | None = None,
+        max_bytes: int = _KEPT_BYTES,
+    ) -> None:
+        """vocabulary: logits per position, which may be more than the tokenizer has tokens. layout: of `tokenizer`.
+        max_bytes: of what is kept of compiled grammars; one that is larger is compiled each time.
+        """
         # An empty list is refused; None leaves the tokenizer's own.
-        ends = sorted(eos_ids) or None
-        self._tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=ends)
+        ends = sorted(eos_ids)
+        self._tokenizer = llguidance.hf.from_tokenizer(
+            _decodable(tokenizer), n_vocab=vocabulary, eos_token=ends or None
+        )
+        self._ends = ends or [self._tokenizer.eos_token]
         self._vocabulary = vocabulary
-        self._compiled: OrderedDict[bytes, Grammar] = OrderedDict()
+        layout = layout or PromptLayout(tokenizer)
+        self._spelling = _Spelling(layout, self._lead(layout))
+        self._kept: LRUCache[bytes, Grammar] = LRUCache(max_bytes, getsizeof=lambda grammar: grammar.nbytes)
 
     def start(self, rule: OutputRule, words: Sequence[str]) -> Grammar | None:
         """A new place at the beginning of the rule's grammar; None for free text.
@@ -99,24 +172,45 @@ class Grammars:
         """
         if isinstance(rule, Text):
             return None
-        key = msgspec.json.encode((rule, words if isinstance(rule, WordLabels) else ()))
-        if key not in self._compiled:
-            self._compiled[key] = self._compile(source(rule, words, self._tokenizer.tokenize_str))
-            if len(self._compiled) > _KEPT:
-                self._compiled.popitem(last=False)
-        self._compiled.move_to_end(key)
-        return self._compiled[key].fork()
+        key = hashlib.sha256(msgspec.json.encode((rule, words if isinstance(rule, WordLabels) else ()))).digest()
+        grammar = self._kept.get(key)
+        if grammar is None:
+            grammar = self._made(rule, words)
+            if grammar.nbytes <= self._kept.maxsize:
+                self._kept[key] = grammar
+        return grammar.fork()
 
     def bytes_of(self, token_ids: Sequence[int]) -> bytes:
         """What tokens stand for; the name of a special one."""
         return bytes(self._tokenizer.decode_bytes(list(token_ids)))
 
-    def _compile(self, grammar_source: str) -> Grammar:
+    def _made(self, rule: OutputRule, words: Sequence[str]) -> Grammar:
+        layout = self._spelling.layout
+        match rule:
+            case Text():
+                raise ValueError("free text has no grammar")
+            case Choice(labels):
+                return Spelled([OneOf(labels, layout.answer_ids)], self._ends)
+            case Boolean(spelling):
+                return Spelled([OneOf(spelling.split("/"), layout.answer_ids)], self._ends)
+            case WordLabels(labels):
+                return Spelled(labelled(words, labels, layout.answer_ids, layout.continued_ids), self._ends)
+            case Number(decimals, negative):
+                fraction = rf"(\.[0-9]{{1,{decimals}}})?" if decimals else ""
+                return self._compile(_regex(f"{'-?' if negative else ''}(0|[1-9][0-9]{{0,14}}){fraction}"))
+            case Json(schema):
+                return self._compile(_json(schema))
+            case Regex(pattern):
+                return self._compile(_regex(pattern))
+        assert_never(rule)
+
+    def _compile(self, source: str) -> Compiled:
         # Errors come back as values and are raised below; without this they are printed as well, with the grammar.
-        matcher = llguidance.LLMatcher(self._tokenizer, grammar_source, log_level=0, limits=_LIMITS)
+        source = _after(self._spelling.lead, source)
+        matcher = llguidance.LLMatcher(self._tokenizer, source, log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise unsatisfiable(matcher.get_error())
-        grammar = Grammar(matcher, self._tokenizer)
+        grammar = Compiled(matcher, self._tokenizer, self._spelling, _MATCHER_BYTES + _SOURCE_BYTES * len(source))
         # A grammar without any word compiles; it is found out when its first token is asked for.
         try:
             grammar.fork().fill(empty_bitmask(1, self._vocabulary), 0)
@@ -124,34 +218,10 @@ class Grammars:
             raise unsatisfiable("no text matches it") from refusal
         return grammar
 
-
-Tokenize = Callable[[str], Sequence[int]]
-
-
-def source(rule: OutputRule, words: Sequence[str], tokenize: Tokenize) -> str:
-    """The rule in llguidance's grammar format.
-
-    Labels stand in it as the tokens in which the model has learnt to write them. As characters, `p` of `positive`
-    would do for a first token and settle the label, though the model means nothing by it: on the demo's data that
-    takes the bare model from 0.70 to 0.49.
-    """
-    match rule:
-        case Text():
-            raise ValueError("free text has no grammar")
-        case Choice(labels):
-            return _lark(_one_of(labels, tokenize))
-        case Boolean(spelling):
-            return _lark(_one_of(spelling.split("/"), tokenize))
-        case Number(decimals, negative):
-            fraction = rf"(\.[0-9]{{1,{decimals}}})?" if decimals else ""
-            return _regex(f"{'-?' if negative else ''}(0|[1-9][0-9]{{0,14}}){fraction}")
-        case WordLabels(labels):
-            return _labelled(words, labels, tokenize)
-        case Json(schema):
-            return _json(schema)
-        case Regex(pattern):
-            return _regex(pattern)
-    assert_never(rule)
+    def _lead(self, layout: PromptLayout) -> str:
+        text = self.bytes_of(layout.answer_ids("0")).decode(errors="replace")
+        lead = text.removesuffix("0")
+        return lead if lead.isspace() else ""
 
 
 def unsatisfiable(reason: str) -> Refusal:
@@ -207,22 +277,22 @@ def _regex(pattern: str) -> str:
     return str(llguidance.LLMatcher.grammar_from_regex(pattern))
 
 
-def _lark(start: str, *rules: str) -> str:
-    return str(llguidance.LLMatcher.grammar_from_lark("\n".join([f"start: {start}", *rules])))
+def _decodable(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer, with a decoder from which llguidance can tell what bytes a token stands for."""
+    metaspace = tokenizer.backend_tokenizer.decoder
+    if not isinstance(metaspace, decoders.Metaspace):
+        return tokenizer
+    told = copy.copy(tokenizer.backend_tokenizer)
+    told.decoder = decoders.Sequence(
+        [decoders.Replace(metaspace.replacement, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=told, eos_token=tokenizer.eos_token)
 
 
-def _one_of(texts: Iterable[str], tokenize: Tokenize) -> str:
-    return " | ".join(" ".join(f"<[{token}]>" for token in tokenize(text)) for text in texts)
-
-
-def _labelled(words: Sequence[str], labels: Iterable[str], tokenize: Tokenize) -> str:
-    """`word/LABEL word/LABEL …`, with single spaces. As a grammar of short literals: one regular expression over all
-    words takes seconds for a long text."""
-    if not words:
-        raise unsatisfiable("there are no words to label")
-    fixed = (_literal(f"{' ' if i else ''}{word}/") for i, word in enumerate(words))
-    return _lark(" ".join(f"{text} label" for text in fixed), f"label: {_one_of(labels, tokenize)}")
-
-
-def _literal(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+def _after(lead: str, source: str) -> str:
+    """The grammar of what is written after `lead`."""
+    if not lead:
+        return source
+    grammars = json.loads(source)["grammars"]
+    grammars[0]["name"] = "value"
+    return json.dumps({"grammars": [{"lark_grammar": f"start: {json.dumps(lead)} @value"}, *grammars]})

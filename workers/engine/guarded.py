@@ -87,7 +87,7 @@ class GuardedTokenizer:
         new = {self.reserved[id_]: name for id_, name in self._names.items()}
         if isinstance(model["vocab"], dict):
             model["vocab"] = {new.get(piece, piece): id_ for piece, id_ in model["vocab"].items()}
-            known = model["vocab"].keys()
+            known = {*model["vocab"]}
         else:
             model["vocab"] = [[new.get(piece, piece), score] for piece, score in model["vocab"]]
             known = {piece for piece, _ in model["vocab"]}

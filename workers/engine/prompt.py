@@ -31,27 +31,28 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from guideway.schemas.request import Part
+from guideway.workers.engine.chat_template import (
+    ANSWER,
+    BLANK,
+    CONTEXT,
+    INPUT,
+    USER,
+    Slot,
+    answer_lead,
+    chat_pieces,
+    plain_pieces,
+    rendered,
+)
 from guideway.workers.engine.guarded import GuardedTokenizer, Tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_SYSTEM: Final = "guideway0system0c7f1e9"
-_USER: Final = "guideway0user0c7f1e9"
-_ANSWER: Final = "guideway0answer0c7f1e9"
-_SPACE: Final = " \n "
 _ANCHORS: Final = "\n", "a"
 """Texts that the first token of what comes after them seldom takes with it."""
-
-_BLANK: Final = "\n\n"
-_INSTRUCTION: Final = "### Instruction:\n"
-_CONTEXT: Final = "### Context:\n"
-_INPUT: Final = "### Input:\n"
-_RESPONSE: Final = "### Response:\n"
-
 _GAPS: Final = r"\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
 """White space and invisible characters: between a marker's letters they do not make it another marker to a reader."""
 _GAP: Final = f"[{_GAPS}]*"
@@ -101,13 +102,13 @@ class PromptLayout:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._guarded = GuardedTokenizer(tokenizer)
         template = tokenizer.chat_template
-        bare, instructed = _chat_pieces(tokenizer) if template else _plain_pieces(tokenizer)
+        bare, instructed = chat_pieces(tokenizer) if template else plain_pieces(tokenizer)
         self._bare, self._instructed = (
             [self._guarded.own(piece) if isinstance(piece, str) else piece for piece in pieces]
             for pieces in (bare, instructed)
         )
         opening = self._written([Part(kind="input", source="", text="a")]).text
-        before = [(opening, _answer_lead(tokenizer) if template else ""), *((anchor, "") for anchor in _ANCHORS)]
+        before = [(opening, answer_lead(tokenizer) if template else ""), *((anchor, "") for anchor in _ANCHORS)]
         self._before_answer = [(text, self._guarded.encode(text).ids, lead) for text, lead in before]
 
     def encode(self, parts: Sequence[Part]) -> Prompt:
@@ -118,8 +119,8 @@ class PromptLayout:
 
     def context_tokens(self, text: str) -> int:
         """How many tokens a `context` part of this text adds to a prompt."""
-        added = f"{_CONTEXT}{escaped(text)}{_BLANK}"
-        return len(self._guarded.encode(added + _INPUT).ids) - len(self._guarded.encode(_INPUT).ids)
+        added = f"{CONTEXT}{escaped(text)}{BLANK}"
+        return len(self._guarded.encode(added + INPUT).ids) - len(self._guarded.encode(INPUT).ids)
 
     def content_ids(self, text: str) -> list[int]:
         """Text of a part by itself: no token in it is one of structure, markers are escaped."""
@@ -151,14 +152,14 @@ class PromptLayout:
             message = _Written()
             if piece.name == "user":
                 for part in groups["context"]:
-                    message.own(_CONTEXT)
+                    message.own(CONTEXT)
                     message.part(part)
-                    message.own(_BLANK)
+                    message.own(BLANK)
                 if piece.headed or groups["context"]:
-                    message.own(_INPUT)
+                    message.own(INPUT)
             for i, part in enumerate(groups["input" if piece.name == "user" else "instruction"]):
                 if i:
-                    message.own(_BLANK)
+                    message.own(BLANK)
                 message.part(part)
             written.add(message, piece)
         return written
@@ -201,24 +202,10 @@ def chat_end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """The token with which the chat template ends the assistant's message; empty if there is none."""
     if not tokenizer.chat_template:
         return frozenset()
-    turns = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}]
-    rest = _render(tokenizer, turns, opening=False).partition(_ANSWER)[2]
+    turns = [{"role": "user", "content": USER}, {"role": "assistant", "content": ANSWER}]
+    rest = rendered(tokenizer, turns, opening=False).partition(ANSWER)[2]
     ids = tokenizer.encode(rest, add_special_tokens=False)[:1]
     return frozenset(ids) & frozenset(tokenizer.added_tokens_decoder)
-
-
-@dataclass(frozen=True)
-class _Slot:
-    """Where parts go among the layout's own pieces."""
-
-    name: Literal["instruction", "user"]
-    headed: bool = False
-    """Whether the input has a heading even without context."""
-    strips: tuple[bool, bool] = (False, False)
-    """Whether the template strips white space from the beginning of what stands here, and from the end."""
-
-
-_Pieces = list["str | _Slot"]
 
 
 class _Written:
@@ -243,7 +230,7 @@ class _Written:
     def part(self, part: Part) -> None:
         self._pieces.append((escaped(part.text), part))
 
-    def add(self, message: _Written, slot: _Slot) -> None:
+    def add(self, message: _Written, slot: Slot) -> None:
         """A message, without the white space around it that the template does not leave there."""
         left, right = slot.strips
         pieces = message._pieces
@@ -262,73 +249,3 @@ def _stripped(pieces: Sequence[tuple[str, Part | None]], strip: Callable[[str], 
         if done[-1][0]:
             return [*done, *pieces[place + 1 :]]
     return done
-
-
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, opening: bool) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opening))
-
-
-def _answer_lead(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The white space that the template puts between its opening of the assistant's message and what stands in it."""
-    user = {"role": "user", "content": _USER}
-    opened = _render(tokenizer, [user], opening=True)
-    answered = _render(tokenizer, [user, {"role": "assistant", "content": _ANSWER}], opening=False)
-    before = answered.partition(_ANSWER)[0]
-    lead = before.removeprefix(opened) if before.startswith(opened) else ""
-    return lead if lead.isspace() else ""
-
-
-def _strips(text: str, spaced: str, sentinel: str) -> tuple[bool, bool]:
-    """Whether a template leaves no white space before a message, and after it: from its text without and with some."""
-    left, _, right = text.partition(sentinel)
-    spaced_left, _, spaced_right = spaced.partition(sentinel)
-    return spaced_left == left, spaced_right == right
-
-
-def _chat_pieces(tokenizer: PreTrainedTokenizerBase) -> tuple[_Pieces, _Pieces]:
-    """The layout without and with instructions, from the template rendered with sentinels."""
-    user = {"role": "user", "content": _USER}
-    spaced = {"role": "user", "content": f"{_SPACE}{_USER}{_SPACE}"}
-    alone = _render(tokenizer, [user], opening=True)
-    before, _, after = alone.partition(_USER)
-    strips = _strips(alone, _render(tokenizer, [spaced], opening=True), _USER)
-    try:
-        whole = _render(tokenizer, [{"role": "system", "content": _SYSTEM}, user], opening=True)
-        system = {"role": "system", "content": f"{_SPACE}{_SYSTEM}{_SPACE}"}
-        with_space = _render(tokenizer, [system, user], opening=True)
-    except Exception:  # templates refuse a role by raising jinja2's TemplateError, or whatever they call raises
-        whole = with_space = ""
-    head, found, rest = whole.partition(_SYSTEM)
-    between, found_user, tail = rest.partition(_USER)
-    bare: _Pieces = [before, _Slot("user", strips=strips), after]
-    if not found or not found_user:
-        first = _Slot("instruction", strips=(strips[0], False))
-        return bare, [before, first, _BLANK, _Slot("user", strips=(False, strips[1])), after]
-    with_user_space = _render(tokenizer, [{"role": "system", "content": _SYSTEM}, spaced], opening=True)
-    instructed: _Pieces = [
-        head,
-        _Slot("instruction", strips=_strips(whole, with_space, _SYSTEM)),
-        between,
-        _Slot("user", strips=_strips(whole, with_user_space, _USER)),
-        tail,
-    ]
-    injects = before.startswith(head) and before.endswith(between) and len(before) >= len(head) + len(between)
-    if not injects:
-        return bare, instructed
-    # `before` holds a system message of the template's own. Keep the beginning-of-text token and what opens the user's
-    # message, which is `between` without the end of the system message: messages end alike.
-    end = _render(tokenizer, [user], opening=False).partition(_USER)[2]
-    if not end or not between.startswith(end):
-        return [head, between, bare[1], tail], instructed
-    opening = between.removeprefix(end)
-    bos = str(tokenizer.bos_token or "")
-    begin = bos if head.startswith(bos) and not opening.startswith(bos) else ""
-    return [begin, opening, *bare[1:]], instructed
-
-
-def _plain_pieces(tokenizer: Any) -> tuple[_Pieces, _Pieces]:
-    """The layout of a model without chat template."""
-    first = tokenizer.encode("a")[:1]
-    begin = str(tokenizer.bos_token) if tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id] else ""
-    rest: _Pieces = [_Slot("user", headed=True), _BLANK + _RESPONSE]
-    return [begin, *rest], [begin + _INSTRUCTION, _Slot("instruction"), _BLANK, *rest]
