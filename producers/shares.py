@@ -18,7 +18,9 @@ makes others wait less where all that wait are seen by the engine."""
 LEAST: Final = 8
 """Every namespace may have so much unanswered, however many there are."""
 DRAIN_S: Final = 2.0
-"""What a lane has answered in so long may wait in it, if that is more than its workers need."""
+"""What a lane answers in so long may wait in it, if that is more than its workers need."""
+RATE_S: Final = 0.5
+"""By what was answered in so long, the rate is known."""
 CROWDED: Final = 4
 """A lag of so many times a lane's target is not all ours: after a restart, and where many services run. Half of it may
 be markers of transactions."""
@@ -90,9 +92,8 @@ class _Lane:
 class Shares:
     """What was published by this process and is not answered, by lane and namespace.
 
-    A lane's target is `queue` for each of its workers, or what was answered in the last `DRAIN_S`, if that is more: so
-    much keeps them busy, and what waits beyond it is better kept where its order is not everybody's. It is divided
-    among the namespaces that have anything unanswered, so that one that comes finds its share free.
+    A lane's target is `queue` for each of its workers, or what they answer in `DRAIN_S`, if that is more: so much keeps
+    them busy, and what waits beyond it is better kept where its order is not everybody's. It is divided among the namespaces that have anything unanswered, so that one that comes finds its share free.
     """
 
     def __init__(self, *, queue: int = QUEUE) -> None:
@@ -157,9 +158,10 @@ class Shares:
         found = self._lanes.get(lane)
         if found is None:
             return self._queue
-        while found.drained and now - found.drained[0][0] >= DRAIN_S:
+        while found.drained and now - found.drained[0][0] >= RATE_S:
             found.drained.popleft()
-        return max(self._queue * found.workers, sum(weight for _, weight in found.drained))
+        drained = sum(weight for _, weight in found.drained)
+        return max(self._queue * found.workers, int(drained / RATE_S * DRAIN_S))
 
     def limits(self, holding: Collection[Hashable], now: float) -> Limit:
         """How many records of a party may be in hand, while those of `holding` have some."""

@@ -62,14 +62,13 @@ def test_what_the_workers_have_committed_makes_room() -> None:
 def test_a_lane_that_is_drained_fast_may_hold_what_two_seconds_drain() -> None:
     shares = Shares(queue=100)
     low = 0
-    for step in range(10):
-        now = step * 0.2
+    for now in (0.0, 0.2, 0.4):
         published(shares, "a", range(low, low + 80), now=now)
         low += 80
         shares.answered({at(): Progress(low, (), low)}, now)
-    assert shares.target(LANE, 1.8) == 800
-    assert shares.target(LANE, 2.5) == 7 * 80, "of the last two seconds"
-    assert shares.target(LANE, 9) == 100
+    assert shares.target(LANE, 0.4) == 4 * 240, "240 in half a second"
+    assert shares.target(LANE, 0.6) == 4 * 160
+    assert shares.target(LANE, 0.9) == 100
 
 
 def test_each_worker_is_kept_busy() -> None:
