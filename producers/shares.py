@@ -93,7 +93,8 @@ class Shares:
     """What was published by this process and is not answered, by lane and namespace.
 
     A lane's target is `queue` for each of its workers, or what they answer in `DRAIN_S`, if that is more: so much keeps
-    them busy, and what waits beyond it is better kept where its order is not everybody's. It is divided among the namespaces that have anything unanswered, so that one that comes finds its share free.
+    them busy, and what waits beyond it is better kept where its order is not everybody's. It is divided among the
+    namespaces that have anything unanswered, so that one that comes finds its share free.
     """
 
     def __init__(self, *, queue: int = QUEUE) -> None:

@@ -1,0 +1,193 @@
+"""What one tenant has to wait beside another who does its worst: a real service, a real worker, the real model.
+
+    python -m benchmarks.fairness                     # every attack, about eight minutes on two cores
+    python -m benchmarks.fairness --only backlog gone
+
+For each attack everything is started anew. A request of the namespace `calm` every half a second is timed from its
+event to its reply, first alone, then with the attack of the namespace `loud` under way; one that is not answered within
+a minute counts as a minute. On Apache Kafka where KAFKA_HOME is set, else on noida-db.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from benchmarks.figures import Figure, markdown, quantile, save
+
+from guideway.catalogue.entries import Identity
+from guideway.catalogue.files import read
+from guideway.catalogue.topic import publish
+from guideway.cli.catalogue import apply_manifests
+from guideway.delivery.clients import make_producer, started
+from guideway.infra import local_broker
+from guideway.producers.client import Client
+from guideway.schemas import names
+from guideway.schemas.generation import Generation
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
+from guideway.schemas.output import Boolean, Text
+from guideway.schemas.reply import Completed
+from guideway.settings import Settings
+
+RESULTS: Final = Path(__file__).with_name("fairness.json")
+DEMO: Final = Path(__file__).resolve().parents[1] / "examples" / "demo" / "manifests"
+MODELS: Final = Path(".guideway/models").resolve()
+REQUESTS, EVERY_S, SETTLES_S, PATIENCE_S = 24, 0.5, 3.0, 60.0
+QUESTION: Final = "Is the Earth round?"
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What `loud` sends to one endpoint of its own, all at once."""
+
+    endpoint: str
+    texts: Callable[[], Iterator[str]]
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+ATTACKS: Final = {
+    "backlog": Attack("ask", lambda: (f"{QUESTION} {number}" for number in range(5_000))),
+    "batch-lane": Attack("later", lambda: (f"{QUESTION} {number}" for number in range(5_000))),
+    "long-answers": Attack("write", lambda: (f"Tell me all about the number {number}." for number in range(100))),
+    "guidance-5000-times": Attack(
+        "guided",
+        lambda: iter([QUESTION] * 20),
+        headers=((names.GUIDANCE, ",".join(["loud/review-lora"] * 5_000).encode()),),
+    ),
+    "base64": Attack("ask", lambda: (base64.b64encode(os.urandom(525_000)).decode() for _ in range(10))),
+    "gone": Attack("gone", lambda: (f"{QUESTION} {number}" for number in range(5_000))),
+}
+
+
+def manifests() -> list[tuple[Path, Manifest]]:
+    """The demo's model and one of its LoRAs, the endpoint of `calm` and those of `loud`."""
+    demo = read(DEMO)
+    model = next(one for one in demo if isinstance(one[1], Model))
+    path, lora = next((path, one) for path, one in demo if isinstance(one, Guidance) and one.name == "review-lora")
+    size = model[1].name
+
+    def endpoint(namespace: str, name: str, **fields: object) -> tuple[Path, Manifest]:
+        plain = Endpoint(namespace=namespace, name=name, model_size=size, output=Boolean(), max_text_chars=1_000_000)
+        return path, msgspec.structs.replace(plain, **fields)
+
+    return [
+        model,
+        (path, msgspec.structs.replace(lora, namespace="loud")),
+        endpoint("calm", "ask"),
+        endpoint("loud", "ask"),
+        endpoint("loud", "later", lane="batch"),
+        endpoint("loud", "write", output=Text(), generation=Generation(max_tokens=900, temperature=1.0)),
+        endpoint("loud", "guided", request_guidance=["loud/review-lora"]),
+        endpoint("loud", "gone"),
+    ]
+
+
+async def attack(bootstrap: str, one: Attack) -> None:
+    """Returns once the brokers have all of it."""
+    if one.endpoint == "gone":
+        await publish(bootstrap, [], [(Identity("endpoint", "loud", "gone"), 1)])
+    topic = names.event_topic("loud", one.endpoint)
+    async with started(make_producer(bootstrap, "bench", linger_ms=5), bootstrap) as producer:
+        sent = [await producer.send(topic, text.encode(), headers=list(one.headers)) for text in one.texts()]
+        await asyncio.gather(*sent)
+
+
+async def waits(client: Client) -> list[float]:
+    """Seconds from event to reply, of requests that come whatever became of those before."""
+
+    async def wait() -> float:
+        began = time.perf_counter()
+        try:
+            reply = await client.submit("/calm/ask", QUESTION, timeout_s=PATIENCE_S)
+        except TimeoutError:
+            return PATIENCE_S
+        assert isinstance(reply, Completed), reply
+        return time.perf_counter() - began
+
+    asked = []
+    for _ in range(REQUESTS):
+        asked.append(asyncio.create_task(wait()))
+        await asyncio.sleep(EVERY_S)
+    return list(await asyncio.gather(*asked))
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[str]:
+    """A broker, the service and a worker, in a folder of their own; nothing of them runs afterwards."""
+    broker = await asyncio.to_thread(local_broker.up, folder / "broker")
+    processes = []
+    try:
+        await apply_manifests(
+            Settings(home=folder, store=str(folder / "store"), bootstrap=broker.bootstrap), manifests()
+        )
+        environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, "GUIDEWAY_HOME": str(folder)}
+        with (folder / "log").open("ab") as log:
+            for command in ("endpoints", "worker"):
+                arguments = [sys.executable, "-m", "guideway", command, "--no-restart"]
+                processes.append(subprocess.Popen(arguments, env=environ, stdout=log, stderr=log))  # noqa: ASYNC220
+        yield broker.bootstrap
+    finally:
+        for process in processes:
+            await asyncio.to_thread(_end, process)
+        await asyncio.to_thread(local_broker.down, folder / "broker", wipe=True)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """With its children: a worker that is killed takes its engine along."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(3)
+    except subprocess.TimeoutExpired:
+        # It would finish what the attack left.
+        process.kill()
+        process.wait()
+
+
+async def beside(name: str, folder: Path) -> tuple[list[float], list[float]]:
+    """What `calm` waits alone, and with the attack under way."""
+    (folder / "models").symlink_to(MODELS)
+    async with serving(folder) as bootstrap, Client(bootstrap) as client:
+        await client.submit("/calm/ask", QUESTION, timeout_s=180)
+        alone = await waits(client)
+        await attack(bootstrap, ATTACKS[name])
+        await asyncio.sleep(SETTLES_S)
+        return alone, await waits(client)
+
+
+async def measure(chosen: list[str]) -> list[Figure]:
+    figures = []
+    print("| attack | alone p50 | p95 | beside p50 | p95 | p95 against alone |\n|---|---|---|---|---|---|")
+    for name in chosen:
+        with tempfile.TemporaryDirectory() as folder:
+            alone, attacked = await beside(name, Path(folder))
+        seconds = [quantile(values, share) for values in (alone, attacked) for share in (0.5, 0.95)]
+        ratio = seconds[3] / seconds[1]
+        print(f"| {name} | {' | '.join(f'{one:.2f} s' for one in seconds)} | {ratio:.2f} |", flush=True)
+        figures.append(Figure(f"p95 beside {name}, against alone", ratio, "ratio"))
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=list(ATTACKS), default=list(ATTACKS))
+    MODELS.mkdir(parents=True, exist_ok=True)
+    figures = asyncio.run(measure(parser.parse_args().only))
+    print(markdown(figures))
+    save(figures, RESULTS)
+
+
+if __name__ == "__main__":
+    main()
