@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -12,12 +13,14 @@ from guideway.infra import local_broker
 from guideway.infra.cluster import brokers_in
 from guideway.schemas.failures import FailureCode, Refusal
 
+_HERE: Final = Path(".guideway")
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where things are. Everything that this machine keeps is under `home`."""
 
-    home: Path = Path(".guideway")
-    """GUIDEWAY_HOME"""
+    home: Path
+    """GUIDEWAY_HOME: everything that this machine keeps; see `home`."""
     store: str
     """GUIDEWAY_STORE: artefact store, any fsspec address; default: a folder under `home`."""
     bootstrap: str | None = None
@@ -76,8 +79,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def home(environ: Mapping[str, str] = os.environ) -> Path:
-    """GUIDEWAY_HOME, or a folder in the present one; not looked at."""
-    return Path(environ.get("GUIDEWAY_HOME", "").strip() or ".guideway").absolute()
+    """Where this machine keeps things; need not be there.
+
+    GUIDEWAY_HOME, else `.guideway` in the present folder where there is one, else a folder of the user's:
+    `$XDG_DATA_HOME/guideway`, by default `~/.local/share/guideway`.
+    """
+    if named := environ.get("GUIDEWAY_HOME", "").strip():
+        return Path(named).absolute()
+    if _HERE.is_dir():
+        return _HERE.absolute()
+    users = environ.get("XDG_DATA_HOME", "").strip()
+    # The specification has relative ones ignored.
+    return (Path(users) if Path(users).is_absolute() else Path.home() / ".local" / "share") / "guideway"
 
 
 def _require_folder(place: Path) -> None:

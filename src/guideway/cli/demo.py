@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import typer
 import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
@@ -56,6 +57,22 @@ class Plan(msgspec.Struct, forbid_unknown_fields=True):
     comparisons: list[Comparison]
     sets: list[FactSet]
     side_by_side: SideBySide
+
+
+def agree(settings: Settings, *, yes: bool) -> None:
+    """Ask before anything is written to a cluster that is not the demo's own.
+
+    Raises Refusal(invalid_setting) where nobody can be asked, or says no.
+    """
+    if settings.bootstrap is None or yes:
+        return
+    what = "creates topics, applies endpoints of the namespaces reviews, library and public, and sends events"
+    question = f"The demo {what} on the cluster {settings.bootstrap}. Go on?"
+    if not (sys.stdin.isatty() and typer.confirm(question, err=True)):
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            f"the demo {what}: unset KAFKA_BOOTSTRAP_SERVERS for a broker of its own, or say --yes",
+        )
 
 
 async def run_demo(settings: Settings, *, as_json: bool, keep: bool) -> int:
@@ -147,7 +164,8 @@ async def _tell(client: Client, endpoint: str, text: str, began: float) -> Told:
         reply = await client.submit(endpoint, text, timeout_s=300)
     except TimeoutError:
         raise Refusal(
-            FailureCode.ENGINE_FAILED, "no reply within 300 s: the logs in .guideway/logs say what the worker is doing"
+            FailureCode.ENGINE_FAILED,
+            "no reply within 300 s: the logs of the endpoint service and the worker say what they do",
         ) from None
     return Told(endpoint, text, reply, time.monotonic() - began)
 

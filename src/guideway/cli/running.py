@@ -178,10 +178,13 @@ async def _catalogue_check(bootstrap: str) -> Check:
 def demo(
     as_json: AsJson = False,
     keep: Annotated[bool, typer.Option(help="Leave broker, endpoint service and worker running.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before writing to a cluster of yours.")] = False,
 ) -> None:
     """Watch the whole idea work: three teams, many guidances, one frozen model, one micro-batch."""
     logs.configure()
-    raise typer.Exit(run(demonstration.run_demo(Settings.from_environ(), as_json=as_json, keep=keep)))
+    settings = Settings.from_environ()
+    demonstration.agree(settings, yes=yes)
+    raise typer.Exit(run(demonstration.run_demo(settings, as_json=as_json, keep=keep)))
 
 
 async def until_signalled(work: Callable[[], Awaitable[None]], stop: Callable[[], None]) -> None:

@@ -45,8 +45,8 @@ def run_(
 ) -> None:
     """Find prompts, train every method of the task, compare them all, write a report.
 
-    The run's folder is .guideway/runs/ID unless --out names another. Ctrl-C ends it after the step that runs, and the
-    same command goes on with it, as it does after a crash.
+    The run's folder is runs/ID in GUIDEWAY_HOME unless --out names another. Ctrl-C ends it after the step that runs,
+    and the same command goes on with it, as it does after a crash.
     """
     if with_parent:
         end_with_parent()

@@ -96,7 +96,8 @@ def cancel(job: JobId, as_json: AsJson = False) -> None:
 
 def trainer(
     jobs: Annotated[
-        Path | None, typer.Option(help="Folder of all jobs, on storage that trainers share; default: .guideway/jobs.")
+        Path | None,
+        typer.Option(help="Folder of all jobs, on storage that trainers share; default: `jobs` in GUIDEWAY_HOME."),
     ] = None,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")] = "cpu",
     restart: Restart = True,

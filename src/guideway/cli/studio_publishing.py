@@ -26,7 +26,7 @@ from guideway.training.task import Task, read_task
 
 RunPlace = Annotated[Path, typer.Argument(help="A task's file, or the folder of its run.")]
 Anyway = Annotated[bool, typer.Option("--anyway", help="Even if it is not better by more than chance.")]
-OutFolder = Annotated[Path | None, typer.Option("--out", help="The run's folder; default: .guideway/runs/ID.")]
+OutFolder = Annotated[Path | None, typer.Option("--out", help="The run's folder; default: runs/ID in GUIDEWAY_HOME.")]
 
 
 def add_to(group: typer.Typer) -> None:
