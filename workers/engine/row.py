@@ -55,6 +55,8 @@ class Row:
     """Of the tokens generated so far, where that is asked."""
     generated: Generated | None = None
     """Set once, when the row ends."""
+    preempted: int = 0
+    """How often it gave up its seat and waited again."""
 
     @property
     def id(self) -> str:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from guideway.schemas.names import LANES
+from guideway.schemas.names import LANES, Lane
 from guideway.workers.engine.row import Row
 
 _ONE_IN: Final = 8
@@ -53,6 +53,19 @@ class WaitingRows:
             queues = self._queues[lane]
             for namespace in sorted(queues, key=lambda name: (self._had[name], order.index(name))):
                 yield from queues[namespace]
+
+    @property
+    def namespaces(self) -> int:
+        """How many have rows that wait or run."""
+        return len(self._here)
+
+    def has_lane(self, lane: Lane) -> bool:
+        """Whether rows of this lane wait."""
+        return bool(self._queues[lane])
+
+    def has_namespace(self, namespace: str) -> bool:
+        """Whether rows of this namespace wait."""
+        return any(namespace in queues for queues in self._queues.values())
 
     def add(self, row: Row) -> None:
         """A row that has just come."""

@@ -8,7 +8,8 @@ import sys
 
 from tests.workers.engine.rows import admitted, batcher, row, rows, with_heads
 
-from guideway.workers.engine.batcher import Batcher, Choice, Plan, share_out
+from guideway.workers.engine.batcher import Batcher, Choice, Plan
+from guideway.workers.engine.chunks import share_out
 from guideway.workers.engine.row import Row
 
 
@@ -69,9 +70,9 @@ def test_short_prompts_do_not_wait_for_a_long_one_that_came_before() -> None:
     b = batcher(max_step_tokens=100)
     b.add([row("a1", tokens=500)])
     assert step(b) == ("", [("a1", 100)])
-    b.add([row("b1", tokens=20), row("c1", tokens=25)])
-    assert step(b) == ("", [("b1 c1", 25), ("a1", 50)])
-    assert step(b) == ("b1 c1", [("a1", 98)])
+    b.add([row("a2", tokens=20), row("a3", tokens=25)])
+    assert step(b) == ("", [("a2 a3", 25), ("a1", 50)])
+    assert step(b) == ("a2 a3", [("a1", 98)])
 
 
 def test_long_prompts_share_a_step_only_where_each_gets_a_piece_worth_its_while() -> None:
@@ -97,7 +98,11 @@ def test_some_prompt_gets_on_however_many_decode() -> None:
 def test_whatever_is_shared_out_keeps_the_budget_and_gets_on() -> None:
     chance = random.Random(2)
     for _ in range(500):
-        entering = [row(f"a{i}", tokens=chance.choice([2, 3, 20, 70, 500])) for i in range(chance.randint(1, 9))]
+        names = chance.choice(["a", "ab", "abc"])
+        entering = [
+            row(f"{chance.choice(names)}{i}", tokens=chance.choice([2, 3, 20, 70, 500]))
+            for i in range(chance.randint(1, 9))
+        ]
         budget = chance.choice([1, 2, 7, 64, 200, 512])
         shared = share_out(entering, budget)
         taking = [each for chunk in shared for each in chunk.rows]
@@ -152,14 +157,14 @@ def test_rows_are_admitted_where_they_fit_with_room_to_grow() -> None:
 
 def test_a_row_that_does_not_fit_is_not_overtaken_and_comes_when_it_is_alone() -> None:
     b = batcher(max_kv_tokens=100)
-    first, long, last = row("a1"), row("b1", tokens=90), row("c1")
+    first, long, last = row("a1"), row("a2", tokens=90), row("a3")
     b.add([first, long, last])
     assert admitted(b) == "a1"
     assert admitted(b) == ""
     b.drop([first])
-    assert admitted(b) == "b1"
+    assert admitted(b) == "a2"
     b.drop([long])
-    assert admitted(b) == "c1"
+    assert admitted(b) == "a3"
 
 
 def test_where_rows_outgrow_the_room_the_last_of_the_namespace_that_holds_most_goes() -> None:
@@ -182,13 +187,13 @@ def test_where_rows_outgrow_the_room_the_last_of_the_namespace_that_holds_most_g
 
 def test_rows_of_the_batch_lane_go_first_and_the_one_that_has_run_longest_never() -> None:
     b = batcher(max_kv_tokens=150)
-    a1, a2, b1 = row("a1", lane="batch", max_tokens=1000), row("a2"), row("b1", lane="batch")
-    for each in (a1, a2, b1):
+    a1, a2, a3 = row("a1", max_tokens=1000), row("a2"), row("a3", lane="batch")
+    for each in (a1, a2, a3):
         b.add([each])
         b.choose(0.0)
     assert b.running == 3
     grown(a1, by=45)
-    assert b.choose(0.0).preempted == [b1]
+    assert b.choose(0.0).preempted == [a3]
     grown(a1, by=30)
     assert b.choose(0.0).preempted == [a2]
     grown(a1, by=500)
@@ -240,13 +245,16 @@ def test_every_row_runs_once_whatever_comes_and_goes() -> None:
     chance = random.Random(1)
     b = batcher(max_rows=5, max_step_tokens=60)
     all_rows = [row(f"{chance.choice('abc')}{i}", tokens=chance.randint(2, 80)) for i in range(200)]
-    unsent, running, seen = list(all_rows), [], []
+    unsent = list(all_rows)
+    running: list[Row] = []
+    seen: list[Row] = []
     while unsent or b.waiting or b.running:
         b.add([unsent.pop() for _ in range(min(len(unsent), chance.randint(0, 4)))])
-        chosen = b.choose(0.0).admitted
+        choice = b.choose(0.0)
         assert b.running <= 5
-        seen += chosen
-        running += chosen
+        seen += [r for r in choice.admitted if r not in seen]
+        running = [r for r in running if r not in choice.preempted] + choice.admitted
+        assert len(running) == b.running
         ended = [r for r in running if chance.random() < 0.3]
         running = [r for r in running if r not in ended]
         b.drop(ended)

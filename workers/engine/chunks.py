@@ -1,0 +1,78 @@
+"""How much of which prompts a step takes in. Pure; no tensors here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from guideway.workers.engine.row import Row
+
+_LEAST_TOKENS: Final = 64
+"""Below which it does not pay to take in one more long prompt at the same step."""
+_BESIDE_OTHERS: Final = 4
+"""While rows of others decode, prompts get one in so many tokens of a step: each of them lets those wait."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Pieces of several rows, taken in side by side and padded to `tokens`; a row that misses fewer takes fewer."""
+
+    rows: list[Row]
+    tokens: int
+
+
+def budget_beside(decoding: Sequence[Row], entering: Sequence[Row], step_tokens: int) -> int:
+    """Tokens of prompts, at least one, that a step of `step_tokens` takes in beside `decoding`.
+
+    Rows that decode wait for the prompts that their step takes in. Where these may be somebody else's, or of the other
+    lane, they wait for less.
+    """
+    parties = {(row.lane, row.namespace) for row in (*decoding, *entering)}
+    most = step_tokens // _BESIDE_OTHERS if decoding and len(parties) > 1 else step_tokens
+    return max(1, min(most, step_tokens - len(decoding)))
+
+
+def in_turn(entering: Sequence[Row], step: int) -> list[Row]:
+    """`entering`, the oldest first, with the namespaces one after the other, another one first at each `step`."""
+    seen: Counter[str] = Counter()
+    rank: dict[Row, int] = {}
+    for row in entering:
+        rank[row] = seen[row.namespace]
+        seen[row.namespace] += 1
+    names = list(seen)
+    first = step % max(1, len(names))
+    place = {name: (i - first) % len(names) for i, name in enumerate(names)}
+    return sorted(entering, key=lambda row: (rank[row], place[row.namespace]))
+
+
+def share_out(entering: Sequence[Row], budget: int) -> list[Chunk]:
+    """Who of `entering`, in turn, takes in how much of `budget` > 0 tokens, padding counted.
+
+    Short ones first, all at once, as long as they leave the others their equal share, which is that of their namespace
+    divided among its rows: they need not wait for a long one. What is left goes to the next in turn of the rest, side
+    by side if each gets a piece worth its while. Some row always gets on, and the first in turn waits for the short
+    ones at most.
+    """
+    rows = Counter(row.namespace for row in entering)
+    short = [row for row in entering if row.missing_tokens * rows[row.namespace] * len(rows) <= budget]
+    chunks = _side_by_side(short, budget)
+    budget -= sum(len(chunk.rows) * chunk.tokens for chunk in chunks)
+    rest = [row for row in entering if row not in short]
+    if rest and budget:
+        beside = max(1, min(len(rest), budget // _LEAST_TOKENS))
+        chunks.append(Chunk(rest[:beside], min(budget // beside, max(row.missing_tokens for row in rest[:beside]))))
+    return chunks
+
+
+def _side_by_side(short: Sequence[Row], budget: int) -> list[Chunk]:
+    """`short` in one chunk if padding allows it, else in one for each namespace: these fit, by what is short."""
+    short = sorted(short, key=lambda row: row.missing_tokens)
+    if not short:
+        return []
+    if len(short) * short[-1].missing_tokens <= budget:
+        return [Chunk(short, short[-1].missing_tokens)]
+    names = dict.fromkeys(row.namespace for row in short)
+    each = [[row for row in short if row.namespace == name] for name in names]
+    return [Chunk(rows, rows[-1].missing_tokens) for rows in each]
