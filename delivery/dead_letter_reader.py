@@ -59,6 +59,7 @@ class DeadLetterReader:
         wanted = [TopicPartition(topic, number) for topic, count in topics.items() for number in range(count)]
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await aiokafka_guards.know_topics(self._consumer, topics)
                 first = await self._consumer.beginning_offsets(wanted)
                 end = await self._consumer.end_offsets(wanted)
         except (KafkaError, TimeoutError) as error:

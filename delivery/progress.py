@@ -52,6 +52,7 @@ class GroupProgress:
     async def of(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Progress]:
         """One request for all commits, one for all ends of each broker."""
         consumer = await self._consumer()
+        await aiokafka_guards.know_topics(consumer, {tp.topic for tp in partitions})
         commits = await aiokafka_guards.all_committed(consumer, partitions)
         ends = await consumer.end_offsets(partitions)
         return {tp: _progress(commits.get(tp), ends[tp]) for tp in partitions}

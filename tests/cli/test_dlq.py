@@ -460,3 +460,14 @@ def test_no_broker_is_one_line(tmp_path: Path) -> None:
         run = Graveyard("", "x", tmp_path).command(*arguments)
         (line,) = run.stderr.splitlines()
         assert (run.returncode, line.startswith("broker_unreachable: ")) == (1, True)
+
+
+async def test_many_topics_are_listed_as_one_is(graveyard: Graveyard) -> None:
+    """The client learns of one topic in a tenth of a second, one after the other, where it is not told of all."""
+    many = [names.dead_letter_topic(names.event_topic("many", f"{graveyard.topic[8:18]}-{n}")) for n in range(260)]
+    await topics.apply(graveyard.bootstrap, [topics.TopicDefinition(name) for name in many])
+    await graveyard.bury(RECORDS)
+    async with DeadLetterReader.connected(graveyard.bootstrap) as reader:
+        spans = await reader.spans(dict.fromkeys([graveyard.dead, *many], 1))
+    assert len(spans) == 261
+    assert [tp.topic for tp, span in spans.items() if len(span)] == [graveyard.dead]
