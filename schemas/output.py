@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -12,6 +13,15 @@ from msgspec import Meta
 
 GRAMMAR_OPTIONS: Final = "x-guidance"
 """A key by which a JSON Schema would change the grammar library's own settings: separators, what it overlooks."""
+_MOST_LEVELS: Final = 100
+_EXACT: Final = 2**53
+"""Integers beyond it are not kept exactly: the grammar library has floats of 64 bits."""
+_LEAST: Final = -(2**63) + 2**20
+"""A largest value below this overflows the grammar library's stack, and ends the process."""
+_MOST_MULTIPLE: Final = 100_000
+"""Of the digits of `multipleOf`: from a million on, the grammar takes half a minute."""
+_NAMED: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+"""Under these keywords stand names, which are no keywords."""
 
 Label = Annotated[str, Meta(min_length=1, max_length=100)]
 
@@ -75,8 +85,10 @@ def check(rule: OutputRule, stop: Iterable[str]) -> None:
 
     Raises: ValueError, which says what to change.
     """
-    if isinstance(rule, Json) and GRAMMAR_OPTIONS in rule.schema:
-        raise ValueError(f"output.schema has {GRAMMAR_OPTIONS!r}, which is no part of JSON Schema: remove it")
+    if isinstance(rule, Json):
+        if GRAMMAR_OPTIONS in rule.schema:
+            raise ValueError(f"output.schema has {GRAMMAR_OPTIONS!r}, which is no part of JSON Schema: remove it")
+        check_schema(rule.schema)
     if isinstance(rule, Choice | WordLabels):
         _check_labels(rule.labels)
     for one in stop:
@@ -103,3 +115,34 @@ def _texts(rule: OutputRule) -> list[str]:
         case WordLabels(labels):
             return [f"/{label} " for label in labels]
     return []
+
+
+def check_schema(part: Any, keyword: str = "", level: int = 0) -> None:
+    """Whether a part of a JSON Schema, which stands under `keyword`, can be given to the grammar library.
+
+    Raises: ValueError, which says what to change.
+    """
+    if level > _MOST_LEVELS:
+        raise ValueError(f"output.schema is nested more than {_MOST_LEVELS} levels deep: flatten it, or use $ref")
+    if isinstance(part, dict):
+        for name, inner in part.items():
+            inside = keyword if keyword in {"const", "enum"} else "" if keyword in _NAMED else name
+            check_schema(inner, inside, level + 1)
+    elif isinstance(part, list):
+        for inner in part:
+            check_schema(inner, keyword, level + 1)
+    elif isinstance(part, int | float) and not isinstance(part, bool):
+        _check_number(part, keyword)
+
+
+def _check_number(number: float, keyword: str) -> None:
+    if keyword in {"const", "enum"} and isinstance(number, int) and abs(number) > _EXACT:
+        raise ValueError(f"output.schema has {number} under {keyword}, which JSON's readers would round: use a string")
+    if keyword in {"maximum", "exclusiveMaximum"} and number < _LEAST:
+        raise ValueError(f"output.schema has {keyword} {number}: raise it, or leave it out")
+    if keyword == "multipleOf":
+        whole, _, fraction = f"{Decimal(str(abs(number))):f}".partition(".")
+        if int(whole + fraction.rstrip("0")) > _MOST_MULTIPLE:
+            raise ValueError(
+                f"output.schema has multipleOf {number}: without its point it may be {_MOST_MULTIPLE} at most"
+            )

@@ -19,6 +19,7 @@ _NO_MEMORY: Final = (
 )
 _NOT_A_FAULT: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
 _SAID_BY_TORCH: Final = ("can't allocate memory", "out of memory", "not enough memory")
+_REASON_CHARS: Final = 300
 
 log = structlog.get_logger()
 
@@ -47,6 +48,12 @@ def refusing(id: str, refuse: Callable[[Refusal], None]) -> Iterator[None]:
     # Whatever it is: a library in Rust that panics raises what is no Exception.
     except BaseException as error:
         refuse(refusal_of(error, id=id))
+
+
+def unsatisfiable(reason: str) -> Refusal:
+    """The refusal of an output rule, with llguidance's reason in one line."""
+    reason = " ".join(reason.replace("<non-verbose/>", "").split())[:_REASON_CHARS]
+    return Refusal(FailureCode.OUTPUT_UNSATISFIABLE, f"the output rule cannot be satisfied ({reason}): change the rule")
 
 
 def _lacks_memory(error: BaseException) -> bool:

@@ -19,9 +19,10 @@ from tokenizers import decoders
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.output import GRAMMAR_OPTIONS, Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
-from guideway.workers.engine.faults import refusal_of
+from guideway.schemas.failures import Refusal
+from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
+from guideway.workers.engine.faults import refusal_of, unsatisfiable
+from guideway.workers.engine.json_grammar import Exponents, JsonNumber, json_source
 from guideway.workers.engine.prompt import PromptLayout
 from guideway.workers.engine.spelled import OneOf, Spelled, labelled
 
@@ -31,7 +32,6 @@ _KEPT_BYTES: Final = 64 * 2**20
 _MATCHER_BYTES: Final = 60_000
 _SOURCE_BYTES: Final = 40
 """Of a compiled grammar, and for each byte of its source: about, and rather too many."""
-_REASON_CHARS: Final = 300
 
 
 class Grammar(Protocol):
@@ -83,24 +83,32 @@ class Compiled:
 
     fewest_tokens = 0
 
-    def __init__(self, start: Any, tokenizer: Any, spelling: _Spelling, nbytes: int) -> None:
-        """start: a matcher at the beginning of the grammar; it is copied and never moved."""
+    def __init__(
+        self, start: Any, tokenizer: Any, spelling: _Spelling, nbytes: int, exponents: Exponents | None = None
+    ) -> None:
+        """start: a matcher at the beginning of the grammar; it is copied and never moved. exponents: for JSON."""
         self._start = start
         self._matcher = start.deep_copy()
         self._tokenizer = tokenizer
         self._spelling = spelling
         self.nbytes = nbytes
+        self._exponents = exponents
+        self._number = JsonNumber()
 
     def fork(self) -> Compiled:
-        return Compiled(self._start, self._tokenizer, self._spelling, self.nbytes)
+        return Compiled(self._start, self._tokenizer, self._spelling, self.nbytes, self._exponents)
 
     def accept(self, token_id: int) -> None:
         self._matcher.consume_token(token_id)
         self._check()
+        if self._exponents is not None:
+            self._number.see(self._tokenizer.decode_bytes([token_id]))
 
     def fill(self, bitmask: np.ndarray[Any, Any], index: int) -> None:
         llguidance.numpy.fill_next_token_bitmask(self._matcher, bitmask, index)
         self._check()
+        if self._exponents is not None and (exponent := self._number.exponent) is not None:
+            bitmask[index] &= self._exponents.kept(*exponent)
 
     @property
     def is_complete(self) -> bool:
@@ -160,6 +168,7 @@ class Grammars:
         )
         self._ends = ends or [self._tokenizer.eos_token]
         self._vocabulary = vocabulary
+        self._exponents = Exponents(self.bytes_of, vocabulary=vocabulary)
         layout = layout or PromptLayout(tokenizer)
         self._spelling = _Spelling(layout, self._lead(layout))
         self._kept: LRUCache[bytes, Grammar] = LRUCache(max_bytes, getsizeof=lambda grammar: grammar.nbytes)
@@ -172,7 +181,10 @@ class Grammars:
         """
         if isinstance(rule, Text):
             return None
-        key = hashlib.sha256(msgspec.json.encode((rule, words if isinstance(rule, WordLabels) else ()))).digest()
+        try:
+            key = hashlib.sha256(msgspec.json.encode((rule, words if isinstance(rule, WordLabels) else ()))).digest()
+        except RecursionError:
+            raise unsatisfiable("the schema is nested too deeply") from None
         grammar = self._kept.get(key)
         if grammar is None:
             grammar = self._made(rule, words)
@@ -199,18 +211,19 @@ class Grammars:
                 fraction = rf"(\.[0-9]{{1,{decimals}}})?" if decimals else ""
                 return self._compile(_regex(f"{'-?' if negative else ''}(0|[1-9][0-9]{{0,14}}){fraction}"))
             case Json(schema):
-                return self._compile(_json(schema))
+                return self._compile(json_source(schema), self._exponents)
             case Regex(pattern):
                 return self._compile(_regex(pattern))
         assert_never(rule)
 
-    def _compile(self, source: str) -> Compiled:
+    def _compile(self, source: str, exponents: Exponents | None = None) -> Compiled:
         # Errors come back as values and are raised below; without this they are printed as well, with the grammar.
         source = _after(self._spelling.lead, source)
         matcher = llguidance.LLMatcher(self._tokenizer, source, log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise unsatisfiable(matcher.get_error())
-        grammar = Compiled(matcher, self._tokenizer, self._spelling, _MATCHER_BYTES + _SOURCE_BYTES * len(source))
+        nbytes = _MATCHER_BYTES + _SOURCE_BYTES * len(source)
+        grammar = Compiled(matcher, self._tokenizer, self._spelling, nbytes, exponents)
         # A grammar without any word compiles; it is found out when its first token is asked for.
         try:
             grammar.fork().fill(empty_bitmask(1, self._vocabulary), 0)
@@ -222,12 +235,6 @@ class Grammars:
         text = self.bytes_of(layout.answer_ids("0")).decode(errors="replace")
         lead = text.removesuffix("0")
         return lead if lead.isspace() else ""
-
-
-def unsatisfiable(reason: str) -> Refusal:
-    """The refusal of an output rule, with llguidance's reason in one line."""
-    reason = " ".join(reason.replace("<non-verbose/>", "").split())[:_REASON_CHARS]
-    return Refusal(FailureCode.OUTPUT_UNSATISFIABLE, f"the output rule cannot be satisfied ({reason}): change the rule")
 
 
 def empty_bitmask(rows: int, vocabulary: int) -> np.ndarray[Any, Any]:
@@ -260,17 +267,6 @@ class BatchedGrammar:
         rows = torch.tensor([row for row, _ in self._grammars], device=logits.device)
         logits[rows] = logits[rows].masked_fill_(forbidden, -torch.inf)
         return failed
-
-
-def _json(schema: dict[str, Any]) -> str:
-    # The owner's settings of the grammar library could make it write what is not JSON, or not of the schema.
-    schema = {key: content for key, content in schema.items() if key != GRAMMAR_OPTIONS}
-    # Without flexible white space a small model cannot lose itself in it.
-    options = {"whitespace_flexible": False}
-    try:
-        return str(llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=options))
-    except (ValueError, RecursionError):
-        raise unsatisfiable("the schema holds a number of more than 64 bits, or is nested too deeply") from None
 
 
 def _regex(pattern: str) -> str:

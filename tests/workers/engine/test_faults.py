@@ -15,7 +15,7 @@ from guideway.schemas.output import Regex
 from guideway.workers.engine import prefix, runner
 from guideway.workers.engine.adaptors import BatchedAdaptors
 from guideway.workers.engine.engine import Engine
-from guideway.workers.engine.grammars import Grammar
+from guideway.workers.engine.grammars import Compiled
 from guideway.workers.engine.heads import SharedHeads
 from guideway.workers.engine.inserted_rows import BatchedInsertedLayers
 from guideway.workers.engine.kv import KvCache
@@ -163,14 +163,14 @@ def test_a_grammar_that_throws(
 ) -> None:
     alone = ends(run(make_engine(), admits))
     engine = make_engine()
-    whole, fail = getattr(Grammar, verb), once_in(after, error)
+    whole, fail = getattr(Compiled, verb), once_in(after, error)
 
-    def failing(grammar: Grammar, *args: Any) -> None:
+    def failing(grammar: Compiled, *args: Any) -> None:
         if engine._runner.rows:  # not while it is compiled
             fail()
         whole(grammar, *args)
 
-    monkeypatch.setattr(Grammar, verb, failing)
+    monkeypatch.setattr(Compiled, verb, failing)
     expect_one_refused(engine, alone, admits, FailureCode.INTERNAL_ERROR)
 
 

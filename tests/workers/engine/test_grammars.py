@@ -35,6 +35,13 @@ def grammars(tokenizer: PreTrainedTokenizerFast) -> Grammars:
     return Grammars(tokenizer, vocabulary=300, eos_ids={tokenizer.eos_token_id})
 
 
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels):
+        schema = {"items": schema}
+    return schema
+
+
 def start(grammars: Grammars, rule: OutputRule, words: list[str] = WORDS) -> Grammar:
     grammar = grammars.start(rule, words)
     assert grammar is not None
@@ -127,7 +134,13 @@ def allowed(grammar: Grammar) -> list[bool]:
         (Json({"type": "array", "uniqueItems": True}), "uniqueItems"),
         (Json({"$ref": "#/definitions/gone"}), "/definitions/gone"),
         (WordLabels(["N"]), "no words"),
-        (Json({"enum": [10**30]}), "more than 64 bits"),
+        (Json({"enum": [10**30]}), "under enum"),
+        (Json({"minimum": 10**30}), "not JSON serializable"),
+        (Json({"type": "array", "items": nested(850)}), "nested"),
+        # Given to the library, each of these ends the process: its stack overflows.
+        (Json({"const": -(2**63)}), "under const"),
+        (Json({"enum": [[-(2**63) + 1]]}), "under enum"),
+        (Json({"type": "integer", "minimum": -1e19, "maximum": -9.3e18}), "maximum -9.3e+18"),
     ],
 )
 def test_a_rule_that_nothing_satisfies_is_refused(grammars: Grammars, rule: OutputRule, says: str) -> None:
