@@ -57,6 +57,10 @@ class Room:
         slots = max(1, self._capacity // (sharing + 1)) - self._running.get(party, 0)
         return max(0, min(self.left, slots, self._limit(party) - self._in_hand.get(party, 0)))
 
+    def is_full(self, topic: str) -> bool:
+        """Whether its party has as much in hand as the intake lets it have."""
+        return self._intake is not None and self._limit(self._party_of(topic)) <= self._in_hand[self._party_of(topic)]
+
     def take(self, topic: str, count: int) -> None:
         """So many records of this topic were taken in."""
         self.left -= count

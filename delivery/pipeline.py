@@ -112,6 +112,17 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         """The intake lets more in than before."""
         self._freed.set()
 
+    def held_back(self) -> set[TopicPartition]:
+        """Partitions of which the intake lets nothing in now, whether or not anything waits there."""
+        room = self._room()
+        return {tp for tp, one in self._partitions.items() if one.phase is Phase.OPEN and room.is_full(tp.topic)}
+
+    async def position(self, tp: TopicPartition) -> int | None:
+        """The offset of this partition that comes next, or None while it is not open here."""
+        if tp not in self._partitions or self._partitions[tp].phase is not Phase.OPEN:
+            return None
+        return int(await self._consumer.position(tp))
+
     async def _start_clients(self) -> None:
         try:
             await self.topics.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +15,16 @@ from guideway.delivery.pipeline import Pipeline
 from guideway.delivery.replies import failed, reply_records
 from guideway.delivery.settings import MAX_RECORD_BYTES, DeliverySettings
 from guideway.delivery.topic_directory import TopicDirectory
+from guideway.producers.cancelled_ahead import CancelledAhead
 from guideway.producers.event_intake import EventIntake, endpoint_of
 from guideway.producers.events import cancelled_id, read_event, read_reply_address, refused_id
 from guideway.producers.lane_watch import LaneWatch
+from guideway.producers.look_ahead import LookAhead
 from guideway.producers.marshal import marshal
 from guideway.producers.rendering import Rendering
 from guideway.producers.shares import QUEUE, Shares
 from guideway.schemas import names
-from guideway.schemas.cancellation import Cancellation
+from guideway.schemas.cancellation import Cancellation, cancelled_by_caller
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint
 from guideway.schemas.record import Outgoing, Record
@@ -50,10 +53,12 @@ class EndpointService:
             on_published=self._published,
         )
         self._watch = LaneWatch(settings.bootstrap, shares, self.pipeline)
+        self._cancelled = CancelledAhead()
+        self._ahead = LookAhead(settings.bootstrap, self.pipeline, self._cancelled, self._cancellation_ahead)
 
     async def run(self) -> None:
         """Until `pipeline.stop()`."""
-        async with self._watch:
+        async with self._watch, self._ahead:
             await self.pipeline.run()
 
     def _published(self, topic: str, placed: Sequence[tuple[Outgoing, Any]]) -> None:
@@ -76,6 +81,8 @@ class EndpointService:
 
     async def _request(self, record: Record, endpoint: Endpoint, version: int) -> Outgoing:
         event = read_event(record)
+        if self._cancelled.cancels(endpoint.namespace, record.topic, event.id, record.timestamp_ms):
+            raise cancelled_by_caller()
         # Its topics stay when a model goes, and nobody would answer there.
         await self._reader.eventually(lambda catalogue: catalogue.model(endpoint.model_size))
         own = ReplyAddress(topic=names.reply_topic(endpoint.namespace, endpoint.name))
@@ -110,6 +117,13 @@ class EndpointService:
         await self._require(topic, endpoint.model_size)
         message = Cancellation(id=cancelled, namespace=endpoint.namespace, endpoint=endpoint.name)
         return Outgoing(topic=topic, partition=0, value=CANCELLATION.encode(message))
+
+    async def _cancellation_ahead(self, record: Record, cancelled: str) -> Outgoing | None:
+        namespace, name = endpoint_of(record.topic)
+        with contextlib.suppress(Refusal):
+            return await self._cancellation(cancelled, self._reader.catalogue.endpoint(namespace, name)[1])
+        # Whoever reaches the tombstone answers what is wrong.
+        return None
 
     async def _require(self, topic: str, size: str) -> None:
         if not await self.pipeline.topics.partitions(topic):

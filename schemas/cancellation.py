@@ -6,6 +6,8 @@ from typing import Final
 
 import msgspec
 
+from guideway.schemas.failures import FailureCode, Refusal
+
 HELD_S: Final = 3600
 """For so long after it was published a cancellation holds, and its topic keeps it."""
 
@@ -23,3 +25,11 @@ class Cancellation(
     id: str
     namespace: str
     endpoint: str
+
+
+def cancelled_by_caller() -> Refusal:
+    """What is answered to a request that was cancelled."""
+    return Refusal(
+        FailureCode.CANCELLED,
+        "the request was cancelled by its caller: publish it under another id if it is wanted after all",
+    )

@@ -17,8 +17,7 @@ from aiokafka.structs import TopicPartition
 from guideway.delivery.clients import make_consumer, started
 from guideway.delivery.window import Window
 from guideway.schemas import names
-from guideway.schemas.cancellation import HELD_S, Cancellation
-from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.cancellation import HELD_S, Cancellation, cancelled_by_caller
 from guideway.schemas.request import Request
 from guideway.schemas.wire import CANCELLATION, Undecodable
 
@@ -57,7 +56,7 @@ class Cancellations:
         """
         work = (request.namespace, request.endpoint, request.id)
         if self.held.holds(work, now):
-            raise _cancelled()
+            raise cancelled_by_caller()
         try:
             async with asyncio.timeout(None) as scope:
                 self._running.setdefault(work, set()).add(scope)
@@ -68,7 +67,7 @@ class Cancellations:
         except TimeoutError:
             # Not every TimeoutError that passes here is of our making.
             if scope.expired():
-                raise _cancelled() from None
+                raise cancelled_by_caller() from None
             raise
 
     def _forget(self, work: Work, scope: asyncio.Timeout) -> None:
@@ -171,10 +170,3 @@ class CancellationReader:
         if pushed_out > self._pushed_out:
             log.warning("too many cancellations at once; the oldest no longer hold", number=pushed_out)
             self._pushed_out = pushed_out
-
-
-def _cancelled() -> Refusal:
-    return Refusal(
-        FailureCode.CANCELLED,
-        "the request was cancelled by its caller: publish it under another id if it is wanted after all",
-    )

@@ -10,10 +10,11 @@ from guideway.delivery.clients import make_producer, started
 from guideway.infra import topics
 from guideway.producers.shares import QUEUE
 from guideway.schemas import names
+from guideway.schemas.failures import FailureCode
 from guideway.schemas.manifests import Endpoint
 from guideway.schemas.output import Text
-from guideway.schemas.reply import Completed
-from guideway.schemas.wire import REQUEST
+from guideway.schemas.reply import Completed, Failed
+from guideway.schemas.wire import CANCELLATION, REQUEST
 
 from .road import Road, until
 
@@ -82,3 +83,39 @@ async def test_a_full_batch_lane_leaves_slots_to_the_interactive_one(road: Road)
         await until(as_many_as_may_are_taken_in)
         # None of them ends before this one comes.
         assert isinstance(await road.submit("hello"), Completed)
+
+
+async def test_what_is_cancelled_behind_a_backlog_is_cancelled(road: Road) -> None:
+    topic = names.event_topic(road.name, "task")
+    async with started(make_producer(road.bootstrap, "test", linger_ms=5), road.bootstrap) as producer:
+        for number in range(QUEUE + 150):
+            header = (names.REQUEST_ID, f"r{number}".encode())
+            await producer.send(topic, f"text {number}".encode(), headers=[header], partition=0)
+        await producer.flush()
+    waiting, early, late = f"r{QUEUE + 149}", "r0", f"r{QUEUE + 148}"
+
+    async def the_share_is_published() -> bool:
+        return (await in_lane(road))[road.name] >= QUEUE
+
+    await until(the_share_is_published)
+    async with started(make_producer(road.bootstrap, "test"), road.bootstrap) as producer:
+        for id_ in (waiting, early, late):
+            header = (names.CANCEL, id_.encode())
+            await producer.send_and_wait(topic, None, key=id_.encode(), headers=[header], partition=0)
+
+    async def workers_are_told() -> bool:
+        return {CANCELLATION.decode(one.value).id for one in await road.cancellations()} == {waiting, early, late}
+
+    await until(workers_are_told)
+    assert await in_lane(road) == {road.name: QUEUE}, "the tombstones are not reached yet"
+
+    async def all_are_answered() -> bool:
+        return len(await road.replies()) >= QUEUE + 150
+
+    async with road.worker():
+        await until(all_are_answered, 60)
+    replies = await road.replies()
+    assert len(replies) == len({reply.id for reply in replies}) == QUEUE + 150
+    cancelled = {reply.id for reply in replies if isinstance(reply, Failed) and reply.code is FailureCode.CANCELLED}
+    assert cancelled == {waiting, early, late}
+    assert (await in_lane(road))[road.name] == QUEUE + 148, "what had not begun was not even published"
