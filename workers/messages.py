@@ -184,7 +184,7 @@ class Progress(_Message, frozen=True, tag="progress"):
     reused_tokens: int = 0
     """Prompt tokens since the start that were not computed, for their keys and values were there."""
     preempted: int = 0
-    """How often since the start a row had to wait again because those that ran had grown."""
+    """How often since the start a row had to wait again: those that ran had grown, or others waited for its seat."""
 
 
 FromEngine = Ready | Broken | Finished | Refused | BatchReport | Progress

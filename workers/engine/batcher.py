@@ -10,7 +10,7 @@ from typing import Final
 
 from guideway.workers.engine.chunks import Chunk, budget_beside, in_turn, share_out
 from guideway.workers.engine.row import Row
-from guideway.workers.engine.seats import LEAST_RUN_TOKENS, outsized, run_tokens, yielding
+from guideway.workers.engine.seats import LEAST_RUN_TOKENS, Holding, outsized, run_tokens, yielding
 from guideway.workers.engine.waiting import WaitingRows
 
 _ROOM_TOKENS: Final = 32
@@ -167,7 +167,7 @@ class Batcher:
         return max(reversed(others), key=lambda row: (row.lane == "batch", held[row.namespace]))
 
     def _wait_again(self, rows: Iterable[Row]) -> None:
-        # The last one admitted is the last to come back.
+        """The last of `rows` comes back first."""
         for row in rows:
             row.preempted += 1
             self._given.discard(row)
@@ -193,7 +193,6 @@ class Batcher:
             self._take(row, given=bool(giving))
             in_work.update(head.key for head in row.heads)
             admitted.append(row)
-        # The one that was admitted last is put back first.
         self._wait_again(reversed(gone))
         return admitted, gone
 
@@ -202,11 +201,21 @@ class Batcher:
     ) -> tuple[Row, list[Row]] | None:
         """Who comes next, and who gives up a seat for it; rows with a head that is being taken in wait for that."""
         without_claim: set[tuple[str, str]] = set()
+        holding = Holding(self._running, [namespace for _, namespace in self._kept], seats=self._max_rows)
+        reach = max((self._reach(other, _ROOM_TOKENS) for other in self._running), default=0)
         for row in self._waiting.in_turn():
             queue = row.lane, row.namespace
             if queue in without_claim or any(head.key in in_work and head.key not in self._heads for head in row.heads):
                 continue
-            giving = None if (held_back := self._is_held_back(row)) else self._giving(row, admitted)
+            lacks_seat, lacks_room = not self._has_seat(row), not self._has_room(row, reach)
+            if lacks_room:
+                self._lacking.add(row.namespace)
+            giving: list[Row] | None = None
+            held_back = holding.stands_out(row) and self._is_held_back(row, lacks_room=lacks_room)
+            if not (held_back or lacks_seat or lacks_room):
+                giving = []
+            elif not held_back and holding.may_claim(row, lacks_room=lacks_room):
+                giving = self._giving(row, admitted, lacks_room=lacks_room)
             if giving is not None:
                 if is_ready(row):
                     return row, giving
@@ -214,32 +223,18 @@ class Batcher:
                 continue
             without_claim.add(queue)
             # Nobody overtakes one that does not fit, or it would wait for ever.
-            if self._has_seat(row) and not held_back:
+            if not (lacks_seat or held_back):
                 return None
         return None
 
-    def _giving(self, row: Row, admitted: Collection[Row]) -> list[Row] | None:
-        """Who gives up a seat for `row`; nobody where it can just come, None where it has to wait."""
+    def _giving(self, row: Row, admitted: Collection[Row], *, lacks_room: bool) -> list[Row] | None:
+        """Who gives up a seat for `row`; None where it has to wait."""
         running = list(self._running)
-        lacks_seat, lacks_room = (
-            not self._has_seat(row),
-            bool(running) and not self._fits([*running, row], _ROOM_TOKENS),
-        )
-        if not (lacks_seat or lacks_room):
-            return []
-        if lacks_room:
-            self._lacking.add(row.namespace)
         movable = {other for other in running if other not in admitted and self._may_go(other)}
         giving: list[Row] = []
-        for other in yielding(
-            row,
-            running,
-            movable,
-            seats=self._max_rows,
-            kept=Counter(namespace for _, namespace in self._kept),
-            lacks_room=lacks_room,
-            share=self._share,
-        ):
+        kept = Counter(namespace for _, namespace in self._kept)
+        seats, share = self._max_rows, self._share
+        for other in yielding(row, running, movable, seats=seats, kept=kept, lacks_room=lacks_room, share=share):
             giving.append(other)
             running.remove(other)
             if self._fits([*running, row], _ROOM_TOKENS):
@@ -250,14 +245,19 @@ class Batcher:
         kept = sum(namespace != row.namespace for _, namespace in self._kept)
         return len(self._running) + kept < self._max_rows
 
-    def _is_held_back(self, row: Row) -> bool:
+    def _has_room(self, row: Row, reach: int) -> bool:
+        """Beside those that run, which are to come to `reach` tokens."""
+        rows = len(self._running) + 1
+        return rows == 1 or rows * max(reach, self._reach(row, _ROOM_TOKENS)) <= self._max_kv_tokens
+
+    def _is_held_back(self, row: Row, *, lacks_room: bool) -> bool:
         """Whether the others come first though it is this row's turn, for it would keep them from the room."""
         others = [other for other in self._waiting if other.namespace != row.namespace]
         beside = [*self._running, *others[: self._max_rows - len(self._running)]]
         if not others or outsized([*beside, row], share=self._share) is not row:
             return False
         since = self._overtaken.setdefault(row, self._steps)
-        patience = 0 if self._fits([*self._running, row], _ROOM_TOKENS) else _PATIENCE_STEPS
+        patience = _PATIENCE_STEPS if lacks_room else 0
         return self._steps - since < patience + self._beyond[row.namespace]
 
     def _count_beyond(self) -> None:
@@ -292,5 +292,7 @@ class Batcher:
 
     def _fits(self, rows: Collection[Row], room: int) -> bool:
         """Whether `rows` have room for their next token and for `room` more, as far as they may come to that."""
-        longest = max(row.total_tokens + 1 + min(room, row.most_left - 1) for row in rows)
-        return len(rows) * longest <= self._max_kv_tokens
+        return len(rows) * max(self._reach(row, room) for row in rows) <= self._max_kv_tokens
+
+    def _reach(self, row: Row, room: int) -> int:
+        return row.total_tokens + 1 + min(room, row.most_left - 1)

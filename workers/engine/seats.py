@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
+from guideway.schemas.names import LANES
 from guideway.workers.engine.row import Row
 
 LEAST_RUN_TOKENS: Final = 32
@@ -24,6 +25,35 @@ _BATCH_SEATS: Final = 8
 """One seat in so many stays with the batch lane, where it has one."""
 _STANDS_OUT: Final = 2
 """A row so many times as long as all rows of others makes the room scarce, and not their number."""
+
+
+class Holding:
+    """Who holds what of the seats, counted once for all that wait: most can be told quickly that they have no claim."""
+
+    def __init__(self, running: Collection[Row], kept: Collection[str], *, seats: int) -> None:
+        """kept: the namespaces for which a seat is kept that no row has, once for each."""
+        self._held = Counter((row.lane, row.namespace) for row in running)
+        self._held.update(("interactive", namespace) for namespace in kept)
+        self._most: dict[str, int] = {
+            lane: max((n for (of, _), n in self._held.items() if of == lane), default=0) for lane in LANES
+        }
+        batch = sum(row.lane == "batch" for row in running)
+        self._batch_gives = batch > seats // _BATCH_SEATS
+        self._longest: dict[str, int] = {}
+        for row in running:
+            self._longest[row.namespace] = max(self._longest.get(row.namespace, 0), row.total_tokens)
+
+    def may_claim(self, row: Row, *, lacks_room: bool) -> bool:
+        """Whether `yielding` may find somebody who gives up a seat for `row`."""
+        if row.lane == "interactive" and self._batch_gives:
+            return True
+        held = self._held[row.lane, row.namespace]
+        return self._most[row.lane] >= held + 2 or (lacks_room and not held)
+
+    def stands_out(self, row: Row) -> bool:
+        """Whether `row`, which waits, may be `outsized` beside those that run."""
+        others = max((n for name, n in self._longest.items() if name != row.namespace), default=0)
+        return row.total_tokens >= _STANDS_OUT * others
 
 
 def run_tokens(row: Row) -> int:
