@@ -42,7 +42,14 @@ class ArtefactStore:
     def __init__(self, address: str) -> None:
         self.address = address
         self._fs: Any
-        self._fs, self._base = fsspec.core.url_to_fs(address)
+        try:
+            self._fs, self._base = fsspec.core.url_to_fs(address)
+        except (ValueError, ImportError) as error:
+            # ImportError: the package for this kind of store is not installed, and the message names it.
+            raise Refusal(
+                FailureCode.INVALID_SETTING,
+                f"GUIDEWAY_STORE is {address!r}, which cannot be opened ({error}): name a folder, or another address",
+            ) from None
 
     def check_writable(self) -> None:
         """Raises Refusal(invalid_setting) if nothing can be stored: better known before an artefact takes hours."""

@@ -31,8 +31,8 @@ def read_documents(path: Path) -> list[Any]:
         for document in documents:
             for where, why in _strange(document, ""):
                 raise ValueError(f"{where.lstrip('.') or 'the document'}: {why}")
-    except Refusal:
-        raise
+    except OSError as error:
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"{path} cannot be read: {error.strerror}") from None
     except Exception as error:
         # PyYAML has errors of its own, and any of Python's for a tag such as `!!bool x` or a date such as 2024-13-45.
         reason = " ".join(str(error).split()) if isinstance(error, _TELLING) else f"no {_language(path)}: {error!r}"
@@ -40,7 +40,7 @@ def read_documents(path: Path) -> list[Any]:
     return documents
 
 
-_TELLING: Final = (yaml.YAMLError, tomllib.TOMLDecodeError, OSError, ValueError)
+_TELLING: Final = (yaml.YAMLError, ValueError)
 
 
 def _language(path: Path) -> str:

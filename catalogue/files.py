@@ -23,9 +23,12 @@ def read(place: Path) -> list[tuple[Path, Manifest]]:
 
     A YAML file may hold several documents. Guidance still names its artefact by folder: see `upload`.
     """
-    if not place.exists():
-        raise Refusal(FailureCode.INVALID_MANIFEST, f"there is no file or folder {place}")
-    paths = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.suffix in SUFFIXES)
+    try:
+        if not place.exists():
+            raise Refusal(FailureCode.INVALID_MANIFEST, f"there is no file or folder {place}")
+        paths = [place] if not place.is_dir() else sorted(path for path in place.rglob("*") if path.suffix in SUFFIXES)
+    except OSError as error:
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"{str(place)[:200]} cannot be read: {error.strerror}") from None
     found: dict[Identity, tuple[Path, Manifest]] = {}
     for path in paths:
         for document in read_documents(path):

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
@@ -25,6 +25,9 @@ from guideway.producers.replies import ReplyReader, replies
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.reply import Reply
+
+MAX_DEADLINE_S: Final = 1e9
+"""From now, as `Client.submit` takes it."""
 
 
 class Client:
@@ -96,6 +99,8 @@ class Client:
         if guidance:
             headers.append((names.GUIDANCE, ",".join(guidance).encode()))
         if deadline_s is not None:
+            if not abs(deadline_s) <= MAX_DEADLINE_S:
+                raise Refusal(FailureCode.INVALID_HEADER, f"deadline_s is {deadline_s}: give a number of seconds")
             headers.append((names.DEADLINE, str(int((time.time() + deadline_s) * 1000)).encode()))
         value = content.encode() if isinstance(content, str) else msgspec.json.encode(content)
         work = None if request_id is None else (names.address(namespace, endpoint), request_id)

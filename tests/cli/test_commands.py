@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -10,7 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from guideway.catalogue.artefacts import ArtefactStore
+from guideway.cli import app
 from guideway.cli.demo import EXAMPLES, Plan, most_mixed
 from guideway.cli.supervise import FINAL_CODES
 from guideway.schemas.failures import FailureCode, Refusal
@@ -76,6 +80,9 @@ def test_every_command_has_help(tmp_path: Path, command: str) -> None:
         (["sets", "create", "Facts", "pyproject.toml"], "invalid_setting", "write NAMESPACE/NAME"),
         (["sets", "create", "team/facts", "pyproject.toml"], "document_unreadable", "of no known type"),
         (["worker", "--no-restart", "--lanes", "fast"], "invalid_setting", "interactive, batch"),
+        (["apply", "-f", "x" * 300], "invalid_manifest", "cannot be read: File name too long"),
+        (["dlq", "replay", "/public/x", "--offset", "0:" + "9" * 5000], "invalid_setting", "PARTITION:OFFSET"),
+        (["trainer", "--no-restart", "--jobs", "/dev/null/x"], "broker_unreachable", "guideway broker up"),
     ],
 )
 def test_refusals_are_one_line_with_what_to_change(tmp_path: Path, arguments: list[str], code: str, hint: str) -> None:
@@ -85,6 +92,24 @@ def test_refusals_are_one_line_with_what_to_change(tmp_path: Path, arguments: li
     (line,) = run.stderr.splitlines()
     assert line.startswith(f"{code}: ")
     assert hint in line
+
+
+@pytest.mark.parametrize("given", ["nan", "inf", "-inf", "-1", "1e300", "0"])
+@pytest.mark.parametrize("option", ["--timeout", "--deadline"])
+def test_a_time_that_is_none_is_wrong_usage(option: str, given: str) -> None:
+    """typer's own bounds let `nan` pass."""
+    result = CliRunner().invoke(app, ["send", "/public/x", "hi", option, given], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert "is not in the range from 0.001 to 1e+09" in result.output
+
+
+@pytest.mark.parametrize("address", ["foo://x", "s3://bucket/x"])
+def test_a_store_that_cannot_be_opened_is_refused_by_the_name_of_the_setting(address: str) -> None:
+    if address.startswith("s3") and importlib.util.find_spec("s3fs") is not None:
+        pytest.skip("s3fs is installed")
+    with pytest.raises(Refusal, match=f"GUIDEWAY_STORE is '{address}', which cannot be opened") as caught:
+        ArtefactStore(address)
+    assert caught.value.code is FailureCode.INVALID_SETTING
 
 
 def test_refusals_are_json_where_json_was_asked_for(tmp_path: Path) -> None:

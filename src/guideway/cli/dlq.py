@@ -216,8 +216,9 @@ def _counts(codes: Counter[str]) -> str:
 
 def _place(text: str) -> Place:
     partition, _, offset = text.partition(":")
-    if not (partition.isdecimal() and offset.isdecimal()):
-        raise Refusal(FailureCode.INVALID_SETTING, f"{text!r} is no place: write PARTITION:OFFSET, such as 0:17")
+    # Kafka's numbers have no more digits.
+    if not (partition.isdecimal() and offset.isdecimal() and max(len(partition), len(offset)) < 20):
+        raise Refusal(FailureCode.INVALID_SETTING, f"{text[:60]!r} is no place: write PARTITION:OFFSET, such as 0:17")
     return int(partition), int(offset)
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -61,6 +61,19 @@ class _Console(Console):
 out = _Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 err = _Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 140)
 
+
+def between(least: float, most: float) -> Callable[[float | None], float | None]:
+    """For an option that is no integer: typer's own bounds let `nan` pass."""
+
+    def checked(given: float | None) -> float | None:
+        if given is not None and not least <= given <= most:
+            raise typer.BadParameter(f"{given:g} is not in the range from {least:g} to {most:g}")
+        return given
+
+    return checked
+
+
+SECONDS: Final = between(0.001, 1e9)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 

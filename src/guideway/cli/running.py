@@ -15,7 +15,7 @@ from rich.text import Text
 from guideway import logs
 from guideway.catalogue.topic import CatalogueReader
 from guideway.cli import demo as demonstration
-from guideway.cli.output import AsJson, err, importing, out, print_json, print_table, run
+from guideway.cli.output import AsJson, between, err, importing, out, print_json, print_table, run
 from guideway.cli.supervise import end_with_parent, supervise
 from guideway.delivery.settings import DeliverySettings
 from guideway.infra import local_broker
@@ -82,7 +82,10 @@ def broker_status(as_json: AsJson = False) -> None:
 def endpoints(
     restart: Restart = True,
     flush_ms: Annotated[
-        float, typer.Option(help="Milliseconds at least in which results gather for one transaction.")
+        float,
+        typer.Option(
+            callback=between(0, 10_000), help="Milliseconds at least in which results gather for one transaction."
+        ),
     ] = 20,
     queue: Annotated[
         int,
@@ -108,9 +111,9 @@ def endpoints(
 def worker(
     size: Annotated[str, typer.Option(help="Model size to serve.")] = "small",
     lanes: Annotated[str, typer.Option(help="Lanes to serve, with commas.")] = ",".join(LANES),
-    rows: Annotated[int, typer.Option(help="Rows in one micro-batch.")] = 16,
+    rows: Annotated[int, typer.Option(min=1, max=4096, help="Rows in one micro-batch.")] = 16,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    threads: Annotated[int, typer.Option(help="Torch threads; 0: torch's choice.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, max=4096, help="Torch threads; 0: torch's choice.")] = 0,
     record_batches: Annotated[
         Path | None, typer.Option(help="Append what each micro-batch held to this file (no texts).")
     ] = None,

@@ -37,7 +37,7 @@ def add_to(group: typer.Typer) -> None:
 def search(
     name: VersionArgument,
     query: Annotated[str, typer.Argument(help="What to look up.")],
-    limit: Annotated[int, typer.Option("-n", help="So many passages.")] = 5,
+    limit: Annotated[int, typer.Option("-n", min=1, max=10_000, help="So many passages.")] = 5,
     as_json: AsJson = False,
 ) -> None:
     """Look a text up in a set, as a worker would."""
@@ -53,7 +53,7 @@ def search(
 def evaluate(
     name: VersionArgument,
     pairs: Annotated[Path, typer.Argument(help="JSONL with `question`, `id` of a passage or document, and `answer`.")],
-    k: Annotated[int, typer.Option("-k", help="Of the first so many.")] = 5,
+    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="Of the first so many.")] = 5,
     endpoint: Annotated[
         str | None, typer.Option(help="/NAMESPACE/ENDPOINT to ask as well: share of replies that hold the `answer`.")
     ] = None,

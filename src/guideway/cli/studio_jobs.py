@@ -17,6 +17,7 @@ from guideway.cli.studio_progress import Watch
 from guideway.cli.studio_publishing import catalogue_if_there
 from guideway.cli.supervise import end_with_parent, supervise
 from guideway.infra import topics
+from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
 from guideway.training import job_topics
 from guideway.training.job_service import JobService, TrainerSettings
@@ -109,9 +110,16 @@ def trainer(
     end_with_parent()
     settings = Settings.from_environ()
     bootstrap = settings.brokers()
+    folder = (jobs or settings.home / "jobs").absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refusal(
+            FailureCode.INVALID_SETTING, f"--jobs, {folder}, can be no folder ({error.strerror}): name another place"
+        ) from None
     made = TrainerSettings(
         bootstrap=bootstrap,
-        jobs=(jobs or settings.home / "jobs").absolute(),
+        jobs=folder,
         command=(sys.executable, "-m", "guideway"),
         device=device,
     )

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from guideway.cli.output import AsJson, err, in_red, out, print_json, run
+from guideway.cli.output import SECONDS, AsJson, err, in_red, out, print_json, run
 from guideway.producers.client import Client, split_address
 from guideway.producers.contents import from_json
 from guideway.producers.replies import replies
@@ -45,8 +45,10 @@ def send(
     request_id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="Id of the one event: to cancel it, or send it again.")
     ] = None,
-    deadline: Annotated[float | None, typer.Option(help="Seconds after which the answer is of no use.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for a reply.")] = 120,
+    deadline: Annotated[
+        float | None, typer.Option(callback=SECONDS, help="Seconds after which the answer is of no use.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(callback=SECONDS, help="Seconds to wait for a reply.")] = 120,
     as_json: AsJson = False,
 ) -> None:
     """Send events to an endpoint and print their replies, in the order of the events.
@@ -129,7 +131,7 @@ def cancel(
 def tail(
     address: Annotated[str, typer.Argument(help="/NAMESPACE/ENDPOINT")],
     from_beginning: Annotated[bool, typer.Option(help="Also the replies that are there already.")] = False,
-    limit: Annotated[int, typer.Option("-n", help="Stop after so many; 0: never.")] = 0,
+    limit: Annotated[int, typer.Option("-n", min=0, help="Stop after so many; 0: never.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Follow the replies on an endpoint's own reply topic, each request id once."""
@@ -200,7 +202,13 @@ def _lines(text: str | None, file: Path | None) -> Iterator[tuple[int, str]]:
         except OSError as error:
             raise Refusal(FailureCode.INVALID_SETTING, f"{file} cannot be read: {error.strerror}") from None
     elif text == "-":
-        found = sys.stdin.read().removeprefix("\ufeff").split("\n")
+        try:
+            found = sys.stdin.buffer.read().decode("utf-8-sig").split("\n")
+        except UnicodeDecodeError as error:
+            raise Refusal(
+                FailureCode.INVALID_SETTING,
+                f"standard input is not UTF-8 (byte {error.start}): convert it; UTF-16 is not read",
+            ) from None
     elif text is not None:
         found = [text]
     else:

@@ -13,9 +13,9 @@ from typing import Final
 from guideway.schemas.failures import FailureCode, Refusal
 
 _ADVICE: Final = {
-    errno.ENOSPC: "free some room there, or name another place with GUIDEWAY_HOME",
-    errno.EDQUOT: "free some room there, or name another place with GUIDEWAY_HOME",
-    errno.EROFS: "name a place that can be written to with GUIDEWAY_HOME",
+    errno.ENOSPC: "free some room, or name another place (what is ours is under GUIDEWAY_HOME)",
+    errno.EDQUOT: "free some room, or name another place (what is ours is under GUIDEWAY_HOME)",
+    errno.EROFS: "name a place that can be written to (what is ours is under GUIDEWAY_HOME)",
     errno.EMFILE: "let this process have more open files (`ulimit -n`)",
     errno.ENFILE: "let this machine have more open files (`fs.file-max`)",
     errno.EIO: "the device fails: look at the system's log",
@@ -28,7 +28,7 @@ def refusal_of(error: OSError) -> Refusal | None:
         return None
     # Of a file descriptor there is only a number.
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-    advice = _ADVICE.get(error.errno or 0, "give us the right to it, or name another place with GUIDEWAY_HOME")
+    advice = _ADVICE.get(error.errno or 0, "see that it is there and that we may use it")
     return Refusal(FailureCode.INVALID_SETTING, f"{where}{error.strerror or type(error).__name__}: {advice}")
 
 
