@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from guideway.catalogue.bounds import too_much
 from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan
 from guideway.producers.expression import TooCostly
+from guideway.producers.satisfiable import check_satisfiable
 from guideway.producers.template import parse
 from guideway.schemas import output
 from guideway.schemas.failures import FailureCode, Refusal
@@ -29,6 +30,7 @@ def check(manifests: Iterable[Manifest], catalogue: Catalogue) -> None:
         if isinstance(manifest, Endpoint):
             try:
                 _check_endpoint(manifest, after)
+                check_satisfiable(manifest.output)
             except (Refusal, ValueError) as error:
                 reason = error.message if isinstance(error, Refusal) else str(error)
                 raise Refusal(FailureCode.INVALID_MANIFEST, f"endpoint {manifest.address}: {reason}") from None

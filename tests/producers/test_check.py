@@ -13,7 +13,7 @@ from guideway.producers.check import check
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import EmbeddingModel, Endpoint, Field, InputRule, RetrievalSet
-from guideway.schemas.output import Choice, Json
+from guideway.schemas.output import Choice, Json, Regex
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.schemas.wire import MANIFEST
 
@@ -72,9 +72,15 @@ def test_a_filter_by_metadata_that_no_passage_has_is_refused(
     ("settings", "says"),
     [
         ({"output": Json({"x-guidance": {"lenient": True}})}, "x-guidance"),
+        ({"output": Json({"items": {"const": -(2**63)}})}, r"output\.schema has -9223372036854775808 under const"),
+        ({"output": Json({"minimum": 10**30})}, "not JSON serializable"),
+        ({"output": Json({"type": "array", "uniqueItems": True})}, r"output\.schema cannot .+uniqueItems"),
+        ({"output": Json({"type": "integer", "minimum": 5, "maximum": 3})}, "greater than maximum"),
+        ({"output": Regex("(unclosed")}, r"output\.pattern cannot be satisfied \(.+ unclosed group"),
+        ({"output": Regex(r"(a)\1")}, "backreferences"),
         ({"output": Choice(["New York"]), "generation": Generation(stop=[" York"])}, r"generation\.stop"),
     ],
-    ids=["x-guidance", "stop"],
+    ids=str,
 )
 def test_an_output_rule_that_cannot_keep_its_promise_is_refused(
     settings: dict[str, Any], says: str, catalogue: Catalogue, make_endpoint: Callable[..., Endpoint]
