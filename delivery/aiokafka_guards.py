@@ -254,15 +254,15 @@ async def know_topics(consumer: Any, topics: Collection[str]) -> None:
     await consumer._client.set_topics({*consumer._client._topics, *topics})
 
 
-async def members(consumer: Any) -> int:
-    """How many members the consumer's group has, which need not have it. Raises KafkaError."""
+async def members(consumer: Any) -> list[str]:
+    """The client ids of the members of the consumer's group, which it need not be in. Raises KafkaError."""
     coordinator = consumer._coordinator
     await coordinator.ensure_coordinator_known()
     response = await coordinator._send_req(DescribeGroupsRequest([coordinator.group_id]))
     ((code, _, _, _, _, found, *_),) = response.groups
     if code:
         raise errors.for_code(code)()
-    return len(found)
+    return [client_id for _member_id, client_id, *_more in found]
 
 
 def heartbeat_answered_at(consumer: Any) -> float:

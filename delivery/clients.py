@@ -64,6 +64,10 @@ class PartitionClient:
     async def committed(self, tp: TopicPartition) -> OffsetAndMetadata | None:
         return await aiokafka_guards.committed(self._consumer, tp)
 
+    async def alive(self) -> frozenset[int]:
+        tokens = map(names.token_of_client_id, await aiokafka_guards.members(self._consumer))
+        return frozenset(token for token in tokens if token is not None)
+
     async def first_offset(self, tp: TopicPartition) -> int:
         return int((await self._consumer.beginning_offsets([tp]))[tp])
 

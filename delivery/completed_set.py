@@ -2,8 +2,9 @@
 
 The body is variable-length integers of seven bits a byte: twice the deaths, plus one while work is under way; how far
 from the committed offset on the suspicion reaches; then lengths of runs (unfinished, finished, unfinished, ...) from
-that offset on. The size is bounded by the number of unfinished offsets below the last finished one, whatever window
-they span. Version 1 had runs only.
+that offset on; then, as runs of which nothing is finished, so that older programs pass them over, the tokens of who is
+at work and of who died. The size is bounded by the number of unfinished offsets below the last finished one, whatever
+window they span. Version 1 had runs only.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import binascii
 import zlib
 from collections.abc import Collection, Iterator
 
-from guideway.delivery.suspicion import NONE, Suspicion
+from guideway.delivery.suspicion import NONE, Suspicion, unnamed
 
 _VERSION = "2"
 
@@ -34,6 +35,8 @@ def encode(low: int, done: Collection[int], suspicion: Suspicion = NONE) -> str:
             lengths.append(0)
         lengths[-1] += 1
         at, inside = offset + 1, True
+    for token in (*([suspicion.owner] if suspicion.begun else []), *suspicion.dead):
+        lengths += [token, 0]
     body = bytearray()
     for length in lengths:
         rest = length
@@ -60,12 +63,21 @@ def decode(low: int, metadata: str | None) -> tuple[frozenset[int], Suspicion]:
     lengths = list(_integers(body))
     deaths, reach = (0, 0) if version == "1" else (lengths.pop(0), lengths.pop(0))
     done: set[int] = set()
+    tokens: list[int] = []
     at = low
     for skipped, finished in zip(lengths[::2], lengths[1::2], strict=True):
+        if not finished:
+            tokens.append(skipped)
+            continue
         at += skipped
         done.update(range(at, at + finished))
         at += finished
-    return frozenset(done), Suspicion(deaths // 2, low + reach if reach else 0, bool(deaths % 2))
+    begun = bool(deaths % 2)
+    if len(tokens) != deaths // 2 + begun:
+        # Written by a program that knew no tokens.
+        tokens = [0] * begun + list(unnamed(deaths // 2))
+    owner = tokens.pop(0) if begun else 0
+    return frozenset(done), Suspicion(tuple(tokens), low + reach if reach else 0, begun, owner)
 
 
 def _integers(body: bytes) -> Iterator[int]:

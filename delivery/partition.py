@@ -20,7 +20,7 @@ from guideway.delivery.recovery import Rejoin, Reopen, after_failure
 from guideway.delivery.sendable import DeadLetterHeld, first_results, refusals, sendable, topics_of
 from guideway.delivery.settings import DeliverySettings
 from guideway.delivery.slow_topics import SlowTopics
-from guideway.delivery.suspicion import FATAL
+from guideway.delivery.suspicion import FATAL, Suspicion
 from guideway.delivery.tracker import Commit, OffsetTracker
 from guideway.delivery.workload import Handle, Refuse, Workload, refuse_by_dead_letter
 from guideway.schemas import names
@@ -63,24 +63,28 @@ class Partition:
         settings: DeliverySettings,
         handle: Handle,
         refuse: Refuse = refuse_by_dead_letter,
+        token: int = 0,
         budget: Budget | None = None,
         on_room: Callable[[], None] = lambda: None,
         on_published: OnPublished = lambda topic, placed: None,
     ) -> None:
-        """`on_room` is told whenever more records may be taken in.
+        """`token`: of the pipeline, under which it is a member of its group.
+
+        `on_room` is told whenever more records may be taken in.
 
         `on_published` is told after each transaction what it published, and where that stands.
         """
         self.tp = tp
         self.phase = Phase.CLOSED
         self._group = group
+        self._token = token
         self._kafka = kafka
         self._settings = settings
         self._tracker = OffsetTracker(0)
         self._metadata_chars = 0
         self._on_room = on_room
         self._on_published = on_published
-        self._is_new, self._has_noted = True, False
+        self._is_new, self._has_noted, self._leaving = True, False, False
         self._begun = asyncio.Event()
         self._work = Workload(handle, refuse, may_begin=self._may_begin, on_result=self._result_came)
         self._budget = budget or Budget(settings.held_bytes, lambda: self._work.held_bytes)
@@ -156,6 +160,11 @@ class Partition:
         """Stop the running work: the partition is somebody else's now."""
         self._work.drop(lambda offset: True)
 
+    def leave(self) -> None:
+        """The process is told to end: whatever becomes of the running work, its end is no death."""
+        self._leaving = True
+        self._wake.set()
+
     async def finish_running(self, timeout_s: float) -> None:
         """Wait for the running work, for a shutdown."""
         await self._work.finish(timeout_s)
@@ -215,15 +224,8 @@ class Partition:
         else:
             low = committed.offset
             done, suspicion = decode(low, committed.metadata)
-            if self._is_new and suspicion.begun:
-                suspicion = suspicion.taken_over(low, len(done), self._settings.capacity)
-                self._log.warning(
-                    "the owner before died in mid-work; what it had begun and not published is worked on again",
-                    from_offset=low,
-                    finished_above=len(done),
-                    at_most=self._settings.capacity,
-                    deaths=suspicion.deaths,
-                )
+            if self._is_new and (suspicion.begun or suspicion.dead):
+                suspicion = await self._taken_over(suspicion, low, len(done))
             self._tracker = OffsetTracker(low, done, suspicion)
         if self._out_of_range:
             async with asyncio.timeout(timeout_s):
@@ -237,6 +239,29 @@ class Partition:
         self._owes_since = self._owes()
         self._wake.set()
         self._on_room()
+
+    async def _taken_over(self, before: Suspicion, low: int, finished_above: int) -> Suspicion:
+        """What is to be thought of the owners before, by who of them still is a member of the group."""
+        alive = {self._token}
+        try:
+            alive |= await asyncio.wait_for(self._kafka.alive(), self._settings.open_timeout_s)
+        except KafkaError as error:
+            if error.retriable:
+                raise
+            self._log.warning("who lives is not told, so every owner that left its work counts", error=repr(error))
+        suspicion = before.taken_over(low, finished_above, self._settings.capacity, alive)
+        if before.begun:
+            died = suspicion.deaths > 0 and before.owner not in alive
+            self._log.warning(
+                "the owner before died in mid-work; what it had begun and not published is worked on again"
+                if died
+                else "the owner before lives and handed over late; what it had not published is worked on again",
+                from_offset=low,
+                finished_above=finished_above,
+                at_most=self._settings.capacity,
+                deaths=suspicion.deaths,
+            )
+        return suspicion
 
     async def _find_range(self) -> None:
         """Go on where the partition has records, and say loudly what is not there any more."""
@@ -296,8 +321,10 @@ class Partition:
         while True:
             closing = self._closing.is_set()
             self._wake.clear()
-            if self._work.running and not self._begun.is_set():
+            if self._work.running and not self._begun.is_set() and not (self._leaving and self._has_noted):
                 await self._note_beginning(producer)
+            if self._leaving:
+                await self._take_note_back(producer)
             await self._gather()
             self._publish_by = None
             batch = await self._next_batch()
@@ -333,7 +360,7 @@ class Partition:
         return now if any(result.held_until <= now for result in self._work.ready.values()) else None
 
     async def _note_beginning(self, producer: Any) -> None:
-        await self._commit(producer, {}, self._tracker.commit_of_beginning())
+        await self._commit(producer, {}, self._tracker.commit_of_beginning(self._token))
         self._has_noted = True
         self._begun.set()
 

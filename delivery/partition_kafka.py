@@ -22,6 +22,9 @@ class PartitionKafka(Protocol):
     async def committed(self, tp: TopicPartition) -> OffsetAndMetadata | None:
         """What the group committed last, with its metadata; None: nothing ever."""
 
+    async def alive(self) -> frozenset[int]:
+        """The tokens of all members that the group has now, as far as the brokers tell."""
+
     async def first_offset(self, tp: TopicPartition) -> int:
         """Of what the partition still holds."""
 

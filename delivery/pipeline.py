@@ -22,6 +22,7 @@ from guideway.delivery.clients import PartitionClient, make_consumer, unreachabl
 from guideway.delivery.intake import Intake, Room
 from guideway.delivery.partition import OnPublished, Partition, Phase
 from guideway.delivery.settings import DeliverySettings
+from guideway.delivery.suspicion import new_token
 from guideway.delivery.topic_directory import TopicDirectory
 from guideway.delivery.watchdog import Signs, Watchdog
 from guideway.delivery.workload import Handle, Refuse, refuse_by_dead_letter
@@ -66,6 +67,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._subscription: dict[str, Any] = {"topics": list(topics)} if pattern is None else {"pattern": pattern}
         self._partitions: dict[TopicPartition, Partition] = {}
         self._budget = Budget(settings.held_bytes, lambda: sum(one.held_bytes for one in self._partitions.values()))
+        self._token = new_token()
         self._stopping = asyncio.Event()
         self._freed = asyncio.Event()
         self._turn = 0
@@ -80,6 +82,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._consumer = make_consumer(
             self._settings.bootstrap,
             "consumer",
+            client_id=names.client_id("consumer", self._token),
             group_id=self._group,
             # Positions are set by Partition from what was committed; where there is none, an error tells.
             auto_offset_reset="none",
@@ -220,6 +223,8 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
     async def _shut_down(self) -> None:
         # Phase 1: no more records; let running work end. Phase 2: publish it. Phase 3: leave the group.
         held = list(self._partitions.values())
+        for partition in held:
+            partition.leave()
         await asyncio.gather(*(partition.finish_running(self._settings.drain_timeout_s) for partition in held))
         await asyncio.gather(*(partition.disown(self._settings.flush_timeout_s) for partition in held))
         for partition in held:
@@ -247,6 +252,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                     settings=self._settings,
                     handle=self._handle,
                     refuse=self._refuse,
+                    token=self._token,
                     budget=self._budget,
                     on_room=self._freed.set,
                     on_published=self._on_published,

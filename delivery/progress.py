@@ -59,7 +59,7 @@ class GroupProgress:
 
     async def members(self) -> int:
         """How many processes are in the group."""
-        return await aiokafka_guards.members(await self._consumer())
+        return len(await aiokafka_guards.members(await self._consumer()))
 
 
 def _progress(commit: OffsetAndMetadata | None, end: int) -> Progress:

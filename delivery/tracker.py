@@ -72,10 +72,10 @@ class OffsetTracker:
         suspicion = self.suspicion.published(low, advanced=low > self.committed_low, under_way=bool(left))
         return Commit(low, done, suspicion)
 
-    def commit_of_beginning(self) -> Commit:
-        """The commit that notes, before any work begins, that an owner is here."""
+    def commit_of_beginning(self, owner: int) -> Commit:
+        """The commit that notes, before any work begins, that this owner is here."""
         commit = self.commit_of(())
-        return Commit(commit.low, commit.done, commit.suspicion.noted())
+        return Commit(commit.low, commit.done, commit.suspicion.noted(owner))
 
     def commit_of_end(self) -> Commit:
         """The commit that takes this note back, at an orderly end."""

@@ -123,12 +123,23 @@ def transactional_id(group: str, topic: str, partition: int) -> str:
     return f"{group}.{topic}.{partition}"
 
 
-def client_id(role: str) -> str:
-    """`guideway-ROLE-PID`: the process id lets whoever minds an embedded broker see that a member is dead."""
-    return f"guideway-{role}-{os.getpid()}"
+def client_id(role: str, token: int | None = None) -> str:
+    """`guideway-ROLE-PID`: the process id lets whoever minds an embedded broker see that a member is dead.
+
+    `token`: of the pipeline, where others have to know it among the members of its group.
+    """
+    name = f"guideway-{role}-{os.getpid()}"
+    return name if token is None else f"{name}.{token:x}"
 
 
-CLIENT_ID: Final = re.compile(r"guideway-[a-z-]+-(?P<pid>\d+)")
+CLIENT_ID: Final = re.compile(r"guideway-[a-z-]+-(?P<pid>\d+)(?:\.(?P<token>[0-9a-f]{8,9}))?")
+
+
+def token_of_client_id(text: str) -> int | None:
+    """The token in a client id of ours, or None."""
+    named = CLIENT_ID.fullmatch(text)
+    return int(named["token"], 16) if named and named["token"] else None
+
 
 # Headers: text in UTF-8 unless stated ---------------------------------------------------------------------------------
 

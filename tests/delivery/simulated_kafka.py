@@ -57,6 +57,8 @@ class Faults:
     sends_offsets_again_on_same_epoch: bool = False
     looks_up_nothing: bool = False
     one_id_per_process: bool = False
+    slow_handover_s: float = 0.0
+    """What each request takes more while partitions are given up."""
     renews: bool = True
     transactions: bool = True
 
@@ -131,10 +133,12 @@ class Link:
         self.broker = broker
         self.cut_until = 0.0
         self.dead = False
+        self.slow_s = 0.0
+        """What each way takes beyond the usual."""
 
     async def cross(self) -> None:
         slow = self.broker.chance.random() < 0.02
-        await asyncio.sleep(self.broker.chance.expovariate(0.5 if slow else 200))
+        await asyncio.sleep(self.slow_s + self.broker.chance.expovariate(0.5 if slow else 200))
         if self.dead:
             await asyncio.Event().wait()
         while (left_s := self.cut_until - asyncio.get_running_loop().time()) > 0:
@@ -314,6 +318,10 @@ class Member:
         await self.link.cross()
         return answer
 
+    async def alive(self) -> frozenset[int]:
+        await self.link.cross()
+        return frozenset(member.pipeline._token for member in self._group.members)
+
     async def first_offset(self, tp: TopicPartition) -> int:
         return 0
 
@@ -333,7 +341,9 @@ class Member:
 
     async def give_up(self) -> None:
         revoked, self._assigned = self._assigned, set()
+        self.link.slow_s = self._broker.faults.slow_handover_s
         await self.pipeline.on_partitions_revoked(revoked)
+        self.link.slow_s = 0
 
     async def take_over(self, assigned: set[TopicPartition]) -> None:
         self._assigned, self._positions = assigned, {}
@@ -346,6 +356,8 @@ class Group:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._members: list[Member] = []
+        self.members: list[Member] = []
+        """Those of the last round: whoever did not join it in time is none of them."""
         self.wanted = False
 
     def join(self, member: Member) -> None:
@@ -384,6 +396,7 @@ class Group:
         if not reached:
             self.wanted = True
             return
+        self.members = reached
         dealt: dict[Member, set[TopicPartition]] = {member: set() for member in reached}
         for tp in self._broker.partitions:
             dealt[self._broker.chance.choice(reached)].add(tp)

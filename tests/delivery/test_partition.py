@@ -45,6 +45,9 @@ class FewLines:
     async def committed(self, tp: TopicPartition) -> OffsetAndMetadata | None:
         return self._committed
 
+    async def alive(self) -> frozenset[int]:
+        return frozenset()
+
     async def first_offset(self, tp: TopicPartition) -> int:
         return self._first
 

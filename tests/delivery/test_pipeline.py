@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from guideway.delivery import watchdog
 from guideway.delivery.dead_letters import dead_letter
+from guideway.delivery.partition import Partition
 from guideway.delivery.pipeline import Pipeline, as_record
 from guideway.delivery.settings import MAX_RECORD_BYTES, DeliverySettings
 from guideway.infra import topics
@@ -343,3 +344,39 @@ async def test_a_topic_without_its_dead_letter_topic_stops_nobody_else(
     assert (len(found), len(letters)) == (20, 1)
     assert not ended, "the watchdog looks at the process"
     assert any("run `guideway topics apply`" in str(one.get("why")) for one in logs)
+
+
+async def test_owners_that_hand_over_in_haste_are_members_still_and_have_not_died(
+    broker: RunningBroker, unique_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A last flush that takes longer than a revocation gives it, as where brokers are slow."""
+    flush = Partition._take_note_back
+
+    async def slow_flush(self: Partition, producer: object) -> None:
+        await asyncio.sleep(0.3)
+        await flush(self, producer)
+
+    monkeypatch.setattr(Partition, "_take_note_back", slow_flush)
+    bench, begun, done = Bench(broker.bootstrap, unique_name), Counter[bytes | None](), asyncio.Event()
+    await bench.prepare(3)
+
+    async def handle(record: Record) -> list[Outgoing]:
+        begun[record.value] += 1
+        await done.wait()
+        return bench.echo(record)
+
+    first, second = (bench.pipeline(handle, revoke_timeout_s=0.1, drain_timeout_s=0.1) for _ in range(2))
+    with capture_logs() as logs:
+        async with running(first, second):
+            await asyncio.wait_for(asyncio.gather(first.joined.wait(), second.joined.wait()), 60)
+            assert await first._client.alive() >= {first._token, second._token}
+            for _ in range(4):
+                async with running(third := bench.pipeline(handle, revoke_timeout_s=0.1, drain_timeout_s=0.1)):
+                    await asyncio.wait_for(third.joined.wait(), 60)
+                    await asyncio.sleep(1)
+            done.set()
+            found = await asyncio.wait_for(bench.read(3), 60)
+    assert len(found) == 3
+    handed_over = [one["deaths"] for one in logs if one["event"].startswith("the owner before")]
+    assert len(handed_over) >= 4, "the flushes were too fast to prove anything"
+    assert set(handed_over) == {0}

@@ -10,7 +10,7 @@ import contextvars
 import os
 import random
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pytest
@@ -41,6 +41,9 @@ class Process:
     deadly: bytes | None = None
     """The record that kills every process that works on it."""
     killed: Callable[[Process], None] = lambda process: None
+    long: bytes | None = None
+    """The record that takes until `done`."""
+    done: asyncio.Event = field(default_factory=asyncio.Event)
     member: Member | None = None
 
     async def run(self) -> None:
@@ -55,6 +58,8 @@ class Process:
         if value == self.deadly:
             self.killed(self)
             await asyncio.Event().wait()
+        if value == self.long:
+            await self.done.wait()
         slow = self.broker.chance.random() < 0.1
         await asyncio.sleep(self.broker.chance.expovariate(0.2 if slow else 20))
         return [Outgoing(topic=OUTPUT, value=value)]
@@ -187,6 +192,39 @@ def test_a_record_that_kills_every_process_is_refused_and_all_others_are_answere
     assert set(results.values()) == {1}
     assert ("in.dlq", b"1:30") in broker.visible, "the deadly one as a dead letter"
     assert deaths == begun <= 12, "a bounded number of processes died of it"
+
+
+HANDOVERS = 100
+
+
+async def _slow_handovers(broker: Broker) -> int:
+    """How often a record that takes longer than all this was begun, while partitions are handed over in haste."""
+    group, worked = Group(broker), list[bytes]()
+    tasks = [asyncio.create_task(group.run())]
+    done = asyncio.Event()
+    processes = [Process(number, broker, group, worked, long=b"1:30", done=done) for number in range(3)]
+    for process in processes:
+        tasks.append(asyncio.create_task(process.run()))
+    for number in range(HANDOVERS):
+        await asyncio.sleep(25)
+        group.wanted = True
+        if number % 10 == 9 and (member := processes[number % 3].member) is not None:
+            # Expelled, and back again.
+            member.link.cut_until = asyncio.get_running_loop().time() + 20
+    await asyncio.sleep(60)
+    done.set()
+    while not broker.finished() and asyncio.get_running_loop().time() < 10_000:
+        await asyncio.sleep(1)
+    return worked.count(b"1:30")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_an_innocent_record_is_not_refused_for_slow_handovers(seed: int) -> None:
+    broker = Broker(4, 70, random.Random(seed), Faults(slow_handover_s=4.0))
+    begun = in_virtual_time(_slow_handovers(broker))
+    assert begun > HANDOVERS / 3, "it went from owner to owner"
+    assert broker.finished()
+    assert {topic for topic, _ in broker.visible} == {OUTPUT}, "nobody died of it"
 
 
 # Mutations -----------------------------------------------------------------------------------------------------------

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guideway.delivery.completed_set import UnreadableCompletedSet, decode, encode
+from guideway.delivery.completed_set import UnreadableCompletedSet, _integers, decode, encode
 from guideway.delivery.suspicion import NONE, Suspicion
 from guideway.delivery.tracker import Commit, OffsetTracker
 
@@ -113,13 +116,17 @@ def test_every_offset_is_finished_once_over_crashes_and_any_order(data: st.DataO
     assert left == set(range(total)) - set(published)
 
 
-suspicions = st.builds(Suspicion, deaths=st.integers(0, 9), begun=st.booleans())
+tokens = st.integers(1, 2**34)
+suspicions = st.builds(
+    Suspicion, dead=st.lists(tokens, max_size=9, unique=True).map(tuple), begun=st.booleans(), owner=tokens
+)
 
 
 @given(low=st.integers(0, 2**40), suspicion=suspicions, reach=st.integers(0, 5000), done=st.sets(st.integers(0, 99)))
 def test_suspicion_reads_back_beside_the_set(low: int, suspicion: Suspicion, reach: int, done: set[int]) -> None:
     finished = frozenset(low + offset for offset in done)
-    told = Suspicion(suspicion.deaths, low + reach if reach else 0, suspicion.begun)
+    owner = suspicion.owner if suspicion.begun else 0
+    told = Suspicion(suspicion.dead, low + reach if reach else 0, suspicion.begun, owner)
     # A reach without deaths or work is nothing to remember.
     told = told if told.deaths or told.begun or finished else NONE
     assert decode(low, encode(low, finished, told)) == (finished, told)
@@ -127,3 +134,28 @@ def test_suspicion_reads_back_beside_the_set(low: int, suspicion: Suspicion, rea
 
 def test_metadata_of_the_version_before_is_read() -> None:
     assert decode(351, "1:5db5739d:AFE=") == (frozenset(range(351, 432)), NONE)
+
+
+@given(low=st.integers(0, 2**40), suspicion=suspicions, done=st.sets(st.integers(0, 99)))
+def test_a_program_that_knows_no_tokens_reads_the_rest(low: int, suspicion: Suspicion, done: set[int]) -> None:
+    """As the one before did: runs of which nothing is finished say nothing to it."""
+    finished = frozenset(low + offset for offset in done)
+    metadata = encode(low, finished, suspicion)
+    if not metadata:
+        return
+    first, reach, *lengths = _integers(base64.b64decode(metadata.split(":")[2]))
+    read, at = set[int](), low
+    for skipped, run in zip(lengths[::2], lengths[1::2], strict=True):
+        at += skipped
+        read.update(range(at, at + run))
+        at += run
+    assert (first // 2, bool(first % 2), reach) == (suspicion.deaths, suspicion.begun, 0)
+    assert read == finished
+
+
+def test_what_a_program_without_tokens_wrote_counts_as_before() -> None:
+    body = bytes([2 * 3 + 1, 9, 1, 2])
+    metadata = f"2:{zlib.crc32(body):08x}:{base64.b64encode(body).decode()}"
+    done, suspicion = decode(100, metadata)
+    assert (done, suspicion) == (frozenset({101, 102}), Suspicion((1, 2, 3), 109, begun=True, owner=0))
+    assert suspicion.taken_over(100, 2, 64, {2**31}).deaths == 4
