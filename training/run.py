@@ -185,6 +185,12 @@ class _Size:
         gc.collect()  # the one before, whose hooks point at each other
         base = load_model(self.model, self.machine, dtype)
         began_with = _fingerprint(self.begun.folder.events(), self.size)
+        if began_with == base.former_fingerprint:
+            raise Refusal(
+                FailureCode.GUIDANCE_WRONG_MODEL,
+                f"the run in {self.begun.folder.path} began with a fingerprint of the former way of computing it, "
+                "which did not see all that makes a model: begin anew in another folder with --out",
+            )
         if began_with not in (None, base.fingerprint):
             raise Refusal(
                 FailureCode.GUIDANCE_WRONG_MODEL,
@@ -283,6 +289,12 @@ def load_model(model: Model, machine: Machine, dtype: str) -> BaseModel:
     """The base model of a manifest. Raises: Refusal `guidance_wrong_model` if its weights are others than it says."""
     folder = base_model.prepare(model.source, machine.model_cache)
     base = base_model.load(folder, dtype=DTYPES[dtype], device=machine.device)
+    if model.fingerprint == base.former_fingerprint:
+        raise Refusal(
+            FailureCode.GUIDANCE_WRONG_MODEL,
+            f"model size {model.name} is declared with a fingerprint of the former way of computing it: apply its "
+            f"manifest with {base.fingerprint}",
+        )
     if model.fingerprint not in (None, base.fingerprint):
         raise Refusal(
             FailureCode.GUIDANCE_WRONG_MODEL,

@@ -72,6 +72,8 @@ class EngineLink:
         self._quarantine = Quarantine()
         self.fingerprint = ""
         """Of the loaded model."""
+        self.former_fingerprint = ""
+        """As it was computed before decision 15."""
         self.progress: Progress | None = None
         """The engine's last word on how it is doing."""
         self.broken: asyncio.Future[None]
@@ -163,7 +165,7 @@ class EngineLink:
         match message:
             case Ready():
                 log.info("engine ready", fingerprint=message.fingerprint, load_s=round(message.load_s, 1))
-                self.fingerprint = message.fingerprint
+                self.fingerprint, self.former_fingerprint = message.fingerprint, message.former_fingerprint
             case Broken():
                 if not self.broken.done():
                     self.broken.set_exception(Refusal(message.code, message.message))

@@ -24,6 +24,7 @@ from guideway.workers.engine.model_kind import unsupported
 from guideway.workers.messages import TO_ENGINE, Admit, Broken, Cancel, Ready, Start, Stop, ToEngine
 
 if TYPE_CHECKING:
+    from guideway.workers.engine.base_model import BaseModel
     from guideway.workers.engine.engine import Engine
 
 log = structlog.get_logger()
@@ -46,7 +47,7 @@ def load(start: Start) -> Engine:
     folder = base_model.prepare(model.source, Path(settings.model_cache), progress=log.info)
     try:
         base = base_model.load(folder, dtype=getattr(torch, model.dtype), device=settings.device)
-        _check_fingerprint(model, base.fingerprint)
+        _check_fingerprint(model, base)
         return Engine(base, settings, max_context_tokens=model.max_context_tokens)
     except (Refusal, MemoryError, torch.OutOfMemoryError):
         raise
@@ -98,17 +99,30 @@ def main() -> int:
     except Refusal as refusal:
         channel.send(Broken(code=refusal.code, message=refusal.message))
         return 1
-    channel.send(Ready(fingerprint=engine.fingerprint, load_s=time.monotonic() - began))
+    channel.send(
+        Ready(
+            fingerprint=engine.fingerprint,
+            former_fingerprint=engine.former_fingerprint,
+            load_s=time.monotonic() - began,
+        )
+    )
     serve(channel, engine)
     return 0
 
 
-def _check_fingerprint(model: Model, found: str) -> None:
-    if model.fingerprint not in (None, found):
+def _check_fingerprint(model: Model, base: BaseModel) -> None:
+    if model.fingerprint == base.former_fingerprint:
+        raise Refusal(
+            FailureCode.UNKNOWN_MODEL_SIZE,
+            f"model size {model.name!r} is declared with fingerprint {model.fingerprint}, which is the former way of "
+            f"computing it; {model.source!r} is the right source and has {base.fingerprint} now: declare this one, for "
+            "the model and for the guidance that was trained on it",
+        )
+    if model.fingerprint not in (None, base.fingerprint):
         raise Refusal(
             FailureCode.UNKNOWN_MODEL_SIZE,
             f"model size {model.name!r} is declared with fingerprint {model.fingerprint}, but {model.source!r} has "
-            f"{found}: give the source of the declared model, or declare this one and train its guidance anew",
+            f"{base.fingerprint}: give the source of the declared model, or declare this one and train guidance anew",
         )
 
 

@@ -16,10 +16,14 @@ from guideway.workers.messages import Artefact
 class GuidanceFetch:
     """Rights are checked here again: the worker trusts no sender."""
 
-    def __init__(self, reader: CatalogueReader, artefacts: ArtefactFetch, fingerprint: str) -> None:
+    def __init__(
+        self, reader: CatalogueReader, artefacts: ArtefactFetch, fingerprint: str, former_fingerprint: str = ""
+    ) -> None:
+        """fingerprint: of the model that is loaded; former_fingerprint: as it was computed before decision 15."""
         self._reader = reader
         self._artefacts = artefacts
         self._fingerprint = fingerprint
+        self._former_fingerprint = former_fingerprint
 
     async def fetch(self, refs: Sequence[GuidanceRef], namespace: str) -> list[Artefact]:
         """Raises Refusal(guidance_unknown | _forbidden | _wrong_model | _missing | _damaged)."""
@@ -42,6 +46,13 @@ class GuidanceFetch:
         )
 
     async def _folder(self, ref: GuidanceRef, guidance: Guidance) -> Path:
+        if guidance.model_fingerprint == self._former_fingerprint:
+            raise Refusal(
+                FailureCode.GUIDANCE_WRONG_MODEL,
+                f"guidance {ref} names its base model by the former way of computing fingerprints, which did not see "
+                f"all that makes a model: if it was trained on the model that this size runs, apply it again with "
+                f"model_fingerprint {self._fingerprint}",
+            )
         if guidance.model_fingerprint != self._fingerprint:
             raise Refusal(
                 FailureCode.GUIDANCE_WRONG_MODEL,

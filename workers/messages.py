@@ -98,6 +98,8 @@ class Ready(_Message, frozen=True, tag="ready"):
 
     fingerprint: str
     load_s: float
+    former_fingerprint: str = ""
+    """As it was computed before decision 15, to tell who named it so."""
 
 
 class Broken(_Message, frozen=True, tag="broken"):

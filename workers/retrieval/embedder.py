@@ -127,10 +127,8 @@ class _Settings:
             raise _unusable(str(error)) from None
 
     def fingerprint(self) -> str:
-        tokenizer = self.folder / "tokenizer.json"
-        words = tokenizer.read_bytes() if tokenizer.is_file() else b""
-        own = f"{fingerprint(self.folder)} {self.max_tokens} {self.lower} {self.first_token} "
-        return f"sha256:{hashlib.sha256(own.encode() + words).hexdigest()}"
+        own = f"{fingerprint(self.folder)} {self.max_tokens} {self.lower} {self.first_token}"
+        return f"sha256:{hashlib.sha256(own.encode()).hexdigest()}"
 
 
 def _unusable(why: str) -> Refusal:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.manifests import Model
 from guideway.workers.engine import base_model
+from guideway.workers.engine.fingerprint import identify
 from guideway.workers.messages import (
     FROM_ENGINE,
     HEADER_BYTES,
@@ -156,6 +159,41 @@ def test_another_model_than_the_declared_one_is_not_served(started: Callable[[],
     assert isinstance(broken, Broken)
     assert broken.code == FailureCode.UNKNOWN_MODEL_SIZE
     assert base_model.fingerprint(folder) in broken.message
+    assert engine.process.wait(TIMEOUT_S) == 1
+
+
+def test_a_model_declared_by_its_former_fingerprint_is_told_its_new_one(
+    started: Callable[[], EngineProcess], folder: Path
+) -> None:
+    engine = started()
+    identity = identify(folder)
+    engine.send(start(folder, fingerprint=identity.former))
+    broken = engine.receive()
+    assert isinstance(broken, Broken)
+    assert "the former way" in broken.message
+    assert identity.fingerprint in broken.message
+    assert engine.process.wait(TIMEOUT_S) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"pad_token": "<|not there|>"}, id="a token of which the model knows nothing"),
+        pytest.param({"chat_template": "{{ nothing.at.all }}"}, id="a template that cannot be filled"),
+    ],
+)
+def test_a_model_that_no_engine_can_run_is_told_and_is_no_crash(
+    change: dict[str, str], started: Callable[[], EngineProcess], folder: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    file = copy / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    engine = started()
+    engine.send(start(copy))
+    broken = engine.receive()
+    assert isinstance(broken, Broken)
+    assert broken.code == FailureCode.UNSUPPORTED_MODEL
     assert engine.process.wait(TIMEOUT_S) == 1
 
 

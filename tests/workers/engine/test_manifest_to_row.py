@@ -16,7 +16,7 @@ from guideway.producers.check import check
 from guideway.producers.marshal import marshal
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.request import ReplyAddress
+from guideway.schemas.request import GuidanceRef, ReplyAddress
 from guideway.schemas.wire import MANIFEST, REQUEST
 from guideway.workers.artefact_fetch import ArtefactFetch
 from guideway.workers.guidance_fetch import GuidanceFetch
@@ -87,6 +87,22 @@ async def test_every_form_comes_through(folder: Path, tmp_path: Path, make_engin
         "soft_prompt team/soft-prompt@1",
         "inserted_layer team/inserted-layer@1",
     ]
+
+
+async def test_guidance_bound_by_the_former_fingerprint_is_refused_with_the_way_out(
+    folder: Path, tmp_path: Path
+) -> None:
+    store = ArtefactStore(str(tmp_path / "store"))
+    found = [files.upload(path, manifest, store) for path, manifest in files.read(folder)]
+    reader = CatalogueReader("no broker")
+    for change in plan(reader.catalogue, found):
+        reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
+    now = "sha256:" + "9" * 64
+    fetch = GuidanceFetch(reader, ArtefactFetch(store, tmp_path / "cache"), now, FINGERPRINT)
+    with pytest.raises(Refusal, match="the former way") as caught:
+        await fetch.fetch([GuidanceRef(namespace="team", name="lora", version=1)], "team")
+    assert caught.value.code is FailureCode.GUIDANCE_WRONG_MODEL
+    assert now in caught.value.message
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "lora"])
