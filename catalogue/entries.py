@@ -1,4 +1,7 @@
-"""The catalogue in memory. Pure: fed with records of the catalogue topic, asked by everybody."""
+"""The catalogue in memory. Pure: fed with records of the catalogue topic, asked by everybody.
+
+More than 300 lines: which versions there are, and which one is next, are two halves of one rule.
+"""
 
 from __future__ import annotations
 

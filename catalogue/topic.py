@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -36,10 +37,11 @@ _MAY_BE_ON_ITS_WAY: Final = {
 class CatalogueReader:
     """`async with CatalogueReader(bootstrap) as reader:` – `reader.catalogue` is complete on entry, then current."""
 
-    def __init__(self, bootstrap: str, timeout_s: float = 20) -> None:
+    def __init__(self, bootstrap: str, timeout_s: float = 20, look_s: float = 10) -> None:
+        """`look_s`: how often it is looked whether the topic was made anew meanwhile."""
         self.catalogue = Catalogue()
         self._bootstrap = bootstrap
-        self._timeout_s = timeout_s
+        self._timeout_s, self._look_s = timeout_s, look_s
         self._position = 0
         self._moved = asyncio.Condition()
         self._looking = asyncio.Lock()
@@ -124,9 +126,13 @@ class CatalogueReader:
             await self._read(timeout_ms=200)
 
     async def _follow(self) -> None:
+        looked_at = time.monotonic()
         while True:
             try:
                 await self._read(timeout_ms=1000)
+                if time.monotonic() - looked_at > self._look_s:
+                    looked_at = time.monotonic()
+                    await self._begin_anew_if_made_anew()
             except KafkaError as error:
                 log.warning("the catalogue cannot be read", error=repr(error))
                 await asyncio.sleep(1)
@@ -137,11 +143,25 @@ class CatalogueReader:
                 self._consumer.seek(_PARTITION, self._position)
 
     async def _read(self, timeout_ms: int) -> None:
-        for record in (await self._consumer.getmany(_PARTITION, timeout_ms=timeout_ms)).get(_PARTITION, []):
+        found = (await self._consumer.getmany(_PARTITION, timeout_ms=timeout_ms)).get(_PARTITION, [])
+        if found and found[0].offset < self._position:
+            # Kafka tells the client that its position is none, and it goes on with the first record.
+            self._begin_anew()
+        for record in found:
             self._absorb(record)
         self._position = await self._consumer.position(_PARTITION)
         async with self._moved:
             self._moved.notify_all()
+
+    async def _begin_anew_if_made_anew(self) -> None:
+        # noida-db tells nothing of a position beyond the end.
+        if self._position > (await self._consumer.end_offsets([_PARTITION]))[_PARTITION]:
+            self._begin_anew()
+            await self._consumer.seek_to_beginning(_PARTITION)
+
+    def _begin_anew(self) -> None:
+        log.error("the catalogue's topic was made anew; it is read from its beginning", position=self._position)
+        self.catalogue, self._position = Catalogue(), 0
 
     def _absorb(self, record: Any) -> None:
         unreadable = self.catalogue.unreadable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from guideway.catalogue.entries import Catalogue, Change, Identity, plan, plan_d
 from guideway.catalogue.topic import CatalogueReader, Overtaken, publish, publish_planned, sole_writer
 from guideway.delivery.clients import make_producer, started
 from guideway.infra import topics
+from guideway.infra.cluster import administrator
 from guideway.infra.local_broker import RunningBroker
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
@@ -169,6 +171,25 @@ async def test_a_follower_that_fails_goes_on_where_it_stood(
         await reader.seen(await publish(bootstrap, plan(reader.catalogue, [prompt(unique_name)])))
         assert failures == 1
         assert reader.catalogue.latest(Identity.of(prompt(unique_name))) == (1, prompt(unique_name))
+
+
+async def test_a_topic_made_anew_is_read_from_its_beginning(own_broker: RunningBroker, unique_name: str) -> None:
+    """A follower would stand beyond the end of the new one for good, and go on with what the old one said."""
+    bootstrap = own_broker.bootstrap
+    await topics.apply(bootstrap, topics.wanted([]))
+    old, new = prompt(unique_name), msgspec.structs.replace(prompt(unique_name), name="new")
+    await publish(bootstrap, plan(Catalogue(), [old, msgspec.structs.replace(old, name="older")]))
+    async with CatalogueReader(bootstrap, look_s=0.2) as reader, asyncio.timeout(60):
+        async with administrator(bootstrap) as admin:
+            await admin.delete_topics([names.CATALOGUE_TOPIC])
+        made = False
+        while not made:
+            with contextlib.suppress(Refusal):
+                await topics.apply(bootstrap, topics.wanted([]), timeout_s=2)
+                made = True
+        await publish(bootstrap, plan(Catalogue(), [new]))
+        while reader.catalogue.identities() != [Identity.of(new)]:
+            await asyncio.sleep(0.1)
 
 
 async def test_no_broker_is_a_refusal() -> None:

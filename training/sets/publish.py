@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from guideway.catalogue.artefacts import SET_FILES, ArtefactStore
+from guideway.catalogue.bounds import too_much
 from guideway.catalogue.entries import Catalogue, Change, Deletion, Identity, plan, plan_deletion
 from guideway.catalogue.topic import CatalogueReader, publish_planned
 from guideway.schemas.failures import FailureCode, Refusal
@@ -170,6 +171,9 @@ def _metadata_names(content: SetFolder) -> list[str]:
 def _valid(**fields: object) -> RetrievalSet:
     """Raises Refusal(invalid_manifest)."""
     try:
-        return msgspec.convert(msgspec.to_builtins({"kind": "set/v1", **fields}), RetrievalSet)
-    except msgspec.ValidationError as error:
+        made = msgspec.convert(msgspec.to_builtins({"kind": "set/v1", **fields}), RetrievalSet)
+        if why := too_much(made):
+            raise ValueError(why)
+    except ValueError as error:
         raise Refusal(FailureCode.INVALID_MANIFEST, f"the retrieval set cannot be published: {error}") from None
+    return made
