@@ -28,7 +28,7 @@ from typing import Final
 import msgspec
 from benchmarks.figures import Figure, markdown, quantile, save
 
-from guideway.catalogue.entries import Identity
+from guideway.catalogue.entries import Deletion, Identity
 from guideway.catalogue.files import read
 from guideway.catalogue.topic import publish
 from guideway.cli.catalogue import apply_manifests
@@ -98,7 +98,7 @@ def manifests() -> list[tuple[Path, Manifest]]:
 async def attack(bootstrap: str, one: Attack) -> None:
     """Returns once the brokers have all of it."""
     if one.endpoint == "gone":
-        await publish(bootstrap, [], [(Identity("endpoint", "loud", "gone"), 1)])
+        await publish(bootstrap, [Deletion(Identity("endpoint", "loud", "gone"), 1, kept=True)])
     topic = names.event_topic("loud", one.endpoint)
     async with started(make_producer(bootstrap, "bench", linger_ms=5), bootstrap) as producer:
         sent = [await producer.send(topic, text.encode(), headers=list(one.headers)) for text in one.texts()]

@@ -96,6 +96,7 @@ class EndpointService:
                 version,
                 catalogue,
                 reply_to=[caller, *targets],
+                written_ms=record.timestamp_ms,
                 now_ms=time.time_ns() // 1_000_000,
                 rendered=rendered,
             )

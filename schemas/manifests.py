@@ -91,7 +91,7 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
     """Further endpoint names of the same namespace on whose reply topics the result appears as well."""
     max_text_chars: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     deadline_s: Annotated[float, Meta(gt=0)] | None = None
-    """Given to events that bring no deadline."""
+    """Given to events that bring no deadline, from when they were written (the record's timestamp)."""
     partitions: Annotated[int, Meta(ge=1, le=1000)] = 1
     """Of its topics; a change applies to new topics only."""
 

@@ -22,13 +22,20 @@ NOW_MS = 1_000_000
 MakeEndpoint = Callable[..., Endpoint]
 
 
-def run(catalogue: Catalogue, endpoint: Endpoint, content: dict[str, Any] | str, **event: Any) -> Request:
+def run(
+    catalogue: Catalogue,
+    endpoint: Endpoint,
+    content: dict[str, Any] | str,
+    written_ms: int = NOW_MS,
+    **event: Any,
+) -> Request:
     return marshal(
         Event(id="e", content=content, **event),
         endpoint,
         4,
         catalogue,
         reply_to=[ReplyAddress(topic="gw.team.task.out.v1")],
+        written_ms=written_ms,
         now_ms=NOW_MS,
     )
 
@@ -69,9 +76,29 @@ def test_words_to_label_come_from_the_named_field(catalogue: Catalogue, make_end
     assert run(catalogue, endpoint, "one  two\nthree").words == ["one", "two", "three"]
 
 
-def test_deadline_of_the_endpoint_counts_from_now(catalogue: Catalogue, make_endpoint: MakeEndpoint) -> None:
-    assert run(catalogue, make_endpoint(deadline_s=2.5), "x").deadline_ms == NOW_MS + 2500
-    assert run(catalogue, make_endpoint(deadline_s=2.5), "x", deadline_ms=NOW_MS + 1).deadline_ms == NOW_MS + 1
+@pytest.mark.parametrize(
+    ("written_ms", "deadline_ms"),
+    [
+        (NOW_MS - 1_000, NOW_MS + 1_500),
+        (NOW_MS, NOW_MS + 2_500),
+        (NOW_MS + 60_000, NOW_MS + 2_500),  # a clock that is ahead
+        (-1, NOW_MS + 2_500),  # no time at all
+    ],
+)
+def test_deadline_of_the_endpoint_counts_from_when_the_event_was_written(
+    catalogue: Catalogue, make_endpoint: MakeEndpoint, written_ms: int, deadline_ms: int
+) -> None:
+    endpoint = make_endpoint(deadline_s=2.5)
+    assert run(catalogue, endpoint, "x", written_ms).deadline_ms == deadline_ms
+    assert run(catalogue, endpoint, "x", written_ms, deadline_ms=NOW_MS + 1).deadline_ms == NOW_MS + 1
+
+
+def test_an_event_that_waited_longer_than_its_endpoint_gives_it_is_not_computed(
+    catalogue: Catalogue, make_endpoint: MakeEndpoint
+) -> None:
+    with pytest.raises(Refusal) as caught:
+        run(catalogue, make_endpoint(deadline_s=2.5), "x", NOW_MS - 2_500)
+    assert caught.value.code is FailureCode.DEADLINE_EXCEEDED
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ async def test_every_form_comes_through(folder: Path, tmp_path: Path, make_engin
     version, endpoint = reader.catalogue.endpoint("team", "task")
     address = ReplyAddress(topic="gw.team.task.out.v1")
     event = Event(id="e", content="hello")
-    request = marshal(event, endpoint, version, reader.catalogue, reply_to=[address], now_ms=0)
+    request = marshal(event, endpoint, version, reader.catalogue, reply_to=[address], written_ms=0, now_ms=0)
     request = REQUEST.decode(REQUEST.encode(request))
     assert request.guidance[0].scale == -0.5
     fetch = GuidanceFetch(reader, ArtefactFetch(store, tmp_path / "cache"), FINGERPRINT)
