@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.adapter_forms import check_folder
+from guideway.catalogue.artefacts import PEFT_FILES, ArtefactStore, read_folder
 from guideway.catalogue.documents import read_documents
 from guideway.catalogue.entries import Identity
 from guideway.schemas.failures import FailureCode, Refusal
@@ -43,15 +44,23 @@ def read(place: Path) -> list[tuple[Path, Manifest]]:
 
 
 def upload(path: Path, manifest: Manifest, store: ArtefactStore) -> Manifest:
-    """The manifest as the catalogue keeps it: an artefact's folder is stored and named by its digest."""
-    if not isinstance(manifest, Guidance) or not manifest.artefact:
+    """The manifest as the catalogue keeps it: an artefact's folder is checked, stored and named by its digest.
+
+    Raises Refusal(invalid_manifest | guidance_damaged); invalid_setting where it cannot be stored.
+    """
+    if not isinstance(manifest, Guidance) or not manifest.artefact or manifest.form == "text_prompt":
         return manifest
     if manifest.artefact.startswith("sha256:"):
         # By its digest, anybody could serve an artefact that its owner does not share.
         raise Refusal(
             FailureCode.INVALID_MANIFEST, f"{path}: {manifest.name}: name the artefact's folder, not a digest"
         )
-    return msgspec.structs.replace(manifest, artefact=store.put_folder(path.parent / manifest.artefact))
+    files = read_folder(path.parent / manifest.artefact, PEFT_FILES)
+    try:
+        check_folder(files, manifest.form)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"{path}: {manifest.name}: {refusal.message}") from None
+    return msgspec.structs.replace(manifest, artefact=store.put(files))
 
 
 def _convert(path: Path, document: Any) -> Manifest:

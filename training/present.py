@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from guideway.catalogue.artefact_cache import ArtefactCache
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.entries import Catalogue
 from guideway.schemas.manifests import Model
@@ -14,7 +13,7 @@ from guideway.workers.messages import Artefact
 
 
 def present_subject(
-    catalogue: Catalogue, task: Task, model: Model, *, store: ArtefactStore, cache: Path
+    catalogue: Catalogue, task: Task, model: Model, *, store: ArtefactStore, cache: ArtefactCache
 ) -> Subject | None:
     """The endpoint's newest version as something to evaluate on `model`; None if there is none of its size and of the
     task's output and retrieval.
@@ -42,7 +41,8 @@ def present_subject(
                 name=str(ref),
                 form=guidance.form,
                 digest=guidance.artefact,
-                folder=str(store.fetch(guidance.artefact, cache)),
+                folder=str(store.checked(guidance.artefact, cache)),
+                by_content=True,
                 scale=ref.scale,
             )
         )

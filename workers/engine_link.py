@@ -10,6 +10,7 @@ from typing import Any, Final, assert_never
 
 import structlog
 
+from guideway.catalogue.artefacts import as_refusal
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.names import Lane
@@ -172,7 +173,7 @@ class EngineLink:
             case Finished():
                 self._engine.answer(message.id, message)
             case Refused():
-                self._engine.answer(message.id, Refusal(message.code, message.message))
+                self._engine.answer(message.id, as_refusal(message.code, message.message, message.altered))
             case BatchReport():
                 self._on_batch(message)
             case Progress():

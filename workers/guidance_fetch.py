@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 
 from guideway.catalogue.topic import CatalogueReader
 from guideway.schemas.failures import FailureCode, Refusal
@@ -25,11 +25,16 @@ class GuidanceFetch:
         self._fingerprint = fingerprint
         self._former_fingerprint = former_fingerprint
 
-    async def fetch(self, refs: Sequence[GuidanceRef], namespace: str) -> list[Artefact]:
-        """Raises Refusal(guidance_unknown | _forbidden | _wrong_model | _missing | _damaged)."""
-        return [await self._fetch_one(ref, namespace) for ref in refs]
+    @contextlib.asynccontextmanager
+    async def fetched(self, refs: Sequence[GuidanceRef], namespace: str) -> AsyncIterator[list[Artefact]]:
+        """The guidance of a request, which stays on the disk while inside.
 
-    async def _fetch_one(self, ref: GuidanceRef, namespace: str) -> Artefact:
+        Raises Refusal(guidance_unknown | _forbidden | _wrong_model | _missing | _damaged).
+        """
+        async with contextlib.AsyncExitStack() as held:
+            yield [await self._fetch_one(ref, namespace, held) for ref in refs]
+
+    async def _fetch_one(self, ref: GuidanceRef, namespace: str, held: contextlib.AsyncExitStack) -> Artefact:
         _, guidance = await self._reader.eventually(
             lambda catalogue: catalogue.guidance(str(ref), for_namespace=namespace)
         )
@@ -37,15 +42,18 @@ class GuidanceFetch:
             raise Refusal(
                 FailureCode.UNDECODABLE_REQUEST, f"guidance {ref} is a text prompt: it belongs in the request's parts"
             )
+        self._check_model(ref, guidance)
+        folder = await held.enter_async_context(self._artefacts.held(guidance.artefact, f"guidance {ref}"))
         return Artefact(
             name=str(ref),
             form=guidance.form,
             digest=guidance.artefact,
-            folder=str(await self._folder(ref, guidance)),
+            folder=str(folder),
+            by_content=True,
             scale=ref.scale,
         )
 
-    async def _folder(self, ref: GuidanceRef, guidance: Guidance) -> Path:
+    def _check_model(self, ref: GuidanceRef, guidance: Guidance) -> None:
         if guidance.model_fingerprint == self._former_fingerprint:
             raise Refusal(
                 FailureCode.GUIDANCE_WRONG_MODEL,
@@ -59,7 +67,6 @@ class GuidanceFetch:
                 f"guidance {ref} was trained on base model {_short(guidance.model_fingerprint)}, this size runs "
                 f"{_short(self._fingerprint)}: train it on this model, or use the size that has its model",
             )
-        return await self._artefacts.folder(guidance.artefact, f"guidance {ref}")
 
 
 def _short(fingerprint: str | None) -> str:

@@ -59,8 +59,11 @@ class Artefact(msgspec.Struct, frozen=True, kw_only=True):
     """`NAMESPACE/NAME@VERSION`, with `*SCALE` after it where that is not 1"""
     form: TrainedForm
     digest: str
-    """Content address: the key under which the engine keeps it."""
+    """The key under which the engine keeps it."""
     folder: str
+    by_content: bool = False
+    """Whether the digest is that of the folder's bytes, as of all that was published: they are hashed when it is
+    loaded."""
     scale: float = 1.0
     """How many times the effect, of a LoRA."""
 
@@ -154,6 +157,8 @@ class Refused(_Message, frozen=True, tag="refused"):
     id: str
     code: FailureCode
     message: str
+    altered: str = ""
+    """Digest of an artefact whose copy on this machine's disk is not what it was: fetched again, it may run."""
 
 
 class RowReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from guideway.catalogue.artefact_cache import ArtefactCache
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.names import LANES
 from guideway.workers.messages import EngineSettings
@@ -23,8 +24,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     retrieval: RetrievalSettings = RetrievalSettings()
     store: str
     """Address of the artefact store, for fsspec."""
-    artefact_cache: Path
-    """Folder for fetched artefacts."""
+    artefact_cache: ArtefactCache
+    """Where fetched artefacts are kept, and how many bytes of them."""
     record_batches: Path | None = None
     """File to which the members of each new micro-batch are appended, one JSON line each; no texts."""
     attempts: int = 3

@@ -84,9 +84,9 @@ class Worker:
             retrieval = RetrievalLink(settings.retrieval, model, settings.engine.model_cache)
             async with cancelled, link, retrieval:
                 self._link = link
-                artefacts = ArtefactFetch(ArtefactStore(settings.store), settings.artefact_cache)
-                self._guidance = GuidanceFetch(reader, artefacts, link.fingerprint, link.former_fingerprint)
-                self._passages = Passages(reader, artefacts, retrieval)
+                self._artefacts = ArtefactFetch(ArtefactStore(settings.store), settings.artefact_cache)
+                self._guidance = GuidanceFetch(reader, self._artefacts, link.fingerprint, link.former_fingerprint)
+                self._passages = Passages(reader, self._artefacts, retrieval)
                 if any(_looks_up(one, settings.size) for _, one in reader.catalogue):
                     retrieval.warm()
                 # The group is joined only now, with a warm model: before, requests would wait here for nothing.
@@ -143,9 +143,9 @@ class Worker:
         try:
             # The engine keeps deadlines itself; this one holds as well while the engine is being started.
             async with asyncio.timeout(left_s and left_s + 1):
-                artefacts = await self._guidance.fetch(request.guidance, request.namespace)
-                told, citations = await self._passages.put_in(request)
-                finished = await self._link.run(told, artefacts, lane)
+                async with self._guidance.fetched(request.guidance, request.namespace) as artefacts:
+                    told, citations = await self._passages.put_in(request)
+                    finished = await self._artefacts.with_good_copies(lambda: self._link.run(told, artefacts, lane))
         except TimeoutError:
             raise Refusal(FailureCode.DEADLINE_EXCEEDED, "the deadline passed before the result was there") from None
         return completed_reply(request, finished, self._link.fingerprint, citations)

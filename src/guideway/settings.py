@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from guideway.catalogue.artefact_cache import DEFAULT_BYTES, ArtefactCache
 from guideway.infra import local_broker
 from guideway.infra.cluster import brokers_in
 from guideway.schemas.failures import FailureCode, Refusal
@@ -23,6 +24,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """GUIDEWAY_HOME: everything that this machine keeps; see `home`."""
     store: str
     """GUIDEWAY_STORE: artefact store, any fsspec address; default: a folder under `home`."""
+    artefact_cache_bytes: int = DEFAULT_BYTES
+    """GUIDEWAY_ARTEFACT_CACHE_BYTES: fetched artefacts kept on this machine's disk, least recently used out first."""
     bootstrap: str | None = None
     """KAFKA_BOOTSTRAP_SERVERS; without it, a broker of this machine's own."""
     embedding: str | None = None
@@ -41,8 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.home / "models"
 
     @property
-    def artefact_cache(self) -> Path:
-        return self.home / "artefacts"
+    def artefact_cache(self) -> ArtefactCache:
+        return ArtefactCache(self.home / "artefacts", self.artefact_cache_bytes)
 
     @property
     def unfinished_sets(self) -> Path:
@@ -56,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return Settings(
             home=place,
             store=environ.get("GUIDEWAY_STORE", "").strip() or str(place / "store"),
+            artefact_cache_bytes=_bytes(environ, "GUIDEWAY_ARTEFACT_CACHE_BYTES", DEFAULT_BYTES),
             bootstrap=environ.get("KAFKA_BOOTSTRAP_SERVERS", "").strip() or None,
             embedding=environ.get("GUIDEWAY_EMBEDDING") or None,
             qdrant_url=environ.get("GUIDEWAY_QDRANT_URL") or None,
@@ -103,3 +107,15 @@ def _require_folder(place: Path) -> None:
         raise Refusal(
             FailureCode.INVALID_SETTING, f"GUIDEWAY_HOME, {place}, can be no folder ({why}): name another place"
         )
+
+
+def _bytes(environ: Mapping[str, str], name: str, default: int) -> int:
+    """Raises Refusal(invalid_setting)."""
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise Refusal(
+            FailureCode.INVALID_SETTING, f"{name} is {text[:40]!r}: give a number of bytes, such as {default}"
+        )
+    return int(text)

@@ -21,6 +21,7 @@ from aiokafka.producer.sender import EndTxnHandler
 from tests.delivery.mutations import MUTATIONS
 
 from guideway import logs
+from guideway.catalogue.artefact_cache import ArtefactCache
 from guideway.delivery import aiokafka_guards
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.failures import Refusal
@@ -106,7 +107,7 @@ async def run(config: Config) -> None:
             engine_program=(sys.executable, "-m", "tests.faults.fake_engine"),
             engine_silence_s=config.engine_silence_s,
             store=str(folder / "store"),
-            artefact_cache=folder / "cache",
+            artefact_cache=ArtefactCache(folder / "cache"),
         )
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from guideway.catalogue.artefact_cache import ArtefactCache
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.entries import Catalogue, plan
 from guideway.schemas.failures import FailureCode, Refusal
@@ -217,7 +218,7 @@ def test_an_endpoint_with_other_passages_is_not_compared_with(tmp_path: Path) ->
     with_passages = msgspec.structs.replace(old, retrieval=RetrievalRule(sets=["shop/facts"]))
     store = ArtefactStore(str(tmp_path))
     for endpoint_now, there in ((old, True), (with_passages, False)):
-        found = present_subject(catalogue(endpoint_now), task, model, store=store, cache=tmp_path)
+        found = present_subject(catalogue(endpoint_now), task, model, store=store, cache=ArtefactCache(tmp_path))
         assert (found is not None) == there
 
 

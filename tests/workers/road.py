@@ -11,6 +11,7 @@ from pathlib import Path
 
 from aiokafka.structs import TopicPartition
 
+from guideway.catalogue.artefact_cache import ArtefactCache
 from guideway.catalogue.entries import plan
 from guideway.catalogue.topic import CatalogueReader, publish
 from guideway.delivery.clients import make_consumer, started
@@ -56,7 +57,7 @@ class Road:
                 delivery=DeliverySettings(bootstrap=self.bootstrap, drain_timeout_s=drain_timeout_s, capacity=capacity),
                 engine=EngineSettings(),
                 store=str(self.folder / "store"),
-                artefact_cache=self.folder / "artefacts",
+                artefact_cache=ArtefactCache(self.folder / "artefacts"),
                 engine_program=ENGINE,
             )
         )

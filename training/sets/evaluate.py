@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from guideway.catalogue.artefact_cache import ArtefactCache
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import RetrievalSet
@@ -59,7 +60,12 @@ class Searched(msgspec.Struct, frozen=True):
 
     @staticmethod
     def of(
-        manifest: RetrievalSet, name: str, store: ArtefactStore, cache: Path, embedder: Embedder, qdrant: Qdrant
+        manifest: RetrievalSet,
+        name: str,
+        store: ArtefactStore,
+        cache: ArtefactCache,
+        embedder: Embedder,
+        qdrant: Qdrant,
     ) -> Searched:
         """Raises Refusal(set_wrong_embedding | retrieval_failed | guidance_missing | guidance_damaged)."""
         if manifest.embedding.fingerprint != embedder.fingerprint:
@@ -68,8 +74,9 @@ class Searched(msgspec.Struct, frozen=True):
                 f"retrieval set {name} was embedded with {manifest.embedding.source}, which is not what is used here "
                 f"({embedder.source}): set GUIDEWAY_EMBEDDING, or create the set anew",
             )
-        folder = store.fetch(manifest.artefact, cache)
-        return Searched(embedder, qdrant.open(manifest.artefact, manifest.passages, lambda: set_folder.read(folder)))
+        digest = manifest.artefact
+        index = qdrant.open(digest, manifest.passages, lambda: set_folder.parsed(store.read(digest, cache)))
+        return Searched(embedder, index)
 
     def search(self, queries: Sequence[str], limit: int, *, vectors: bool = False) -> list[list[Hit]]:
         """For each query its best passages, best first."""

@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from guideway.catalogue.artefacts import Altered
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.engine.ahead import GuidanceAhead
 from guideway.workers.engine.base_model import BaseModel
@@ -268,7 +269,8 @@ class Engine:
         self._drop_heads(rows)
         self._batcher.drop(rows)
         self._runner.leave(rows)
-        self._outbox.append(Refused(id=id_, code=refusal.code, message=refusal.message))
+        altered = refusal.digest if isinstance(refusal, Altered) else ""
+        self._outbox.append(Refused(id=id_, code=refusal.code, message=refusal.message, altered=altered))
 
     def _fail(self, row: Row, refusal: Refusal) -> None:
         """End one sample, which is no result; its siblings go on."""

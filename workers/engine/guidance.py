@@ -13,6 +13,7 @@ from typing import Final
 import torch
 from transformers import PreTrainedModel
 
+from guideway.catalogue.artefacts import Altered
 from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import TrainedForm
 from guideway.workers.engine.adaptors import Adaptor
@@ -90,11 +91,11 @@ class ResidentGuidance:
         if isinstance(trained, kind):
             return _done(lambda: trained)
         if key not in self._reading:
-            folder = Path(artefact.folder)
+            folder, digest = Path(artefact.folder), artefact.digest if artefact.by_content else None
             if self._readers is None:
-                self._reading[key] = _done(lambda: kind.load(folder, self._model))
+                self._reading[key] = _done(lambda: kind.load(folder, self._model, digest))
             else:
-                self._reading[key] = self._readers.submit(kind.load, folder, self._model)
+                self._reading[key] = self._readers.submit(kind.load, folder, self._model, digest)
         return self._reading[key]
 
     def load(
@@ -103,12 +104,14 @@ class ResidentGuidance:
         """The guidance of `artefact`, once it is `fetched`; the digests `in_use` stay.
 
         Raises: Refusal `guidance_damaged` if it cannot be read, does not fit the model, or has a scale that it cannot
-        have.
+        have; Altered if its folder does not hold what its digest says.
         """
         fetched = fetched or self.fetch(artefact)
         try:
             trained = fetched.result()
             scaled = _at_scale(trained, artefact.scale)
+        except Altered as altered:
+            raise Altered(altered.digest, f"guidance {artefact.name}: {altered.message}") from altered
         except Refusal as refusal:
             raise Refusal(refusal.code, f"guidance {artefact.name} is refused: {refusal.message}") from refusal
         finally:

@@ -5,27 +5,18 @@ Liu et al. 2022, https://arxiv.org/abs/2205.05638.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from guideway.catalogue.adapter_forms import ia3_modules
 from guideway.workers.engine.linears import features, module_named
-from guideway.workers.engine.peft_folder import check_settings, check_type, damaged, read
-
-_TENSOR: Final = re.compile(r"base_model\.model\.(?P<module>.+)\.ia3_l")
-
-UNSUPPORTED: Final = ("modules_to_save",)
-"""Settings of PEFT under which the function is more than the vectors."""
-
-_KNOWN: Final = ("exclude_modules", "fan_in_fan_out", "feedforward_modules", "init_ia3_weights", "target_modules")
-"""Those that the tensors' names and shapes say as well, or that concern training."""
+from guideway.workers.engine.peft_folder import damaged, read
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,25 +36,20 @@ class Ia3:
     scales: Mapping[str, Scales]
 
     @classmethod
-    def load(cls, folder: Path, model: PreTrainedModel) -> Ia3:
+    def load(cls, folder: Path, model: PreTrainedModel, digest: str | None = None) -> Ia3:
         """From a folder that PEFT saved.
 
         Raises: Refusal `guidance_damaged` if it is no IA3, is more than an IA3, or does not fit `model`.
+        Altered if a `digest` is given and the folder's bytes are not what it says.
         """
-        config, tensors = read(folder)
-        check_type(config, "ia3")
-        check_settings(config, unsupported=UNSUPPORTED, known=_KNOWN)
+        adapter, tensors = read(folder, "ia3", digest)
         device = model.get_input_embeddings().weight.device
-        scales = {}
-        for key, tensor in tensors.items():
-            match = _TENSOR.fullmatch(key)
-            if match is None:
-                raise damaged(f"tensor {key!r} is no IA3 vector of a linear module: train it without")
-            name = match["module"]
-            scales[name] = _fitted(name, tensor, module_named(model, name), device)
-        if not scales:
-            raise damaged("it holds no IA3 vectors: publish it again")
-        return cls(scales)
+        return cls(
+            {
+                name: _fitted(name, tensors[tensor], module_named(model, name), device)
+                for name, tensor in ia3_modules(adapter).items()
+            }
+        )
 
     @cached_property
     def nbytes(self) -> int:
@@ -74,7 +60,7 @@ def _fitted(name: str, tensor: Tensor, module: nn.Module | None, device: torch.d
     """PEFT keeps the vector of a feed-forward module as [1, in], of any other as [out, 1]."""
     size = features(name, module)
     shape = tuple(tensor.shape)
-    vector = tensor.flatten().to(device)
+    vector = tensor.flatten().to(device, copy=True)
     if shape == (1, size[0]):
         return Scales(into=vector)
     if shape == (size[1], 1):

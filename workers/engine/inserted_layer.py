@@ -18,34 +18,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Final
 
-import msgspec
 import torch
-from msgspec import Meta
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from guideway.workers.engine.peft_folder import check_type, damaged, read
+from guideway.catalogue.adapter import shown
+from guideway.catalogue.adapter_forms import (
+    Activation,
+    InsertedLayerConfig,
+    check_inserted_tensors,
+    inserted_layer_config,
+    inserted_shapes,
+)
+from guideway.workers.engine.peft_folder import check_finite, damaged, read
 
-Activation = Literal["gelu", "silu", "relu"]
 ACTIVATIONS: Final[Mapping[Activation, Callable[[Tensor], Tensor]]] = {
     "gelu": nn.functional.gelu,
     "silu": nn.functional.silu,
     "relu": nn.functional.relu,
 }
-
-
-class InsertedLayerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """adapter_config.json of an inserted layer."""
-
-    guideway_type: Literal["INSERTED_LAYER"] = "INSERTED_LAYER"
-    format_version: Literal[1] = 1
-    after_layers: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)]
-    bottleneck: Annotated[int, Meta(ge=1)]
-    hidden_size: Annotated[int, Meta(ge=1)]
-    activation: Activation = "gelu"
-    norm_eps: Annotated[float, Meta(gt=0, le=1)] = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,31 +60,22 @@ class InsertedLayer:
     blocks: Mapping[int, Block]
 
     @classmethod
-    def load(cls, folder: Path, model: PreTrainedModel) -> InsertedLayer:
+    def load(cls, folder: Path, model: PreTrainedModel, digest: str | None = None) -> InsertedLayer:
         """From a folder that `TrainableInsertedLayer` saved.
 
         Raises: Refusal `guidance_damaged` if it is no inserted layer or does not fit `model`.
+        Altered if a `digest` is given and the folder's bytes are not what it says.
         """
-        found, tensors = read(folder)
-        check_type(found, "inserted_layer")
-        config = _config(found, model)
+        adapter, tensors = read(folder, "inserted_layer", digest)
+        config = inserted_layer_config(adapter)
+        _check_fits(config, model)
+        check_inserted_tensors(config, adapter)
         device = model.get_input_embeddings().weight.device
-        shapes = {
-            f"after_layers.{k}.{part}": shape
-            for k in config.after_layers
-            for part, shape in _shapes(config.bottleneck, config.hidden_size).items()
-        }
-        have = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        if have != shapes:
-            wrong = sorted({*have.items()} ^ {*shapes.items()})[0][0]
-            raise damaged(
-                f"its tensor {wrong!r} is {have.get(wrong, 'not there')}, and its configuration asks for "
-                f"{shapes.get(wrong, 'none')}: publish it again"
-            )
         blocks = {}
         for k in config.after_layers:
-            norm, down, up = (tensors[f"after_layers.{k}.{part}"].to(device) for part in _shapes(0, 0))
+            norm, down, up = (tensors[f"after_layers.{k}.{part}"].to(device) for part in inserted_shapes(0, 0))
             blocks[k] = Block(down * norm, up.T.contiguous(), config.activation, config.norm_eps)
+            check_finite({f"after_layers.{k}.down.weight": blocks[k].down})
         return cls(blocks)
 
     @cached_property
@@ -124,21 +108,10 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     return lists[0]
 
 
-def _shapes(bottleneck: int, hidden: int) -> dict[str, tuple[int, ...]]:
-    return {"norm.weight": (hidden,), "down.weight": (bottleneck, hidden), "up.weight": (hidden, bottleneck)}
-
-
-def _config(found: dict[str, Any], model: PreTrainedModel) -> InsertedLayerConfig:
-    try:
-        config = msgspec.convert(found, InsertedLayerConfig)
-    except msgspec.ValidationError as error:
-        raise damaged(f"adapter_config.json: {error}: publish it again") from None
+def _check_fits(config: InsertedLayerConfig, model: PreTrainedModel) -> None:
     layers, hidden = len(decoder_layers(model)), model.get_input_embeddings().weight.shape[1]
     if config.hidden_size != hidden or max(config.after_layers) >= layers:
         raise damaged(
-            f"it stands after layers {config.after_layers} of size {config.hidden_size}, and the model has {layers} "
-            f"layers of size {hidden}: train it for this model"
+            f"it stands after layers {shown(config.after_layers)} of size {config.hidden_size}, and the model has "
+            f"{layers} layers of size {hidden}: train it for this model"
         )
-    if len({*config.after_layers}) != len(config.after_layers):
-        raise damaged(f"`after_layers` {config.after_layers} names a layer twice: publish it again")
-    return config

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from guideway.workers.engine.inserted_layer import ACTIVATIONS, Activation, Block, InsertedLayer, decoder_layers, rms
+from guideway.catalogue.adapter_forms import Activation
+from guideway.workers.engine.inserted_layer import ACTIVATIONS, Block, InsertedLayer, decoder_layers, rms
 from guideway.workers.engine.slab import Slab
 
 

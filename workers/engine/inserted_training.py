@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from guideway.workers.engine.inserted_layer import ACTIVATIONS, Activation, InsertedLayerConfig, decoder_layers, rms
+from guideway.catalogue.adapter_forms import Activation, InsertedLayerConfig
+from guideway.workers.engine.inserted_layer import ACTIVATIONS, decoder_layers, rms
 
 
 class TrainableBlock(nn.Module):

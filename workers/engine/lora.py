@@ -6,69 +6,20 @@ DoRA (weight-decomposed): https://arxiv.org/abs/2402.09353.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from guideway.catalogue.adapter_forms import LoraModule, lora_modules, lora_shapes, unlike
 from guideway.workers.engine.linears import features, module_named
-from guideway.workers.engine.peft_folder import check_settings, check_type, damaged, read
-
-_TENSOR: Final = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>A\.weight|B\.weight|magnitude_vector)")
-
-UNSUPPORTED: Final = (
-    "alora_invocation_tokens",
-    "arrow_config",
-    "kasa_config",
-    "layer_replication",
-    "lora_bias",
-    "modules_to_save",
-    "monteclora_config",
-    "target_parameters",
-    "trainable_token_indices",
-    "use_bdlora",
-    "use_qalora",
-)
-"""Settings of PEFT under which the function is more than the two factors."""
-
-_KNOWN: Final = (
-    "alpha_pattern",
-    "bias",
-    "corda_config",
-    "ensure_weight_tying",
-    "eva_config",
-    "exclude_modules",
-    "fan_in_fan_out",
-    "init_lora_weights",
-    "layers_pattern",
-    "layers_to_transform",
-    "loftq_config",
-    "lora_alpha",
-    "lora_dropout",
-    "lora_ga_config",
-    "megatron_config",
-    "megatron_core",
-    "qalora_group_size",
-    "r",
-    "rank_pattern",
-    "runtime_config",
-    "target_modules",
-    "use_dora",
-    "use_rslora",
-    "velora_config",
-)
-"""Those that are used here, that the tensors' names say as well, or that concern training."""
-
-_CHANGES_BASE_WEIGHTS: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Initialisations that take a part of the frozen weights away: without that part the factors mean nothing."""
+from guideway.workers.engine.peft_folder import check_finite, damaged, read
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,24 +48,24 @@ class Lora:
     factors: Mapping[str, Factors]
 
     @classmethod
-    def load(cls, folder: Path, model: PreTrainedModel) -> Lora:
+    def load(cls, folder: Path, model: PreTrainedModel, digest: str | None = None) -> Lora:
         """From a folder that PEFT saved.
 
         Raises: Refusal `guidance_damaged` if it is no LoRA, is more than a LoRA, or does not fit `model`.
+        Altered if a `digest` is given and the folder's bytes are not what it says.
         """
-        config, tensors = read(folder)
-        _check(config)
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            match = _TENSOR.fullmatch(name)
-            if match is None:
-                raise damaged(f"tensor {name!r} is no LoRA factor of a linear module: train it without")
-            parts.setdefault(match["module"], {})[match["part"]] = tensor
-        if not parts:
-            raise damaged("it holds no LoRA factors: publish it again")
+        adapter, tensors = read(folder, "lora", digest)
         device = model.get_input_embeddings().weight.device
-        modules = {name: module_named(model, name) for name in parts}
-        return cls({name: _fitted(name, found, config, modules[name], device) for name, found in parts.items()})
+        lora = cls(
+            {
+                name: _fitted(name, found, adapter.config, tensors, module_named(model, name), device)
+                for name, found in lora_modules(adapter).items()
+            }
+        )
+        # In the model's type, and with the scaling: what was finite in the file may be so no more.
+        for name, factors in lora.factors.items():
+            check_finite({f"{name}.lora_A": factors.a, f"{name}.lora_B": factors.b})
+        return lora
 
     def scaled(self, scale: float) -> Lora:
         """This LoRA with `scale` times the effect.
@@ -133,36 +84,27 @@ class Lora:
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
-def _check(config: dict[str, Any]) -> None:
-    check_type(config, "lora")
-    check_settings(config, unsupported=UNSUPPORTED, known=_KNOWN)
-    if config.get("bias", "none") != "none":
-        raise damaged(f"it was trained with `bias: {config['bias']}`, which is not supported: train it with `none`")
-    if str(config.get("init_lora_weights")).startswith(_CHANGES_BASE_WEIGHTS):
-        raise damaged(
-            f"`init_lora_weights: {config['init_lora_weights']}` goes with changed base weights: convert it with "
-            "`save_pretrained(..., path_initial_model_for_weight_conversion=...)`"
-        )
-
-
 def _fitted(
-    name: str, parts: dict[str, Tensor], config: dict[str, Any], module: nn.Module | None, device: torch.device
+    name: str,
+    found: LoraModule,
+    config: dict[str, Any],
+    tensors: dict[str, Tensor],
+    module: nn.Module | None,
+    device: torch.device,
 ) -> Factors:
-    """The factors of module `name` with their scaling: α/r, or α/√r where rank-stabilised."""
+    """The factors of module `name` with their scaling."""
     size = features(name, module)
     assert module is not None
-    rank = _setting(config, "r", "rank_pattern", name)
-    alpha = _setting(config, "lora_alpha", "alpha_pattern", name)
-    want = {"A.weight": [int(rank), size[0]], "B.weight": [size[1], int(rank)]}
-    if config.get("use_dora"):
-        want["magnitude_vector"] = [size[1]]
+    parts = {part: tensors[tensor] for part, tensor in found.tensors.items()}
+    want = lora_shapes(config, found.rank, *size)
     have = {part: list(tensor.shape) for part, tensor in sorted(parts.items())}
     if have != want:
-        raise damaged(f"its factors of {name!r} are {have}, and here they must be {want}: train it for this model")
-    scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        raise unlike(name, have, want)
     assert isinstance(module.weight, Tensor)
     dtype = module.weight.dtype
-    a, b = parts["A.weight"].to(device), (parts["B.weight"].T * scaling).to(device).contiguous()
+    # A is copied, or it would keep all that was read of the file.
+    a = parts["A.weight"].to(device, copy=True)
+    b = (parts["B.weight"].T * found.scaling).to(device).contiguous()
     if not config.get("use_dora"):
         return Factors(a.to(dtype), b.to(dtype))
     scale = _dora_scale(name, parts["magnitude_vector"].to(device), module, a, b)
@@ -178,17 +120,3 @@ def _dora_scale(name: str, magnitude: Tensor, module: nn.Module, a: Tensor, b: T
     if not scale.isfinite().all():
         raise damaged(f"it makes an output of {name!r} nothing, which has no direction: train it again")
     return scale
-
-
-def _setting(config: dict[str, Any], key: str, pattern_key: str, module: str) -> float:
-    """A number of the configuration, or the one that the first matching pattern gives for `module`, as PEFT does it."""
-    for pattern, value in (config.get(pattern_key) or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return _number(pattern_key, value)
-    return _number(key, config.get(key))
-
-
-def _number(key: str, value: object) -> float:
-    if not isinstance(value, int | float) or value <= 0:
-        raise damaged(f"`{key}` in its configuration is {value!r} and must be a number above 0: publish it again")
-    return value

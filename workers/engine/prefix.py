@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from guideway.catalogue.adapter import shown
+from guideway.catalogue.adapter_forms import prompt_tokens
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.engine.kv import kept_shapes
-from guideway.workers.engine.peft_folder import check_type, damaged, prompt_embeddings, read
+from guideway.workers.engine.peft_folder import check_finite, damaged, read
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,26 +32,28 @@ class Prefix:
     """[layers, 2, kv_heads, tokens, head_dim]; keys, then values"""
 
     @classmethod
-    def load(cls, folder: Path, model: PreTrainedModel) -> Prefix:
+    def load(cls, folder: Path, model: PreTrainedModel, digest: str | None = None) -> Prefix:
         """From a folder that PEFT saved, with `prefix_projection` or without.
 
         Raises: Refusal `guidance_damaged` if it is no prefix or does not fit `model`; `guidance_unsupported` if none
-        can.
+        can. Altered if a `digest` is given and the folder's bytes are not what it says.
         """
-        config, tensors = read(folder)
-        check_type(config, "prefix")
-        flat = prompt_embeddings(config, tensors)
+        adapter, tensors = read(folder, "prefix", digest)
+        prompt_tokens(adapter)
+        config, flat = adapter.config, tensors["prompt_embeddings"]
         layers, heads, dim = _cache_shape(model)
         have = tuple(config.get(name) for name in ("num_layers", "num_attention_heads", "token_dim"))
         want = (layers, heads, heads * dim)
         if have != want or flat.shape[1] != layers * 2 * heads * dim:
             raise damaged(
-                f"its (num_layers, num_attention_heads, token_dim) are {have} and its width {flat.shape[1]}, and the "
-                f"model needs {want} and {layers * 2 * heads * dim}: train it for this model"
+                f"its (num_layers, num_attention_heads, token_dim) are {shown(have)} and its width {flat.shape[1]}, "
+                f"and the model needs {want} and {layers * 2 * heads * dim}: train it for this model"
             )
         table = model.get_input_embeddings().weight
         states = flat.view(len(flat), layers, 2, heads, dim).permute(1, 2, 3, 0, 4)
-        return cls(states.to(dtype=table.dtype, device=table.device).contiguous())
+        states = states.to(dtype=table.dtype, device=table.device).contiguous()
+        check_finite({"prompt_embeddings": states})
+        return cls(states)
 
     @property
     def tokens(self) -> int:

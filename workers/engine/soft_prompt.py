@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from guideway.workers.engine.peft_folder import check_type, damaged, prompt_embeddings, read
+from guideway.catalogue.adapter_forms import prompt_tokens
+from guideway.workers.engine.peft_folder import check_finite, damaged, read
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,21 +27,24 @@ class SoftPrompt:
     """[virtual tokens, hidden]"""
 
     @classmethod
-    def load(cls, folder: Path, model: PreTrainedModel) -> SoftPrompt:
+    def load(cls, folder: Path, model: PreTrainedModel, digest: str | None = None) -> SoftPrompt:
         """From a folder that PEFT saved.
 
         Raises: Refusal `guidance_damaged` if it is no soft prompt or does not fit `model`.
+        Altered if a `digest` is given and the folder's bytes are not what it says.
         """
-        config, tensors = read(folder)
-        check_type(config, "soft_prompt")
-        embeddings = prompt_embeddings(config, tensors)
+        adapter, tensors = read(folder, "soft_prompt", digest)
+        prompt_tokens(adapter)
+        embeddings = tensors["prompt_embeddings"]
         table = model.get_input_embeddings().weight
         if embeddings.shape[1] != table.shape[1]:
             raise damaged(
                 f"its embeddings are {list(embeddings.shape)}, and the model needs [virtual tokens, {table.shape[1]}]: "
                 "train it for this model"
             )
-        return cls(embeddings.to(dtype=table.dtype, device=table.device))
+        embeddings = embeddings.to(dtype=table.dtype, device=table.device)
+        check_finite({"prompt_embeddings": embeddings})
+        return cls(embeddings)
 
     @property
     def virtual_tokens(self) -> int:

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 from cachetools import TTLCache
 
+from guideway.catalogue.artefacts import Altered, read_fetched
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.index import LOCAL_LIMIT, Index, Qdrant
@@ -48,7 +49,8 @@ class Indexes:
         """The index; None while it is being opened, which this call begins.
 
         Raises Refusal(retrieval_failed | guidance_damaged) if it could not be opened, for everybody who asks within
-        the next seconds; asked later, it is tried again.
+        the next seconds; asked later, it is tried again. Raises Altered if its folder does not hold what its digest
+        says.
         """
         digest = artefact.digest
         if digest in self._open:
@@ -59,6 +61,9 @@ class Indexes:
             del self._opening[digest]
             try:
                 self._open[digest] = future.result()
+            except Altered as altered:
+                # Not kept: whoever is told of it has the artefact fetched again, and asks at once.
+                raise Altered(digest, f"retrieval set {artefact.name}: {altered.message}") from None
             except Refusal as refusal:
                 self._failed[digest] = refusal
             except Exception as error:
@@ -95,6 +100,11 @@ class Indexes:
     def _opened(self, artefact: SetArtefact) -> Index:
         if self._qdrant.url is None and artefact.passages > LOCAL_LIMIT:
             log.warning("a set this large wants a Qdrant server", set=artefact.name, passages=artefact.passages)
-        index = self._qdrant.open(artefact.digest, artefact.passages, lambda: set_folder.read(Path(artefact.folder)))
+        index = self._qdrant.open(artefact.digest, artefact.passages, lambda: _read(artefact))
         log.info("index open", set=artefact.name, passages=artefact.passages)
         return index
+
+
+def _read(artefact: SetArtefact) -> set_folder.SetFolder:
+    folder = Path(artefact.folder)
+    return set_folder.parsed(read_fetched(folder, artefact.digest)) if artefact.by_content else set_folder.read(folder)

@@ -11,6 +11,7 @@ from typing import Final, assert_never
 
 import structlog
 
+from guideway.catalogue.artefacts import as_refusal
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.retrieval import Retrieval
@@ -128,6 +129,6 @@ class RetrievalLink:
                 self._process.answer(message.id, message.passages)
             case NotFound():
                 self._deaths = 0
-                self._process.answer(message.id, Refusal(message.code, message.message))
+                self._process.answer(message.id, as_refusal(message.code, message.message, message.altered))
             case _:
                 assert_never(message)

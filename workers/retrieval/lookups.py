@@ -13,6 +13,7 @@ import msgspec
 import structlog
 from cachetools import LRUCache
 
+from guideway.catalogue.artefacts import Altered
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.retrieval import Condition
 from guideway.workers.retrieval.choice import CANDIDATES, choose
@@ -147,7 +148,8 @@ class Lookups:
         try:
             yield
         except Refusal as refusal:
-            answers.append(NotFound(id=id_, code=refusal.code, message=refusal.message))
+            altered = refusal.digest if isinstance(refusal, Altered) else ""
+            answers.append(NotFound(id=id_, code=refusal.code, message=refusal.message, altered=altered))
         except Exception as error:
             unexpected = _unexpected(error)
             answers.append(NotFound(id=id_, code=unexpected.code, message=unexpected.message))

@@ -36,6 +36,9 @@ class SetArtefact(msgspec.Struct, frozen=True, kw_only=True):
     """`NAMESPACE/NAME@VERSION`"""
     digest: str
     folder: str
+    by_content: bool = False
+    """Whether the digest is that of the folder's bytes, as of all that was published: they are hashed when it is
+    opened."""
     passages: int
     fingerprint: str
     """Of the embedding model that its vectors are by."""
@@ -83,6 +86,8 @@ class NotFound(_Message, frozen=True, tag="not_found"):
     id: str
     code: FailureCode
     message: str
+    altered: str = ""
+    """Digest of an artefact whose copy on this machine's disk is not what it was: fetched again, it may be done."""
 
 
 FromRetrieval = Ready | Broken | Found | NotFound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import msgspec
@@ -36,20 +37,22 @@ class Passages:
         wanted = request.retrieval
         if wanted is None:
             return request, None
-        artefacts = await asyncio.gather(*(self._artefact(ref, request.namespace) for ref in wanted.sets))
-        found = await self._link.look_up(wanted, artefacts)
+        async with contextlib.AsyncExitStack() as held:
+            artefacts = await asyncio.gather(*(self._artefact(ref, request.namespace, held) for ref in wanted.sets))
+            found = await self._artefacts.with_good_copies(lambda: self._link.look_up(wanted, artefacts))
         told = msgspec.structs.replace(request, parts=with_context(request.parts, wanted, found), retrieval=None)
         return told, _citations(wanted.sets, found)
 
-    async def _artefact(self, ref: SetRef, namespace: str) -> SetArtefact:
+    async def _artefact(self, ref: SetRef, namespace: str, held: contextlib.AsyncExitStack) -> SetArtefact:
         _, manifest = await self._reader.eventually(
             lambda catalogue: catalogue.retrieval_set(str(ref), for_namespace=namespace)
         )
-        folder = await self._artefacts.folder(manifest.artefact, f"retrieval set {ref}")
+        folder = await held.enter_async_context(self._artefacts.held(manifest.artefact, f"retrieval set {ref}"))
         return SetArtefact(
             name=str(ref),
             digest=manifest.artefact,
             folder=str(folder),
+            by_content=True,
             passages=manifest.passages,
             fingerprint=manifest.embedding.fingerprint,
         )

@@ -13,8 +13,9 @@ from typing import Final
 import msgspec
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save_file
 
+from guideway.catalogue.artefacts import Contents
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import EmbeddingModel
 from guideway.schemas.retrieval import Metadata
@@ -64,25 +65,28 @@ def write(folder: Path, info: SetInfo, passages: Sequence[Passage], vectors: Vec
     (folder / _INFO).write_bytes(msgspec.json.format(msgspec.json.encode(info), indent=1) + b"\n")
 
 
-def read_info(folder: Path) -> SetInfo:
-    """Raises Refusal(guidance_damaged)."""
+def read(folder: Path) -> SetFolder:
+    """Of a folder of our own. Raises Refusal(guidance_damaged) for anything that `write` does not write."""
     try:
-        return msgspec.json.decode((folder / _INFO).read_bytes(), type=SetInfo)
-    except (OSError, msgspec.DecodeError) as error:
+        return parsed({name: bytearray((folder / name).read_bytes()) for name in (_INFO, _PASSAGES, _VECTORS)})
+    except OSError as error:
         raise _damaged(type(error).__name__) from None
 
 
-def read(folder: Path) -> SetFolder:
-    """Raises Refusal(guidance_damaged) for anything that `write` does not write."""
-    info = read_info(folder)
+def parsed(files: Contents) -> SetFolder:
+    """Of the three files' bytes. Raises Refusal(guidance_damaged) for anything that `write` does not write."""
     try:
-        passages = msgspec.json.Decoder(Passage).decode_lines((folder / _PASSAGES).read_bytes())
-        vectors = load_file(folder / _VECTORS)["vectors"]
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        info = msgspec.json.decode(files[_INFO], type=SetInfo)
+        passages = msgspec.json.Decoder(Passage).decode_lines(files[_PASSAGES])
+        vectors = load(bytes(files[_VECTORS]))["vectors"]
+    except (KeyError, ValueError, RecursionError, SafetensorError) as error:
         raise _damaged(type(error).__name__) from None
     if vectors.shape != (len(passages), info.embedding.dimension) or len(passages) != info.passages:
         raise _damaged("passages and vectors do not agree")
-    return SetFolder(info=info, passages=passages, vectors=vectors.astype(np.float32))
+    vectors = vectors.astype(np.float32)
+    if not np.isfinite(vectors).all():
+        raise _damaged("its vectors are not finite")
+    return SetFolder(info=info, passages=passages, vectors=vectors)
 
 
 def _damaged(why: str) -> Refusal:

@@ -111,7 +111,7 @@ async def _published(
     from guideway.training.sets.publish import previous, publish_set
 
     before = previous(reader.catalogue, order.namespace, order.name)
-    there = store.fetch(before.artefact, maker.settings.artefact_cache) if before else None
+    there = store.checked(before.artefact, maker.settings.artefact_cache) if before else None
     folder = await asyncio.to_thread(_built, order, passages, there, maker, work)
     return await publish_set(
         reader,

@@ -22,15 +22,15 @@ TIMEOUT_S = 30.0
 class Disk:
     """Reads LoRAs only when told to, and counts them."""
 
-    def __init__(self, read: Callable[[Path, PreTrainedModel], Lora]) -> None:
+    def __init__(self, read: Callable[[Path, PreTrainedModel, str | None], Lora]) -> None:
         self.may_read = threading.Event()
         self.count = 0
         self._read = read
 
-    def load(self, folder: Path, model: PreTrainedModel) -> Lora:
+    def load(self, folder: Path, model: PreTrainedModel, digest: str | None = None) -> Lora:
         assert self.may_read.wait(TIMEOUT_S)
         self.count += 1
-        return self._read(folder, model)
+        return self._read(folder, model, digest)
 
 
 @pytest.fixture

@@ -117,9 +117,9 @@ def test_readers_leave_the_engine_its_threads(
 
     class Counting(SoftPrompt):
         @classmethod
-        def load(cls, folder: Path, model: PreTrainedModel) -> SoftPrompt:
+        def load(cls, folder: Path, model: PreTrainedModel, digest: str | None = None) -> SoftPrompt:
             seen.append(torch.get_num_threads())
-            return super().load(folder, model)
+            return super().load(folder, model, digest)
 
     monkeypatch.setattr(guidance, "FORMS", {"soft_prompt": Counting})
     before = torch.get_num_threads()

@@ -15,9 +15,10 @@ from tests.workers.engine.conftest import MakeArtefact
 from torch import Tensor, nn
 from transformers import LlamaModel
 
+from guideway.catalogue.adapter_forms import Activation
 from guideway.schemas.failures import Refusal
 from guideway.workers.engine.base_model import BaseModel
-from guideway.workers.engine.inserted_layer import Activation, Block, InsertedLayer, decoder_layers
+from guideway.workers.engine.inserted_layer import Block, InsertedLayer, decoder_layers
 from guideway.workers.engine.inserted_rows import BatchedInsertedLayers
 from guideway.workers.engine.inserted_training import TrainableInsertedLayer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from tests.workers.engine.conftest import MakeArtefact, MakeEngine, ends, run, text_of
 
 from guideway.catalogue import files
-from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.artefact_cache import ArtefactCache
+from guideway.catalogue.artefacts import Altered, ArtefactStore
 from guideway.catalogue.entries import plan
 from guideway.catalogue.topic import CatalogueReader
 from guideway.producers.check import check
@@ -20,7 +22,7 @@ from guideway.schemas.request import GuidanceRef, ReplyAddress
 from guideway.schemas.wire import MANIFEST, REQUEST
 from guideway.workers.artefact_fetch import ArtefactFetch
 from guideway.workers.guidance_fetch import GuidanceFetch
-from guideway.workers.messages import Admit, BatchReport
+from guideway.workers.messages import Admit, Artefact, BatchReport, Finished, Refused
 
 FINGERPRINT = "sha256:" + "0" * 64
 MODEL = f"kind: model/v1\nnamespace: public\nname: small\nsource: somewhere\nfingerprint: {FINGERPRINT}\n"
@@ -75,9 +77,9 @@ async def test_every_form_comes_through(folder: Path, tmp_path: Path, make_engin
     request = marshal(event, endpoint, version, reader.catalogue, reply_to=[address], written_ms=0, now_ms=0)
     request = REQUEST.decode(REQUEST.encode(request))
     assert request.guidance[0].scale == -0.5
-    fetch = GuidanceFetch(reader, ArtefactFetch(store, tmp_path / "cache"), FINGERPRINT)
-    artefacts = await fetch.fetch(request.guidance, "team")
-    messages = run(make_engine(), [Admit(id="a", request=request, artefacts=artefacts)])
+    fetch = GuidanceFetch(reader, ArtefactFetch(store, ArtefactCache(tmp_path / "cache")), FINGERPRINT)
+    async with fetch.fetched(request.guidance, "team") as artefacts:
+        messages = run(make_engine(), [Admit(id="a", request=request, artefacts=artefacts)])
     text_of(ends(messages)["a"])
     report = next(message for message in messages if isinstance(message, BatchReport))
     assert report.rows[0].guidance == [
@@ -115,3 +117,36 @@ def test_a_scale_on_anything_but_a_lora_is_refused_when_it_is_applied(folder: Pa
     with pytest.raises(Refusal, match=rf"team/{name} is of form {form}, and only a lora takes a scale") as caught:
         check(found, CatalogueReader("no broker").catalogue)
     assert caught.value.code is FailureCode.INVALID_MANIFEST
+
+
+async def test_a_copy_that_changed_under_the_engine_is_told_and_never_run(
+    folder: Path, tmp_path: Path, make_engine: MakeEngine
+) -> None:
+    """The bytes are hashed when they are loaded, and not only when they are fetched."""
+    store = ArtefactStore(str(tmp_path / "store"))
+    found = [files.upload(path, manifest, store) for path, manifest in files.read(folder)]
+    reader = CatalogueReader("no broker")
+    for change in plan(reader.catalogue, found):
+        reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
+    version, endpoint = reader.catalogue.endpoint("team", "task")
+    address = ReplyAddress(topic="gw.team.task.out.v1")
+    request = marshal(Event(id="e", content="hello"), endpoint, version, reader.catalogue, reply_to=[address], now_ms=0)
+    artefacts = ArtefactFetch(store, ArtefactCache(tmp_path / "cache"))
+
+    async def answer(artefacts: list[Artefact]) -> Finished:
+        (end,) = ends(run(make_engine(), [Admit(id="a", request=request, artefacts=artefacts)])).values()
+        if isinstance(end, Refused):
+            assert end.code is FailureCode.GUIDANCE_MISSING
+            raise Altered(end.altered, end.message)
+        return end
+
+    async with GuidanceFetch(reader, artefacts, FINGERPRINT).fetched(request.guidance, "team") as fetched:
+        for one in fetched:
+            weights = Path(one.folder) / "adapter_model.safetensors"
+            intact = weights.read_bytes()
+            weights.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
+            with pytest.raises(Altered, match=f"guidance {re.escape(one.name)}: its copy on this machine") as caught:
+                await answer(fetched)
+            assert caught.value.digest == one.digest
+            await artefacts.with_good_copies(lambda: answer(fetched))
+            assert weights.read_bytes() == intact

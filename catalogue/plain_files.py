@@ -1,0 +1,76 @@
+"""Reading a folder that somebody else filled: plain files of known names and bounded size, and nothing else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+
+class NotPlain(Exception):
+    """A file that is not what may stand there, in a sentence."""
+
+
+def read_plain_files(folder: Path, limits: Mapping[str, int], *, total: int) -> dict[str, bytearray]:
+    """Those of the names in `limits` that are there, each at most so many bytes, all together at most `total`.
+
+    Whatever else the folder holds is not looked at, so that neither its number nor its names matter. What is read is
+    what was checked: a file is opened once, and not followed.
+
+    Raises: NotPlain for a symbolic link, a folder, a pipe, a device or a socket, and for one that is too large; OSError
+    where the folder or a file cannot be read.
+    """
+    found: dict[str, bytearray] = {}
+    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in sorted(limits):
+            left = total - sum(map(len, found.values()))
+            content = _read(root, name, limits[name], left)
+            if content is not None:
+                found[name] = content
+    finally:
+        os.close(root)
+    return found
+
+
+def missing(found: Collection[str], needed: Collection[str]) -> str:
+    """The needed names that were not found, for a sentence."""
+    return ", ".join(sorted({*needed} - {*found}))
+
+
+def _read(root: int, name: str, limit: int, left: int) -> bytearray | None:
+    # Not blocking: to open a pipe would wait for somebody who writes.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(name, flags, dir_fd=root)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO, errno.EMLINK}:
+            raise _not_plain(name) from None
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise _not_plain(name)
+        if found.st_size > min(limit, left):
+            raise NotPlain(
+                f"{name} has {found.st_size} bytes, and at most {min(limit, left)} are taken: make it smaller"
+            )
+        content = bytearray(found.st_size)
+        at = 0
+        with memoryview(content) as view:
+            while at < len(view) and (count := os.readv(descriptor, [view[at:]])):
+                at += count
+        del content[at:]
+    finally:
+        os.close(descriptor)
+    return content
+
+
+def _not_plain(name: str) -> NotPlain:
+    return NotPlain(
+        f"{name} is no plain file: put the file itself there, not a link to one, a folder, a pipe or a device"
+    )
