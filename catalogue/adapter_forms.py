@@ -201,8 +201,9 @@ def lora_modules(adapter: Adapter) -> dict[str, LoraModule]:
     if not parts:
         raise damaged("it holds no LoRA factors: publish it again")
     effort = Effort(_MATCHING)
-    ranks, alphas = _ByPattern(config, "r", "rank_pattern"), _ByPattern(config, "lora_alpha", "alpha_pattern")
-    return {module: _lora_module(adapter, module, parts[module], ranks, alphas, effort) for module in parts}
+    ranks = _ByPattern(config, "r", "rank_pattern", effort)
+    alphas = _ByPattern(config, "lora_alpha", "alpha_pattern", effort)
+    return {module: _lora_module(adapter, module, parts[module], ranks, alphas) for module in parts}
 
 
 def ia3_modules(adapter: Adapter) -> dict[str, str]:
@@ -290,9 +291,9 @@ def _check_lora_settings(config: dict[str, Any]) -> None:
 
 
 def _lora_module(
-    adapter: Adapter, module: str, parts: dict[str, str], ranks: _ByPattern, alphas: _ByPattern, effort: Effort
+    adapter: Adapter, module: str, parts: dict[str, str], ranks: _ByPattern, alphas: _ByPattern
 ) -> LoraModule:
-    rank, alpha = ranks.of(module, effort), alphas.of(module, effort)
+    rank, alpha = ranks.of(module), alphas.of(module)
     if rank != int(rank) or rank > MAX_RANK:
         raise damaged(
             f"its rank at {shown(module)} is {rank:g} and must be a whole number up to {MAX_RANK}: train it so"
@@ -319,21 +320,21 @@ def unlike(module: str, have: Mapping[str, object], want: Mapping[str, object]) 
 class _ByPattern:
     """A number of the configuration, or the one that the first matching pattern gives for a module, as PEFT does it."""
 
-    def __init__(self, config: Mapping[str, Any], key: str, pattern_key: str) -> None:
-        self._key, self._otherwise = key, config.get(key)
+    def __init__(self, config: Mapping[str, Any], key: str, pattern_key: str, effort: Effort) -> None:
+        self._key, self._otherwise, self._effort = key, config.get(key), effort
         patterns = config.get(pattern_key) or {}
         if not isinstance(patterns, dict) or len(patterns) > _MAX_PATTERNS:
             raise damaged(f"`{pattern_key}` must be an object of at most {_MAX_PATTERNS} patterns: publish it again")
         try:
             self._patterns = [
-                (ModulePattern(pattern), _number(pattern_key, value)) for pattern, value in patterns.items()
+                (ModulePattern(pattern, effort), _number(pattern_key, value)) for pattern, value in patterns.items()
             ]
         except PatternRefused as refused:
             raise damaged(f"`{pattern_key}`: {refused}") from None
 
-    def of(self, module: str, effort: Effort) -> float:
+    def of(self, module: str) -> float:
         try:
-            found = first_match(self._patterns, module, effort)
+            found = first_match(self._patterns, module, self._effort)
         except PatternRefused as refused:
             raise damaged(str(refused)) from None
         return found if found is not None else _number(self._key, self._otherwise)

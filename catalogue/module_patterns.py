@@ -86,8 +86,9 @@ _Step = Test | tuple[int, ...] | _Anchor
 class ModulePattern:
     """One pattern."""
 
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, effort: Effort) -> None:
         """Raises PatternRefused."""
+        effort.spend(len(pattern))
         if len(pattern) > _MAX_CHARS:
             raise PatternRefused(f"a pattern has {len(pattern)} characters, at most {_MAX_CHARS} are taken: shorten it")
         parsed = _Parser(pattern).parsed()
@@ -97,6 +98,7 @@ class ModulePattern:
         self._steps: list[_Step] = []
         if self._plain is None:
             _write(_Sequence([before, parsed]), self._steps)
+        effort.spend(len(self._steps))
 
     def matches(self, name: str, effort: Effort) -> bool:
         """Whether it stands for the module of that name, in which there is no line break. Raises PatternRefused."""
