@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from guideway.catalogue.artefact_cache import ArtefactCache
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.manifests import Model
 from guideway.workers import worker
@@ -41,7 +42,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> worker.Worker:
             delivery=DeliverySettings(bootstrap="nowhere:1"),
             engine=EngineSettings(),
             store=str(tmp_path),
-            artefact_cache=tmp_path,
+            artefact_cache=ArtefactCache(tmp_path),
             engine_program=(sys.executable, str(Path(__file__).with_name("fake_engine.py"))),
         )
     )
