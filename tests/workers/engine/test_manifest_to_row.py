@@ -100,9 +100,10 @@ async def test_guidance_bound_by_the_former_fingerprint_is_refused_with_the_way_
     for change in plan(reader.catalogue, found):
         reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
     now = "sha256:" + "9" * 64
-    fetch = GuidanceFetch(reader, ArtefactFetch(store, tmp_path / "cache"), now, FINGERPRINT)
+    fetch = GuidanceFetch(reader, ArtefactFetch(store, ArtefactCache(tmp_path / "cache")), now, FINGERPRINT)
     with pytest.raises(Refusal, match="the former way") as caught:
-        await fetch.fetch([GuidanceRef(namespace="team", name="lora", version=1)], "team")
+        async with fetch.fetched([GuidanceRef(namespace="team", name="lora", version=1)], "team"):
+            pass
     assert caught.value.code is FailureCode.GUIDANCE_WRONG_MODEL
     assert now in caught.value.message
 
