@@ -131,7 +131,9 @@ async def test_a_copy_that_changed_under_the_engine_is_told_and_never_run(
         reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
     version, endpoint = reader.catalogue.endpoint("team", "task")
     address = ReplyAddress(topic="gw.team.task.out.v1")
-    request = marshal(Event(id="e", content="hello"), endpoint, version, reader.catalogue, reply_to=[address], now_ms=0)
+    request = marshal(
+        Event(id="e", content="hello"), endpoint, version, reader.catalogue, reply_to=[address], now_ms=0, written_ms=0
+    )
     artefacts = ArtefactFetch(store, ArtefactCache(tmp_path / "cache"))
 
     async def answer(artefacts: list[Artefact]) -> Finished:
