@@ -434,6 +434,10 @@ class Partition:
         except (asyncio.CancelledError, KafkaError) as error:
             if not isinstance(error, ProducerFenced):
                 self._note_slow(batch, sent)
+            for one in (one for each in sent.values() for one in each):
+                # Nobody waits for it any more: asyncio need not print what becomes of it.
+                if not one.cancel() and not one.cancelled():
+                    one.exception()
             raise
         # A refused record does not fail the commit by itself: its result would be lost and its offset committed.
         await self._all_taken(batch, sent)
