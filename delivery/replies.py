@@ -14,10 +14,11 @@ from guideway.schemas.wire import REPLY
 
 
 def reply_records(reply: Reply, addresses: Sequence[ReplyAddress], record: Record) -> list[Outgoing]:
-    """One record an address, with the caller's key, and its correlation and trace headers byte for byte.
+    """One record a place, with the caller's key, and its correlation and trace headers byte for byte.
 
     Where a result is too large, the first address, which is the caller's, gets a failed reply and no other gets any.
     """
+    addresses = distinct(addresses)
     value = REPLY.encode(reply)
     ours = {
         names.CONTENT_TYPE: "application/json",
@@ -43,6 +44,18 @@ def reply_records(reply: Reply, addresses: Sequence[ReplyAddress], record: Recor
         )
         return reply_records(failed(reply.id, reply.namespace, reply.endpoint, refusal), addresses[:1], record)
     return records
+
+
+def distinct(addresses: Sequence[ReplyAddress]) -> list[ReplyAddress]:
+    """The places these are, in their order: a caller may name the topic of a target, and a list may name one twice.
+
+    An address that leaves the partition open adds nothing to one in the same topic.
+    """
+    places: dict[str, list[ReplyAddress]] = {}
+    for address in addresses:
+        places.setdefault(address.topic, []).append(address)
+    kept = {topic: {one for one in found if one.partition is not None} or found[:1] for topic, found in places.items()}
+    return [one for one in dict.fromkeys(addresses) if one in kept[one.topic]]
 
 
 def failed(request_id: str, namespace: str, endpoint: str, refusal: Refusal) -> Failed:

@@ -46,6 +46,15 @@ class Window(Generic[K]):
         added_at = self._added_at.get(key)
         return added_at is not None and now - added_at < self._ttl_s
 
+    def push_out(self) -> None:
+        """Let the oldest key go before its time."""
+        del self._added_at[next(iter(self._added_at))]
+        self.pushed_out += 1
+
+    def expire(self, now: float) -> None:
+        """Let those go whose time is over."""
+        self._shrink(now)
+
     def _shrink(self, now: float) -> None:
         while self._added_at:
             oldest, added_at = next(iter(self._added_at.items()))
@@ -54,3 +63,49 @@ class Window(Generic[K]):
                 return
             del self._added_at[oldest]
             self.pushed_out += not over_time
+
+
+class SharedWindow(Generic[K]):
+    """A window that parties share: where there are too many keys, the oldest of the party that has the most goes first.
+
+    So whoever adds any number of keys pushes out its own, as long as all others together have less than the rest.
+    """
+
+    def __init__(self, *, limit: int = 100_000, ttl_s: float = 3600.0) -> None:
+        self._limit = limit
+        self._ttl_s = ttl_s
+        self._windows: dict[str, Window[K]] = {}
+        self._count = 0
+        self.pushed_out = 0
+        """Keys that had to go before their time, for others to have room."""
+
+    def __len__(self) -> int:
+        return self._count
+
+    def renew(self, party: str, key: K, now: float) -> None:
+        """Remember a key of this party from `now` on, whether or not it is remembered already."""
+        window = self._windows.setdefault(party, Window(limit=self._limit + 1, ttl_s=self._ttl_s))
+        before = len(window)
+        window.renew(key, now)
+        self._count += len(window) - before
+        if self._count > self._limit:
+            self._make_room(window, now)
+
+    def holds(self, party: str, key: K, now: float) -> bool:
+        """Whether this key of the party is remembered."""
+        window = self._windows.get(party)
+        return window is not None and window.holds(key, now)
+
+    def _make_room(self, added: Window[K], now: float) -> None:
+        # Whoever has more than an even share need not be compared with all others: a flood is dealt with at once.
+        largest = added
+        if len(added) * len(self._windows) <= self._limit:
+            for window in self._windows.values():
+                window.expire(now)
+            self._windows = {party: window for party, window in self._windows.items() if len(window)}
+            self._count = sum(map(len, self._windows.values()))
+            largest = max(self._windows.values(), key=len)
+        if self._count > self._limit:
+            largest.push_out()
+            self._count -= 1
+            self.pushed_out += 1

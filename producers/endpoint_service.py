@@ -12,12 +12,12 @@ import structlog
 from guideway.catalogue.topic import CatalogueReader
 from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.pipeline import Pipeline
-from guideway.delivery.replies import failed, reply_records
+from guideway.delivery.replies import distinct, failed, reply_records
 from guideway.delivery.settings import MAX_RECORD_BYTES, DeliverySettings
 from guideway.delivery.topic_directory import TopicDirectory
 from guideway.producers.cancelled_ahead import CancelledAhead
 from guideway.producers.event_intake import EventIntake, endpoint_of
-from guideway.producers.events import cancelled_id, read_event, read_reply_address, refused_id
+from guideway.producers.events import cancelled_id, read_event, read_reply_address, refused_id, written_ms
 from guideway.producers.lane_watch import LaneWatch
 from guideway.producers.look_ahead import LookAhead
 from guideway.producers.marshal import marshal
@@ -88,6 +88,7 @@ class EndpointService:
         own = ReplyAddress(topic=names.reply_topic(endpoint.namespace, endpoint.name))
         caller = await checked_reply_address(event.reply_to, endpoint.namespace, self.pipeline.topics) or own
         targets = [ReplyAddress(topic=names.reply_topic(endpoint.namespace, name)) for name in endpoint.targets]
+        reply_to = distinct([caller, *targets])
         rendered = await self._rendering.render(event, endpoint)
         request = await self._reader.eventually(
             lambda catalogue: marshal(
@@ -95,9 +96,9 @@ class EndpointService:
                 endpoint,
                 version,
                 catalogue,
-                reply_to=[caller, *targets],
-                written_ms=record.timestamp_ms,
-                now_ms=time.time_ns() // 1_000_000,
+                reply_to=reply_to,
+                now_ms=(now_ms := time.time_ns() // 1_000_000),
+                written_ms=written_ms(record, now_ms),
                 rendered=rendered,
             )
         )

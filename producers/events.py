@@ -22,6 +22,8 @@ _CLOUD_ID: Final = f"{names.CLOUD_EVENT_PREFIX}id"
 _DIGITS: Final = re.compile(rb"[0-9]{1,9}")
 _GUIDANCE: Final = msgspec.json.Decoder(list[GuidanceName])
 MAX_ID_CHARS: Final = 200
+_FIRST_MS: Final = 10**12
+"""September 2001: no event is older."""
 
 
 def read_event(record: Record) -> Event:
@@ -55,6 +57,14 @@ def cancelled_id(record: Record) -> str | None:
 def is_id(text: str) -> bool:
     """Whether this can be the id of an event."""
     return len(text) <= MAX_ID_CHARS and text.isprintable()
+
+
+def written_ms(record: Record, now_ms: int) -> int:
+    """When the event was written, Unix time in milliseconds, by its record's time; `now_ms` where that is no such time.
+
+    Without a clock a producer says 1970, and so does one that means seconds; what is to come is not believed either.
+    """
+    return record.timestamp_ms if _FIRST_MS <= record.timestamp_ms <= now_ms else now_ms
 
 
 def refused_id(record: Record) -> str:

@@ -50,6 +50,7 @@ def marshal(
 ) -> Request:
     """Raises Refusal, which says what the caller or the endpoint's owner has to change.
 
+    written_ms: from when on the endpoint's deadline counts.
     rendered: of this event and endpoint, where that was done before.
     """
     deadline_ms = event.deadline_ms

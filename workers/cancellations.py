@@ -15,11 +15,11 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from guideway.delivery.clients import make_consumer, started
-from guideway.delivery.window import Window
+from guideway.delivery.window import SharedWindow
 from guideway.schemas import names
 from guideway.schemas.cancellation import HELD_S, Cancellation, cancelled_by_caller
 from guideway.schemas.request import Request
-from guideway.schemas.wire import CANCELLATION, Undecodable
+from guideway.schemas.wire import CANCELLATION
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +31,8 @@ class Cancellations:
     """Which requests are cancelled, and which of them run here. Owned by one worker; does no I/O."""
 
     def __init__(self, *, limit: int = 100_000) -> None:
-        self.held: Window[Work] = Window(limit=limit, ttl_s=HELD_S)
+        self.held: SharedWindow[Work] = SharedWindow(limit=limit, ttl_s=HELD_S)
+        """By namespace: whoever cancels without end pushes out its own."""
         self._running: dict[Work, set[asyncio.Timeout]] = {}
 
     def cancel(self, cancellation: Cancellation, *, at_s: float, now: float) -> None:
@@ -44,7 +45,7 @@ class Cancellations:
         if now - at_s >= HELD_S:
             return
         work = (cancellation.namespace, cancellation.endpoint, cancellation.id)
-        self.held.renew(work, at_s)
+        self.held.renew(cancellation.namespace, work, at_s)
         for scope in self._running.pop(work, ()):
             scope.reschedule(asyncio.get_running_loop().time())
 
@@ -55,7 +56,7 @@ class Cancellations:
         A cancellation of the task itself, by whoever owns it, stays CancelledError: that is what the scope is for.
         """
         work = (request.namespace, request.endpoint, request.id)
-        if self.held.holds(work, now):
+        if self.held.holds(request.namespace, work, now):
             raise cancelled_by_caller()
         try:
             async with asyncio.timeout(None) as scope:
@@ -100,6 +101,8 @@ class CancellationReader:
         self._timeout_s = timeout_s
         self._consumer: Any
         self._pushed_out = 0
+        self.passed_over = 0
+        """Records that are no cancellations."""
 
     async def __aenter__(self) -> CancellationReader:
         """Raises Refusal(broker_unreachable)."""
@@ -161,11 +164,18 @@ class CancellationReader:
         for record in (await self._consumer.getmany(self._partition, timeout_ms=timeout_ms)).get(self._partition, []):
             try:
                 cancellation = CANCELLATION.decode(record.value)
-            except Undecodable:
-                # Only the endpoint service writes here, and of a newer one there is nobody to tell.
-                log.warning("no cancellation of this version", topic=record.topic, offset=record.offset)
-                continue
-            self._cancellations.cancel(cancellation, at_s=record.timestamp / 1000, now=time.time())
+                self._cancellations.cancel(cancellation, at_s=record.timestamp / 1000, now=time.time())
+            except Exception as error:
+                # Only the endpoint service writes here, and of a newer one there is nobody to tell. Whatever it is, it
+                # must not take along what stands behind it.
+                self.passed_over += 1
+                log.warning(
+                    "no cancellation of this version",
+                    topic=record.topic,
+                    offset=record.offset,
+                    error=type(error).__name__,
+                    so_far=self.passed_over,
+                )
         pushed_out = self._cancellations.held.pushed_out
         if pushed_out > self._pushed_out:
             log.warning("too many cancellations at once; the oldest no longer hold", number=pushed_out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from guideway.delivery.replies import reply_records
 from guideway.schemas.record import Record
 from guideway.schemas.reply import Completed, Failed, Sample, Usage
@@ -58,3 +60,19 @@ def test_a_result_too_large_fails_to_the_caller_alone() -> None:
     assert isinstance(reply, Failed)
     assert (only.topic, reply.code.value, reply.id) == ("gw.team.mine.out.v1", "reply_too_large", "r-1")
     assert dict(only.headers)["guideway_failure_code"] == b"reply_too_large"
+
+
+@pytest.mark.parametrize(
+    ("given", "places"),
+    [
+        ([("a", None), ("a", None)], [("a", None)]),
+        ([("a", 3), ("b", None), ("a", None)], [("a", 3), ("b", None)]),
+        ([("a", None), ("a", 3)], [("a", 3)]),
+        ([("a", 1), ("a", 2), ("a", 1)], [("a", 1), ("a", 2)]),
+        ([("b", None), ("a", None), ("b", None), ("a", None)], [("b", None), ("a", None)]),
+    ],
+)
+def test_each_place_gets_one_reply(given: list[tuple[str, int | None]], places: list[tuple[str, int | None]]) -> None:
+    addresses = [ReplyAddress(topic=topic, partition=partition) for topic, partition in given]
+    records = reply_records(completed("yes"), addresses, RECORD)
+    assert [(out.topic, out.partition) for out in records] == places

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guideway.delivery.window import Window
+from guideway.delivery.window import SharedWindow, Window
 
 
 def test_a_key_is_new_once_until_its_time_is_over() -> None:
@@ -56,3 +56,36 @@ def test_it_answers_as_a_plain_list_does(steps: list[tuple[int, int]], limit: in
 def test_bounds_are_checked(bounds: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Window(**bounds)
+
+
+def test_a_shared_window_pushes_out_what_the_largest_party_has_longest() -> None:
+    window: SharedWindow[int] = SharedWindow(limit=10, ttl_s=100)
+    for key in range(3):
+        window.renew("small", key, 0)
+    for key in range(50):
+        window.renew("large", key, 1)
+    assert len(window) == 10
+    assert all(window.holds("small", key, 2) for key in range(3))
+    assert [key for key in range(50) if window.holds("large", key, 2)] == list(range(43, 50))
+    window.renew("new", 0, 2)
+    assert not window.holds("large", 43, 2), "room for who comes is made by who has most"
+    assert window.pushed_out == 44
+
+
+def test_in_a_shared_window_what_is_over_makes_room_first() -> None:
+    window: SharedWindow[int] = SharedWindow(limit=4, ttl_s=10)
+    for key in range(3):
+        window.renew("old", key, 0)
+    window.renew("new", 0, 11)
+    window.renew("new", 1, 11)
+    assert (len(window), window.pushed_out) == (2, 0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30), st.integers(0, 5)), max_size=200))
+def test_a_shared_window_is_bounded_and_counts_what_it_holds(steps: list[tuple[str, int, int]]) -> None:
+    window, now = SharedWindow[int](limit=7, ttl_s=12), 0
+    for party, key, later in steps:
+        now += later
+        window.renew(party, key, now)
+        assert window.holds(party, key, now)
+        assert len(window) == sum(map(len, window._windows.values())) <= 7

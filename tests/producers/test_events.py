@@ -7,17 +7,19 @@ import json
 import re
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from cloudevents.core.bindings.kafka import to_binary_event, to_structured_event
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
-from guideway.producers.events import cancelled_id, read_event, refused_id
+from guideway.producers.events import cancelled_id, read_event, refused_id, written_ms
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.record import Record
 from guideway.schemas.request import ReplyAddress
 
 MakeRecord = Callable[..., Record]
+NOW = 1_700_000_000_000
 FIELDS = {"text": "hello"}
 
 
@@ -253,3 +255,20 @@ def test_refused(make_record: MakeRecord, value: bytes, headers: dict[str, str |
     with pytest.raises(Refusal) as caught:
         read_event(make_record(value, **headers))
     assert caught.value.code is code
+
+
+@pytest.mark.parametrize(
+    ("says", "written"),
+    [
+        pytest.param(NOW - 3_600_000, NOW - 3_600_000, id="an hour ago"),
+        pytest.param(NOW, NOW, id="now"),
+        pytest.param(NOW + 1, NOW, id="a clock that is ahead"),
+        pytest.param(2**62, NOW, id="absurd"),
+        pytest.param(0, NOW, id="no clock"),
+        pytest.param(NOW // 1000, NOW, id="seconds"),
+        pytest.param(-1, NOW, id="no time at all"),
+    ],
+)
+def test_when_an_event_was_written(make_record: MakeRecord, says: int, written: int) -> None:
+    record = msgspec.structs.replace(make_record(b"x"), timestamp_ms=says)
+    assert written_ms(record, NOW) == written

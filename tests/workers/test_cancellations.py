@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from aiokafka.structs import ConsumerRecord, TopicPartition
+from structlog.testing import capture_logs
 
 from guideway.schemas.cancellation import HELD_S, Cancellation
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.request import Request
-from guideway.workers.cancellations import Cancellations
+from guideway.schemas.wire import CANCELLATION
+from guideway.workers.cancellations import CancellationReader, Cancellations
 
 MakeRequest = Callable[..., Request]
 NOW = 1_000_000.0
@@ -139,3 +144,53 @@ async def test_their_number_is_bounded_and_the_oldest_goes_first(make_request: M
         with pytest.raises(Refusal):
             await work(cancellations, make_request(id=held), release)
     assert cancellations.held.pushed_out == 1
+
+
+async def test_a_flood_pushes_out_its_own_and_not_what_others_have_cancelled(make_request: MakeRequest) -> None:
+    cancellations = Cancellations(limit=1_000)
+    cancellations.cancel(OURS, at_s=NOW, now=NOW)
+    for number in range(5_000):
+        flood = Cancellation(id=str(number), namespace="other", endpoint="task")
+        cancellations.cancel(flood, at_s=NOW, now=NOW)
+    with pytest.raises(Refusal):
+        await work(cancellations, make_request(), asyncio.Event())
+    assert len(cancellations.held) == 1_000
+    assert cancellations.held.pushed_out == 4_001
+
+
+class Topic:
+    """A consumer that has these values, and what follows."""
+
+    def __init__(self, *values: tuple[bytes | None, int]) -> None:
+        self.values = values
+
+    async def getmany(self, partition: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        return {
+            partition: [
+                ConsumerRecord(partition.topic, 0, offset, timestamp, 0, None, value, None, 0, 0, ())
+                for offset, (value, timestamp) in enumerate(self.values)
+            ]
+        }
+
+
+async def test_whatever_stands_in_the_topic_is_passed_over_and_what_follows_is_heard(
+    make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancellations = Cancellations()
+    reader = CancellationReader("nowhere", "small", cancellations)
+    now_ms = time.time_ns() // 1_000_000
+    absurd = [None, b"", b"\xff", b"[" * 100_000, b"9" * 5_000, b'{"id": 1}', b"null"]
+    reader._consumer = Topic(*[(value, now_ms) for value in absurd], (CANCELLATION.encode(OURS), now_ms))
+
+    def fails(self: Cancellations, *_: Any, **__: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(Cancellations, "cancel", fails)
+        await reader._read(timeout_ms=0)
+        assert (reader.passed_over, len(logs)) == (len(absurd) + 1, len(absurd) + 1)
+    with capture_logs():
+        await reader._read(timeout_ms=0)
+    assert reader.passed_over == 2 * len(absurd) + 1
+    with pytest.raises(Refusal):
+        await work(cancellations, make_request(), asyncio.Event(), now=now_ms / 1000)
