@@ -257,12 +257,18 @@ async def know_topics(consumer: Any, topics: Collection[str]) -> None:
 async def members(consumer: Any) -> list[str]:
     """The client ids of the members of the consumer's group, which it need not be in. Raises KafkaError."""
     coordinator = consumer._coordinator
-    await coordinator.ensure_coordinator_known()
-    response = await coordinator._send_req(DescribeGroupsRequest([coordinator.group_id]))
-    ((code, _, _, _, _, found, *_),) = response.groups
-    if code:
-        raise errors.for_code(code)()
-    return [client_id for _member_id, client_id, *_more in found]
+    while True:
+        await coordinator.ensure_coordinator_known()
+        response = await coordinator._send_req(DescribeGroupsRequest([coordinator.group_id]))
+        ((code, _, _, _, _, found, *_),) = response.groups
+        kind = errors.for_code(code)
+        if kind is errors.NoError:
+            return [client_id for _member_id, client_id, *_more in found]
+        if kind in (errors.NotCoordinatorForGroupError, errors.GroupCoordinatorNotAvailableError):
+            coordinator.coordinator_dead()
+        elif kind is not errors.GroupLoadInProgressError:
+            raise kind()
+        await asyncio.sleep(0.1)
 
 
 def heartbeat_answered_at(consumer: Any) -> float:

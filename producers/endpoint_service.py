@@ -70,6 +70,7 @@ class EndpointService:
         try:
             version, endpoint = await self._reader.eventually(lambda catalogue: catalogue.endpoint(namespace, name))
             if (cancelled := cancelled_id(record)) is not None:
+                self._ahead.reached(record, cancelled)
                 return [await self._cancellation(cancelled, endpoint)]
             return [await self._request(record, endpoint, version)]
         except Refusal as refusal:

@@ -60,6 +60,11 @@ class LookAhead:
             await self._task
         await self._close()
 
+    def reached(self, record: Record, id_: str) -> None:
+        """The pipeline has come to this tombstone: what it cancels may be held back in another partition."""
+        if any(tp.topic == record.topic for tp in self._following):
+            self._found.note(endpoint_of(record.topic)[0], record.topic, id_, record.timestamp_ms)
+
     async def _run(self) -> None:
         while True:
             try:
