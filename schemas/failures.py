@@ -37,7 +37,7 @@ class FailureCode(StrEnum):
     # The result
     OUTPUT_UNSATISFIABLE = "output_unsatisfiable"
     OUTPUT_INCOMPLETE = "output_incomplete"
-    OUTPUT_OUT_OF_RANGE = "output_out_of_range"
+    OUTPUT_UNREADABLE = "output_unreadable"
     REPLY_TOO_LARGE = "reply_too_large"
     # The studio
     INVALID_DATA = "invalid_data"

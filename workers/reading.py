@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final, assert_never
 
@@ -17,7 +18,7 @@ _MOST_LEVELS: Final = 500
 def read_value(text: str, rule: OutputRule, words: Sequence[str]) -> Any:
     """The value.
 
-    Raises: Refusal `output_out_of_range` if the text has its form, but no reader could hold its value; ValueError if it
+    Raises: Refusal `output_unreadable` if the text has its form, but no reader could hold its value; ValueError if it
     does not have the form: an engine that broke its promise.
     """
     match rule:
@@ -46,33 +47,37 @@ def _json(text: str) -> Any:
         value = msgspec.json.decode(text)
     except msgspec.ValidationError:
         # JSON, but a number beyond a float, or an integer of more digits than Python's limit.
-        raise _out_of_range("a number is too large: give it `minimum` and `maximum` in the schema") from None
+        raise _unreadable("a number is too large: give it `minimum` and `maximum` in the schema") from None
     except msgspec.DecodeError as error:
         raise ValueError(str(error)) from None
     except RecursionError:
-        raise _out_of_range(_TOO_DEEP) from None
-    if text.count("[") + text.count("{") > _MOST_LEVELS and _is_deep(value):
-        raise _out_of_range(_TOO_DEEP)
+        raise _unreadable(_TOO_DEEP) from None
+    levels, members = _measured(value)
+    if levels > _MOST_LEVELS:
+        raise _unreadable(_TOO_DEEP)
+    # Outside of strings a colon stands once for each member, and of those with one name the decoder keeps one.
+    if _STRING.sub("", text).count(":") != members:
+        raise _unreadable("an object names a member twice: set `additionalProperties` to false in the schema")
     return value
 
 
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _TOO_DEEP: Final = f"it is nested more than {_MOST_LEVELS} levels deep: bound the nesting in the schema"
 
 
-def _out_of_range(what: str) -> Refusal:
-    return Refusal(FailureCode.OUTPUT_OUT_OF_RANGE, f"the result has its form, but {what}")
+def _unreadable(what: str) -> Refusal:
+    return Refusal(FailureCode.OUTPUT_UNREADABLE, f"the result has its form, but {what}")
 
 
-def _is_deep(value: Any) -> bool:
+def _measured(value: Any) -> tuple[int, int]:
+    """How deep arrays and objects are nested, and how many members the objects have."""
+    levels = members = 0
     level = [value]
-    for _ in range(_MOST_LEVELS + 1):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, list | dict)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-    return bool(level)
+    while level := [one for one in level if isinstance(one, list | dict)]:
+        levels += 1
+        members += sum(len(one) for one in level if isinstance(one, dict))
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    return levels, members
 
 
 def _word_labels(text: str, labels: Sequence[str], words: Sequence[str]) -> list[list[str]]:

@@ -70,13 +70,14 @@ def test_a_broken_promise_is_noticed(text: str, rule: OutputRule, words: list[st
         "9" * 5000,
         "[" * 501 + "1" + "]" * 501,
         "[" * 5000 + "]" * 5000,
+        '{"a":1,"b":[{"x:":2,"x:":2}]}',
     ],
     ids=lambda text: text[:12],
 )
 def test_json_that_no_reader_could_hold_is_the_schemas_affair(text: str) -> None:
     with pytest.raises(Refusal) as caught:
         read_value(text, Json(schema={}), [])
-    assert caught.value.code is FailureCode.OUTPUT_OUT_OF_RANGE
+    assert caught.value.code is FailureCode.OUTPUT_UNREADABLE
     assert not caught.value.code.retryable
     assert "schema" in caught.value.message
 
@@ -91,6 +92,7 @@ def test_json_that_no_reader_could_hold_is_the_schemas_affair(text: str) -> None
         "-0",
         "[" * 500 + "]" * 500,
         '["' + "[" * 600 + '"]',
+        '{"a:":{"a:":"\\\\\\":"},"b":":","":{}}',
         "[[]," * 9 + "1" + "]" * 9,
     ],
 )
@@ -155,7 +157,7 @@ def test_samples_that_are_whole_are_the_reply_and_the_others_are_told(make_reque
     assert reply.failed_samples is not None
     assert [(one.sample, one.code) for one in reply.failed_samples] == [
         (0, FailureCode.OUTPUT_INCOMPLETE),
-        (2, FailureCode.OUTPUT_OUT_OF_RANGE),
+        (2, FailureCode.OUTPUT_UNREADABLE),
     ]
     assert REPLY.decode(REPLY.encode(reply)) == reply
 
