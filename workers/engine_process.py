@@ -7,6 +7,7 @@ Logs go to stderr and hold no texts.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import socket
 import sys
@@ -86,6 +87,8 @@ def main() -> int:
     # work and then tells us to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # A second pool of threads would take the cores from the steps of the model.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     log_to_stderr()
     match channel.receive():
         case Start() as start:

@@ -38,6 +38,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Keys and values kept of what prompts begin with, for rows that begin alike; 0 keeps none."""
     reader_threads: int = 1
     """Read guidance into memory while the rows that are there run on; 0 lets them wait for it."""
+    preparer_threads: int = 2
+    """Tokenise texts and compile grammars while the rows that are there run on; 0 lets them wait for it. With two, what
+    takes long is its own namespace's affair."""
     threads: int = 0
     """Torch threads; 0 leaves torch's choice."""
     device: str = "cpu"

@@ -60,7 +60,9 @@ class Family:
         self.build: Callable[[], PreTrainedModel] = lambda: tiny(name, tokenizer)
         self.plain = self.build()
         self.engine = Engine(
-            base_of(self.build(), tokenizer), EngineSettings(max_rows=32, reader_threads=0), max_context_tokens=256
+            base_of(self.build(), tokenizer),
+            EngineSettings(max_rows=32, reader_threads=0, preparer_threads=0),
+            max_context_tokens=256,
         )
         self.shelf = Shelf(name, self.build, folder)
 

@@ -211,7 +211,7 @@ def _artefact(method: Method, folder: Path) -> Artefact:
 
 def _served(asked: Sequence[tuple[Row, Artefact]]) -> list[float]:
     """log p of the rows' answers, each with its artefact, all in one micro-batch of the engine that serves."""
-    engine = Engine(tiny(), EngineSettings(max_rows=32, reader_threads=0), max_context_tokens=512)
+    engine = Engine(tiny(), EngineSettings(max_rows=32, reader_threads=0, preparer_threads=0), max_context_tokens=512)
     admits = [
         Admit(
             id=str(number),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 from collections.abc import Collection, Container, Hashable, Sequence
 from concurrent.futures import Future
 
@@ -24,10 +23,10 @@ class GuidanceAhead:
         _, futures = self._waiting[who]
         return all(future.done() for future in futures)
 
-    def wait_for_any(self, timeout_s: float) -> None:
-        """Until something more of what is waited for is here, for so long at most."""
-        missing = {future for _, futures in self._waiting.values() for future in futures if not future.done()}
-        concurrent.futures.wait(missing, timeout_s, concurrent.futures.FIRST_COMPLETED)
+    @property
+    def missing(self) -> set[Future[Trained]]:
+        """What is waited for."""
+        return {future for _, futures in self._waiting.values() for future in futures if not future.done()}
 
     def load(self, who: Hashable, *, in_use: Collection[str]) -> RowGuidance:
         """Serve one for whom `has` said yes; the digests `in_use` stay in memory. Raises as `ResidentGuidance.load`."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -16,9 +17,10 @@ from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.batcher import Batcher
 from guideway.workers.engine.faults import refusing
 from guideway.workers.engine.grammars import Grammars
-from guideway.workers.engine.guidance import ResidentGuidance, RowGuidance
+from guideway.workers.engine.guidance import ResidentGuidance
 from guideway.workers.engine.heads import SharedHeads, heads_of
 from guideway.workers.engine.model_kind import check_kind, context_of, settings_of
+from guideway.workers.engine.preparation import Preparation, check_length
 from guideway.workers.engine.prompt import PromptLayout
 from guideway.workers.engine.reader import Reader, failed, told
 from guideway.workers.engine.row import Row, is_late
@@ -65,18 +67,17 @@ class Engine:
         )
         self._guidance = ResidentGuidance(model, max_bytes=settings.guidance_bytes, threads=settings.reader_threads)
         self._ahead = GuidanceAhead(self._guidance)
-        self._layout = PromptLayout(base.tokenizer)
-        self._grammars = Grammars(
-            base.tokenizer,
-            vocabulary=model.get_output_embeddings().weight.shape[0],
-            eos_ids=base.eos_ids,
-            layout=self._layout,
+        layout = PromptLayout(base.tokenizer)
+        vocabulary = model.get_output_embeddings().weight.shape[0]
+        grammars = Grammars(base.tokenizer, vocabulary=vocabulary, eos_ids=base.eos_ids, layout=layout)
+        self._preparation = Preparation(
+            layout, grammars, max_tokens=self._max_tokens, threads=settings.preparer_threads
         )
-        self._reader = Reader(base.tokenizer, base.eos_ids, self._grammars.bytes_of)
+        self._reader = Reader(base.tokenizer, base.eos_ids, grammars.bytes_of)
         self._open: dict[str, list[Row]] = {}
         """The rows of every request that has not ended, one per sample; none as long as it arrives."""
         self._arriving: dict[str, Admit] = {}
-        """Requests whose guidance is being read for the first time."""
+        """Requests whose guidance is being read for the first time, or whose text is being prepared."""
         self._outbox: list[FromEngine] = []
         self._reported: set[tuple[str, int]] = set()
         self._steps = 0
@@ -99,6 +100,7 @@ class Engine:
             return
         self._open[admit.id] = []
         self._arriving[admit.id] = admit
+        self._preparation.begin(admit)
         self._arrive()
 
     def cancel(self, id_: str) -> None:
@@ -119,7 +121,8 @@ class Engine:
             self._keep_heads(row for row in entering if not isinstance(outcomes.get(row), Refusal))
             self._collect(outcomes)
         elif self._open:
-            self._ahead.wait_for_any(_LOOK_S)
+            missing: set[concurrent.futures.Future[Any]] = {*self._ahead.missing, *self._preparation.missing}
+            concurrent.futures.wait(missing, _LOOK_S, concurrent.futures.FIRST_COMPLETED)
         # Without rows as well: those that were equipped may all have ended before they ran.
         self._guidance.keep_to_budget(self._in_use(self._runner.rows))
         self._busy_s += time.perf_counter() - began
@@ -158,7 +161,7 @@ class Engine:
         """Let the requests wait for their turn whose guidance is here."""
         for admit in list(self._arriving.values()):
             with self._refusing(admit.id):
-                if self._ahead.has(admit.id, admit.artefacts):
+                if self._ahead.has(admit.id, admit.artefacts) and self._preparation.has(admit.id):
                     del self._arriving[admit.id]
                     rows = self._open[admit.id] = self._rows(admit)
                     self._batcher.add(rows)
@@ -174,11 +177,10 @@ class Engine:
     def _rows(self, admit: Admit) -> list[Row]:
         """A row for each sample, after checking all that can be checked without a step of the model."""
         request = admit.request
-        prompt = self._layout.encode(request.parts)
+        prompt, grammar = self._preparation.take(admit.id)
         # Read to be checked and to be near; held only once a row is seated, so that waiting rows bound no memory.
         guidance = self._ahead.load(admit.id, in_use=self._in_use(self._runner.rows))
-        self._grammars.start(request.output, request.words)
-        self._check_length(guidance, len(prompt.token_ids), request.generation.max_tokens)
+        check_length(guidance, len(prompt.token_ids), request.generation.max_tokens, self._max_tokens)
         samples = request.generation.samples
         heads = heads_of(prompt, request.namespace, admit.artefacts, guidance, samples=samples)
         return [
@@ -188,27 +190,18 @@ class Engine:
                 prompt_ids=prompt.token_ids,
                 virtual_tokens=guidance.virtual_tokens,
                 prefix_tokens=guidance.prefix_tokens,
+                form=grammar,
                 sampler=Sampler.of(request.generation, request_id=request.id, sample=sample),
                 heads=[head for head in heads if head.tokens <= self._max_head_tokens],
             )
             for sample in range(samples)
         ]
 
-    def _check_length(self, guidance: RowGuidance, text_tokens: int, max_tokens: int) -> None:
-        virtual_tokens = guidance.prefix_tokens + guidance.virtual_tokens
-        excess = virtual_tokens + text_tokens + max_tokens - self._max_tokens
-        if excess > 0:
-            raise Refusal(
-                FailureCode.TEXT_TOO_LONG,
-                f"{virtual_tokens} virtual tokens, {text_tokens} tokens of text and max_tokens {max_tokens} are "
-                f"{excess} more than the {self._max_tokens} of this model size: shorten the text or lower max_tokens",
-            )
-
     def _equip(self, row: Row, in_use: Collection[str]) -> None:
         """Give a row that is to be seated what it holds while it runs."""
         row.guidance = self._ahead.load(row, in_use=in_use)
-        if row.grammar is None:
-            row.grammar = self._grammars.start(row.request.output, row.request.words)
+        if row.grammar is None and row.form is not None:
+            row.grammar = row.form.fork()
 
     def _in_use(self, rows: Iterable[Row]) -> set[str]:
         """The guidance of `rows` and of those whose turn is near."""
@@ -264,6 +257,7 @@ class Engine:
         """Answer a request with a failure, once, and drop all its rows."""
         rows = self._open.pop(id_, [])
         self._arriving.pop(id_, None)
+        self._preparation.drop(id_)
         for waiting in (id_, *rows):
             self._ahead.drop(waiting)
         self._drop_heads(rows)

@@ -6,7 +6,8 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple, Protocol, assert_never
+from threading import Lock
+from typing import Any, Final, NamedTuple, assert_never
 
 import llguidance
 import llguidance.hf
@@ -22,60 +23,21 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from guideway.schemas.failures import Refusal
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
 from guideway.workers.engine.faults import refusal_of, unsatisfiable
+from guideway.workers.engine.grammar import Grammar
+from guideway.workers.engine.grammar_trial import grammar_trial
 from guideway.workers.engine.json_grammar import Exponents, JsonNumber, json_source
 from guideway.workers.engine.prompt import PromptLayout
 from guideway.workers.engine.spelled import OneOf, Spelled, labelled
+
+__all__ = ["BatchedGrammar", "Grammar", "Grammars", "empty_bitmask"]
 
 _LIMITS: Final = llguidance.LLParserLimits(verbose_errors=False)
 """Otherwise errors quote the grammar's state, and with it the text."""
 _KEPT_BYTES: Final = 64 * 2**20
 _MATCHER_BYTES: Final = 60_000
 _SOURCE_BYTES: Final = 40
+_REFUSAL_BYTES: Final = 1000
 """Of a compiled grammar, and for each byte of its source: about, and rather too many."""
-
-
-class Grammar(Protocol):
-    """One row's place in the form that its text is to have."""
-
-    def fork(self) -> Grammar:
-        """Another place, at the beginning."""
-
-    def accept(self, token_id: int) -> None:
-        """Go on by a token that the mask allowed.
-
-        Raises: Refusal `output_unsatisfiable` if the grammar turns out too complex to follow.
-        """
-
-    def fill(self, bitmask: np.ndarray[Any, Any], index: int) -> None:
-        """Set bit t of bitmask[index] if token t may come next; an end token may where the text is complete.
-
-        bitmask int32 [rows, ⌈vocabulary / 32⌉]. Raises as `accept` does.
-        """
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the text so far is a whole word of the grammar."""
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether nothing more can come."""
-
-    @property
-    def fewest_tokens(self) -> int:
-        """Of a whole text, as far as it is known."""
-
-    @property
-    def nbytes(self) -> int:
-        """Of memory that all places of this grammar share, about."""
-
-    def text(self, token_ids: Sequence[int]) -> str:
-        """The text of tokens, as the rule declares it."""
-
-    def ids(self, text: str) -> list[int] | None:
-        """The tokens in which the model writes `text`; None if it is no whole word of the grammar."""
-
-    def derives(self, text: str) -> bool:
-        """Whether `text` is a whole word of the grammar."""
 
 
 class Compiled:
@@ -147,7 +109,10 @@ class _Spelling(NamedTuple):
 
 
 class Grammars:
-    """Compiled grammars by output rule, least recently used out first; owner of llguidance's view of the tokenizer."""
+    """Compiled grammars by output rule, least recently used out first; owner of llguidance's view of the tokenizer.
+
+    Threads may share it.
+    """
 
     def __init__(
         self,
@@ -171,7 +136,9 @@ class Grammars:
         self._exponents = Exponents(self.bytes_of, vocabulary=vocabulary)
         layout = layout or PromptLayout(tokenizer)
         self._spelling = _Spelling(layout, self._lead(layout))
-        self._kept: LRUCache[bytes, Grammar] = LRUCache(max_bytes, getsizeof=lambda grammar: grammar.nbytes)
+        self._turn = Lock()
+        self._kept: LRUCache[bytes, Grammar | Refusal] = LRUCache(max_bytes, getsizeof=_nbytes)
+        """What came of each rule."""
 
     def start(self, rule: OutputRule, words: Sequence[str]) -> Grammar | None:
         """A new place at the beginning of the rule's grammar; None for free text.
@@ -185,12 +152,20 @@ class Grammars:
             key = hashlib.sha256(msgspec.json.encode((rule, words if isinstance(rule, WordLabels) else ()))).digest()
         except RecursionError:
             raise unsatisfiable("the schema is nested too deeply") from None
-        grammar = self._kept.get(key)
-        if grammar is None:
-            grammar = self._made(rule, words)
-            if grammar.nbytes <= self._kept.maxsize:
-                self._kept[key] = grammar
-        return grammar.fork()
+        with self._turn:
+            known = self._kept.get(key)
+        if known is None:
+            # Apart from the others: two threads may compile the same one, but neither waits for the other.
+            try:
+                known = self._made(rule, words)
+            except Refusal as refusal:
+                known = refusal
+            with self._turn:
+                if _nbytes(known) <= self._kept.maxsize:
+                    self._kept[key] = known
+        if isinstance(known, Refusal):
+            raise Refusal(known.code, known.message)
+        return known.fork()
 
     def bytes_of(self, token_ids: Sequence[int]) -> bytes:
         """What tokens stand for; the name of a special one."""
@@ -202,18 +177,18 @@ class Grammars:
             case Text():
                 raise ValueError("free text has no grammar")
             case Choice(labels):
-                return Spelled([OneOf(labels, layout.answer_ids)], self._ends)
+                return Spelled([OneOf(labels, layout.answers_ids)], self._ends)
             case Boolean(spelling):
-                return Spelled([OneOf(spelling.split("/"), layout.answer_ids)], self._ends)
+                return Spelled([OneOf(spelling.split("/"), layout.answers_ids)], self._ends)
             case WordLabels(labels):
-                return Spelled(labelled(words, labels, layout.answer_ids, layout.continued_ids), self._ends)
+                return Spelled(labelled(words, labels, layout.answers_ids, layout.continued_ids), self._ends)
             case Number(decimals, negative):
                 fraction = rf"(\.[0-9]{{1,{decimals}}})?" if decimals else ""
                 return self._compile(_regex(f"{'-?' if negative else ''}(0|[1-9][0-9]{{0,14}}){fraction}"))
             case Json(schema):
-                return self._compile(json_source(schema), self._exponents)
+                return self._compile(_tried(json_source(schema)), self._exponents)
             case Regex(pattern):
-                return self._compile(_regex(pattern))
+                return self._compile(_tried(_regex(pattern)))
         assert_never(rule)
 
     def _compile(self, source: str, exponents: Exponents | None = None) -> Compiled:
@@ -267,6 +242,17 @@ class BatchedGrammar:
         rows = torch.tensor([row for row, _ in self._grammars], device=logits.device)
         logits[rows] = logits[rows].masked_fill_(forbidden, -torch.inf)
         return failed
+
+
+def _nbytes(known: Grammar | Refusal) -> int:
+    return _REFUSAL_BYTES if isinstance(known, Refusal) else known.nbytes
+
+
+def _tried(source: str) -> str:
+    """A grammar that somebody wrote, which llguidance comes to an end with. Raises: Refusal `output_unsatisfiable`."""
+    if not grammar_trial().compiles(source):
+        raise unsatisfiable("it takes too long, or too much memory, to find out what it allows")
+    return source
 
 
 def _regex(pattern: str) -> str:

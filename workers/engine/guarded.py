@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,8 +69,15 @@ class GuardedTokenizer:
 
     def encode(self, text: str) -> Tokens:
         """The text, pieces of it by `own`, in tokens."""
-        # In a batch of one: then the interpreter is free for other threads meanwhile.
-        (encoding,) = self._copy.encode_batch([text], add_special_tokens=False)
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> list[Tokens]:
+        """Each text by itself."""
+        # `encode` of the library would hold the interpreter meanwhile, and with it all other threads.
+        encodings = self._copy.encode_batch(list(texts), add_special_tokens=False)
+        return [self._checked(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
+
+    def _checked(self, text: str, encoding: Encoding) -> Tokens:
         ids, ends = encoding.ids, encoding.offsets
         if self.reserved.keys().isdisjoint(ids):
             return Tokens(ids, ends)

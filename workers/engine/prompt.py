@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.request import Part
 from guideway.workers.engine.chat_template import (
     ANSWER,
@@ -51,6 +52,9 @@ from guideway.workers.engine.guarded import GuardedTokenizer, Tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_LOOK_CHARS: Final = 4
+"""For each token that there is room for, of a text that may be far too long: about what one has in plain English."""
+_LEAST_LIMIT: Final = 64
 _ANCHORS: Final = "\n", "a"
 """Texts that the first token of what comes after them seldom takes with it."""
 _GAPS: Final = r"\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
@@ -111,11 +115,31 @@ class PromptLayout:
         before = [(opening, answer_lead(tokenizer) if template else ""), *((anchor, "") for anchor in _ANCHORS)]
         self._before_answer = [(text, self._guarded.encode(text).ids, lead) for text, lead in before]
 
-    def encode(self, parts: Sequence[Part]) -> Prompt:
-        """The tokens of the parts in the documented order; within one kind the order given stays."""
+    def encode(self, parts: Sequence[Part], *, limit: int | None = None) -> Prompt:
+        """The tokens of the parts in the documented order; within one kind the order given stays.
+
+        Raises: Refusal `text_too_long` for a text that is so much longer than `limit` tokens that the first part of it
+        shows that. One that is a little longer is encoded.
+        """
+        if limit is not None:
+            self._refuse_hopeless(parts, max(limit, _LEAST_LIMIT))
         written = self._written(parts)
         tokens = self._guarded.encode(written.text)
         return Prompt(tokens.ids, self._spans(written, tokens))
+
+    def _refuse_hopeless(self, parts: Sequence[Part], limit: int) -> None:
+        """Look at ever longer beginnings of the parts, until they have twice `limit` tokens or are whole.
+
+        Where a text is cut, the tokens before the cut may be others than those of the whole; not twice as many.
+        """
+        look = _LOOK_CHARS * limit
+        while any(len(part.text) > look for part in parts):
+            if (
+                sum(len(tokens.ids) for tokens in self._guarded.encode_all([part.text[:look] for part in parts]))
+                > 2 * limit
+            ):
+                raise _hopeless(parts, limit)
+            look *= 2
 
     def context_tokens(self, text: str) -> int:
         """How many tokens a `context` part of this text adds to a prompt."""
@@ -128,19 +152,26 @@ class PromptLayout:
 
     def answer_ids(self, text: str) -> list[int]:
         """The tokens in which the model writes `text` as its answer, without the one that ends it."""
-        return self._after(self._before_answer, text)
+        return self.answers_ids([text])[0]
 
-    def continued_ids(self, text: str) -> list[int]:
-        """The tokens of a piece of an answer where others have been written before it."""
-        return self._after(self._before_answer[1:], text)
+    def answers_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Of each text as an answer."""
+        return self._after(self._before_answer, texts)
 
-    def _after(self, before: Sequence[tuple[str, list[int], str]], text: str) -> list[int]:
+    def continued_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of pieces of an answer, each where others have been written before it."""
+        return self._after(self._before_answer[1:], texts)
+
+    def _after(self, before: Sequence[tuple[str, list[int], str]], texts: Sequence[str]) -> list[list[int]]:
         """What follows the first of `before` whose own tokens stay as they are when the text comes after it."""
-        for standing, ids, lead in before:
-            whole = self._guarded.encode(standing + lead + text).ids
-            if whole[: len(ids)] == ids:
-                return whole[len(ids) :]
-        return self._guarded.encode(text).ids
+        found: dict[int, list[int]] = {}
+        for standing, ids, lead in [*before, ("", [], "")]:
+            left = [place for place in range(len(texts)) if place not in found]
+            whole = self._guarded.encode_all([standing + lead + texts[place] for place in left])
+            for place, tokens in zip(left, whole, strict=True):
+                if tokens.ids[: len(ids)] == ids:
+                    found[place] = tokens.ids[len(ids) :]
+        return [found[place] for place in range(len(texts))]
 
     def _written(self, parts: Sequence[Part]) -> _Written:
         groups = {kind: [p for p in parts if p.kind == kind] for kind in ("instruction", "context", "input")}
@@ -187,6 +218,16 @@ class PromptLayout:
                 place = sum(1 for _, upto in tokens.ends if upto <= start)
                 spans.append(Span(part.kind, part.source, place, place))
         return spans
+
+
+def _hopeless(parts: Sequence[Part], limit: int) -> Refusal:
+    longest = max(parts, key=lambda part: len(part.text))
+    whose = {"instruction": "the instruction", "context": "a passage", "input": "the input"}[longest.kind]
+    return Refusal(
+        FailureCode.TEXT_TOO_LONG,
+        f"the text would be more than twice the {limit} tokens that this model size has room for beside the answer: "
+        f"shorten {whose} ({longest.source}), which has {len(longest.text)} characters",
+    )
 
 
 def escaped(text: str) -> str:

@@ -12,7 +12,7 @@ from guideway.schemas.request import Request
 from guideway.workers.messages import Admit, Generated, Likelihood, RowReport
 
 if TYPE_CHECKING:
-    from guideway.workers.engine.grammars import Grammar
+    from guideway.workers.engine.grammar import Grammar
     from guideway.workers.engine.guidance import RowGuidance
     from guideway.workers.engine.sampling import Sampler
 
@@ -44,6 +44,8 @@ class Row:
 
     guidance: RowGuidance | None = None
     """Held while seated only, so that waiting rows keep none in memory."""
+    form: Grammar | None = None
+    """The grammar of its text at its beginning; the samples of a request share it."""
     grammar: Grammar | None = None
     """From the first seat on: one that has to wait again goes on where it was."""
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from guideway.schemas.failures import FailureCode, Refusal
 
-Tokenize = Callable[[str], Sequence[int]]
+Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int]]]
+"""The tokens of each text."""
 
 _WAY_BYTES: Final = 300
 """Of Python objects for one token of a label, about."""
@@ -43,7 +44,8 @@ class OneOf:
 
     def __init__(self, labels: Iterable[str], tokenize: Tokenize) -> None:
         """Raises: Refusal `output_unsatisfiable` for labels that the model's tokenizer does not tell apart."""
-        self.ids: dict[str, Sequence[int]] = {label: tokenize(label) for label in labels}
+        labels = list(labels)
+        self.ids: dict[str, Sequence[int]] = dict(zip(labels, tokenize(labels), strict=True))
         self.first = _Way()
         self.nbytes = 0
         for label, ids in self.ids.items():
@@ -69,11 +71,9 @@ def labelled(words: Sequence[str], labels: Iterable[str], first: Tokenize, rest:
     if not words:
         raise _refused("there are no words to label: send some")
     one_of = OneOf(labels, rest)
-    steps: list[Known | OneOf] = []
-    for place, word in enumerate(words):
-        text = f" {word}/" if place else f"{word}/"
-        steps += [Known(text, (rest if place else first)(text)), one_of]
-    return steps
+    texts = [f"{words[0]}/", *(f" {word}/" for word in words[1:])]
+    ids = [*first(texts[:1]), *rest(texts[1:])]
+    return [step for text, tokens in zip(texts, ids, strict=True) for step in (Known(text, tokens), one_of)]
 
 
 class _Place(NamedTuple):

@@ -89,7 +89,7 @@ def make_engine(tokenizer: PreTrainedTokenizerFast) -> MakeEngine:
     def make_engine(*, max_context_tokens: int = 512, **settings: Any) -> Engine:
         base = base_of(tiny_llama(tokenizer), tokenizer)
         # What comes when does not depend on how long files take to be read.
-        settings = {"reader_threads": 0, **settings}
+        settings = {"reader_threads": 0, "preparer_threads": 0, **settings}
         return Engine(base, EngineSettings(**settings), max_context_tokens=max_context_tokens)
 
     return make_engine

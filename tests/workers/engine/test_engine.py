@@ -144,10 +144,10 @@ def test_a_bad_request_is_refused_and_the_others_go_on(
     }
     encode = PromptLayout.encode
 
-    def stumble(self: PromptLayout, parts: list[object]) -> object:
+    def stumble(self: PromptLayout, parts: list[object], **settings: object) -> object:
         if "stumbles" in str(parts):
             raise RuntimeError("stumbles")
-        return encode(self, parts)  # type: ignore[arg-type]
+        return encode(self, parts, **settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(PromptLayout, "encode", stumble)
     found = ends(run(engine, [*bad.values(), good]))

@@ -115,7 +115,7 @@ def test_labels_that_the_tokenizer_does_not_tell_apart_are_refused(family: str, 
 
 def test_a_label_that_the_tokenizer_drops_is_refused() -> None:
     with pytest.raises(Refusal, match="is nothing to this model's tokenizer") as refused:
-        OneOf(["\u200b", "x"], lambda text: [1] if text == "x" else [])
+        OneOf(["\u200b", "x"], lambda texts: [[1] if text == "x" else [] for text in texts])
     assert refused.value.code is FailureCode.OUTPUT_UNSATISFIABLE
 
 
@@ -153,7 +153,7 @@ def test_words_come_back_as_the_caller_wrote_them(family: str, template: str) ->
 
 def test_labels_that_begin_alike_are_followed_on_both_ways() -> None:
     """Where `a` is a label and `ab` is, and what comes after them begins with `b` too."""
-    labels = OneOf(["a", "ab"], lambda text: [ord(char) for char in text])
+    labels = OneOf(["a", "ab"], lambda texts: [[ord(char) for char in text] for text in texts])
     form = Spelled([labels, Known("b!", [98, 33])], [0])
     for text in ("ab!", "abb!"):
         place = form.fork()
