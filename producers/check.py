@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from guideway.catalogue.bounds import too_much
 from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan
-from guideway.producers.expression import TooCostly
+from guideway.producers.check_input import check_input
+from guideway.producers.check_input import doubts as check_input_doubts
 from guideway.producers.satisfiable import check_satisfiable
-from guideway.producers.template import parse
-from guideway.schemas import output
+from guideway.schemas import json_schema, output
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Guidance, InputRule, Manifest
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest
+from guideway.schemas.output import Json, WordLabels
 from guideway.schemas.wire import MANIFEST, Undecodable
 
 
@@ -34,6 +34,20 @@ def check(manifests: Iterable[Manifest], catalogue: Catalogue) -> None:
             except (Refusal, ValueError) as error:
                 reason = error.message if isinstance(error, Refusal) else str(error)
                 raise Refusal(FailureCode.INVALID_MANIFEST, f"endpoint {manifest.address}: {reason}") from None
+
+
+def doubts(manifests: Iterable[Manifest]) -> Iterator[str]:
+    """What is allowed and hardly meant, with the manifest's name."""
+    for manifest in manifests:
+        if isinstance(manifest, Endpoint):
+            rule = manifest.retrieval
+            used = {*filter(None, [rule.query, *rule.filter.values()])} if rule else set[str]()
+            if isinstance(manifest.output, WordLabels):
+                used.add(manifest.output.words_from)
+            found = [*check_input_doubts(manifest.input, used)]
+            if isinstance(manifest.output, Json):
+                found += json_schema.doubts(manifest.output.schema)
+            yield from (f"endpoint {manifest.address}: {one}" for one in found)
 
 
 def broken_by(deletions: Iterable[Deletion], catalogue: Catalogue) -> list[tuple[Endpoint, str]]:
@@ -76,9 +90,10 @@ def _check_written(manifest: Manifest) -> None:
 
 
 def _check_endpoint(endpoint: Endpoint, catalogue: Catalogue) -> None:
-    _check_template(endpoint.input)
+    check_input(endpoint.input)
     output.check(endpoint.output, endpoint.generation.stop)
     model = catalogue.model(endpoint.model_size)
+    _check_length(endpoint, model.max_context_tokens)
     for name in [*endpoint.guidance, *endpoint.request_guidance]:
         _, guidance = catalogue.guidance(name, for_namespace=endpoint.namespace)
         _check_fits(name, guidance, endpoint.model_size, model.fingerprint)
@@ -100,16 +115,12 @@ def _check_filter(name: str, wanted: Iterable[str], known: Sequence[str]) -> Non
             raise ValueError(f"retrieval.filter: no passage of set {name} has metadata {key!r}; {meant}it has {has}")
 
 
-def _check_template(rule: InputRule) -> None:
-    """Raises ValueError if the template cannot be parsed, or costs too much whatever an event has."""
-    template = parse(rule.template)
-    try:
-        template.render(dict.fromkeys(rule.fields), max_chars=sys.maxsize)
-    except TooCostly as error:
-        raise ValueError(f"input.template: {error}") from None
-    except ValueError:
-        # Functions may want values of a type; events have them.
-        return
+def _check_length(endpoint: Endpoint, context_tokens: int) -> None:
+    if endpoint.generation.max_tokens >= context_tokens:
+        raise ValueError(
+            f"generation.max_tokens is {endpoint.generation.max_tokens}, and model size {endpoint.model_size} has "
+            f"{context_tokens} tokens for the text and its answer together: lower it"
+        )
 
 
 def _check_fits(name: str, guidance: Guidance, size: str, fingerprint: str | None) -> None:

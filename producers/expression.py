@@ -8,7 +8,7 @@ value that is made, and each value that a function or a comparison reads whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import jmespath
@@ -35,6 +35,10 @@ _MAKERS: Final = frozenset(
     }
 )
 """Nodes whose value is made anew; the others give back what is there."""
+
+
+WHOLE: Final = "@"
+"""How JMESPath writes all fields together."""
 
 
 class TooCostly(ValueError):
@@ -107,6 +111,23 @@ class _Bounded(TreeInterpreter):  # type: ignore[misc]  # jmespath has no types
         return self._functions.call_function(node["value"], arguments)
 
 
+_RELATIVE: Final = frozenset(
+    {"subexpression", "index_expression", "pipe", "projection", "value_projection", "filter_projection", "flatten"}
+)
+"""Nodes of which only the first child sees what the node sees; the others see what came of the one before."""
+
+
+def _first_fields(node: Mapping[str, Any]) -> Iterator[str]:
+    """Fields of what the node is applied to."""
+    if node["type"] in {"field", "current", "identity"}:
+        yield node.get("value", WHOLE)
+        return
+    children = [child for child in node.get("children", []) if isinstance(child, Mapping)]
+    # What `map` and the like apply to elements is no part of the event.
+    for child in children[:1] if node["type"] in _RELATIVE else children if node["type"] != "expref" else []:
+        yield from _first_fields(child)
+
+
 def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:60] + "…"
 
@@ -132,6 +153,11 @@ class Expression:
                 return False
             nodes.extend(node["children"])
         return True
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The names that it reads off the event itself; `WHOLE` among them where it reads the event as a whole."""
+        return frozenset(_first_fields(self._parsed))
 
     def shown(self, fields: Mapping[str, Any], budget: Budget) -> str:
         """Its value as text: a string as it is, null as nothing, anything else as JSON.

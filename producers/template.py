@@ -36,6 +36,11 @@ class Template:
         """Whether it only puts fields in: then it costs no more than the text is long."""
         return all(isinstance(piece, str) or piece.is_path for piece in self._pieces)
 
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields that its expressions read."""
+        return frozenset[str]().union(*(piece.fields for piece in self._pieces if not isinstance(piece, str)))
+
     def render(self, fields: Mapping[str, Any], *, max_chars: int) -> str:
         """The text. It costs no more than `max_chars` and `expression.BUDGET` allow, whatever the template says.
 

@@ -98,6 +98,11 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
     def __post_init__(self) -> None:
         super().__post_init__()
         fields = self.input.fields
+        if self.input.text_field == "text" and "text" not in fields:
+            raise ValueError(
+                "input.text_field is `text` unless it says another field, and there is no field `text`: write "
+                f"`text_field: {next(iter(fields))}`, or `text_field: null` to refuse plain text"
+            )
         for what, field in (("input.text_field", self.input.text_field), ("output.words_from", self._words_from)):
             if field is not None and (field not in fields or fields[field].type != "string"):
                 raise ValueError(f"{what} names {field!r}: declare it under input.fields as a string")

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from guideway.schemas.json_schema import check_keywords
+
 GRAMMAR_OPTIONS: Final = "x-guidance"
 """A key by which a JSON Schema would change the grammar library's own settings: separators, what it overlooks."""
 _MOST_LEVELS: Final = 100
@@ -89,11 +91,24 @@ def check(rule: OutputRule, stop: Iterable[str]) -> None:
         if GRAMMAR_OPTIONS in rule.schema:
             raise ValueError(f"output.schema has {GRAMMAR_OPTIONS!r}, which is no part of JSON Schema: remove it")
         check_schema(rule.schema)
+        check_keywords(rule.schema)
+    if isinstance(rule, Regex):
+        _check_pattern(rule.pattern)
     if isinstance(rule, Choice | WordLabels):
         _check_labels(rule.labels)
     for one in stop:
         if any(one in text for text in _texts(rule)) or (isinstance(rule, Number) and set(one) <= set("-.0123456789")):
             raise ValueError(f"generation.stop has {one!r}, which would cut results of this output rule: remove it")
+
+
+def _check_pattern(pattern: str) -> None:
+    """What other programs' regular expressions have and these do not."""
+    if len(pattern) > 2 and pattern.startswith("/") and re.fullmatch(r"/[gimsuy]*", pattern[pattern.rindex("/") :]):
+        raise ValueError(
+            f"output.pattern {pattern[:60]!r} stands between slashes, which would be part of it: remove them"
+        )
+    if found := re.search(r"\(\?(?:=|!|<=|<!)", pattern):
+        raise ValueError(f"output.pattern has {found[0]!r}: it cannot look around; write what the whole text is like")
 
 
 def _check_labels(labels: Iterable[str]) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from guideway.catalogue.entries import Catalogue, Identity
-from guideway.producers.check import check
+from guideway.producers.check import check, doubts
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import EmbeddingModel, Endpoint, Field, InputRule, RetrievalSet
-from guideway.schemas.output import Choice, Json, Regex
+from guideway.schemas.output import Choice, Json, Regex, Text, WordLabels
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.schemas.wire import MANIFEST
 
@@ -89,3 +89,83 @@ def test_an_output_rule_that_cannot_keep_its_promise_is_refused(
         check([make_endpoint(**settings)], catalogue)
     assert caught.value.code is FailureCode.INVALID_MANIFEST
     assert "/team/task" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "template", "says"),
+    [
+        ({"question": Field()}, "{text}", "names 'text', which is no field: declared are question"),
+        ({"question": Field()}, "Q: {questoin}", "names 'questoin', which is no field: did you mean 'question'?"),
+        ({"text": Field()}, "Answer this", "uses no field, so that all events become the same text: put one in"),
+        ({"text": Field()}, "{{text}}", "uses no field"),
+        ({"text": Field()}, "{`[1]`}", "uses no field"),
+        ({"a": Field(type="object")}, "{a.b} {b.c}", "names 'b', which is no field"),
+        ({"a": Field(type="array")}, "{a[?x == `1`].y | join(', ', @)} {z}", "names 'z', which is no field"),
+        (
+            {"text": Field(), "n": Field(type="integer", required=False, default="five")},
+            "{text}",
+            "its default is 'five'",
+        ),
+    ],
+)
+def test_an_input_that_loses_its_text_is_refused(
+    fields: dict[str, Field], template: str, says: str, catalogue: Catalogue, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    rule = InputRule(fields=fields, template=template, text_field=None)
+    with pytest.raises(Refusal) as caught:
+        check([make_endpoint(input=rule)], catalogue)
+    assert caught.value.code is FailureCode.INVALID_MANIFEST
+    assert says in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{text}",
+        "{to_string(@)}",
+        "{items[*].name | join(', ', @)}",
+        "{map(&name, items) | [0]}",
+        "{sort_by(items, &price)[-1].name}",
+        "{items[?price > `3` && name != 'x'].name | [0]}",
+        "{text || items[0].name}",
+        "{[text, items[0].name] | join(' ', @)}",
+    ],
+)
+def test_fields_of_elements_are_no_fields_of_the_event(
+    template: str, catalogue: Catalogue, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    rule = InputRule(fields={"text": Field(), "items": Field(type="array", required=False)}, template=template)
+    check([make_endpoint(input=rule)], catalogue)
+
+
+def test_what_is_hardly_meant_is_told(make_endpoint: Callable[..., Endpoint]) -> None:
+    fields = {"text": Field(), "lang": Field(default="en"), "more": Field(), "year": Field(), "words": Field()}
+    endpoint = make_endpoint(
+        input=InputRule(fields=fields, template="{text} {{more}}"),
+        retrieval=RetrievalRule(sets=["team/facts"], filter={"year": "year"}),
+        output=WordLabels(["A"], words_from="words"),
+    )
+    assert [*doubts([endpoint])] == [
+        "endpoint /team/task: input.fields.lang is not used: nothing reads it",
+        "endpoint /team/task: input.fields.lang is required, so that its default is never used: add `required: false`",
+        "endpoint /team/task: input.fields.more is not used: the template has it in double braces, which stay as they "
+        "are",
+    ]
+
+
+def test_an_answer_as_long_as_the_context_is_refused(
+    catalogue: Catalogue, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    with pytest.raises(Refusal, match=r"generation\.max_tokens is 2048, and model size small has 2048 tokens"):
+        check([make_endpoint(generation=Generation(max_tokens=2048))], catalogue)
+
+
+def test_a_text_field_that_was_not_named_is_said_to_be_the_default() -> None:
+    with pytest.raises(ValueError, match=r"`text` unless it says another field.*write `text_field: question`"):
+        Endpoint(
+            namespace="team",
+            name="task",
+            model_size="small",
+            output=Text(),
+            input=InputRule(fields={"question": Field()}, template="{question}"),
+        )

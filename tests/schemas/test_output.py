@@ -27,6 +27,8 @@ def nested(levels: int) -> dict[str, Any]:
         (Json({"items": {"multipleOf": 1_000_003}}), [], "multipleOf 1000003"),
         (Json({"multipleOf": 1.000003}), [], "multipleOf 1.000003"),
         (Json(nested(101)), [], "more than 100 levels"),
+        (Regex("/^[a-z]+$/i"), [], "output.pattern '/^[a-z]+$/i' stands between slashes"),
+        (Regex("a(?<=b)c"), [], "output.pattern has '(?<='"),
         (Choice(["New", "New York"]), ["\n", " York"], "generation.stop has ' York'"),
         (Boolean("yes/no"), ["no"], "generation.stop has 'no'"),
         (Number(), ["5"], "generation.stop has '5'"),
@@ -37,7 +39,9 @@ def nested(levels: int) -> dict[str, Any]:
     ids=str,
 )
 def test_a_rule_that_cannot_keep_its_promise_is_refused(rule: OutputRule, stop: list[str], says: str) -> None:
-    with pytest.raises(ValueError, match=r"^(output\.schema|generation\.stop) .+(: |, which)") as caught:
+    with pytest.raises(
+        ValueError, match=r"^(output\.schema|output\.pattern|generation\.stop) .+(: |, which)"
+    ) as caught:
         check(rule, stop)
     assert says in str(caught.value)
 
@@ -47,6 +51,8 @@ def test_a_rule_that_cannot_keep_its_promise_is_refused(rule: OutputRule, stop: 
     [
         (Text(), ["no"]),
         (Regex("[0-9]+;?"), [";"]),
+        (Regex("/[a-z/]+"), []),
+        (Regex("(?:a|b)(?i:c)"), []),
         (Choice(["yes", "no"]), ["\n", "yes or no"]),
         (Number(), ["\n"]),
         (Json({"properties": {"x-guidance": {"type": "integer"}}}), ["\n"]),

@@ -16,7 +16,7 @@ from guideway.catalogue.files import read, upload
 from guideway.catalogue.topic import CatalogueReader, publish_planned
 from guideway.cli.output import AsJson, err, out, print_json, print_table, run
 from guideway.infra import topics
-from guideway.producers.check import check
+from guideway.producers.check import check, doubts
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
 from guideway.settings import Settings
@@ -58,6 +58,8 @@ def apply(
         )
     )
     tell(changes, as_json=as_json)
+    for doubt in doubts(manifest for _, manifest in found):
+        err.print(f"doubtful: {doubt}", style="yellow", soft_wrap=True)
 
 
 def tell(changes: Sequence[Change], *, as_json: bool) -> None:

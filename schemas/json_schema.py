@@ -1,0 +1,168 @@
+"""What can be told of a JSON Schema without a grammar, and how it is read where it says nothing. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+_TYPES: Final = ("string", "integer", "number", "boolean", "array", "object", "null")
+_OF_NAMES: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+"""Keywords with a schema for each of their names."""
+_OF_ONE: Final = frozenset(
+    {"items", "additionalProperties", "contains", "not", "if", "then", "else", "propertyNames", "additionalItems"}
+    | {"unevaluatedProperties", "unevaluatedItems"}
+)
+_OF_SEVERAL: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems", "items"})
+_JOINING: Final = frozenset({"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "dependentSchemas"})
+"""Keywords whose schemas hold for the same value as the properties beside them."""
+_TESTING: Final = frozenset({"not", "if", "contains", "propertyNames", "dependentSchemas"})
+"""Keywords whose schemas say when something holds, and not what a value is like."""
+_SAYING: Final = _JOINING | {
+    *("type", "enum", "const", "properties", "required", "patternProperties", "additionalProperties", "items"),
+    *("prefixItems", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "not"),
+    *("maxLength", "pattern", "format", "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties"),
+    *("propertyNames", "contains", "minContains", "maxContains", "dependentRequired"),
+}
+_KNOWN: Final = (
+    _SAYING
+    | _OF_NAMES
+    | _OF_ONE
+    | _OF_SEVERAL
+    | {
+        "$schema",
+        "$id",
+        "id",
+        "$anchor",
+        "$comment",
+        "$vocabulary",
+        "$dynamicAnchor",
+        "title",
+        "description",
+        "default",
+    }
+    | {"examples", "example", "deprecated", "readOnly", "writeOnly", "nullable", "discriminator", "dependencies"}
+    | {"contentEncoding", "contentMediaType", "contentSchema", "xml", "externalDocs"}
+)
+
+
+def check_keywords(schema: Mapping[str, Any]) -> None:
+    """Whether the schema says something, and by words that JSON Schema has.
+
+    Raises: ValueError, which names the place in the schema and says what to change.
+    """
+    inner = schema.get("json_schema", schema)
+    if (
+        isinstance(inner, Mapping)
+        and isinstance(inner.get("schema"), Mapping)
+        and not _SAYING & (inner.keys() - {"type"})
+    ):
+        raise ValueError(
+            "output.schema is wrapped as in OpenAI's response_format: give what stands under its `schema` alone"
+        )
+    for where, part, _ in _parts(schema):
+        for keyword in part.keys() - _KNOWN:
+            if near := difflib.get_close_matches(keyword, _KNOWN, 1, 0.75):
+                raise ValueError(f"output.schema{where} has {keyword!r}: did you mean {near[0]!r}?")
+        _check_type(where, part.get("type"))
+        _check_required(where, part)
+    if not _SAYING & schema.keys():
+        raise ValueError("output.schema says nothing, so that any JSON would be a result: give it `type` or more")
+
+
+def doubts(schema: Mapping[str, Any]) -> Iterator[str]:
+    """What is allowed and hardly meant."""
+    for where, part, _ in _parts(schema):
+        if part.get("nullable") is True:
+            yield f"output.schema{where}: `nullable` is of OpenAPI and changes nothing here: write type: [TYPE, 'null']"
+        elif (
+            part.get("type") == "object"
+            and not part.keys() & (_JOINING | {"properties", "patternProperties"})
+            and part.get("additionalProperties", True) is True
+        ):
+            yield f"output.schema{where}: any names and values are allowed, and their text may find no end"
+
+
+def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema with objects that have the properties that are declared, and no others, unless it says otherwise.
+
+    JSON Schema allows any others where `additionalProperties` is not said, and a model goes on inventing some until its
+    tokens are used up. Objects that are put together of several schemas, by `allOf` for example, stay open.
+    """
+    open_ = {id(part) for _, part, joined in _parts(schema) if joined}
+    for _, part, _ in _parts(schema):
+        members = part.get("allOf")
+        for member in members if isinstance(members, list) and len(members) > 1 else []:
+            if isinstance(member, Mapping) and (found := _referred(member.get("$ref"), schema)) is not None:
+                open_.add(id(found))
+    copied: dict[str, Any] = _copied(schema, open_, is_schema=True)
+    return copied
+
+
+def _copied(part: Any, open_: set[int], *, is_schema: bool) -> Any:
+    if isinstance(part, list):
+        return [_copied(one, open_, is_schema=is_schema) for one in part]
+    if not isinstance(part, Mapping):
+        return part
+    if not is_schema:
+        return {name: _copied(one, open_, is_schema=True) for name, one in part.items()}
+    made: dict[str, Any] = {}
+    for keyword, inner in part.items():
+        if keyword in _OF_NAMES:
+            made[keyword] = _copied(inner, open_, is_schema=False)
+        else:
+            made[keyword] = _copied(inner, open_, is_schema=True) if keyword in _OF_ONE | _OF_SEVERAL else inner
+    said = {"additionalProperties", "unevaluatedProperties", "patternProperties"} | _JOINING
+    if isinstance(part.get("properties"), Mapping) and not part.keys() & said and id(part) not in open_:
+        made["additionalProperties"] = False
+    return made
+
+
+def _parts(schema: Any, where: str = "", *, joined: bool = False) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
+    """(place, subschema, whether other schemas hold for the same value) of all of them, the whole one first."""
+    if not isinstance(schema, Mapping):
+        return
+    yield where, schema, joined
+    for keyword, inner in schema.items():
+        apart = joined or keyword in _TESTING
+        if keyword in _OF_NAMES and isinstance(inner, Mapping):
+            for name, one in inner.items():
+                yield from _parts(one, f"{where}.{keyword}.{name}", joined=keyword == "dependentSchemas")
+        elif keyword in _OF_SEVERAL and isinstance(inner, list):
+            beside = keyword != "prefixItems" and bool(schema.keys() & ((_JOINING - {keyword}) | {"properties"}))
+            several = (keyword == "allOf" and len(inner) > 1) or beside
+            for number, one in enumerate(inner):
+                inside = joined and keyword in {"allOf", "anyOf", "oneOf"}
+                yield from _parts(one, f"{where}.{keyword}[{number}]", joined=inside or several)
+        elif keyword in _OF_ONE:
+            same = keyword in {"then", "else"}
+            yield from _parts(inner, f"{where}.{keyword}", joined=same or (apart and keyword in _TESTING))
+
+
+def _referred(reference: Any, root: Mapping[str, Any]) -> Any:
+    if not isinstance(reference, str) or not reference.startswith("#/"):
+        return None
+    found: Any = root
+    for step in reference[2:].split("/"):
+        found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, Mapping) else None
+    return found
+
+
+def _check_type(where: str, type_: Any) -> None:
+    for one in type_ if isinstance(type_, list) else [type_]:
+        if isinstance(one, str) and one not in _TYPES:
+            near = difflib.get_close_matches(one, _TYPES, 1)
+            meant = f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(_TYPES)}"
+            raise ValueError(f"output.schema{where} has type {one!r}: {meant}")
+
+
+def _check_required(where: str, part: Mapping[str, Any]) -> None:
+    properties, required = part.get("properties"), part.get("required")
+    free = part.keys() & (_JOINING | {"additionalProperties", "patternProperties", "unevaluatedProperties"})
+    if free or not isinstance(properties, Mapping) or not isinstance(required, list):
+        return
+    for name in required:
+        if isinstance(name, str) and name not in properties:
+            near = difflib.get_close_matches(name, properties, 1)
+            meant = f"did you mean {near[0]!r}?" if near else "declare it, or leave it out of `required`"
+            raise ValueError(f"output.schema{where} requires {name!r}, which is none of its properties: {meant}")

@@ -1,0 +1,106 @@
+"""JSON Schemas as people bring them: what is refused, what is doubtful, and which objects are closed."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from guideway.schemas.json_schema import check_keywords, closed, doubts
+
+INTEGER = {"type": "integer"}
+ADDRESS = {"type": "object", "properties": {"city": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ({"type": "object", "propertys": {"a": INTEGER}}, "output.schema has 'propertys': did you mean 'properties'?"),
+        ({"type": "array", "item": INTEGER}, "has 'item': did you mean 'items'?"),
+        ({"properties": {"a": {"type": "string", "max_length": 3}}}, ".properties.a has 'max_length'"),
+        ({"type": "integr"}, "has type 'integr': did you mean 'integer'?"),
+        ({"anyOf": [{"type": ["string", "nul"]}]}, ".anyOf[0] has type 'nul': did you mean 'null'?"),
+        ({"type": "float"}, "has type 'float': write one of string"),
+        ({"name": "answer", "strict": True, "schema": {"type": "object"}}, "wrapped as in OpenAI's"),
+        ({"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}, "wrapped as in OpenAI's"),
+        ({}, "says nothing"),
+        ({"title": "Answer", "description": "Whatever."}, "says nothing"),
+        ({"$defs": {"A": INTEGER}}, "says nothing"),
+        (
+            {"properties": {"name": {}}, "required": ["nmae"]},
+            "requires 'nmae', which is none of its properties",
+        ),
+    ],
+)
+def test_a_schema_that_does_not_say_what_is_meant_is_refused(schema: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=r"^output\.schema") as caught:
+        check_keywords(schema)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"propertys": INTEGER, "item": {"enum": [{"propertys": 1}]}}},
+        {"enum": ["a"]},
+        {"$ref": "#/$defs/A", "$defs": {"A": INTEGER}},
+        {"type": "object", "x-order": 3, "title": "A"},
+        {"properties": {"a": INTEGER}, "required": ["b"], "additionalProperties": True},
+        {"const": {"type": "integr"}},
+        {"type": "array", "items": [INTEGER, {"type": "string"}]},
+    ],
+)
+def test_what_is_right_or_of_others_is_left_alone(schema: dict[str, Any]) -> None:
+    check_keywords(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ({"properties": {"a": {"type": "string", "nullable": True}}}, [".properties.a: `nullable`"]),
+        ({"type": "object"}, [": any names and values are allowed"]),
+        ({"properties": {"a": {"type": "object", "additionalProperties": INTEGER}}}, []),
+        ({"type": "object", "properties": {}}, []),
+    ],
+)
+def test_what_is_hardly_meant_is_doubted(schema: dict[str, Any], told: list[str]) -> None:
+    found = [*doubts(schema)]
+    assert len(found) == len(told)
+    assert all(words in doubt for words, doubt in zip(told, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("schema", "places"),
+    [
+        (ADDRESS, [[]]),
+        ({"properties": {"a": ADDRESS}}, [[], ["properties", "a"]]),
+        ({"type": "array", "items": ADDRESS}, [["items"]]),
+        ({"$ref": "#/$defs/A", "$defs": {"A": ADDRESS}}, [["$defs", "A"]]),
+        ({"anyOf": [ADDRESS, {"type": "null"}]}, [["anyOf", 0]]),
+        ({"allOf": [ADDRESS]}, [["allOf", 0]]),
+        ({"allOf": [ADDRESS, {"properties": {"zip": INTEGER}}]}, []),
+        ({"$defs": {"A": ADDRESS}, "allOf": [{"$ref": "#/$defs/A"}, {"properties": {"zip": INTEGER}}]}, []),
+        ({"properties": {"kind": {}}, "oneOf": [{"properties": {"a": INTEGER}}, {"properties": {"b": INTEGER}}]}, []),
+        ({"properties": {"a": INTEGER}, "additionalProperties": True}, []),
+        ({"properties": {"a": INTEGER}, "patternProperties": {"^x": INTEGER}}, []),
+        ({"type": "object", "additionalProperties": ADDRESS}, [["additionalProperties"]]),
+        ({"type": "object"}, []),
+        ({"not": ADDRESS}, []),
+        ({"if": ADDRESS, "then": ADDRESS, "properties": {"a": INTEGER}}, []),
+        ({"const": ADDRESS}, []),
+        ({"properties": {"properties": ADDRESS}}, [[], ["properties", "properties"]]),
+    ],
+)
+def test_objects_have_what_is_declared_unless_that_is_said_otherwise(
+    schema: dict[str, Any], places: list[list[Any]]
+) -> None:
+    before = copy.deepcopy(schema)
+    expected = copy.deepcopy(schema)
+    for place in places:
+        part = expected
+        for step in place:
+            part = part[step]
+        part["additionalProperties"] = False
+    assert closed(schema) == expected
+    assert schema == before
