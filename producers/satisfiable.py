@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
+from guideway.schemas.json_schema import prepared
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
 
 _REASON_CHARS: Final = 300
@@ -21,7 +22,7 @@ def check_satisfiable(rule: OutputRule) -> None:
         return
     match rule:
         case Json(schema):
-            source, what = LLMatcher.grammar_from_json_schema(schema), "output.schema"
+            source, what = LLMatcher.grammar_from_json_schema(prepared(schema)), "output.schema"
         case Regex(pattern):
             source, what = LLMatcher.grammar_from_regex(pattern), "output.pattern"
         case Text() | Choice() | Boolean() | Number() | WordLabels():

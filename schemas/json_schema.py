@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -46,6 +48,12 @@ _KNOWN: Final = (
 )
 
 
+FORMATS: Final = frozenset(
+    {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid"}
+)
+"""Those that the grammar holds a text to. JSON Schema lets all others be notes for people."""
+
+
 def check_keywords(schema: Mapping[str, Any]) -> None:
     """Whether the schema says something, and by words that JSON Schema has.
 
@@ -75,6 +83,8 @@ def doubts(schema: Mapping[str, Any]) -> Iterator[str]:
     for where, part, _ in _parts(schema):
         if part.get("nullable") is True:
             yield f"output.schema{where}: `nullable` is of OpenAPI and changes nothing here: write type: [TYPE, 'null']"
+        elif isinstance(one := part.get("format"), str) and one not in FORMATS:
+            yield f"output.schema{where}: the format {one!r} changes nothing: known are {', '.join(sorted(FORMATS))}"
         elif (
             part.get("type") == "object"
             and not part.keys() & (_JOINING | {"properties", "patternProperties"})
@@ -83,7 +93,16 @@ def doubts(schema: Mapping[str, Any]) -> Iterator[str]:
             yield f"output.schema{where}: any names and values are allowed, and their text may find no end"
 
 
-def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
+def prepared(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema as the grammar library takes it.
+
+    Formats that say nothing of the text (`password`, `path`) go, `oneOf` of alternatives that a tag tells apart is
+    `anyOf`, and objects are closed: see `_closed`.
+    """
+    return _closed(_as_any_of(_without_formats(schema)))
+
+
+def _closed(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema with objects that have the properties that are declared, and no others, unless it says otherwise.
 
     JSON Schema allows any others where `additionalProperties` is not said, and a model goes on inventing some until its
@@ -97,6 +116,76 @@ def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
                 open_.add(id(found))
     copied: dict[str, Any] = _copied(schema, open_, is_schema=True)
     return copied
+
+
+def _without_formats(part: Any, keyword: str = "") -> Any:
+    if isinstance(part, list):
+        return [_without_formats(one, keyword) for one in part]
+    if not isinstance(part, Mapping) or keyword in {"const", "enum", "default", "examples"}:
+        return part
+    named = keyword in _OF_NAMES
+    return {
+        name: _without_formats(inner, "" if named else name)
+        for name, inner in part.items()
+        if named or name != "format" or inner in FORMATS
+    }
+
+
+def _as_any_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """With `anyOf` for each `oneOf` of which no value fits two: each demands another constant of one property."""
+    made = copy.deepcopy(schema)
+    for _, part, _ in [*_parts(made)]:
+        alternatives = part.get("oneOf")
+        if not isinstance(alternatives, list) or "anyOf" in part or not isinstance(part, dict):
+            continue
+        meant = [
+            _referred(one["$ref"], made) if "$ref" in one else one for one in alternatives if isinstance(one, dict)
+        ]
+        if len(meant) == len(alternatives) and (tag := _tag(meant, part.get("discriminator"))) is not None:
+            for one in meant:
+                if tag not in one.setdefault("required", []):
+                    one["required"].append(tag)
+            part["anyOf"] = part.pop("oneOf")
+        elif _are_of_other_types(meant, len(alternatives)):
+            part["anyOf"] = part.pop("oneOf")
+    return made
+
+
+def _tag(alternatives: list[Any], discriminator: Any) -> str | None:
+    """The property of which each alternative has constants of its own, and which it requires or is named as the tag."""
+    named = discriminator.get("propertyName") if isinstance(discriminator, Mapping) else None
+    if not all(isinstance(one, dict) and isinstance(one.get("properties"), dict) for one in alternatives):
+        return None
+    for name in alternatives[0]["properties"] if alternatives else []:
+        constants = [_constants(one["properties"].get(name)) for one in alternatives]
+        distinct = {value for some in constants for value in some}
+        apart = all(constants) and len(distinct) == sum(map(len, constants))
+        if apart and (name == named or all(name in one.get("required", []) for one in alternatives)):
+            return str(name)
+    return None
+
+
+def _constants(part: Any) -> list[str]:
+    """The values of a `const` or `enum`, as JSON; empty where there are none."""
+    if not isinstance(part, Mapping):
+        return []
+    values = [part["const"]] if "const" in part else part.get("enum", [])
+    return sorted({json.dumps(value, sort_keys=True) for value in values})
+
+
+def _are_of_other_types(alternatives: list[Any], count: int) -> bool:
+    types = [
+        one if isinstance(one := part.get("type"), list) else [one]
+        for part in alternatives
+        if isinstance(part, Mapping)
+    ]
+    flat = [one for some in types for one in some]
+    # An integer is a number, too.
+    return (
+        len(types) == count
+        and None not in flat
+        and len({*flat} - {"integer"} | {"number"} if "integer" in flat else {*flat}) == len(flat)
+    )
 
 
 def _copied(part: Any, open_: set[int], *, is_schema: bool) -> Any:

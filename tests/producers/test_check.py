@@ -12,6 +12,7 @@ from guideway.catalogue.entries import Catalogue, Identity
 from guideway.producers.check import check, doubts
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
+from guideway.schemas.json_schema import FORMATS
 from guideway.schemas.manifests import EmbeddingModel, Endpoint, Field, InputRule, RetrievalSet
 from guideway.schemas.output import Choice, Json, Regex, Text, WordLabels
 from guideway.schemas.retrieval import RetrievalRule
@@ -169,3 +170,10 @@ def test_a_text_field_that_was_not_named_is_said_to_be_the_default() -> None:
             output=Text(),
             input=InputRule(fields={"question": Field()}, template="{question}"),
         )
+
+
+@pytest.mark.parametrize("format_", sorted(FORMATS))
+def test_the_grammar_library_knows_the_formats_that_are_called_known(
+    format_: str, catalogue: Catalogue, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    check([make_endpoint(output=Json({"type": "string", "format": format_}))], catalogue)

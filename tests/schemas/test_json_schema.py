@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from guideway.schemas.json_schema import check_keywords, closed, doubts
+from guideway.schemas.json_schema import FORMATS, check_keywords, doubts, prepared
 
 INTEGER = {"type": "integer"}
 ADDRESS = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -62,6 +62,8 @@ def test_what_is_right_or_of_others_is_left_alone(schema: dict[str, Any]) -> Non
         ({"type": "object"}, [": any names and values are allowed"]),
         ({"properties": {"a": {"type": "object", "additionalProperties": INTEGER}}}, []),
         ({"type": "object", "properties": {}}, []),
+        ({"properties": {"p": {"type": "string", "format": "password"}}}, [".properties.p: the format 'password'"]),
+        ({"type": "string", "format": "date"}, []),
     ],
 )
 def test_what_is_hardly_meant_is_doubted(schema: dict[str, Any], told: list[str]) -> None:
@@ -81,7 +83,7 @@ def test_what_is_hardly_meant_is_doubted(schema: dict[str, Any], told: list[str]
         ({"allOf": [ADDRESS]}, [["allOf", 0]]),
         ({"allOf": [ADDRESS, {"properties": {"zip": INTEGER}}]}, []),
         ({"$defs": {"A": ADDRESS}, "allOf": [{"$ref": "#/$defs/A"}, {"properties": {"zip": INTEGER}}]}, []),
-        ({"properties": {"kind": {}}, "oneOf": [{"properties": {"a": INTEGER}}, {"properties": {"b": INTEGER}}]}, []),
+        ({"properties": {"kind": {}}, "anyOf": [{"properties": {"a": INTEGER}}, {"properties": {"b": INTEGER}}]}, []),
         ({"properties": {"a": INTEGER}, "additionalProperties": True}, []),
         ({"properties": {"a": INTEGER}, "patternProperties": {"^x": INTEGER}}, []),
         ({"type": "object", "additionalProperties": ADDRESS}, [["additionalProperties"]]),
@@ -102,5 +104,53 @@ def test_objects_have_what_is_declared_unless_that_is_said_otherwise(
         for step in place:
             part = part[step]
         part["additionalProperties"] = False
-    assert closed(schema) == expected
+    assert prepared(schema) == expected
     assert schema == before
+
+
+def tagged(value: str, *, required: bool = True) -> dict[str, Any]:
+    properties = {"kind": {"const": value}, value: INTEGER}
+    return {"type": "object", "properties": properties} | ({"required": ["kind"]} if required else {})
+
+
+@pytest.mark.parametrize(
+    ("schema", "is_any"),
+    [
+        ({"oneOf": [tagged("cat"), tagged("dog")]}, True),
+        ({"oneOf": [tagged("cat"), tagged("cat")]}, False),
+        ({"oneOf": [tagged("cat", required=False), tagged("dog", required=False)]}, False),
+        (
+            {
+                "oneOf": [tagged("cat", required=False), tagged("dog", required=False)],
+                "discriminator": {"propertyName": "kind"},
+            },
+            True,
+        ),
+        ({"oneOf": [{"type": "string"}, {"type": "null"}]}, True),
+        ({"oneOf": [{"type": "string"}, {"type": ["string", "null"]}]}, False),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, False),
+        ({"oneOf": [{"type": "integer"}, {"type": "string"}]}, True),
+        ({"oneOf": [{"minimum": 3}, {"type": "string"}]}, False),
+    ],
+)
+def test_one_of_is_any_of_where_no_value_fits_two(schema: dict[str, Any], is_any: bool) -> None:
+    assert ("anyOf" in prepared(schema)) is is_any
+    assert ("oneOf" in prepared(schema)) is not is_any
+
+
+def test_a_tag_that_is_named_is_required_of_what_is_referred_to() -> None:
+    schema = {
+        "$defs": {"Cat": tagged("cat", required=False), "Dog": tagged("dog", required=False)},
+        "oneOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}],
+        "discriminator": {"propertyName": "kind", "mapping": {"cat": "#/$defs/Cat"}},
+    }
+    made = prepared(schema)
+    assert [one["required"] for one in made["$defs"].values()] == [["kind"], ["kind"]]
+    assert made["anyOf"] == schema["oneOf"]
+
+
+def test_formats_of_others_go_and_names_stay() -> None:
+    schema = {"properties": {"format": {"type": "string", "format": "path"}, "d": {"format": "date"}}}
+    assert prepared(schema)["properties"] == {"format": {"type": "string"}, "d": {"format": "date"}}
+    assert prepared({"const": {"format": "path"}}) == {"const": {"format": "path"}}
+    assert FORMATS

@@ -10,7 +10,7 @@ from typing import Any, Final
 import llguidance
 import numpy as np
 
-from guideway.schemas.json_schema import closed
+from guideway.schemas.json_schema import prepared
 from guideway.schemas.output import GRAMMAR_OPTIONS, check_schema
 from guideway.workers.engine.faults import unsatisfiable
 
@@ -29,7 +29,7 @@ def json_source(schema: dict[str, Any]) -> str:
     options = {"whitespace_flexible": False}
     try:
         check_schema(schema)
-        return str(llguidance.LLMatcher.grammar_from_json_schema(closed(schema), overrides=options))
+        return str(llguidance.LLMatcher.grammar_from_json_schema(prepared(schema), overrides=options))
     except ValueError as error:
         raise unsatisfiable(str(error)) from None
 
