@@ -76,7 +76,7 @@ class ArtefactCache(msgspec.Struct, frozen=True):
                     shutil.rmtree(aside, ignore_errors=True)
             else:
                 with contextlib.suppress(OSError):  # another process was quicker
-                    kept.append((path.stat().st_mtime, _bytes_of(path), path))
+                    kept.append((path.stat().st_mtime, bytes_of(path), path))
         total = sum(size for _, size, _ in kept)
         for _, size, path in sorted(kept):
             if total <= self.max_bytes:
@@ -172,5 +172,6 @@ def _locks(folder: Path) -> _Locks:
     return _locks_of(os.path.realpath(folder))
 
 
-def _bytes_of(folder: Path) -> int:
+def bytes_of(folder: Path) -> int:
+    """Of its files. Raises OSError."""
     return sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder))

@@ -9,6 +9,7 @@ import msgspec
 
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet
 from guideway.schemas.output import Json
+from guideway.schemas.request import MAX_GUIDANCE
 
 MAX_MANIFEST_BYTES: Final = 2**20
 """As JSON. Much of an endpoint's travels with each of its requests, and a record may have 8 MiB."""
@@ -17,8 +18,6 @@ MAX_TEXT_CHARS: Final = 100_000
 """Of an instruction, a text prompt, an input template."""
 MAX_DESCRIPTION_CHARS: Final = 10_000
 MAX_FIELDS: Final = 256
-MAX_GUIDANCE: Final = 32
-"""Named by one endpoint for all of its requests; each makes its rows slower."""
 MAX_REQUEST_GUIDANCE: Final = 1000
 MAX_TARGETS: Final = 32
 """Each gets a copy of every result."""

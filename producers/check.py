@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from guideway.catalogue.bounds import too_much
 from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan
+from guideway.catalogue.together import check_together
 from guideway.producers.check_input import check_input
 from guideway.producers.check_input import doubts as check_input_doubts
 from guideway.producers.satisfiable import check_satisfiable
@@ -94,6 +95,11 @@ def _check_endpoint(endpoint: Endpoint, catalogue: Catalogue) -> None:
     output.check(endpoint.output, endpoint.generation.stop)
     model = catalogue.model(endpoint.model_size)
     _check_length(endpoint, model.max_context_tokens)
+    own = [catalogue.guidance(name, for_namespace=endpoint.namespace) for name in endpoint.guidance]
+    check_together(own)
+    for name in endpoint.request_guidance:
+        # Each as an event would bring it.
+        check_together([*own, catalogue.guidance(name, for_namespace=endpoint.namespace)])
     for name in [*endpoint.guidance, *endpoint.request_guidance]:
         _, guidance = catalogue.guidance(name, for_namespace=endpoint.namespace)
         _check_fits(name, guidance, endpoint.model_size, model.fingerprint)

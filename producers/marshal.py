@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from guideway.catalogue.entries import Catalogue
+from guideway.catalogue.together import check_number, check_together
 from guideway.producers.template import TextTooLong, parse
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Field
 from guideway.schemas.output import WordLabels
-from guideway.schemas.request import GuidanceRef, Part, ReplyAddress, Request
+from guideway.schemas.request import MAX_GUIDANCE, GuidanceRef, Part, ReplyAddress, Request
 from guideway.schemas.retrieval import MAX_SETS, Condition, Retrieval, Scalar, is_filterable
 
 
@@ -121,6 +122,8 @@ def _checked(given: Mapping[str, Any], declared: Mapping[str, Field]) -> dict[st
 
 def _guidance(event: Event, endpoint: Endpoint, catalogue: Catalogue) -> tuple[list[Part], list[GuidanceRef]]:
     """Instruction parts in their order, and the trained guidance by name and version."""
+    if len(event.guidance) > MAX_GUIDANCE + MAX_SETS:
+        check_number(len(event.guidance))
     allowed = {*endpoint.request_guidance, *_request_sets(endpoint)}
     for name in event.guidance:
         if not _is_listed(name, allowed):
@@ -133,8 +136,10 @@ def _guidance(event: Event, endpoint: Endpoint, catalogue: Catalogue) -> tuple[l
     if endpoint.instruction:
         parts.append(Part(kind="instruction", source="endpoint", text=endpoint.instruction))
     brought = [name for name in event.guidance if not _is_listed(name, _request_sets(endpoint))]
-    for name in [*endpoint.guidance, *brought]:
-        ref, guidance = catalogue.guidance(name, for_namespace=endpoint.namespace)
+    check_number(len(endpoint.guidance) + len(brought))
+    named = [catalogue.guidance(name, for_namespace=endpoint.namespace) for name in [*endpoint.guidance, *brought]]
+    check_together(named)
+    for ref, guidance in named:
         if guidance.form == "text_prompt":
             parts.append(Part(kind="instruction", source=str(ref), text=guidance.text))
         else:

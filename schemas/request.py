@@ -12,6 +12,8 @@ from guideway.schemas.output import OutputRule
 from guideway.schemas.retrieval import Retrieval
 
 MAX_SCALE: Final = 8
+MAX_GUIDANCE: Final = 16
+"""Of one request, the endpoint's and what the event brings together, text prompts included; each once."""
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
+from guideway.catalogue.artefact_cache import bytes_of
+from guideway.catalogue.artefacts import MAX_ARTEFACT_BYTES
+from guideway.catalogue.together import check_number, check_together
 from guideway.catalogue.topic import CatalogueReader
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Guidance
@@ -31,13 +35,29 @@ class GuidanceFetch:
 
         Raises Refusal(guidance_unknown | _forbidden | _wrong_model | _missing | _damaged).
         """
+        check_number(len(refs))
+        found = [(ref, await self._found(ref, namespace)) for ref in refs]
+        check_together(found)
         async with contextlib.AsyncExitStack() as held:
-            yield [await self._fetch_one(ref, namespace, held) for ref in refs]
+            artefacts: list[Artefact] = []
+            size = 0
+            for ref, guidance in found:
+                artefacts.append(await self._fetch(ref, guidance, held))
+                size += bytes_of(Path(artefacts[-1].folder))
+                if size > MAX_ARTEFACT_BYTES:
+                    raise Refusal(
+                        FailureCode.GUIDANCE_FORBIDDEN,
+                        f"the guidance of this request has more than {MAX_ARTEFACT_BYTES} bytes: leave some out",
+                    )
+            yield artefacts
 
-    async def _fetch_one(self, ref: GuidanceRef, namespace: str, held: contextlib.AsyncExitStack) -> Artefact:
+    async def _found(self, ref: GuidanceRef, namespace: str) -> Guidance:
         _, guidance = await self._reader.eventually(
             lambda catalogue: catalogue.guidance(str(ref), for_namespace=namespace)
         )
+        return guidance
+
+    async def _fetch(self, ref: GuidanceRef, guidance: Guidance, held: contextlib.AsyncExitStack) -> Artefact:
         if guidance.form == "text_prompt":
             raise Refusal(
                 FailureCode.UNDECODABLE_REQUEST, f"guidance {ref} is a text prompt: it belongs in the request's parts"

@@ -15,6 +15,7 @@ from guideway.schemas.record import Record
 from guideway.schemas.wire import MANIFEST
 
 DIGEST = "sha256:" + "0" * 64
+OTHER_DIGEST = "sha256:" + "1" * 64
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def catalogue() -> Catalogue:
         Model(namespace="public", name="small", source="x", fingerprint=DIGEST),
         tone,
         msgspec.structs.replace(tone, namespace="other", name="secret"),
-        msgspec.structs.replace(tone, namespace="other", name="lent", shared_with=["team"]),
+        msgspec.structs.replace(tone, namespace="other", name="lent", artefact=OTHER_DIGEST, shared_with=["team"]),
         Guidance(namespace="public", name="brief", form="text_prompt", text="Be brief."),
     ):
         made.absorb(Identity.of(manifest).key(1), MANIFEST.encode(manifest))

@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.producers.conftest import DIGEST, OTHER_DIGEST
 
 from guideway.catalogue.entries import Catalogue, Identity
+from guideway.producers.check import check
 from guideway.producers.marshal import marshal
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import EmbeddingModel, Endpoint, Field, InputRule, RetrievalSet
+from guideway.schemas.manifests import EmbeddingModel, Endpoint, Field, Guidance, InputRule, RetrievalSet
 from guideway.schemas.output import Text, WordLabels
 from guideway.schemas.request import ReplyAddress, Request
 from guideway.schemas.retrieval import Condition, RetrievalRule
@@ -243,3 +245,43 @@ def test_a_set_that_may_not_be_used_is_refused(
     with pytest.raises(Refusal) as caught:
         run(with_sets, make_endpoint(retrieval=RetrievalRule(sets=[name])), "hello")
     assert caught.value.code is code
+
+
+@pytest.mark.parametrize(
+    ("own", "brought", "said"),
+    [
+        ([], ["team/tone"] * 5000, "5000 guidances are named for one request, at most 16 may be"),
+        ([], ["team/tone"] * 17, "17 guidances"),
+        ([], ["team/tone", "team/tone"], "named twice"),
+        ([], ["team/tone", "team/tone@1"], "named twice"),
+        ([], ["team/tone@2", "team/tone@1"], "named twice"),
+        (["team/tone"], ["team/tone"], "named twice"),
+        (["team/tone@1*0.5"], ["team/tone"], "named twice"),
+        (["team/tone", "team/tone"], [], "named twice"),
+        (["public/brief"], ["public/brief@1"], "named twice"),
+        (["team/tone"], ["team/same"], "team/same@1 is the same artefact as team/tone@1"),
+        (["team/tone"] * 20, [], "20 guidances"),
+    ],
+)
+def test_guidance_acts_once_and_there_is_so_much_of_it(
+    catalogue: Catalogue, make_endpoint: MakeEndpoint, own: list[str], brought: list[str], said: str
+) -> None:
+    tone = Guidance(namespace="team", name="tone", form="lora", artefact=DIGEST, model_fingerprint=DIGEST)
+    again = msgspec.structs.replace(tone, artefact=OTHER_DIGEST)
+    for one, version in ((tone, 1), (again, 2), (msgspec.structs.replace(tone, name="same"), 1)):
+        catalogue.absorb(Identity.of(one).key(version), MANIFEST.encode(one))
+    own = [name.replace("tone*", "tone@1*") if name != "team/tone" else "team/tone@1" for name in own]
+    endpoint = make_endpoint(guidance=own, request_guidance=["team/tone", "team/same", "public/brief"])
+    with pytest.raises(Refusal, match=said) as caught:
+        run(catalogue, endpoint, "x", guidance=brought)
+    assert caught.value.code is FailureCode.GUIDANCE_FORBIDDEN
+    if own:
+        with pytest.raises(Refusal, match=r"twice|the same artefact|at most 16") as told:
+            check([msgspec.structs.replace(endpoint, request_guidance=list(dict.fromkeys(brought)))], catalogue)
+        assert told.value.code is FailureCode.INVALID_MANIFEST
+
+
+def test_different_guidance_acts_together(catalogue: Catalogue, make_endpoint: MakeEndpoint) -> None:
+    endpoint = make_endpoint(guidance=["team/tone", "public/brief"], request_guidance=["other/lent"])
+    assert len(run(catalogue, endpoint, "x", guidance=["other/lent"]).guidance) == 2
+    check([endpoint], catalogue)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,8 +13,9 @@ from typing import Final
 import torch
 from transformers import PreTrainedModel
 
+from guideway.catalogue.adapter_forms import MAX_BOTTLENECK, MAX_RANK
 from guideway.catalogue.artefacts import Altered
-from guideway.schemas.failures import Refusal
+from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import TrainedForm
 from guideway.workers.engine.adaptors import Adaptor
 from guideway.workers.engine.ia3 import Ia3
@@ -36,6 +37,10 @@ FORMS: Final[Mapping[TrainedForm, type[Trained]]] = {
 }
 
 
+_BOUNDS: Final = {"rank": MAX_RANK, "bottleneck": MAX_BOTTLENECK, "inserted layers": 8}
+"""Of one row at one module or after one decoder layer."""
+
+
 @dataclass(frozen=True)
 class RowGuidance:
     """The trained guidance of one row by what it acts on; within each the order of the request stays."""
@@ -47,6 +52,8 @@ class RowGuidance:
 
     @classmethod
     def of(cls, trained: Sequence[Trained]) -> RowGuidance:
+        """Raises: Refusal `guidance_forbidden` if it is more than one row may ask of every step."""
+        _check_bounds(trained)
         return cls(
             prefixes=[item for item in trained if isinstance(item, Prefix)],
             soft_prompts=[item for item in trained if isinstance(item, SoftPrompt)],
@@ -63,6 +70,24 @@ class RowGuidance:
     def virtual_tokens(self) -> int:
         """Embeddings that stand between the prefixes and the text."""
         return sum(prompt.virtual_tokens for prompt in self.soft_prompts)
+
+
+def _check_bounds(trained: Sequence[Trained]) -> None:
+    """What a row has at one place, all together: every step makes room for it there, and others wait."""
+    at_place: Counter[tuple[str, object]] = Counter()
+    for item in trained:
+        if isinstance(item, Lora):
+            at_place.update({("rank", name): factors.rank for name, factors in item.factors.items()})
+        elif isinstance(item, InsertedLayer):
+            at_place.update({("bottleneck", k): len(block.down) for k, block in item.blocks.items()})
+            at_place.update({("inserted layers", k): 1 for k in item.blocks})
+    for (what, place), number in at_place.items():
+        if number > _BOUNDS[what]:
+            raise Refusal(
+                FailureCode.GUIDANCE_FORBIDDEN,
+                f"the guidance of this request has {what} {number} together at {place!r}, at most {_BOUNDS[what]} may "
+                "be there: leave some out",
+            )
 
 
 class ResidentGuidance:

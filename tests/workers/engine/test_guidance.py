@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import random
 from pathlib import Path
 
 import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.workers.engine.conftest import MakeArtefact
+from tests.workers.engine.conftest import MakeAdmit, MakeArtefact, ends, run
 from transformers import PreTrainedModel
 
+from guideway.catalogue.adapter import CONFIG, WEIGHTS
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import TrainedForm
 from guideway.workers.engine import guidance
 from guideway.workers.engine.base_model import BaseModel
-from guideway.workers.engine.guidance import ResidentGuidance
+from guideway.workers.engine.engine import Engine
+from guideway.workers.engine.guidance import FORMS, ResidentGuidance, RowGuidance
+from guideway.workers.engine.inserted_layer import InsertedLayer
 from guideway.workers.engine.lora import Lora
 from guideway.workers.engine.soft_prompt import SoftPrompt, batched_embeddings
+from guideway.workers.messages import Refused
 
 PROMPT_BYTES = 5 * 64 * 4
 
@@ -131,3 +138,81 @@ def test_readers_leave_the_engine_its_threads(
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_row_has_so_much_guidance_at_one_place(
+    base: BaseModel, make_lora: MakeArtefact, make_inserted_layer: MakeArtefact
+) -> None:
+    half = Lora.load(Path(make_lora("n/half@1", r=256).folder), base.model)
+    other = Lora.load(Path(make_lora("n/other@1", r=256, target_modules=["o_proj"]).folder), base.model)
+    RowGuidance.of([half, half, other, other])
+    with pytest.raises(Refusal, match=r"rank 768 together at 'model.layers.0.self_attn.q_proj', at most 512") as caught:
+        RowGuidance.of([half, half, half])
+    assert caught.value.code is FailureCode.GUIDANCE_FORBIDDEN
+    one = InsertedLayer.load(Path(make_inserted_layer("n/one@1", bottleneck=2).folder), base.model)
+    wide = InsertedLayer.load(Path(make_inserted_layer("n/wide@1", bottleneck=2048).folder), base.model)
+    RowGuidance.of([one] * 8)
+    for too_much, said in (([one] * 9, "inserted layers 9"), ([wide, wide, one], "bottleneck 4098")):
+        with pytest.raises(Refusal, match=f"{said} together at 0"):
+            RowGuidance.of(too_much)
+
+
+def test_twenty_soft_prompts_of_a_thousand_tokens_are_too_long(
+    engine: Engine, make_soft_prompt: MakeArtefact, make_admit: MakeAdmit
+) -> None:
+    prompts = [make_soft_prompt(f"n/a{number}@1", num_virtual_tokens=1000) for number in range(20)]
+    (end,) = ends(run(engine, [make_admit("text", artefacts=prompts)])).values()
+    assert isinstance(end, Refused)
+    assert end.code is FailureCode.TEXT_TOO_LONG
+
+
+def test_weights_that_the_models_type_cannot_hold_are_damaged(
+    base: BaseModel, make_lora: MakeArtefact, make_soft_prompt: MakeArtefact
+) -> None:
+    """What is finite in the file need not be so with its scaling, or in the type that the model runs in."""
+    folder = Path(make_lora("n/a@1").folder)
+    file, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    whole = load_file(file)
+    save_file({name: torch.full_like(tensor, 1e38) for name, tensor in whole.items()}, file)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"lora_alpha": 1000}))
+    with pytest.raises(Refusal, match="not finite"):
+        Lora.load(folder, base.model)
+    prompt = Path(make_soft_prompt("n/b@1").folder)
+    save_file({"prompt_embeddings": torch.full((5, 64), 1e6)}, prompt / "adapter_model.safetensors")
+    SoftPrompt.load(prompt, base.model)
+    half = copy.deepcopy(base.model).to(torch.float16)
+    with pytest.raises(Refusal, match="not finite"):
+        SoftPrompt.load(prompt, half)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_bytes_that_are_changed_load_or_are_damaged(
+    base: BaseModel, form: TrainedForm, request: pytest.FixtureRequest
+) -> None:
+    """Nothing but a refusal leaves the loader, whatever a stranger's files hold."""
+    folder = Path(request.getfixturevalue(f"make_{form}")("n/a@1").folder)
+    chance, kind = random.Random(form), FORMS[form]
+    whole = {path: path.read_bytes() for path in (folder / CONFIG, folder / WEIGHTS)}
+    for _ in range(150):
+        path = chance.choice(sorted(whole))
+        content = bytearray(whole[path])
+        # Its header more often than its numbers.
+        at = chance.randrange(len(content) if chance.random() < 0.2 else min(len(content), 400))
+        match chance.randrange(4):
+            case 0:
+                content[at] ^= 1 << chance.randrange(8)
+            case 1:
+                del content[at : at + chance.randint(1, 9)]
+            case 2:
+                content[at:at] = content[: chance.randint(1, 9)]
+            case 3:
+                content[at : at + 1] = chance.choice(
+                    [b"null", b'"', b"[", b"}", b"-1", b"1e400", b"\xff\xff\xff\xff", b"9"]
+                )
+        path.write_bytes(content)
+        try:
+            kind.load(folder, base.model)
+        except Refusal as refusal:
+            assert refusal.code is FailureCode.GUIDANCE_DAMAGED  # noqa: PT017
+        path.write_bytes(whole[path])
+    kind.load(folder, base.model)

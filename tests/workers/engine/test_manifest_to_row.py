@@ -153,3 +153,28 @@ async def test_a_copy_that_changed_under_the_engine_is_told_and_never_run(
             assert caught.value.digest == one.digest
             await artefacts.with_good_copies(lambda: answer(fetched))
             assert weights.read_bytes() == intact
+
+
+@pytest.mark.parametrize(
+    ("refs", "said"),
+    [
+        ([("lora", 1.0)] * 5000, "5000 guidances"),
+        ([("lora", 2.0), ("lora", 2.0)], "named twice"),
+        ([("lora", 1.0), ("twin", 1.0)], "the same artefact"),
+    ],
+)
+async def test_a_worker_takes_each_guidance_once_whoever_wrote_the_request(
+    folder: Path, tmp_path: Path, refs: list[tuple[str, float]], said: str
+) -> None:
+    store, reader = ArtefactStore(str(tmp_path / "store")), CatalogueReader("no broker")
+    (folder / "twin.yaml").write_text(guidance("lora").replace("name: lora", "name: twin"))
+    found = [files.upload(path, manifest, store) for path, manifest in files.read(folder)]
+    for change in plan(reader.catalogue, found):
+        reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
+    fetch = GuidanceFetch(reader, ArtefactFetch(store, ArtefactCache(tmp_path / "cache")), FINGERPRINT)
+    named = [GuidanceRef(namespace="team", name=name, version=1, scale=scale) for name, scale in refs]
+    with pytest.raises(Refusal, match=said) as caught:
+        async with fetch.fetched(named, "team"):
+            pass
+    assert caught.value.code is FailureCode.GUIDANCE_FORBIDDEN
+    assert not (tmp_path / "cache").exists(), "nothing was fetched"
