@@ -48,6 +48,10 @@ _KNOWN: Final = (
 )
 
 
+_UNKEPT: Final = frozenset(
+    {"uniqueItems", "contains", "not", "if", "then", "else", "propertyNames", "dependentRequired", "dependentSchemas"}
+    | {"unevaluatedProperties", "unevaluatedItems", "$dynamicRef"}
+)
 FORMATS: Final = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid"}
 )
@@ -72,6 +76,12 @@ def check_keywords(schema: Mapping[str, Any]) -> None:
         for keyword in part.keys() - _KNOWN:
             if near := difflib.get_close_matches(keyword, _KNOWN, 1, 0.75):
                 raise ValueError(f"output.schema{where} has {keyword!r}: did you mean {near[0]!r}?")
+        for keyword in sorted(part.keys() & _UNKEPT):
+            if part[keyword] is not False:
+                raise ValueError(
+                    f"output.schema{where} has {keyword!r}, which no grammar can hold a text to: leave it out, or say "
+                    "it otherwise"
+                )
         _check_type(where, part.get("type"))
         _check_required(where, part)
     if not _SAYING & schema.keys():
@@ -127,7 +137,7 @@ def _without_formats(part: Any, keyword: str = "") -> Any:
     return {
         name: _without_formats(inner, "" if named else name)
         for name, inner in part.items()
-        if named or name != "format" or inner in FORMATS
+        if named or name != "format" or (isinstance(inner, str) and inner in FORMATS)
     }
 
 
@@ -138,23 +148,29 @@ def _as_any_of(schema: dict[str, Any]) -> dict[str, Any]:
         alternatives = part.get("oneOf")
         if not isinstance(alternatives, list) or "anyOf" in part or not isinstance(part, dict):
             continue
-        meant = [
-            _referred(one["$ref"], made) if "$ref" in one else one for one in alternatives if isinstance(one, dict)
-        ]
-        if len(meant) == len(alternatives) and (tag := _tag(meant, part.get("discriminator"))) is not None:
-            for one in meant:
-                if tag not in one.setdefault("required", []):
-                    one["required"].append(tag)
-            part["anyOf"] = part.pop("oneOf")
-        elif _are_of_other_types(meant, len(alternatives)):
-            part["anyOf"] = part.pop("oneOf")
+        meant = [_meant(one, made) for one in alternatives]
+        tag = _tag(meant, part.get("discriminator"))
+        if tag is None and not _are_of_other_types(meant):
+            continue
+        for one in meant if tag is not None else []:
+            if tag not in one.setdefault("required", []):
+                one["required"].append(tag)
+        part["anyOf"] = part.pop("oneOf")
     return made
+
+
+def _meant(part: Any, root: Mapping[str, Any]) -> Any:
+    """What a subschema refers to, if that is all that it does."""
+    return _referred(part["$ref"], root) if isinstance(part, Mapping) and "$ref" in part else part
 
 
 def _tag(alternatives: list[Any], discriminator: Any) -> str | None:
     """The property of which each alternative has constants of its own, and which it requires or is named as the tag."""
     named = discriminator.get("propertyName") if isinstance(discriminator, Mapping) else None
-    if not all(isinstance(one, dict) and isinstance(one.get("properties"), dict) for one in alternatives):
+    if not all(
+        isinstance(one, dict) and isinstance(one.get("properties"), dict) and isinstance(one.get("required", []), list)
+        for one in alternatives
+    ):
         return None
     for name in alternatives[0]["properties"] if alternatives else []:
         constants = [_constants(one["properties"].get(name)) for one in alternatives]
@@ -169,23 +185,20 @@ def _constants(part: Any) -> list[str]:
     """The values of a `const` or `enum`, as JSON; empty where there are none."""
     if not isinstance(part, Mapping):
         return []
-    values = [part["const"]] if "const" in part else part.get("enum", [])
+    values = [part["const"]] if "const" in part else part.get("enum")
+    if not isinstance(values, list):
+        return []
     return sorted({json.dumps(value, sort_keys=True) for value in values})
 
 
-def _are_of_other_types(alternatives: list[Any], count: int) -> bool:
-    types = [
-        one if isinstance(one := part.get("type"), list) else [one]
-        for part in alternatives
-        if isinstance(part, Mapping)
-    ]
-    flat = [one for some in types for one in some]
-    # An integer is a number, too.
-    return (
-        len(types) == count
-        and None not in flat
-        and len({*flat} - {"integer"} | {"number"} if "integer" in flat else {*flat}) == len(flat)
-    )
+def _are_of_other_types(alternatives: list[Any]) -> bool:
+    """Whether each says its types, and no type is that of two; an integer is a number as well."""
+    types: list[Any] = []
+    for part in alternatives:
+        said = part.get("type") if isinstance(part, Mapping) else None
+        types += said if isinstance(said, list) else [said]
+    kinds = ["number" if one == "integer" else one for one in types]
+    return None not in kinds and len({*kinds}) == len(kinds)
 
 
 def _copied(part: Any, open_: set[int], *, is_schema: bool) -> Any:

@@ -75,7 +75,10 @@ def test_a_filter_by_metadata_that_no_passage_has_is_refused(
         ({"output": Json({"x-guidance": {"lenient": True}})}, "x-guidance"),
         ({"output": Json({"items": {"const": -(2**63)}})}, r"output\.schema has -9223372036854775808 under const"),
         ({"output": Json({"minimum": 10**30})}, "not JSON serializable"),
-        ({"output": Json({"type": "array", "uniqueItems": True})}, r"output\.schema cannot .+uniqueItems"),
+        (
+            {"output": Json({"type": "array", "uniqueItems": True})},
+            r"schema has 'uniqueItems', which no",
+        ),
         ({"output": Json({"type": "integer", "minimum": 5, "maximum": 3})}, "greater than maximum"),
         ({"output": Regex("(unclosed")}, r"output\.pattern cannot be satisfied \(.+ unclosed group"),
         ({"output": Regex(r"(a)\1")}, "backreferences"),

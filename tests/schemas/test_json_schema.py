@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from guideway.schemas.json_schema import FORMATS, check_keywords, doubts, prepared
 
@@ -24,6 +27,11 @@ ADDRESS = {"type": "object", "properties": {"city": {"type": "string"}}}
         ({"type": "float"}, "has type 'float': write one of string"),
         ({"name": "answer", "strict": True, "schema": {"type": "object"}}, "wrapped as in OpenAI's"),
         ({"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}, "wrapped as in OpenAI's"),
+        (
+            {"properties": {"tags": {"type": "array", "uniqueItems": True}}},
+            ".properties.tags has 'uniqueItems', which",
+        ),
+        ({"type": "object", "not": {"type": "string"}}, "has 'not', which no grammar"),
         ({}, "says nothing"),
         ({"title": "Answer", "description": "Whatever."}, "says nothing"),
         ({"$defs": {"A": INTEGER}}, "says nothing"),
@@ -44,6 +52,7 @@ def test_a_schema_that_does_not_say_what_is_meant_is_refused(schema: dict[str, A
     [
         {"properties": {"propertys": INTEGER, "item": {"enum": [{"propertys": 1}]}}},
         {"enum": ["a"]},
+        {"type": "array", "uniqueItems": False},
         {"$ref": "#/$defs/A", "$defs": {"A": INTEGER}},
         {"type": "object", "x-order": 3, "title": "A"},
         {"properties": {"a": INTEGER}, "required": ["b"], "additionalProperties": True},
@@ -154,3 +163,20 @@ def test_formats_of_others_go_and_names_stay() -> None:
     assert prepared(schema)["properties"] == {"format": {"type": "string"}, "d": {"format": "date"}}
     assert prepared({"const": {"format": "path"}}) == {"const": {"format": "path"}}
     assert FORMATS
+
+
+WORDS = ["type", "enum", "const", "properties", "required", "items", "prefixItems", "anyOf", "oneOf", "allOf", "$ref"]
+WORDS += ["$defs", "format", "not", "if"]
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["object", "a", "#/$defs/a", "date", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*WORDS, "a", "b"]), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*WORDS, "discriminator"]), ANYTHING, max_size=4))
+def test_whatever_stands_for_a_schema_is_taken_or_refused(schema: dict[str, Any]) -> None:
+    with contextlib.suppress(ValueError):
+        check_keywords(schema)
+    assert isinstance([*doubts(schema)], list)
+    assert prepared(prepared(schema)) == prepared(schema)
