@@ -105,6 +105,8 @@ class Batcher:
 
     def drop(self, rows: Iterable[Row]) -> None:
         """Forget `rows`, wherever they are: they have ended, or nobody wants them."""
+        rows = list(rows)
+        self._asked = [row for row in self._asked if row not in rows]
         for row in rows:
             self._running.pop(row, None)
             self._waiting.forget(row)
@@ -142,7 +144,8 @@ class Batcher:
 
     def upcoming(self, count: int) -> list[Row]:
         """The next rows in turn."""
-        return list(itertools.islice(itertools.chain(self._asked, self._waiting.in_turn()), count))
+        in_turn = dict.fromkeys(itertools.chain(self._asked, self._waiting.in_turn()))
+        return list(itertools.islice(in_turn, count))
 
     # Who goes --------------------------------------------------------------------------------------------------------
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 from tests.workers.engine.conftest import MakeAdmit, MakeArtefact, MakeEngine, ends, run
 
 from guideway.schemas.failures import FailureCode
+from guideway.schemas.names import Lane
 from guideway.schemas.output import Choice, Json, Regex
 from guideway.workers.engine.batcher import Batcher
 from guideway.workers.engine.row import Row
@@ -120,3 +122,30 @@ def test_a_preempted_row_can_be_cancelled_and_can_be_late(make_engine: MakeEngin
     }
     for admit in admits[:2]:
         assert ends(run(make_engine(), [admit]))[admit.id] == found[admit.id]
+
+
+@pytest.mark.parametrize("lane", ["interactive", "batch"])
+def test_a_neighbour_of_long_rows_is_answered_soon_and_they_lose_nothing(
+    make_engine: MakeEngine, make_admit: MakeAdmit, make_lora: MakeArtefact, lane: Lane
+) -> None:
+    """Another namespace's rows hold every seat, or the batch lane's do, and many more wait."""
+    lora, form = make_lora("a/lora@1"), Regex("[a-z]{100,110}")
+    crowd = [
+        msgspec.structs.replace(
+            make_admit(f"{i}", max_tokens=120, output=form, artefacts=[lora][: i % 2], namespace="a"), lane=lane
+        )
+        for i in range(10)
+    ]
+    neighbours = [make_admit(f"n{i}", max_tokens=6, namespace="b") for i in range(3)]
+    alone = {admit.id: ends(run(make_engine(), [admit]))[admit.id] for admit in (*crowd, *neighbours)}
+    engine = make_engine(max_rows=4)
+    for admit in crowd:
+        engine.add(admit)
+    messages = [message for _ in range(20) for message in engine.step(1000.0)]
+    for admit in neighbours:
+        engine.add(admit)
+        for _ in range(7):
+            messages += engine.step(1000.0)
+        assert admit.id in ends(messages)
+    assert engine._preempted == 1, "its seat is kept for the next"
+    assert ends(messages + run(engine)) == alone
