@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready-$(shell cat constraints.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test faults check bench bench-fairness bench-retrieval bench-studio clean
+.PHONY: demo test faults check models bench bench-fairness bench-retrieval bench-studio clean
 
 demo: $(READY)  ## the main job on real input
 	$(BIN)/guideway demo
@@ -21,6 +21,9 @@ check: $(READY)  ## formatting, lint, types, import rules
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
+
+models: $(READY)  ## docs/models.md: each family of models tried, and what it can do
+	PYTHONPATH=. $(BIN)/python -m tests.models
 
 bench: $(READY)  ## the engine and the delivery beside their peers
 	$(BIN)/python -m benchmarks.engine

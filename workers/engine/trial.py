@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from guideway.workers.engine.base_model import BaseModel
 
 _TEXT: Final = "The quick brown fox jumps over the lazy dog, and then it sleeps."
-_TOKENS: Final = 8
+_TOKENS: Final = 16
 _TOLERANCE: Final = {torch.float32: 1e-2}
 _TOLERANCE_OF_OTHERS: Final = 0.25
 """‖ours − alone‖ / ‖alone‖ of logits less their mean. In half precision a router may choose another expert at one
@@ -83,21 +83,22 @@ def _some_ids(base: BaseModel) -> list[int]:
 
 def _distances(model: PreTrainedModel, ids: list[int]) -> Tensor:
     """How far the logits of two rows are from those of each alone, at several positions."""
-    device = model.get_input_embeddings().weight.device
-    long, short = torch.tensor([ids, ids[::-1]], device=device)
+    embed = model.get_input_embeddings()
+    long, short = torch.tensor([ids, ids[::-1]], device=embed.weight.device)
     run = _Run(model)
     # A first pass tells the cache the shapes of the layers.
     run.forward(slice(0, 1), [[0]], 1, input_ids=long[None, :1])
     run.cache.reserve(2, _TOKENS + 1)
-    padded = torch.stack([long[:4], torch.cat([short[:2], short.new_zeros(2)])])
-    embeddings = model.get_input_embeddings()(padded)
-    embeddings[1, 2:] = 0
-    taken_in = run.forward(slice(0, 2), [[0, 1, 2, 3], [0, 1, 2, 2]], 4, inputs_embeds=embeddings)
-    decoded = run.forward(slice(0, 2), [[4], [2]], 5, input_ids=torch.stack([long[4:5], short[2:3]]))
-    middle = model.get_input_embeddings()(long[None, 5:])
-    more = run.forward(slice(0, 1), [[5, 6, 7]], 8, inputs_embeds=middle)
-    ours = [taken_in[0, 3], taken_in[1, 1], decoded[0, 0], decoded[1, 0], more[0, 2]]
-    alone = [_alone(model, row) for row in (long[:4], short[:2], long[:5], short[:3], long)]
+    first = run.forward(slice(0, 1), [list(range(10))], 10, inputs_embeds=embed(long[None, :10]))
+    # One row goes on while the other begins, and is padded to its length.
+    embeddings = embed(torch.stack([long[-8:], short[:8]]))
+    embeddings[0] = 0
+    embeddings[0, 0] = embed(long[10])
+    beside = run.forward(slice(0, 2), [[10] + 7 * [11], list(range(8))], 12, inputs_embeds=embeddings)
+    decoded = run.forward(slice(0, 2), [[11], [8]], 12, input_ids=torch.stack([long[11:12], short[8:9]]))
+    middle = run.forward(slice(0, 1), [[12, 13, 14, 15]], 16, inputs_embeds=embed(long[None, 12:]))
+    ours = [first[0, 9], beside[0, 0], beside[1, 7], decoded[0, 0], decoded[1, 0], middle[0, 3]]
+    alone = [_alone(model, row) for row in (long[:10], long[:11], short[:8], long[:12], short[:9], long)]
     return torch.stack([_distance(one, other) for one, other in zip(ours, alone, strict=True)])
 
 

@@ -39,6 +39,12 @@ def test_a_model_that_counts_positions_its_own_way_is_refused(tokenizer: PreTrai
     assert "computes something else" in refused(base_of(tiny("roberta", tokenizer, **_ROBERTA), tokenizer))
 
 
+def test_a_mask_that_supposes_rows_of_one_length_is_seen(tokenizer: PreTrainedTokenizerFast) -> None:
+    settings = {"hidden_size": 64, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]}
+    model = tiny("gpt_neo", tokenizer, intermediate_size=96, max_position_embeddings=512, **settings)
+    assert "computes something else" in refused(base_of(model, tokenizer))
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_tokenizer_with_more_ids_than_the_model_is_refused(family: str, tokenizer: PreTrainedTokenizerFast) -> None:
     model = tiny(family, tokenizer)
