@@ -7,7 +7,6 @@ import os
 import queue
 import select
 import socket
-import sys
 import threading
 from typing import Final, Generic, TypeVar
 
@@ -76,18 +75,6 @@ class Channel(Generic[In]):
                 raise EOFError
             data += received
         return bytes(data)
-
-
-def log_to_stderr() -> None:
-    """One line each, without texts; the parent's stderr is ours."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.LogfmtRenderer(bool_as_flag=False),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def _end(why: str) -> None:

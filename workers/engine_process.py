@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from guideway import logs
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
-from guideway.workers.channel import Channel, log_to_stderr
+from guideway.workers.channel import Channel
 from guideway.workers.engine.model_kind import unsupported
 from guideway.workers.messages import TO_ENGINE, Admit, Broken, Cancel, Ready, Start, Stop, ToEngine
 
@@ -42,6 +43,7 @@ def load(start: Start) -> Engine:
     from guideway.workers.engine import base_model
     from guideway.workers.engine.engine import Engine
 
+    logs.adopt_libraries()
     model, settings = start.model, start.settings
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -89,7 +91,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # A second pool of threads would take the cores from the steps of the model.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    log_to_stderr()
+    # In the same form as those of the I/O process, whose stderr is ours.
+    logs.configure()
     match channel.receive():
         case Start() as start:
             began = time.monotonic()

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from guideway import logs
 from guideway.schemas.failures import Refusal
-from guideway.workers.channel import Channel, log_to_stderr
+from guideway.workers.channel import Channel
 from guideway.workers.messages import Broken, Ready, Stop
 from guideway.workers.retrieval.messages import (
     TO_RETRIEVAL,
@@ -53,6 +54,7 @@ def load(start: StartRetrieval, channel: Channel[ToRetrieval]) -> tuple[Lookups,
     from guideway.workers.retrieval.indexes import Indexes
     from guideway.workers.retrieval.lookups import Lookups
 
+    logs.adopt_libraries()
     settings, cache = start.settings, Path(start.model_cache)
     embedder = Embedder(settings.embedding, cache, threads=settings.threads)
     folder = base_model.prepare(start.model.source, cache, progress=log.info)
@@ -89,7 +91,8 @@ def main() -> int:
     # work and then tells us to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    log_to_stderr()
+    # In the same form as those of the I/O process, whose stderr is ours.
+    logs.configure()
     os.nice(_NICE)
     start = channel.receive()
     if isinstance(start, Stop):

@@ -58,9 +58,9 @@ def main() -> None:
 
     So does what the machine does not give (exit code 74) and a bug of ours (70): no stack trace reaches anybody.
     """
-    logs.quiet_clients()
-    logs.configure(logging.ERROR)
     try:
+        logs.quiet_clients()
+        logs.configure(logging.ERROR)
         app()
     except Refusal as refusal:
         _end(refusal, 1)

@@ -18,6 +18,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from guideway import logs
 from guideway.schemas.failures import FailureCode, Refusal
 
 T = TypeVar("T")
@@ -109,6 +110,7 @@ def importing(extra: str) -> Iterator[None]:
     """Around imports that need an extra of guideway's. Raises: Refusal `invalid_setting` where it is not installed."""
     try:
         yield
+        logs.adopt_libraries()
     except ImportError as error:
         raise Refusal(
             FailureCode.INVALID_SETTING, f"{error.name} is not installed: pip install 'guideway[{extra}]'"
