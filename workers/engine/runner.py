@@ -295,6 +295,6 @@ def _not_finite(row: Row) -> Refusal:
             "float32), and look whether its weights are whole",
         )
     return Refusal(
-        FailureCode.ENGINE_FAILED,
+        FailureCode.GUIDANCE_DAMAGED,
         "the model's output under this guidance is not a finite number: train the guidance again, with smaller steps",
     )

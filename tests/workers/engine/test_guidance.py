@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.workers.engine.conftest import MakeAdmit, MakeArtefact, ends, run
+from tests.workers.engine.conftest import MakeAdmit, MakeArtefact, MakeEngine, ends, run, text_of
 from transformers import PreTrainedModel
 
 from guideway.catalogue.adapter import CONFIG, WEIGHTS
@@ -24,7 +24,7 @@ from guideway.workers.engine.guidance import FORMS, ResidentGuidance, RowGuidanc
 from guideway.workers.engine.inserted_layer import InsertedLayer
 from guideway.workers.engine.lora import Lora
 from guideway.workers.engine.soft_prompt import SoftPrompt, batched_embeddings
-from guideway.workers.messages import Refused
+from guideway.workers.messages import Finished, Refused
 
 PROMPT_BYTES = 5 * 64 * 4
 
@@ -216,3 +216,25 @@ def test_bytes_that_are_changed_load_or_are_damaged(
             assert refusal.code is FailureCode.GUIDANCE_DAMAGED  # noqa: PT017
         path.write_bytes(whole[path])
     kind.load(folder, base.model)
+
+
+@pytest.mark.parametrize(
+    ("form", "value"),
+    [("lora", 1e18), ("lora", 1e25), ("ia3", 1e30), ("prefix", 1e38), ("soft_prompt", 1e38), ("inserted_layer", 1e15)],
+)
+def test_guidance_under_which_numbers_overflow_is_its_owners_affair(
+    make_engine: MakeEngine, make_admit: MakeAdmit, request: pytest.FixtureRequest, form: TrainedForm, value: float
+) -> None:
+    """Its row is refused or strange; the rows beside it, and those that get its place after it, are what they were."""
+    absurd = request.getfixturevalue(f"make_{form}")("n/absurd@1")
+    weights = Path(absurd.folder) / WEIGHTS
+    save_file({name: torch.full_like(tensor, value) for name, tensor in load_file(weights).items()}, weights)
+    plain = [make_admit(f"plain {number}", id=f"plain-{number}", max_tokens=12) for number in range(3)]
+    alone = {id_: text_of(end) for id_, end in ends(run(make_engine(), plain)).items()}
+    engine = make_engine()
+    mixed = ends(run(engine, [make_admit("absurd", id="absurd", artefacts=[absurd], max_tokens=40), *plain]))
+    its = mixed.pop("attempt-absurd")
+    assert isinstance(its, Finished) or its.code is FailureCode.GUIDANCE_DAMAGED
+    run(engine, [make_admit("absurd again", artefacts=[absurd], max_tokens=40)])
+    for found in (mixed, ends(run(engine, plain))):
+        assert {id_: text_of(end) for id_, end in found.items()} == alone
