@@ -73,7 +73,7 @@ class Engine:
         self._preparation = Preparation(
             layout, grammars, max_tokens=self._max_tokens, threads=settings.preparer_threads
         )
-        self._reader = Reader(base.tokenizer, base.eos_ids, grammars.bytes_of)
+        self._reader = Reader(base.tokenizer, base.eos_ids, grammars.bytes_of, lead=grammars.lead)
         self._open: dict[str, list[Row]] = {}
         """The rows of every request that has not ended, one per sample; none as long as it arrives."""
         self._arriving: dict[str, Admit] = {}

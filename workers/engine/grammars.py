@@ -167,6 +167,11 @@ class Grammars:
             raise Refusal(known.code, known.message)
         return known.fork()
 
+    @property
+    def lead(self) -> str:
+        """White space that the text of each grammar begins with, and that is no part of it."""
+        return self._spelling.lead
+
     def bytes_of(self, token_ids: Sequence[int]) -> bytes:
         """What tokens stand for; the name of a special one."""
         return bytes(self._tokenizer.decode_bytes(list(token_ids)))

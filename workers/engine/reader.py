@@ -26,15 +26,18 @@ class Reader:
         tokenizer: PreTrainedTokenizerBase,
         eos_ids: Collection[int],
         bytes_of: Callable[[Sequence[int]], bytes],
+        *,
+        lead: str = "",
     ) -> None:
         """bytes_of: the bytes of tokens. Tokens may cut a character, and a tokenizer's own decoding then gives up whole
-        runs of them.
+        runs of them. lead: what a text of a grammar begins with, and is no part of it.
         """
         self._tokenizer = tokenizer
         self._eos_ids = frozenset(eos_ids)
         self._bytes_of = bytes_of
         self._special_ids = frozenset(id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special)
-        self._drops_space = self._is_first_space_dropped()
+        self._lead = lead.encode()
+        self._free_lead = b" " if self._is_first_space_dropped() else b""
 
     def read(self, row: Row, token_id: int) -> None:
         """Give `row` its next token; sets `row.generated` if it was the last.
@@ -86,8 +89,9 @@ class Reader:
     def _bytes(self, row: Row, start: int = 0) -> bytes:
         """The text from the token at `start` on."""
         data = self._bytes_of([id_ for id_ in row.token_ids[start:] if id_ not in self._special_ids])
-        begins = start == 0 and row.grammar is None and self._drops_space
-        return data.removeprefix(b" ") if begins else data
+        if start > 0:
+            return data
+        return data.removeprefix(self._free_lead if row.grammar is None else self._lead)
 
 
 def failed(refusal: Refusal) -> Generated:

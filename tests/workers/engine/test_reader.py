@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 from tests.workers.engine.conftest import MakeAdmit, tiny_tokenizer
+from tests.workers.tokenizers import FAMILIES, tokenizer_of
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, WordLabels
 from guideway.workers.engine.grammars import Grammars
+from guideway.workers.engine.prompt import PromptLayout
 from guideway.workers.engine.reader import Reader
 from guideway.workers.engine.row import Row
 from guideway.workers.engine.sampling import Sampler
@@ -19,11 +21,12 @@ from guideway.workers.messages import Generated
 
 
 def grammars_of(tokenizer: PreTrainedTokenizerFast) -> Grammars:
-    return Grammars(tokenizer, vocabulary=300, eos_ids={tokenizer.eos_token_id})
+    return Grammars(tokenizer, vocabulary=max(300, len(tokenizer)), eos_ids={tokenizer.eos_token_id})
 
 
 def reader_of(tokenizer: PreTrainedTokenizerFast) -> Reader:
-    return Reader(tokenizer, {tokenizer.eos_token_id}, grammars_of(tokenizer).bytes_of)
+    grammars = grammars_of(tokenizer)
+    return Reader(tokenizer, {tokenizer.eos_token_id}, grammars.bytes_of, lead=grammars.lead)
 
 
 @pytest.fixture
@@ -131,6 +134,28 @@ def test_text_is_that_of_the_tokenizers_own_decoding(kind: Any, make_admit: Make
         generated = read(reader_of(tokenizer), row(make_admit), [*ids, tokenizer.eos_token_id])
         assert generated == Generated(text=tokenizer.decode(ids), finish_reason="stop")
         assert generated.text == text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_so_it_is_for_all_families_of_tokenizers(family: str, make_admit: MakeAdmit) -> None:
+    tokenizer: Any = tokenizer_of(family)
+    for text in ["note", " note", "  two  spaces ", "日本語 a\n", "é e\u0301", "\ttab", " ", "12 34", "don't !"]:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        generated = read(reader_of(tokenizer), row(make_admit), [*ids, tokenizer.eos_token_id])
+        assert generated == Generated(text=tokenizer.decode(ids, skip_special_tokens=True), finish_reason="stop")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_space_before_an_answer_is_no_part_of_it(family: str, make_admit: MakeAdmit) -> None:
+    tokenizer: Any = tokenizer_of(family)
+    grammars = grammars_of(tokenizer)
+    guided = row(make_admit, output=Regex("[a-z]+( ;)?"), stop=[" "])
+    guided.grammar = grammars.start(guided.request.output, [])
+    ids = [*PromptLayout(tokenizer).answer_ids("note"), *tokenizer.encode("a ;", add_special_tokens=False)[-2:]]
+    for id_ in ids:
+        if guided.generated is None:
+            reader_of(tokenizer).read(guided, id_)
+    assert guided.generated == Generated(text="note", finish_reason="stop")
 
 
 @both_kinds
