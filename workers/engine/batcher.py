@@ -105,11 +105,10 @@ class Batcher:
 
     def drop(self, rows: Iterable[Row]) -> None:
         """Forget `rows`, wherever they are: they have ended, or nobody wants them."""
-        rows = list(rows)
-        self._asked = [row for row in self._asked if row not in rows]
         for row in rows:
             self._running.pop(row, None)
             self._waiting.forget(row)
+            self._asked = [other for other in self._asked if other is not row]
             self._overtaken.pop(row, None)
             if row in self._given:
                 self._given.remove(row)
