@@ -56,9 +56,8 @@ def marshal(
     """
     deadline_ms = event.deadline_ms
     if deadline_ms is None and endpoint.deadline_s is not None:
-        # It may have waited in its topic for long; a clock that is ahead of ours, or missing, gives nothing away.
-        began_ms = min(written_ms, now_ms) if written_ms > 0 else now_ms
-        deadline_ms = began_ms + int(endpoint.deadline_s * 1000)
+        # Not from now: it may have waited in its topic for long.
+        deadline_ms = written_ms + int(endpoint.deadline_s * 1000)
     if deadline_ms is not None and deadline_ms <= now_ms:
         raise Refusal(
             FailureCode.DEADLINE_EXCEEDED, f"the deadline passed {now_ms - deadline_ms} ms before the event was read"
