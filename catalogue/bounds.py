@@ -11,8 +11,8 @@ from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, Retr
 from guideway.schemas.output import Json
 from guideway.schemas.request import MAX_GUIDANCE
 
-MAX_MANIFEST_BYTES: Final = 2**20
-"""As JSON. Much of an endpoint's travels with each of its requests, and a record may have 8 MiB."""
+MAX_MANIFEST_BYTES: Final = 1_000_000
+"""As JSON: what Kafka's clients send at once, and much of an endpoint's travels with each of its requests."""
 MAX_SCHEMA_BYTES: Final = 256 * 2**10
 MAX_TEXT_CHARS: Final = 100_000
 """Of an instruction, a text prompt, an input template."""

@@ -29,8 +29,12 @@ class EventIntake:
 
     def party(self, topic: str) -> Party:
         namespace, name = endpoint_of(topic)
-        found = self._reader.catalogue.latest(Identity("endpoint", namespace, name))
+        catalogue = self._reader.catalogue
+        found = catalogue.latest(Identity("endpoint", namespace, name))
         if found is None or not isinstance(endpoint := found[1], Endpoint):
+            return Party(namespace, "")
+        if catalogue.latest(Identity("model", "public", endpoint.model_size)) is None:
+            # It is refused, which waits for no worker: what is unanswered in the lane may stay so.
             return Party(namespace, "")
         return Party(namespace, names.request_topic(endpoint.model_size, endpoint.lane))
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from guideway.catalogue.bounds import MAX_MANIFEST_BYTES
 from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan_deletion
 from guideway.catalogue.topic import CatalogueReader
 from guideway.cli.catalogue import apply_manifests
 from guideway.cli.deletion import remove
+from guideway.delivery.clients import make_producer, started
+from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
+from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
+from guideway.schemas.manifests import Endpoint, Field, Guidance, InputRule, Manifest, Model
 from guideway.schemas.output import Boolean
+from guideway.schemas.wire import MANIFEST
 from guideway.settings import Settings
 
 
@@ -37,7 +47,7 @@ class Bench:
 
     async def versions(self, manifest: Manifest) -> list[int]:
         async with CatalogueReader(self.settings.brokers()) as reader:
-            assert reader.catalogue.unreadable == 0
+            assert reader.catalogue.unread(Identity.of(manifest)) == []
             return reader.catalogue.versions(Identity.of(manifest))
 
 
@@ -92,3 +102,45 @@ async def test_a_manifest_does_not_take_all_that_the_broker_has(bench: Bench, un
         await bench.apply(model, narrow, most_per_broker=10)
     assert await bench.versions(model) == [], "nothing half-applied"
     assert await bench.apply(model, narrow) == [(1, "created"), (1, "created")]
+
+
+async def test_the_largest_manifest_is_applied(bench: Bench, unique_name: str) -> None:
+    model = Model(namespace="public", name=unique_name, source="folder")
+    large = Endpoint(
+        namespace=unique_name,
+        name="task",
+        model_size=unique_name,
+        output=Boolean(),
+        input=InputRule(fields={"text": Field(required=False, default="x" * 999_000)}),
+    )
+    assert MAX_MANIFEST_BYTES - len(MANIFEST.encode(large)) in range(2000)
+    assert await bench.apply(model, large) == [(1, "created"), (1, "created")]
+
+
+def test_what_cannot_be_read_is_shown(broker: RunningBroker, unique_name: str) -> None:
+    """It was passed over without a word, and an older program wrote over it."""
+
+    async def write() -> None:
+        await topics.apply(broker.bootstrap, topics.wanted([]))
+        async with started(make_producer(broker.bootstrap, "test"), broker.bootstrap) as producer:
+            for key, value in (
+                (f"endpoint/{unique_name}/task@7", b'{"kind":"endpoint/v9"}'),
+                (f"endpoint/{unique_name}/task@{'9' * 4301}", b"{}"),
+            ):
+                await producer.send_and_wait(names.CATALOGUE_TOPIC, key=key.encode(), value=value, partition=0)
+
+    asyncio.run(write())
+
+    def guideway(*arguments: str) -> str:
+        environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, "COLUMNS": "200"}
+        command = [sys.executable, "-m", "guideway", *arguments]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False).stdout
+
+    def unread() -> list[int]:
+        listed = [json.loads(line) for line in guideway("get", "--json").splitlines()]
+        return [one["version"] for one in listed if one.get("what") == f"endpoint {unique_name}/task"]
+
+    assert unread() == [7]
+    assert "entries that cannot be read" in guideway("doctor")
+    assert "deleted" in guideway("delete", "endpoint", f"{unique_name}/task@7")
+    assert unread() == []
