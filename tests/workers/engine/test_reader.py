@@ -147,8 +147,9 @@ def test_so_it_is_for_all_families_of_tokenizers(family: str, make_admit: MakeAd
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_space_before_an_answer_is_no_part_of_it(family: str, make_admit: MakeAdmit) -> None:
-    tokenizer: Any = tokenizer_of(family)
+    tokenizer: Any = tokenizer_of(family, "llama2")
     grammars = grammars_of(tokenizer)
+    assert grammars.lead == " "
     guided = row(make_admit, output=Regex("[a-z]+( ;)?"), stop=[" "])
     guided.grammar = grammars.start(guided.request.output, [])
     ids = [*PromptLayout(tokenizer).answer_ids("note"), *tokenizer.encode("a ;", add_special_tokens=False)[-2:]]
