@@ -18,6 +18,9 @@ from guideway.workers.engine.fingerprint import fingerprint
 _BATCH_TOKENS: Final = 4096
 """Padded tokens in one pass: enough to keep a core busy, little enough to stay in its caches."""
 
+_LOOK_CHARS: Final = 16
+"""For each token that the model takes: more than two have in most texts."""
+
 Vectors = npt.NDArray[np.float32]
 
 
@@ -60,7 +63,7 @@ class Embedder:
     def embed(self, texts: Sequence[str]) -> Vectors:
         """[texts, dimension], float32, rows of length 1. A text is cut after the model's longest."""
         vectors = np.empty((len(texts), self.dimension), np.float32)
-        given = [text.lower() for text in texts] if self._lower else list(texts)
+        given = [self._beginning(text) for text in ([text.lower() for text in texts] if self._lower else texts)]
         ids: list[list[int]] = (
             self._tokenizer(given, truncation=True, max_length=self._max_tokens, padding=False)["input_ids"]
             if given
@@ -71,6 +74,20 @@ class Embedder:
         for batch in _batches(order, [len(one) for one in ids]):
             vectors[batch] = self._pooled([ids[i] for i in batch])
         return vectors
+
+    def _beginning(self, text: str) -> str:
+        """As much of a text as the model sees of it, for to look at all of a long one takes seconds.
+
+        Where a text is cut, the tokens before the cut may be others than those of the whole: there are twice as many as
+        are wanted.
+        """
+        look = _LOOK_CHARS * self._max_tokens
+        while look < len(text):
+            found = self._tokenizer(text[:look], truncation=True, max_length=2 * self._max_tokens)["input_ids"]
+            if len(found) >= 2 * self._max_tokens:
+                return text[:look]
+            look *= 4
+        return text
 
     def _pooled(self, ids: Sequence[Sequence[int]]) -> Vectors:
         import torch

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import random
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +41,29 @@ def test_a_text_has_the_same_vector_in_any_batch(embedder: Embedder) -> None:
     for text, vector in zip(texts, together, strict=True):
         np.testing.assert_allclose(embedder.embed([text])[0], vector, atol=1e-5)
     assert embedder.embed([]).shape == (0, 384)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        base64.b64encode(random.Random(3).randbytes(150_000)).decode(),
+        "The quick brown fox. " * 10_000,
+        "\u65e5\u672c" * 100_000,
+        "a" * 100_000 + " and then something else",
+        " " * 100_000 + "something else",
+        ("word " + "a" * 3000 + " ") * 100,
+    ],
+    ids=["base64", "words", "characters", "one word", "spaces", "long words"],
+)
+def test_of_a_long_text_as_much_is_looked_at_as_the_model_sees(embedder: Embedder, text: str) -> None:
+    """And that gives the tokens of the whole."""
+    tokenizer = embedder._tokenizer
+    whole = tokenizer([text], truncation=True, max_length=embedder._max_tokens, padding=False)["input_ids"]
+    looked = embedder._beginning(text)
+    assert tokenizer([looked], truncation=True, max_length=embedder._max_tokens, padding=False)["input_ids"] == whole
+    assert text.startswith(looked)
+    if len(whole[0]) == embedder._max_tokens:
+        assert len(looked) <= 16 * 16 * embedder._max_tokens < len(text)
 
 
 def test_the_fingerprint_needs_no_loading_and_sees_every_change(embedder: Embedder, tmp_path: Path) -> None:
