@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, errors
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
@@ -96,9 +96,15 @@ async def started(client: Any, bootstrap: str) -> AsyncIterator[Any]:
 
 
 def unreachable(bootstrap: str, error: BaseException) -> Refusal:
-    """What to say when the brokers do not answer."""
+    """What to say when the brokers do not answer, or not as they should."""
+    name = type(error).__name__
+    if isinstance(error, errors.BrokerResponseError) and not error.retriable:
+        # They have answered: to start them or to look for another address would mend nothing.
+        mend = "give this user the right" if "Auth" in name else "look at their log, and at the topic's settings"
+        return Refusal(
+            FailureCode.BROKER_UNREACHABLE, f"the brokers at {bootstrap} refuse what was asked ({name}): {mend}"
+        )
     return Refusal(
         FailureCode.BROKER_UNREACHABLE,
-        f"no answer from the brokers at {bootstrap} ({type(error).__name__}): "
-        "start them, or correct KAFKA_BOOTSTRAP_SERVERS",
+        f"no answer from the brokers at {bootstrap} ({name}): start them, or correct KAFKA_BOOTSTRAP_SERVERS",
     )

@@ -1,0 +1,25 @@
+"""What is said where the brokers do not do what was asked."""
+
+from __future__ import annotations
+
+import pytest
+from aiokafka import errors
+
+from guideway.delivery.clients import unreachable
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (errors.KafkaConnectionError(), "no answer from the brokers at a:1 (KafkaConnectionError): start them"),
+        (errors.RequestTimedOutError(), "no answer from the brokers at a:1 (RequestTimedOutError): start them"),
+        (TimeoutError(), "no answer from the brokers at a:1 (TimeoutError): start them"),
+        (
+            errors.TopicAuthorizationFailedError(),
+            "refuse what was asked (TopicAuthorizationFailedError): give this user",
+        ),
+        (errors.InvalidTopicError(), "refuse what was asked (InvalidTopicError): look at their log"),
+    ],
+)
+def test_brokers_that_answer_are_not_to_be_started(error: Exception, says: str) -> None:
+    assert says in unreachable("a:1", error).message
