@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from guideway.catalogue.bounds import too_much
 from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan
@@ -52,23 +53,33 @@ def doubts(manifests: Iterable[Manifest]) -> Iterator[str]:
 
 
 def broken_by(deletions: Iterable[Deletion], catalogue: Catalogue) -> list[tuple[Endpoint, str]]:
-    """The endpoints that would refuse every event from then on and do not now, each with the reason."""
+    """The endpoints that name something that would be gone, each with what is said of it then."""
     after = catalogue.after(deletions)
     found = []
     for _, manifest in after:
-        if isinstance(manifest, Endpoint) and not _reason(manifest, catalogue) and (why := _reason(manifest, after)):
-            found.append((manifest, why))
+        if isinstance(manifest, Endpoint):
+            before = _missing(manifest, catalogue)
+            found += [(manifest, why) for name, why in _missing(manifest, after).items() if name not in before][:1]
     return found
 
 
-def _reason(endpoint: Endpoint, catalogue: Catalogue) -> str:
-    try:
-        _check_endpoint(endpoint, catalogue)
-    except Refusal as refusal:
-        return refusal.message
-    except ValueError as error:
-        return str(error)
-    return ""
+def _missing(endpoint: Endpoint, catalogue: Catalogue) -> dict[str, str]:
+    """What the endpoint names and may not use, or is not there → what an event is told of it."""
+    rule, namespace = endpoint.retrieval, endpoint.namespace
+    asked: dict[str, Callable[[], object]] = {endpoint.model_size: lambda: catalogue.model(endpoint.model_size)}
+    for name in [*endpoint.guidance, *endpoint.request_guidance]:
+        asked[f"guidance {name}"] = partial(catalogue.guidance, name, for_namespace=namespace)
+    for name in [*rule.sets, *rule.request_sets] if rule is not None else ():
+        asked[f"set {name}"] = partial(catalogue.retrieval_set, name, for_namespace=namespace)
+    for name in endpoint.targets:
+        asked[f"target {name}"] = partial(catalogue.endpoint, namespace, name)
+    missing = {}
+    for what, ask in asked.items():
+        try:
+            ask()
+        except Refusal as refusal:
+            missing[what] = refusal.message
+    return missing
 
 
 def _check_written(manifest: Manifest) -> None:

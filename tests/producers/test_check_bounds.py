@@ -118,6 +118,15 @@ def test_what_endpoints_need_is_known_before_it_is_deleted(catalogue: Catalogue)
     assert broken(model) == ["asking", "brought", "newest", "pinned", "plain", "sending"]
 
 
+def test_an_endpoint_counts_though_something_else_is_wrong_with_it(catalogue: Catalogue) -> None:
+    """What was applied before a rule was made works, and is not to be broken unasked."""
+    longer = endpoint(name="longer", generation={"max_tokens": 32_768}, guidance=["team/tone"])
+    dangling = endpoint(name="dangling", guidance=["team/tone"], request_guidance=["team/gone"])
+    catalogue = with_all(catalogue, TONE, longer, dangling)
+    gone = plan_deletion(catalogue, Identity.of(TONE), catalogue.versions(Identity.of(TONE)))
+    assert [one.name for one, _ in broken_by(gone, catalogue)] == ["dangling", "longer"]
+
+
 def test_an_endpoint_may_name_an_older_version(catalogue: Catalogue) -> None:
     """All versions are looked up, not only the newest."""
     catalogue = with_all(catalogue, TONE, msgspec.structs.replace(TONE, text="Be very kind."))
