@@ -14,7 +14,7 @@ from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import Name, TrainedForm
-from guideway.schemas.output import OutputRule
+from guideway.schemas.output import OutputRule, check
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.training.records import Format
 
@@ -236,6 +236,8 @@ class Task(
     def __post_init__(self) -> None:
         if self.namespace in names.RESERVED_NAMESPACES:
             raise ValueError(f"namespace {self.namespace!r} is reserved: choose another")
+        # Otherwise it would be refused when all is trained, and published.
+        check(self.output, self.generation.stop)
         if self.retrieval is not None and (
             self.retrieval.query or self.retrieval.filter or self.retrieval.request_sets
         ):

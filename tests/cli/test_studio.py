@@ -74,6 +74,8 @@ def task_file(folder: Path, **changes: Any) -> Path:
         ({"namespace": "training"}, "invalid_manifest", "reserved"),
         ({"surprise": 1}, "invalid_manifest", "surprise"),
         ({"publish": {"when": UNQUOTED_DATE}}, "invalid_manifest", "Invalid enum value '2024-13-45'"),
+        ({"output": {"type": "json", "schema": {"x-guidance": {}}}}, "invalid_manifest", "x-guidance"),
+        ({"generation": {"stop": ["oo"]}}, "invalid_manifest", "generation.stop has 'oo'"),
         ({"data": {"train": "nowhere.jsonl"}}, "invalid_data", "nowhere.jsonl"),
         ({"output": {"type": "choice", "labels": ["x", "y"]}}, "invalid_data", "rows (1, 2, 3, 4, 5 and"),
         ({}, "broker_unreachable", "guideway broker up"),
