@@ -66,7 +66,7 @@ def broken_by(deletions: Iterable[Deletion], catalogue: Catalogue) -> list[tuple
 def _missing(endpoint: Endpoint, catalogue: Catalogue) -> dict[str, str]:
     """What the endpoint names and may not use, or is not there → what an event is told of it."""
     rule, namespace = endpoint.retrieval, endpoint.namespace
-    asked: dict[str, Callable[[], object]] = {endpoint.model_size: lambda: catalogue.model(endpoint.model_size)}
+    asked: dict[str, Callable[[], object]] = {}
     for name in [*endpoint.guidance, *endpoint.request_guidance]:
         asked[f"guidance {name}"] = partial(catalogue.guidance, name, for_namespace=namespace)
     for name in [*rule.sets, *rule.request_sets] if rule is not None else ():
@@ -74,6 +74,9 @@ def _missing(endpoint: Endpoint, catalogue: Catalogue) -> dict[str, str]:
     for name in endpoint.targets:
         asked[f"target {name}"] = partial(catalogue.endpoint, namespace, name)
     missing = {}
+    # Not `Catalogue.model`: it lists all sizes each time, and thousands of endpoints may name one.
+    if catalogue.latest(Identity("model", "public", endpoint.model_size)) is None:
+        missing["model"] = f"there is no model size {endpoint.model_size!r}"
     for what, ask in asked.items():
         try:
             ask()
