@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from guideway.catalogue.adapter_forms import ia3_modules
 from guideway.workers.engine.linears import features, module_named
-from guideway.workers.engine.peft_folder import damaged, read
+from guideway.workers.engine.peft_folder import check_finite, damaged, read
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +44,12 @@ class Ia3:
         """
         adapter, tensors = read(folder, "ia3", digest)
         device = model.get_input_embeddings().weight.device
+        modules = ia3_modules(adapter)
+        check_finite(tensors)
         return cls(
             {
                 name: _fitted(name, tensors[tensor], module_named(model, name), device)
-                for name, tensor in ia3_modules(adapter).items()
+                for name, tensor in modules.items()
             }
         )
 

@@ -75,7 +75,7 @@ class InsertedLayer:
         for k in config.after_layers:
             norm, down, up = (tensors[f"after_layers.{k}.{part}"].to(device) for part in inserted_shapes(0, 0))
             blocks[k] = Block(down * norm, up.T.contiguous(), config.activation, config.norm_eps)
-            check_finite({f"after_layers.{k}.down.weight": blocks[k].down})
+            check_finite({f"after_layers.{k}.down.weight": blocks[k].down, f"after_layers.{k}.up.weight": blocks[k].up})
         return cls(blocks)
 
     @cached_property

@@ -63,8 +63,8 @@ class Lora:
             }
         )
         # In the model's type, and with the scaling: what was finite in the file may be so no more.
-        for name, factors in lora.factors.items():
-            check_finite({f"{name}.lora_A": factors.a, f"{name}.lora_B": factors.b})
+        check_finite({f"{name}.lora_A": factors.a for name, factors in lora.factors.items()})
+        check_finite({f"{name}.lora_B": factors.b for name, factors in lora.factors.items()})
         return lora
 
     def scaled(self, scale: float) -> Lora:
@@ -102,11 +102,11 @@ def _fitted(
         raise unlike(name, have, want)
     assert isinstance(module.weight, Tensor)
     dtype = module.weight.dtype
-    # A is copied, or it would keep all that was read of the file.
-    a = parts["A.weight"].to(device, copy=True)
-    b = (parts["B.weight"].T * found.scaling).to(device).contiguous()
+    a, b = parts["A.weight"], (parts["B.weight"].T * found.scaling).to(device).contiguous()
     if not config.get("use_dora"):
-        return Factors(a.to(dtype), b.to(dtype))
+        # A is copied, or it would keep all that was read of the file.
+        return Factors(a.to(device, dtype, copy=True), b.to(dtype))
+    a = a.to(device, copy=True)
     scale = _dora_scale(name, parts["magnitude_vector"].to(device), module, a, b)
     return Factors(a.to(dtype), (b * scale).to(dtype), scale)
 

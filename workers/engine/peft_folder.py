@@ -24,8 +24,10 @@ def read(folder: Path, form: TrainedForm, digest: str | None) -> tuple[Adapter, 
 
     Each file is read once: what is hashed is what is used, whatever becomes of the files.
 
-    Raises: Refusal `guidance_damaged` if a file is missing or cut short, is of another form, or a value is not a finite
-    number; Altered if a `digest` is given, and the bytes are not what it says.
+    Whether all numbers are finite is asked of what is made of them.
+
+    Raises: Refusal `guidance_damaged` if a file is missing or cut short, or is of another form; Altered if a `digest`
+    is given, and the bytes are not what it says.
     """
     if digest is not None:
         files = read_fetched(folder, digest)
@@ -36,15 +38,13 @@ def read(folder: Path, form: TrainedForm, digest: str | None) -> tuple[Adapter, 
             raise damaged(f"its files cannot be read: {refusal.message}") from None
     adapter = parsed(files)
     check_type(adapter.config, form)
-    tensors = {name: _tensor(adapter, info) for name, info in adapter.tensors.items()}
-    check_finite(tensors)
-    return adapter, tensors
+    return adapter, {name: _tensor(adapter, info) for name, info in adapter.tensors.items()}
 
 
 def check_finite(tensors: dict[str, Tensor]) -> None:
-    """Raises: Refusal `guidance_damaged` if a value is not a finite number of its type."""
+    """Tensors of one type, as they will be used: Refusal `guidance_damaged` if a value is not a finite number of it."""
     # All at once and without copies, for there may be hundreds, and large ones.
-    extremes = [extreme.float() for tensor in tensors.values() if tensor.numel() for extreme in tensor.aminmax()]
+    extremes = [extreme for tensor in tensors.values() if tensor.numel() for extreme in tensor.aminmax()]
     if extremes and not torch.stack(extremes).isfinite().all():
         raise not_finite(next(name for name, tensor in tensors.items() if not tensor.isfinite().all()))
 
