@@ -6,8 +6,10 @@ import os
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import BinaryIO
 
+from guideway.catalogue.artefacts import Altered, read_fetched
 from guideway.schemas.failures import FailureCode
 from guideway.workers.messages import (
     HEADER_BYTES,
@@ -66,6 +68,15 @@ class FakeEngine:
                 self._waiting[admit.id] = admit.request.id
             case "refuse":
                 self._send(Refused(id=admit.id, code=FailureCode.TEXT_TOO_LONG, message="too long"))
+            case "load":
+                try:
+                    for artefact in admit.artefacts:
+                        read_fetched(Path(artefact.folder), artefact.digest)
+                except Altered as found:
+                    self._send(Refused(id=admit.id, code=found.code, message=found.message, altered=found.digest))
+                else:
+                    generated = Generated(text="loaded", finish_reason="stop")
+                    self._send(Finished(id=admit.id, samples=[generated], prompt_tokens=1, output_tokens=1))
             case _:
                 answer = told if text == "what was there?" else text
                 generated = Generated(text=answer, finish_reason="stop")

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
+from guideway.catalogue.artefact_cache import ArtefactCache
+from guideway.catalogue.artefacts import Altered, ArtefactStore
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.request import Request
+from guideway.workers.artefact_fetch import ArtefactFetch
 from guideway.workers.engine_link import EngineLink, Poison
-from guideway.workers.messages import EngineSettings
+from guideway.workers.messages import Artefact, EngineSettings
 
 MakeRequest = Callable[..., Request]
 
@@ -93,3 +96,19 @@ async def test_a_cancelled_request_leaves_nothing_behind(make_request: MakeReque
             await waiting
         assert not engine._engine.waiting
         assert (await engine.run(make_request("next"), [])).samples[0].text == "next"
+
+
+async def test_a_copy_that_the_engine_finds_altered_is_fetched_again(make_request: MakeRequest, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
+    store = ArtefactStore(str(tmp_path / "store"))
+    digest = store.put_folder(tmp_path)
+    fetch = ArtefactFetch(store, ArtefactCache(tmp_path / "cache"))
+    async with link() as engine, fetch.held(digest, "guidance a/b@1") as folder:
+        artefact = Artefact(name="a/b@1", form="lora", digest=digest, folder=str(folder), by_content=True)
+        (folder / "adapter_model.safetensors").write_bytes(b"altered")
+        with pytest.raises(Altered) as caught:
+            await engine.run(make_request("load"), [artefact])
+        assert caught.value.digest == digest
+        answer = await fetch.with_good_copies(lambda: engine.run(make_request("load"), [artefact]))
+        assert answer.samples[0].text == "loaded"
