@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +23,45 @@ from guideway.workers.messages import Artefact
 def lora(model: PreTrainedModel, folder: Path) -> Artefact:
     """Of rank 2 on every linear module of the attention that can carry one."""
     tensors = {}
-    for name, module in model.named_modules():
-        if "attn" not in name and "attention" not in name:
-            continue
-        try:
-            size = features(name, module)
-        except Refusal:
-            continue
-        tensors[f"base_model.model.{name}.lora_A.weight"] = torch.randn(2, size[0]) * 0.3
-        tensors[f"base_model.model.{name}.lora_B.weight"] = torch.randn(size[1], 2) * 0.3
+    for name, (into, out) in _places(model):
+        tensors[f"base_model.model.{name}.lora_A.weight"] = torch.randn(2, into) * 0.3
+        tensors[f"base_model.model.{name}.lora_B.weight"] = torch.randn(out, 2) * 0.3
     return _saved(folder, "lora", tensors, {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "use_rslora": False})
+
+
+def ia3(model: PreTrainedModel, folder: Path) -> Artefact:
+    """A vector on what comes out of each of the same modules."""
+    tensors = {f"base_model.model.{name}.ia3_l": 1 + torch.randn(out, 1) for name, (_, out) in _places(model)}
+    return _saved(folder, "ia3", tensors, {"peft_type": "IA3"})
+
+
+def inserted_layer(model: PreTrainedModel, folder: Path) -> Artefact:
+    """A block after each layer but the last."""
+    width = model.get_input_embeddings().weight.shape[1]
+    after = list(range(model.config.get_text_config().num_hidden_layers - 1))
+    tensors = {}
+    for k in after:
+        tensors[f"after_layers.{k}.norm.weight"] = torch.ones(width)
+        tensors[f"after_layers.{k}.down.weight"] = torch.randn(2, width)
+        tensors[f"after_layers.{k}.up.weight"] = torch.randn(width, 2)
+    settings = {"guideway_type": "INSERTED_LAYER", "format_version": 1, "after_layers": after, "bottleneck": 2,
+                "hidden_size": width, "activation": "silu", "norm_eps": 1e-6}  # fmt: skip
+    return _saved(folder, "inserted_layer", tensors, settings)
+
+
+def _places(model: PreTrainedModel) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Names and sizes of the linear modules of the attention."""
+    for name, module in model.named_modules():
+        if "attn" in name or "attention" in name:
+            with contextlib.suppress(Refusal):
+                yield name, features(name, module)
 
 
 def soft_prompt(model: PreTrainedModel, folder: Path) -> Artefact:
     """Three virtual tokens."""
     width = model.get_input_embeddings().weight.shape[1]
     settings = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3}
-    return _saved(folder, "soft_prompt", {"prompt_embeddings": 3 * torch.randn(3, width)}, settings)
+    return _saved(folder, "soft_prompt", {"prompt_embeddings": 5 * torch.randn(3, width)}, settings)
 
 
 def prefix(model: PreTrainedModel, folder: Path) -> Artefact:
@@ -46,7 +70,7 @@ def prefix(model: PreTrainedModel, folder: Path) -> Artefact:
     heads, dim, _ = shapes[0]
     settings = {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 3, "num_layers": len(shapes),
                 "num_attention_heads": heads, "token_dim": heads * dim}  # fmt: skip
-    flat = 3 * torch.randn(3, len(shapes) * 2 * heads * dim)
+    flat = 5 * torch.randn(3, len(shapes) * 2 * heads * dim)
     return _saved(folder, "prefix", {"prompt_embeddings": flat}, settings)
 
 

@@ -27,12 +27,13 @@ from guideway.workers.messages import Artefact, EngineSettings, Finished, Refuse
 PAGE: Final = Path(__file__).parents[2] / "docs" / "models.md"
 _FORMS: Final[dict[str, Callable[[PreTrainedModel, Path], Artefact]]] = {
     "lora": artefacts.lora,
+    "ia3": artefacts.ia3,
+    "inserted_layer": artefacts.inserted_layer,
     "soft_prompt": artefacts.soft_prompt,
     "prefix": artefacts.prefix,
 }
 _TEXTS: Final = ("x", "It is said", "that the lazy dog, which had slept since noon, woke at last")
 _TOKENS: Final = 16
-_NO_CHARACTER: Final = "\ufffd"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def line(family: str, folder: Path) -> Line:
             model = _drawn(tiny(family, tokenizer, **settings))
             engine = Engine(base_of(model, tokenizer), EngineSettings(reader_threads=0), max_context_tokens=512)
         except Refusal as refusal:
-            return Line(family, ["refused", "", "", "", _reason(refusal.message)])
+            return Line(family, ["refused", "", "", "", "", "", _reason(refusal.message)])
         return Line(family, _cells(model, tokenizer, engine, folder))
 
 
@@ -76,7 +77,7 @@ def _drawn(model: PreTrainedModel) -> PreTrainedModel:
 def _cells(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, engine: Engine, folder: Path) -> list[str]:
     texts = [Case(f"text {i}", "team", text, max_tokens=_TOKENS) for i, text in enumerate(_TEXTS)]
     guided = {
-        form: Case(form, "team", _TEXTS[1], [make(model, folder)], max_tokens=_TOKENS) for form, make in _FORMS.items()
+        form: Case(form, "team", _TEXTS[0], [make(model, folder)], max_tokens=_TOKENS) for form, make in _FORMS.items()
     }
     cases = [*texts, *guided.values()]
     found = ends(run(engine, [case.admit() for case in cases]))
@@ -91,7 +92,7 @@ def _cells(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, engine: E
             continue
         text = _alone(model, tokenizer, case)
         assert _same(end, text), (form, end, text)
-        assert text != alone["text 1"], f"the {form} changes nothing"
+        assert text != alone["text 0"], f"the {form} changes nothing"
         cells.append("yes")
     settings = settings_of(model.config)
     context = context_of(settings)
@@ -103,9 +104,13 @@ def _cells(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, engine: E
 
 
 def _same(end: Finished | Refused, text: str) -> bool:
-    """Random models write bytes that are no characters: how many marks stand for these is not compared."""
+    """Random models write bytes that are no characters, and how these are shown is not compared."""
     assert isinstance(end, Finished), end
-    return end.samples[0].text.replace(_NO_CHARACTER, "") == text.replace(_NO_CHARACTER, "")
+    return _ascii(end.samples[0].text) == _ascii(text)
+
+
+def _ascii(text: str) -> str:
+    return "".join(char for char in text if char.isascii())
 
 
 @torch.inference_mode()
@@ -152,7 +157,7 @@ def page(lines: Sequence[Line]) -> str:
 
 A model size runs any causal language model of [transformers](https://github.com/huggingface/transformers) whose layers
 attend to all tokens before them, from safetensors or GGUF. This page is made by `make models`, and tests hold each line
-of it: a tiny random model of each family is run in float32, rows of three lengths and of three forms of guidance side
+of it: a tiny random model of each family is run in float32, rows of three lengths and of five forms of guidance side
 by side, and every text must be the one that the row gets alone, by `generate`, or by a plain loop with its guidance.
 
 {runs} of these {len(lines)} families run. One that is not here is tried as well: when a worker loads a model, it runs
@@ -167,10 +172,9 @@ differ.
   keys in the cache stay as they were: there the context ends, so that no row changes another (Phi-3 and Phi-4-mini: at
   4,096 tokens).
 - **Prefixes** need keys and values of one shape at every layer; a family with others answers `guidance_unsupported`.
-- **LoRA and IA3** act on linear modules; one expert of a mixture carries none. **Inserted layers** stand between any
-  two layers.
+- **LoRA and IA3** act on linear modules, and are tried on those of the attention; one expert of a mixture has none.
 
-| family (`model_type`) | runs | LoRA | soft prompt | prefix | what to know |
-|---|---|---|---|---|---|
+| family (`model_type`) | runs | LoRA | IA3 | inserted layer | soft prompt | prefix | what to know |
+|---|---|---|---|---|---|---|---|
 {chr(10).join(map(str, lines))}
 """
