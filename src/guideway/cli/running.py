@@ -138,7 +138,10 @@ def worker(
             size=size,
             lanes=served,
             # All that the endpoint service lets wait: between those that are here the engine is fair, a topic is not.
-            delivery=DeliverySettings(bootstrap=settings.brokers(), capacity=max(4 * QUEUE, 8 * rows)),
+            # It has more than it can finish at its end, and whoever runs it grants 30 s as a rule.
+            delivery=DeliverySettings(
+                bootstrap=settings.brokers(), capacity=max(4 * QUEUE, 8 * rows), drain_timeout_s=20
+            ),
             engine=EngineSettings(max_rows=rows, device=device, threads=threads, model_cache=str(settings.model_cache)),
             retrieval=retrieval_settings(settings),
             store=settings.store,
