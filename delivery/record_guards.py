@@ -35,6 +35,7 @@ CALL_BYTES: Final = 16 * 2**20
 """Taken out of batches by one `getmany`; the last record, or the last batch, may go beyond."""
 OPEN_BYTES: Final = 96 * 2**20
 """Of large batches that are read in part; one may always be open."""
+_BREATH_S: Final = 0.01
 _LARGE_BYTES: Final = 2**20
 
 
@@ -218,8 +219,8 @@ async def _fetched_records(self: Any, *args: Any, **named: Any) -> Any:
     finally:
         _call.reset(before)
         if call.left <= 0:
-            # To take out a large batch takes a while: heartbeats go between two of them.
-            await asyncio.sleep(0)
+            # To take out a large batch takes a while: heartbeats, and other work, go between two of them.
+            await asyncio.sleep(_BREATH_S)
 
 
 def install() -> None:

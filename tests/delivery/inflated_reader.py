@@ -26,6 +26,8 @@ class Seen:
     def __init__(self, records: int) -> None:
         self.left = records
         self.withheld = self.read = 0
+        self.left_for_others = 0
+        """How many were still to be read when the last record of the last topic came."""
         self.done = asyncio.Event()
 
     def note(self, *, withheld: bool) -> None:
@@ -40,6 +42,8 @@ async def by_pipeline(bootstrap: str, topics: list[str], seen: Seen) -> None:
     async def handle(record: Record) -> list[Outgoing]:
         await asyncio.sleep(0.01)
         seen.note(withheld=False)
+        if record.topic == topics[-1]:
+            seen.left_for_others = seen.left
         return [dead_letter(record, FailureCode.INTERNAL_ERROR, "as large as what was read")]
 
     async def refuse(record: Record, refusal: Refusal) -> list[Outgoing]:
@@ -86,7 +90,8 @@ async def main(bootstrap: str, kind: str, records: str, *topics: str) -> None:
     seen, before = Seen(int(records)), _mebibytes("VmRSS")
     async with asyncio.timeout(120):
         await KINDS[kind](bootstrap, list(topics), seen)
-    print(json.dumps({"withheld": seen.withheld, "read": seen.read, "mebibytes": _mebibytes("VmHWM") - before}))
+    told = {"withheld": seen.withheld, "read": seen.read, "left_for_others": seen.left_for_others}
+    print(json.dumps({**told, "mebibytes": _mebibytes("VmHWM") - before}))
 
 
 if __name__ == "__main__":

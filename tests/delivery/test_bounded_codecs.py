@@ -8,10 +8,14 @@ from collections.abc import Callable
 import cramjam
 import pytest
 from aiokafka import codec
+from aiokafka.consumer import fetcher
+from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from tests.delivery.test_record_guards import batch, read
 
 from guideway.delivery import aiokafka_guards, bounded_codecs
 from guideway.delivery.bounded_codecs import LIMIT_BYTES, UnreadableBatch
+from guideway.delivery.settings import MAX_READ_BYTES
+from guideway.schemas.record import Withheld
 
 Encode = Callable[[bytes], bytes]
 CODECS: dict[str, tuple[int, Encode]] = {
@@ -62,3 +66,31 @@ def test_gzip_in_several_members_is_one_text() -> None:
 def test_a_gzip_that_is_cut_off_is_refused() -> None:
     with pytest.raises(UnreadableBatch):
         bounded_codecs.gzip_decode(gzip.compress(b"a" * 1000)[:-1])
+
+
+@pytest.mark.parametrize("name", ["gzip", "snappy", "lz4"])
+def test_batches_of_older_formats_are_bounded_too(name: str) -> None:
+    number, encode = CODECS[name]
+    builder = LegacyRecordBatchBuilder(magic=1, compression_type=0, batch_size=1 << 16)
+    builder.append(0, timestamp=5, key=b"k", value=encode(BEYOND))
+    data = bytearray(builder.build())
+    data[17] = number
+    records = fetcher.MemoryRecords(bytes(data) + batch(1, ["d"]))
+    found = [
+        (record.offset, record.key, record.value)
+        for one in (records.next_batch(), records.next_batch())
+        for record in one
+    ]
+    assert found == [(0, None, None), (1, b"k", b"v")]
+
+
+def test_a_large_record_of_an_older_format_has_no_value() -> None:
+    builder = LegacyRecordBatchBuilder(magic=1, compression_type=0, batch_size=1 << 30)
+    builder.append(0, timestamp=5, key=b"k", value=bytes(MAX_READ_BYTES + 1))
+    (record,) = fetcher.MemoryRecords(bytes(builder.build())).next_batch()
+    assert (record.key, isinstance(record.value, Withheld)) == (b"k", True)
+
+
+def test_a_gzip_of_thousands_of_members_is_refused() -> None:
+    with pytest.raises(UnreadableBatch):
+        bounded_codecs.gzip_decode(gzip.compress(b"") * 5_000)

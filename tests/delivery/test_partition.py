@@ -10,7 +10,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from structlog.testing import capture_logs
 from tests.delivery.simulated_kafka import VirtualTime
 
-from guideway.delivery.completed_set import encode
+from guideway.delivery.completed_set import decode, encode
 from guideway.delivery.partition import Partition, Phase
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.record import Outgoing, Record
@@ -202,3 +202,16 @@ def test_what_comes_while_others_are_published_waits_as_well() -> None:
     with asyncio.Runner(loop_factory=VirtualTime) as runner:
         commits = runner.run(published([(0, 5), (0, 5.3), LONG], transaction_s=0.1))
     assert commits == [(5.376, 1), (5.691, 2)], "the second came at 5.42, before the transaction ended"
+
+
+async def test_a_process_that_is_told_to_end_takes_its_note_back_before_it_waits_for_its_work() -> None:
+    kafka = FewLines(OffsetAndMetadata(7, ""), 0, 20)
+    partition = await opened(kafka)
+    partition.take(Record(topic="in", partition=0, offset=7, timestamp_ms=0, key=None, value=b""))
+    while not decode(7, kafka._committed.metadata)[1].begun:
+        await asyncio.sleep(0)
+    partition.leave()
+    while decode(7, kafka._committed.metadata)[1].begun:
+        await asyncio.sleep(0)
+    assert partition.running == 1, "should it be killed now, that is no death"
+    await closed(partition)

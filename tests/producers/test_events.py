@@ -13,9 +13,9 @@ from cloudevents.core.bindings.kafka import to_binary_event, to_structured_event
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
-from guideway.producers.events import cancelled_id, read_event, refused_id, written_ms
+from guideway.producers.events import cancelled_id, read_event, read_reply_address, refused_id, written_ms
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.record import Record
+from guideway.schemas.record import Record, Withheld
 from guideway.schemas.request import ReplyAddress
 
 MakeRecord = Callable[..., Record]
@@ -272,3 +272,18 @@ def test_refused(make_record: MakeRecord, value: bytes, headers: dict[str, str |
 def test_when_an_event_was_written(make_record: MakeRecord, says: int, written: int) -> None:
     record = msgspec.structs.replace(make_record(b"x"), timestamp_ms=says)
     assert written_ms(record, NOW) == written
+
+
+def test_an_event_whose_value_was_too_large_to_be_read_is_none_that_cancels_and_has_its_callers_address(
+    make_record: MakeRecord,
+) -> None:
+    headers = {"cancel": "17", "request_id": "r", "reply_to": "gw.team.mine.out.v1"}
+    for media in ("text/plain", "application/json", ""):
+        record = msgspec.structs.replace(
+            make_record(b"x", **headers, **{"content-type": media}), value=Withheld.of(62_000_000)
+        )
+        assert cancelled_id(record) is None
+        assert refused_id(record) == "r"
+        assert read_reply_address(record) == ReplyAddress(topic="gw.team.mine.out.v1")
+        with pytest.raises(Refusal):
+            read_event(record)
