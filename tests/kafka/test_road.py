@@ -135,7 +135,7 @@ BAD_INPUTS: list[tuple[str, str, bytes | None, Headers, FailureCode]] = [
     ("unsatisfiable schema", "unsatisfiable", b"hello", {}, FailureCode.OUTPUT_UNSATISFIABLE),
     ("broken regular expression", "unclosed", b"hello", {}, FailureCode.OUTPUT_UNSATISFIABLE),
     ("too few tokens for the form", "cut", b"hello", {}, FailureCode.OUTPUT_INCOMPLETE),
-    ("passed deadline", "plain", b"hello", {"deadline": b"1000"}, FailureCode.DEADLINE_EXCEEDED),
+    ("passed deadline", "plain", b"hello", {"deadline": b"1700000000000"}, FailureCode.DEADLINE_EXCEEDED),
     ("no deadline", "plain", b"hello", {"deadline": b"soon"}, FailureCode.INVALID_HEADER),
     ("vanished artefact", "with-vanished", b"hello", {}, FailureCode.GUIDANCE_MISSING),
     ("damaged artefact", "with-damaged", b"hello", {}, FailureCode.GUIDANCE_DAMAGED),
