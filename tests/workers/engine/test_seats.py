@@ -401,14 +401,14 @@ def test_the_waiting_time_of_the_innocent_is_bounded(seed: int) -> None:
     for step in range(3000):
         if s.batcher.waiting < 60:
             s.add(*many(chance.choice("ac"), 50, tokens=chance.choice([10, 200])), length=chance.choice([50, 900]))
-        if chance.random() < 0.006 * seats:
+        # A quarter of its share, so that its own rows seldom wait for each other.
+        if chance.random() < 0.003 * seats:
             s.add(row(f"b{step}"), length=chance.choice([1, 5, 40]))
         s.run()
     waits = sorted(s.waits("b"))
-    assert len(waits) > 50
-    # Of four seats its share is one: its own rows wait for each other.
-    assert waits[len(waits) // 2] <= (1 if seats > 4 else 10)
-    assert waits[int(len(waits) * 0.95)] <= (5 if seats > 4 else 60)
+    assert len(waits) > 20
+    assert waits[len(waits) // 2] <= 1
+    assert waits[int(len(waits) * 0.95)] <= 64
     assert waits[-1] <= 120
 
 
