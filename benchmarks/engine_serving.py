@@ -102,10 +102,12 @@ def poisson(engine: Engine, text: str, *, per_s: float, for_s: float, new_tokens
         if not engine._open:
             time.sleep(max(0.0, due[0][1] - now))
             continue
-        rows = {id_: (rows[0], len(rows[0].token_ids)) for id_, rows in engine._open.items()}
+        rows = {id_: (rows[0], len(rows[0].token_ids)) for id_, rows in engine._open.items() if rows}
         stepped = time.perf_counter() - began
         ended += sum(isinstance(message, Finished) for message in engine.step(time.time()))
         after = time.perf_counter() - began
+        # Some have been prepared and seated in this very step.
+        rows = {id_: (rows[0], 0) for id_, rows in engine._open.items() if rows} | rows
         for id_, (row, had) in rows.items():
             if len(row.token_ids) > had:
                 if had:

@@ -92,7 +92,9 @@ def check(size: str, device: str, folder: Path) -> None:
     for kind in ("soft prompts", "LoRAs (q, v)", "LoRAs (all linears)"):
         shelf += artefacts(bare, folder / "check", kind, 2)
     shelf += artefacts(bare, folder / "check", "inserted layers", 2)
-    engine = new_engine(base_of(size, dtype=torch.float32, device=device), max_rows=16)
+    base = base_of(size, dtype=torch.float32, device=device)
+    # Rows are there as soon as they are asked for.
+    engine = new_engine(base, max_rows=16, reader_threads=0, preparer_threads=0)
     rows = [
         msgspec.structs.replace(admits(TEXT, 1, n, [one] if one else [])[0], id=str(i)) for i, one in enumerate(shelf)
     ]

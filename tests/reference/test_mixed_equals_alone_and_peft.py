@@ -115,7 +115,9 @@ def run(engine: Engine, cases: Sequence[Case]) -> tuple[dict[str, Outcome], list
 
 @pytest.fixture(scope="module")
 def engine(load_model: Callable[[], BaseModel]) -> Engine:
-    return Engine(load_model(), EngineSettings(max_rows=32), max_context_tokens=1024)
+    # Rows are there as soon as they are asked for.
+    settings = EngineSettings(max_rows=32, reader_threads=0, preparer_threads=0)
+    return Engine(load_model(), settings, max_context_tokens=1024)
 
 
 @pytest.fixture(scope="module")
