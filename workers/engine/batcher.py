@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from guideway.workers.engine.chunks import Chunk, budget_beside, in_turn, share_out
+from guideway.workers.engine.chunks import BESIDE_OTHERS, Plan, budget_beside, in_turn, share_out
 from guideway.workers.engine.row import Row
 from guideway.workers.engine.seats import LEAST_RUN_TOKENS, Holding, outsized, run_tokens, yielding
 from guideway.workers.engine.waiting import WaitingRows
@@ -36,16 +36,6 @@ class Choice:
     """To be seated; they count as running from here on."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What one step runs; rows that are in neither part pause."""
-
-    decoding: list[Row]
-    """Each takes in its last token and gets the next one."""
-    chunks: list[Chunk]
-    """Rows that have all of theirs with it get their next token as well."""
-
-
 class Batcher:
     """Owner of who waits and who runs. Whose turn it is, is a matter of `WaitingRows`.
 
@@ -66,9 +56,16 @@ class Batcher:
     """
 
     def __init__(
-        self, *, max_rows: int, max_step_tokens: int, max_kv_tokens: int = 2**62, heads: Container[bytes] = ()
+        self,
+        *,
+        max_rows: int,
+        max_step_tokens: int,
+        max_kv_tokens: int = 2**62,
+        heads: Container[bytes] = (),
+        beside_others: int = BESIDE_OTHERS,
     ) -> None:
-        """heads: the keys of those that are known, at any time."""
+        """heads: the keys of those that are known, at any time. beside_others: see `chunks.py`."""
+        self._beside_others = beside_others
         self._max_rows = max_rows
         self._max_step_tokens = max_step_tokens
         self._max_kv_tokens = max_kv_tokens
@@ -138,7 +135,7 @@ class Batcher:
         for row in decoding:
             self._waiting.charge(row.namespace, 1)
         self._count_beyond()
-        budget = budget_beside(decoding, entering, self._max_step_tokens)
+        budget = budget_beside(decoding, entering, self._max_step_tokens, beside_others=self._beside_others)
         return Plan(decoding, share_out(in_turn(entering, self._steps), budget))
 
     def upcoming(self, count: int) -> list[Row]:

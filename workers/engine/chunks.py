@@ -11,8 +11,9 @@ from guideway.workers.engine.row import Row
 
 _LEAST_TOKENS: Final = 64
 """Below which it does not pay to take in one more long prompt at the same step."""
-_BESIDE_OTHERS: Final = 4
-"""While rows of others decode, prompts get one in so many tokens of a step: each of them lets those wait."""
+BESIDE_OTHERS: Final = 4
+"""While rows of others decode, prompts get one in so many tokens of a step: each of them lets those wait. On a CPU; a
+GPU takes hardly longer for some hundred tokens more."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,24 @@ class Chunk:
     tokens: int
 
 
-def budget_beside(decoding: Sequence[Row], entering: Sequence[Row], step_tokens: int) -> int:
+@dataclass(frozen=True)
+class Plan:
+    """What one step runs; rows that are in neither part pause."""
+
+    decoding: list[Row]
+    """Each takes in its last token and gets the next one."""
+    chunks: list[Chunk]
+    """Rows that have all of theirs with it get their next token as well."""
+
+
+def budget_beside(decoding: Sequence[Row], entering: Sequence[Row], step_tokens: int, *, beside_others: int) -> int:
     """Tokens of prompts, at least one, that a step of `step_tokens` takes in beside `decoding`.
 
     Rows that decode wait for the prompts that their step takes in. Where these may be somebody else's, or of the other
-    lane, they wait for less.
+    lane, they wait for less: one in `beside_others` of a step's tokens.
     """
     parties = {(row.lane, row.namespace) for row in (*decoding, *entering)}
-    most = step_tokens // _BESIDE_OTHERS if decoding and len(parties) > 1 else step_tokens
+    most = step_tokens // beside_others if decoding and len(parties) > 1 else step_tokens
     return max(1, min(most, step_tokens - len(decoding)))
 
 

@@ -15,6 +15,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.engine.ahead import GuidanceAhead
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.batcher import Batcher
+from guideway.workers.engine.chunks import BESIDE_OTHERS
 from guideway.workers.engine.faults import refusing
 from guideway.workers.engine.grammars import Grammars
 from guideway.workers.engine.guidance import ResidentGuidance
@@ -64,6 +65,7 @@ class Engine:
             max_step_tokens=settings.max_step_tokens,
             max_kv_tokens=self._runner.kv_tokens,
             heads=self._heads,
+            beside_others=BESIDE_OTHERS if settings.device == "cpu" else 1,
         )
         self._guidance = ResidentGuidance(model, max_bytes=settings.guidance_bytes, threads=settings.reader_threads)
         self._ahead = GuidanceAhead(self._guidance)

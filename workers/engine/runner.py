@@ -12,7 +12,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.engine.adaptors import BatchedAdaptors, fastest_changes
 from guideway.workers.engine.attention import causal_mask
 from guideway.workers.engine.base_model import BaseModel
-from guideway.workers.engine.batcher import Plan
+from guideway.workers.engine.chunks import Plan
 from guideway.workers.engine.fast_layers import use_fast_layers
 from guideway.workers.engine.faults import refusal_of
 from guideway.workers.engine.grammars import BatchedGrammar

@@ -8,8 +8,8 @@ import sys
 
 from tests.workers.engine.rows import admitted, batcher, row, rows, with_heads
 
-from guideway.workers.engine.batcher import Batcher, Choice, Plan
-from guideway.workers.engine.chunks import share_out
+from guideway.workers.engine.batcher import Batcher, Choice
+from guideway.workers.engine.chunks import Plan, share_out
 from guideway.workers.engine.row import Row
 
 

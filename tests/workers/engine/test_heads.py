@@ -10,7 +10,7 @@ import torch
 from tests.workers.engine.conftest import MakeAdmit, MakeArtefact, MakeEngine, ends, run
 
 from guideway.schemas.output import Regex
-from guideway.workers.engine.batcher import Plan
+from guideway.workers.engine.chunks import Plan
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.guidance import RowGuidance
 from guideway.workers.engine.heads import SharedHeads, heads_of

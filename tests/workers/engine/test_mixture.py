@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from guideway.schemas.failures import Refusal
 from guideway.schemas.output import Boolean, Choice, Regex
-from guideway.workers.engine.batcher import Plan
+from guideway.workers.engine.chunks import Plan
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.row import Row
 from guideway.workers.engine.runner import Runner

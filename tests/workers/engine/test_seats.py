@@ -338,7 +338,12 @@ def test_long_prompts_of_two_tenants_get_on_alike() -> None:
 
 
 def test_rows_that_decode_wait_less_for_the_prompts_of_others() -> None:
-    b = batcher(max_rows=4, max_step_tokens=512)
+    for beside_others, beside in ((4, 128), (1, 511)):
+        b = batcher(max_rows=4, max_step_tokens=512, beside_others=beside_others)
+        expect_prompts_beside_others(b, beside)
+
+
+def expect_prompts_beside_others(b: Batcher, tokens: int) -> None:
     b.add(first := rows("b1"))
     b.choose(0.0)
     b.plan()
@@ -346,7 +351,7 @@ def test_rows_that_decode_wait_less_for_the_prompts_of_others() -> None:
     first[0].token_ids.append(0)
     b.add([row("a1", tokens=3000)])
     b.choose(0.0)
-    assert chunks(b.plan()) == [("a1", 128)]
+    assert chunks(b.plan()) == [("a1", tokens)]
     b.drop(first)
     assert chunks(b.plan()) == [("a1", 512)]
 
