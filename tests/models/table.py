@@ -15,7 +15,7 @@ from tests.models.families import FAMILIES
 from tests.reference import plain
 from tests.reference.case import Case
 from tests.workers.engine.conftest import base_of, ends, run, tiny_tokenizer
-from tests.workers.engine.families import tiny
+from tests.workers.engine.families import tiny, written
 from transformers import AutoConfig, DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from guideway.schemas.failures import Refusal
@@ -104,13 +104,8 @@ def _cells(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, engine: E
 
 
 def _same(end: Finished | Refused, text: str) -> bool:
-    """Random models write bytes that are no characters, and how these are shown is not compared."""
     assert isinstance(end, Finished), end
-    return _ascii(end.samples[0].text) == _ascii(text)
-
-
-def _ascii(text: str) -> str:
-    return "".join(char for char in text if char.isascii())
+    return end.samples[0].text == text
 
 
 @torch.inference_mode()
@@ -127,7 +122,7 @@ def _alone(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, case: Cas
         tokens = _with_prefix(model, ids, case.guidance[0], end)
     else:
         tokens, _ = plain.generate(model, ids, case.guidance, max_tokens=_TOKENS, end=end)
-    return str(tokenizer.decode(tokens, skip_special_tokens=True))
+    return written(tokenizer, tokens)
 
 
 def _with_prefix(model: PreTrainedModel, ids: Sequence[int], artefact: Artefact, end: int) -> list[int]:

@@ -44,7 +44,6 @@ class Runner:
         self._dtype = self._embed.weight.dtype
         self._kv = KvCache(max_rows=max_rows, max_tokens=max_tokens, max_bytes=kv_bytes)
         places = use_fast_layers(base.model)
-        check_runs(base)
         self._adaptors = BatchedAdaptors(
             base.model, max_rows=max_rows, new_changes=fastest_changes(base.model), places=places
         )
@@ -56,6 +55,7 @@ class Runner:
         self._sampled: list[Row] = []
         self._sample_for([])
         pack_linears(base.model, but={member for place in places.values() for member in place.joined.members})
+        check_runs(base)
         self._learn_shapes()
 
     @property

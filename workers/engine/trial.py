@@ -98,13 +98,14 @@ def _distances(model: PreTrainedModel, ids: list[int]) -> Tensor:
     decoded = run.forward(slice(0, 2), [[11], [8]], 12, input_ids=torch.stack([long[11:12], short[8:9]]))
     middle = run.forward(slice(0, 1), [[12, 13, 14, 15]], 16, inputs_embeds=embed(long[None, 12:]))
     ours = [first[0, 9], beside[0, 0], beside[1, 7], decoded[0, 0], decoded[1, 0], middle[0, 3]]
-    alone = [_alone(model, row) for row in (long[:10], long[:11], short[:8], long[:12], short[:9], long)]
+    by_long, by_short = _alone(model, long), _alone(model, short)
+    alone = [by_long[9], by_long[10], by_short[7], by_long[11], by_short[8], by_long[15]]
     return torch.stack([_distance(one, other) for one, other in zip(ours, alone, strict=True)])
 
 
 def _alone(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Logits [vocabulary] after `ids` [tokens], by the model's own means."""
-    logits: Tensor = model(input_ids=ids[None], use_cache=False).logits[0, -1]
+    """Logits [tokens, vocabulary] after each of `ids` [tokens], by the model's own means."""
+    logits: Tensor = model(input_ids=ids[None], use_cache=False).logits[0]
     return logits
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 LLAMA_LIKE = {
     "hidden_size": 64,
@@ -60,3 +63,16 @@ def tiny(family: str, tokenizer: PreTrainedTokenizerFast, **settings: Any) -> Pr
         if name.endswith(".bias"):
             parameter.normal_(std=0.1)
     return model
+
+
+def written(tokenizer: PreTrainedTokenizerFast, ids: Iterable[int]) -> str:
+    """The text of these tokens, up to its last whole character: random models write bytes that are none.
+
+    The tokenizer's own decoding gives up whole runs of bytes where one token cuts a character.
+    """
+    byte_of = {char: byte for byte, char in bytes_to_unicode().items()}
+    special = set(tokenizer.all_special_ids)
+    tokens = [tokenizer.convert_ids_to_tokens(int(id_)) for id_ in ids if int(id_) not in special]
+    # The byte 255 is of no character, and the grammars' tokenizer, whose bytes the engine reads, marks tokens with it.
+    data = bytes(byte_of[char] for token in tokens for char in token).replace(b"\xff", b"")
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(data)

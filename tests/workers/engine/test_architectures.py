@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.workers.engine.conftest import MakeAdmit, base_of, ends, run, text_of
-from tests.workers.engine.families import FAMILIES, LLAMA_LIKE, tiny
+from tests.workers.engine.families import FAMILIES, LLAMA_LIKE, tiny, written
 from transformers import PreTrainedTokenizerFast
 
 from guideway.schemas.failures import FailureCode, Refusal
@@ -27,7 +27,7 @@ def test_rows_generate_what_generate_does(
         alone = model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=0
         )
-        assert text_of(found[admit.id]) == tokenizer.decode(alone[0, ids.shape[1] :], skip_special_tokens=True)
+        assert text_of(found[admit.id]) == written(tokenizer, alone[0, ids.shape[1] :])
 
 
 def test_a_sliding_window_bounds_the_context(tokenizer: PreTrainedTokenizerFast, make_admit: MakeAdmit) -> None:

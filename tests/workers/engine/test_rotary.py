@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 import torch
 from tests.workers.engine.conftest import MakeAdmit, base_of, ends, run, text_of
-from tests.workers.engine.families import LLAMA_LIKE, tiny
+from tests.workers.engine.families import LLAMA_LIKE, tiny, written
 from transformers import PreTrainedTokenizerFast
 
 from guideway.schemas.failures import FailureCode
@@ -50,7 +50,7 @@ def test_a_long_row_changes_no_other(
         tokens = model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=0
         )
-        alone[admit.id] = tokenizer.decode(tokens[0, ids.shape[1] :], skip_special_tokens=True)
+        alone[admit.id] = written(tokenizer, tokens[0, ids.shape[1] :])
     engine = Engine(base_of(model, tokenizer), EngineSettings(), max_context_tokens=512)
     found = ends(run(engine, [beyond, *admits]))
     assert [text_of(found[admit.id]) for admit in admits] == [alone[admit.id] for admit in admits]
