@@ -11,99 +11,19 @@ import msgspec
 from msgspec import Meta
 
 from guideway.catalogue.adapter import Adapter, check_finite, damaged, parsed, shown
+from guideway.catalogue.adapter_settings import (
+    FORMS,
+    IA3_KNOWN,
+    IA3_UNSUPPORTED,
+    KNOWN,
+    LORA_KNOWN,
+    LORA_UNSUPPORTED,
+    PROMPT_KNOWN,
+    PROMPT_UNSUPPORTED,
+)
 from guideway.catalogue.artefacts import Contents
 from guideway.catalogue.module_patterns import Effort, ModulePattern, PatternRefused, first_match
 from guideway.schemas.manifests import TrainedForm
-
-FORMS: Final[Mapping[str, TrainedForm]] = {
-    "PROMPT_TUNING": "soft_prompt",
-    "P_TUNING": "soft_prompt",
-    "PREFIX_TUNING": "prefix",
-    "LORA": "lora",
-    "IA3": "ia3",
-    "INSERTED_LAYER": "inserted_layer",
-}
-"""The guidance form of each type of folder; the last is guideway's own, the others are PEFT's."""
-
-KNOWN: Final = (
-    "auto_mapping",
-    "base_model_name_or_path",
-    "inference_mode",
-    "peft_type",
-    "peft_version",
-    "revision",
-    "task_type",
-)
-"""Settings of every PEFT folder."""
-
-PROMPT_UNSUPPORTED: Final = ("modules_to_save",)
-PROMPT_KNOWN: Final = (
-    "encoder_dropout",
-    "encoder_hidden_size",
-    "encoder_num_layers",
-    "encoder_reparameterization_type",
-    "init_weights",
-    "num_attention_heads",
-    "num_layers",
-    "num_transformer_submodules",
-    "num_virtual_tokens",
-    "prefix_projection",
-    "prompt_tuning_init",
-    "prompt_tuning_init_text",
-    "token_dim",
-    "tokenizer_kwargs",
-    "tokenizer_name_or_path",
-)
-"""Settings of prompts: what concerns training is no longer needed."""
-
-LORA_UNSUPPORTED: Final = (
-    "alora_invocation_tokens",
-    "arrow_config",
-    "kasa_config",
-    "layer_replication",
-    "lora_bias",
-    "modules_to_save",
-    "monteclora_config",
-    "target_parameters",
-    "trainable_token_indices",
-    "use_bdlora",
-    "use_qalora",
-)
-"""Settings of PEFT under which the function is more than the two factors."""
-
-LORA_KNOWN: Final = (
-    "alpha_pattern",
-    "bias",
-    "corda_config",
-    "ensure_weight_tying",
-    "eva_config",
-    "exclude_modules",
-    "fan_in_fan_out",
-    "init_lora_weights",
-    "layers_pattern",
-    "layers_to_transform",
-    "loftq_config",
-    "lora_alpha",
-    "lora_dropout",
-    "lora_ga_config",
-    "megatron_config",
-    "megatron_core",
-    "qalora_group_size",
-    "r",
-    "rank_pattern",
-    "runtime_config",
-    "target_modules",
-    "use_dora",
-    "use_rslora",
-    "velora_config",
-)
-"""Those that are used here, that the tensors' names say as well, or that concern training."""
-
-IA3_UNSUPPORTED: Final = ("modules_to_save",)
-"""Settings of PEFT under which the function is more than the vectors."""
-
-IA3_KNOWN: Final = ("exclude_modules", "fan_in_fan_out", "feedforward_modules", "init_ia3_weights", "target_modules")
-"""Those that the tensors' names and shapes say as well, or that concern training."""
 
 MAX_RANK: Final = 512
 """Of the LoRAs of one row at one module, all together: what a row needs there, every step makes room for."""

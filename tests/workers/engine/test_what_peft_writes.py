@@ -19,7 +19,7 @@ from peft import (
 from safetensors.torch import save_file
 from tests.workers.engine.conftest import MakeArtefact
 
-from guideway.catalogue import adapter_forms
+from guideway.catalogue import adapter_settings
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import TrainedForm
 from guideway.workers.engine.base_model import BaseModel
@@ -62,7 +62,7 @@ def test_a_type_that_is_declared_as_another_is_refused(
         assert f"declare it with form {RUN[kind]}" in refused(tmp_path, form, base)
 
 
-@pytest.mark.parametrize("name", [*adapter_forms.LORA_UNSUPPORTED, "use_of_tomorrow"])
+@pytest.mark.parametrize("name", [*adapter_settings.LORA_UNSUPPORTED, "use_of_tomorrow"])
 def test_settings_of_lora_under_which_it_is_more_are_refused(
     base: BaseModel, make_lora: MakeArtefact, name: str
 ) -> None:
@@ -75,18 +75,18 @@ def test_settings_of_lora_under_which_it_is_more_are_refused(
 @pytest.mark.parametrize(
     ("config", "sorted_into"),
     [
-        (LoraConfig, (*adapter_forms.LORA_UNSUPPORTED, *adapter_forms.LORA_KNOWN)),
-        (IA3Config, (*adapter_forms.IA3_UNSUPPORTED, *adapter_forms.IA3_KNOWN)),
-        (PromptTuningConfig, (*adapter_forms.PROMPT_UNSUPPORTED, *adapter_forms.PROMPT_KNOWN)),
-        (PromptEncoderConfig, (*adapter_forms.PROMPT_UNSUPPORTED, *adapter_forms.PROMPT_KNOWN)),
-        (PrefixTuningConfig, (*adapter_forms.PROMPT_UNSUPPORTED, *adapter_forms.PROMPT_KNOWN)),
+        (LoraConfig, (*adapter_settings.LORA_UNSUPPORTED, *adapter_settings.LORA_KNOWN)),
+        (IA3Config, (*adapter_settings.IA3_UNSUPPORTED, *adapter_settings.IA3_KNOWN)),
+        (PromptTuningConfig, (*adapter_settings.PROMPT_UNSUPPORTED, *adapter_settings.PROMPT_KNOWN)),
+        (PromptEncoderConfig, (*adapter_settings.PROMPT_UNSUPPORTED, *adapter_settings.PROMPT_KNOWN)),
+        (PrefixTuningConfig, (*adapter_settings.PROMPT_UNSUPPORTED, *adapter_settings.PROMPT_KNOWN)),
     ],
 )
 def test_every_setting_of_this_peft_has_been_looked_at(config: Any, sorted_into: tuple[str, ...]) -> None:
     fields = set(config.__dataclass_fields__)
-    assert fields <= {*adapter_forms.KNOWN, *sorted_into}
+    assert fields <= {*adapter_settings.KNOWN, *sorted_into}
 
 
 def test_settings_that_are_refused_are_pefts() -> None:
-    assert set(adapter_forms.LORA_UNSUPPORTED) <= set(LoraConfig.__dataclass_fields__)
-    assert set(adapter_forms.IA3_UNSUPPORTED) <= set(IA3Config.__dataclass_fields__)
+    assert set(adapter_settings.LORA_UNSUPPORTED) <= set(LoraConfig.__dataclass_fields__)
+    assert set(adapter_settings.IA3_UNSUPPORTED) <= set(IA3Config.__dataclass_fields__)
