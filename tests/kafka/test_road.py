@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import msgspec
 import pytest
 
 from guideway.catalogue.files import read
+from guideway.cli.catalogue import apply_manifests
 from guideway.delivery.clients import make_consumer, make_producer, started
 from guideway.producers.client import Client
 from guideway.schemas import names
@@ -26,7 +28,7 @@ from guideway.schemas.reply import Completed, Failed
 from guideway.schemas.wire import REPLY
 from guideway.workers.messages import BatchReport
 
-from .conftest import DEMO, System
+from .conftest import DEMO, ROOT, System
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
 
@@ -269,3 +271,30 @@ def test_the_command_line_on_a_running_system(system: System) -> None:
     tail = system.command("tail", "/public/fact-yes-no", "--from-beginning", "-n", "1")
     assert tail.returncode == 0
     assert tail.stdout.strip() in {"true", "false"}
+
+
+FRIENDLY = [
+    "Thank you so much!",
+    "You are wonderful, I love this shop.",
+    "The delivery was quick and everything fits.",
+    "What a lovely surprise, my kids are happy.",
+    "Great service, see you again.",
+]
+ANGRY = [
+    "Where is my parcel? This is the third time I ask!",
+    "This is unacceptable, I want my money back now!",
+    "You sent the wrong size again and nobody answers.",
+    "Worst shop ever, never again.",
+    "I am furious, the box arrived broken.",
+]
+
+
+async def test_the_endpoint_of_the_readme_tells_ordinary_texts_apart(
+    system: System, client: Client, tmp_path: Path
+) -> None:
+    (manifest,) = re.findall(r"```yaml\n# mood\.yaml\n(.+?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    (tmp_path / "mood.yaml").write_text(manifest, "utf-8")
+    await apply_manifests(system.settings, read(tmp_path / "mood.yaml"))
+    replies = await asyncio.gather(*(client.submit("/shop/mood", text, timeout_s=120) for text in [*FRIENDLY, *ANGRY]))
+    right = [reply.value == label for reply, label in zip(replies, ["positive"] * 5 + ["negative"] * 5, strict=True)]
+    assert sum(right) >= 9
