@@ -7,7 +7,9 @@ ends. What a configuration does not tell, a trial does when the model is loaded 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from guideway.schemas.failures import FailureCode, Refusal
@@ -51,6 +53,20 @@ def check_kind(config: Mapping[str, Any]) -> None:
         raise unsupported(
             "the model takes in ids at every layer (`hidden_size_per_layer_input`), and virtual tokens have none"
         )
+
+
+def check_source(source: str) -> None:
+    """What can be said of a model's `source` before it is loaded: of a folder on this machine, by its config.json.
+
+    Raises: Refusal `unsupported_model` if the engine is known not to run it.
+    """
+    try:
+        config = json.loads((Path(source).expanduser() / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        # Elsewhere, or not a folder: the worker will see.
+        return
+    if isinstance(config, dict):
+        check_kind(config)
 
 
 def context_of(config: Mapping[str, Any]) -> int | None:

@@ -20,6 +20,7 @@ from guideway.producers.check import check, doubts
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
 from guideway.settings import Settings
+from guideway.workers.engine.model_kind import check_source
 
 Files = Annotated[Path, typer.Option("-f", "--file", help="A manifest file, or a folder of them (YAML or TOML).")]
 Replication = Annotated[
@@ -81,6 +82,9 @@ async def apply_manifests(
     most_per_broker: int = topics.MAX_PARTITIONS_PER_BROKER,
 ) -> Sequence[Change]:
     """Check, upload artefacts, create topics, publish; in this order, so that nothing half-applied is visible."""
+    for _, manifest in found:
+        if isinstance(manifest, Model):
+            check_source(manifest.source)
     bootstrap = settings.brokers()
     if create_topics:
         # The catalogue's own topic first: it is read below.

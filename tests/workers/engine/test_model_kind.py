@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from guideway.cli.catalogue import apply_manifests
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.workers.engine.model_kind import check_kind, context_of
+from guideway.schemas.manifests import Model
+from guideway.settings import Settings
+from guideway.workers.engine.model_kind import check_kind, check_source, context_of
 
 
 @pytest.mark.parametrize(
@@ -63,6 +69,23 @@ def test_kinds_that_do_not_run_are_told(config: dict[str, Any], reason: str) -> 
         check_kind(config)
     assert caught.value.code == FailureCode.UNSUPPORTED_MODEL
     assert not caught.value.code.retryable
+
+
+def test_a_folder_tells_its_kind_when_it_is_applied(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "falcon", "alibi": True}))
+    model = Model(namespace="public", name="small", source=str(tmp_path))
+    with pytest.raises(Refusal, match="ALiBi"):
+        # Before any broker is asked.
+        asyncio.run(apply_manifests(Settings(home=tmp_path, store="", bootstrap="nowhere:1"), [(tmp_path, model)]))
+
+
+@pytest.mark.parametrize("written", ["", "[1]", None])
+def test_a_source_that_does_not_tell_its_kind_is_the_workers_affair(tmp_path: Path, written: str | None) -> None:
+    if written is not None:
+        (tmp_path / "config.json").write_text(written)
+    check_source(str(tmp_path))
+    check_source("package:llm/model.gguf")
+    check_source("owner/name")
 
 
 def test_kinds_that_run_are_not_refused() -> None:
