@@ -136,6 +136,15 @@ for _tag, _pattern, _first in _CORE:
         _class.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), list(_first))
 
 
+def _as_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # YAML takes these for ends of lines, which are folded; in double quotes they are escaped.
+    broken = any(one in text for one in "\x85\u2028\u2029\ufeff")
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if broken else None)
+
+
+_Dumper.add_representer(str, _as_text)
+
+
 def as_yaml(value: Any) -> str:
     """The value for people, as `read_documents` reads it again."""
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))

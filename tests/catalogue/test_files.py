@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from guideway.catalogue.artefacts import ArtefactStore
@@ -237,6 +237,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
+@example({"\x85": "a\u2028b", "\ufeff": "\u2029"})
 def test_what_is_shown_as_yaml_is_read_again_as_it_was(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     file = tmp_path_factory.mktemp("yaml") / "a.yaml"
     file.write_bytes(as_yaml({"value": value}).encode("utf-8", "surrogatepass"))
