@@ -184,7 +184,8 @@ def test_numbers_that_go_wrong_refuse_their_row_and_leave_nothing_behind(
     found = ends(run(engine, [wild, good]))
     end = found[wild.id]
     assert isinstance(end, Refused)
-    assert end.code == FailureCode.ENGINE_FAILED
+    assert end.code == FailureCode.GUIDANCE_DAMAGED
+    assert "not a finite number" in end.message
     again = make_admit("good", max_tokens=20)
     assert text_of(ends(run(engine, [again]))[again.id]) == text_of(found[good.id])
     assert all(kept.isfinite().all() and not kept.any() for kept in engine._runner._kv._values)
