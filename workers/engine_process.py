@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -28,6 +28,8 @@ from guideway.workers.messages import TO_ENGINE, Admit, Broken, Cancel, Ready, S
 if TYPE_CHECKING:
     from guideway.workers.engine.base_model import BaseModel
     from guideway.workers.engine.engine import Engine
+
+_SWITCH_S: Final = 0.0005
 
 log = structlog.get_logger()
 
@@ -91,6 +93,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # A second pool of threads would take the cores from the steps of the model.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # A step gives the interpreter away hundreds of times, and waits so long for it while another thread computes in it.
+    sys.setswitchinterval(_SWITCH_S)
     # In the same form as those of the I/O process, whose stderr is ours.
     logs.configure()
     match channel.receive():

@@ -77,6 +77,17 @@ class GuardedTokenizer:
         encodings = self._copy.encode_batch(list(texts), add_special_tokens=False)
         return [self._checked(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
 
+    def following(self, before: str, ids: Sequence[int], texts: Sequence[str]) -> list[list[int] | None]:
+        """What comes after the tokens `ids` of `before` where each text stands after it; None where they change."""
+        encodings = self._copy.encode_batch([before + text for text in texts], add_special_tokens=False)
+        found: list[list[int] | None] = []
+        for text, encoding in zip(texts, encodings, strict=True):
+            whole = encoding.ids
+            if not self.reserved.keys().isdisjoint(whole[len(ids) :]):
+                whole = self._checked(before + text, encoding).ids
+            found.append(whole[len(ids) :] if whole[: len(ids)] == ids else None)
+        return found
+
     def _checked(self, text: str, encoding: Encoding) -> Tokens:
         ids, ends = encoding.ids, encoding.offsets
         if self.reserved.keys().isdisjoint(ids):

@@ -167,10 +167,8 @@ class PromptLayout:
         found: dict[int, list[int]] = {}
         for standing, ids, lead in [*before, ("", [], "")]:
             left = [place for place in range(len(texts)) if place not in found]
-            whole = self._guarded.encode_all([standing + lead + texts[place] for place in left])
-            for place, tokens in zip(left, whole, strict=True):
-                if tokens.ids[: len(ids)] == ids:
-                    found[place] = tokens.ids[len(ids) :]
+            following = self._guarded.following(standing, ids, [lead + texts[place] for place in left])
+            found |= {place: tokens for place, tokens in zip(left, following, strict=True) if tokens is not None}
         return [found[place] for place in range(len(texts))]
 
     def _written(self, parts: Sequence[Part]) -> _Written:

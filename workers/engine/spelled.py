@@ -17,19 +17,16 @@ from guideway.schemas.failures import FailureCode, Refusal
 Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 """The tokens of each text."""
 
-_WAY_BYTES: Final = 300
-"""Of Python objects for one token of a label, about."""
+_TOKEN_BYTES: Final = 16
 _STEP_BYTES: Final = 200
+"""Of Python objects for one token, and for one label or piece, about."""
 
 
-class _Way:
-    """Labels that begin alike: what can come next, and the label that ends here, if one does."""
+class _Way(NamedTuple):
+    """Labels that begin alike, and how many of their tokens are written."""
 
-    __slots__ = ("next", "text")
-
-    def __init__(self) -> None:
-        self.next: dict[int, _Way] = {}
-        self.text: str | None = None
+    labels: Sequence[str]
+    tokens: int
 
 
 class Known(NamedTuple):
@@ -46,21 +43,32 @@ class OneOf:
         """Raises: Refusal `output_unsatisfiable` for labels that the model's tokenizer does not tell apart."""
         labels = list(labels)
         self.ids: dict[str, Sequence[int]] = dict(zip(labels, tokenize(labels), strict=True))
-        self.first = _Way()
-        self.nbytes = 0
+        # Little is done here, for it holds the interpreter: the rest is done as far as somebody writes.
+        known: dict[tuple[int, ...], str] = {}
         for label, ids in self.ids.items():
             if not ids:
                 raise _refused(f"label {_named(label)} is nothing to this model's tokenizer: rename it")
-            way = self.first
-            for id_ in ids:
-                way = way.next.setdefault(id_, _Way())
-            if way.text is not None:
+            if (same := known.setdefault(tuple(ids), label)) != label:
                 raise _refused(
-                    f"labels {_named(way.text)} and {_named(label)} are the same to this model's tokenizer: keep one"
+                    f"labels {_named(same)} and {_named(label)} are the same to this model's tokenizer: keep one"
                 )
-            way.text = label
-            self.nbytes += _WAY_BYTES * len(ids) + len(label)
+        self.first = _Way(list(self.ids), 0)
+        self.first_tokens = {ids[0] for ids in self.ids.values()}
+        self.nbytes = sum(_STEP_BYTES + _TOKEN_BYTES * len(ids) + len(label) for label, ids in self.ids.items())
         self.fewest_tokens = min(len(ids) for ids in self.ids.values())
+
+    def next(self, way: _Way) -> set[int]:
+        """The tokens that may come next."""
+        if not way.tokens:
+            return self.first_tokens
+        return {ids[way.tokens] for label in way.labels if len(ids := self.ids[label]) > way.tokens}
+
+    def after(self, way: _Way, token_id: int) -> tuple[_Way, str | None]:
+        """The labels that go on after one more token, and the one that ends with it."""
+        at = way.tokens
+        begun = [label for label in way.labels if len(ids := self.ids[label]) > at and ids[at] == token_id]
+        ended = next((label for label in begun if len(self.ids[label]) == at + 1), None)
+        return _Way([label for label in begun if label != ended], at + 1), ended
 
 
 def labelled(words: Sequence[str], labels: Iterable[str], first: Tokenize, rest: Tokenize) -> Sequence[Known | OneOf]:
@@ -114,9 +122,10 @@ class Spelled:
             raise _refused("the output rule does not allow this token")
         allowed: set[int] = {*self._eos_ids} if self.is_complete else set()
         for step, at, _ in self._places:
-            if isinstance(at, _Way):
-                allowed |= at.next.keys()
-            elif isinstance(piece := self._piece(step), Known):
+            piece = self._piece(step)
+            if isinstance(piece, OneOf) and isinstance(at, _Way):
+                allowed |= piece.next(at)
+            elif isinstance(piece, Known) and isinstance(at, int):
                 allowed.add(piece.ids[at])
         bits = np.zeros(bitmask.shape[1] * 32, dtype=np.uint8)
         bits[list(allowed)] = 1
@@ -199,17 +208,21 @@ class Spelled:
         """Where a text can stand that has one more token."""
         following: list[_Place] = []
         for step, at, chosen in places:
-            if isinstance(at, _Way):
-                way = at.next.get(token_id)
-                if way is not None and way.next:
+            piece = self._piece(step)
+            if isinstance(piece, OneOf) and isinstance(at, _Way):
+                way, ended = piece.after(at, token_id)
+                if way.labels:
                     following.append(_Place(step, way, chosen))
-                if way is not None and way.text is not None:
-                    following += self._begun(step + 1, (chosen, way.text))
-            elif isinstance(piece := self._piece(step), Known) and piece.ids[at] == token_id:
+                if ended is not None:
+                    following += self._begun(step + 1, (chosen, ended))
+            elif isinstance(piece, Known) and isinstance(at, int) and piece.ids[at] == token_id:
                 more = at + 1 < len(piece.ids)
                 following += [_Place(step, at + 1, chosen)] if more else self._begun(step + 1, chosen)
         # Two ways to the same place go on alike: the first is kept, so that there are few however long the text.
-        found = {(place.step, id(place.at)): place for place in reversed(following)}
+        found = {
+            (place.step, place.at if isinstance(place.at, int) else place.at.tokens): place
+            for place in reversed(following)
+        }
         return list(found.values())
 
 

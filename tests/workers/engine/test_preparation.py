@@ -258,7 +258,7 @@ def test_a_grammar_that_takes_too_long_is_refused_and_not_tried_again(
 
 def test_compiled_grammars_are_kept_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = tiny_tokenizer()
-    grammars = Grammars(tokenizer, vocabulary=300, eos_ids={tokenizer.eos_token_id}, max_bytes=400_000)
+    grammars = Grammars(tokenizer, vocabulary=300, eos_ids={tokenizer.eos_token_id}, max_bytes=30_000)
     made: list[object] = []
     make = Grammars._made
 
