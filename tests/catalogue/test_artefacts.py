@@ -187,7 +187,7 @@ def _stored(tmp_path: Path, listing: bytes) -> str:
         {"README.md": "sha256:../../outside"},
         {"README.md": "/etc/passwd"},
         {"../README.md": f"sha256:{'0' * 64}"},
-        {"/tmp/README.md": f"sha256:{'0' * 64}"},
+        {"/elsewhere/README.md": f"sha256:{'0' * 64}"},
         {"weights.bin": f"sha256:{'0' * 64}"},
     ],
 )
