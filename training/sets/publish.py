@@ -18,7 +18,7 @@ from guideway.workers.retrieval.index import Qdrant
 from guideway.workers.retrieval.set_folder import SetFolder
 
 
-class Published(msgspec.Struct, frozen=True, kw_only=True):
+class Published(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What became of a set."""
 
     set: str
