@@ -14,7 +14,7 @@ import msgspec
 
 from guideway.delivery import bounded_codecs
 from guideway.delivery.bounded_codecs import UnreadableBatch
-from guideway.delivery.settings import MAX_HEADERS_BYTES, MAX_READ_BYTES
+from guideway.delivery.settings import MAX_HEADERS, MAX_READ_BYTES
 
 _HEADER_BYTES: Final = 61
 _LENGTH_AT, _ATTRIBUTES_AT, _COUNT_AT = 8, 21, 57
@@ -81,8 +81,9 @@ def _without_oversized(records: memoryview, count: int) -> tuple[Any, dict[int, 
 
 
 def _in_its_place(record: memoryview) -> bytes | None:
-    """A record that is too large, with a null for its value and for a large key, and without headers if they are many.
+    """A record that is too large, or has too many headers, with a null for its value.
 
+    Its key and its headers stay where they are not what is too much: its caller is to be answered by them.
     None: it may be read as it is.
     """
     at = 1
@@ -96,15 +97,16 @@ def _in_its_place(record: memoryview) -> bytes | None:
     headers = record[start + max(0, size) :]
     if not headers:
         raise UnreadableBatch
-    if len(record) <= MAX_READ_BYTES and max(len(key), len(headers)) <= MAX_HEADERS_BYTES:
+    count, _ = _integer(headers, 0)
+    if len(record) <= MAX_READ_BYTES and count <= MAX_HEADERS:
         return None
     null = _encoded(-1)
     return b"".join(
         (
             numbers,
-            *((_encoded(len(key)), key) if 0 < len(key) <= MAX_HEADERS_BYTES else (null,)),
+            *((_encoded(len(key)), key) if 0 < len(key) <= MAX_READ_BYTES else (null,)),
             null,
-            headers if len(headers) <= MAX_HEADERS_BYTES else _encoded(0),
+            headers if count <= MAX_HEADERS and len(headers) <= MAX_READ_BYTES else _encoded(0),
         )
     )
 

@@ -67,5 +67,5 @@ MAX_RECORD_BYTES = 1_000_000
 
 MAX_READ_BYTES = 8 * 2**20
 """Of a record that we read: what our topics take (`infra/topics.py`). A compressed batch may hold larger ones."""
-MAX_HEADERS_BYTES = 2**16
-"""Of the key, and of the headers, of a record over 256 KiB: a header of two bytes becomes a hundred in memory."""
+MAX_HEADERS = 1_000
+"""Of a record over 256 KiB: a header of two bytes becomes a hundred in memory."""

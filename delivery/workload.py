@@ -10,7 +10,7 @@ import structlog
 
 from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.sendable import Result
-from guideway.delivery.settings import MAX_HEADERS_BYTES, MAX_READ_BYTES
+from guideway.delivery.settings import MAX_HEADERS, MAX_READ_BYTES
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.record import Outgoing, Record, Withheld
 
@@ -126,5 +126,5 @@ def _too_large(record: Record) -> Refusal | None:
     return Refusal(
         FailureCode.TEXT_TOO_LONG,
         f"the record has {record.value.record_bytes} bytes; it may have {MAX_READ_BYTES}, "
-        f"and {MAX_HEADERS_BYTES} in its key or its headers: shorten it",
+        f"and {MAX_HEADERS} headers: shorten it",
     )

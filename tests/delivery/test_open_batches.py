@@ -18,7 +18,7 @@ from tests.delivery.test_bounded_codecs import CODECS
 from guideway.delivery import aiokafka_guards, record_guards
 from guideway.delivery.bounded_codecs import LIMIT_BYTES, UnreadableBatch
 from guideway.delivery.open_batches import opened
-from guideway.delivery.settings import MAX_HEADERS_BYTES, MAX_READ_BYTES
+from guideway.delivery.settings import MAX_HEADERS, MAX_READ_BYTES
 from guideway.schemas.record import Withheld
 
 Given = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
@@ -78,10 +78,11 @@ def test_a_record_that_is_too_large_has_no_value_and_its_neighbours_are_as_they_
     ("record", "is_read"),
     [
         pytest.param((b"k", bytes(MAX_READ_BYTES - 1000), CORRELATION), True, id="as large as our topics take"),
-        pytest.param((None, b"v" * 300_000, [("h", bytes(MAX_HEADERS_BYTES - 20))]), True, id="many bytes of headers"),
-        pytest.param((None, b"v" * 300_000, [("h", bytes(MAX_HEADERS_BYTES))]), False, id="too many"),
+        pytest.param((None, b"v", [("h", bytes(1_000_000)), *CORRELATION]), True, id="many bytes of headers"),
+        pytest.param((None, b"v" * 300_000, [("h", b"")] * MAX_HEADERS), True, id="many headers"),
+        pytest.param((None, b"v" * 300_000, [("h", b"")] * (MAX_HEADERS + 1)), False, id="too many"),
         pytest.param((None, b"", [("", b"")] * 200_000), False, id="headers that would take 20 MB"),
-        pytest.param((bytes(300_000), b"", []), False, id="a large key"),
+        pytest.param((bytes(300_000), b"", []), True, id="a large key"),
         pytest.param((bytes(100_000), bytes(100_000), []), True, id="too small to be looked at"),
     ],
 )
