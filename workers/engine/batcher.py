@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from guideway.workers.engine.chunks import BESIDE_OTHERS, Plan, budget_beside, in_turn, share_out
+from guideway.workers.engine.chunks import BESIDE_OTHERS, Plan, Visitors, budget_beside, in_turn, share_out
 from guideway.workers.engine.row import Row
 from guideway.workers.engine.seats import LEAST_RUN_TOKENS, Holding, outsized, run_tokens, yielding
 from guideway.workers.engine.waiting import WaitingRows
@@ -74,6 +74,7 @@ class Batcher:
         self._running: dict[Row, int] = {}
         """→ How many tokens it has generated when it may have to go. The one that was admitted first comes first."""
         self._steps = 0
+        self._visitors = Visitors()
         self._given: set[Row] = set()
         """Those that run, and whose seat another row gave up."""
         self._kept: deque[tuple[int, str]] = deque()
@@ -135,7 +136,14 @@ class Batcher:
         for row in decoding:
             self._waiting.charge(row.namespace, 1)
         self._count_beyond()
-        budget = budget_beside(decoding, entering, self._max_step_tokens, beside_others=self._beside_others)
+        waiting = self._waiting.parties
+        budget = budget_beside(
+            decoding,
+            entering,
+            self._max_step_tokens,
+            beside_others=self._beside_others,
+            expected=self._visitors.expected(self._running, waiting, self._steps) and bool(waiting),
+        )
         return Plan(decoding, share_out(in_turn(entering, self._steps), budget))
 
     def upcoming(self, count: int) -> list[Row]:

@@ -67,6 +67,11 @@ class WaitingRows:
         """Whether rows of this namespace wait."""
         return any(namespace in queues for queues in self._queues.values())
 
+    @property
+    def parties(self) -> set[tuple[str, str]]:
+        """(lane, namespace) of all that wait."""
+        return {(lane, name) for lane, queues in self._queues.items() for name in queues}
+
     def add(self, row: Row) -> None:
         """A row that has just come."""
         if not self._here:

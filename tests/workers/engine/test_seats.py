@@ -13,6 +13,7 @@ from tests.workers.engine.rows import admitted, batcher, row, rows
 from tests.workers.engine.test_batcher import chunks, grown
 
 from guideway.workers.engine.batcher import Batcher
+from guideway.workers.engine.chunks import RECENT_STEPS
 from guideway.workers.engine.row import Row
 from guideway.workers.engine.seats import LEAST_RUN_TOKENS, run_tokens
 
@@ -354,6 +355,36 @@ def expect_prompts_beside_others(b: Batcher, tokens: int) -> None:
     assert chunks(b.plan()) == [("a1", tokens)]
     b.drop(first)
     assert chunks(b.plan()) == [("a1", 512)]
+
+
+def test_steps_are_short_while_somebody_is_expected_beside_a_backlog() -> None:
+    b = batcher(max_rows=2, max_step_tokens=512, beside_others=4)
+    b.add(row(f"a{i}", tokens=3000) for i in range(9))
+    b.choose(0.0)
+    assert chunks(b.plan()) == [("a0 a1", 256)], "whoever is alone has all of it"
+    b.add(visitor := [row("b0", tokens=10)])
+    b.choose(0.0)
+    short = sum(tokens * len(names.split()) for names, tokens in chunks(b.plan()))
+    assert short <= 64
+    b.drop(visitor)
+    b.choose(0.0)
+    for _ in range(RECENT_STEPS):
+        assert sum(tokens * len(names.split()) for names, tokens in chunks(b.plan())) <= 64
+    assert sum(tokens * len(names.split()) for names, tokens in chunks(b.plan())) == 512
+
+
+def test_on_a_gpu_steps_are_whole_whoever_is_expected() -> None:
+    b = batcher(max_rows=2, max_step_tokens=512, beside_others=1)
+    b.add([*(row(f"a{i}", tokens=3000) for i in range(9)), row("b0", tokens=10)])
+    b.choose(0.0)
+    assert sum(tokens * len(names.split()) for names, tokens in chunks(b.plan())) > 256
+
+
+def test_steps_are_whole_where_everybody_has_a_backlog() -> None:
+    b = batcher(max_rows=2, max_step_tokens=512, beside_others=4)
+    b.add(row(f"{name}{i}", tokens=3000) for i in range(9) for name in "ab")
+    b.choose(0.0)
+    assert sum(tokens * len(names.split()) for names, tokens in chunks(b.plan())) == 512
 
 
 # Simulation ----------------------------------------------------------------------------------------------------------
