@@ -11,9 +11,9 @@ from typing import Any, Final, Literal, get_args
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.sets.decoding import known_encoding, lines, whole_text
+from guideway.training.sets.row_files import DIVIDERS, cells_of
 
 Format = Literal["jsonl", "json", "csv", "tsv"]
-_DELIMITERS: Final = (",", ";", "\t", "|")
 _KINDS_SHOWN: Final = 20
 _ROWS_SHOWN: Final = 5
 
@@ -120,7 +120,7 @@ def _csv(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     found = lines(file, str(file), encoding)
     head = next(found, "")
-    delimiter = next((one for one in _DELIMITERS if any(some <= {*_cells(head, one)} for some in heads)), ",")
+    delimiter = next((one for one in DIVIDERS if any(some <= {*cells_of(head, one)} for some in heads)), ",")
     rows = csv.DictReader(chain([head], found), strict=True, delimiter=delimiter)
     number = 0
     while True:
@@ -139,13 +139,6 @@ def _csv(
             )
         else:
             yield number, dict(cells)
-
-
-def _cells(line: str, delimiter: str) -> list[str]:
-    try:
-        return next(csv.reader([line], delimiter=delimiter), [])
-    except csv.Error:
-        return []
 
 
 def _listed(rows: list[int]) -> str:

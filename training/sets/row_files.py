@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.sets.decoding import MAX_LINE_BYTES, lines, unreadable, whole_text
 from guideway.training.sets.document import Columns, Document
 
-_DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+DIVIDERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 def read_jsonl(file: Path, name: str, columns: Columns, encoding: str) -> Iterator[Document | Refusal]:
@@ -69,7 +69,7 @@ def _csv_rows(
             yield unreadable(f"{name}, line {rows.reader.line_num}: {error}")
         else:
             if None in row or None in row.values():
-                divided = _DELIMITERS.get(rows.reader.dialect.delimiter, "the dividers that it names")
+                divided = DIVIDERS.get(rows.reader.dialect.delimiter, "the dividers that it names")
                 yield unreadable(
                     f"{name}, row {number} has more or fewer fields between {divided} than the head: make them agree, "
                     "and put a text that holds such a sign in quotes"
@@ -83,19 +83,20 @@ def _delimiter(head: str, name: str, columns: Columns) -> str:
     """The one that makes the text field a field of the head."""
     if not head.strip():
         return ","
-    for delimiter in _DELIMITERS:
-        if columns.text in _fields(head, delimiter):
+    for delimiter in DIVIDERS:
+        if columns.text in cells_of(head, delimiter):
             return delimiter
-    known = ", ".join(_DELIMITERS.values())
+    known = ", ".join(DIVIDERS.values())
     raise unreadable(
         f"{name} has no text field {columns.text!r} in its head, be it between {known}: name the one it has with "
         "--text-field"
     )
 
 
-def _fields(head: str, delimiter: str) -> Iterable[str]:
+def cells_of(line: str, divider: str) -> list[str]:
+    """The cells of one line; none where it cannot be divided so."""
     try:
-        return next(csv.reader([head], delimiter=delimiter))
+        return next(csv.reader([line], delimiter=divider), [])
     except csv.Error:
         return []
 

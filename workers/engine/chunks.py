@@ -43,8 +43,8 @@ def budget_beside(
 
     Rows that decode wait for the prompts that their step takes in. Where these may be somebody else's, or of the other
     lane, they wait for less: one in `beside_others` of a step's tokens. Who comes waits for the step that runs: where
-    somebody is `expected` beside the backlog of others, a step takes in half of that. SmolLM2 on two cores answers 40
-    short requests a second so, and 66 in whole steps.
+    somebody is `expected` beside the backlog of others, a step takes in half of that. In such steps alone
+    SmolLM2 on two cores answers 40 short requests a second, and 66 in whole ones.
     """
     parties = {(row.lane, row.namespace) for row in (*decoding, *entering)}
     parts = beside_others if decoding and len(parties) > 1 else 1
