@@ -17,6 +17,12 @@ from collections.abc import Collection, Iterator
 from guideway.delivery.suspicion import NONE, Suspicion, unnamed
 
 _VERSION = "2"
+MOST_FINISHED = 10_000_000
+"""Finished offsets that are read from one commit. Their lengths are numbers that anybody with rights to the group could
+have written, and each offset takes memory. No window between an unfinished record and the newest one is this long."""
+
+
+_MOST_DEATHS = 1000
 
 
 class UnreadableCompletedSet(ValueError):
@@ -61,11 +67,15 @@ def decode(low: int, metadata: str | None) -> tuple[frozenset[int], Suspicion]:
     if not intact:
         raise UnreadableCompletedSet(f"commit metadata {metadata[:20]!r}… is not of this program's version {_VERSION}")
     lengths = list(_integers(body))
-    deaths, reach = (0, 0) if version == "1" else (lengths.pop(0), lengths.pop(0))
+    head = 0 if version == "1" else 2
+    deaths, reach = lengths[:2] if version != "1" and len(lengths) >= 2 else (0, 0)
+    runs = lengths[head:]
+    if len(lengths) < head or len(runs) % 2 or deaths > _MOST_DEATHS or sum(runs[1::2]) > MOST_FINISHED:
+        raise UnreadableCompletedSet(f"commit metadata {metadata[:20]!r}… has lengths that no program writes")
     done: set[int] = set()
     tokens: list[int] = []
     at = low
-    for skipped, finished in zip(lengths[::2], lengths[1::2], strict=True):
+    for skipped, finished in zip(runs[::2], runs[1::2], strict=True):
         if not finished:
             tokens.append(skipped)
             continue

@@ -32,6 +32,21 @@ def test_foreign_metadata_is_never_taken_for_a_set(text: str) -> None:
             decode(0, text)
 
 
+@pytest.mark.parametrize(
+    "lengths", [[], [0], [0, 0, 1], [0, 0, 1, 2**62], [2**62, 0], [0, 0, *[0, 2**23] * 2]], ids=str
+)
+def test_lengths_that_no_program_writes_are_refused_before_they_take_memory(lengths: list[int]) -> None:
+    body = bytearray()
+    for length in lengths:
+        rest = length
+        while rest > 0x7F:
+            body.append(0x80 | rest & 0x7F)
+            rest >>= 7
+        body.append(rest)
+    with pytest.raises(UnreadableCompletedSet):
+        decode(0, f"2:{zlib.crc32(body):08x}:{base64.b64encode(body).decode()}")
+
+
 def test_metadata_size_is_bounded_by_what_is_unfinished_not_by_the_window() -> None:
     finished = set(range(1, 1_000_000)) - {5, 77_000, 500_000}
     assert len(encode(0, finished)) < 60
