@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -14,6 +13,7 @@ from guideway.catalogue.entries import Catalogue
 from guideway.catalogue.files import read as read_manifests
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
+from guideway.training.code_version import code_version
 from guideway.training.rows import Examples, read_examples
 from guideway.training.run_folder import Run, RunFolder
 from guideway.training.task import Task
@@ -86,16 +86,6 @@ def models_of(task: Task, task_folder: Path, catalogue: Catalogue | None) -> dic
                 "its manifest",
             )
     return {size: found[size] for size in task.model_sizes}
-
-
-@cache
-def code_version() -> str:
-    """guideway's version, and a hash of the code that trains: two runs with the same one do the same."""
-    from guideway import __version__
-
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-    return f"{__version__}+{digest[:12]}"
 
 
 def _models(manifests: Iterable[object]) -> dict[str, Model]:
