@@ -23,6 +23,11 @@ class TopicDirectory:
     async def stop(self) -> None:
         await self._client.close()
 
+    @property
+    def topics(self) -> list[str]:
+        """All that the cluster had when it was last asked."""
+        return list(self._partitions)
+
     async def partitions(self, topic: str) -> int:
         """How many partitions the topic has; 0: there is no such topic. Raises KafkaError."""
         async with self._lock:

@@ -21,7 +21,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from guideway.delivery.clients import make_producer, unreachable
 from guideway.delivery.topic_directory import TopicDirectory
 from guideway.producers.events import MAX_ID_CHARS, is_id
-from guideway.producers.replies import ReplyReader, replies
+from guideway.producers.replies import ReplyReader, no_endpoint, replies
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.reply import Reply
@@ -142,11 +142,7 @@ class Client:
         except KafkaError as error:
             raise unreachable(self._bootstrap, error) from None
         if not exists:
-            raise Refusal(
-                FailureCode.UNKNOWN_ENDPOINT,
-                f"there is no endpoint {names.address(namespace, endpoint)} (no topic {topic}): "
-                "`guideway get endpoints` lists what there is",
-            )
+            raise no_endpoint(names.address(namespace, endpoint), topic, self._topics.topics)
         return topic
 
     async def _publish(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from guideway.delivery.window import Window
 from guideway.producers.awaited import Awaited, Work
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.nearest import did_you_mean
 from guideway.schemas.record import Record
 from guideway.schemas.reply import Failed, Reply
 from guideway.schemas.wire import REPLY, Undecodable
@@ -113,6 +114,22 @@ def _say_undecodable(record: Record, error: Undecodable) -> None:
     log.warning("no reply of this version", topic=record.topic, offset=record.offset, reason=str(error))
 
 
+def no_endpoint(address: str, topic: str, topics: Iterable[str]) -> Refusal:
+    """What to say where an endpoint's topic is not among those of the cluster."""
+    known = [names.address(*one) for one in map(names.endpoint_of_topic, topics) if one is not None]
+    if not known:
+        return Refusal(
+            FailureCode.UNKNOWN_ENDPOINT,
+            f"there is no endpoint {address} (no topic {topic}), and this cluster has none at all: apply it with "
+            "`guideway apply -f FILE`, or see that KAFKA_BOOTSTRAP_SERVERS names the right cluster",
+        )
+    return Refusal(
+        FailureCode.UNKNOWN_ENDPOINT,
+        f"there is no endpoint {address} (no topic {topic}): {did_you_mean(address, known)}"
+        "`guideway get endpoints` lists what there is",
+    )
+
+
 @asynccontextmanager
 async def replies(
     bootstrap: str,
@@ -128,13 +145,30 @@ async def replies(
     last 100,000 of them. Raises Refusal: unknown_endpoint where there is no such topic, broker_unreachable, the
     latter from the stream as well.
     """
+    async with received(
+        bootstrap, topic, from_beginning=from_beginning, role=role, on_undecodable=on_undecodable
+    ) as stream:
+        yield (reply async for _, reply in stream)
+
+
+@asynccontextmanager
+async def received(
+    bootstrap: str,
+    topic: str,
+    *,
+    from_beginning: bool = False,
+    role: str = "client",
+    on_undecodable: Callable[[Record, Undecodable], None] = _say_undecodable,
+) -> AsyncIterator[AsyncIterator[tuple[Record, Reply]]]:
+    """As `replies`, each with the record that it came in."""
     directory = TopicDirectory(bootstrap, names.client_id(role))
     consumer = make_consumer(bootstrap, role, auto_offset_reset="earliest" if from_beginning else "latest")
     async with started(directory, bootstrap), started(consumer, bootstrap):
         try:
             partitions = await directory.partitions(topic)
             if not partitions:
-                raise Refusal(FailureCode.UNKNOWN_ENDPOINT, f"there is no endpoint with the topic {topic}: apply it")
+                of = names.endpoint_of_reply_topic(topic)
+                raise no_endpoint(names.address(*of) if of else topic, topic, directory.topics)
             if from_beginning:
                 consumer.assign([TopicPartition(topic, number) for number in range(partitions)])
             else:
@@ -146,7 +180,7 @@ async def replies(
 
 async def _once(
     consumer: Any, bootstrap: str, on_undecodable: Callable[[Record, Undecodable], None]
-) -> AsyncIterator[Reply]:
+) -> AsyncIterator[tuple[Record, Reply]]:
     news = AnsweredOnce()
     try:
         async for one in consumer:
@@ -157,7 +191,7 @@ async def _once(
                 on_undecodable(record, error)
                 continue
             if news.admits(reply, time.monotonic()):
-                yield reply
+                yield record, reply
     except KafkaError as error:
         raise unreachable(bootstrap, error) from None
 

@@ -80,6 +80,14 @@ def endpoint_of_topic(topic: str) -> tuple[str, str] | None:
     return None
 
 
+def endpoint_of_reply_topic(topic: str) -> tuple[str, str] | None:
+    """(namespace, endpoint) of an endpoint's own reply topic, or None for any other topic."""
+    match topic.split("."):
+        case ["gw", namespace, endpoint, "out", "v1"]:
+            return namespace, endpoint
+    return None
+
+
 def is_reply_topic_of(topic: str, namespace: str) -> bool:
     """Whether a caller of `namespace` may have replies sent to `topic`: `gw.NAMESPACE.ANYTHING.out.v1` only.
 

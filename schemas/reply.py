@@ -81,5 +81,11 @@ class Failed(_Reply, frozen=True, kw_only=True, tag="guideway.reply.failed.v1"):
         """There is none. Raises Refusal with the reply's code and message."""
         raise Refusal(self.code, self.message)
 
+    # What else a caller would look for in a result tells why there is none, instead of `has no attribute`.
+    samples = usage = citations = value
+
+    def __str__(self) -> str:
+        return f"no result of /{self.namespace}/{self.endpoint} ({self.code}: {self.message})"
+
 
 Reply = Completed | Failed

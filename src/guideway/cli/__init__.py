@@ -10,7 +10,8 @@ import typer
 
 from guideway import __version__, logs
 from guideway.cli import catalogue, deletion, dlq, running, sets, studio, traffic
-from guideway.cli.output import complain
+from guideway.cli.help import make_readable
+from guideway.cli.output import complain, end_unheard, open_streams
 from guideway.cli.unforeseen import bug, refusal_of
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import home
@@ -30,10 +31,12 @@ def _print_version(asked: bool) -> None:
 app = typer.Typer(
     name="guideway",
     help="One frozen language model for many tasks at once, fed from Kafka.\n\n"
-    "Start with `guideway demo`. Then: `broker up`, `apply -f DIR`, `endpoints`, `worker`, `send`, `tail`.",
+    "Start with `guideway demo`. Then: `broker up`, `apply -f DIR`, `endpoints`, `worker`, `send`, `tail`. "
+    "Settings, in the environment or in guideway.toml: docs/settings.md.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # they print local variables: prompts and secrets
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 catalogue.add_to(app)
 deletion.add_to(app)
@@ -42,6 +45,7 @@ traffic.add_to(app)
 dlq.add_to(app)
 running.add_to(app)
 studio.add_to(app)
+make_readable(app)
 
 
 @app.callback()
@@ -58,10 +62,13 @@ def main() -> None:
 
     So does what the machine does not give (exit code 74) and a bug of ours (70): no stack trace reaches anybody.
     """
+    open_streams()
     try:
         logs.quiet_clients()
         logs.configure(logging.ERROR)
         app()
+    except BrokenPipeError:
+        end_unheard()
     except Refusal as refusal:
         _end(refusal, 1)
     except OSError as error:

@@ -60,7 +60,7 @@ def apply(
     )
     tell(changes, as_json=as_json)
     for doubt in doubts(manifest for _, manifest in found):
-        err.print(f"doubtful: {doubt}", style="yellow", soft_wrap=True)
+        err.print(f"doubtful: {doubt}")
 
 
 def tell(changes: Sequence[Change], *, as_json: bool) -> None:
@@ -130,7 +130,7 @@ def topics_apply(
         out.print(f"created {name}")
     out.print(f"{len(applied.created)} created, {len(applied.existing)} there already")
     for name in applied.narrower:
-        out.print(f"{name} has fewer partitions than its manifest says: widen it with Kafka's own tool", style="yellow")
+        out.print(f"{name} has fewer partitions than its manifest says: widen it with Kafka's own tool")
 
 
 def get(
@@ -161,7 +161,7 @@ def get(
     ]
     print_table(("kind", "name", "version", "what"), rows)
     if strangers:
-        err.print(f"{strangers} records of the catalogue's topic have a key that is none of ours", style="yellow")
+        err.print(f"{strangers} records of the catalogue's topic have a key that is none of ours")
 
 
 def describe(

@@ -101,7 +101,7 @@ def print_letter(letter: LetterView) -> None:
     else:
         lines.append(f"  value     {letter.value_bytes} bytes, shown with --value")
     for line in lines:
-        out.print(on_one_line(line), soft_wrap=True)
+        out.print(on_one_line(line))
     out.print()
 
 

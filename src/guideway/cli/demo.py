@@ -330,4 +330,4 @@ def _what_next(keep: bool) -> None:
 
 
 def _say(line: str) -> None:
-    err.print(line, style="dim")
+    err.print(line)

@@ -129,7 +129,7 @@ def show(
     if not as_json and not count:
         out.print("there are no such dead letters")
     if count > len(found):
-        err.print(f"the last {len(found)} of {count}: --limit 0 shows all", style="dim")
+        err.print(f"the last {len(found)} of {count}: --limit 0 shows all")
 
 
 def replay(

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
+import select
 import sys
 import unicodedata
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from typing import Annotated, Any, Final, TypeVar
+from typing import IO, Annotated, Any, Final, NoReturn, TypeVar
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.style import Style
-from rich.table import Table
 from rich.text import Text
 
 from guideway import logs
+from guideway.cli.tables import aligned, fitted
 from guideway.schemas.failures import FailureCode, Refusal
 
 T = TypeVar("T")
 
 
+EXIT_UNHEARD: Final = 141
+"""As a shell tells of a program that SIGPIPE has ended."""
 _JOINERS: Final = frozenset("\u200c\u200d")
 """Invisible, and part of how Persian or an emoji is written."""
 
@@ -52,15 +56,66 @@ class _Console(Console):
         options |= {"markup": False, "emoji": False, "highlight": False}
         return super().render_str(printable(text), style=style, **options)
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Lines are left to the terminal to wrap: what it wraps can be copied whole. In a pipe, tabs stay tabs."""
+        lines = all(isinstance(one, str | Text) for one in objects)
+        if not lines or self.is_terminal:
+            super().print(*objects, **({"soft_wrap": True} if lines else {}) | options)
+        elif not self.quiet:
+            try:
+                line = " ".join(one.plain if isinstance(one, Text) else printable(one) for one in objects)
+                self.file.write(f"{line}\n")
+                self.file.flush()
+            except BrokenPipeError:
+                self.on_broken_pipe()
+
     def on_broken_pipe(self) -> None:
         """Nobody reads any more, as behind `| head`: say nothing further, and go on with the work."""
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+        _to_nobody(self.file)
 
 
-# Into a file or a pipe, lines are as wide as a table needs, not as a terminal that is not there.
-out = _Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-err = _Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 140)
+out = _Console(highlight=False)
+err = _Console(stderr=True, highlight=False)
+
+
+def open_streams() -> None:
+    """Have characters that the terminal's encoding lacks shown as escapes, and what is closed stand for nothing."""
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115 - as long as the process
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def end_unheard() -> NoReturn:
+    """End as a program does whose output nobody reads any more: without a word."""
+    _to_nobody(sys.stdout)
+    raise SystemExit(EXIT_UNHEARD)
+
+
+async def while_heard(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work until it ends or nobody reads standard output any more, which may be long before its next line."""
+    watched = select.poll()
+    with contextlib.suppress(OSError, ValueError):
+        watched.register(sys.stdout.fileno(), 0)
+    working = asyncio.ensure_future(work)
+    try:
+        while not working.done():
+            await asyncio.wait([working], timeout=0.25)
+            if out.quiet or any(what & select.POLLERR for _, what in watched.poll(0)):
+                return
+        working.result()
+    finally:
+        if not working.done():
+            working.cancel()
+            await asyncio.wait([working])
+
+
+def _to_nobody(file: IO[str]) -> None:
+    # What is still buffered would be tried again at the end, and complained about.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
 def between(least: float, most: float) -> Callable[[float | None], float | None]:
@@ -80,16 +135,28 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a l
 
 def print_json(value: object) -> None:
     """One line of JSON on standard output."""
-    sys.stdout.write(msgspec.json.encode(value, enc_hook=str).decode() + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(msgspec.json.encode(value, enc_hook=str).decode() + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        out.on_broken_pipe()
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """A cell that is a `Text` keeps its styles."""
-    table = Table(*columns, title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else str(cell) for cell in row))
-    out.print(table)
+    """A cell that is a `Text` keeps its styles.
+
+    In a terminal as wide as it is; into a pipe or a file, and where ids would be cut, each row on one line.
+    """
+    cells = [[one if isinstance(one, Text) else Text(printable(str(one))) for one in row] for row in rows]
+    if title is not None:
+        out.print(Text(on_one_line(title), "bold"))
+    table = fitted(columns, cells, out.width) if out.is_terminal else None
+    if table is not None:
+        out.print(table)
+        return
+    plain = [columns, *([on_one_line(cell.plain) for cell in row] for row in cells)]
+    for line in aligned(plain):
+        out.print(line)
 
 
 def complain(refusal: Refusal) -> None:
@@ -97,7 +164,7 @@ def complain(refusal: Refusal) -> None:
     if "--json" in sys.argv:
         print_json({"code": refusal.code.value, "message": refusal.message, "retryable": refusal.code.retryable})
     else:
-        err.print(in_red(refusal.code.value, refusal.message), soft_wrap=True)
+        err.print(in_red(refusal.code.value, refusal.message))
 
 
 def in_red(code: str, message: str) -> Text:

@@ -202,4 +202,4 @@ async def until_signalled(work: Callable[[], Awaitable[None]], stop: Callable[[]
 
 
 def _say(line: str) -> None:
-    err.print(line, style="dim")
+    err.print(line)

@@ -264,11 +264,11 @@ def _tell(published: Published, *, as_json: bool) -> None:
         f"{published.action}: {published.set}, version {published.version}, {published.passages} passages{current}",
     )
     if published.left_out:
-        err.print(f"left out, for their type is not read: {', '.join(published.left_out)}", soft_wrap=True)
+        err.print(f"left out, for their type is not read: {', '.join(published.left_out)}")
     if published.skipped:
         err.print(f"{len(published.skipped)} skipped:")
     for one in published.skipped:
-        err.print(f"  {one}", soft_wrap=True)
+        err.print(f"  {one}")
     if published.passages > LOCAL_LIMIT and Settings.from_environ().qdrant_url is None:
         err.print(f"more than {LOCAL_LIMIT} passages want a Qdrant server: set GUIDEWAY_QDRANT_URL")
 

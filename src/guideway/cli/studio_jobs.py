@@ -138,4 +138,4 @@ def _say(ended: JobEnded) -> None:
         if ended.message:
             err.print(f"not published: {ended.message}")
     else:
-        err.print(in_red(ended.code, ended.message), soft_wrap=True)
+        err.print(in_red(ended.code, ended.message))

@@ -10,16 +10,18 @@ from typing import Annotated, Any, Final
 
 import msgspec
 import typer
+from rich.text import Text
 
-from guideway.cli.output import SECONDS, AsJson, err, in_red, out, print_json, run
+from guideway.cli.dead_letter_view import when
+from guideway.cli.output import SECONDS, AsJson, err, in_red, on_one_line, out, print_json, run, while_heard
 from guideway.producers.client import Client, split_address
 from guideway.producers.contents import from_json
-from guideway.producers.replies import replies
+from guideway.producers.replies import received
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.record import Record
 from guideway.schemas.reply import Completed, Failed, Reply
-from guideway.schemas.wire import REPLY, Undecodable
+from guideway.schemas.wire import Undecodable
 from guideway.settings import Settings
 
 _RUNNING: Final = "are `guideway endpoints` and `guideway worker` running?"
@@ -53,13 +55,16 @@ def send(
 ) -> None:
     """Send events to an endpoint and print their replies, in the order of the events.
 
-    What cannot be sent, or gets no reply in time, is told with its line, and the others go on. Exit code 1 if any of
-    them has no completed reply.
+    Of several, each result stands behind the number of its line. What cannot be sent, or gets no reply in time, is told
+    with its line, and the others go on. Exit code 1 if any of them has no completed reply.
 
         guideway send /public/round "Is the Earth round?"
         guideway send /team/sentiment -f reviews.jsonl --json
     """
     lines = list(_lines(text, file))
+    if not lines:
+        where = "standard input" if file is None else str(file)
+        raise Refusal(FailureCode.INVALID_SETTING, f"nothing to send: {where} has no line that is not blank")
     if request_id is not None and len(lines) != 1:
         raise Refusal(FailureCode.INVALID_SETTING, f"--id names one event, these are {len(lines)}: send them apart")
 
@@ -134,42 +139,72 @@ def tail(
     limit: Annotated[int, typer.Option("-n", min=0, help="Stop after so many; 0: never.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Follow the replies on an endpoint's own reply topic, each request id once."""
+    """Follow the replies of an endpoint: time, request id, key and result.
+
+    Each request id comes once, from the endpoint's own reply topic; what failed shows why in place of its result.
+
+    guideway tail /reviews/sentiment --json | jq -r 'select(.code) | .id'
+    """
     topic = names.reply_topic(*split_address(address))
 
     async def work() -> None:
         bootstrap = Settings.from_environ().brokers()
         count = 0
-        async with replies(
+        async with received(
             bootstrap, topic, from_beginning=from_beginning, role="tail", on_undecodable=_say_undecodable
         ) as stream:
-            async for reply in stream:
-                print_reply(reply, as_json=as_json)
+            async for record, reply in stream:
+                print_received(record, reply, as_json=as_json)
                 count += 1
                 if count == limit:
                     return
 
-    run(work())
+    run(while_heard(work()))
 
 
 def _say_undecodable(record: Record, error: Undecodable) -> None:
-    err.print(f"offset {record.offset}: no reply of this version ({error})")
+    err.print(f"partition {record.partition}, offset {record.offset}: no reply of this version ({error})")
 
 
-def print_reply(reply: Reply, *, as_json: bool) -> None:
-    """One reply on one line (or as many lines as samples); what failed goes to standard error."""
+def print_received(record: Record, reply: Reply, *, as_json: bool) -> None:
+    """One reply of a stream: a line, or as many as samples, each with time, id and key."""
+    time, key = when(record.timestamp_ms), _key(record.key)
     if as_json:
-        sys.stdout.write(REPLY.encode(reply).decode() + "\n")
-        sys.stdout.flush()
+        print_json(msgspec.to_builtins(reply) | {"key": key, "time": time})
         return
+    begun = Text(on_one_line(f"{time}  {reply.id}  {'-' if key is None else key}  "))
     match reply:
         case Completed():
             for sample in reply.samples:
-                out.print(show_value(sample.value), soft_wrap=True)
+                out.print(begun + Text(on_one_line(show_value(sample.value))))
             for lost in reply.failed_samples or []:
-                err.print(in_red(lost.code.value, f"sample {lost.sample}: {lost.message}"), soft_wrap=True)
+                out.print(begun + in_red(lost.code.value, on_one_line(f"sample {lost.sample}: {lost.message}")))
         case Failed():
-            err.print(in_red(reply.code.value, reply.message), soft_wrap=True)
+            out.print(begun + in_red(reply.code.value, on_one_line(reply.message)))
+
+
+def _key(key: bytes | None) -> str | None:
+    return None if key is None else key.decode("utf-8", "backslashreplace")
+
+
+def print_reply(reply: Reply, *, as_json: bool, line: int | None = None) -> None:
+    """One reply on one line (or as many lines as samples); what failed goes to standard error.
+
+    line: of the event, where there were several.
+    """
+    if as_json:
+        print_json(reply if line is None else {"line": line, **msgspec.to_builtins(reply)})
+        return
+    where = "" if line is None else f"line {line}: "
+    match reply:
+        case Completed():
+            for sample in reply.samples:
+                shown = show_value(sample.value)
+                out.print(shown if line is None else f"{line}\t{on_one_line(shown)}")
+            for lost in reply.failed_samples or []:
+                err.print(in_red(lost.code.value, f"{where}sample {lost.sample}: {lost.message}"))
+        case Failed():
+            err.print(in_red(reply.code.value, where + reply.message))
 
 
 def show_value(value: object) -> str:
@@ -179,15 +214,13 @@ def show_value(value: object) -> str:
 
 def _print(answer: Reply | Refusal, line: int | None, *, as_json: bool) -> None:
     """What became of one event, with its line where that is not to be seen otherwise."""
-    where = "" if line is None else f"line {line}: "
-    match answer:
-        case Refusal() if as_json:
-            told = {"line": line, "code": answer.code.value, "message": answer.message}
-            print_json(told | {"retryable": answer.code.retryable})
-        case Refusal() | Failed() if not as_json:
-            err.print(in_red(answer.code.value, where + answer.message), soft_wrap=True)
-        case Completed() | Failed():
-            print_reply(answer, as_json=as_json)
+    if not isinstance(answer, Refusal):
+        print_reply(answer, as_json=as_json, line=line)
+    elif as_json:
+        told = {"line": line, "code": answer.code.value, "message": answer.message}
+        print_json(told | {"retryable": answer.code.retryable})
+    else:
+        err.print(in_red(answer.code.value, ("" if line is None else f"line {line}: ") + answer.message))
 
 
 def _lines(text: str | None, file: Path | None) -> Iterator[tuple[int, str]]:
