@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from tests import rooms
+from tests.rooms import ROOT, imported_rooms, modules
 
-ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "schemas": set[str](),
     "delivery": {"schemas"},
@@ -22,27 +21,11 @@ ALLOWED = {
 WITHOUT_TORCH = ("schemas", "delivery", "catalogue", "producers", "infra")
 
 
-def modules(room: str) -> list[Path]:
-    return sorted((ROOT / room).rglob("*.py"))
-
-
-def imported_rooms(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        match node:
-            case ast.Import():
-                names |= {alias.name for alias in node.names}
-            case ast.ImportFrom(module=str(module)):
-                names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
-    parts = (name.split(".") for name in names)
-    return {part[1] for part in parts if part[0] == "guideway" and len(part) > 1 and part[1] in ALLOWED}
-
-
 @pytest.mark.parametrize("room", ALLOWED)
 def test_a_room_imports_only_the_rooms_before_it(room: str) -> None:
     assert modules(room)
     wrong = {str(path.relative_to(ROOT)): imported_rooms(path) - ALLOWED[room] - {room} for path in modules(room)}
-    assert not {path: rooms for path, rooms in wrong.items() if rooms}
+    assert not {path: more for path, more in wrong.items() if more}
 
 
 def test_torch_is_unreachable_from_producers() -> None:
@@ -68,3 +51,13 @@ def test_every_room_is_linked() -> None:
         link = ROOT / "src" / "guideway" / room
         assert link.is_symlink()
         assert link.resolve() == ROOT / room
+
+
+def test_the_picture_is_of_these_imports() -> None:
+    assert rooms.PICTURE.read_text(encoding="utf-8") == rooms.picture(), "python -m tests.rooms draws it anew"
+
+
+def test_a_circle_of_imports_has_no_levels() -> None:
+    assert rooms.levels({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {"a": 0, "b": 1, "c": 2}
+    with pytest.raises(ValueError, match="circle"):
+        rooms.levels({"a": {"b"}, "b": {"c"}, "c": {"b"}})
