@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any, Final
 
 from guideway.catalogue.bounds import too_much
 from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan
@@ -14,9 +15,13 @@ from guideway.producers.check_input import doubts as check_input_doubts
 from guideway.producers.satisfiable import check_satisfiable
 from guideway.schemas import json_schema, output
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.json_places import BOUND_BY, endless
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest
 from guideway.schemas.output import Json, WordLabels
 from guideway.schemas.wire import MANIFEST, Undecodable
+
+_SHOWN: Final = 4
+"""Places of a schema that one sentence names."""
 
 
 def check(manifests: Iterable[Manifest], catalogue: Catalogue) -> None:
@@ -49,7 +54,19 @@ def doubts(manifests: Iterable[Manifest]) -> Iterator[str]:
             found = [*check_input_doubts(manifest.input, used)]
             if isinstance(manifest.output, Json):
                 found += json_schema.doubts(manifest.output.schema)
+                found += _outgrowing(manifest.output.schema, manifest.generation.max_tokens)
             yield from (f"endpoint {manifest.address}: {one}" for one in found)
+
+
+def _outgrowing(schema: Mapping[str, Any], max_tokens: int) -> Iterator[str]:
+    """What the schema sets no end to, so that its text may take more than `max_tokens`."""
+    found = [f"{where or 'the whole'} ({BOUND_BY[what]})" for where, what in endless(schema)]
+    if found:
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        yield (
+            f"output.schema sets no end to {', '.join(found[:_SHOWN])}{more}: a reply that outgrows "
+            f"generation.max_tokens ({max_tokens}) is a failure; bound what may be bounded by the keywords named"
+        )
 
 
 def broken_by(deletions: Iterable[Deletion], catalogue: Catalogue) -> list[tuple[Endpoint, str]]:

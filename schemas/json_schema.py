@@ -72,7 +72,7 @@ def check_keywords(schema: Mapping[str, Any]) -> None:
         raise ValueError(
             "output.schema is wrapped as in OpenAI's response_format: give what stands under its `schema` alone"
         )
-    for where, part, _ in _parts(schema):
+    for where, part, _ in parts(schema):
         for keyword in part.keys() - _KNOWN:
             if near := difflib.get_close_matches(keyword, _KNOWN, 1, 0.75):
                 raise ValueError(f"output.schema{where} has {keyword!r}: did you mean {near[0]!r}?")
@@ -90,7 +90,7 @@ def check_keywords(schema: Mapping[str, Any]) -> None:
 
 def doubts(schema: Mapping[str, Any]) -> Iterator[str]:
     """What is allowed and hardly meant."""
-    for where, part, _ in _parts(schema):
+    for where, part, _ in parts(schema):
         if part.get("nullable") is True:
             yield f"output.schema{where}: `nullable` is of OpenAPI and changes nothing here: write type: [TYPE, 'null']"
         elif isinstance(one := part.get("format"), str) and one not in FORMATS:
@@ -118,11 +118,11 @@ def _closed(schema: Mapping[str, Any]) -> dict[str, Any]:
     JSON Schema allows any others where `additionalProperties` is not said, and a model goes on inventing some until its
     tokens are used up. Objects that are put together of several schemas, by `allOf` for example, stay open.
     """
-    open_ = {id(part) for _, part, joined in _parts(schema) if joined}
-    for _, part, _ in _parts(schema):
+    open_ = {id(part) for _, part, joined in parts(schema) if joined}
+    for _, part, _ in parts(schema):
         members = part.get("allOf")
         for member in members if isinstance(members, list) and len(members) > 1 else []:
-            if isinstance(member, Mapping) and (found := _referred(member.get("$ref"), schema)) is not None:
+            if isinstance(member, Mapping) and (found := referred(member.get("$ref"), schema)) is not None:
                 open_.add(id(found))
     copied: dict[str, Any] = _copied(schema, open_, is_schema=True)
     return copied
@@ -144,7 +144,7 @@ def _without_formats(part: Any, keyword: str = "") -> Any:
 def _as_any_of(schema: dict[str, Any]) -> dict[str, Any]:
     """With `anyOf` for each `oneOf` of which no value fits two: each demands another constant of one property."""
     made = copy.deepcopy(schema)
-    for _, part, _ in [*_parts(made)]:
+    for _, part, _ in [*parts(made)]:
         alternatives = part.get("oneOf")
         if not isinstance(alternatives, list) or "anyOf" in part or not isinstance(part, dict):
             continue
@@ -161,7 +161,7 @@ def _as_any_of(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _meant(part: Any, root: Mapping[str, Any]) -> Any:
     """What a subschema refers to, if that is all that it does."""
-    return _referred(part["$ref"], root) if isinstance(part, Mapping) and "$ref" in part else part
+    return referred(part["$ref"], root) if isinstance(part, Mapping) and "$ref" in part else part
 
 
 def _tag(alternatives: list[Any], discriminator: Any) -> str | None:
@@ -220,7 +220,7 @@ def _copied(part: Any, open_: set[int], *, is_schema: bool) -> Any:
     return made
 
 
-def _parts(schema: Any, where: str = "", *, joined: bool = False) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
+def parts(schema: Any, where: str = "", *, joined: bool = False) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
     """(place, subschema, whether other schemas hold for the same value) of all of them, the whole one first."""
     if not isinstance(schema, Mapping):
         return
@@ -229,19 +229,19 @@ def _parts(schema: Any, where: str = "", *, joined: bool = False) -> Iterator[tu
         apart = joined or keyword in _TESTING
         if keyword in _OF_NAMES and isinstance(inner, Mapping):
             for name, one in inner.items():
-                yield from _parts(one, f"{where}.{keyword}.{name}", joined=keyword == "dependentSchemas")
+                yield from parts(one, f"{where}.{keyword}.{name}", joined=keyword == "dependentSchemas")
         elif keyword in _OF_SEVERAL and isinstance(inner, list):
             beside = keyword != "prefixItems" and bool(schema.keys() & ((_JOINING - {keyword}) | {"properties"}))
             several = (keyword == "allOf" and len(inner) > 1) or beside
             for number, one in enumerate(inner):
                 inside = joined and keyword in {"allOf", "anyOf", "oneOf"}
-                yield from _parts(one, f"{where}.{keyword}[{number}]", joined=inside or several)
+                yield from parts(one, f"{where}.{keyword}[{number}]", joined=inside or several)
         elif keyword in _OF_ONE:
             same = keyword in {"then", "else"}
-            yield from _parts(inner, f"{where}.{keyword}", joined=same or (apart and keyword in _TESTING))
+            yield from parts(inner, f"{where}.{keyword}", joined=same or (apart and keyword in _TESTING))
 
 
-def _referred(reference: Any, root: Mapping[str, Any]) -> Any:
+def referred(reference: Any, root: Mapping[str, Any]) -> Any:
     if not isinstance(reference, str) or not reference.startswith("#/"):
         return None
     found: Any = root

@@ -9,6 +9,7 @@ from typing import Any, Final, assert_never
 import msgspec
 
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.json_places import MOST_DIGITS
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
 
 _MOST_LEVELS: Final = 500
@@ -18,8 +19,9 @@ _MOST_LEVELS: Final = 500
 def read_value(text: str, rule: OutputRule, words: Sequence[str]) -> Any:
     """The value.
 
-    Raises: Refusal `output_unreadable` if the text has its form, but no reader could hold its value; ValueError if it
-    does not have the form: an engine that broke its promise.
+    Raises: Refusal `output_unreadable` if the text has its form, but no reader could hold its value, and
+    `output_incomplete` if it may have been meant to go on; ValueError if it does not have the form: an engine that
+    broke its promise.
     """
     match rule:
         case Text() | Regex():
@@ -34,12 +36,23 @@ def read_value(text: str, rule: OutputRule, words: Sequence[str]) -> Any:
                 raise ValueError(f"neither {true} nor {false}")
             return text == true
         case Number():
-            return float(text) if "." in text else int(text)
+            return _number(text)
         case WordLabels():
             return _word_labels(text, rule.labels, words)
         case Json():
             return _json(text)
     assert_never(rule)
+
+
+def _number(text: str) -> float:
+    if len(text.lstrip("-").partition(".")[0]) > MOST_DIGITS:
+        # The grammar lets one more be written than a number may have, so that none that ends there is one that was cut.
+        raise Refusal(
+            FailureCode.OUTPUT_INCOMPLETE,
+            f"the number has more than {MOST_DIGITS} digits before its point: change the endpoint's instruction, or "
+            "let its output be a regex that says how many there may be",
+        )
+    return float(text) if "." in text else int(text)
 
 
 def _json(text: str) -> Any:

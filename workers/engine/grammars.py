@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
 from typing import Any, Final, NamedTuple, assert_never
 
@@ -21,11 +21,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from guideway.schemas.failures import Refusal
+from guideway.schemas.json_places import MOST_DIGITS
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
 from guideway.workers.engine.faults import refusal_of, unsatisfiable
 from guideway.workers.engine.grammar import Grammar
 from guideway.workers.engine.grammar_trial import grammar_trial
-from guideway.workers.engine.json_grammar import Exponents, JsonNumber, json_source
+from guideway.workers.engine.json_grammar import Digits, JsonWatch, json_source
 from guideway.workers.engine.prompt import PromptLayout
 from guideway.workers.engine.spelled import OneOf, Spelled, labelled
 
@@ -46,31 +47,34 @@ class Compiled:
     fewest_tokens = 0
 
     def __init__(
-        self, start: Any, tokenizer: Any, spelling: _Spelling, nbytes: int, exponents: Exponents | None = None
+        self, start: Any, tokenizer: Any, spelling: _Spelling, nbytes: int, watch: Callable[[], JsonWatch] | None = None
     ) -> None:
-        """start: a matcher at the beginning of the grammar; it is copied and never moved. exponents: for JSON."""
+        """start: a matcher at the beginning of the grammar; copied and never moved. watch: makes one, for JSON."""
         self._start = start
         self._matcher = start.deep_copy()
         self._tokenizer = tokenizer
         self._spelling = spelling
         self.nbytes = nbytes
-        self._exponents = exponents
-        self._number = JsonNumber()
+        self._new_watch = watch
+        self._watch = watch and watch()
 
     def fork(self) -> Compiled:
-        return Compiled(self._start, self._tokenizer, self._spelling, self.nbytes, self._exponents)
+        return Compiled(self._start, self._tokenizer, self._spelling, self.nbytes, self._new_watch)
 
     def accept(self, token_id: int) -> None:
         self._matcher.consume_token(token_id)
         self._check()
-        if self._exponents is not None:
-            self._number.see(self._tokenizer.decode_bytes([token_id]))
+        if self._watch is not None:
+            self._watch.see(self._tokenizer.decode_bytes([token_id]))
 
     def fill(self, bitmask: np.ndarray[Any, Any], index: int) -> None:
         llguidance.numpy.fill_next_token_bitmask(self._matcher, bitmask, index)
         self._check()
-        if self._exponents is not None and (exponent := self._number.exponent) is not None:
-            bitmask[index] &= self._exponents.kept(*exponent)
+        if self._watch is not None and (kept := self._watch.kept) is not None:
+            narrowed = bitmask[index] & kept
+            # A `multipleOf` of many digits may ask for more than a float can tell.
+            if narrowed.any():
+                bitmask[index] = narrowed
 
     @property
     def is_complete(self) -> bool:
@@ -87,10 +91,18 @@ class Compiled:
     def ids(self, text: str) -> list[int] | None:
         ids = self._spelling.layout.answer_ids(text)
         # The tokenizer may write another form of its letters, which would come back in the place of the declared one.
-        return ids if self._takes(ids) and self.text(ids) == text else None
+        return ids if self._takes(ids) and self.text(ids) == text and self._has_an_end(text) else None
 
     def derives(self, text: str) -> bool:
         return self._takes(self._tokenizer.tokenize_str(self._spelling.lead + text))
+
+    def _has_an_end(self, text: str) -> bool:
+        if self._new_watch is not None:
+            try:
+                self._new_watch().see(text.encode())
+            except Refusal:
+                return False
+        return True
 
     def _takes(self, ids: Sequence[int]) -> bool:
         # A fresh copy: `reset` of a matcher that went through a label's tokens forgets to accept it again.
@@ -133,7 +145,7 @@ class Grammars:
         )
         self._ends = ends or [self._tokenizer.eos_token]
         self._vocabulary = vocabulary
-        self._exponents = Exponents(self.bytes_of, vocabulary=vocabulary)
+        self._digits = Digits(self.bytes_of, vocabulary=vocabulary)
         layout = layout or PromptLayout(tokenizer)
         self._spelling = _Spelling(layout, self._lead(layout))
         self._turn = Lock()
@@ -189,21 +201,21 @@ class Grammars:
                 return Spelled(labelled(words, labels, layout.answers_ids, layout.continued_ids), self._ends)
             case Number(decimals, negative):
                 fraction = rf"(\.[0-9]{{1,{decimals}}})?" if decimals else ""
-                return self._compile(_regex(f"{'-?' if negative else ''}(0|[1-9][0-9]{{0,14}}){fraction}"))
+                return self._compile(_regex(f"{'-?' if negative else ''}(0|[1-9][0-9]{{0,{MOST_DIGITS}}}){fraction}"))
             case Json(schema):
-                return self._compile(_tried(json_source(schema)), self._exponents)
+                return self._compile(_tried(json_source(schema)), lambda: JsonWatch(self._digits, schema))
             case Regex(pattern):
                 return self._compile(_tried(_regex(pattern)))
         assert_never(rule)
 
-    def _compile(self, source: str, exponents: Exponents | None = None) -> Compiled:
+    def _compile(self, source: str, watch: Callable[[], JsonWatch] | None = None) -> Compiled:
         # Errors come back as values and are raised below; without this they are printed as well, with the grammar.
         source = _after(self._spelling.lead, source)
         matcher = llguidance.LLMatcher(self._tokenizer, source, log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise unsatisfiable(matcher.get_error())
         nbytes = _MATCHER_BYTES + _SOURCE_BYTES * len(source)
-        grammar = Compiled(matcher, self._tokenizer, self._spelling, nbytes, exponents)
+        grammar = Compiled(matcher, self._tokenizer, self._spelling, nbytes, watch)
         # A grammar without any word compiles; it is found out when its first token is asked for.
         try:
             grammar.fork().fill(empty_bitmask(1, self._vocabulary), 0)

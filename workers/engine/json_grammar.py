@@ -1,10 +1,10 @@
-"""A JSON Schema as a grammar, and what the grammar library leaves open: exponents beyond a float of 64 bits."""
+"""A JSON Schema as a grammar, and what the grammar library leaves open: numbers and texts without an end."""
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import llguidance
@@ -13,12 +13,12 @@ import numpy as np
 from guideway.schemas.json_schema import prepared
 from guideway.schemas.output import GRAMMAR_OPTIONS, check_schema
 from guideway.workers.engine.faults import unsatisfiable
+from guideway.workers.engine.incomplete import grown
+from guideway.workers.engine.json_text import JsonText
 
-_MOST: Final = 308
-"""Every number below 10 to the power of this is a float."""
-_OF_NUMBERS: Final = frozenset(b"0123456789+-.eE")
-_IN_EXPONENT: Final = re.compile(rb"-?([0-9]+)(?:\.[0-9]+)?[eE]\+?([0-9]*)")
 _DIGITS: Final = re.compile(rb"\+?([0-9]+)")
+
+Mask = np.ndarray[Any, Any]
 
 
 def json_source(schema: dict[str, Any]) -> str:
@@ -34,8 +34,8 @@ def json_source(schema: dict[str, Any]) -> str:
         raise unsatisfiable(str(error)) from None
 
 
-class Exponents:
-    """Which tokens would take an exponent too far; one for a vocabulary."""
+class Digits:
+    """Which tokens would write digits that go too far; one for a vocabulary."""
 
     def __init__(self, bytes_of: Callable[[Sequence[int]], bytes], *, vocabulary: int) -> None:
         found = ((id_, _DIGITS.match(bytes_of([id_]))) for id_ in range(vocabulary))
@@ -43,39 +43,44 @@ class Exponents:
         self._vocabulary = vocabulary
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 -- one lives as long as the engine
-    def kept(self, begun: int, most: int) -> np.ndarray[Any, Any]:
+    def kept(self, begun: int, most: int) -> Mask:
         """int32 [⌈vocabulary / 32⌉]: bit t is 0 if token t would make an exponent that begins with `begun` more than
         `most`."""
+        return self._without(id_ for id_, digits in self._digits if int(b"%d%b" % (begun, digits[:9])) > most)
+
+    @functools.cached_property
+    def none(self) -> Mask:
+        """int32 [⌈vocabulary / 32⌉]: bit t is 0 if token t begins with a digit."""
+        return self._without(id_ for id_, _ in self._digits)
+
+    def _without(self, ids: Iterable[int]) -> Mask:
         bits = np.ones((self._vocabulary + 31) // 32 * 32, dtype=np.uint8)
-        too_far = [id_ for id_, digits in self._digits if int(b"%d%b" % (begun, digits[:9])) > most]
-        bits[too_far] = 0
+        bits[[*ids]] = 0
         return np.packbits(bits, bitorder="little").view(np.int32)
 
 
-class JsonNumber:
-    """The number that a text of JSON ends with, if it does."""
+class JsonWatch:
+    """One row's text of JSON, as it grows."""
 
-    def __init__(self) -> None:
-        self._in_string = False
-        self._is_escaped = False
-        self._number = bytearray()
+    def __init__(self, digits: Digits, schema: Mapping[str, Any]) -> None:
+        self._digits = digits
+        self._schema = schema
+        self._text = JsonText()
 
     def see(self, data: bytes) -> None:
-        """The text goes on by `data`."""
-        for byte in data:
-            if self._in_string:
-                self._in_string = self._is_escaped or byte != ord('"')
-                self._is_escaped = not self._is_escaped and byte == ord("\\")
-            elif byte in _OF_NUMBERS:
-                self._number.append(byte)
-            else:
-                self._number.clear()
-                self._in_string = byte == ord('"')
+        """The text goes on by `data`.
+
+        Raises: Refusal `output_incomplete` or `output_unreadable` if something in it finds no end.
+        """
+        self._text.see(data)
+        while self._text.crossings:
+            if (refusal := grown(self._text.crossings.pop(0), self._schema)) is not None:
+                raise refusal
 
     @property
-    def exponent(self) -> tuple[int, int] | None:
-        """Where the text is in an exponent without a minus: what it is so far, and what it may be at most."""
-        if not (match := _IN_EXPONENT.fullmatch(self._number)):
-            return None
-        # Digits may be as many as the text has tokens; zeros before the others count for nothing.
-        return int(match[2].lstrip(b"0")[:9] or b"0"), max(0, _MOST - len(match[1]))
+    def kept(self) -> Mask | None:
+        """int32 [⌈vocabulary / 32⌉]: bit t is 0 if token t would take a number beyond what a float can tell."""
+        if self._text.is_exact:
+            return self._digits.none
+        exponent = self._text.exponent
+        return None if exponent is None else self._digits.kept(*exponent)

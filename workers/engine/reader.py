@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Callable, Collection, Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -11,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.output import Regex
 from guideway.schemas.reply import FinishReason
+from guideway.workers.engine.incomplete import ENDED, ran_out, stopped
 from guideway.workers.engine.row import Row
 from guideway.workers.messages import Finished, Generated, Refused, SampleFailure
 
@@ -46,7 +46,7 @@ class Reader:
         """
         if token_id in self._eos_ids:
             whole = row.grammar is None or row.grammar.is_complete
-            row.generated = _generated(row, self._text(row), "stop", "" if whole else _ENDED)
+            row.generated = _generated(row, self._text(row), "stop", "" if whole else ENDED)
             return
         row.token_ids.append(token_id)
         if row.grammar is not None:
@@ -58,8 +58,9 @@ class Reader:
             row.generated = _generated(row, self._text(row), "stop")
         elif len(row.token_ids) >= row.generation.max_tokens:
             # What a grammar could have gone on with may have been meant to come: 12 of 125, New of New York.
-            cut = "" if row.grammar is None else _TOO_FEW.format(row.generation.max_tokens)
-            row.generated = _generated(row, self._text(row), "length", cut)
+            text = self._text(row)
+            cut = "" if row.grammar is None else ran_out(text, row.request.output, row.generation.max_tokens)
+            row.generated = _generated(row, text, "length", cut)
 
     def _is_first_space_dropped(self) -> bool:
         """SentencePiece may begin every text with a space that is no part of it."""
@@ -81,7 +82,7 @@ class Reader:
         if row.grammar is None or (isinstance(row.request.output, Regex) and row.grammar.derives(text)):
             return _generated(row, text, "stop")
         # Of a label, a number or JSON, what stands before a stop string is another value than the one begun.
-        return _generated(row, text, "stop", _STOPPED.format(json.dumps(stop, ensure_ascii=False)))
+        return _generated(row, text, "stop", stopped(stop))
 
     def _text(self, row: Row) -> str:
         return _whole_characters(self._bytes(row)) if row.grammar is None else row.grammar.text(row.token_ids)
@@ -108,17 +109,6 @@ def told(id_: str, rows: Sequence[Row]) -> Finished | Refused:
         return Refused(id=id_, code=failures[0].code, message=failures[0].message)
     output_tokens = sum(len(row.token_ids) for row in rows)
     return Finished(id=id_, samples=samples, prompt_tokens=rows[0].prompt_tokens, output_tokens=output_tokens)
-
-
-_TOO_FEW = (
-    "{} tokens were not enough for a complete result: raise the endpoint's generation.max_tokens, or bound the lengths "
-    "in its output rule"
-)
-_STOPPED = (
-    "the stop string {} ended the text before its form was complete: take it out of the endpoint's generation.stop, or "
-    "change its output rule"
-)
-_ENDED = "the model ended the text before its form was complete: change the endpoint's output rule"
 
 
 def _generated(row: Row, text: str, reason: FinishReason, incomplete: str = "") -> Generated:
