@@ -34,6 +34,13 @@ _ENDING: Final[dict[What, frozenset[str]]] = {
     "object": frozenset({"maxProperties"}),
 }
 _NEGATIVE: Final = frozenset({"minimum", "exclusiveMinimum"})
+_LEAST: Final[dict[tuple[What, bool], dict[str, int]]] = {
+    ("string", False): {"minLength": MOST_CHARS},
+    ("number", False): {"minimum": 10**MOST_DIGITS - 1, "exclusiveMinimum": 10**MOST_DIGITS - 1},
+    ("number", True): {"maximum": 10**MOST_DIGITS - 1, "exclusiveMaximum": 10**MOST_DIGITS - 1},
+    ("array", False): {"minItems": MOST_ITEMS},
+    ("object", False): {"minProperties": MOST_ITEMS},
+}
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _NAME_CHARS: Final = 40
 _MOST_PARTS: Final = 1000
@@ -49,8 +56,8 @@ def parts_at(schema: Mapping[str, Any], path: Path) -> list[Mapping[str, Any]]:
 
 def is_bounded(schema: Mapping[str, Any], path: Path, what: What, *, negative: bool = False) -> bool:
     """Whether the schema itself ends the string, number (its digits before the point), array or object at `path`."""
-    ending = _NEGATIVE if negative else _ENDING[what]
-    return any(_ends(part, what, ending) for part in parts_at(schema, path))
+    found = parts_at(schema, path)
+    return any(_ends(one, what, negative=negative) or _wants_more(one, what, negative=negative) for one in found)
 
 
 def is_declared(schema: Mapping[str, Any], path: Path, name: str) -> bool:
@@ -67,7 +74,7 @@ def endless(schema: Mapping[str, Any]) -> Iterator[tuple[str, What]]:
         types = part.get("type")
         for what in ("string", "array", "object"):
             is_one = what in types if isinstance(types, list) else what == types
-            if is_one and not _ends(part, what, _ENDING[what]) and (what != "object" or _is_open(part)):
+            if is_one and not _ends(part, what) and (what != "object" or _is_open(part)):
                 yield where, what
 
 
@@ -84,14 +91,23 @@ def shown(path: Path) -> str:
     return text
 
 
-def _ends(part: Mapping[str, Any], what: What, ending: Iterable[str]) -> bool:
-    keywords = part.keys()
-    if keywords & {"enum", "const"} or keywords & {*ending}:
+def _ends(part: Mapping[str, Any], what: What, *, negative: bool = False) -> bool:
+    ending = _NEGATIVE if negative else _ENDING[what]
+    if part.keys() & {"enum", "const"} or part.keys() & ending:
         return True
     if what == "string":
         return isinstance(one := part.get("format"), str) and one in FORMATS
     if what == "array":
         return bool(part.get("prefixItems")) and part.get("items", True) is False
+    return False
+
+
+def _wants_more(part: Mapping[str, Any], what: What, *, negative: bool) -> bool:
+    """Whether what the schema asks for at least is more than our bound."""
+    for keyword, most in _LEAST[what, negative].items():
+        least = part.get(keyword)
+        if isinstance(least, int | float) and (-least if negative else least) >= most:
+            return True
     return False
 
 

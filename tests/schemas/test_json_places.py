@@ -55,6 +55,21 @@ def test_a_negative_number_is_ended_by_its_minimum() -> None:
     assert not is_bounded(schema, [], "number")
 
 
+@pytest.mark.parametrize(
+    ("schema", "what", "negative"),
+    [
+        ({"minimum": 2**53}, "number", False),
+        ({"exclusiveMinimum": 1e15}, "number", False),
+        ({"maximum": -(2**53)}, "number", True),
+        ({"minLength": 4000}, "string", False),
+        ({"minItems": 300}, "array", False),
+    ],
+)
+def test_our_bounds_do_not_forbid_what_the_schema_asks_for(schema: dict[str, Any], what: What, negative: bool) -> None:
+    assert is_bounded(schema, [], what, negative=negative)
+    assert not is_bounded(dict.fromkeys(schema, -5 if negative else 5), [], what, negative=negative)
+
+
 def test_members_are_declared_where_any_part_of_the_schema_does() -> None:
     joined = {
         "allOf": [{"properties": {"a": STRING}}, {"$ref": "#/$defs/B"}],
