@@ -14,6 +14,7 @@ import msgspec
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Deleted, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
+from guideway.schemas.nearest import did_you_mean
 from guideway.schemas.request import GuidanceRef
 from guideway.schemas.retrieval import SetRef
 from guideway.schemas.wire import CATALOGUE_ENTRY, Undecodable
@@ -166,7 +167,8 @@ class Catalogue:
         found = self.latest(Identity("endpoint", namespace, name))
         if found is None or not isinstance(found[1], Endpoint):
             here = [other.name for other in self.identities("endpoint") if other.namespace == namespace]
-            known = f"its endpoints are: {', '.join(here)}" if here else "that namespace has none"
+            more = ", …" if len(here) > 20 else ""
+            known = f"its endpoints are: {', '.join(here[:20])}{more}" if here else "that namespace has none"
             raise Refusal(
                 FailureCode.UNKNOWN_ENDPOINT, f"there is no endpoint {names.address(namespace, name)}; {known}"
             )
@@ -231,10 +233,15 @@ class Catalogue:
         """The model behind a size, newest version. Raises Refusal(unknown_model_size)."""
         found = self.latest(Identity("model", "public", size))
         if found is None or not isinstance(found[1], Model):
-            sizes = ", ".join(identity.name for identity in self.identities("model")) or "none"
+            sizes = [identity.name for identity in self.identities("model")]
+            there = f"name one that is there ({', '.join(sizes[:20])}), or " if sizes else ""
+            demonstration = (
+                "`guideway apply --with-small` adds the one that the packages carry" if size == "small" else ""
+            )
             raise Refusal(
                 FailureCode.UNKNOWN_MODEL_SIZE,
-                f"there is no model size {size!r}: apply a model of that name, or name one that is there ({sizes})",
+                f"there is no model size {size!r}: {did_you_mean(size, sizes)}{there}"
+                f"{demonstration or f'apply a manifest of kind model/v1 with the name {size}'}",
             )
         return found[1]
 

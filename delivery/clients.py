@@ -106,5 +106,6 @@ def unreachable(bootstrap: str, error: BaseException) -> Refusal:
         )
     return Refusal(
         FailureCode.BROKER_UNREACHABLE,
-        f"no answer from the brokers at {bootstrap} ({name}): start them, or correct KAFKA_BOOTSTRAP_SERVERS",
+        f"no answer from the brokers at {bootstrap} ({name}): start them, or correct KAFKA_BOOTSTRAP_SERVERS; if they "
+        "run, it may be a listener that wants a password (SASL) or TLS, which guideway does not speak yet",
     )

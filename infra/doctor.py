@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import os
 import platform
@@ -16,6 +17,7 @@ from pathlib import Path
 from guideway.infra import apache_kafka, local_broker, noida
 from guideway.infra.cluster import administrator
 from guideway.infra.local_broker import ApacheKafka, External, Noida
+from guideway.infra.probe import wrong_with
 from guideway.infra.topics import partitions_by_topic
 from guideway.schemas import names
 from guideway.schemas.failures import Refusal
@@ -54,7 +56,10 @@ async def checks(
     found.append(to_start(environ))
     bootstrap = _bootstrap(environ, folder)
     if bootstrap is None:
-        return [*found, _check("broker runs", False, "none in this folder", "guideway broker up")]
+        return [
+            *found,
+            _check("broker runs", False, "none", "run `guideway broker up`, or set KAFKA_BOOTSTRAP_SERVERS"),
+        ]
     return found + await _on_cluster(bootstrap, timeout_s)
 
 
@@ -122,10 +127,11 @@ def topics(existing: Collection[str]) -> list[Check]:
     """Whether the topics are there that everything else needs."""
     sizes = sorted(name.split(".")[2] for name in existing if _is_request_topic(name, names.LANES[0]))
     catalogue = names.CATALOGUE_TOPIC in existing
-    mend = "guideway topics apply"
+    mend = "run `guideway topics apply`"
+    no_model = "apply the manifest of a model, or run `guideway apply --with-small`"
     return [
         _check("catalogue topic", catalogue, names.CATALOGUE_TOPIC if catalogue else "missing", mend),
-        _check("request topics", bool(sizes), ", ".join(sizes) or "none", f"apply a model's manifest, then {mend}"),
+        _check("request topics", bool(sizes), ", ".join(sizes) or "none", no_model),
         *_answerable(existing, mend),
     ]
 
@@ -161,6 +167,9 @@ def _bootstrap(environ: Mapping[str, str], folder: Path) -> str | None:
 
 
 async def _on_cluster(bootstrap: str, timeout_s: float) -> list[Check]:
+    if why := await asyncio.to_thread(wrong_with, bootstrap, connect_s=timeout_s, answer_s=timeout_s):
+        mend = "no Kafka broker answers there: start it, or correct KAFKA_BOOTSTRAP_SERVERS"
+        return [_check("broker runs", False, f"{bootstrap}: {why}", mend)]
     try:
         async with administrator(bootstrap, timeout_s=timeout_s) as admin:
             existing = await partitions_by_topic(admin)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import structlog
@@ -161,9 +161,15 @@ async def received(
     on_undecodable: Callable[[Record, Undecodable], None] = _say_undecodable,
 ) -> AsyncIterator[AsyncIterator[tuple[Record, Reply]]]:
     """As `replies`, each with the record that it came in."""
-    directory = TopicDirectory(bootstrap, names.client_id(role))
-    consumer = make_consumer(bootstrap, role, auto_offset_reset="earliest" if from_beginning else "latest")
-    async with started(directory, bootstrap), started(consumer, bootstrap):
+    async with AsyncExitStack() as stack:
+        directory = await stack.enter_async_context(
+            started(TopicDirectory(bootstrap, names.client_id(role)), bootstrap)
+        )
+        consumer = await stack.enter_async_context(
+            started(
+                make_consumer(bootstrap, role, auto_offset_reset="earliest" if from_beginning else "latest"), bootstrap
+            )
+        )
         try:
             partitions = await directory.partitions(topic)
             if not partitions:

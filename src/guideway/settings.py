@@ -12,6 +12,7 @@ import msgspec
 from guideway.catalogue.artefact_cache import DEFAULT_BYTES, ArtefactCache
 from guideway.infra import local_broker
 from guideway.infra.cluster import brokers_in
+from guideway.infra.probe import require_broker
 from guideway.schemas.failures import FailureCode, Refusal
 
 _HERE: Final = Path(".guideway")
@@ -80,6 +81,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 "no broker: run `guideway broker up` for one on this machine, or set KAFKA_BOOTSTRAP_SERVERS",
             )
         return running.bootstrap
+
+    def answering_brokers(self) -> str:
+        """`brokers`, once one of them has answered: for a command whose user would otherwise wait for a time-out.
+
+        Raises Refusal as `brokers` does, and broker_unreachable with what stands at the address instead.
+        """
+        bootstrap = self.brokers()
+        require_broker(bootstrap)
+        return bootstrap
 
 
 def home(environ: Mapping[str, str] = os.environ) -> Path:

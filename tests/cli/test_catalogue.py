@@ -13,10 +13,12 @@ import msgspec
 import pytest
 
 from guideway.catalogue.bounds import MAX_MANIFEST_BYTES
-from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan_deletion
+from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan, plan_deletion, records
+from guideway.catalogue.files import read
 from guideway.catalogue.topic import CatalogueReader
-from guideway.cli.catalogue import apply_manifests
+from guideway.cli.catalogue import apply_manifests, found_in, identity_of
 from guideway.cli.deletion import remove
+from guideway.cli.packaged import SMALL
 from guideway.delivery.clients import make_producer, started
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
@@ -144,3 +146,69 @@ def test_what_cannot_be_read_is_shown(broker: RunningBroker, unique_name: str) -
     assert "entries that cannot be read" in guideway("doctor")
     assert "deleted" in guideway("delete", "endpoint", f"{unique_name}/task@7")
     assert unread() == []
+
+
+def test_a_fresh_broker_offers_a_model_to_try_things_out_with(tmp_path: Path) -> None:
+    """The README's own endpoint was refused in a fresh folder: nobody had told where `small` comes from."""
+    (tmp_path / "mood.yaml").write_text(
+        "kind: endpoint/v1\nnamespace: shop\nname: mood\nmodel_size: small\noutput: {type: choice, labels: [a, b]}\n"
+    )
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("KAFKA_")}
+
+    def guideway(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "guideway", *arguments]
+        return subprocess.run(
+            command,
+            env=environ | {"GUIDEWAY_HOME": str(tmp_path / "home")},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    try:
+        assert "model size small: SmolLM2-135M" in guideway("broker", "up").stderr
+        assert "model size small" not in guideway("broker", "up").stderr, "it is there already"
+        applied = guideway("apply", "-f", "mood.yaml")
+        assert (applied.returncode, applied.stderr) == (0, "")
+        well = guideway("doctor")
+        assert "All is well." in well.stdout or well.returncode == 1, "a machine may lack cores or room"
+        guideway("delete", "endpoint", "shop/mood")
+        guideway("delete", "model", "small")
+        refused = guideway("apply", "-f", "mood.yaml")
+        assert refused.returncode == 1
+        assert "there is no model size 'small': `guideway apply --with-small` adds the one" in refused.stderr
+        assert guideway("apply", "--with-small", "-f", "mood.yaml").stdout.count("created") == 2
+        assert "has a model size small already" in guideway("apply", "--with-small").stderr
+    finally:
+        guideway("broker", "down", "--wipe")
+
+
+def test_the_model_that_is_offered_is_the_demos() -> None:
+    demo = Path(__file__).parents[2] / "examples" / "demo" / "manifests" / "model.yaml"
+    assert [one for _, one in read(SMALL)] == [one for _, one in read(demo)]
+
+
+@pytest.mark.parametrize(("given", "near"), [("shop/mod", "shop/mood"), ("shopp/mood", "shop/mood"), ("q/z", None)])
+def test_a_wrong_name_is_told_with_the_right_one(given: str, near: str | None) -> None:
+    catalogue = Catalogue()
+    mood = Endpoint(namespace="shop", name="mood", model_size="small", output=Boolean())
+    [(key, value)] = records(plan(catalogue, [mood]))
+    catalogue.absorb(key, value)
+    with pytest.raises(Refusal) as caught:
+        found_in(catalogue, identity_of("endpoint", given))
+    assert ("did you mean" in caught.value.message) == (near is not None)
+    assert near is None or f"did you mean {near}?" in caught.value.message
+
+
+def test_a_wrong_model_size_is_told_with_the_right_one() -> None:
+    catalogue = Catalogue()
+    [(key, value)] = records(plan(catalogue, [Model(namespace="public", name="medium", source="folder")]))
+    catalogue.absorb(key, value)
+    with pytest.raises(
+        Refusal, match=r"no model size 'medum': did you mean medium\? name one that is there \(medium\)"
+    ):
+        catalogue.model("medum")
+    with pytest.raises(Refusal, match=r"no model size 'large': name one that is there \(medium\), or apply a"):
+        catalogue.model("large")

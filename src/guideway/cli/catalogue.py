@@ -14,15 +14,16 @@ from guideway.catalogue.documents import as_yaml
 from guideway.catalogue.entries import KINDS, Catalogue, Change, Identity, Kind, Unreadable, plan
 from guideway.catalogue.files import read, upload
 from guideway.catalogue.topic import CatalogueReader, publish_planned
+from guideway.cli import packaged
 from guideway.cli.output import AsJson, err, out, print_json, print_table, run
 from guideway.infra import topics
 from guideway.producers.check import check, doubts
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
+from guideway.schemas.nearest import did_you_mean
 from guideway.settings import Settings
 from guideway.workers.engine.model_kind import check_source
 
-Files = Annotated[Path, typer.Option("-f", "--file", help="A manifest file, or a folder of them (YAML or TOML).")]
 Replication = Annotated[
     int | None, typer.Option(min=1, max=32_767, help="Copies of each topic; default: 3, or as many as brokers.")
 ]
@@ -42,7 +43,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 def apply(
-    file: Files,
+    file: Annotated[
+        Path | None, typer.Option("-f", "--file", help="A manifest file, or a folder of them (YAML or TOML).")
+    ] = None,
+    with_small: Annotated[
+        bool,
+        typer.Option("--with-small", help=f"Also model size small, if there is none: {packaged.WHAT_IT_IS}."),
+    ] = False,
     as_json: AsJson = False,
     create_topics: Annotated[
         bool, typer.Option("--topics/--no-topics", help="Create the topics that these manifests need.")
@@ -52,7 +59,11 @@ def apply(
 ) -> None:
     """Publish endpoints, guidance and models to the catalogue. What has changed becomes a new version."""
     settings = Settings.from_environ()
-    found = read(file)
+    if file is None and not with_small:
+        raise Refusal(FailureCode.INVALID_SETTING, "nothing to apply: name a file or a folder with -f")
+    found = read(file) if file is not None else []
+    if with_small:
+        found = run(packaged.with_small(settings, found))
     changes = run(
         apply_manifests(
             settings, found, create_topics=create_topics, replication=replication, most_per_broker=max_partitions
@@ -85,7 +96,7 @@ async def apply_manifests(
     for _, manifest in found:
         if isinstance(manifest, Model):
             check_source(manifest.source)
-    bootstrap = settings.brokers()
+    bootstrap = settings.answering_brokers()
     if create_topics:
         # The catalogue's own topic first: it is read below.
         await topics.apply(bootstrap, topics.wanted([]), replication=replication)
@@ -113,7 +124,7 @@ def topics_apply(
     """Create the topics that the catalogue (and FILE) needs and that are not there yet."""
 
     async def work() -> topics.Applied:
-        bootstrap = Settings.from_environ().brokers()
+        bootstrap = Settings.from_environ().answering_brokers()
         await topics.apply(bootstrap, topics.wanted([]), replication=replication)
         async with CatalogueReader(bootstrap) as reader:
             manifests = [manifest for _, manifest in reader.catalogue]
@@ -141,7 +152,7 @@ def get(
     wanted = _kind(kind) if kind != "all" else None
 
     async def work() -> tuple[list[tuple[int, Manifest]], list[Unreadable], int]:
-        async with CatalogueReader(Settings.from_environ().brokers()) as reader:
+        async with CatalogueReader(Settings.from_environ().answering_brokers()) as reader:
             catalogue = reader.catalogue
             entries = [(version, one) for version, one in catalogue if wanted in (None, Identity.of(one).kind)]
             unread = [one for one in catalogue.unread() if wanted in (None, one.identity.kind)]
@@ -173,7 +184,7 @@ def describe(
     identity = identity_of(kind, name)
 
     async def work() -> tuple[list[int], tuple[int, Manifest]]:
-        async with CatalogueReader(Settings.from_environ().brokers()) as reader:
+        async with CatalogueReader(Settings.from_environ().answering_brokers()) as reader:
             return reader.catalogue.versions(identity), found_in(reader.catalogue, identity)
 
     versions, (version, manifest) = run(work())
@@ -189,7 +200,8 @@ def _kind(text: str) -> Kind:
     for kind in KINDS:
         if text in (kind, f"{kind}s", f"{kind}es"):
             return kind
-    raise Refusal(FailureCode.INVALID_SETTING, f"{text!r} is no kind: write {', '.join(KINDS)}")
+    near = did_you_mean(text, KINDS)
+    raise Refusal(FailureCode.INVALID_SETTING, f"{text!r} is no kind: {near}write {', '.join(KINDS)}")
 
 
 def identity_of(kind: str, name: str) -> Identity:
@@ -205,7 +217,9 @@ def found_in(catalogue: Catalogue, identity: Identity) -> tuple[int, Manifest]:
     if latest is None:
         code = FailureCode.UNKNOWN_ENDPOINT if identity.kind == "endpoint" else FailureCode.GUIDANCE_UNKNOWN
         code = FailureCode.UNKNOWN_MODEL_SIZE if identity.kind == "model" else code
-        raise Refusal(code, f"the catalogue has no {identity}: `guideway get {identity.kind}` lists what it has")
+        known = [f"{one.namespace}/{one.name}" for one in catalogue.identities(identity.kind)]
+        near = did_you_mean(f"{identity.namespace}/{identity.name}", known)
+        raise Refusal(code, f"the catalogue has no {identity}: {near}`guideway get {identity.kind}` lists what it has")
     return latest
 
 

@@ -50,7 +50,7 @@ def delete(
         removed[:] = [int(version)] if at else there
         return plan_deletion(catalogue, identity, removed)
 
-    run(remove(Settings.from_environ().brokers(), made_on, anyway=anyway))
+    run(remove(Settings.from_environ().answering_brokers(), made_on, anyway=anyway))
     if as_json:
         print_json({"what": str(identity), "removed_versions": removed})
     else:

@@ -62,7 +62,7 @@ def list_topics(as_json: AsJson = False) -> None:
     """List the topics that hold dead letters: how many, since when, and why."""
 
     async def work() -> list[Tally]:
-        bootstrap = Settings.from_environ().brokers()
+        bootstrap = Settings.from_environ().answering_brokers()
         there = await _dead_letter_topics(bootstrap)
         async with DeadLetterReader.connected(bootstrap) as reader:
             # A topic's records are counted: transaction markers make its offsets lie.
@@ -104,7 +104,7 @@ def show(
     selection = Selection(code=_code(code))
 
     async def work() -> tuple[list[tuple[Record, bool]], int]:
-        bootstrap = Settings.from_environ().brokers()
+        bootstrap = Settings.from_environ().answering_brokers()
         there = await _dead_letter_topics(bootstrap)
         dead = _resolve(topic, there)
         kept: deque[tuple[Record, bool]] = deque(maxlen=limit or None)
@@ -150,7 +150,7 @@ def replay(
     """
     places = frozenset(map(_place, offset or ()))
     selection = Selection(code=_code(code), places=places, again=again)
-    bootstrap = Settings.from_environ().brokers()
+    bootstrap = Settings.from_environ().answering_brokers()
     asking = not yes and not dry_run and sys.stdin.isatty()
 
     async def prepare() -> tuple[str, int, Spans, Report]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,11 +15,14 @@ from rich.text import Text
 from guideway import logs
 from guideway.catalogue.topic import CatalogueReader
 from guideway.cli import demo as demonstration
+from guideway.cli import packaged
+from guideway.cli.catalogue import apply_manifests
 from guideway.cli.output import AsJson, between, err, importing, out, print_json, print_table, run
 from guideway.cli.supervise import end_with_parent, supervise
 from guideway.delivery.settings import DeliverySettings
 from guideway.infra import local_broker
 from guideway.infra.doctor import Check, checks
+from guideway.infra.probe import require_broker
 from guideway.producers.endpoint_service import EndpointService
 from guideway.producers.shares import QUEUE
 from guideway.schemas.failures import FailureCode, Refusal
@@ -45,9 +48,15 @@ def add_to(app: typer.Typer) -> None:
 def broker_up(as_json: AsJson = False) -> None:
     """Start a broker and say which: Apache Kafka where KAFKA_HOME is set, else noida-db (neither durable nor secured).
 
-    With KAFKA_BOOTSTRAP_SERVERS that cluster is used and nothing is started.
+    Where its catalogue has no model yet, model size small is applied, a model to try things out with. With
+    KAFKA_BOOTSTRAP_SERVERS that cluster is used, and nothing is started or applied.
     """
-    running = local_broker.up(Settings.from_environ().broker_folder, progress=_say)
+    settings = Settings.from_environ()
+    running = local_broker.up(settings.broker_folder, progress=_say)
+    require_broker(running.bootstrap)
+    if running.kind != "external" and (small := run(packaged.offered(settings))):
+        run(apply_manifests(settings, small))
+        _say(f"model size small: {packaged.WHAT_IT_IS}")
     if as_json:
         print_json(running)
     else:
@@ -66,17 +75,18 @@ def broker_down(
 
 
 def broker_status(as_json: AsJson = False) -> None:
-    """Say which broker commands would use now. Exit code 1 if none."""
+    """Say which broker commands would use now. Exit code 1 if there is none, or none that answers."""
     settings = Settings.from_environ()
     running = local_broker.status(settings.broker_folder)
     if settings.bootstrap is not None:
         running = local_broker.RunningBroker("external", settings.brokers(), settings.broker_folder)
+    if running is None:
+        raise Refusal(FailureCode.BROKER_UNREACHABLE, "no broker: run `guideway broker up`")
+    require_broker(running.bootstrap)
     if as_json:
         print_json(running)
     else:
-        out.print(f"{running.kind} at {running.bootstrap}" if running else "no broker: run `guideway broker up`")
-    if running is None:
-        raise typer.Exit(1)
+        out.print(f"{running.kind} at {running.bootstrap}")
 
 
 def endpoints(
@@ -161,24 +171,35 @@ def doctor(as_json: AsJson = False) -> None:
     settings = Settings.from_environ()
     found = run(checks(folder=settings.broker_folder))
     if any(one.name == "catalogue topic" and one.ok for one in found):
-        found.append(run(_catalogue_check(settings.brokers())))
+        found.append(run(_catalogue_check(settings.answering_brokers())))
     if as_json:
         for check in found:
             print_json(check)
     else:
-        print_table(
-            ("", "what", "found", "to mend it"),
-            [(Text("✓", "green") if one.ok else Text("✗", "red"), one.name, one.found, one.mend) for one in found],
-        )
+        _print_checks(found)
     if not all(one.ok for one in found):
         raise typer.Exit(1)
+
+
+def _print_checks(found: Sequence[Check]) -> None:
+    print_table(
+        ("", "what", "found"),
+        [(Text("✓", "green") if one.ok else Text("✗", "red"), one.name, one.found) for one in found],
+    )
+    wrong = [one for one in found if not one.ok]
+    out.print()
+    for one in wrong:
+        out.print(f"{one.name}: {one.mend}")
+    if not wrong:
+        out.print("All is well.")
 
 
 async def _catalogue_check(bootstrap: str) -> Check:
     async with CatalogueReader(bootstrap) as reader:
         count = reader.catalogue.unreadable
     mend = "`guideway get` shows them: use the newer guideway that wrote them, or `guideway delete KIND NAME@VERSION`"
-    return Check("catalogue", not count, f"{count} entries that cannot be read", mend if count else "")
+    found = f"{count} entries that cannot be read" if count else "all of it can be read"
+    return Check("catalogue", not count, found, mend if count else "")
 
 
 def demo(

@@ -82,7 +82,7 @@ async def make_sets(
     from guideway.training.sets.progress import discard, locked
 
     read = [await asyncio.to_thread(_read, order) for order in orders]
-    bootstrap, store, qdrant = settings.brokers(), ArtefactStore(settings.store), a_qdrant(settings)
+    bootstrap, store, qdrant = settings.answering_brokers(), ArtefactStore(settings.store), a_qdrant(settings)
     store.check_writable()
     maker = _Maker(settings, progress)
     await topics.apply(bootstrap, topics.wanted([]))

@@ -81,7 +81,7 @@ def evaluate(
 
 
 async def _replies(endpoint: str, pairs: list[Pair]) -> list[Reply]:
-    async with Client(Settings.from_environ().brokers()) as client:
+    async with Client(Settings.from_environ().answering_brokers()) as client:
         slots = asyncio.Semaphore(256)
 
         async def one(pair: Pair) -> Reply:
@@ -113,7 +113,7 @@ def _searched(name: str) -> tuple[SetRef, Searched]:
 
 
 def open_catalogue() -> CatalogueReader:
-    return CatalogueReader(Settings.from_environ().brokers())
+    return CatalogueReader(Settings.from_environ().answering_brokers())
 
 
 def found_set(catalogue: Catalogue, name: str) -> tuple[SetRef, RetrievalSet]:

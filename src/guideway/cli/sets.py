@@ -179,7 +179,7 @@ def alias(
 
     async def work() -> int:
         async with open_catalogue() as reader:
-            return await switch(reader, Settings.from_environ().brokers(), namespace, plain, version)
+            return await switch(reader, Settings.from_environ().answering_brokers(), namespace, plain, version)
 
     before = run(work())
     if as_json:
@@ -200,7 +200,7 @@ def delete(name: VersionArgument, anyway: EvenIfUsed = False, as_json: AsJson = 
         removals.append((ref, removal(catalogue, ref.namespace, ref.name, ref.version if "@" in name else None)))
         return removals[-1][1].deletions
 
-    run(remove(settings.brokers(), made_on, anyway=anyway))
+    run(remove(settings.answering_brokers(), made_on, anyway=anyway))
     ref, removed = removals[-1]
     plain = f"{ref.namespace}/{ref.name}"
     if settings.qdrant_url is not None:

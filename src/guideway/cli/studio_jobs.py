@@ -55,7 +55,7 @@ def submit(
     job = Job(id=f"{task.namespace}-{task.endpoint}-{uuid.uuid4().hex[:8]}", task=task, publish=publish)
 
     async def work() -> None:
-        bootstrap = settings.brokers()
+        bootstrap = settings.answering_brokers()
         await topics.apply(bootstrap, topics.training())
         await job_topics.submit(bootstrap, job)
 
@@ -71,7 +71,7 @@ def watch(job: JobId, as_json: AsJson = False) -> None:
 
     async def work() -> JobEnded | None:
         with Watch(as_json=as_json) as show:
-            async for news in job_topics.watch(Settings.from_environ().brokers(), job):
+            async for news in job_topics.watch(Settings.from_environ().answering_brokers(), job):
                 if isinstance(news, JobEnded):
                     return news
                 show(news.event)
@@ -88,7 +88,7 @@ def watch(job: JobId, as_json: AsJson = False) -> None:
 
 def cancel(job: JobId, as_json: AsJson = False) -> None:
     """End a job, or keep it from beginning. What it has trained so far stays in its folder."""
-    run(job_topics.cancel(Settings.from_environ().brokers(), job))
+    run(job_topics.cancel(Settings.from_environ().answering_brokers(), job))
     if as_json:
         print_json({"job": job, "cancelled_at": time.time()})
     else:

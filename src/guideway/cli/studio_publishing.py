@@ -70,7 +70,7 @@ def publish_(
         return [*(model for model in models if model.name not in known), guidance, endpoint]
 
     async def work() -> Sequence[Change]:
-        bootstrap = settings.brokers()
+        bootstrap = settings.answering_brokers()
         await topics.apply(bootstrap, topics.wanted([]))
         return await apply_all(bootstrap, manifests)
 
@@ -108,7 +108,7 @@ async def apply_all(bootstrap: str, made_on: Callable[[Catalogue], Sequence[Mani
 def catalogue_if_there(settings: Settings, *, needed: bool) -> Catalogue | None:
     """The catalogue as it is now; None if there is no broker and none is `needed`."""
     try:
-        bootstrap = settings.brokers()
+        bootstrap = settings.answering_brokers()
     except Refusal:
         if needed:
             raise

@@ -92,7 +92,7 @@ def rollback(
             raise Refusal(FailureCode.INVALID_SETTING, f"{address} has one version only, and none before it")
         return [_version(catalogue, identity, numbers[-2] if to is None else to)]
 
-    tell(run(apply_all(Settings.from_environ().brokers(), manifests)), as_json=as_json)
+    tell(run(apply_all(Settings.from_environ().answering_brokers(), manifests)), as_json=as_json)
 
 
 def promote(address: Address, anyway: Anyway = False, as_json: AsJson = False) -> None:
@@ -104,7 +104,7 @@ def promote(address: Address, anyway: Anyway = False, as_json: AsJson = False) -
         current = publishing.present_endpoint(catalogue, identity.namespace, identity.name)
         return [publishing.promoted(candidate, current, catalogue, anyway=anyway)]
 
-    tell(run(apply_all(Settings.from_environ().brokers(), manifests)), as_json=as_json)
+    tell(run(apply_all(Settings.from_environ().answering_brokers(), manifests)), as_json=as_json)
 
 
 def _identity(address: str) -> Identity:

@@ -69,7 +69,7 @@ def send(
         raise Refusal(FailureCode.INVALID_SETTING, f"--id names one event, these are {len(lines)}: send them apart")
 
     async def work() -> int:
-        async with Client(Settings.from_environ().brokers()) as client:
+        async with Client(Settings.from_environ().answering_brokers()) as client:
             # A bound on what is under way keeps a file of a million lines out of memory twice over.
             slots = asyncio.Semaphore(512)
 
@@ -123,7 +123,7 @@ def cancel(
     """
 
     async def work() -> None:
-        async with Client(Settings.from_environ().brokers()) as client:
+        async with Client(Settings.from_environ().answering_brokers()) as client:
             await client.cancel(address, request_id)
 
     run(work())
@@ -148,7 +148,7 @@ def tail(
     topic = names.reply_topic(*split_address(address))
 
     async def work() -> None:
-        bootstrap = Settings.from_environ().brokers()
+        bootstrap = Settings.from_environ().answering_brokers()
         count = 0
         async with received(
             bootstrap, topic, from_beginning=from_beginning, role="tail", on_undecodable=_say_undecodable
