@@ -95,14 +95,20 @@ async def started(client: Any, bootstrap: str) -> AsyncIterator[Any]:
         await client.stop()
 
 
-def unreachable(bootstrap: str, error: BaseException) -> Refusal:
-    """What to say when the brokers do not answer, or not as they should."""
+def unreachable(bootstrap: str, error: BaseException, *, connected: bool = False) -> Refusal:
+    """What to say when the brokers do not answer, or not as they should; connected: though they had answered before."""
     name = type(error).__name__
     if isinstance(error, errors.BrokerResponseError) and not error.retriable:
         # They have answered: to start them or to look for another address would mend nothing.
         mend = "give this user the right" if "Auth" in name else "look at their log, and at the topic's settings"
         return Refusal(
             FailureCode.BROKER_UNREACHABLE, f"the brokers at {bootstrap} refuse what was asked ({name}): {mend}"
+        )
+    if connected and isinstance(error, TimeoutError):
+        return Refusal(
+            FailureCode.BROKER_UNREACHABLE,
+            f"the brokers at {bootstrap} were reached, but did not answer in time: they are busy, or one of them is "
+            "down; try again later",
         )
     return Refusal(
         FailureCode.BROKER_UNREACHABLE,

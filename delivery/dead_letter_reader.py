@@ -63,7 +63,7 @@ class DeadLetterReader:
                 first = await self._consumer.beginning_offsets(wanted)
                 end = await self._consumer.end_offsets(wanted)
         except (KafkaError, TimeoutError) as error:
-            raise unreachable(self._bootstrap, error) from None
+            raise unreachable(self._bootstrap, error, connected=True) from None
         return {tp: Span(first[tp], max(first[tp], end[tp])) for tp in wanted}
 
     async def replayed(self, tp: TopicPartition) -> Replayed:
@@ -79,7 +79,7 @@ class DeadLetterReader:
                 "use the version of guideway that has replayed it",
             ) from None
         except (KafkaError, TimeoutError) as error:
-            raise unreachable(self._bootstrap, error) from None
+            raise unreachable(self._bootstrap, error, connected=True) from None
 
     async def read(self, spans: Spans) -> AsyncIterator[Record]:
         """The dead letters of these spans: partition after partition, in order of offset."""
@@ -110,4 +110,4 @@ class DeadLetterReader:
                     if batches or await self._consumer.position(tp) != at:
                         return list(batches.get(tp, ()))
         except (KafkaError, TimeoutError) as error:
-            raise unreachable(self._bootstrap, error) from None
+            raise unreachable(self._bootstrap, error, connected=True) from None

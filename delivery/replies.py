@@ -40,10 +40,19 @@ def reply_records(reply: Reply, addresses: Sequence[ReplyAddress], record: Recor
     if largest > MAX_RECORD_BYTES and isinstance(reply, Completed):
         refusal = Refusal(
             FailureCode.REPLY_TOO_LARGE,
-            f"the reply has {largest} bytes, {MAX_RECORD_BYTES} can be sent: lower max_tokens or samples",
+            f"the reply has {largest} bytes, {MAX_RECORD_BYTES} can be sent: "
+            + shorter(records[0], "lower the endpoint's max_tokens or samples"),
         )
         return reply_records(failed(reply.id, reply.namespace, reply.endpoint, refusal), addresses[:1], record)
     return records
+
+
+def shorter(out: Outgoing, value: str) -> str:
+    """What to change of a record that is too large; `value`: if that is what takes the room."""
+    beside = out.beside_bytes
+    if beside <= out.size_bytes / 2:
+        return value
+    return f"{beside} of them are the event's own key and echoed headers, which come along: shorten these"
 
 
 def distinct(addresses: Sequence[ReplyAddress]) -> list[ReplyAddress]:

@@ -109,7 +109,9 @@ def _why_not(out: Outgoing, result: Result, partitions: Mapping[str, int]) -> Re
     if count == 0:
         return Refusal(FailureCode.REPLY_ADDRESS_REFUSED, f"topic {out.topic} does not exist: create it")
     if out.partition is not None and out.partition >= count:
-        return Refusal(FailureCode.REPLY_ADDRESS_REFUSED, f"topic {out.topic} has no partition {out.partition}")
+        return Refusal(
+            FailureCode.REPLY_ADDRESS_REFUSED, f"topic {out.topic} has no partition {out.partition}: name another"
+        )
     if out.size_bytes > MAX_RECORD_BYTES:
         return Refusal(FailureCode.REPLY_TOO_LARGE, f"a record of {out.size_bytes} bytes exceeds {MAX_RECORD_BYTES}")
     return None

@@ -36,7 +36,7 @@ async def unanswered(bootstrap: str, group: str, topics: Mapping[str, int], time
             except UnreadableCompletedSet as error:
                 raise Refusal(FailureCode.INTERNAL_ERROR, f"{error}: use the guideway that wrote it") from None
             except (KafkaError, TimeoutError) as error:
-                raise unreachable(bootstrap, error) from None
+                raise unreachable(bootstrap, error, connected=True) from None
             rest = Span(min(max(low, span.first), span.end), span.end)
             async for record in reader.read({tp: rest}):
                 count += record.offset not in done

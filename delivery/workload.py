@@ -125,6 +125,6 @@ def _too_large(record: Record) -> Refusal | None:
         return None
     return Refusal(
         FailureCode.TEXT_TOO_LONG,
-        f"the record has {record.value.record_bytes} bytes; it may have {MAX_READ_BYTES}, "
-        f"and {MAX_HEADERS} headers: shorten it",
+        f"the record has {record.value.record_bytes} bytes and {len(record.headers)} headers; it may have "
+        f"{MAX_READ_BYTES} bytes and, beyond 256 KiB, {MAX_HEADERS} headers: shorten it",
     )

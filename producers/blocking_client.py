@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
-from guideway.producers.client import Client
+from guideway.producers.client import Client, not_open
 from guideway.schemas.reply import Reply
 
 T = TypeVar("T")
@@ -26,11 +26,12 @@ class BlockingClient:
     def __init__(self, bootstrap: str, *, reply_to: str | None = None) -> None:
         """As for `Client`."""
         self._client = Client(bootstrap, reply_to=reply_to)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="guideway client", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> BlockingClient:
         """Raises Refusal(broker_unreachable)."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="guideway client", daemon=True)
         self._thread.start()
         try:
             self._run(self._client.__aenter__())
@@ -75,6 +76,10 @@ class BlockingClient:
         self._run(self._client.cancel(address, request_id))
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        if self._thread is None:
+            # Nothing would ever run it.
+            work.close()
+            raise not_open("with BlockingClient(...) as client:")
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -87,6 +92,8 @@ class BlockingClient:
             raise
 
     def _end(self) -> None:
+        thread, self._thread = self._thread, None
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        if thread is not None:
+            thread.join()
         self._loop.close()

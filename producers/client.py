@@ -38,6 +38,7 @@ class Client:
         self._bootstrap = bootstrap
         self._reply_to = reply_to
         self._readers: dict[str, asyncio.Task[ReplyReader]] = {}
+        self._is_open = False
 
     async def __aenter__(self) -> Client:
         # Kafka clients belong to the event loop that they are made in.
@@ -50,11 +51,13 @@ class Client:
             await self._producer.stop()
             await self._topics.stop()
             raise unreachable(self._bootstrap, error) from None
+        self._is_open = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_open = False
         await self._producer.stop()
         for starting in self._readers.values():
             with contextlib.suppress(Exception):
@@ -100,7 +103,10 @@ class Client:
             headers.append((names.GUIDANCE, ",".join(guidance).encode()))
         if deadline_s is not None:
             if not abs(deadline_s) <= MAX_DEADLINE_S:
-                raise Refusal(FailureCode.INVALID_HEADER, f"deadline_s is {deadline_s}: give a number of seconds")
+                raise Refusal(
+                    FailureCode.INVALID_HEADER,
+                    f"deadline_s is {deadline_s}: give seconds from now, at most {MAX_DEADLINE_S:.0f}",
+                )
             headers.append((names.DEADLINE, str(int((time.time() + deadline_s) * 1000)).encode()))
         value = content.encode() if isinstance(content, str) else msgspec.json.encode(content)
         work = None if request_id is None else (names.address(namespace, endpoint), request_id)
@@ -119,7 +125,9 @@ class Client:
         Raises Refusal: unknown_endpoint, invalid_header for what can be no id, broker_unreachable.
         """
         if not request_id or not is_id(request_id):
-            raise Refusal(FailureCode.INVALID_HEADER, f"an id has 1 to {MAX_ID_CHARS} printable characters")
+            raise Refusal(
+                FailureCode.INVALID_HEADER, f"an id has 1 to {MAX_ID_CHARS} printable characters: give another"
+            )
         topic = await self._event_topic(*split_address(address))
         # A key, for aiokafka refuses a record with neither key nor value.
         await self._publish(topic, request_id.encode(), None, [(names.CANCEL, request_id.encode())])
@@ -136,6 +144,8 @@ class Client:
         return replies(self._bootstrap, names.reply_topic(*split_address(address)), from_beginning=from_beginning)
 
     async def _event_topic(self, namespace: str, endpoint: str) -> str:
+        if not self._is_open:
+            raise not_open("async with Client(...) as client:")
         topic = names.event_topic(namespace, endpoint)
         try:
             exists = await self._topics.partitions(topic)
@@ -151,7 +161,11 @@ class Client:
         try:
             await self._producer.send_and_wait(topic, key=key, value=value, headers=headers)
         except MessageSizeTooLargeError:
-            raise Refusal(FailureCode.TEXT_TOO_LONG, f"the event has {len(value or b'')} bytes: shorten it") from None
+            raise Refusal(
+                FailureCode.TEXT_TOO_LONG,
+                f"the event's value has {len(value or b'')} bytes, and with key and headers that is more than a record "
+                "may have: shorten it",
+            ) from None
         except KafkaError as error:
             raise unreachable(self._bootstrap, error) from None
 
@@ -164,7 +178,10 @@ class Client:
     async def _start_reader(self, topic: str) -> ReplyReader:
         partitions = await self._topics.partitions(topic)
         if not partitions:
-            raise Refusal(FailureCode.REPLY_ADDRESS_REFUSED, f"reply topic {topic} does not exist: create it")
+            raise Refusal(
+                FailureCode.REPLY_ADDRESS_REFUSED,
+                f"reply topic {topic} does not exist: create it, or name another with reply_to",
+            )
         reader = ReplyReader(self._bootstrap, topic)
         try:
             await reader.start(partitions)
@@ -172,6 +189,11 @@ class Client:
             await reader.abandon()
             raise
         return reader
+
+
+def not_open(how: str) -> Refusal:
+    """What to say where a client is used that nobody has entered, or that has been left."""
+    return Refusal(FailureCode.INVALID_SETTING, f"the client is not open: use it inside `{how}`")
 
 
 def split_address(address: str) -> tuple[str, str]:

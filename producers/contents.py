@@ -54,7 +54,7 @@ def content(value: bytes | None, content_type: str) -> dict[str, Any] | str:
         decoded = from_json(value)
         if isinstance(decoded, dict | str):
             return decoded
-        raise undecodable("the JSON is neither an object of fields nor a string")
+        raise undecodable("the JSON is neither an object of fields nor a string: send one of these")
     return value.decode()
 
 
@@ -64,9 +64,11 @@ def from_json(value: bytes | None) -> Any:
     try:
         decoded = _JSON.decode(value)
     except RecursionError:
-        raise undecodable("the JSON is nested too deeply") from None
+        raise undecodable("the JSON is nested too deeply: flatten it") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise undecodable(f"the value is not JSON: {error}") from None
+        raise undecodable(
+            f"the value is not JSON ({error}): correct it, or send text with the content type text/plain"
+        ) from None
     # Outside of strings a colon stands once for each member, and of those with one name the decoder keeps one.
     if _STRING.sub(b"", value).count(b":") != _members(decoded):
         raise undecodable("a JSON object names a member twice, and it is not known which is meant: name each once")

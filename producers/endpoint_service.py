@@ -12,7 +12,7 @@ import structlog
 from guideway.catalogue.topic import CatalogueReader
 from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.pipeline import Pipeline
-from guideway.delivery.replies import distinct, failed, reply_records
+from guideway.delivery.replies import distinct, failed, reply_records, shorter
 from guideway.delivery.settings import MAX_RECORD_BYTES, DeliverySettings
 from guideway.delivery.topic_directory import TopicDirectory
 from guideway.producers.cancelled_ahead import CancelledAhead
@@ -25,7 +25,7 @@ from guideway.producers.rendering import Rendering
 from guideway.producers.shares import QUEUE, Shares
 from guideway.schemas import names
 from guideway.schemas.cancellation import Cancellation, cancelled_by_caller
-from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.failures import FailureCode, Refusal, our_fault
 from guideway.schemas.manifests import Endpoint
 from guideway.schemas.record import Outgoing, Record
 from guideway.schemas.request import ReplyAddress
@@ -77,8 +77,7 @@ class EndpointService:
             return await self._refuse(record, namespace, name, refusal)
         except Exception as error:
             log.exception("event failed", topic=record.topic, partition=record.partition, offset=record.offset)
-            ours = Refusal(FailureCode.INTERNAL_ERROR, f"{type(error).__name__} in the endpoint service: report it")
-            return await self._refuse(record, namespace, name, ours)
+            return await self._refuse(record, namespace, name, our_fault(error, "the endpoint service"))
 
     async def _request(self, record: Record, endpoint: Endpoint, version: int) -> Outgoing:
         event = read_event(record)
@@ -110,7 +109,8 @@ class EndpointService:
         if outgoing.size_bytes > MAX_RECORD_BYTES:
             raise Refusal(
                 FailureCode.TEXT_TOO_LONG,
-                f"the request has {outgoing.size_bytes} bytes, {MAX_RECORD_BYTES} can be sent: shorten the text",
+                f"the request has {outgoing.size_bytes} bytes, {MAX_RECORD_BYTES} can be sent: "
+                + shorter(outgoing, "shorten the text"),
             )
         return outgoing
 

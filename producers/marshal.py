@@ -59,8 +59,15 @@ def marshal(
         # Not from now: it may have waited in its topic for long.
         deadline_ms = written_ms + int(endpoint.deadline_s * 1000)
     if deadline_ms is not None and deadline_ms <= now_ms:
+        later = (
+            "set a later one in the header `deadline`"
+            if event.deadline_ms is not None
+            else f"it is the endpoint's deadline_s ({endpoint.deadline_s:g}), from when the event was written; send it "
+            "again, or give it a `deadline` of its own"
+        )
         raise Refusal(
-            FailureCode.DEADLINE_EXCEEDED, f"the deadline passed {now_ms - deadline_ms} ms before the event was read"
+            FailureCode.DEADLINE_EXCEEDED,
+            f"the deadline passed {now_ms - deadline_ms} ms before the event was read: {later}",
         )
     fields, text = rendered or render(event, endpoint)
     instructions, refs = _guidance(event, endpoint, catalogue)
@@ -107,9 +114,12 @@ def _checked(given: Mapping[str, Any], declared: Mapping[str, Field]) -> dict[st
             continue
         value: Any = given[name]
         if not field.takes(value):
-            raise Refusal(FailureCode.WRONG_FIELD, f"field {name!r} must be of type {field.type}")
+            raise Refusal(
+                FailureCode.WRONG_FIELD,
+                f"field {name!r} must be of type {field.type}, and is {_told(value)}: correct it",
+            )
         if isinstance(value, str) and not value.strip():
-            raise Refusal(FailureCode.WRONG_FIELD, f"field {name!r} is empty")
+            raise Refusal(FailureCode.WRONG_FIELD, f"field {name!r} is empty: fill it in")
         if field.max_chars is not None and isinstance(value, str) and len(value) > field.max_chars:
             raise Refusal(
                 FailureCode.TEXT_TOO_LONG,
@@ -117,6 +127,14 @@ def _checked(given: Mapping[str, Any], declared: Mapping[str, Field]) -> dict[st
             )
         checked[name] = value
     return checked
+
+
+def _told(value: Any) -> str:
+    """The type of a value, by JSON's name."""
+    if value is None:
+        return "null"
+    names = {str: "a string", bool: "a boolean", int: "an integer", float: "a number", list: "an array"}
+    return names.get(type(value), "an object")
 
 
 def _guidance(event: Event, endpoint: Endpoint, catalogue: Catalogue) -> tuple[list[Part], list[GuidanceRef]]:
@@ -159,7 +177,8 @@ def _retrieval(
         return None
     if len(refs) > MAX_SETS:
         raise Refusal(
-            FailureCode.GUIDANCE_FORBIDDEN, f"{len(refs)} retrieval sets are named, at most {MAX_SETS} may be"
+            FailureCode.GUIDANCE_FORBIDDEN,
+            f"{len(refs)} retrieval sets are named, at most {MAX_SETS} may be: leave some out",
         )
     asked = fields.get(rule.query) if rule.query is not None else None
     return rule.of(

@@ -90,7 +90,14 @@ class ReplyReader:
             try:
                 future.set_result(REPLY.decode(record.value))
             except Undecodable as error:
-                future.set_exception(Refusal(FailureCode.INTERNAL_ERROR, f"the reply is not of this version: {error}"))
+                future.set_exception(_of_another_version(error))
+
+
+def _of_another_version(error: Undecodable) -> Refusal:
+    return Refusal(
+        FailureCode.INTERNAL_ERROR,
+        f"the reply is not of this version ({error}): use the guideway of the workers, and look who else writes there",
+    )
 
 
 class AnsweredOnce:

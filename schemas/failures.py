@@ -80,3 +80,11 @@ class Refusal(Exception):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
+
+
+def our_fault(error: BaseException, where: str) -> Refusal:
+    """What to say of an exception that nobody foresaw; its own words, which may quote the text, are for the log."""
+    return Refusal(
+        FailureCode.INTERNAL_ERROR,
+        f"{type(error).__name__} in {where}, which is a fault of guideway's: report it with the log from then",
+    )

@@ -76,5 +76,9 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def size_bytes(self) -> int:
         """What the record takes on the wire, roughly (from above)."""
-        parts = len(self.value or b"") + len(self.key or b"")
-        return parts + sum(4 * len(name) + len(value or b"") + 8 for name, value in self.headers) + 128
+        return len(self.value or b"") + self.beside_bytes
+
+    @property
+    def beside_bytes(self) -> int:
+        """What key and headers take of that."""
+        return len(self.key or b"") + sum(4 * len(name) + len(value or b"") + 8 for name, value in self.headers) + 128

@@ -96,7 +96,10 @@ class EngineLink:
             await self._end()
             if self.broken.done() and not self.broken.cancelled():
                 self.broken.result()
-            raise Refusal(FailureCode.ENGINE_FAILED, f"the engine did not start within {self._start_timeout_s:.0f} s")
+            raise Refusal(
+                FailureCode.ENGINE_FAILED,
+                f"the engine did not start within {self._start_timeout_s:.0f} s: see the worker's log",
+            )
         return self
 
     async def __aexit__(

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -18,7 +18,7 @@ from guideway.delivery.intake import UNBOUNDED, Limit
 from guideway.delivery.pipeline import Pipeline
 from guideway.delivery.replies import failed, reply_records
 from guideway.schemas import names
-from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.failures import FailureCode, Refusal, our_fault
 from guideway.schemas.manifests import Endpoint, Manifest
 from guideway.schemas.record import Outgoing, Record
 from guideway.schemas.reply import Completed, FailedSample, Sample, Usage
@@ -125,8 +125,7 @@ class Worker:
             return _refused(request, record, refusal)
         except Exception as error:
             log.exception("request failed", request=request.id)
-            ours = Refusal(FailureCode.INTERNAL_ERROR, f"{type(error).__name__} in the worker: report it")
-            return _refused(request, record, ours)
+            return _refused(request, record, our_fault(error, "the worker"))
         return reply_records(completed, request.reply_to, record)
 
     async def _refuse(self, record: Record, refusal: Refusal) -> list[Outgoing]:
@@ -139,7 +138,7 @@ class Worker:
     async def _complete(self, request: Request, lane: names.Lane) -> Completed:
         left_s = None if request.deadline_ms is None else request.deadline_ms / 1000 - time.time()
         if left_s is not None and left_s <= 0:
-            raise Refusal(FailureCode.DEADLINE_EXCEEDED, "the deadline passed before a worker could begin")
+            raise Refusal(FailureCode.DEADLINE_EXCEEDED, f"the deadline passed before a worker could begin: {_LATER}")
         try:
             # The engine keeps deadlines itself; this one holds as well while the engine is being started.
             async with asyncio.timeout(left_s and left_s + 1):
@@ -147,7 +146,9 @@ class Worker:
                     told, citations = await self._passages.put_in(request)
                     finished = await self._artefacts.with_good_copies(lambda: self._link.run(told, artefacts, lane))
         except TimeoutError:
-            raise Refusal(FailureCode.DEADLINE_EXCEEDED, "the deadline passed before the result was there") from None
+            raise Refusal(
+                FailureCode.DEADLINE_EXCEEDED, f"the deadline passed before the result was there: {_LATER}"
+            ) from None
         return completed_reply(request, finished, self._link.fingerprint, citations)
 
     def _record_batch(self, report: BatchReport) -> None:
@@ -158,6 +159,9 @@ class Worker:
                 file.write(msgspec.json.encode(report) + b"\n")
         except OSError as error:
             log.warning("micro-batch not recorded", error=repr(error))
+
+
+_LATER: Final = "set a later one, or run more workers if it happens often"
 
 
 class ByLane:
@@ -181,9 +185,15 @@ def _request_in(record: Record) -> Request | Refusal:
         request = REQUEST.decode(record.value)
     except Undecodable:
         # Why exactly would quote the record, and dead letters keep its text in one place only.
-        return Refusal(FailureCode.UNDECODABLE_REQUEST, "the value is no request of this version")
+        return Refusal(
+            FailureCode.UNDECODABLE_REQUEST,
+            "the value is no request of this version: look who else writes to this topic",
+        )
     if not all(names.is_reply_topic_of(address.topic, request.namespace) for address in request.reply_to):
-        return Refusal(FailureCode.REPLY_ADDRESS_REFUSED, "a reply address is outside the namespace")
+        return Refusal(
+            FailureCode.REPLY_ADDRESS_REFUSED,
+            "a reply address is outside the namespace: look who else writes to this topic",
+        )
     return request
 
 

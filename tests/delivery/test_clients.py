@@ -8,6 +8,13 @@ from aiokafka import errors
 from guideway.delivery.clients import unreachable
 
 
+def test_brokers_that_were_reached_and_are_slow_are_not_to_be_started() -> None:
+    message = unreachable("a:1", TimeoutError(), connected=True).message
+    assert "were reached, but did not answer in time" in message
+    assert "start them" not in message
+    assert "start them" in unreachable("a:1", errors.KafkaConnectionError(), connected=True).message
+
+
 @pytest.mark.parametrize(
     ("error", "says"),
     [

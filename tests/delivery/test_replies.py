@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from guideway.delivery.replies import reply_records
@@ -76,3 +77,14 @@ def test_each_place_gets_one_reply(given: list[tuple[str, int | None]], places: 
     addresses = [ReplyAddress(topic=topic, partition=partition) for topic, partition in given]
     records = reply_records(completed("yes"), addresses, RECORD)
     assert [(out.topic, out.partition) for out in records] == places
+
+
+def test_what_makes_a_record_too_large_is_said() -> None:
+    long = completed("x" * 1_000_000)
+    by_text = reply_records(long, ADDRESSES, RECORD)[0]
+    assert "lower the endpoint's max_tokens" in REPLY.decode(by_text.value).message  # type: ignore[union-attr]
+    loaded = msgspec.structs.replace(RECORD, headers=[("correlation_id", b"x" * 999_500)])
+    by_headers = reply_records(completed("yes"), ADDRESSES, loaded)[0]
+    message = REPLY.decode(by_headers.value).message  # type: ignore[union-attr]
+    assert "are the event's own key and echoed headers" in message
+    assert "max_tokens" not in message

@@ -13,7 +13,7 @@ from guideway.schemas.retrieval import RetrievalRule, SetRef
 from guideway.training.rows import Row
 from guideway.training.sets.evaluate import Searched
 from guideway.workers.engine.prompt import PromptLayout
-from guideway.workers.retrieval.choice import CANDIDATES, choose
+from guideway.workers.retrieval.choice import CANDIDATES, choose, why_none
 from guideway.workers.retrieval.messages import FoundPassage
 from guideway.workers.retrieval.passages import with_context
 
@@ -53,9 +53,9 @@ class RetrievalContext:
             except Refusal:
                 raise Refusal(
                     FailureCode.INVALID_DATA,
-                    f"row {row.number}: no passage of {', '.join(map(str, self.refs))} is to the point and fits, and "
-                    "the task's rule refuses such events: remove the row, lower retrieval.min_score, raise "
-                    "retrieval.max_tokens, or set retrieval.if_none",
+                    f"row {row.number}: no passage of {', '.join(map(str, self.refs))} "
+                    f"{why_none(wanted, [of_set[place] for of_set in found])}. The task's rule refuses such events: "
+                    "change that, remove the row, or set retrieval.if_none",
                 ) from None
         return told
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import structlog
 
 from guideway.catalogue.artefacts import Altered
+from guideway.schemas.cancellation import cancelled_by_caller
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.engine.ahead import GuidanceAhead
 from guideway.workers.engine.base_model import BaseModel
@@ -108,7 +109,7 @@ class Engine:
     def cancel(self, id_: str) -> None:
         """End a request that nobody waits for any more; one that has ended already is none of our business."""
         if id_ in self._open:
-            self._refuse(id_, Refusal(FailureCode.CANCELLED, "the request was cancelled by its caller"))
+            self._refuse(id_, cancelled_by_caller())
 
     def step(self, now: float) -> list[FromEngine]:
         """Run one step of the micro-batch; returns what there is to tell. now: Unix time in seconds."""

@@ -47,6 +47,29 @@ def choose(wanted: Retrieval, found: Sequence[Sequence[Hit]], tokens_of: Callabl
     return chosen
 
 
+def why_none(wanted: Retrieval, found: Sequence[Sequence[Hit]]) -> str:
+    """What kept every passage out, and what to do about it; `found` as for `choose`, which chose none."""
+    scores = [hit.score for ref, hits in zip(wanted.sets, found, strict=True) for hit in hits if ref.weight > 0]
+    if not scores and wanted.filter:
+        names = ", ".join(f"metadata {one.key!r}" for one in wanted.filter)
+        return (
+            f"passes the filter ({names}): give the filter's fields values that passages have, or leave them out; "
+            "`guideway sets show` lists the set's metadata"
+        )
+    if not scores:
+        return "was found, for the sets are empty or have weight 0: the endpoint's owner may change retrieval.sets"
+    if max(scores) < wanted.min_score:
+        passing = " that passes the filter" if wanted.filter else ""
+        return (
+            f"is to the point: the best one{passing} has score {max(scores):.2f}, retrieval.min_score is "
+            f"{wanted.min_score:.2f}; ask otherwise, or the endpoint's owner may lower it"
+        )
+    return (
+        f"fits into retrieval.max_tokens ({wanted.max_tokens}), though some are to the point: the endpoint's owner may "
+        "raise it, or create the sets with shorter passages"
+    )
+
+
 def _worth(one: Candidate, chosen: Sequence[Candidate], diversity: float) -> float:
     if not chosen or not diversity:
         return one.weighted

@@ -14,9 +14,9 @@ import structlog
 from cachetools import LRUCache
 
 from guideway.catalogue.artefacts import Altered
-from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.failures import FailureCode, Refusal, our_fault
 from guideway.schemas.retrieval import Condition
-from guideway.workers.retrieval.choice import CANDIDATES, choose
+from guideway.workers.retrieval.choice import CANDIDATES, choose, why_none
 from guideway.workers.retrieval.embedder import Embedder, Vectors
 from guideway.workers.retrieval.index import Hit, Index
 from guideway.workers.retrieval.indexes import Indexes
@@ -135,6 +135,9 @@ class Lookups:
                 raise result
             found.append(result)
         chosen = choose(lookup.wanted, found, self._tokens_of)
+        if not chosen and lookup.wanted.if_none == "refuse":
+            sets = ", ".join(map(str, lookup.wanted.sets))
+            raise Refusal(FailureCode.NO_PASSAGE, f"no passage of {sets} {why_none(lookup.wanted, found)}")
         return Found(
             id=lookup.id,
             passages=[
@@ -204,4 +207,4 @@ def _each(items: Sequence[A], do: Callable[[Sequence[A]], Iterable[B]]) -> list[
 def _unexpected(error: Exception) -> Refusal:
     # Where it happened, and not the message, which may quote the text.
     log.error("lookup failed", error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
-    return Refusal(FailureCode.INTERNAL_ERROR, f"{type(error).__name__} in the retrieval process: report it")
+    return our_fault(error, "the retrieval process")

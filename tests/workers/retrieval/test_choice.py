@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
-from guideway.schemas.retrieval import Retrieval, SetRef
-from guideway.workers.retrieval.choice import choose
+from guideway.schemas.retrieval import Condition, Retrieval, SetRef
+from guideway.workers.retrieval.choice import choose, why_none
 from guideway.workers.retrieval.index import Hit
 
 
@@ -49,3 +50,27 @@ def test_diversity_prefers_what_is_unlike_the_chosen() -> None:
     found = [hit("a", 0.9, (1, 0)), hit("twin", 0.8, (1, 0)), hit("other", 0.6, (0, 1))]
     assert chosen(found, passages=2) == ["a", "twin"]
     assert chosen(found, passages=2, diversity=0.5) == ["a", "other"]
+
+
+@pytest.mark.parametrize(
+    ("found", "fields", "says", "says_not"),
+    [
+        ([], {"filter": [Condition(key="year", value=1)]}, "passes the filter (metadata 'year')", "min_score"),
+        ([], {}, "the sets are empty", "min_score"),
+        ([hit("a", 0.2)], {"min_score": 0.3}, "has score 0.20, retrieval.min_score is 0.30", "filter"),
+        (
+            [hit("a", 0.2)],
+            {"min_score": 0.3, "filter": [Condition(key="year", value=1)]},
+            "the best one that passes the filter has score 0.20",
+            "max_tokens",
+        ),
+        ([hit("a", 0.9, text="w " * 99)], {"max_tokens": 50}, "fits into retrieval.max_tokens (50)", "min_score"),
+    ],
+)
+def test_what_kept_every_passage_out_is_said_and_nothing_else(
+    found: list[Hit], fields: dict[str, Any], says: str, says_not: str
+) -> None:
+    wanted = Retrieval(sets=[SetRef(namespace="n", name="s", version=1)], query="q", **fields)
+    why = why_none(wanted, [found])
+    assert says in why
+    assert says_not not in why
