@@ -13,9 +13,9 @@ _LONGEST: Final = 300
 """Characters of a word that is compared."""
 
 
-def nearest(wrong: str, known: Iterable[str]) -> str | None:
-    """None where nothing is near."""
-    near = difflib.get_close_matches(wrong[:_LONGEST], islice(known, _MOST), 1)
+def nearest(wrong: str, known: Iterable[str], *, least: float = 0.6) -> str | None:
+    """None where nothing is near. least: how like it has to be, 1 is the same."""
+    near = difflib.get_close_matches(wrong[:_LONGEST], islice(known, _MOST), 1, least)
     return near[0] if near else None
 
 

@@ -1,4 +1,4 @@
-"""Settings from the environment, read in this one place."""
+"""Settings from the environment, which `config.py` fills in from a file; read in this one place."""
 
 from __future__ import annotations
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Annotated, Final, NoReturn
 
 import typer
 
-from guideway import __version__, logs
+from guideway import __version__, config, logs
 from guideway.cli import catalogue, deletion, dlq, running, sets, studio, traffic
 from guideway.cli.help import make_readable
 from guideway.cli.output import complain, end_unheard, open_streams
@@ -64,6 +65,7 @@ def main() -> None:
     """
     open_streams()
     try:
+        config.load(os.environ)
         logs.quiet_clients()
         logs.configure(logging.ERROR)
         app()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from guideway import logs
+from guideway import config, logs
 from guideway.catalogue.topic import CatalogueReader
 from guideway.cli import demo as demonstration
 from guideway.cli import packaged
@@ -169,7 +170,7 @@ def worker(
 def doctor(as_json: AsJson = False) -> None:
     """Say what is missing on this machine and how to mend it. Exit code 1 if anything is."""
     settings = Settings.from_environ()
-    found = run(checks(folder=settings.broker_folder))
+    found = [_settings_check(settings), *run(checks(folder=settings.broker_folder))]
     if any(one.name == "catalogue topic" and one.ok for one in found):
         found.append(run(_catalogue_check(settings.answering_brokers())))
     if as_json:
@@ -192,6 +193,15 @@ def _print_checks(found: Sequence[Check]) -> None:
         out.print(f"{one.name}: {one.mend}")
     if not wrong:
         out.print("All is well.")
+
+
+def _settings_check(settings: Settings) -> Check:
+    """Where settings come from and things are kept, for whoever wonders why another folder behaves otherwise."""
+    wrong = config.misspelt(os.environ)
+    files = ", ".join(map(str, config.files(os.environ)))
+    found = f"{f'from {files} and ' if files else 'from '}the environment; things are kept in {settings.home}"
+    mend = f"not heeded: {', '.join(wrong)}: correct the variable, or unset it" if wrong else ""
+    return Check("settings", not wrong, found, mend)
 
 
 async def _catalogue_check(bootstrap: str) -> Check:
