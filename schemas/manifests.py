@@ -13,10 +13,21 @@ from guideway.schemas.output import OutputRule, WordLabels
 from guideway.schemas.request import MAX_SCALE
 from guideway.schemas.retrieval import GuidanceName, RetrievalRule, is_filterable
 
-Name = Annotated[str, Meta(pattern=rf"^{names.NAME.pattern}\Z")]
-Grantee = Annotated[str, Meta(pattern=rf"^(\*|{names.NAME.pattern})\Z")]
-Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
-GuidanceUse = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?(\*-?[0-9](\.[0-9]{1,4})?)?\Z")]
+_NAME: Final = "1 to 63 of a-z, 0-9 and hyphens, no hyphen first or last"
+Name = Annotated[str, Meta(pattern=rf"^{names.NAME.pattern}\Z", description=_NAME)]
+Grantee = Annotated[
+    str, Meta(pattern=rf"^(\*|{names.NAME.pattern})\Z", description="a namespace, or `*` for everybody")
+]
+Digest = Annotated[
+    str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z", description="`sha256:` and 64 of 0-9 and a-f, as `describe` shows it")
+]
+GuidanceUse = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?(\*-?[0-9](\.[0-9]{1,4})?)?\Z",
+        description="NAMESPACE/NAME, perhaps with @VERSION, and of a LoRA with *SCALE after it",
+    ),
+]
 """A `GuidanceName`, and for a LoRA perhaps a scale after it: `NAMESPACE/NAME*0.5` has half of the effect."""
 
 TrainedForm = Literal["soft_prompt", "prefix", "lora", "ia3", "inserted_layer"]

@@ -8,8 +8,10 @@ from typing import Annotated, ClassVar, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from guideway.catalogue.conversion import converted
 from guideway.catalogue.documents import read_documents
-from guideway.catalogue.files import said
+from guideway.catalogue.faults import Fault, Faulty
+from guideway.catalogue.foreign import no_task
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
@@ -282,11 +284,19 @@ class Task(
 
 
 def read_task(file: Path) -> Task:
-    """The task of a YAML or JSON file. Raises: Refusal `invalid_manifest`."""
-    documents = read_documents(file)
-    if len(documents) != 1:
+    """The task of a YAML, TOML or JSON file. Raises: Faulty, which is a Refusal `invalid_manifest`."""
+    documents, faults = read_documents(file)
+    if len(documents) > 1:
         raise Refusal(FailureCode.INVALID_MANIFEST, f"{file} holds {len(documents)} documents: write one task in it")
-    try:
-        return msgspec.convert(documents[0], Task)
-    except msgspec.ValidationError as error:
-        raise Refusal(FailureCode.INVALID_MANIFEST, f"{file}: {said(error)}") from None
+    for document in documents:
+        if why := no_task(document.value):
+            faults.append(document.fault(why, ("kind",)))
+            continue
+        task, wrong = converted(document, Task)
+        faults += wrong
+        if not faults:
+            assert isinstance(task, Task)
+            return task
+    raise Faulty(
+        faults or [Fault(file=str(file), message="it holds no task: it is empty, or has nothing but comments")]
+    )

@@ -153,7 +153,7 @@ def test_the_demos_plan_names_endpoints_and_rows_that_exist() -> None:
 
     plan = msgspec.convert(yaml.safe_load((EXAMPLES / "demo" / "plan.yaml").read_text()), Plan)
     applied = [*read(EXAMPLES / "demo" / "manifests"), *read(EXAMPLES / "demo" / "asking")]
-    known = {one.address for _, one in applied if isinstance(one, Endpoint)}
+    known = {one.manifest.address for one in applied if isinstance(one.manifest, Endpoint)}
     named = {one.endpoint for one in plan.questions}
     named |= {endpoint for one in plan.comparisons for endpoint in (one.guided, one.bare)}
     named |= {*plan.side_by_side.endpoints}

@@ -19,8 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 import guideway
+from guideway.applying import apply_manifests
 from guideway.catalogue.files import read
-from guideway.cli.catalogue import apply_manifests
 from guideway.cli.demo_sets import FactSet, SideBySide, Told, make_fact_sets, report_sets
 from guideway.cli.output import err, out, print_json, print_table, printable
 from guideway.cli.traffic import show_value
