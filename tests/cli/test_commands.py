@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.cli import app
-from guideway.cli.demo import EXAMPLES, Plan, most_mixed
+from guideway.cli.demo import EXAMPLES, Plan
+from guideway.cli.demo_report import most_mixed
 from guideway.cli.supervise import FINAL_CODES
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
