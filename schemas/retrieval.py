@@ -50,6 +50,7 @@ class _Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """How much being unlike those already chosen counts, against being like the query."""
     if_none: IfNone = "say_so"
+    """Where no passage is to the point: the request is refused, goes on without context, or with one that says so."""
 
 
 def is_filterable(value: Scalar) -> bool:

@@ -45,6 +45,8 @@ def guideway(home: Path, *arguments: str, **environ: str) -> subprocess.Complete
     "command",
     [
         "apply",
+        "diff",
+        "schema",
         "get",
         "describe",
         "delete",

@@ -1,7 +1,8 @@
-"""`guideway apply | diff`."""
+"""`guideway apply | diff | schema`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Final
@@ -17,6 +18,7 @@ from guideway.cli import packaged
 from guideway.cli.output import AsJson, complain, err, out, print_json, print_table, printable, run
 from guideway.infra import topics
 from guideway.producers.check import doubtful
+from guideway.reference.schema import schema
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
 
@@ -36,6 +38,7 @@ def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     app.command("apply")(apply)
     app.command("diff")(diff)
+    app.command("schema")(schema_)
 
 
 def apply(
@@ -101,6 +104,14 @@ def diff(file: Annotated[Path, typer.Option("-f", "--file", help=_FILES)], as_js
     tell_doubts(sources, as_json=as_json)
     if any(change.action != "unchanged" for change in would.changes):
         raise typer.Exit(EXIT_DIFFERENT)
+
+
+def schema_() -> None:
+    """Print a JSON Schema of all manifests and of the studio's tasks, for editors.
+
+    In the first line of a file: `# yaml-language-server: $schema=./guideway.schema.json`.
+    """
+    out.print(json.dumps(schema(), indent=1, ensure_ascii=False))
 
 
 def tell(changes: Sequence[Change], *, as_json: bool) -> None:
