@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Never
 
+from guideway.catalogue.adapter_names import adapters, plain_name
 from guideway.catalogue.artefacts import MAX_TEXT_BYTES, Contents
 from guideway.schemas.failures import FailureCode, Refusal
 
@@ -42,6 +43,7 @@ class Adapter(NamedTuple):
 
     config: dict[str, Any]
     tensors: dict[str, TensorInfo]
+    """By their names as PEFT's `save_pretrained` writes them."""
     weights: bytearray
     """The whole file."""
 
@@ -63,7 +65,7 @@ def parsed(files: Contents) -> Adapter:
     if CONFIG not in files or WEIGHTS not in files:
         raise damaged(f"it lacks {CONFIG if CONFIG not in files else WEIGHTS}: publish both files again")
     config = _object(CONFIG, files[CONFIG])
-    return Adapter(config, _tensors(files[WEIGHTS]), files[WEIGHTS])
+    return Adapter(config, _plainly_named(_tensors(files[WEIGHTS])), files[WEIGHTS])
 
 
 def check_finite(adapter: Adapter) -> None:
@@ -145,6 +147,21 @@ def _tensors(weights: bytearray) -> dict[str, TensorInfo]:
     if end != len(weights):
         raise _torn(f"its tensors end at byte {end}, and the file has {len(weights)}")
     return tensors
+
+
+def _plainly_named(tensors: dict[str, TensorInfo]) -> dict[str, TensorInfo]:
+    """Raises Refusal(guidance_damaged) where two tensors have one name then, as those of two adapters have."""
+    if len(several := adapters(tensors)) > 1:
+        raise damaged(
+            f"it holds {len(several)} adapters ({shown(sorted(several))}): save one, with "
+            "`save_pretrained(..., selected_adapters=[NAME])`"
+        )
+    named: dict[str, TensorInfo] = {}
+    for name, tensor in tensors.items():
+        if (plain := plain_name(name)) in named:
+            raise damaged(f"it holds tensor {shown(plain)} twice, the second time as {shown(name)}: save it again")
+        named[plain] = tensor
+    return named
 
 
 def _tensor(name: str, entry: object, offset: int) -> TensorInfo:

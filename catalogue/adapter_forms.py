@@ -23,6 +23,7 @@ from guideway.catalogue.adapter_settings import (
 )
 from guideway.catalogue.artefacts import Contents
 from guideway.catalogue.module_patterns import Effort, ModulePattern, PatternRefused, first_match
+from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import TrainedForm
 
 MAX_RANK: Final = 512
@@ -38,6 +39,8 @@ _CHANGES_BASE_WEIGHTS: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _LORA_TENSOR: Final = re.compile(
     r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>A\.weight|B\.weight|magnitude_vector)"
 )
+_FROZEN_TENSOR: Final = re.compile(r"base_model\.model\.(?P<module>.+?)(?P<kept>\.base_layer)?\.weight")
+"""A weight of the base model, which PEFT saves with an adapter of the output head or of the embeddings."""
 _IA3_TENSOR: Final = re.compile(r"base_model\.model\.(?P<module>.+)\.ia3_l")
 
 Activation = Literal["gelu", "silu", "relu"]
@@ -63,6 +66,8 @@ class LoraModule(NamedTuple):
     """α/r, or α/√r where rank-stabilised."""
     tensors: dict[str, str]
     """`A.weight`, `B.weight` and of a DoRA `magnitude_vector` → the tensor's name."""
+    frozen: str = ""
+    """Name of a copy of the module's own weight [out, in], which PEFT saves of an output head."""
 
 
 def check_folder(files: Contents, form: TrainedForm) -> None:
@@ -113,17 +118,37 @@ def lora_modules(adapter: Adapter) -> dict[str, LoraModule]:
     config = adapter.config
     _check_lora_settings(config)
     parts: dict[str, dict[str, str]] = {}
+    frozen: dict[str, str] = {}
     for name in adapter.tensors:
+        if (copy := _FROZEN_TENSOR.fullmatch(name)) and copy["kept"] and copy["module"].endswith("lm_head"):
+            frozen[copy["module"]] = name
+            continue
         match = _LORA_TENSOR.fullmatch(name)
         if match is None:
-            raise damaged(f"tensor {shown(name)} is no LoRA factor of a linear module: train it without")
+            raise _no_factor(name, adapter.tensors)
         parts.setdefault(match["module"], {})[match["part"]] = name
     if not parts:
         raise damaged("it holds no LoRA factors: publish it again")
+    if alone := frozen.keys() - parts.keys():
+        raise _no_factor(frozen[min(alone)], adapter.tensors)
     effort = Effort(_MATCHING)
     ranks = _ByPattern(config, "r", "rank_pattern", effort)
     alphas = _ByPattern(config, "lora_alpha", "alpha_pattern", effort)
-    return {module: _lora_module(adapter, module, parts[module], ranks, alphas) for module in parts}
+    return {
+        module: _lora_module(adapter, module, parts[module], frozen.get(module, ""), ranks, alphas) for module in parts
+    }
+
+
+def _no_factor(name: str, names: Iterable[str]) -> Refusal:
+    """Of a tensor that has no business in a LoRA."""
+    if embedding := next((one for one in names if "lora_embedding_" in one), ""):
+        return damaged(f"it trains embeddings ({shown(embedding)}), which is not supported: train linear modules only")
+    if match := _FROZEN_TENSOR.fullmatch(name):
+        return damaged(
+            f"it holds weights of the base model ({shown(match['module'])}): if these were not trained, save it again "
+            "with `save_pretrained(..., save_embedding_layers=False)`; if they were, train it without"
+        )
+    return damaged(f"tensor {shown(name)} is no LoRA factor of a linear module: train it without")
 
 
 def ia3_modules(adapter: Adapter) -> dict[str, str]:
@@ -211,7 +236,7 @@ def _check_lora_settings(config: dict[str, Any]) -> None:
 
 
 def _lora_module(
-    adapter: Adapter, module: str, parts: dict[str, str], ranks: _ByPattern, alphas: _ByPattern
+    adapter: Adapter, module: str, parts: dict[str, str], frozen: str, ranks: _ByPattern, alphas: _ByPattern
 ) -> LoraModule:
     rank, alpha = ranks.of(module), alphas.of(module)
     if rank != int(rank) or rank > MAX_RANK:
@@ -223,7 +248,10 @@ def _lora_module(
     want = lora_shapes(adapter.config, int(rank), into, out)
     if have != want or not into or not out:
         raise unlike(module, have, want)
-    return LoraModule(int(rank), alpha / (math.sqrt(rank) if adapter.config.get("use_rslora") else rank), parts)
+    if frozen and adapter.tensors[frozen].shape != (out, into):
+        raise damaged(f"its tensor {shown(frozen)} is not [{out}, {into}], as its factors have it: save it again")
+    scaling = alpha / (math.sqrt(rank) if adapter.config.get("use_rslora") else rank)
+    return LoraModule(int(rank), scaling, parts, frozen)
 
 
 def lora_shapes(config: Mapping[str, Any], rank: int, into: int, out: int) -> dict[str, list[int]]:

@@ -80,8 +80,34 @@ def read_folder(folder: Path, needed: frozenset[str]) -> dict[str, bytearray]:
             FailureCode.INVALID_MANIFEST, f"{folder} cannot be read ({_why(error)}): give us the right to"
         ) from None
     if lacks := missing(files, needed):
-        raise Refusal(FailureCode.INVALID_MANIFEST, f"{folder} is no artefact: it lacks {lacks}")
+        hint = _hint(folder, needed)
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"{folder} is no artefact: it lacks {lacks}{hint}")
     return files
+
+
+def _hint(folder: Path, needed: frozenset[str]) -> str:
+    """What is there instead, and what to do; empty where that is not to be seen."""
+    try:
+        inside = sorted(os.listdir(folder))
+        below = [one for one in inside if needed <= {*_listdir(folder / one)}]
+    except OSError:
+        return ": there is no such folder" if not folder.exists() else ""
+    if len(below) == 1:
+        return f"; its folder {below[0]} has them: name it"
+    if below:
+        return f"; its folders {', '.join(below[-3:])} have them: name one"
+    if "adapter_model.bin" in inside and needed == PEFT_FILES:
+        return (
+            "; adapter_model.bin is a pickle, which could run anything and is never read: load it with PEFT and save "
+            "it again with `save_pretrained(FOLDER)`, which writes safetensors"
+        )
+    if needed == PEFT_FILES and any(one.startswith("model") and one.endswith(".safetensors") for one in inside):
+        return "; it holds a whole model: save the adapter alone, before it is merged"
+    return ""
+
+
+def _listdir(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []
 
 
 def read_fetched(folder: Path, digest: str) -> Contents:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from guideway.catalogue.adapter_forms import ia3_modules
-from guideway.workers.engine.linears import features, module_named
+from guideway.workers.engine.linears import features, full_name, module_named
 from guideway.workers.engine.peft_folder import check_finite, damaged, read
 
 
@@ -48,8 +48,8 @@ class Ia3:
         check_finite(tensors)
         return cls(
             {
-                name: _fitted(name, tensors[tensor], module_named(model, name), device)
-                for name, tensor in modules.items()
+                (name := full_name(model, saved)): _fitted(name, tensors[tensor], module_named(model, name), device)
+                for saved, tensor in modules.items()
             }
         )
 

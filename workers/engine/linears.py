@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.models.falcon.modeling_falcon import FalconLinear
 from transformers.pytorch_utils import Conv1D
 
@@ -22,6 +23,12 @@ def module_named(model: nn.Module, name: str) -> nn.Module | None:
         return model.get_submodule(name)
     except AttributeError:
         return None
+
+
+def full_name(model: PreTrainedModel, name: str) -> str:
+    """A module's name in `model`, also where it was trained on the model without its head (`AutoModel`)."""
+    longer = f"{model.base_model_prefix}.{name}"
+    return longer if module_named(model, name) is None and module_named(model, longer) is not None else name
 
 
 def features(name: str, module: nn.Module | None) -> tuple[int, int]:

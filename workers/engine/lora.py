@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from guideway.catalogue.adapter_forms import LoraModule, lora_modules, lora_shapes, unlike
-from guideway.workers.engine.linears import features, module_named
+from guideway.workers.engine.linears import features, full_name, module_named
 from guideway.workers.engine.peft_folder import check_finite, damaged, read
 
 
@@ -58,8 +58,10 @@ class Lora:
         device = model.get_input_embeddings().weight.device
         lora = cls(
             {
-                name: _fitted(name, found, adapter.config, tensors, module_named(model, name), device)
-                for name, found in lora_modules(adapter).items()
+                (name := full_name(model, saved)): _fitted(
+                    name, found, adapter.config, tensors, module_named(model, name), device
+                )
+                for saved, found in lora_modules(adapter).items()
             }
         )
         # In the model's type, and with the scaling: what was finite in the file may be so no more.
@@ -102,6 +104,11 @@ def _fitted(
         raise unlike(name, have, want)
     assert isinstance(module.weight, Tensor)
     dtype = module.weight.dtype
+    if found.frozen and not _is_copy(tensors[found.frozen].to(device), module):
+        raise damaged(
+            f"it holds weights of {name!r} that are not this model's: train it on this model as it is, or, if they "
+            "were not trained, save it again with `save_pretrained(..., save_embedding_layers=False)`"
+        )
     a, b = parts["A.weight"], (parts["B.weight"].T * found.scaling).to(device).contiguous()
     if not config.get("use_dora"):
         # A is copied, or it would keep all that was read of the file.
@@ -109,6 +116,15 @@ def _fitted(
     a = a.to(device, copy=True)
     scale = _dora_scale(name, parts["magnitude_vector"].to(device), module, a, b)
     return Factors(a.to(dtype), (b * scale).to(dtype), scale)
+
+
+def _is_copy(copy: Tensor, module: nn.Module) -> bool:
+    """Whether it is the module's weight, but for the rounding of the type that either was kept in."""
+    frozen = module.weight
+    assert isinstance(frozen, Tensor)
+    weight = frozen.T if isinstance(module, Conv1D) else frozen
+    # bfloat16 has 8 bits of a number: of two roundings no more than one part in 128 is left.
+    return copy.shape == weight.shape and torch.allclose(copy.to(weight.dtype), weight, rtol=2**-7, atol=1e-6)
 
 
 def _dora_scale(name: str, magnitude: Tensor, module: nn.Module, a: Tensor, b: Tensor) -> Tensor:
