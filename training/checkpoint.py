@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.run_folder import write_whole
 from guideway.training.stop_rules import Validation
+from guideway.training.time_plan import Plan
 
 _STATE: Final = "guideway"
 _MOMENTS: Final = ("exp_avg", "exp_avg_sq")
@@ -28,6 +29,10 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Steps that are done."""
     elapsed_s: float = 0.0
     validation: Validation = Validation()
+    look_s: float = 0.0
+    """What the latest look at the validation rows took."""
+    plan: Plan | None = None
+    """None: the task's own."""
 
 
 def write(

@@ -11,7 +11,7 @@ from guideway.schemas.manifests import Model
 from guideway.training.begin import Begun
 from guideway.training.comparison import compare, scored_events
 from guideway.training.evaluation import Evaluator, Subject
-from guideway.training.loop import Interrupted
+from guideway.training.interruption import Interrupted, ShouldEnd
 from guideway.training.prompt_engineering import search
 from guideway.training.report import keep_evaluation, kept_evaluations
 from guideway.training.run_events import LeftOut, RunEvent, Scoring
@@ -31,7 +31,7 @@ def best_prompt(
     begun: Begun,
     size: str,
     tell: Callable[[RunEvent], None],
-    should_end: Callable[[], bool],
+    should_end: ShouldEnd,
 ) -> str:
     """The text prompt that does best on the validation rows. Raises: Interrupted if `should_end` says so."""
     task, examples = begun.run.task, begun.examples
@@ -57,7 +57,7 @@ def compare_all(
     prompt: str,
     present: PresentOf,
     tell: Callable[[RunEvent], None],
-    should_end: Callable[[], bool],
+    should_end: ShouldEnd,
 ) -> None:
     """Evaluate the bare model, the best text prompt, every method and the endpoint as it is; keep, tell.
 
@@ -86,7 +86,7 @@ def compare_all(
 
 
 def _evaluator(
-    base: BaseModel, model: Model, size: str, tell: Callable[[RunEvent], None], should_end: Callable[[], bool]
+    base: BaseModel, model: Model, size: str, tell: Callable[[RunEvent], None], should_end: ShouldEnd
 ) -> Evaluator:
     told_at = time.monotonic()
 

@@ -8,15 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from guideway.training.run_events import Evaluated, Resumed, RunEvent, Step, StopRule
+from guideway.training.checkpoint import Position
+from guideway.training.interruption import Interrupted, ShouldEnd
+from guideway.training.run_events import Evaluated, Planned, Resumed, RunEvent, Step, StopRule
 from guideway.training.trainer import Trainer
 
 _SPEED_STEPS: Final = 10
 """The speed that is shown is that of so many steps before."""
-
-
-class Interrupted(Exception):
-    """The run was asked to end; where it was training, the checkpoint is written."""
 
 
 def train(
@@ -26,69 +24,86 @@ def train(
     method: str,
     file: Path,
     emit: Callable[[RunEvent], None],
-    should_end: Callable[[], bool],
+    should_end: ShouldEnd,
 ) -> StopRule:
     """Train until a stop rule fires, from the checkpoint `file` on if it is there; leaves the best parameters in place.
 
-    emit: is told of every step. should_end: asked before every step. Raises: Interrupted if that says so.
+    The schedule is made for what there is time for, as the speed of the steps tells; where that is not all that the
+    task wants, it is told. emit: is told of every step.
+
+    Raises: Interrupted if `should_end` says so, after the checkpoint is written.
     """
-    schedule, speed = trainer.schedule, _Speed()
+    speed = _Speed()
     if file.is_file():
         trainer.restore(file)
         emit(Resumed(at=time.time(), size=size, method=method, step=trainer.position.step))
     kept_at = time.monotonic()
-    while True:
-        position = trainer.position
-        rule = trainer.fired
-        # Whatever ends training, the last step is looked at as well: it may be the best.
-        evaluated = position.validation.at_step == position.step
-        if not evaluated and (rule is not None or position.step % schedule.evaluate_every == 0):
-            loss = trainer.evaluate()
-            best = trainer.position.validation.since_best == 0
-            emit(Evaluated(at=time.time(), size=size, method=method, step=position.step, loss=loss, best=best))
-            continue
-        if rule is not None:
-            trainer.take_best()
-            return rule
-        if should_end():
-            trainer.keep(file)
-            raise Interrupted
-        loss, learning_rate, tokens = trainer.step()
-        now = trainer.position
-        speed.add(tokens, now.elapsed_s - position.elapsed_s)
-        emit(
-            Step(
-                at=time.time(),
-                size=size,
-                method=method,
-                step=now.step,
-                of=trainer.last_step,
-                loss=loss,
-                learning_rate=learning_rate,
-                tokens=tokens,
-                tokens_per_s=speed.tokens_per_s,
-                elapsed_s=now.elapsed_s,
-                left_s=(trainer.last_step - now.step) * speed.step_s,
+    try:
+        while (rule := trainer.fired) is None or not _is_looked_at(trainer):
+            position = trainer.position
+            # Whatever ends training, the last step is looked at as well: it may be the best.
+            if not _is_looked_at(trainer) and (rule is not None or trainer.plan.looks_after(position.step)):
+                loss = trainer.evaluate(should_end)
+                best = trainer.position.validation.since_best == 0
+                emit(Evaluated(at=time.time(), size=size, method=method, step=position.step, loss=loss, best=best))
+                continue
+            if should_end():
+                raise Interrupted
+            loss, learning_rate, tokens = trainer.step(should_end)
+            now = trainer.position
+            speed.add(tokens, now.elapsed_s - position.elapsed_s)
+            step_s = trainer.tokens_per_step / speed.tokens_per_s
+            if speed.is_known and trainer.replan(step_s):
+                plan, of = trainer.plan, trainer.wanted.last_step
+                emit(Planned(at=time.time(), size=size, method=method, step=now.step, last_step=plan.last_step, of=of))
+            emit(
+                Step(
+                    at=time.time(),
+                    size=size,
+                    method=method,
+                    step=now.step,
+                    of=trainer.plan.last_step,
+                    loss=loss,
+                    learning_rate=learning_rate,
+                    tokens=tokens,
+                    tokens_per_s=speed.tokens_per_s,
+                    elapsed_s=now.elapsed_s,
+                    left_s=trainer.left_s(step_s),
+                )
             )
-        )
-        if time.monotonic() - kept_at >= schedule.checkpoint_every_s:
+            if time.monotonic() - kept_at >= trainer.schedule.checkpoint_every_s:
+                trainer.keep(file)
+                kept_at = time.monotonic()
+    except Interrupted:
+        if trainer.position != Position():
             trainer.keep(file)
-            kept_at = time.monotonic()
+        raise
+    trainer.take_best()
+    return rule
+
+
+def _is_looked_at(trainer: Trainer) -> bool:
+    return trainer.position.validation.at_step == trainer.position.step
 
 
 class _Speed:
-    """How fast the latest steps were."""
+    """How fast the latest steps were. The first one of a process is slower than all others, and soon left out."""
 
     def __init__(self) -> None:
         self._steps: deque[tuple[int, float]] = deque(maxlen=_SPEED_STEPS)
+        self._count = 0
 
     def add(self, tokens: int, took_s: float) -> None:
+        self._count += 1
+        if self._count == 2:
+            self._steps.clear()
         self._steps.append((tokens, took_s))
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a plan can be made by it."""
+        return self._count > 1
 
     @property
     def tokens_per_s(self) -> float:
         return sum(tokens for tokens, _ in self._steps) / sum(took_s for _, took_s in self._steps)
-
-    @property
-    def step_s(self) -> float:
-        return sum(took_s for _, took_s in self._steps) / len(self._steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 from typing import Final
 
@@ -60,12 +61,23 @@ def choose(events: Iterable[RunEvent], run: Run, *, size: str | None, method: st
         raise Refusal(
             FailureCode.NOT_BETTER,
             f"{wanted} does not beat the bare model by more than chance ({best.metric} {interval(best.over_bare)} over "
-            f"it, on {best.rows} rows): try another method or more examples; --anyway publishes it all the same",
+            f"it, on {best.rows} rows): {_advice(events, size, wanted)}; --anyway publishes it all the same",
         )
     prints = [e.fingerprint for e in events if isinstance(e, MethodStarted) and (e.size, e.method) == (size, wanted)]
     prompts = [e.prompt for e in events if isinstance(e, PromptScored) and e.size == size and e.chosen]
     is_text = wanted == TEXT_PROMPT
     return Publication(size, best, None if is_text else prints[-1], prompts[-1] if is_text else "")
+
+
+def _advice(events: Iterable[RunEvent], size: str, method: str) -> str:
+    """What may help a method that is not better."""
+    ended = [e for e in events if isinstance(e, Stopped) and (e.size, e.method) == (size, method)]
+    if ended and ended[-1].rule == "max_minutes":
+        one = ended[-1]
+        enough = math.ceil(one.elapsed_s / 60 * one.of / max(1, one.step))
+        whole = f" of {one.of}, for which it needs about {enough} minutes" if one.of else ""
+        return f"its time was up at step {one.step}{whole}: raise stop.max_minutes, or train on a faster machine"
+    return "try another method or more examples"
 
 
 def method_of(events: Iterable[RunEvent], task: Task, size: str, compared: Collection[str]) -> str:

@@ -26,7 +26,8 @@ from guideway.schemas.retrieval import SetRef
 from guideway.training import comparing
 from guideway.training.begin import Begun
 from guideway.training.encoding import Encoder
-from guideway.training.loop import Interrupted, train
+from guideway.training.interruption import Interrupted, ShouldEnd, never
+from guideway.training.loop import train
 from guideway.training.methods import trainable
 from guideway.training.report import write_report
 from guideway.training.run_events import (
@@ -70,14 +71,14 @@ def carry_out(
     machine: Machine,
     *,
     emit: Callable[[RunEvent], None] = lambda _: None,
-    should_end: Callable[[], bool] = lambda: False,
+    should_end: ShouldEnd = never,
     present: comparing.PresentOf = lambda _: None,
     context: RetrievalContext | None = None,
 ) -> None:
     """Do what is not done yet. Every event goes to the run's folder and then to `emit`.
 
-    should_end: asked before every step of training and of the engine; if so, the run ends as cancelled, to be resumed,
-    in training after a checkpoint.
+    should_end: asked before every piece of a step of training, and every step of the engine; if so, the run ends as
+    cancelled, to be resumed, in training after a checkpoint.
     present: what the endpoint does now on a model size, to be compared with. context: of the task's retrieval rule.
 
     Raises: Refusal, after a `RunFailed`; Interrupted, after a `RunCancelled`.
@@ -150,7 +151,7 @@ class _Size:
     model: Model
     machine: Machine
     tell: Callable[[RunEvent], None]
-    should_end: Callable[[], bool]
+    should_end: ShouldEnd
     present: comparing.PresentOf
 
     def carry_out(self, past: Sequence[RunEvent]) -> None:
@@ -258,6 +259,7 @@ class _Size:
                 best_step=position.validation.best_step,
                 validation_loss=position.validation.best_loss,
                 elapsed_s=position.elapsed_s,
+                of=trainer.wanted.last_step,
                 peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 artefact_bytes=(artefact / "adapter_model.safetensors").stat().st_size,
             )

@@ -76,6 +76,16 @@ class Step(_OfMethod, frozen=True, kw_only=True, tag="step"):
     """What is left until the last step, at the present speed."""
 
 
+class Planned(_OfMethod, frozen=True, kw_only=True, tag="planned"):
+    """There is not time for all steps that are wanted, or more than it seemed: the schedule is made for these."""
+
+    step: int
+    """At which this was seen."""
+    last_step: int
+    of: int
+    """As many as the task wants."""
+
+
 class Evaluated(_OfMethod, frozen=True, kw_only=True, tag="evaluated"):
     """A look at the validation rows."""
 
@@ -94,6 +104,8 @@ class Stopped(_OfMethod, frozen=True, kw_only=True, tag="stopped"):
     validation_loss: float
     """At `best_step`."""
     elapsed_s: float
+    of: int = 0
+    """Steps that the task wanted."""
     artefact_bytes: int
     peak_memory_bytes: int = 0
     """Of the training process since its start, model included."""
@@ -167,6 +179,7 @@ RunEvent = (
     | MethodStarted
     | Resumed
     | Step
+    | Planned
     | Evaluated
     | Stopped
     | PromptScored
@@ -193,7 +206,7 @@ def as_it_stands(events: Iterable[RunEvent]) -> Iterator[RunEvent]:
 
 def _is_undone(event: RunEvent, resumed: Resumed) -> bool:
     return (
-        isinstance(event, Step | Evaluated)
+        isinstance(event, Step | Planned | Evaluated)
         and (event.size, event.method) == (resumed.size, resumed.method)
         and event.step > resumed.step
     )

@@ -37,16 +37,25 @@ def last_step(rules: StopRules, steps_per_epoch: int) -> int:
 
 
 def fired(
-    rules: StopRules, *, step: int, steps_per_epoch: int, elapsed_s: float, validation: Validation
+    rules: StopRules,
+    *,
+    step: int,
+    planned_step: int,
+    steps_per_epoch: int,
+    elapsed_s: float,
+    validation: Validation,
 ) -> StopRule | None:
-    """The rule that ends training after `step` steps, if any. Quality comes before quantity in what is reported."""
+    """The rule that ends training after `step` steps, if any. Quality comes before quantity in what is reported.
+
+    planned_step: the last one for which there is time.
+    """
     if rules.loss_below is not None and validation.loss < rules.loss_below:
         return "loss_below"
     if rules.patience is not None and validation.since_best >= rules.patience:
         return "converged"
     if step >= last_step(rules, steps_per_epoch):
         return "max_steps" if step >= rules.max_steps else "max_epochs"
-    if rules.max_minutes is not None and elapsed_s >= 60 * rules.max_minutes:
+    if step >= planned_step or (rules.max_minutes is not None and elapsed_s >= 60 * rules.max_minutes):
         return "max_minutes"
     return None
 

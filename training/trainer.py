@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import torch
@@ -17,10 +17,14 @@ from guideway.training import checkpoint
 from guideway.training.batches import Batches, pieces
 from guideway.training.checkpoint import Position
 from guideway.training.encoding import Encoded
+from guideway.training.interruption import Interrupted, ShouldEnd, never
 from guideway.training.run_events import StopRule
 from guideway.training.stop_rules import fired, last_step, rate
 from guideway.training.task import Schedule, StopRules
+from guideway.training.time_plan import Plan, planned
 from guideway.training.trainable import Trainable
+
+_STEPS_TO_COME: Final = 32
 
 
 class Trainer:
@@ -48,7 +52,8 @@ class Trainer:
             seed=schedule.seed,
             by_length=schedule.by_length,
         )
-        self.last_step = last_step(stop, self._batches.steps_per_epoch)
+        self.wanted = Plan(last_step(stop, self._batches.steps_per_epoch), schedule.evaluate_every)
+        """What is done if there is time for it."""
         self._parameters = trainable.parameters
         self._best = self._copies()
         self._learning_rate = learning_rate
@@ -57,25 +62,61 @@ class Trainer:
         )
 
     @property
+    def plan(self) -> Plan:
+        """What there is time for."""
+        return self.position.plan or self.wanted
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Positions that a step computes, padding included: the mean over steps to come."""
+        first = self.position.step
+        steps = range(first, first + min(_STEPS_TO_COME, self._batches.steps_per_epoch))
+        return sum(self._step_tokens(step) for step in steps) / len(steps)
+
+    def _step_tokens(self, step: int) -> int:
+        rows = [self._rows[i] for i in self._batches.rows(step)]
+        return sum(map(self._trainable.computed_tokens, self._pieces(rows, by_length=self.schedule.by_length)))
+
+    def replan(self, step_s: float) -> bool:
+        """Plan for the time that is left, where a step takes so long; returns whether the plan is another now."""
+        if self._stop.max_minutes is None:
+            return False
+        before, position = self.plan, self.position
+        left_s = 60 * self._stop.max_minutes - position.elapsed_s
+        plan = planned(self.wanted, before, position.step, left_s=left_s, step_s=step_s, look_s=position.look_s)
+        self.position = msgspec.structs.replace(position, plan=plan)
+        return plan != before
+
+    def left_s(self, step_s: float) -> float:
+        """Seconds until the end, if no other rule ends it before."""
+        left_s = self.plan.left_s(self.position.step, step_s=step_s, look_s=self.position.look_s)
+        if self._stop.max_minutes is None:
+            return left_s
+        return max(0.0, min(left_s, 60 * self._stop.max_minutes - self.position.elapsed_s))
+
+    @property
     def fired(self) -> StopRule | None:
         """The stop rule that ends this training now, if any."""
         return fired(
             self._stop,
             step=self.position.step,
+            planned_step=self.plan.last_step,
             steps_per_epoch=self._batches.steps_per_epoch,
             elapsed_s=self.position.elapsed_s,
             validation=self.position.validation,
         )
 
-    def step(self) -> tuple[float, float, int]:
+    def step(self, should_end: ShouldEnd = never) -> tuple[float, float, int]:
         """One step of the optimiser; returns the loss before it, the learning rate and the computed positions.
 
-        Raises: Refusal `invalid_setting` if the loss is no number any more.
+        Raises: Refusal `invalid_setting` if the loss is no number any more; Interrupted between two pieces, as if the
+        step had not begun.
         """
+        generator = torch.get_rng_state()
         began = time.monotonic()
         done = self.position.step
         rows = [self._rows[i] for i in self._batches.rows(done)]
-        learning_rate = self._learning_rate * rate(done, of=self.last_step, warm_up=self.schedule.warm_up)
+        learning_rate = self._learning_rate * rate(done, of=self.plan.last_step, warm_up=self.schedule.warm_up)
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
         answer_tokens = sum(row.answer for row in rows)
@@ -85,6 +126,10 @@ class Trainer:
             loss, _ = self._trainable.answer_loss(some)
             # A sum over all answer tokens of the step, so that its pieces do not matter.
             (loss / answer_tokens).backward()  # type: ignore[no-untyped-call]
+            if should_end():
+                self._optimiser.zero_grad()
+                torch.set_rng_state(generator)
+                raise Interrupted
             total += loss.item()
             tokens += self._trainable.computed_tokens(some)
         if not math.isfinite(total):
@@ -98,19 +143,25 @@ class Trainer:
         self._move(time.monotonic() - began, step=done + 1)
         return total / answer_tokens, learning_rate, tokens
 
-    def evaluate(self) -> float:
-        """Mean loss per answer token over the validation rows; remembers the parameters where it is the lowest."""
+    def evaluate(self, should_end: ShouldEnd = never) -> float:
+        """Mean loss per answer token over the validation rows; remembers the parameters where it is the lowest.
+
+        Raises: Interrupted between two pieces, as if it had not begun.
+        """
         began = time.monotonic()
         self._trainable.module.eval()
         total, count = 0.0, 0
         with torch.no_grad():
             for some in self._pieces(self._validation, by_length=True):
+                if should_end():
+                    raise Interrupted
                 loss, tokens = self._trainable.answer_loss(some)
                 total, count = total + loss.item(), count + tokens
         after = self.position.validation.after(total / count, self.position.step, self._stop)
         if after.since_best == 0:
             self._best = self._copies()
-        self._move(time.monotonic() - began, validation=after)
+        took_s = time.monotonic() - began
+        self._move(took_s, validation=after, look_s=took_s)
         return total / count
 
     def keep(self, file: Path) -> None:

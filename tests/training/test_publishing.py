@@ -23,7 +23,7 @@ from guideway.training.publishing import (
     promoted,
     unpaired,
 )
-from guideway.training.run_events import MethodStarted, PromptScored, RunEvent, Scored, Stopped
+from guideway.training.run_events import MethodStarted, PromptScored, RunEvent, Scored, Stopped, StopRule
 from guideway.training.run_folder import Run, RunFolder
 from guideway.training.task import Data, Lora, PTuning, PublishRule, SoftPrompt, Task
 
@@ -137,6 +137,33 @@ def test_what_is_not_better_by_more_than_chance_is_not_published_unless_told() -
 def test_what_is_not_there(events: list[RunEvent], size: str | None, method: str | None, words: str) -> None:
     with pytest.raises(Refusal, match=words):
         choose(events, run(), size=size, method=method, anyway=False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (
+            "max_minutes",
+            "its time was up at step 7 of 160, for which it needs about 46 minutes: raise stop.max",
+        ),
+        ("max_steps", "try another method or more examples"),
+    ],
+)
+def test_the_advice_is_about_what_was_lacking(rule: StopRule, words: str) -> None:
+    stopped = Stopped(
+        at=0,
+        size="small",
+        method="lora",
+        rule=rule,
+        step=7,
+        of=160,
+        best_step=7,
+        validation_loss=0.5,
+        elapsed_s=120,
+        artefact_bytes=9,
+    )
+    with pytest.raises(Refusal, match=words):
+        choose([*EVENTS, stopped], run(), size=None, method="lora", anyway=False)
 
 
 def test_the_first_publication_makes_the_endpoint_and_names_the_guidance_by_version(tmp_path: Path) -> None:

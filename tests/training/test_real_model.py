@@ -8,7 +8,7 @@ import pytest
 
 from guideway.schemas.output import Choice
 from guideway.training.begin import begin, models_of
-from guideway.training.loop import Interrupted
+from guideway.training.interruption import Interrupted
 from guideway.training.run import Machine, carry_out
 from guideway.training.run_events import Evaluated, Scored, Step, Stopped, as_it_stands
 from guideway.training.run_folder import RunFolder

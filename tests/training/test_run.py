@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import msgspec
@@ -22,13 +24,14 @@ from guideway.schemas.request import Part
 from guideway.schemas.retrieval import RetrievalRule, SetRef
 from guideway.training.begin import Begun, begin, models_of
 from guideway.training.evaluation import Subject
-from guideway.training.loop import Interrupted
+from guideway.training.interruption import Interrupted
 from guideway.training.report import kept_evaluations
 from guideway.training.rows import Row
 from guideway.training.run import Machine, carry_out, name_of
 from guideway.training.run_events import (
     Evaluated,
     LeftOut,
+    Planned,
     Resumed,
     RunCancelled,
     RunEnded,
@@ -239,15 +242,63 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_result(model: Model, exam
     machine = Machine(examples / "models")
     carry_out(whole, {"tiny": model}, machine)
     for times in (4, 9, 5):
-        asked = iter([False] * times + [True])
+        told: list[RunEvent] = []
+        enough: Callable[[], bool] = partial(_has_steps, told, times)
         with pytest.raises(Interrupted):
-            carry_out(broken, {"tiny": model}, machine, should_end=lambda asked=asked: next(asked))  # type: ignore[misc]
+            carry_out(broken, {"tiny": model}, machine, emit=told.append, should_end=enough)
     carry_out(broken, {"tiny": model}, machine)
     events = list(broken.folder.events())
     assert sum(isinstance(event, RunCancelled) for event in events) == 3
     assert [event.step for event in events if isinstance(event, Resumed)] == [4, 13, 18]
     assert losses(events) == pytest.approx(losses(whole.folder.events()), rel=1e-5)
     assert losses(events)[-1] < 0.7 * losses(events)[0]
+
+
+@pytest.mark.parametrize("asked_often", [(1, 2, 3, 5, 8), (13, 7)])
+def test_an_interruption_within_a_step_or_a_look_is_as_if_it_had_not_begun(
+    model: Model, examples: Path, asked_often: tuple[int, ...]
+) -> None:
+    """Steps and looks in several pieces; the dropout of a step that is made again is the same."""
+    made = task(LORA)
+    made = msgspec.structs.replace(made, schedule=msgspec.structs.replace(made.schedule, tokens_at_once=80))
+    whole, broken = begun(made, examples, "whole"), begun(made, examples, "broken")
+    machine = Machine(examples / "models")
+    carry_out(whole, {"tiny": model}, machine)
+    for times in asked_often:
+        asked = iter([False] * times + [True])
+        with pytest.raises(Interrupted):
+            carry_out(broken, {"tiny": model}, machine, should_end=lambda asked=asked: next(asked))  # type: ignore[misc]
+    carry_out(broken, {"tiny": model}, machine)
+    assert losses(broken.folder.events()) == pytest.approx(losses(whole.folder.events()), rel=1e-5)
+
+
+def test_a_training_with_little_time_comes_to_the_end_of_its_schedule(
+    model: Model, examples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock on which a piece of a step takes a second: 12 s are time for a few of 30 steps, looked at, then told."""
+    seconds = iter(range(1_000_000))
+    monkeypatch.setattr("guideway.training.trainer.time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+    made = task(LORA)
+    made = msgspec.structs.replace(made, stop=StopRules(max_steps=STEPS, max_minutes=0.2, patience=None))
+    ran = begun(made, examples)
+    carry_out(ran, {"tiny": model}, Machine(examples / "models"))
+    events = list(ran.folder.events())
+    [planned, *_] = [event for event in events if isinstance(event, Planned)]
+    steps = [event for event in events if isinstance(event, Step)]
+    [stopped] = [event for event in events if isinstance(event, Stopped)]
+    assert planned.of == stopped.of == STEPS
+    assert stopped.rule == "max_minutes"
+    assert 3 <= stopped.step == steps[-1].of < STEPS
+    assert stopped.elapsed_s <= 12
+    # The learning rate has gone down to its end, and the plan was told before the time was up.
+    assert steps[-1].learning_rate < 0.2 * max(step.learning_rate for step in steps)
+    assert planned.step < stopped.step
+    assert all(step.left_s <= 12 - step.elapsed_s for step in steps)
+    assert [event.step for event in events if isinstance(event, Evaluated)][-1] == stopped.step
+
+
+def _has_steps(told: Sequence[RunEvent], count: int) -> bool:
+    return sum(isinstance(event, Step) for event in told) >= count
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_result(model: Model, examples: Path) -> None:

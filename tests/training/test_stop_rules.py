@@ -40,7 +40,16 @@ def test_which_rule_fires(
     rules: StopRules, step: int, elapsed_s: float, losses: tuple[float, ...], rule: StopRule | None
 ) -> None:
     validation = seen(*losses, rules=rules)
-    assert fired(rules, step=step, steps_per_epoch=20, elapsed_s=elapsed_s, validation=validation) == rule
+    found = fired(rules, step=step, planned_step=1000, steps_per_epoch=20, elapsed_s=elapsed_s, validation=validation)
+    assert found == rule
+
+
+def test_a_training_that_was_planned_shorter_ends_by_time() -> None:
+    def ended(step: int) -> StopRule | None:
+        rules = StopRules(max_steps=160)
+        return fired(rules, step=step, planned_step=23, steps_per_epoch=20, elapsed_s=50, validation=Validation())
+
+    assert [ended(22), ended(23), ended(160)] == [None, "max_minutes", "max_steps"]
 
 
 def test_the_best_look_is_remembered() -> None:

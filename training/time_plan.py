@@ -1,0 +1,56 @@
+"""How many steps the time allows, so that a training comes to the end of its schedule instead of being cut. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import msgspec
+
+_USED: Final = 0.95
+"""Of the time: steps differ in length, and a machine has other things to do."""
+_LOOKS_SHARE: Final = 0.3
+"""Of the time, for looks at the validation rows, where there is too little; for one there is always room."""
+_LONGER: Final = 1.1
+"""A plan is kept until there is time for more by so much: the learning rate follows it."""
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Until which step training goes on, and when the validation rows are looked at."""
+
+    last_step: int
+    evaluate_every: int
+    from_step: int = 0
+    """Where it was made: looks are counted from here."""
+
+    def looks_after(self, step: int) -> bool:
+        """Whether the validation rows are looked at once `step` steps are done, apart from the last."""
+        return step == 0 or (step > self.from_step and (step - self.from_step) % self.evaluate_every == 0)
+
+    def left_s(self, step: int, *, step_s: float, look_s: float) -> float:
+        """Seconds from `step` to the end, where a step and a look take so long."""
+        steps = max(0, self.last_step - step)
+        looks = math.ceil((self.last_step - self.from_step) / self.evaluate_every) - max(
+            0, (step - self.from_step) // self.evaluate_every
+        )
+        return steps * step_s + max(0, min(looks, steps)) * look_s
+
+
+def planned(wanted: Plan, present: Plan, step: int, *, left_s: float, step_s: float, look_s: float) -> Plan:
+    """What can be done of `wanted` in `left_s` from `step` on; `present` while it fits and is about the same."""
+    if step >= present.last_step:
+        return present
+    found = _shortened(wanted, step, left_s=left_s, step_s=step_s, look_s=look_s)
+    fits = present.left_s(step, step_s=step_s, look_s=look_s) <= left_s
+    return present if fits and found.last_step <= _LONGER * present.last_step else found
+
+
+def _shortened(wanted: Plan, step: int, *, left_s: float, step_s: float, look_s: float) -> Plan:
+    usable_s = _USED * left_s
+    if wanted.left_s(step, step_s=step_s, look_s=look_s) <= usable_s:
+        return wanted
+    wanted_looks = math.ceil(wanted.last_step / wanted.evaluate_every)
+    looks = max(1, min(wanted_looks, int(_LOOKS_SHARE * usable_s / max(look_s, 1e-9))))
+    steps = max(0 if step else 1, int((usable_s - looks * look_s) / max(step_s, 1e-9)))
+    steps = min(steps, wanted.last_step - step)
+    return Plan(step + steps, max(1, math.ceil(steps / looks)), step)
