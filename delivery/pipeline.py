@@ -69,6 +69,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._budget = Budget(settings.held_bytes, lambda: sum(one.held_bytes for one in self._partitions.values()))
         self._token = new_token()
         self._stopping = asyncio.Event()
+        self._drain_timeout_s = settings.drain_timeout_s
         self._freed = asyncio.Event()
         self._turn = 0
         self._rejoined_at = self._polled_at = float("-inf")
@@ -107,8 +108,10 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             watchdog.stop()
             await self._shut_down()
 
-    def stop(self) -> None:
-        """Finish what is running, publish it and end `run`."""
+    def stop(self, within_s: float | None = None) -> None:
+        """Finish what is running, in `within_s` or what the settings say, publish it and end `run`."""
+        if within_s is not None:
+            self._drain_timeout_s = min(within_s, self._drain_timeout_s)
         self._stopping.set()
 
     def look_again(self) -> None:
@@ -225,7 +228,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         held = list(self._partitions.values())
         for partition in held:
             partition.leave()
-        await asyncio.gather(*(partition.finish_running(self._settings.drain_timeout_s) for partition in held))
+        await asyncio.gather(*(partition.finish_running(self._drain_timeout_s) for partition in held))
         await asyncio.gather(*(partition.disown(self._settings.flush_timeout_s) for partition in held))
         for partition in held:
             partition.abandon()

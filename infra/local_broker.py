@@ -99,8 +99,10 @@ def up(
     return _running(state, folder)
 
 
-def down(folder: Path = FOLDER, *, wipe: bool = False) -> bool:
+def down(folder: Path = FOLDER, *, wipe: bool = False, patience_s: float = 30) -> bool:
     """End what `up` started in `folder`; returns whether a broker ran there. Nothing of it runs afterwards.
+
+    patience_s: what the broker has for it before it is killed.
 
     Apache Kafka's records stay for the next `up` unless `wipe`; noida-db's never do.
     """
@@ -109,7 +111,7 @@ def down(folder: Path = FOLDER, *, wipe: bool = False) -> bool:
         return False
     with _locked(folder):
         state = _read(folder)
-        ended = _end(state)
+        ended = _end(state, patience_s)
         _state_file(folder).unlink(missing_ok=True)
         noida.forget(folder / "noida-db")
         if wipe:
@@ -136,13 +138,13 @@ def _start(choice: ApacheKafka | Noida, folder: Path, environ: Mapping[str, str]
             assert_never(choice)
 
 
-def _end(state: _State | None) -> bool:
+def _end(state: _State | None, patience_s: float = 30) -> bool:
     if state is None:
         return False
     # The caretaker first: it would complain about the broker it misses.
     if state.caretaker is not None:
-        end(state.caretaker, patience_s=2)
-    return end(state.broker)
+        end(state.caretaker, patience_s=min(2, patience_s))
+    return end(state.broker, patience_s=patience_s)
 
 
 def _running(state: _State, folder: Path) -> RunningBroker:

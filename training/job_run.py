@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from guideway.catalogue.yaml_text import as_yaml
+from guideway.catalogue.documents import as_yaml
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.jobs import Job
 from guideway.training.run_events import RunEvent
@@ -32,8 +32,13 @@ Tell = Callable[[int, RunEvent], Awaitable[None]]
 class JobRun:
     """`carry_out` once. Where it is cancelled, training ends after its present step, with a checkpoint."""
 
-    def __init__(self, job: Job, folder: Path, command: Sequence[str], *, device: str, patience_s: float = 60) -> None:
-        """folder: of this job, on storage that all trainers share. command: how `guideway` is run."""
+    def __init__(
+        self, job: Job, folder: Path, command: Sequence[str], *, device: str, patience_s: Callable[[], float]
+    ) -> None:
+        """folder: of this job, on storage that all trainers share. command: how `guideway` is run.
+
+        patience_s: how long its process is waited for once it is asked to end.
+        """
         self.run = RunFolder(folder / "run")
         self._job = job
         self._folder = folder
@@ -97,7 +102,7 @@ class JobRun:
             return code, reading.result()
         finally:
             if child.returncode is None:
-                await _end(child, self._patience_s)
+                await _end(child, self._patience_s())
             reading.cancel()
 
     async def _tell_new(self, tell: Tell) -> None:

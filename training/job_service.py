@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -31,6 +31,10 @@ from guideway.training.jobs import JOB, JOB_CANCELLED, JOB_NEWS, Job, JobEnded, 
 from guideway.training.run_events import RunEvent
 
 log = structlog.get_logger(__name__)
+
+
+_PATIENCE_S: Final = 60.0
+"""For a job's process to end its present step and to keep a checkpoint."""
 
 
 class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +62,7 @@ class JobService:
         self._at_hand: dict[str, asyncio.Timeout] = {}
         """Job → the scope in which it is carried out here."""
         self._work: set[asyncio.Task[Any]] = set()
+        self._within_s: float | None = None
         self._producer: Any
         self.pipeline = Pipeline(
             settings.delivery,
@@ -67,9 +72,10 @@ class JobService:
             refuse=self._refuse,
         )
 
-    def stop(self) -> None:
-        """End the job at hand with a checkpoint, and leave."""
-        self.pipeline.stop()
+    def stop(self, within_s: float | None = None) -> None:
+        """End the job at hand with a checkpoint, and leave; what takes longer than `within_s` is cut short."""
+        self._within_s = within_s
+        self.pipeline.stop(within_s)
 
     async def run(self) -> None:
         """Raises: Refusal `broker_unreachable`, or `invalid_setting` if the topics are not there."""
@@ -102,7 +108,13 @@ class JobService:
         return [_outgoing(ended)]
 
     async def _carry_out(self, job: Job) -> JobEnded:
-        run = JobRun(job, self._settings.jobs / job.id, self._settings.command, device=self._settings.device)
+        run = JobRun(
+            job,
+            self._settings.jobs / job.id,
+            self._settings.command,
+            device=self._settings.device,
+            patience_s=lambda: _PATIENCE_S if self._within_s is None else self._within_s,
+        )
         done = JobEnded(job=job.id, outcome="done", run=str(run.run.path))
         try:
             async with self._unless_cancelled(job):

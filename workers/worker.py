@@ -45,11 +45,16 @@ class Worker:
         self._settings = settings
         self._cancellations = Cancellations()
         self._stopping = asyncio.Event()
+        self._within_s: float | None = None
         self._starting: asyncio.Task[Any] | None = None
         """Runs us, until the model is loaded."""
 
-    def stop(self) -> None:
-        """Finish what is running, publish it, leave the group. A model that is being loaded is not waited for."""
+    def stop(self, within_s: float | None = None) -> None:
+        """Finish what is running, in `within_s` or what the settings say, publish it, leave the group.
+
+        A model that is being loaded is not waited for.
+        """
+        self._within_s = within_s
         self._stopping.set()
         if self._starting is not None:
             self._starting.cancel()
@@ -107,7 +112,7 @@ class Worker:
         ends: list[asyncio.Future[Any]] = [running, stopping, self._link.broken]
         await asyncio.wait(ends, return_when="FIRST_COMPLETED")
         stopping.cancel()
-        pipeline.stop()
+        pipeline.stop(self._within_s)
         await running
         if self._link.broken.done():
             self._link.broken.result()

@@ -14,8 +14,6 @@ from guideway.schemas.failures import Refusal
 
 COMMANDS = [
     "apply -f",
-    "apply --dry-run -f",
-    "diff -f",
     "topics apply -f",
     "get",
     "describe",

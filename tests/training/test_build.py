@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.topic import CatalogueReader
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.training.interruption import Interrupted
 from guideway.training.sets import build as building
 from guideway.training.sets.build import Splitting, build
 from guideway.training.sets.progress import discard, locked
@@ -35,6 +36,12 @@ class CountingEmbedder:
         made = np.array([[hash(text) % 97, len(text), 1, 2] for text in texts], np.float32)
         normal: Vectors = made / np.linalg.norm(made, axis=1, keepdims=True)
         return normal
+
+    def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Vectors]]:
+        """Two texts at a time, the last ones first."""
+        for at in reversed(range(0, len(texts), 2)):
+            places = [*range(at, min(at + 2, len(texts)))]
+            yield places, self.embed([texts[place] for place in places])
 
 
 def as_embedder(counting: CountingEmbedder) -> Embedder:
@@ -72,6 +79,23 @@ def test_what_was_embedded_before_an_interruption_is_not_embedded_again(tmp_path
     content = set_folder.read(made)
     assert content.passages == PASSAGES
     np.testing.assert_allclose(content.vectors, CountingEmbedder().embed([one.text for one in PASSAGES]), atol=1e-3)
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3, 4])
+def test_whoever_asks_for_the_end_loses_nothing_that_is_embedded(tmp_path: Path, batches: int) -> None:
+    first, second = CountingEmbedder(), CountingEmbedder()
+    with pytest.raises(Interrupted):
+        build(
+            PASSAGES,
+            as_embedder(first),
+            Splitting(),
+            tmp_path,
+            should_end=lambda: len(first.embedded) >= 2 * batches,
+        )
+    made = build(PASSAGES, as_embedder(second), Splitting(), tmp_path)
+    assert (len(first.embedded), len(second.embedded)) == (2 * batches, 10 - 2 * batches)
+    found = set_folder.read(made).vectors
+    np.testing.assert_allclose(found, CountingEmbedder().embed([one.text for one in PASSAGES]), atol=1e-3)
 
 
 def test_vectors_of_another_model_are_not_taken(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import numpy as np
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import EmbeddingModel
 from guideway.schemas.retrieval import Metadata, Scalar
+from guideway.training.interruption import Interrupted, ShouldEnd, never
 from guideway.training.sets.document import Document
 from guideway.training.sets.progress import Unfinished
 from guideway.training.sets.split import sections, split
@@ -21,7 +23,9 @@ from guideway.workers.retrieval.embedder import Embedder, Vectors
 from guideway.workers.retrieval.set_folder import Passage, SetFolder, SetInfo
 
 _TEXTS_AT_ONCE: Final = 512
-"""Embedded and then kept: what an interruption can cost."""
+"""Sorted by length among themselves, and embedded."""
+_KEEP_EVERY_S: Final = 5.0
+"""What the end of this process can cost, whatever ends it."""
 _PLACE: Final = ("source", "page", "section")
 """Metadata that say where a passage stands."""
 
@@ -92,11 +96,15 @@ def build(
     *,
     known: SetFolder | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    should_end: ShouldEnd = never,
 ) -> Path:
     """Embed what is not embedded yet; returns the folder of the whole set, under `work`.
 
     Vectors are taken from `known`, a version of the set that exists, and from what an earlier, interrupted call left
-    in `work`. Raises Refusal(document_empty) where there is no passage.
+    in `work`.
+
+    Raises: Refusal(document_empty) where there is no passage; Interrupted within a second or so of `should_end`, with
+    all that is embedded kept.
     """
     if not passages:
         raise Refusal(FailureCode.DOCUMENT_EMPTY, "there is not one passage: give documents that hold text")
@@ -105,10 +113,15 @@ def build(
     vectors = _known_vectors(known, embedder)
     missing = [text for text in texts if text not in vectors and text not in unfinished]
     progress(len(texts) - len(missing), len(texts))
+    done = len(texts) - len(missing)
     for at in range(0, len(missing), _TEXTS_AT_ONCE):
         some = missing[at : at + _TEXTS_AT_ONCE]
-        unfinished.keep(some, embedder.embed(some))
-        progress(len(texts) - len(missing) + at + len(some), len(texts))
+        for embedded, vectors_of in _embedded(some, embedder, should_end):
+            unfinished.keep(embedded, vectors_of)
+            done += len(embedded)
+            progress(done, len(texts))
+        if should_end():
+            raise Interrupted
     info = SetInfo(
         embedding=EmbeddingModel(
             source=embedder.source, fingerprint=embedder.fingerprint, dimension=embedder.dimension
@@ -121,6 +134,26 @@ def build(
     rows = [vectors[text] if text in vectors else unfinished[text] for text in texts]
     set_folder.write(work / "set", info, passages, np.stack(rows))
     return work / "set"
+
+
+def _embedded(texts: Sequence[str], embedder: Embedder, should_end: ShouldEnd) -> Iterator[tuple[list[str], Vectors]]:
+    """The texts and their vectors, of so many as can be kept together, until it is to end."""
+    waiting: list[tuple[list[int], Vectors]] = []
+    began = time.monotonic()
+    for batch in embedder.batches(texts):
+        waiting.append(batch)
+        if should_end() or time.monotonic() - began >= _KEEP_EVERY_S:
+            yield _together(texts, waiting)
+            waiting, began = [], time.monotonic()
+        if should_end():
+            return
+    if waiting:
+        yield _together(texts, waiting)
+
+
+def _together(texts: Sequence[str], batches: Sequence[tuple[list[int], Vectors]]) -> tuple[list[str], Vectors]:
+    places = [place for some, _ in batches for place in some]
+    return [texts[place] for place in places], np.concatenate([vectors for _, vectors in batches])
 
 
 def _known_vectors(known: SetFolder | None, embedder: Embedder) -> Mapping[str, Vectors]:

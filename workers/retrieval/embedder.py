@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,6 +63,12 @@ class Embedder:
     def embed(self, texts: Sequence[str]) -> Vectors:
         """[texts, dimension], float32, rows of length 1. A text is cut after the model's longest."""
         vectors = np.empty((len(texts), self.dimension), np.float32)
+        for places, some in self.batches(texts):
+            vectors[places] = some
+        return vectors
+
+    def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Vectors]]:
+        """The same bit by bit, each in a second or so: places of texts, and their vectors."""
         given = [self._beginning(text) for text in ([text.lower() for text in texts] if self._lower else texts)]
         ids: list[list[int]] = (
             self._tokenizer(given, truncation=True, max_length=self._max_tokens, padding=False)["input_ids"]
@@ -72,8 +78,7 @@ class Embedder:
         # Texts of about one length together: what is padded is computed for nothing.
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         for batch in _batches(order, [len(one) for one in ids]):
-            vectors[batch] = self._pooled([ids[i] for i in batch])
-        return vectors
+            yield batch, self._pooled([ids[i] for i in batch])
 
     def _beginning(self, text: str) -> str:
         """As much of a text as the model sees of it, for to look at all of a long one takes seconds.

@@ -10,7 +10,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from guideway import __version__, config, logs
-from guideway.cli import applying, catalogue, deletion, dlq, running, sets, studio, traffic
+from guideway.cli import catalogue, deletion, dlq, interrupts, running, sets, studio, traffic
 from guideway.cli.help import make_readable
 from guideway.cli.output import complain, end_unheard, open_streams
 from guideway.cli.unforeseen import bug, refusal_of
@@ -39,7 +39,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-applying.add_to(app)
 catalogue.add_to(app)
 deletion.add_to(app)
 sets.add_to(app)
@@ -69,9 +68,17 @@ def main() -> None:
         config.load(os.environ)
         logs.quiet_clients()
         logs.configure(logging.ERROR)
+        interrupts.watch()
         app()
     except BrokenPipeError:
         end_unheard()
+    except SystemExit as end:
+        if interrupts.asked() and end.code == interrupts.EXIT_INTERRUPTED:
+            interrupts.say_what_is_kept()
+        raise
+    except KeyboardInterrupt:
+        interrupts.say_what_is_kept()
+        sys.exit(interrupts.EXIT_INTERRUPTED)
     except Refusal as refusal:
         _end(refusal, 1)
     except OSError as error:

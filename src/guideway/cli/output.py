@@ -20,7 +20,6 @@ from rich.style import Style
 from rich.text import Text
 
 from guideway import logs
-from guideway.catalogue.faults import Faulty
 from guideway.cli.tables import aligned, fitted
 from guideway.schemas.failures import FailureCode, Refusal
 
@@ -130,6 +129,15 @@ def between(least: float, most: float) -> Callable[[float | None], float | None]
     return checked
 
 
+LINE_EVERY_S: Final = 30
+"""Where there is no terminal, that often a line says how far long work is."""
+
+
+def clock(seconds: float) -> str:
+    """`3:05 min`"""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
+
+
 SECONDS: Final = between(0.001, 1e9)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
@@ -163,8 +171,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
 def complain(refusal: Refusal) -> None:
     """A refusal for a person, or for a machine when the command was asked for JSON."""
     if "--json" in sys.argv:
-        said = {"code": refusal.code.value, "message": refusal.message, "retryable": refusal.code.retryable}
-        print_json(said | ({"faults": refusal.faults} if isinstance(refusal, Faulty) else {}))
+        print_json({"code": refusal.code.value, "message": refusal.message, "retryable": refusal.code.retryable})
     else:
         err.print(in_red(refusal.code.value, refusal.message))
 

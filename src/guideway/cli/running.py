@@ -8,16 +8,16 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.text import Text
 
 from guideway import config, logs
-from guideway.applying import apply_manifests
 from guideway.catalogue.topic import CatalogueReader
 from guideway.cli import demo as demonstration
-from guideway.cli import packaged
+from guideway.cli import interrupts, packaged
+from guideway.cli.catalogue import apply_manifests
 from guideway.cli.output import AsJson, between, err, importing, out, print_json, print_table, run
 from guideway.cli.supervise import end_with_parent, supervise
 from guideway.delivery.settings import DeliverySettings
@@ -30,6 +30,8 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.names import LANES
 from guideway.settings import Settings
 
+HURRY_S: Final = 1.5
+"""For what is running at Ctrl-C; to publish it and to leave the group takes time as well."""
 Restart = Annotated[bool, typer.Option("--restart/--no-restart", help="Start again when killed or crashed.")]
 
 
@@ -114,6 +116,7 @@ def endpoints(
     async def work() -> None:
         async with CatalogueReader(delivery.bootstrap) as reader:
             service = EndpointService(delivery, reader, queue=queue)
+            interrupts.keeps("events that are not passed on yet stay in their topics")
             await until_signalled(service.run, service.pipeline.stop)
 
     run(work())
@@ -160,6 +163,8 @@ def worker(
             record_batches=record_batches,
         )
     )
+
+    interrupts.keeps("requests that have no reply yet stay in their topic, for the next worker")
 
     async def work() -> None:
         await until_signalled(made.run, made.stop)
@@ -224,12 +229,22 @@ def demo(
     raise typer.Exit(run(demonstration.run_demo(settings, as_json=as_json, keep=keep)))
 
 
-async def until_signalled(work: Callable[[], Awaitable[None]], stop: Callable[[], None]) -> None:
-    """Do the work; SIGTERM and Ctrl-C ask it to stop."""
+async def until_signalled(work: Callable[[], Awaitable[None]], stop: Callable[[float | None], None]) -> None:
+    """Do the work; SIGTERM and Ctrl-C ask it to stop, the latter with the seconds that it may take for that.
+
+    What is not finished then is left to the next process; raises KeyboardInterrupt at the end.
+    """
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+
+    def hurry() -> None:
+        interrupts.pressed()
+        stop(HURRY_S)
+
+    loop.add_signal_handler(signal.SIGTERM, stop, None)
+    loop.add_signal_handler(signal.SIGINT, hurry)
     await work()
+    if interrupts.asked():
+        raise KeyboardInterrupt
 
 
 def _say(line: str) -> None:

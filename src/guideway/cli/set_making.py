@@ -12,6 +12,7 @@ import msgspec
 
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.topic import CatalogueReader
+from guideway.cli import interrupts
 from guideway.infra import topics
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
@@ -167,4 +168,12 @@ def _built(order: Order, passages: list[Passage], there: Path | None, maker: _Ma
         passages = merged(known.passages, passages)
     if known is not None and there is not None and maker.has_made(known, passages, order.splitting):
         return there
-    return build(passages, maker.embedder(), order.splitting, work, known=known, progress=maker.progress)
+    return build(
+        passages,
+        maker.embedder(),
+        order.splitting,
+        work,
+        known=known,
+        progress=maker.progress,
+        should_end=interrupts.asked,
+    )

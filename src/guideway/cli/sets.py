@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.entries import Catalogue, Deletion, Identity
-from guideway.cli import set_questions
+from guideway.cli import interrupts, set_questions
 from guideway.cli.deletion import EvenIfUsed, remove
-from guideway.cli.output import AsJson, err, out, print_json, print_table, run
+from guideway.cli.output import LINE_EVERY_S, AsJson, clock, err, out, print_json, print_table, run
 from guideway.cli.set_making import Order, a_qdrant, make_sets
 from guideway.cli.set_questions import VersionArgument, found_set, open_catalogue, split_name
 from guideway.schemas.manifests import RetrievalSet
@@ -240,6 +241,7 @@ def _order(
 
 
 def _make(order: Order, *, as_json: bool) -> None:
+    interrupts.keeps("what is embedded is kept, and nothing is published; the same command goes on with it")
     with _bar(as_json) as progress:
         (published,) = run(make_sets(Settings.from_environ(), [order], progress))
     _tell(published, as_json=as_json)
@@ -247,10 +249,27 @@ def _make(order: Order, *, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Where there is no terminal, a line now and then instead."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
         task = bar.add_task("passages embedded", total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)
+        began: tuple[float, int] | None = None
+        said_at = time.monotonic()
+
+        def tell(done: int, of: int) -> None:
+            nonlocal began, said_at
+            now = time.monotonic()
+            if began is None:
+                # What was there before says nothing about the speed.
+                began = now, done
+                bar.reset(task, total=of, completed=done)
+            bar.update(task, completed=done, total=of)
+            if bar.disable and not quiet and now - said_at >= LINE_EVERY_S:
+                said_at = now
+                left_s = (of - done) * (now - began[0]) / max(1, done - began[1])
+                err.print(f"{done} of {of} passages embedded, {clock(left_s)} left")
+
+        yield tell
 
 
 def _tell(published: Published, *, as_json: bool) -> None:

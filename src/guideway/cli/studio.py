@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guideway.catalogue.artefacts import ArtefactStore
-from guideway.cli import studio_evaluation, studio_jobs, studio_publishing, studio_versions
-from guideway.cli.output import AsJson, err, importing, out, print_json
+from guideway.cli import interrupts, studio_evaluation, studio_jobs, studio_publishing, studio_versions
+from guideway.cli.output import AsJson, importing, out, print_json
 from guideway.cli.studio_publishing import OutFolder, catalogue_if_there
 from guideway.cli.studio_retrieval import retrieval_context
 from guideway.cli.supervise import end_with_parent
@@ -45,8 +45,8 @@ def run_(
 ) -> None:
     """Find prompts, train every method of the task, compare them all, write a report.
 
-    The run's folder is runs/ID in GUIDEWAY_HOME unless --out names another. Ctrl-C ends it after the step that runs,
-    and the same command goes on with it, as it does after a crash.
+    The run's folder is runs/ID in GUIDEWAY_HOME unless --out names another. Ctrl-C ends it within seconds, and the same
+    command goes on with it, as it does after a crash.
     """
     if with_parent:
         end_with_parent()
@@ -57,10 +57,11 @@ def run_(
     models = models_of(task, task_file.parent, catalogue)
     store = ArtefactStore(settings.store)
     store.check_writable()
+    interrupts.keeps(f"what is done is kept in {begun.folder.path}; the same command goes on with it")
     # Only now: torch and transformers take seconds.
     with importing("studio"):
         from guideway.cli.studio_progress import Watch
-        from guideway.training.loop import Interrupted
+        from guideway.training.interruption import Interrupted
         from guideway.training.present import present_subject
         from guideway.training.run import Machine, carry_out
 
@@ -70,7 +71,7 @@ def run_(
         return present_subject(catalogue, task, models[size], store=store, cache=settings.artefact_cache)
 
     context = retrieval_context(task, catalogue, settings, began_with=begun.folder.sets)
-    should_end = _end_on_interrupt()
+    should_end = _end_on_signal()
     with Watch(as_json=as_json) as watch:
         try:
             machine = Machine(settings.model_cache, device)
@@ -91,17 +92,14 @@ def _what_next(begun: Begun, task_file: Path) -> str:
     return f"Next, for {chosen.scored.method}:  guideway studio publish {task_file}"
 
 
-def _end_on_interrupt() -> Callable[[], bool]:
-    """Whether somebody has pressed Ctrl-C; the second time it ends the process at once."""
-    pressed = False
+def _end_on_signal() -> Callable[[], bool]:
+    """Whether somebody asks the run to end: by Ctrl-C, which waits for seconds, or by SIGTERM, which does not hurry."""
+    ended = False
 
-    def press(*_: Any) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-        err.print("ends after this step; once more to end at once")
+    def end(*_: Any) -> None:
+        nonlocal ended
+        ended = True
 
-    signal.signal(signal.SIGINT, press)
-    signal.signal(signal.SIGTERM, press)
-    return lambda: pressed
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
+    return lambda: ended

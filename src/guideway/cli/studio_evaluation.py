@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from guideway.catalogue.artefacts import ArtefactStore
+from guideway.cli import interrupts
 from guideway.cli.output import AsJson, importing, out, print_json
 from guideway.cli.studio_publishing import OutFolder, RunPlace, catalogue_if_there, folder_of
 from guideway.cli.studio_retrieval import retrieval_context
@@ -32,6 +33,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Say how the endpoint as it is now does on the task's evaluation rows, beside the bare model. Trains nothing."""
+    interrupts.keeps("nothing of an evaluation is kept")
     settings = Settings.from_environ()
     task, folder = read_task(task_file), task_file.parent
     examples = read_examples(task, folder)

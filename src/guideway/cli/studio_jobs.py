@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from guideway import logs
+from guideway.cli import interrupts
 from guideway.cli.output import AsJson, err, in_red, out, print_json, run
 from guideway.cli.running import Restart, until_signalled
 from guideway.cli.studio_progress import Watch
@@ -127,6 +128,7 @@ def trainer(
     async def work() -> None:
         await topics.apply(bootstrap, topics.training())
         service = JobService(made)
+        interrupts.keeps("the job at hand stays in its topic, and its next trainer goes on from the checkpoint")
         await until_signalled(service.run, service.stop)
 
     run(work())

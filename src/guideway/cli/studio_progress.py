@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from guideway.cli.output import err, out, print_json
+from guideway.cli import interrupts
+from guideway.cli.output import LINE_EVERY_S, clock, err, out, print_json
 from guideway.training.run_events import (
     Evaluated,
     LeftOut,
     MethodStarted,
+    Planned,
     PromptScored,
     Resumed,
     RunCancelled,
@@ -28,8 +30,6 @@ from guideway.training.run_events import (
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-_LINE_EVERY_S: Final = 30
-"""Where there is no terminal, that often a line says how far the run is."""
 _RULES: Final = {
     "max_steps": "all steps done",
     "max_epochs": "data used up",
@@ -66,49 +66,27 @@ class Watch:
         if self._as_json:
             print_json(event)
             return
+        if isinstance(event, MethodStarted | Stopped | Scored | RunCancelled):
+            self._end_bar()
+        if line := _line(event):
+            _say(line)
         match event:
-            case RunStarted():
-                _say(
-                    f"{event.run}: {event.train_rows} rows to learn from, {event.validation_rows} to validate on, "
-                    f"{event.eval_rows} to report on"
-                )
-            case PromptScored(chosen=True):
-                # The lines after the first are examples, which are rows of the data.
-                first = event.prompt.partition("\n")[0]
-                _say(f"{event.size}: best text prompt ({event.metric} {event.value:.3f}): {first}")
             case MethodStarted():
-                self._end_bar()
                 self._validation = ""
-                _say(f"{event.size}/{event.method}: {event.trainable_parameters:,} parameters to train")
-            case Resumed():
-                _say(f"{event.size}/{event.method}: goes on after step {event.step}")
-            case Step():
-                self._step(event)
             case Evaluated():
                 self._validation = f"  validation {event.loss:.3f}"
-            case Stopped():
-                self._end_bar()
-                _say(
-                    f"{event.size}/{event.method}: {_RULES.get(event.rule, event.rule)} at step {event.step}; best was "
-                    f"step {event.best_step}, validation loss {event.validation_loss:.3f}; {_clock(event.elapsed_s)}, "
-                    f"{event.artefact_bytes:,} bytes"
-                )
+            case Step():
+                self._step(event)
             case Scoring():
                 what = f"{event.done}/{event.of} rows answered"
                 self._show(f"{event.size}/{event.method}", what, event.done, event.of)
-            case LeftOut():
-                _say(f"{event.size}: not compared with {event.method} ({event.code}: {event.message})")
             case Scored():
-                self._end_bar()
                 self._scored.append(event)
-            case RunCancelled():
-                self._end_bar()
-                _say("ended; the same command goes on with it")
 
     def _step(self, event: Step) -> None:
         what = (
             f"{event.step}/{event.of}  loss {event.loss:.3f}{self._validation}  {event.tokens_per_s:.0f} tokens/s  "
-            f"{_clock(event.left_s)} left"
+            f"{clock(event.left_s)} left"
         )
         self._show(f"{event.size}/{event.method}", what, event.step, event.of)
 
@@ -116,7 +94,7 @@ class Watch:
         if self._bar is None:
             self._bar = self._bars.add_task(name, total=of, what=what)
         self._bars.update(self._bar, description=name, completed=done, total=of, what=what)
-        if self._bars.disable and time.monotonic() - self._said_at >= _LINE_EVERY_S:
+        if self._bars.disable and time.monotonic() - self._said_at >= LINE_EVERY_S:
             self._said_at = time.monotonic()
             _say(f"{name}: {what}")
 
@@ -126,6 +104,42 @@ class Watch:
             self._bar = None
 
 
+def _line(event: RunEvent) -> str:
+    """What stays on the screen of an event; empty for what only moves the bar."""
+    line = ""
+    match event:
+        case RunStarted():
+            line = (
+                f"{event.run}: {event.train_rows} rows to learn from, {event.validation_rows} to validate on, "
+                f"{event.eval_rows} to report on"
+            )
+        case PromptScored(chosen=True):
+            # The lines after the first are examples, which are rows of the data.
+            first = event.prompt.partition("\n")[0]
+            line = f"{event.size}: best text prompt ({event.metric} {event.value:.3f}): {first}"
+        case MethodStarted():
+            line = f"{event.size}/{event.method}: {event.trainable_parameters:,} parameters to train"
+        case Resumed():
+            line = f"{event.size}/{event.method}: goes on after step {event.step}"
+        case Planned():
+            line = (
+                f"{event.size}/{event.method}: max_minutes leaves time for about {event.last_step} of {event.of} "
+                "steps; the schedule is made for these"
+            )
+        case Stopped():
+            of = f" of {event.of}" if event.rule == "max_minutes" and event.of else ""
+            line = (
+                f"{event.size}/{event.method}: {_RULES.get(event.rule, event.rule)} at step {event.step}{of}; best was "
+                f"step {event.best_step}, validation loss {event.validation_loss:.3f}; {clock(event.elapsed_s)}, "
+                f"{event.artefact_bytes:,} bytes"
+            )
+        case LeftOut():
+            line = f"{event.size}: not compared with {event.method} ({event.code}: {event.message})"
+        case RunCancelled() if not interrupts.asked():
+            line = "ended; the same command goes on with it"
+    return line
+
+
 def _table(scored: list[Scored]) -> Table:
     table = Table("size", "what", scored[0].metric, "95 % interval", "over bare", "rows", box=None, header_style="bold")
     for one in scored:
@@ -133,10 +147,6 @@ def _table(scored: list[Scored]) -> Table:
         interval = f"[{one.low:.3f}, {one.high:.3f}]"
         table.add_row(one.size, one.method, f"{one.value:.3f}", interval, over, str(one.rows))
     return table
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
 
 
 def _say(line: str) -> None:

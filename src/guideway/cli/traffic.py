@@ -12,6 +12,7 @@ import msgspec
 import typer
 from rich.text import Text
 
+from guideway.cli import interrupts
 from guideway.cli.dead_letter_view import when
 from guideway.cli.output import SECONDS, AsJson, err, in_red, on_one_line, out, print_json, run, while_heard
 from guideway.producers.client import Client, split_address
@@ -68,6 +69,8 @@ def send(
     if request_id is not None and len(lines) != 1:
         raise Refusal(FailureCode.INVALID_SETTING, f"--id names one event, these are {len(lines)}: send them apart")
 
+    interrupts.keeps("no line is answered yet; the same command sends them again" if len(lines) > 1 else "")
+
     async def work() -> int:
         async with Client(Settings.from_environ().answering_brokers()) as client:
             # A bound on what is under way keeps a file of a million lines out of memory twice over.
@@ -97,6 +100,11 @@ def send(
                 for number, answer in [(number, group.create_task(one(line))) for number, line in lines]:
                     reply = await answer
                     _print(reply, number if len(lines) > 1 else None, as_json=as_json)
+                    if len(lines) > 1:
+                        interrupts.keeps(
+                            f"the lines up to {number} are answered, of {lines[-1][0]}; go on with the rest, for what "
+                            "was sent of it is answered to nobody"
+                        )
                     failures += not isinstance(reply, Completed)
             return failures
 
