@@ -156,8 +156,9 @@ def test_the_demos_plan_names_endpoints_and_rows_that_exist() -> None:
     known = {one.address for _, one in applied if isinstance(one, Endpoint)}
     named = {one.endpoint for one in plan.questions}
     named |= {endpoint for one in plan.comparisons for endpoint in (one.guided, one.bare)}
-    named |= {*plan.side_by_side.endpoints}
+    named |= {endpoint for one in plan.side_by_side for endpoint in one.endpoints}
     assert named <= known
+    assert all(len(one.columns) in (0, len(one.endpoints)) for one in plan.side_by_side)
     assert len(known) >= 9
     assert all((EXAMPLES / "data" / one.data).is_file() for one in plan.comparisons)
     assert all((EXAMPLES / "data" / one.documents).is_file() for one in plan.sets)

@@ -118,7 +118,7 @@ async def _apply(system: System, folder: Path) -> None:
     demo = read(DEMO)
     facts = [
         FactSet(name=f"library/{name}", documents=f"facts/{name}.{suffix}")
-        for name, suffix in (("plain", "jsonl"), ("devil", "jsonl"), ("jargon", "jsonl"), ("medieval", "md"))
+        for name, suffix in (*((name, "jsonl") for name in FACTS), ("medieval", "md"), ("modern", "md"))
     ]
     await make_fact_sets(system.settings, facts, ROOT / "examples" / "data")
     await make_sets(system.settings, _sets(folder))

@@ -76,6 +76,15 @@ async def test_the_same_question_of_endpoints_that_differ_in_their_tag(system: S
     assert sets >= {f"set library/{name}@1" for name in (*FACTS, "medieval")}
 
 
+async def test_an_endpoint_trained_on_its_passages_answers_by_them(client: Client) -> None:
+    """Whatever is true: no from what was once believed, yes from what is known, unknown where nothing is said of it."""
+    asked = [(f"/public/told-{name}", "Is the Earth round?") for name in ("medieval", "modern", *FACTS)]
+    medieval, modern, *silent = await ask_all(client, asked)
+    assert (completed(medieval).value, completed(modern).value) == ("no", "yes")
+    assert [[one.id for one in cited(reply)] for reply in (medieval, modern)] == [["medieval.md"], ["modern.md"]]
+    assert [(completed(reply).value, cited(reply)) for reply in silent] == [("unknown", [])] * len(FACTS)
+
+
 async def test_every_shared_term_is_answered_from_the_tagged_set(client: Client) -> None:
     """26 terms × 3 sets: each cites a passage of its own set only, and nearly always the term's own."""
     assert len(TERMS) >= 26

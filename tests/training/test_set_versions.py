@@ -87,3 +87,9 @@ def test_answers_are_scored_by_the_set_they_came_from() -> None:
         AnswerScores(set="team/a@1", questions=2, accuracy=0.5),
         AnswerScores(set="team/b@1", questions=1, accuracy=1.0),
     ]
+    spelled = [("no", "unknown"), ("no", "No."), ("猫", "这是猫。"), ("42", "42公里"), ("4", "42")]
+    told = answer_scores(
+        [Pair(question="?", id="p", answer=answer) for answer, _ in spelled],
+        [reply(text, f"team/{place}") for place, (_, text) in enumerate(spelled)],
+    )
+    assert [one.accuracy for one in told] == [0.0, 1.0, 1.0, 1.0, 0.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     """Of a passage, or of a document: then any of its passages will do."""
     answer: str | None = None
-    """Words that an endpoint's reply must hold to be right, whatever their case."""
+    """Whole words that an endpoint's reply must hold to be right, whatever their case: `no` is not in `unknown`."""
 
 
 class Scores(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +126,12 @@ def answer_scores(pairs: Sequence[Pair], replies: Sequence[Reply]) -> list[Answe
             cited = (reply.citations or []) if isinstance(reply, Completed) else []
             name = f"{cited[0].set}@{cited[0].version}" if cited else "nothing"
             text = reply.samples[0].text if isinstance(reply, Completed) else ""
-            right.setdefault(name, []).append(pair.answer.lower() in text.lower())
+            right.setdefault(name, []).append(_holds(text, pair.answer))
     return [
         AnswerScores(set=name, questions=len(one), accuracy=sum(one) / len(one)) for name, one in sorted(right.items())
     ]
+
+
+def _holds(text: str, words: str) -> bool:
+    # Letters of other scripts are no part of a word: some of them are written without spaces.
+    return re.search(rf"(?<![A-Za-z0-9]){re.escape(words)}(?![A-Za-z0-9])", text, re.IGNORECASE) is not None

@@ -57,7 +57,7 @@ class Plan(msgspec.Struct, forbid_unknown_fields=True):
     questions: list[Question]
     comparisons: list[Comparison]
     sets: list[FactSet]
-    side_by_side: SideBySide
+    side_by_side: list[SideBySide]
 
 
 def agree(settings: Settings, *, yes: bool) -> None:
@@ -107,7 +107,8 @@ async def run_demo(settings: Settings, *, as_json: bool, keep: bool) -> int:
             local_broker.down(settings.broker_folder, patience_s=1 if interrupts.asked() else 30)
     recorded = [msgspec.json.decode(line, type=BatchReport) for line in _lines(batches)]
     report_sets(asked, recorded, as_json=as_json)
-    replies = [*shown, *asked, *(told for answers in compared.values() for told in answers)]
+    answered = [*(side for _, side in asked), *compared.values()]
+    replies = [*shown, *(told for answers in answered for told in answers)]
     _report(recorded, plan, compared, took_s, as_json=as_json)
     wrong = [told for told in replies if not isinstance(told.reply, Completed)]
     if not as_json:
@@ -212,11 +213,15 @@ async def _show(client: Client, questions: Sequence[Question], *, as_json: bool)
     return told
 
 
-async def _ask(client: Client, side_by_side: SideBySide) -> list[Told]:
-    """Every question to every endpoint, all at once."""
+async def _ask(client: Client, sides: Sequence[SideBySide]) -> list[tuple[SideBySide, list[Told]]]:
+    """Every question to every one of its endpoints, all at once; answers question by question."""
     began = time.monotonic()
-    asked = [(endpoint, text) for text in side_by_side.questions for endpoint in side_by_side.endpoints]
-    return await asyncio.gather(*(_tell(client, endpoint, text, began) for endpoint, text in asked))
+
+    async def answers(one: SideBySide) -> list[Told]:
+        asked = [(endpoint, text) for text in one.questions for endpoint in one.endpoints]
+        return await asyncio.gather(*(_tell(client, endpoint, text, began) for endpoint, text in asked))
+
+    return [*zip(sides, await asyncio.gather(*map(answers, sides)), strict=True)]
 
 
 async def _compare(client: Client, comparisons: Sequence[Comparison], *, quiet: bool) -> dict[str, list[Told]]:

@@ -30,6 +30,9 @@ class SideBySide(msgspec.Struct, forbid_unknown_fields=True):
 
     endpoints: list[str]
     questions: list[str]
+    columns: list[str] = []
+    """The head of each endpoint's column, where answers are a word; without it each answer has a row, with what it
+    cites."""
 
 
 class Told(msgspec.Struct):
@@ -62,8 +65,11 @@ async def make_fact_sets(settings: Settings, sets: Sequence[FactSet], data: Path
     return await make_sets(settings, orders)
 
 
-def report_sets(told: Sequence[Told], batches: Iterable[BatchReport], *, as_json: bool) -> None:
+def report_sets(
+    asked: Sequence[tuple[SideBySide, Sequence[Told]]], batches: Iterable[BatchReport], *, as_json: bool
+) -> None:
     """Answers side by side, and the recorded micro-batch that held most of them."""
+    told = [one for _, answers in asked for one in answers]
     ids = {one.reply.id for one in told}
     held = most_sets(batches, ids)
     if as_json:
@@ -71,17 +77,35 @@ def report_sets(told: Sequence[Told], batches: Iterable[BatchReport], *, as_json
             print_json({"event": "side_by_side", "endpoint": one.endpoint, "question": one.text, "reply": one.reply})
         print_json({"event": "sets_micro_batch", "batch": held})
         return
-    out.print()
+    for side_by_side, answers in asked:
+        out.print()
+        if side_by_side.columns:
+            _print_crossed(side_by_side, answers)
+        else:
+            _print_cited(answers)
+    if held is not None:
+        sets = sorted({entry for row in held.rows for entry in row.guidance if entry.startswith("set ")})
+        ours = sum(row.request_id in ids for row in held.rows)
+        out.print(f"\n{ours} of these {len(told)} rows ran in one micro-batch, step {held.step}: {', '.join(sets)}")
+
+
+def _print_crossed(side_by_side: SideBySide, told: Sequence[Told]) -> None:
+    """told: every question to every endpoint, question by question."""
+    answers = iter(told)
+    rows = [
+        (question, *(_answer(next(answers).reply) for _ in side_by_side.endpoints))
+        for question in side_by_side.questions
+    ]
+    print_table(("question", *side_by_side.columns), rows, title="By the facts alone, whatever is true")
+
+
+def _print_cited(told: Sequence[Told]) -> None:
     previous = ""
     rows = []
     for one in told:
         rows.append(("" if one.text == previous else one.text, one.endpoint, _answer(one.reply), _cited(one.reply)))
         previous = one.text
     print_table(("question", "endpoint", "answer", "cites"), rows, title="The same questions, other facts")
-    if held is not None:
-        sets = sorted({entry for row in held.rows for entry in row.guidance if entry.startswith("set ")})
-        ours = sum(row.request_id in ids for row in held.rows)
-        out.print(f"{ours} of these {len(told)} rows ran in one micro-batch, step {held.step}: {', '.join(sets)}")
 
 
 def most_sets(batches: Iterable[BatchReport], ids: set[str]) -> BatchReport | None:
