@@ -36,6 +36,9 @@ logging.getLogger("aiokafka.conn").error("Unable to connect to %s", "broker:9092
 logging.getLogger("aiokafka.conn").info("password=secret")
 logging.getLogger("qdrant_client").warning("slow")
 own.warning("adopted")
+from tqdm.auto import tqdm
+for _ in tqdm(range(3)):
+    pass
 warnings.warn("deprecated", DeprecationWarning, stacklevel=1)
 for number in range(1000):
     logging.getLogger("aiokafka.client").error("Unable to request metadata from node %s", number)

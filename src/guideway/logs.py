@@ -124,6 +124,9 @@ def configure(
         as_json = form == "json"
     terminal = sys.stderr.isatty()
     machine = not terminal if as_json is None else as_json
+    if machine:
+        # Bars of libraries would stand among the lines; processes that this one starts inherit it.
+        os.environ.setdefault("TQDM_DISABLE", "1")
     plain = structlog.dev.ConsoleRenderer(
         colors=terminal, exception_formatter=structlog.dev.plain_traceback, pad_event_to=28
     )
