@@ -28,16 +28,16 @@ from typing import Final
 import msgspec
 from benchmarks.figures import Figure, markdown, quantile, save
 
+from guideway.applying import apply_manifests
 from guideway.catalogue.entries import Deletion, Identity
-from guideway.catalogue.files import read
+from guideway.catalogue.files import Source, read
 from guideway.catalogue.topic import publish
-from guideway.cli.catalogue import apply_manifests
 from guideway.delivery.clients import make_producer, started
 from guideway.infra import local_broker
 from guideway.producers.client import Client
 from guideway.schemas import names
 from guideway.schemas.generation import Generation
-from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
+from guideway.schemas.manifests import Endpoint, Guidance, Model
 from guideway.schemas.output import Boolean, Text
 from guideway.schemas.reply import Completed
 from guideway.settings import Settings
@@ -72,20 +72,20 @@ ATTACKS: Final = {
 }
 
 
-def manifests() -> list[tuple[Path, Manifest]]:
+def manifests() -> list[Source]:
     """The demo's model and one of its LoRAs, the endpoint of `calm` and those of `loud`."""
     demo = read(DEMO)
-    model = next(one for one in demo if isinstance(one[1], Model))
-    path, lora = next((path, one) for path, one in demo if isinstance(one, Guidance) and one.name == "review-lora")
-    size = model[1].name
+    model = next(one for one in demo if isinstance(one.manifest, Model))
+    lora = next(one for one in demo if isinstance(one.manifest, Guidance) and one.manifest.name == "review-lora")
+    size = model.manifest.name
 
-    def endpoint(namespace: str, name: str, **fields: object) -> tuple[Path, Manifest]:
+    def endpoint(namespace: str, name: str, **fields: object) -> Source:
         plain = Endpoint(namespace=namespace, name=name, model_size=size, output=Boolean(), max_text_chars=1_000_000)
-        return path, msgspec.structs.replace(plain, **fields)
+        return Source(lora.path, msgspec.structs.replace(plain, **fields))
 
     return [
         model,
-        (path, msgspec.structs.replace(lora, namespace="loud")),
+        Source(lora.path, msgspec.structs.replace(lora.manifest, namespace="loud")),
         endpoint("calm", "ask"),
         endpoint("loud", "ask"),
         endpoint("loud", "later", lane="batch"),

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from guideway.catalogue.faults import Place, dotted
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet
 from guideway.schemas.output import Json
 from guideway.schemas.request import MAX_GUIDANCE
@@ -23,43 +24,54 @@ MAX_TARGETS: Final = 32
 """Each gets a copy of every result."""
 MAX_FILTERS: Final = 32
 MAX_GRANTEES: Final = 1000
+MAX_SOURCE_CHARS: Final = 1000
 MAX_CONTEXT_TOKENS: Final = 2**24
 MIN_DEADLINE_S: Final = 0.001
 MAX_DEADLINE_S: Final = 366 * 24 * 3600.0
 
 
-def too_much(manifest: Manifest) -> str:
-    """What a manifest has too much of and how much it may have; empty where it keeps every bound."""
-    for what, found, most in _measured(manifest):
+def too_much(manifest: Manifest) -> Iterator[tuple[Place, str]]:
+    """(place, message) of each thing that a manifest has too much of, and how much it may have."""
+    for place, measure, found, most in measured(manifest):
         if found > most:
-            return f"{what} is {found:,}, at most {most:,} may be: make it less"
+            unit = " in bytes" if measure == SIZE else ""
+            what = f"{measure} {dotted(place) or 'the manifest'}{unit}".lstrip()
+            yield place, f"{what} is {found:,}, at most {most:,} may be: make it less"
     match manifest:
         case Endpoint(deadline_s=float() as deadline_s) if not MIN_DEADLINE_S <= deadline_s <= MAX_DEADLINE_S:
-            return f"deadline_s is {deadline_s:g}: choose one from {MIN_DEADLINE_S:g} to {MAX_DEADLINE_S:.0f} seconds"
-    return ""
+            yield (
+                ("deadline_s",),
+                f"deadline_s is {deadline_s:g}: choose one from {MIN_DEADLINE_S:g} to {MAX_DEADLINE_S:.0f} seconds",
+            )
 
 
-def _measured(manifest: Manifest) -> Iterator[tuple[str, int, int]]:
-    """(what, how much, at most) of each thing that the schema leaves open; the whole last."""
-    yield "the length of description", len(manifest.description), MAX_DESCRIPTION_CHARS
+LENGTH: Final = "the length of"
+NUMBER: Final = "the number of"
+SIZE: Final = "the size of"
+"""In bytes, as JSON."""
+
+
+def measured(manifest: Manifest) -> Iterator[tuple[Place, str, int, int]]:
+    """(place, measure, how much, at most) of each thing that the schema leaves open; the whole last."""
+    yield ("description",), LENGTH, len(manifest.description), MAX_DESCRIPTION_CHARS
     match manifest:
         case Endpoint(input=rule, output=output, retrieval=retrieval):
-            yield "the length of instruction", len(manifest.instruction), MAX_TEXT_CHARS
-            yield "the length of input.template", len(rule.template), MAX_TEXT_CHARS
-            yield "the number of input.fields", len(rule.fields), MAX_FIELDS
-            yield "the number of guidance", len(manifest.guidance), MAX_GUIDANCE
-            yield "the number of request_guidance", len(manifest.request_guidance), MAX_REQUEST_GUIDANCE
-            yield "the number of targets", len(manifest.targets), MAX_TARGETS
+            yield ("instruction",), LENGTH, len(manifest.instruction), MAX_TEXT_CHARS
+            yield ("input", "template"), LENGTH, len(rule.template), MAX_TEXT_CHARS
+            yield ("input", "fields"), NUMBER, len(rule.fields), MAX_FIELDS
+            yield ("guidance",), NUMBER, len(manifest.guidance), MAX_GUIDANCE
+            yield ("request_guidance",), NUMBER, len(manifest.request_guidance), MAX_REQUEST_GUIDANCE
+            yield ("targets",), NUMBER, len(manifest.targets), MAX_TARGETS
             if retrieval is not None:
-                yield "the number of retrieval.filter", len(retrieval.filter), MAX_FILTERS
+                yield ("retrieval", "filter"), NUMBER, len(retrieval.filter), MAX_FILTERS
             if isinstance(output, Json):
-                yield "the size of output.schema in bytes", len(msgspec.json.encode(output.schema)), MAX_SCHEMA_BYTES
+                yield ("output", "schema"), SIZE, len(msgspec.json.encode(output.schema)), MAX_SCHEMA_BYTES
         case Guidance():
-            yield "the length of text", len(manifest.text), MAX_TEXT_CHARS
-            yield "the number of shared_with", len(manifest.shared_with), MAX_GRANTEES
+            yield ("text",), LENGTH, len(manifest.text), MAX_TEXT_CHARS
+            yield ("shared_with",), NUMBER, len(manifest.shared_with), MAX_GRANTEES
         case RetrievalSet():
-            yield "the number of shared_with", len(manifest.shared_with), MAX_GRANTEES
+            yield ("shared_with",), NUMBER, len(manifest.shared_with), MAX_GRANTEES
         case Model():
-            yield "the length of source", len(manifest.source), 1000
-            yield "max_context_tokens", manifest.max_context_tokens, MAX_CONTEXT_TOKENS
-    yield "the size of the manifest in bytes", len(msgspec.json.encode(manifest)), MAX_MANIFEST_BYTES
+            yield ("source",), LENGTH, len(manifest.source), MAX_SOURCE_CHARS
+            yield ("max_context_tokens",), "", manifest.max_context_tokens, MAX_CONTEXT_TOKENS
+    yield (), SIZE, len(msgspec.json.encode(manifest)), MAX_MANIFEST_BYTES

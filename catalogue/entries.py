@@ -281,7 +281,8 @@ def plan(catalogue: Catalogue, manifests: Iterable[Manifest]) -> list[Change]:
         latest = catalogue.latest(identity)
         require_newest_read(catalogue, identity)
         following = catalogue.last_given(identity) + 1
-        if latest is not None and latest[1] == manifest:
+        if latest is not None and CATALOGUE_ENTRY.encode(latest[1]) == CATALOGUE_ENTRY.encode(manifest):
+            # As they are kept: to Python, true equals 1, and the properties of a schema have no order.
             changes.append(Change(identity, latest[0], manifest, "unchanged"))
         elif following > MAX_VERSION:
             raise Refusal(

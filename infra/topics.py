@@ -128,6 +128,25 @@ async def apply(
     )
 
 
+async def missing(
+    bootstrap: str,
+    definitions: Iterable[TopicDefinition],
+    *,
+    replication: int | None = None,
+    most_per_broker: int = MAX_PARTITIONS_PER_BROKER,
+) -> list[str]:
+    """The topics that `apply` would create; nothing is created. Raises as `apply`, as far as it can be told before."""
+    async with administrator(bootstrap) as admin:
+        brokers = len((await admin.describe_cluster())["brokers"])
+        there = await partitions_by_topic(admin)
+    absent = [
+        one for one in {definition.name: definition for definition in definitions}.values() if one.name not in there
+    ]
+    copies = replication if replication is not None else max(1, min(3, brokers))
+    require_room(absent, there, brokers=brokers, copies=copies, most_per_broker=most_per_broker)
+    return [one.name for one in absent]
+
+
 def require_room(
     missing: Sequence[TopicDefinition],
     there: Mapping[str, Collection[Mapping[str, Any]]],

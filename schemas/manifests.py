@@ -13,10 +13,21 @@ from guideway.schemas.output import OutputRule, WordLabels
 from guideway.schemas.request import MAX_SCALE
 from guideway.schemas.retrieval import GuidanceName, RetrievalRule, is_filterable
 
-Name = Annotated[str, Meta(pattern=rf"^{names.NAME.pattern}\Z")]
-Grantee = Annotated[str, Meta(pattern=rf"^(\*|{names.NAME.pattern})\Z")]
-Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
-GuidanceUse = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?(\*-?[0-9](\.[0-9]{1,4})?)?\Z")]
+_NAME: Final = "1 to 63 of a-z, 0-9 and hyphens, no hyphen first or last"
+Name = Annotated[str, Meta(pattern=rf"^{names.NAME.pattern}\Z", description=_NAME)]
+Grantee = Annotated[
+    str, Meta(pattern=rf"^(\*|{names.NAME.pattern})\Z", description="a namespace, or `*` for everybody")
+]
+Digest = Annotated[
+    str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z", description="`sha256:` and 64 of 0-9 and a-f, as `describe` shows it")
+]
+GuidanceUse = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?(\*-?[0-9](\.[0-9]{1,4})?)?\Z",
+        description="NAMESPACE/NAME, perhaps with @VERSION, and of a LoRA with *SCALE after it",
+    ),
+]
 """A `GuidanceName`, and for a LoRA perhaps a scale after it: `NAMESPACE/NAME*0.5` has half of the effect."""
 
 TrainedForm = Literal["soft_prompt", "prefix", "lora", "ia3", "inserted_layer"]
@@ -27,8 +38,11 @@ class _Manifest(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, tag_field="kind"
 ):
     namespace: Name
+    """Whose it is: a team or a tenant. `infer`, `catalogue` and `training` are reserved."""
     name: Name
+    """In its namespace; that of a model is the model size."""
     description: str = ""
+    """For people."""
 
     def __post_init__(self) -> None:
         if self.namespace in names.RESERVED_NAMESPACES:
@@ -49,11 +63,15 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """A typed input field of an endpoint."""
 
     type: Literal["string", "integer", "number", "boolean", "array", "object"] = "string"
+    """Of JSON; an event with a value of another type is refused."""
     required: bool = True
+    """Whether an event without it is refused."""
     default: Any = None
     """What an absent optional field becomes."""
     max_chars: Annotated[int, Meta(ge=1)] | None = None
+    """Of a string; an event with a longer one is refused."""
     description: str = ""
+    """For people."""
 
     def takes(self, value: Any) -> bool:
         """Whether the value is of the field's type."""
@@ -65,6 +83,7 @@ class InputRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """How an event's fields become the input text."""
 
     fields: Annotated[dict[str, Field], Meta(min_length=1)] = msgspec.field(default_factory=lambda: {"text": Field()})
+    """By name. An event with a field that is not declared is refused."""
     template: str = "{text}"
     """Text with `{EXPRESSION}`: a field's name or a JMESPath expression over the fields; `{{` and `}}` are braces."""
     text_field: str | None = "text"
@@ -75,7 +94,9 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
     """A named task in a namespace."""
 
     model_size: Name
+    """The name of a `model/v1`."""
     lane: Literal["interactive", "batch"] = "interactive"
+    """`batch` gives way to `interactive`, and keeps one row in eight."""
     instruction: str = ""
     """The endpoint's own text prompt."""
     guidance: list[GuidanceUse] = []
@@ -85,11 +106,15 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
     retrieval: RetrievalRule | None = None
     """The facts it answers from."""
     input: InputRule = InputRule()
+    """How an event becomes the text."""
     output: OutputRule
+    """What type of result is promised."""
     generation: Generation = Generation()
+    """How the answer is generated."""
     targets: list[Name] = []
     """Further endpoint names of the same namespace on whose reply topics the result appears as well."""
     max_text_chars: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    """Of the text that an event becomes; one with a longer text is refused."""
     deadline_s: Annotated[float, Meta(gt=0)] | None = None
     """Given to events that bring no deadline, from when they were written (the record's timestamp)."""
     partitions: Annotated[int, Meta(ge=1, le=1000)] = 1
@@ -148,21 +173,25 @@ class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """Where trained guidance comes from, and how it did; written by the studio."""
 
     run: str
+    """The id of the studio's run."""
     method: str
     """Its name in the run's task; `text-prompt` for an instruction that was found."""
     code: str
     """Version of the code that trained it."""
     seed: int
+    """Of the run's schedule."""
     data: Digest
     """Of the rows that were learnt from."""
     eval_data: Digest
     """Of the rows that the score is on; scores compare where this is the same."""
     metric: str
+    """What the score is: accuracy, F1 and the like."""
     score: Annotated[list[float], Meta(min_length=3, max_length=3)]
     """[value, low, high], a 95 % interval"""
     over_bare: Annotated[list[float], Meta(max_length=3)] = []
     """[difference, low, high] against the bare model, row by row."""
     rows: Annotated[int, Meta(ge=1)]
+    """That the score is on."""
     parent: str = ""
     """`NAMESPACE/NAME@VERSION` of the guidance that the endpoint had before."""
 
@@ -171,6 +200,7 @@ class Guidance(_Manifest, frozen=True, kw_only=True, tag="guidance/v1"):
     """What customises the frozen model, by name: a text prompt or a trained artefact."""
 
     form: Literal["text_prompt"] | TrainedForm
+    """`text_prompt` has `text`; all others have `artefact` and `model_fingerprint`."""
     text: str = ""
     """The instruction, for `text_prompt`."""
     artefact: str = ""
@@ -180,6 +210,7 @@ class Guidance(_Manifest, frozen=True, kw_only=True, tag="guidance/v1"):
     shared_with: list[Grantee] = []
     """Further namespaces that may use it; `*` for everybody. Guidance of `public` is everybody's anyway."""
     lineage: Lineage | None = None
+    """Where it comes from; the studio writes it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -200,7 +231,9 @@ class EmbeddingModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     source: Annotated[str, Meta(min_length=1)]
     """`package:NAME/FOLDER`, a folder, or a hub name."""
     fingerprint: Digest
+    """Hash of its weights and configuration."""
     dimension: Annotated[int, Meta(ge=1)]
+    """Numbers in a vector."""
 
 
 MAX_METADATA_NAMES: Final = 200
@@ -210,8 +243,11 @@ class RetrievalSet(_Manifest, frozen=True, kw_only=True, tag="set/v1"):
     """One version of a fact set: passages with their vectors, an artefact that `guideway sets create` makes."""
 
     artefact: Digest
+    """Of the passages and their vectors. A manifest can name one that a version of the set has."""
     embedding: EmbeddingModel
+    """What its passages were embedded with."""
     passages: Annotated[int, Meta(ge=1)]
+    """How many it holds."""
     metadata: Annotated[list[str], Meta(max_length=MAX_METADATA_NAMES)] = []
     """The names that its passages' metadata have; empty where they are not known, or too many."""
     shared_with: list[Grantee] = []
@@ -226,6 +262,7 @@ class SetAlias(_Manifest, frozen=True, kw_only=True, tag="alias/v1"):
     """The version of the retrieval set of the same name that the name alone stands for; without one, the newest."""
 
     version: Annotated[int, Meta(ge=1)]
+    """Of the set of this name."""
 
 
 def _usable_by(owned: Guidance | RetrievalSet, namespace: str) -> bool:
@@ -240,7 +277,9 @@ class Model(_Manifest, frozen=True, kw_only=True, tag="model/v1"):
     fingerprint: Digest | None = None
     """Hash of its weights and configuration; a worker refuses to serve anything else. None: whatever is there."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Of its weights while they are served."""
     max_context_tokens: Annotated[int, Meta(ge=16)] = 2048
+    """For a text and its answer together."""
     partitions: Annotated[int, Meta(ge=1, le=1000)] = 4
     """Of its request topics: at least as many as workers."""
 

@@ -40,26 +40,32 @@ class Choice(_Rule, frozen=True, tag="choice"):
     """One of the labels; the value is that label."""
 
     labels: Annotated[list[Label], Meta(min_length=1, max_length=1000)]
+    """No two may be the same letters to Unicode."""
 
 
 class Boolean(_Rule, frozen=True, tag="boolean"):
     """True or false, spelled as asked; the value is a JSON boolean, the text keeps the spelling."""
 
     spelling: Literal["true/false", "yes/no", "1/0"] = "true/false"
+    """What the model writes."""
 
 
 class Number(_Rule, frozen=True, tag="number"):
     """A decimal number without exponent; at most 15 digits before and `decimals` after the point."""
 
     decimals: Annotated[int, Meta(ge=0, le=9)] = 6
+    """Digits after the point, at most; 0: integers."""
     negative: bool = True
+    """Whether it may be below zero."""
 
 
 class WordLabels(_Rule, frozen=True, tag="word_labels"):
     """One label for each word of the input field `words_from`; the value is a list of [word, label] pairs."""
 
     labels: Annotated[list[Label], Meta(min_length=1, max_length=200)]
+    """Without white space."""
     words_from: str = "text"
+    """The input field, a string, whose words are labelled."""
 
     def __post_init__(self) -> None:
         for label in self.labels:
@@ -71,12 +77,14 @@ class Json(_Rule, frozen=True, tag="json"):
     """JSON that satisfies the JSON Schema; the value is the parsed JSON."""
 
     schema: dict[str, Any]
+    """A JSON Schema. Its objects have no other properties than it names, unless it says `additionalProperties`."""
 
 
 class Regex(_Rule, frozen=True, tag="regex"):
     """Text that matches the whole regular expression (RE2-like: no back-references, no look-around)."""
 
     pattern: Annotated[str, Meta(min_length=1, max_length=2000)]
+    """Without slashes around it."""
 
 
 OutputRule = Text | Choice | Boolean | Number | WordLabels | Json | Regex

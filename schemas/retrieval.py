@@ -8,9 +8,18 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-SetUse = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?(\*[0-9](\.[0-9]{1,4})?)?\Z")]
+SetUse = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?(\*[0-9](\.[0-9]{1,4})?)?\Z",
+        description="NAMESPACE/NAME, perhaps with @VERSION, and with *WEIGHT after it",
+    ),
+]
 """`NAMESPACE/NAME` for the version that the name stands for, `@VERSION` for one, and perhaps `*WEIGHT` after it."""
-GuidanceName = Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?\Z")]
+GuidanceName = Annotated[
+    str,
+    Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?\Z", description="NAMESPACE/NAME, perhaps with @VERSION"),
+]
 """`NAMESPACE/NAME` for the newest version, `NAMESPACE/NAME@VERSION` for one; of a set, for the current version."""
 
 MAX_SETS: Final = 16
@@ -19,7 +28,9 @@ MAX_SETS: Final = 16
 IfNone = Literal["refuse", "answer_without", "say_so"]
 """What "no passage found" means: the request is refused, or goes on without context, or with a context that says so."""
 
-MetadataName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,100}\Z")]
+MetadataName = Annotated[
+    str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,100}\Z", description="1 to 100 letters, digits, `_` and `-`")
+]
 Scalar = str | int | bool
 """What a passage's metadata can be filtered by."""
 Metadata = dict[str, Scalar | float | list[Scalar]]
@@ -39,6 +50,7 @@ class _Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """How much being unlike those already chosen counts, against being like the query."""
     if_none: IfNone = "say_so"
+    """Where no passage is to the point: the request is refused, goes on without context, or with one that says so."""
 
 
 def is_filterable(value: Scalar) -> bool:

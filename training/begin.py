@@ -73,7 +73,7 @@ def models_of(task: Task, task_folder: Path, catalogue: Catalogue | None) -> dic
     """
     found: dict[str, Model] = {}
     if task.models is not None:
-        found = _models([manifest for _, manifest in read_manifests(task_folder / task.models)])
+        found = _models([source.manifest for source in read_manifests(task_folder / task.models)])
     elif catalogue is not None:
         found = _models([manifest for _, manifest in catalogue])
     for size in task.model_sizes:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from guideway.catalogue.documents import as_yaml
+from guideway.catalogue.yaml_text import as_yaml
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.jobs import Job
 from guideway.training.run_events import RunEvent

@@ -12,7 +12,7 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from guideway.catalogue.documents import as_yaml
+from guideway.catalogue.yaml_text import as_yaml
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training import charts
 from guideway.training.comparison import Changed, Comparison, Line, changed, compare

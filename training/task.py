@@ -8,8 +8,10 @@ from typing import Annotated, ClassVar, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from guideway.catalogue.conversion import converted
 from guideway.catalogue.documents import read_documents
-from guideway.catalogue.files import said
+from guideway.catalogue.faults import Fault, Faulty
+from guideway.catalogue.foreign import no_task
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
@@ -36,19 +38,24 @@ class Columns(_Settings, frozen=True, kw_only=True):
     """Which columns of the data are what. Without it: `text` and `label`, `prompt` and `completion`, or `messages`."""
 
     text: str
+    """The name of the column with the input text."""
     answer: str
+    """The name of the column with the answer that is right."""
 
 
 class Data(_Settings, frozen=True, kw_only=True):
     """The examples. Paths are relative to the task's file."""
 
     train: Annotated[str, Meta(min_length=1)]
+    """A file of examples: JSONL, JSON, CSV or TSV."""
     eval: str | None = None
     """Rows that no training sees, on which everything is compared; without it, `eval_share` of the rows is kept out."""
     eval_share: Share = 0.2
+    """Of the rows of `train`, where there is no `eval`."""
     validation_share: Share = 0.1
     """Of the rows of `train`: kept out to choose prompts and to end training. The comparison uses none of them."""
     max_validation_rows: Count = 200
+    """However many rows `train` has."""
     format: Format | None = None
     """None: by the file's suffix."""
     encoding: str = "utf-8"
@@ -56,6 +63,7 @@ class Data(_Settings, frozen=True, kw_only=True):
     duplicates: Literal["refuse", "drop"] = "refuse"
     """Rows with the text and the answer of another one."""
     columns: Columns | None = None
+    """Which columns are what, where their names do not tell."""
     ignore_columns: list[str] = []
     """Columns that are there and are not used; any other unknown column is refused."""
     origin: str = ""
@@ -70,6 +78,7 @@ class _Method(_Settings, frozen=True, kw_only=True, tag_field="form"):
     max_steps: Count | None = None
     """None: the task's."""
     learning_rate: Rate
+    """The highest; see `schedule.warm_up`."""
 
     @property
     def label(self) -> str:
@@ -79,6 +88,7 @@ class _Method(_Settings, frozen=True, kw_only=True, tag_field="form"):
 
 class _VirtualTokens(_Method, frozen=True, kw_only=True):
     virtual_tokens: Annotated[int, Meta(ge=1, le=1000)] = 20
+    """How many are trained."""
     initial_text: str = ""
     """What the virtual tokens begin as, repeated as needed. Empty: the best text prompt, or the task's instruction."""
 
@@ -96,6 +106,7 @@ class PTuning(_VirtualTokens, frozen=True, kw_only=True, tag="p_tuning"):
     guidance_form: ClassVar[TrainedForm] = "soft_prompt"
     learning_rate: Rate = 2e-3
     encoder_hidden_size: Annotated[int, Meta(ge=1, le=65_536)] = 256
+    """Of the encoder that makes the virtual tokens."""
 
 
 class Prefix(_VirtualTokens, frozen=True, kw_only=True, tag="prefix"):
@@ -111,9 +122,11 @@ class Lora(_Method, frozen=True, kw_only=True, tag="lora"):
     guidance_form: ClassVar[TrainedForm] = "lora"
     learning_rate: Rate = 1e-3
     rank: Annotated[int, Meta(ge=1, le=256)] = 8
+    """Of the updates."""
     alpha: Annotated[float, Meta(gt=0, le=1e6)] | None = None
     """None: twice the rank."""
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    """Share of the inputs of an update that a training step leaves out."""
     targets: list[str] = []
     """Names of linear modules; empty: what PEFT takes for the model's type."""
 
@@ -135,9 +148,11 @@ class InsertedLayer(_Method, frozen=True, kw_only=True, tag="inserted_layer"):
     guidance_form: ClassVar[TrainedForm] = "inserted_layer"
     learning_rate: Rate = 1e-3
     bottleneck: Annotated[int, Meta(ge=1, le=4096)] = 32
+    """Width of the block's inner layer."""
     after_layers: list[Annotated[int, Meta(ge=0)]] = []
     """Numbers of layers, from 0 on; empty: after one third and two thirds of them."""
     activation: Literal["gelu", "silu", "relu"] = "gelu"
+    """Of the block's inner layer."""
 
 
 Method = SoftPrompt | PTuning | Prefix | Lora | Ia3 | InsertedLayer
@@ -147,6 +162,7 @@ class Schedule(_Settings, frozen=True, kw_only=True):
     """How steps are made, for every method of the task."""
 
     rows_per_step: Annotated[int, Meta(ge=1, le=4096)] = 16
+    """Examples that one step learns from."""
     tokens_at_once: Count = 1024
     """A step whose rows are longer together is run in pieces of at most so many positions, or of one row: gradients add
     up to those of one piece, and memory is bounded whatever the rows."""
@@ -155,8 +171,11 @@ class Schedule(_Settings, frozen=True, kw_only=True):
     warm_up: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     """Share of the steps in which the learning rate rises to its highest; after it, a cosine down to nothing."""
     max_gradient_norm: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+    """Longer gradients are made so long."""
     weight_decay: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """Of AdamW."""
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 20261
+    """Of everything that is drawn."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Of the frozen model; what is trained is float32."""
     evaluate_every: Count = 20
@@ -169,6 +188,7 @@ class StopRules(_Settings, frozen=True, kw_only=True):
     """When training ends: the first that fires does it, and is reported."""
 
     max_steps: Count = 160
+    """Of one method."""
     max_epochs: Annotated[float, Meta(gt=0, le=1e6)] | None = None
     """How often each row is used."""
     max_minutes: Annotated[float, Meta(gt=0, le=1e6)] | None = 15
@@ -196,6 +216,7 @@ class PromptSearch(_Settings, frozen=True, kw_only=True):
     candidates: Annotated[int, Meta(ge=0, le=200)] = 12
     """0: the task's instruction is taken as it is."""
     validation_rows: Count = 100
+    """That candidates are scored on."""
     few_shot: Annotated[int, Meta(ge=0, le=16)] = 4
     """Examples in a prompt, at most."""
     own_proposals: Annotated[int, Meta(ge=0, le=32)] = 4
@@ -214,24 +235,35 @@ class Task(
     """One run: an endpoint's examples, and what to try on them."""
 
     namespace: Name
+    """Of the endpoint."""
     endpoint: Name
+    """Its name; what is trained for it is called `ENDPOINT-METHOD`."""
     description: str = ""
+    """For people."""
     model_sizes: Annotated[list[Name], Meta(min_length=1)]
+    """Each method is trained for each of them."""
     models: str | None = None
     """A file or folder of model manifests, relative to the task's file; None: the catalogue's."""
     data: Data
+    """The examples."""
     instruction: str = ""
+    """The text prompt to begin with."""
     output: OutputRule
+    """As the endpoint will have it; every answer of the examples must be such a result."""
     generation: Generation = Generation()
     """As the endpoint will have it; evaluation uses the same."""
     retrieval: RetrievalRule | None = None
     """As the endpoint will have it: every row is trained and scored with the passages that a worker would put in."""
     prompts: PromptSearch = PromptSearch()
+    """How text prompts are looked for."""
     methods: list[Method] = msgspec.field(default_factory=lambda: [SoftPrompt()])
     """Empty: text prompts only."""
     schedule: Schedule = Schedule()
+    """How training steps are made."""
     stop: StopRules = StopRules()
+    """When training ends."""
     publish: PublishRule = PublishRule()
+    """What is published of it."""
 
     def __post_init__(self) -> None:
         if self.namespace in names.RESERVED_NAMESPACES:
@@ -282,11 +314,19 @@ class Task(
 
 
 def read_task(file: Path) -> Task:
-    """The task of a YAML or JSON file. Raises: Refusal `invalid_manifest`."""
-    documents = read_documents(file)
-    if len(documents) != 1:
+    """The task of a YAML, TOML or JSON file. Raises: Faulty, which is a Refusal `invalid_manifest`."""
+    documents, faults = read_documents(file)
+    if len(documents) > 1:
         raise Refusal(FailureCode.INVALID_MANIFEST, f"{file} holds {len(documents)} documents: write one task in it")
-    try:
-        return msgspec.convert(documents[0], Task)
-    except msgspec.ValidationError as error:
-        raise Refusal(FailureCode.INVALID_MANIFEST, f"{file}: {said(error)}") from None
+    for document in documents:
+        if why := no_task(document.value):
+            faults.append(document.fault(why, ("kind",)))
+            continue
+        task, wrong = converted(document, Task)
+        faults += wrong
+        if not faults:
+            assert isinstance(task, Task)
+            return task
+    raise Faulty(
+        faults or [Fault(file=str(file), message="it holds no task: it is empty, or has nothing but comments")]
+    )

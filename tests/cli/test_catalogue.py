@@ -12,11 +12,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from guideway.applying import apply_manifests
 from guideway.catalogue.bounds import MAX_MANIFEST_BYTES
 from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan, plan_deletion, records
-from guideway.catalogue.files import read
+from guideway.catalogue.files import Source, read
 from guideway.catalogue.topic import CatalogueReader
-from guideway.cli.catalogue import apply_manifests, found_in, identity_of
+from guideway.cli.catalogue import found_in, identity_of
 from guideway.cli.deletion import remove
 from guideway.cli.packaged import SMALL
 from guideway.delivery.clients import make_producer, started
@@ -36,7 +37,7 @@ class Bench:
 
     async def apply(self, *manifests: Manifest, most_per_broker: int = 2000) -> list[tuple[int, str]]:
         changes = await apply_manifests(
-            self.settings, [(Path("a.yaml"), one) for one in manifests], most_per_broker=most_per_broker
+            self.settings, [Source(Path("a.yaml"), one) for one in manifests], most_per_broker=most_per_broker
         )
         return [(change.version, change.action) for change in changes]
 
@@ -187,7 +188,7 @@ def test_a_fresh_broker_offers_a_model_to_try_things_out_with(tmp_path: Path) ->
 
 def test_the_model_that_is_offered_is_the_demos() -> None:
     demo = Path(__file__).parents[2] / "examples" / "demo" / "manifests" / "model.yaml"
-    assert [one for _, one in read(SMALL)] == [one for _, one in read(demo)]
+    assert [one.manifest for one in read(SMALL)] == [one.manifest for one in read(demo)]
 
 
 @pytest.mark.parametrize(("given", "near"), [("shop/mod", "shop/mood"), ("shopp/mood", "shop/mood"), ("q/z", None)])

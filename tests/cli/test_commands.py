@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.cli import app
-from guideway.cli.demo import EXAMPLES, Plan, most_mixed
+from guideway.cli.demo import EXAMPLES, Plan
+from guideway.cli.demo_report import most_mixed
 from guideway.cli.supervise import FINAL_CODES
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
@@ -44,6 +45,8 @@ def guideway(home: Path, *arguments: str, **environ: str) -> subprocess.Complete
     "command",
     [
         "apply",
+        "diff",
+        "schema",
         "get",
         "describe",
         "delete",
@@ -153,7 +156,7 @@ def test_the_demos_plan_names_endpoints_and_rows_that_exist() -> None:
 
     plan = msgspec.convert(yaml.safe_load((EXAMPLES / "demo" / "plan.yaml").read_text()), Plan)
     applied = [*read(EXAMPLES / "demo" / "manifests"), *read(EXAMPLES / "demo" / "asking")]
-    known = {one.address for _, one in applied if isinstance(one, Endpoint)}
+    known = {one.manifest.address for one in applied if isinstance(one.manifest, Endpoint)}
     named = {one.endpoint for one in plan.questions}
     named |= {endpoint for one in plan.comparisons for endpoint in (one.guided, one.bare)}
     named |= {endpoint for one in plan.side_by_side for endpoint in one.endpoints}

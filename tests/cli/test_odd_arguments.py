@@ -14,6 +14,8 @@ from guideway.schemas.failures import Refusal
 
 COMMANDS = [
     "apply -f",
+    "apply --dry-run -f",
+    "diff -f",
     "topics apply -f",
     "get",
     "describe",

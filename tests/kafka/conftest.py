@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from guideway.applying import apply_manifests
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.entries import Deletion, Identity, plan
 from guideway.catalogue.files import read, upload
 from guideway.catalogue.topic import CatalogueReader, publish
-from guideway.cli.catalogue import apply_manifests
 from guideway.cli.demo_sets import FactSet, make_fact_sets
 from guideway.cli.set_making import Order, make_sets
 from guideway.infra import topics
@@ -123,7 +123,7 @@ async def _apply(system: System, folder: Path) -> None:
     await make_fact_sets(system.settings, facts, ROOT / "examples" / "data")
     await make_sets(system.settings, _sets(folder))
     await apply_manifests(system.settings, [*demo, *read(DEMO.with_name("asking"))])
-    (fingerprint,) = (one.fingerprint for _, one in demo if isinstance(one, Model))
+    (fingerprint,) = (one.manifest.fingerprint for one in demo if isinstance(one.manifest, Model))
     assert fingerprint is not None
     store = ArtefactStore(system.settings.store)
     manifests = [

@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from guideway.applying import apply_manifests
 from guideway.catalogue.files import read
-from guideway.cli.catalogue import apply_manifests
 from guideway.delivery.clients import make_consumer, make_producer, started
 from guideway.producers.client import Client
 from guideway.schemas import names
@@ -32,7 +32,7 @@ from .conftest import DEMO, ROOT, System
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
 
-ENDPOINTS = [manifest for _, manifest in read(DEMO) if isinstance(manifest, Endpoint)]
+ENDPOINTS = [one.manifest for one in read(DEMO) if isinstance(one.manifest, Endpoint)]
 SENTENCES = [
     "Is the Earth round?",
     "The soup was cold and 2 of us cared.",

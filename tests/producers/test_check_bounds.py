@@ -53,7 +53,7 @@ def test_what_is_too_much_or_cannot_be_kept_is_refused(fields: dict[str, Any], s
     with pytest.raises(Refusal) as caught:
         check([endpoint(**fields)], catalogue)
     assert caught.value.code is FailureCode.INVALID_MANIFEST
-    assert caught.value.message.startswith("endpoint team/task")
+    assert caught.value.message.startswith("endpoint /team/task")
     assert says in caught.value.message
 
 
@@ -68,8 +68,8 @@ def test_a_thousand_labels_and_all_that_is_in_use_are_far_below_the_bounds(catal
     fields = {"text": Field()} | {f"field{number}": Field(required=False) for number in range(200)}
     check([endpoint(output={"type": "choice", "labels": labels}, input={"fields": fields})], catalogue)
     for folder in ("demo/manifests", "demo/asking"):
-        for _, manifest in read(EXAMPLES / folder):
-            assert too_much(manifest) == ""
+        for source in read(EXAMPLES / folder):
+            assert [*too_much(source.manifest)] == []
 
 
 TONE = Guidance(namespace="team", name="tone", form="text_prompt", text="Be kind.")

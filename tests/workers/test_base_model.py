@@ -279,7 +279,7 @@ def test_a_copied_folder_is_the_same_model(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.model
 def test_smollm2_is_the_model_of_the_demo(tmp_path: Path) -> None:
     folder = base_model.prepare(SMOLLM2, Path(".guideway/models"))
-    [(_, model)] = read(MANIFEST)
+    model = read(MANIFEST)[0].manifest
     assert isinstance(model, Model)
     assert base_model.fingerprint(folder) == model.fingerprint
     base = base_model.load(folder, dtype=torch.float32, device="cpu")

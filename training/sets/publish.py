@@ -172,7 +172,7 @@ def _valid(**fields: object) -> RetrievalSet:
     """Raises Refusal(invalid_manifest)."""
     try:
         made = msgspec.convert(msgspec.to_builtins({"kind": "set/v1", **fields}), RetrievalSet)
-        if why := too_much(made):
+        for _, why in too_much(made):
             raise ValueError(why)
     except ValueError as error:
         raise Refusal(FailureCode.INVALID_MANIFEST, f"the retrieval set cannot be published: {error}") from None

@@ -10,7 +10,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from guideway import __version__, config, logs
-from guideway.cli import catalogue, deletion, dlq, interrupts, running, sets, studio, traffic
+from guideway.cli import applying, catalogue, deletion, dlq, interrupts, running, sets, studio, traffic
 from guideway.cli.help import make_readable
 from guideway.cli.output import complain, end_unheard, open_streams
 from guideway.cli.unforeseen import bug, refusal_of
@@ -39,6 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+applying.add_to(app)
 catalogue.add_to(app)
 deletion.add_to(app)
 sets.add_to(app)

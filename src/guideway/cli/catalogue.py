@@ -1,118 +1,35 @@
-"""`guideway apply | get | describe` and `guideway topics apply`."""
+"""`guideway get | describe` and `guideway topics apply`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from guideway.catalogue.artefacts import ArtefactStore
-from guideway.catalogue.documents import as_yaml
-from guideway.catalogue.entries import KINDS, Catalogue, Change, Identity, Kind, Unreadable, plan
-from guideway.catalogue.files import read, upload
-from guideway.catalogue.topic import CatalogueReader, publish_planned
-from guideway.cli import packaged
+from guideway.catalogue.difference import written
+from guideway.catalogue.entries import KINDS, Catalogue, Identity, Kind, Unreadable
+from guideway.catalogue.files import read
+from guideway.catalogue.topic import CatalogueReader
+from guideway.cli.applying import MaxPartitions, Replication
 from guideway.cli.output import AsJson, err, out, print_json, print_table, run
 from guideway.infra import topics
-from guideway.producers.check import check, doubts
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
 from guideway.schemas.nearest import did_you_mean
 from guideway.settings import Settings
-from guideway.workers.engine.model_kind import check_source
 
-Replication = Annotated[
-    int | None, typer.Option(min=1, max=32_767, help="Copies of each topic; default: 3, or as many as brokers.")
-]
-MaxPartitions = Annotated[
-    int, typer.Option("--max-partitions", min=1, help="Of guideway's topics on each broker, copies included.")
-]
+AsYaml = Annotated[bool, typer.Option("--yaml", help="Print manifests.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command("apply")(apply)
     app.command("get")(get)
     app.command("describe")(describe)
     group = typer.Typer(help="The topics of the catalogue, of endpoints and of model sizes.", no_args_is_help=True)
     group.command("apply")(topics_apply)
     app.add_typer(group, name="topics")
-
-
-def apply(
-    file: Annotated[
-        Path | None, typer.Option("-f", "--file", help="A manifest file, or a folder of them (YAML or TOML).")
-    ] = None,
-    with_small: Annotated[
-        bool,
-        typer.Option("--with-small", help=f"Also model size small, if there is none: {packaged.WHAT_IT_IS}."),
-    ] = False,
-    as_json: AsJson = False,
-    create_topics: Annotated[
-        bool, typer.Option("--topics/--no-topics", help="Create the topics that these manifests need.")
-    ] = True,
-    replication: Replication = None,
-    max_partitions: MaxPartitions = topics.MAX_PARTITIONS_PER_BROKER,
-) -> None:
-    """Publish endpoints, guidance and models to the catalogue. What has changed becomes a new version."""
-    settings = Settings.from_environ()
-    if file is None and not with_small:
-        raise Refusal(FailureCode.INVALID_SETTING, "nothing to apply: name a file or a folder with -f")
-    found = read(file) if file is not None else []
-    if with_small:
-        found = run(packaged.with_small(settings, found))
-    changes = run(
-        apply_manifests(
-            settings, found, create_topics=create_topics, replication=replication, most_per_broker=max_partitions
-        )
-    )
-    tell(changes, as_json=as_json)
-    for doubt in doubts(manifest for _, manifest in found):
-        err.print(f"doubtful: {doubt}")
-
-
-def tell(changes: Sequence[Change], *, as_json: bool) -> None:
-    """What has become of manifests."""
-    if as_json:
-        for change in changes:
-            print_json({"what": str(change.identity), "version": change.version, "action": change.action})
-    else:
-        rows = [(str(change.identity), change.version, change.action) for change in changes]
-        print_table(("what", "version", "action"), rows)
-
-
-async def apply_manifests(
-    settings: Settings,
-    found: list[tuple[Path, Manifest]],
-    *,
-    create_topics: bool = True,
-    replication: int | None = None,
-    most_per_broker: int = topics.MAX_PARTITIONS_PER_BROKER,
-) -> Sequence[Change]:
-    """Check, upload artefacts, create topics, publish; in this order, so that nothing half-applied is visible."""
-    for _, manifest in found:
-        if isinstance(manifest, Model):
-            check_source(manifest.source)
-    bootstrap = settings.answering_brokers()
-    if create_topics:
-        # The catalogue's own topic first: it is read below.
-        await topics.apply(bootstrap, topics.wanted([]), replication=replication)
-
-    async def planned(catalogue: Catalogue) -> list[Change]:
-        check([manifest for _, manifest in found], catalogue)
-        store = ArtefactStore(settings.store)
-        manifests = [upload(path, manifest, store) for path, manifest in found]
-        if create_topics:
-            await topics.apply(
-                bootstrap, topics.wanted(manifests), replication=replication, most_per_broker=most_per_broker
-            )
-        return plan(catalogue, manifests)
-
-    changes, _ = await publish_planned(bootstrap, planned)
-    return changes
 
 
 def topics_apply(
@@ -128,7 +45,7 @@ def topics_apply(
         await topics.apply(bootstrap, topics.wanted([]), replication=replication)
         async with CatalogueReader(bootstrap) as reader:
             manifests = [manifest for _, manifest in reader.catalogue]
-        manifests += [manifest for _, manifest in read(file)] if file else []
+        manifests += [source.manifest for source in read(file)] if file else []
         return await topics.apply(
             bootstrap, topics.wanted(manifests), replication=replication, most_per_broker=max_partitions
         )
@@ -147,8 +64,9 @@ def topics_apply(
 def get(
     kind: Annotated[str, typer.Argument(help="endpoints, guidance, sets, models, aliases, or all")] = "all",
     as_json: AsJson = False,
+    as_yaml: AsYaml = False,
 ) -> None:
-    """List what is in the catalogue."""
+    """List what is in the catalogue; with --yaml as manifests, which `apply` takes again."""
     wanted = _kind(kind) if kind != "all" else None
 
     async def work() -> tuple[list[tuple[int, Manifest]], list[Unreadable], int]:
@@ -165,6 +83,12 @@ def get(
         for one in unread:
             print_json({"version": one.version, "unreadable": one.why, "what": str(one.identity)})
         return
+    if as_yaml:
+        for version, manifest in entries:
+            out.print(f"---\n# {Identity.of(manifest)}, version {version}\n{_lines(manifest)}")
+        for one in unread:
+            out.print(f"# {one.identity}, version {one.version}, cannot be read: {' '.join(one.why.split())}")
+        return
     rows = [(Identity.of(one).kind, f"{one.namespace}/{one.name}", version, _summary(one)) for version, one in entries]
     rows += [
         (of.kind, f"{of.namespace}/{of.name}", version, f"cannot be read: {why}")
@@ -180,7 +104,7 @@ def describe(
     name: Annotated[str, typer.Argument(help="NAMESPACE/NAME, or a model size")],
     as_json: AsJson = False,
 ) -> None:
-    """Show one manifest whole, with its versions."""
+    """Show one manifest whole, with its versions, as `apply` takes it again."""
     identity = identity_of(kind, name)
 
     async def work() -> tuple[list[int], tuple[int, Manifest]]:
@@ -188,12 +112,10 @@ def describe(
             return reader.catalogue.versions(identity), found_in(reader.catalogue, identity)
 
     versions, (version, manifest) = run(work())
-    document = _as_dict(version, manifest)
     if as_json:
-        print_json(document | {"versions": versions})
+        print_json(_as_dict(version, manifest) | {"versions": versions})
         return
-    out.print(f"{identity} version {version} (all: {', '.join(map(str, versions))})", style="bold")
-    out.print(as_yaml(document["manifest"]))
+    out.print(f"# {identity}, version {version} (all: {', '.join(map(str, versions))})\n{_lines(manifest)}")
 
 
 def _kind(text: str) -> Kind:
@@ -221,6 +143,10 @@ def found_in(catalogue: Catalogue, identity: Identity) -> tuple[int, Manifest]:
         near = did_you_mean(f"{identity.namespace}/{identity.name}", known)
         raise Refusal(code, f"the catalogue has no {identity}: {near}`guideway get {identity.kind}` lists what it has")
     return latest
+
+
+def _lines(manifest: Manifest) -> str:
+    return written(manifest).removesuffix("\n")
 
 
 def _as_dict(version: int, manifest: Manifest) -> dict[str, Any]:

@@ -7,8 +7,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,18 @@ import msgspec
 import typer
 import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.text import Text
 
 import guideway
+from guideway.applying import apply_manifests
 from guideway.catalogue.files import read
 from guideway.cli import interrupts
-from guideway.cli.catalogue import apply_manifests
-from guideway.cli.demo_sets import FactSet, SideBySide, Told, make_fact_sets, report_sets
-from guideway.cli.output import err, out, print_json, print_table, printable
-from guideway.cli.traffic import show_value
+from guideway.cli.demo_report import Report, Score, Speed, Told, tell, tell_json
+from guideway.cli.demo_sets import FactSet, SideBySide, make_fact_sets
+from guideway.cli.output import err, out, print_json
 from guideway.infra import local_broker
 from guideway.producers.client import Client
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.reply import Completed, Reply
+from guideway.schemas.reply import Completed
 from guideway.settings import Settings
 from guideway.workers.messages import BatchReport
 
@@ -98,6 +96,7 @@ async def run_demo(settings: Settings, *, as_json: bool, keep: bool) -> int:
         async with _running(settings, batches, keep=keep) as processes, Client(broker.bootstrap) as client:
             _say("loading the frozen model (the first time it is converted, which takes half a minute)")
             shown = await processes.watch(_show(client, plan.questions, as_json=as_json))
+            _say(f"{len(shown)} questions answered; now the same questions from other facts, and {_rows_of(plan)} rows")
             asked = await processes.watch(_ask(client, plan.side_by_side))
             began = time.monotonic()
             compared = await processes.watch(_compare(client, plan.comparisons, quiet=as_json))
@@ -106,10 +105,11 @@ async def run_demo(settings: Settings, *, as_json: bool, keep: bool) -> int:
         if ours and (not keep or interrupts.asked()):
             local_broker.down(settings.broker_folder, patience_s=1 if interrupts.asked() else 30)
     recorded = [msgspec.json.decode(line, type=BatchReport) for line in _lines(batches)]
-    report_sets(asked, recorded, as_json=as_json)
-    answered = [*(side for _, side in asked), *compared.values()]
+    answered = [*(answers for _, answers in asked), *compared.values()]
     replies = [*shown, *(told for answers in answered for told in answers)]
-    _report(recorded, plan, compared, took_s, as_json=as_json)
+    scores = [_score(one, compared) for one in plan.comparisons]
+    report = Report(scores=scores, speed=_speed(compared, took_s), shown=shown, asked=asked, batches=recorded)
+    tell_json(report) if as_json else tell(report)
     wrong = [told for told in replies if not isinstance(told.reply, Completed)]
     if not as_json:
         _what_next(keep)
@@ -154,6 +154,7 @@ async def _running(settings: Settings, batches: Path, *, keep: bool) -> Any:
                 "-m",
                 "guideway",
                 *command,
+                stdin=asyncio.subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
                 start_new_session=keep,
@@ -192,25 +193,16 @@ async def _tell(client: Client, endpoint: str, text: str, began: float) -> Told:
 
 
 async def _show(client: Client, questions: Sequence[Question], *, as_json: bool) -> list[Told]:
-    """All questions at once; each answer is printed as it arrives."""
+    """All questions at once, in their order; as JSON each is printed as its answer arrives."""
     began = time.monotonic()
-    width = max(len(question.endpoint) for question in questions)
-    told = []
-    for coming in asyncio.as_completed([_tell(client, one.endpoint, one.text, began) for one in questions]):
-        one = await coming
-        told.append(one)
+
+    async def one(question: Question) -> Told:
+        told = await _tell(client, question.endpoint, question.text, began)
         if as_json:
-            print_json({"event": "reply", "endpoint": one.endpoint, "input": one.text, "reply": one.reply})
-        else:
-            out.print(
-                Text.assemble(
-                    (one.endpoint.ljust(width), "cyan"),
-                    "  ",
-                    (printable(_short(one.text, 46)).ljust(48), "dim"),
-                    _answer(one.reply),
-                )
-            )
-    return told
+            print_json({"event": "reply", "endpoint": told.endpoint, "input": told.text, "reply": told.reply})
+        return told
+
+    return await asyncio.gather(*map(one, questions))
 
 
 async def _ask(client: Client, sides: Sequence[SideBySide]) -> list[tuple[SideBySide, list[Told]]]:
@@ -252,73 +244,38 @@ def _rows(name: str) -> list[dict[str, Any]]:
     return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
 
 
-# Report --------------------------------------------------------------------------------------------------------------
+# Figures -------------------------------------------------------------------------------------------------------------
 
 
-def _report(
-    batches: Sequence[BatchReport], plan: Plan, compared: dict[str, list[Told]], took_s: float, *, as_json: bool
-) -> None:
-    batch = most_mixed(batches)
-    scores = [
-        {
-            "name": one.name,
-            "rows": len(_rows(one.data)),
-            "guided": _accuracy(compared[one.guided], one.data),
-            "bare": _accuracy(compared[one.bare], one.data),
-        }
-        for one in plan.comparisons
-    ]
+def _rows_of(plan: Plan) -> int:
+    sources = {endpoint: one.data for one in plan.comparisons for endpoint in (one.guided, one.bare)}
+    return sum(len(_rows(data)) for data in sources.values())
+
+
+def _score(one: Comparison, compared: dict[str, list[Told]]) -> Score:
+    return Score(
+        name=one.name,
+        rows=len(_rows(one.data)),
+        guided=_accuracy(compared[one.guided], one.data),
+        bare=_accuracy(compared[one.bare], one.data),
+    )
+
+
+def _speed(compared: dict[str, list[Told]], took_s: float) -> Speed:
     usages = [
         told.reply.usage for answers in compared.values() for told in answers if isinstance(told.reply, Completed)
     ]
-    speed = {
-        "requests": len(usages),
-        "seconds": round(took_s, 1),
-        "requests_per_s": round(len(usages) / took_s, 1),
-        "prompt_tokens_per_s": round(sum(usage.prompt_tokens for usage in usages) / took_s),
-        "output_tokens_per_s": round(sum(usage.output_tokens for usage in usages) / took_s),
-    }
-    if as_json:
-        print_json({"event": "micro_batch", "batch": batch})
-        for score in scores:
-            print_json({"event": "accuracy", **score})
-        print_json({"event": "speed", **speed})
-        return
-    if batch is not None:
-        held = Counter((row.namespace, row.endpoint, ", ".join(row.guidance) or "plain") for row in batch.rows)
-        out.print()
-        print_table(
-            ("rows", "namespace", "endpoint", "guidance at work on the row"),
-            [(count, *what) for what, count in sorted(held.items())],
-            title=f"One micro-batch: step {batch.step}, {len(batch.rows)} rows, one frozen model",
-        )
-    out.print()
-    print_table(
-        ("task", "rows", "bare model", "guided"),
-        [(one["name"], one["rows"], f"{one['bare']:.2f}", f"{one['guided']:.2f}") for one in scores],
-        title="Accuracy on rows that no training saw",
-    )
-    out.print(
-        f"\n{speed['requests']} requests in {speed['seconds']} s: {speed['requests_per_s']} requests/s, "
-        f"{speed['prompt_tokens_per_s']} prompt and {speed['output_tokens_per_s']} output tokens/s, queue included"
+    return Speed(
+        requests=len(usages),
+        seconds=round(took_s, 1),
+        requests_per_s=round(len(usages) / took_s, 1),
+        prompt_tokens_per_s=round(sum(usage.prompt_tokens for usage in usages) / took_s),
+        output_tokens_per_s=round(sum(usage.output_tokens for usage in usages) / took_s),
     )
 
 
 def _lines(file: Path) -> list[bytes]:
     return file.read_bytes().splitlines() if file.exists() else []
-
-
-def most_mixed(batches: Iterable[BatchReport]) -> BatchReport | None:
-    """The micro-batch of most namespaces, then of most different guidance, then of most rows."""
-    return max(
-        batches,
-        key=lambda batch: (
-            len({row.namespace for row in batch.rows}),
-            len({entry for row in batch.rows for entry in row.guidance}),
-            len(batch.rows),
-        ),
-        default=None,
-    )
 
 
 def _accuracy(answers: Sequence[Told], data: str) -> float:
@@ -328,20 +285,6 @@ def _accuracy(answers: Sequence[Told], data: str) -> float:
         for told, label in zip(answers, labels, strict=True)
     )
     return right / len(labels)
-
-
-def _answer(reply: Reply) -> Text:
-    if not isinstance(reply, Completed):
-        return Text(printable(f"{reply.code.value}: {reply.message}"), "red")
-    sample = reply.samples[0]
-    shown = show_value(sample.value)
-    spelled = f"  (written {sample.text})" if isinstance(sample.value, bool) and sample.text != shown else ""
-    return Text(printable(_short(shown, 160) + spelled))
-
-
-def _short(text: str, limit: int) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
 
 
 def _what_next(keep: bool) -> None:

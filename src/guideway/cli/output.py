@@ -20,6 +20,7 @@ from rich.style import Style
 from rich.text import Text
 
 from guideway import logs
+from guideway.catalogue.faults import Faulty
 from guideway.cli.tables import aligned, fitted
 from guideway.schemas.failures import FailureCode, Refusal
 
@@ -171,7 +172,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
 def complain(refusal: Refusal) -> None:
     """A refusal for a person, or for a machine when the command was asked for JSON."""
     if "--json" in sys.argv:
-        print_json({"code": refusal.code.value, "message": refusal.message, "retryable": refusal.code.retryable})
+        said = {"code": refusal.code.value, "message": refusal.message, "retryable": refusal.code.retryable}
+        print_json(said | ({"faults": refusal.faults} if isinstance(refusal, Faulty) else {}))
     else:
         err.print(in_red(refusal.code.value, refusal.message))
 

@@ -7,40 +7,36 @@ from pathlib import Path
 from typing import Final
 
 import guideway.catalogue
+from guideway.applying import present
 from guideway.catalogue.entries import Identity
-from guideway.catalogue.files import read
-from guideway.catalogue.topic import CatalogueReader
-from guideway.infra import topics
+from guideway.catalogue.files import Source, read
 from guideway.infra.doctor import MODEL_PACKAGE
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Manifest, Model
+from guideway.schemas.manifests import Model
 from guideway.settings import Settings
 
 SMALL: Final = Path(guideway.catalogue.__file__).parent / "packaged" / "small.yaml"
 WHAT_IT_IS: Final = "SmolLM2-135M, which the packages carry to try things out with"
 
 
-async def offered(settings: Settings) -> list[tuple[Path, Manifest]]:
+async def offered(settings: Settings) -> list[Source]:
     """`small`, for a catalogue that has no model at all, where its package is installed; else nothing."""
     if find_spec(MODEL_PACKAGE) is None:
         return []
-    await topics.apply(settings.answering_brokers(), topics.wanted([]))
-    async with CatalogueReader(settings.answering_brokers()) as reader:
-        return [] if reader.catalogue.identities("model") or reader.catalogue.unread() else read(SMALL)
+    catalogue = await present(settings.answering_brokers())
+    return [] if catalogue.identities("model") or catalogue.unread() else read(SMALL)
 
 
-async def with_small(settings: Settings, found: list[tuple[Path, Manifest]]) -> list[tuple[Path, Manifest]]:
+async def with_small(settings: Settings, found: list[Source]) -> list[Source]:
     """These manifests and `small`, unless they or the catalogue have one: whoever made that knows why.
 
     Raises Refusal(invalid_setting) where the package that carries it is not installed.
     """
     [small] = read(SMALL)
-    identity = Identity.of(small[1])
-    if any(Identity.of(manifest) == identity for _, manifest in found):
+    identity = Identity.of(small.manifest)
+    if any(Identity.of(source.manifest) == identity for source in found):
         return found
-    await topics.apply(settings.answering_brokers(), topics.wanted([]))
-    async with CatalogueReader(settings.answering_brokers()) as reader:
-        there = reader.catalogue.latest(identity)
+    there = (await present(settings.answering_brokers())).latest(identity)
     if there is not None:
         assert isinstance(there[1], Model)
         if not found:

@@ -14,10 +14,10 @@ import typer
 from rich.text import Text
 
 from guideway import config, logs
+from guideway.applying import apply_manifests
 from guideway.catalogue.topic import CatalogueReader
 from guideway.cli import demo as demonstration
 from guideway.cli import interrupts, packaged
-from guideway.cli.catalogue import apply_manifests
 from guideway.cli.output import AsJson, between, err, importing, out, print_json, print_table, run
 from guideway.cli.supervise import end_with_parent, supervise
 from guideway.delivery.settings import DeliverySettings

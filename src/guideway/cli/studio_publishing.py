@@ -12,7 +12,7 @@ import typer
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.entries import Catalogue, Change, plan
 from guideway.catalogue.topic import CatalogueReader, publish_planned
-from guideway.cli.catalogue import tell
+from guideway.cli.applying import tell
 from guideway.cli.output import AsJson, run
 from guideway.infra import topics
 from guideway.producers.check import check

@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from guideway.catalogue.entries import Catalogue, Identity
-from guideway.cli.catalogue import tell
+from guideway.cli.applying import tell
 from guideway.cli.output import AsJson, out, print_json, print_table, run
 from guideway.cli.studio_publishing import Anyway, apply_all, catalogue_if_there
 from guideway.schemas.failures import FailureCode, Refusal

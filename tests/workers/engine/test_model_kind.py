@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from guideway.cli.catalogue import apply_manifests
+from guideway.applying import apply_manifests
+from guideway.catalogue.files import Source
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.settings import Settings
@@ -76,7 +77,9 @@ def test_a_folder_tells_its_kind_when_it_is_applied(tmp_path: Path) -> None:
     model = Model(namespace="public", name="small", source=str(tmp_path))
     with pytest.raises(Refusal, match="ALiBi"):
         # Before any broker is asked.
-        asyncio.run(apply_manifests(Settings(home=tmp_path, store="", bootstrap="nowhere:1"), [(tmp_path, model)]))
+        asyncio.run(
+            apply_manifests(Settings(home=tmp_path, store="", bootstrap="nowhere:1"), [Source(tmp_path, model)])
+        )
 
 
 @pytest.mark.parametrize("written", ["", "[1]", None])

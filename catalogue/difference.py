@@ -1,0 +1,26 @@
+"""What changes in the catalogue, for people. Pure."""
+
+from __future__ import annotations
+
+import difflib
+
+import msgspec
+
+from guideway.catalogue.entries import Change, Identity
+from guideway.catalogue.yaml_text import as_yaml
+from guideway.schemas.manifests import Manifest
+
+
+def written(manifest: Manifest) -> str:
+    """A manifest as YAML that `apply` takes again; what is as it is by default is left out."""
+    return as_yaml(msgspec.to_builtins(manifest))
+
+
+def difference(change: Change, before: tuple[int, Manifest] | None) -> list[str]:
+    """The lines of a unified diff between the version that is there and the one that would be; empty: unchanged."""
+    if change.action == "unchanged":
+        return []
+    identity = Identity.of(change.manifest)
+    old, name = ("", "nothing") if before is None else (written(before[1]), f"{identity}@{before[0]}")
+    new = written(change.manifest).splitlines()
+    return [*difflib.unified_diff(old.splitlines(), new, name, f"{identity}@{change.version}", lineterm="")]

@@ -1,0 +1,139 @@
+"""Manifests into the catalogue: checked, planned, and either published or only shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from guideway.catalogue.artefacts import ArtefactStore, Contents, digest_of
+from guideway.catalogue.entries import Catalogue, Change, plan
+from guideway.catalogue.faults import Fault, Faulty
+from guideway.catalogue.files import Source, resolved
+from guideway.catalogue.owned import known_artefacts, not_owned
+from guideway.catalogue.topic import CatalogueReader, publish_planned
+from guideway.infra import topics
+from guideway.producers.check import faults_alone, faults_together
+from guideway.schemas.failures import Refusal
+from guideway.schemas.manifests import Guidance, Manifest, Model
+from guideway.settings import Settings
+from guideway.workers.engine.model_kind import check_source
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What `apply` would do."""
+
+    changes: Sequence[Change]
+    before: Sequence[tuple[int, Manifest] | None]
+    """The version that is there now, for each of them; None: it is new."""
+    topics: Sequence[str]
+    """Those that would be created."""
+
+
+async def apply_manifests(
+    settings: Settings,
+    sources: Sequence[Source],
+    *,
+    create_topics: bool = True,
+    replication: int | None = None,
+    most_per_broker: int = topics.MAX_PARTITIONS_PER_BROKER,
+) -> Sequence[Change]:
+    """Check, upload artefacts, create topics, publish; in this order, so that nothing half-applied is visible.
+
+    Raises Faulty with all that is wrong, as far as it can be told together; else Refusal.
+    """
+    check_alone(sources)
+    bootstrap = settings.answering_brokers()
+    if create_topics:
+        # The catalogue's own topic first: it is read below.
+        await topics.apply(bootstrap, topics.wanted([]), replication=replication)
+
+    async def planned(catalogue: Catalogue) -> list[Change]:
+        # Nothing is stored before all of it is known to be well.
+        check_together(sources, catalogue)
+        store = ArtefactStore(settings.store)
+        manifests = [_resolved(source, catalogue, store.put) for source in sources]
+        if create_topics:
+            await topics.apply(
+                bootstrap, topics.wanted(manifests), replication=replication, most_per_broker=most_per_broker
+            )
+        return plan(catalogue, manifests)
+
+    changes, _ = await publish_planned(bootstrap, planned)
+    return changes
+
+
+async def preview(
+    settings: Settings,
+    sources: Sequence[Source],
+    *,
+    create_topics: bool = True,
+    replication: int | None = None,
+    most_per_broker: int = topics.MAX_PARTITIONS_PER_BROKER,
+) -> Preview:
+    """What `apply_manifests` would do, and what it would refuse; nothing is written anywhere."""
+    check_alone(sources)
+    bootstrap = settings.answering_brokers()
+    wanted = topics.wanted([source.manifest for source in sources]) if create_topics else []
+    absent = await topics.missing(bootstrap, wanted, replication=replication, most_per_broker=most_per_broker)
+    catalogue = await present(bootstrap)
+    check_together(sources, catalogue)
+    changes = plan(catalogue, [_resolved(source, catalogue, digest_of) for source in sources])
+    return Preview(changes, [catalogue.latest(change.identity) for change in changes], absent)
+
+
+async def present(bootstrap: str) -> Catalogue:
+    """The catalogue as it is now; empty where its topic is not there yet."""
+    if await topics.missing(bootstrap, topics.wanted([])):
+        return Catalogue()
+    async with CatalogueReader(bootstrap) as reader:
+        return reader.catalogue
+
+
+def check_alone(sources: Sequence[Source]) -> None:
+    """Raises Faulty: what is wrong whatever the catalogue holds, folders of models and of artefacts included."""
+    if found := [*faults_alone(sources), *_of_folders(sources)]:
+        raise Faulty(found)
+
+
+def check_together(sources: Sequence[Source], catalogue: Catalogue) -> None:
+    """Raises Faulty: what is wrong beside what the catalogue holds."""
+    found = []
+    for source in sources:
+        if (wrong := not_owned(source.manifest, catalogue)) is not None:
+            place, why = wrong
+            found.append(source.fault(why, place))
+        if _is_by_digest(source.manifest):
+            found += _of_artefact(source, catalogue)
+    if found := [*found, *faults_together(sources, catalogue)]:
+        raise Faulty(found)
+
+
+def _of_folders(sources: Sequence[Source]) -> Iterator[Fault]:
+    for source in sources:
+        if isinstance(source.manifest, Model):
+            try:
+                check_source(source.manifest.source)
+            except Refusal as refusal:
+                yield source.fault(refusal.message, ("source",), refusal.code)
+        if not _is_by_digest(source.manifest):
+            yield from _of_artefact(source, Catalogue())
+
+
+def _is_by_digest(manifest: Manifest) -> bool:
+    return isinstance(manifest, Guidance) and manifest.artefact.startswith("sha256:")
+
+
+def _of_artefact(source: Source, catalogue: Catalogue) -> Iterator[Fault]:
+    try:
+        _resolved(source, catalogue, lambda _: _NOT_KEPT)
+    except Refusal as refusal:
+        yield source.fault(refusal.message, ("artefact",), refusal.code)
+
+
+_NOT_KEPT: Final = f"sha256:{'0' * 64}"
+
+
+def _resolved(source: Source, catalogue: Catalogue, keep: Callable[[Contents], str]) -> Manifest:
+    return resolved(source.path, source.manifest, keep, known_artefacts(source.manifest, catalogue))
