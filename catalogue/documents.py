@@ -5,10 +5,12 @@ Each document knows on which line its values stand.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -16,11 +18,13 @@ from typing import Any, Final
 import yaml
 
 from guideway.catalogue import toml_lines
-from guideway.catalogue.faults import MAX_TOLD, Fault, Place, dotted
+from guideway.catalogue.faults import MAX_FOUND, MAX_TOLD, Fault, Place, dotted
 from guideway.catalogue.yaml_text import MAX_VALUES, Loader, Wrong
 
 STDIN: Final = Path("-")
 MAX_FILE_BYTES: Final = 16 * 2**20
+MAX_FILE_VALUES: Final = 1_000_000
+"""Of all documents of a YAML file; some microseconds each."""
 MAX_DEPTH: Final = 100
 _INTEGERS: Final = range(-(10**308), 10**308)
 """Those that are not beyond a float."""
@@ -29,17 +33,14 @@ _INTEGERS: Final = range(-(10**308), 10**308)
 class Document:
     """One document of a file, as a value that JSON has too."""
 
-    def __init__(self, file: str, value: Any, source: yaml.Node | str) -> None:
-        """source: what tells lines, the YAML node of the value or the text of the TOML file."""
+    def __init__(self, file: str, value: Any, line_of: Callable[[Place], int]) -> None:
         self.file = file
         self.value = value
-        self._source = source
+        self._line_of = line_of
 
     def line(self, place: Place = ()) -> int:
         """The line, from 1 on, of the name or item at `place`, or of what is nearest to it around it."""
-        if isinstance(self._source, str):
-            return toml_lines.line_of(self._source, place)
-        return _line_of(self._source, place)
+        return self._line_of(place)
 
     def fault(self, message: str, place: Place = (), what: str = "") -> Fault:
         """What is wrong with the value at `place`."""
@@ -66,6 +67,8 @@ def read_documents(path: Path) -> tuple[list[Document], list[Fault]]:
             found = [document.fault(f"{dotted(where) or 'the document'}: {why}", where) for where, why in strange]
             faults += found
             documents += [] if found else [document]
+            if len(faults) >= MAX_FOUND:
+                break
     except OSError as error:
         faults.append(Fault(file=file, message=f"it cannot be read: {error.strerror}"))
     except Wrong as error:
@@ -97,7 +100,7 @@ def _text(path: Path) -> str:
 def _documents(file: str, is_toml: bool, text: str) -> Iterator[Document]:
     if is_toml:
         try:
-            yield Document(file, tomllib.loads(text), text)
+            yield Document(file, tomllib.loads(text), partial(toml_lines.line_of, text))
         except tomllib.TOMLDecodeError as error:
             raise _wrong_toml(error) from None
         except RecursionError:
@@ -114,15 +117,19 @@ def _documents(file: str, is_toml: bool, text: str) -> Iterator[Document]:
 
 def _yaml_documents(file: str, text: str) -> Iterator[Document]:
     loader = Loader(text)
+    whole = 0
     try:
         while loader.check_node():
+            whole += loader.composed
+            if whole > MAX_FILE_VALUES:
+                raise Wrong(f"it holds more than {MAX_FILE_VALUES:,} values: write several files")
             loader.composed = 0
             # A value is made of a node only once it is known how much it stands for.
             node = loader.get_node()
             assert node is not None, "it was looked for"
             _values(node, {}, 0)
             if (value := loader.construct_document(node)) is not None:
-                yield Document(file, value, node)
+                yield Document(file, value, _Lines(text, node.start_mark, node.end_mark).line_of)
     except RecursionError:
         raise _too_deep() from None
     finally:
@@ -150,6 +157,29 @@ def _wrong_toml(error: tomllib.TOMLDecodeError) -> Wrong:
     reason, _, place = str(error).partition(" (at line ")
     number, _, _ = place.partition(",")
     return Wrong(f"it is no TOML: {reason}", int(number) if number.isdigit() else None)
+
+
+class _Lines:
+    """The lines of one YAML document, which is looked at again once somebody asks: its nodes take much memory."""
+
+    def __init__(self, text: str, start: Any, end: Any) -> None:
+        """start, end: PyYAML's marks of the document in the text."""
+        self._text, self._start, self._end = text, start, end
+        self._node: yaml.Node | None = None
+
+    def line_of(self, place: Place) -> int:
+        first = int(self._start.line)
+        if place and self._node is None:
+            # It begins in its column, which matters to YAML.
+            text = " " * self._start.column + self._text[self._start.index : self._end.index]
+            # What leans on something outside, such as a tag's handle, is not found again.
+            with contextlib.suppress(yaml.YAMLError, ValueError):
+                loader = Loader(text)
+                node = loader.get_single_node()
+                # By the way it puts what is merged in into its place.
+                loader.construct_document(node)
+                self._node = node
+        return first + (_line_of(self._node, place) if self._node is not None and place else 1)
 
 
 def _line_of(node: yaml.Node, place: Place) -> int:

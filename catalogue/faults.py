@@ -13,6 +13,8 @@ Place = tuple[str | int, ...]
 """Names and numbers from the document down to a value: `("output", "labels", 0)`."""
 MAX_TOLD: Final = 20
 """Of one command: whoever has more of them has one in many places."""
+MAX_FOUND: Final = 1000
+"""Then nothing more is looked at."""
 MAX_LISTED: Final = 20
 """Names that a message lists."""
 _MOST_CHARS: Final = 900
@@ -48,7 +50,8 @@ class Faulty(Refusal):
         lines = [str(fault) for fault in self.faults]
         if len(faults) > MAX_TOLD:
             lines.append(f"and {len(faults) - MAX_TOLD} more")
-        told = lines[0] if len(faults) == 1 else "\n".join((f"{len(faults)} things are wrong:", *lines))
+        more = "at least " if len(faults) >= MAX_FOUND else ""
+        told = lines[0] if len(faults) == 1 else "\n".join((f"{more}{len(faults)} things are wrong:", *lines))
         codes = {fault.code for fault in faults}
         super().__init__(codes.pop() if len(codes) == 1 else FailureCode.INVALID_MANIFEST, told)
 

@@ -15,7 +15,7 @@ from guideway.catalogue.artefacts import PEFT_FILES, ArtefactStore, Contents, re
 from guideway.catalogue.conversion import converted
 from guideway.catalogue.documents import STDIN, Document, name_of, read_documents
 from guideway.catalogue.entries import Identity
-from guideway.catalogue.faults import Fault, Faulty, Place
+from guideway.catalogue.faults import MAX_FOUND, Fault, Faulty, Place
 from guideway.catalogue.foreign import no_manifest
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
@@ -55,10 +55,16 @@ def read(place: Path) -> list[Source]:
     found: dict[Identity, Source] = {}
     faults: list[Fault] = []
     for path in _files(place):
+        if len(faults) >= MAX_FOUND:
+            break
+        if path != place and path.exists() and not (path.is_file() or path.is_dir()):
+            # A pipe would be waited for; one that is named itself is meant.
+            faults.append(Fault(file=str(path), message="it is a pipe or a device, and no file: leave it out"))
+            continue
         documents, wrong = read_documents(path)
         faults += wrong
         for document in documents:
-            manifest, wrong = _manifest(document)
+            manifest, wrong = _manifest(document) if len(faults) < MAX_FOUND else (None, [])
             faults += wrong
             if manifest is None:
                 continue

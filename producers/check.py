@@ -13,7 +13,7 @@ from typing import Any, Final
 from guideway.catalogue.bounds import too_much
 from guideway.catalogue.conversion import leading
 from guideway.catalogue.entries import Catalogue, Change, Deletion, Identity, Kind, plan
-from guideway.catalogue.faults import MAX_TOLD, Fault, Faulty, Place, listed
+from guideway.catalogue.faults import MAX_FOUND, Fault, Faulty, Place, listed
 from guideway.catalogue.files import Source
 from guideway.catalogue.together import check_together
 from guideway.producers.check_input import check_input
@@ -30,7 +30,6 @@ from guideway.schemas.wire import MANIFEST, Undecodable
 
 Checks = Iterator[tuple[Place, Callable[[], object]]]
 """Each raises ValueError or Refusal where something is wrong: at the place, unless the message says more."""
-_MOST_FAULTS: Final = 5 * MAX_TOLD
 _SHOWN: Final = 4
 """Places of a schema that one sentence names."""
 
@@ -51,14 +50,14 @@ def faults(sources: Sequence[Source], catalogue: Catalogue) -> list[Fault]:
 
 def faults_alone(sources: Sequence[Source]) -> list[Fault]:
     """What can be told without a catalogue."""
-    return [*islice(_faults(sources, _written, _sized, _kept, _meant), _MOST_FAULTS)]
+    return [*islice(_faults(sources, _written, _sized, _kept, _meant), MAX_FOUND)]
 
 
 def faults_together(sources: Sequence[Source], catalogue: Catalogue) -> list[Fault]:
     """What the others say of them, these and the catalogue's; only where each is well alone."""
     after = catalogue.after(change for source in sources for change in _planned(source.manifest, catalogue))
     found = _faults(sources, partial(_planable, catalogue=catalogue))
-    return [*islice(chain(found, _faults(sources, partial(_named, catalogue=after))), _MOST_FAULTS)]
+    return [*islice(chain(found, _faults(sources, partial(_named, catalogue=after))), MAX_FOUND)]
 
 
 def _faults(sources: Iterable[Source], *stages: Callable[[Manifest], Checks]) -> Iterator[Fault]:

@@ -137,8 +137,8 @@ def test_all_files_of_a_folder_are_looked_through(tmp_path: Path) -> None:
 
 
 def test_of_very_many_faults_so_many_are_told_as_somebody_reads(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("---\n".join(["kind: x\n"] * 1000))
-    with pytest.raises(Faulty, match=r"1000 things are wrong:(.|\n)*and 980 more") as caught:
+    (tmp_path / "a.yaml").write_text("---\n".join(["kind: x\n"] * 2000))
+    with pytest.raises(Faulty, match=r"at least 1000 things are wrong:(.|\n)*and 980 more") as caught:
         read(tmp_path)
     assert len(caught.value.message.splitlines()) == MAX_TOLD + 2
     (tmp_path / "a.yaml").write_text(f"{WHOLE}{'x' * 100_000}: 1\n" + "".join(f"unknown{n}: 1\n" for n in range(5000)))
@@ -181,6 +181,41 @@ def test_manifests_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         given(text)
         with pytest.raises(Faulty, match=says):
             read(Path("-"))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("\ufeff# first\n" + WHOLE + "lane: x\n", 7),
+        (WHOLE.replace("\n", "\r\n") + "lane: x\r\n", 6),
+        ("# a\n---\n" + WHOLE + "lane: x\n...\n---\n" + WHOLE.replace("mood", "b"), 8),
+        ("\n  " + WHOLE.replace("\n", "\n  ") + "lane: x\n", 7),
+        (
+            "--- {kind: endpoint/v1, namespace: shop,\n  name: mood, model_size: s,\n  output: {type: text},\nlane: x}",
+            4,
+        ),
+        ("instruction: |\n  lane: y\n\n" + WHOLE + "lane: x\n", 9),
+        ("%YAML 1.2\n---\n" + WHOLE + "lane: x\n", 8),
+        (WHOLE + "input: &all {fields: {text: &f {max_chars: 1}, b: {<<: *f}}}\nlane: x", 7),
+    ],
+)
+def test_the_line_is_that_of_the_file_however_it_is_laid_out(tmp_path: Path, text: str, line: int) -> None:
+    (tmp_path / "a.yaml").write_bytes(text.encode())
+    assert [one.partition(": ")[0] for one in told(tmp_path)] == [f"a.yaml:{line}"]
+
+
+def test_a_line_inside_of_what_is_merged_in(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        WHOLE
+        + "input:\n  fields:\n    text: &base\n      max_chars: 0\n    more:\n      <<: *base\n      type: strin\n"
+    )
+    assert [one.partition(": ")[0] for one in told(tmp_path)] == ["a.yaml:9", "a.yaml:9", "a.yaml:12"]
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(WHOLE)
+    os.mkfifo(tmp_path / "b.yaml")
+    assert told(tmp_path) == ["b.yaml: it is a pipe or a device, and no file: leave it out"]
 
 
 def test_what_is_empty_is_called_so(tmp_path: Path) -> None:

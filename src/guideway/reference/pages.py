@@ -12,7 +12,7 @@ import msgspec
 from msgspec import inspect as types
 
 from guideway.catalogue.bounds import MAX_MANIFEST_BYTES, MAX_SCHEMA_BYTES
-from guideway.catalogue.documents import MAX_DEPTH, MAX_FILE_BYTES
+from guideway.catalogue.documents import MAX_DEPTH, MAX_FILE_BYTES, MAX_FILE_VALUES
 from guideway.catalogue.yaml_text import MAX_VALUES
 from guideway.reference.types import DEADLINE_S, MANIFESTS, bounds, meanings, structs_in
 from guideway.schemas.manifests import Endpoint
@@ -47,6 +47,7 @@ def write(folder: Path) -> None:
 def _words() -> dict[str, str]:
     return {
         "file_bytes": f"{MAX_FILE_BYTES // 2**20} MiB",
+        "file_values": f"{MAX_FILE_VALUES:,}",
         "values": f"{MAX_VALUES:,}",
         "depth": str(MAX_DEPTH),
         "manifest_bytes": f"{MAX_MANIFEST_BYTES:,}",
