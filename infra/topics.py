@@ -48,6 +48,14 @@ class TopicDefinition:
         return {"max.message.bytes": str(MAX_RECORD_BYTES)} | safe | dict(self.configs)
 
 
+class TooWide(Refusal):
+    """A topic would have more partitions than one may have."""
+
+    def __init__(self, topic: str, message: str) -> None:
+        super().__init__(FailureCode.INVALID_SETTING, message)
+        self.topic = topic
+
+
 @dataclass(frozen=True)
 class Applied:
     """What `apply` has done. `narrower` exist with fewer partitions than wanted and stay as they are."""
@@ -159,8 +167,8 @@ def require_room(
     brokers = max(1, brokers)
     for definition in missing:
         if definition.partitions > MAX_TOPIC_PARTITIONS_PER_BROKER * brokers:
-            raise Refusal(
-                FailureCode.INVALID_SETTING,
+            raise TooWide(
+                definition.name,
                 f"the topic {definition.name} would have {definition.partitions} partitions, at most "
                 f"{MAX_TOPIC_PARTITIONS_PER_BROKER} for each of the cluster's {brokers} brokers may be: lower "
                 "`partitions` in its manifest",

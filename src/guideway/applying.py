@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -55,9 +56,10 @@ async def apply_manifests(
         store = ArtefactStore(settings.store)
         manifests = [_resolved(source, catalogue, store.put) for source in sources]
         if create_topics:
-            await topics.apply(
-                bootstrap, topics.wanted(manifests), replication=replication, most_per_broker=most_per_broker
-            )
+            with _placed(sources):
+                await topics.apply(
+                    bootstrap, topics.wanted(manifests), replication=replication, most_per_broker=most_per_broker
+                )
         return plan(catalogue, manifests)
 
     changes, _ = await publish_planned(bootstrap, planned)
@@ -76,7 +78,8 @@ async def preview(
     check_alone(sources)
     bootstrap = settings.answering_brokers()
     wanted = topics.wanted([source.manifest for source in sources]) if create_topics else []
-    absent = await topics.missing(bootstrap, wanted, replication=replication, most_per_broker=most_per_broker)
+    with _placed(sources):
+        absent = await topics.missing(bootstrap, wanted, replication=replication, most_per_broker=most_per_broker)
     catalogue = await present(bootstrap)
     check_together(sources, catalogue)
     changes = plan(catalogue, [_resolved(source, catalogue, digest_of) for source in sources])
@@ -108,6 +111,18 @@ def check_together(sources: Sequence[Source], catalogue: Catalogue) -> None:
             found += _of_artefact(source, catalogue)
     if found := [*found, *faults_together(sources, catalogue)]:
         raise Faulty(found)
+
+
+@contextlib.contextmanager
+def _placed(sources: Sequence[Source]) -> Iterator[None]:
+    """A topic that is too wide is the fault of whoever asks for it."""
+    try:
+        yield
+    except topics.TooWide as refusal:
+        for source in sources:
+            if refusal.topic in {one.name for one in topics.wanted([source.manifest])}:
+                raise Faulty([source.fault(refusal.message, ("partitions",), refusal.code)]) from None
+        raise
 
 
 def _of_folders(sources: Sequence[Source]) -> Iterator[Fault]:

@@ -144,6 +144,17 @@ def test_what_is_shown_is_applied_again_and_changes_nothing(shell: Shell, unique
         assert {json.loads(line).get("action") for line in applied.stdout.splitlines()} <= {"unchanged", None}
 
 
+def test_too_many_partitions_are_told_by_their_line(shell: Shell, unique_name: str) -> None:
+    shell.change("instruction: |", "partitions: 1000\ninstruction: |")
+    for arguments in (["apply"], ["apply", "--dry-run"]):
+        found = shell(*arguments, "-f", str(shell.file)).exception
+        assert isinstance(found, Faulty)
+        assert found.code is FailureCode.INVALID_SETTING
+        assert found.message.startswith(
+            f"{shell.file}:6: endpoint /{unique_name}/mood: the topic gw.{unique_name}.mood.in"
+        )
+
+
 def test_one_that_is_refused_among_thirty_keeps_all_of_them_out(shell: Shell, unique_name: str) -> None:
     folder = shell.file.with_name("thirty")
     folder.mkdir()
