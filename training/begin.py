@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -26,6 +26,14 @@ class Begun:
     folder: RunFolder
     run: Run
     examples: Examples
+    sharing: int = 1
+    """So many trainings share the time of a method: those of the folds, and the one that is published."""
+
+    def of_fold(self, fold: int) -> Begun:
+        """The same with the rows of one fold."""
+        task = self.run.task
+        rows = self.examples.of_fold(fold, task.data, seed=task.schedule.seed, rule=task.output)
+        return replace(self, examples=rows)
 
 
 def begin(task: Task, task_folder: Path, *, runs: Path, out: Path | None = None) -> Begun:
@@ -63,7 +71,7 @@ def begin(task: Task, task_folder: Path, *, runs: Path, out: Path | None = None)
         )
     else:
         run = there
-    return Begun(folder, run, examples)
+    return Begun(folder, run, examples, sharing=1 + len(examples.folds))
 
 
 def models_of(task: Task, task_folder: Path, catalogue: Catalogue | None) -> dict[str, Model]:

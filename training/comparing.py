@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from guideway.schemas.failures import Refusal
+from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.training.begin import Begun
 from guideway.training.comparison import compare, scored_events
@@ -14,7 +14,8 @@ from guideway.training.evaluation import Evaluator, Subject
 from guideway.training.interruption import Interrupted, ShouldEnd
 from guideway.training.prompt_engineering import search
 from guideway.training.report import keep_evaluation, kept_evaluations
-from guideway.training.run_events import LeftOut, RunEvent, Scoring
+from guideway.training.run_events import LeftOut, RunEvent, Scoring, fold_name
+from guideway.training.scoring import joined
 from guideway.training.task import BARE, PRESENT, TEXT_PROMPT
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.messages import Artefact
@@ -81,6 +82,36 @@ def compare_all(
             keep_evaluation(begun.folder, size, evaluations[-1])
     except Refusal as refusal:
         tell(LeftOut(at=time.time(), size=size, method=PRESENT, code=refusal.code.value, message=refusal.message))
+    for event in scored_events(compare(evaluations), size=size, at=time.time()):
+        tell(event)
+
+
+def compare_folds(begun: Begun, size: str, present: PresentOf, tell: Callable[[RunEvent], None]) -> None:
+    """Put together what the folds came to: every row as a training answered it that had not seen it; keep, tell.
+
+    A text prompt is the one that did best on the validation rows of the fold; where that was the instruction, the bare
+    model's answers are its own.
+    """
+    parts = [
+        {one.label: one for one in kept_evaluations(begun.folder, fold_name(size, fold))}
+        for fold in range(len(begun.examples.folds))
+    ]
+    labels = [BARE, *([TEXT_PROMPT] if any(TEXT_PROMPT in part for part in parts) else [])]
+    labels += [method.label for method in begun.run.task.methods]
+    evaluations = []
+    for label in labels:
+        of_label = [part.get(label) or part[BARE] for part in parts]
+        evaluations.append(joined(label, begun.run.task.output, of_label))
+        keep_evaluation(begun.folder, size, evaluations[-1])
+    code, message = "", ""
+    try:
+        if present(size) is not None:
+            code = FailureCode.INVALID_DATA.value
+            message = "it may have been trained on these rows, which are all that there are: name others in data.eval"
+    except Refusal as refusal:
+        code, message = refusal.code.value, refusal.message
+    if message:
+        tell(LeftOut(at=time.time(), size=size, method=PRESENT, code=code, message=message))
     for event in scored_events(compare(evaluations), size=size, at=time.time()):
         tell(event)
 

@@ -22,6 +22,8 @@ class Encoded:
     """The prompt, the answer, the end."""
     answer: int
     """How many of them are the answer and the end."""
+    weight: float = 1.0
+    """Of the row in the loss."""
 
 
 class Encoder:

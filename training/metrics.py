@@ -25,6 +25,9 @@ LEAST_BOOTSTRAP_ROWS: Final = 20
 """Of fewer rows the bootstrap's intervals are far too narrow, down to nothing where all rows are alike: of a score or a
 difference on so few, the interval says that nothing is known."""
 
+FEW_POINTS: Final = 5
+"""Where no difference below so many points can be told from chance, rows are few."""
+
 
 class Estimate(msgspec.Struct, frozen=True):
     """A figure and the 95 % interval in which it would lie on other rows of the same kind."""
@@ -94,6 +97,24 @@ def difference(ours: Sequence[Counts], theirs: Sequence[Counts]) -> Estimate:
     return _bootstrap(len(a), lambda rows: _f1(a[rows].sum(axis=-2)) - _f1(b[rows].sum(axis=-2)))
 
 
+def least_difference(rows: int) -> float:
+    """The least difference between two shares of the same rows that can be told from chance: all for one side."""
+    theirs = np.arange(rows) < rows // 2
+    for more in range(1, rows - rows // 2 + 1):
+        if _newcombe(np.arange(rows) < rows // 2 + more, theirs).low > 0:
+            return more / rows
+    return 1.0
+
+
+def few_rows(rows: int) -> str:
+    """What to say of so few rows that a small difference between figures on them is chance; nothing of many."""
+    if not rows or (least := least_difference(rows)) < FEW_POINTS / 100:
+        return ""
+    if least == 1:
+        return f"{rows} rows decide, which is too few to tell any difference from chance"
+    return f"{rows} rows decide: a difference below {math.ceil(100 * least)} points says nothing"
+
+
 def share_of(flags: Sequence[bool]) -> Estimate:
     """The share of rows for which something holds: exact matches, valid JSON, refusals."""
     return wilson(sum(flags), len(flags))
@@ -131,6 +152,39 @@ def macro_f1(labels: Sequence[str], expected: Sequence[str], given: Sequence[str
 
     A label that is neither expected nor given in a resample is left out of its mean.
     """
+
+    def of_tables(tables: NDArray[np.int64]) -> NDArray[np.float64]:
+        right = np.diagonal(tables, axis1=1, axis2=2)
+        both = tables.sum(axis=2) + tables[:, :, :-1].sum(axis=1)
+        f1 = np.divide(2 * right, both, out=np.zeros(both.shape), where=both > 0)
+        mean: NDArray[np.float64] = f1.sum(axis=1) / np.maximum(1, (both > 0).sum(axis=1))
+        return mean
+
+    return _of_confusions(labels, expected, given, of_tables)
+
+
+def balanced_accuracy(labels: Sequence[str], expected: Sequence[str], given: Sequence[str | None]) -> Estimate:
+    """The mean over labels of the share of each label's rows that are right: who always says the same has 1 / labels.
+
+    A label that is not expected in a resample is left out of its mean.
+    """
+
+    def of_tables(tables: NDArray[np.int64]) -> NDArray[np.float64]:
+        rows = tables.sum(axis=2)
+        recall = np.divide(np.diagonal(tables, axis1=1, axis2=2), rows, out=np.zeros(rows.shape), where=rows > 0)
+        mean: NDArray[np.float64] = recall.sum(axis=1) / np.maximum(1, (rows > 0).sum(axis=1))
+        return mean
+
+    return _of_confusions(labels, expected, given, of_tables)
+
+
+def _of_confusions(
+    labels: Sequence[str],
+    expected: Sequence[str],
+    given: Sequence[str | None],
+    of_tables: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+) -> Estimate:
+    """of_tables: of confusion tables [some, labels, labels + 1], as `Confusion` has them, to as many figures."""
     size = len(labels)
     place = {label: i for i, label in enumerate(labels)}
     answers = [place.get(answer or "", size) for answer in given]
@@ -142,12 +196,7 @@ def macro_f1(labels: Sequence[str], expected: Sequence[str], given: Sequence[str
         drawn = codes[rows]
         cells = size * (size + 1)
         shifted = drawn + np.arange(len(drawn))[:, None] * cells
-        tables = np.bincount(shifted.ravel(), minlength=len(drawn) * cells).reshape(-1, size, size + 1)
-        right = np.diagonal(tables, axis1=1, axis2=2)
-        both = tables.sum(axis=2) + tables[:, :, :size].sum(axis=1)
-        f1 = np.divide(2 * right, both, out=np.zeros(both.shape), where=both > 0)
-        mean: NDArray[np.float64] = f1.sum(axis=1) / np.maximum(1, (both > 0).sum(axis=1))
-        return mean
+        return of_tables(np.bincount(shifted.ravel(), minlength=len(drawn) * cells).reshape(-1, size, size + 1))
 
     return _bootstrap(len(codes), statistic, width=size * (size + 1))
 

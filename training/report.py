@@ -16,9 +16,18 @@ from guideway.catalogue.yaml_text import as_yaml
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training import charts
 from guideway.training.comparison import Changed, Comparison, Line, changed, compare
-from guideway.training.metrics import Estimate
+from guideway.training.metrics import Estimate, few_rows
 from guideway.training.publishing import method_of
-from guideway.training.run_events import Evaluated, MethodStarted, PromptScored, RunEvent, Step, Stopped, as_it_stands
+from guideway.training.run_events import (
+    Evaluated,
+    MethodStarted,
+    PromptScored,
+    RunEvent,
+    RunStarted,
+    Step,
+    Stopped,
+    as_it_stands,
+)
 from guideway.training.run_folder import Run, RunFolder, write_whole
 from guideway.training.scoring import Evaluation
 from guideway.training.task import BARE, PRESENT, REFERENCES, TEXT_PROMPT
@@ -56,6 +65,14 @@ class SizeReport:
     """Of the comparison: what would be published."""
     trainings: list[Training]
     prompts: list[PromptScored]
+
+    folds: int = 0
+    """By which the rows were reported on; 0: rows that were kept out."""
+
+    @property
+    def said_of_few(self) -> str:
+        """What the number of the rows means for differences; empty where they are many."""
+        return few_rows(self.comparison.rows) if self.comparison else ""
 
     @property
     def fingerprint(self) -> str:
@@ -111,6 +128,7 @@ def size_report(folder: RunFolder, run: Run, size: str) -> SizeReport:
         prompts=sorted(
             (one for one in events if isinstance(one, PromptScored) and one.size == size), key=lambda one: -one.value
         ),
+        folds=next((one.folds for one in events if isinstance(one, RunStarted)), 0),
     )
 
 

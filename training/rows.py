@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import msgspec
 
 from guideway.schemas.output import Boolean, Choice, OutputRule
 from guideway.schemas.request import Part
+from guideway.training import splits
 from guideway.training.answers import spelled
 from guideway.training.conversations import Conversation, read_conversation
 from guideway.training.records import Findings, invalid, read_records
@@ -20,6 +22,10 @@ from guideway.training.task import Columns, Data, Task
 KNOWN_COLUMNS: Final = (Columns(text="text", answer="label"), Columns(text="prompt", answer="completion"))
 MESSAGES: Final = "messages"
 LEAST_TRAIN_ROWS: Final = 8
+SKEWED: Final = 3
+"""So many times the rows of the rarest label has the most frequent one, from where on labels are weighted."""
+MOST_WEIGHT: Final = 10
+"""Of a label's rows against those of the most frequent one: few rows say little, however loud."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -31,6 +37,8 @@ class Row(msgspec.Struct, frozen=True):
     """What an event would bring."""
     answer: str
     """What the model is to write, as the output rule spells it."""
+    group: str = ""
+    """Rows of one group are all learnt from or all kept out; empty: it is one of its own."""
     context: list[Part] = []
     """What retrieval puts into the text, before the event's own."""
 
@@ -46,6 +54,17 @@ class Examples:
     """To report on. No step, prompt or method is chosen by them, unless a person reads the report and chooses so."""
     instruction: str
     """The task's, or the system message that all rows have."""
+    folds: list[frozenset[int]]
+    """Where rows are so few that all are reported on: numbers of the rows of each part, which is reported on by a
+    training on the others; `train` and `validation` are all rows then, and so is `eval`. Else empty."""
+
+    def of_fold(self, fold: int, data: Data, *, seed: int, rule: OutputRule) -> Examples:
+        """What is trained and reported on for one of the folds."""
+        numbers = self.folds[fold]
+        others = sorted((row for row in (*self.train, *self.validation) if row.number not in numbers), key=_number)
+        train, validation = _validated(others, data, seed=seed, rule=rule)
+        own = [row for row in self.eval if row.number in numbers]
+        return Examples(train, validation, own, self.instruction, [])
 
     @property
     def data_digest(self) -> str:
@@ -75,26 +94,36 @@ def read_examples(task: Task, folder: Path) -> Examples:
     train_file = folder / data.train
     read = _read(train_file, task)
     instructions = read.instructions
-    if data.eval is None:
-        rest, eval_rows = _held_back(read.rows, data.eval_share, seed=task.schedule.seed)
-    else:
+    seed, rule = task.schedule.seed, task.output
+    folds: list[frozenset[int]] = []
+    if data.eval is not None:
         eval_read = _read(folder / data.eval, task)
         _check_leaks(folder / data.eval, eval_read.rows, train_file, read.rows)
-        _check_classes(folder / data.eval, eval_read.rows, task.output)
+        _check_classes(folder / data.eval, eval_read.rows, rule)
         instructions = instructions | eval_read.instructions
         rest, eval_rows = read.rows, eval_read.rows
+    elif parts := _folds(read.rows, data, seed=seed, rule=rule):
+        rest, eval_rows = read.rows, [row for part in parts for row in part]
+        folds = [frozenset(map(_number, part)) for part in parts]
+    else:
+        rest, eval_rows = _held_back(read.rows, data.eval_share, seed=seed, rule=rule)
     if len(read.rows) < LEAST_TRAIN_ROWS:
         raise invalid(f"{train_file} has {len(read.rows)} rows, and {LEAST_TRAIN_ROWS} are the least: add examples")
-    train, validation = _held_back(rest, data.validation_share, seed=task.schedule.seed + 1)
-    validation, more = validation[: data.max_validation_rows], validation[data.max_validation_rows :]
-    train = sorted([*train, *more], key=lambda row: row.number)
-    if not train:
+    train, validation = _validated(rest, data, seed=seed, rule=rule)
+    of_labels = isinstance(rule, Choice | Boolean)
+    too_few = len({row.answer for row in train}) < 2 <= len({row.answer for row in read.rows}) and of_labels
+    if not train or not validation or not eval_rows or too_few:
         raise invalid(
             f"{train_file}: data.eval_share {data.eval_share} and data.validation_share {data.validation_share} leave "
-            "no row to learn from: lower them, or add examples"
+            f"{len(train)} of {len(read.rows)} rows to learn from, {len(validation)} to validate on and "
+            f"{len(eval_rows)} to report on{', for each group stays together' if data.group else ''}: lower them, or "
+            "add examples"
         )
-    _check_classes(train_file, train, task.output)
-    return Examples(train, validation, eval_rows, _instruction(task, instructions))
+    _check_classes(train_file, train, rule)
+    examples = Examples(train, validation, eval_rows, _instruction(task, instructions), folds)
+    for fold in range(len(folds)):
+        _check_fold(train_file, examples.of_fold(fold, data, seed=seed, rule=rule), rule)
+    return examples
 
 
 def _read(file: Path, task: Task) -> _Read:
@@ -106,7 +135,8 @@ def _read(file: Path, task: Task) -> _Read:
         try:
             read = _example(cells, task.data)
             if read.is_learnt:
-                rows.append(_row(number, read, task.output))
+                row = _row(number, read, task.output)
+                rows.append(msgspec.structs.replace(row, group=_group(cells, task.data)))
                 instructions |= {read.instruction} if MESSAGES in cells else set()
         except ValueError as error:
             findings.add(number, str(error))
@@ -138,9 +168,21 @@ def _row(number: int, read: Conversation, rule: OutputRule) -> Row:
     return row
 
 
+def _group(cells: Mapping[str, Any], data: Data) -> str:
+    """Raises ValueError, which says what to change."""
+    if not data.group:
+        return ""
+    group = cells.get(data.group)
+    if isinstance(group, bool) or not isinstance(group, str | int) or group == "":
+        raise ValueError(f"its column {data.group!r} (data.group) is missing, or neither a text nor a whole number")
+    return str(group)
+
+
 def _columns(cells: Mapping[str, Any], data: Data) -> Columns | None:
     """The columns to read; None where a row is a conversation. Raises ValueError, which says what to change."""
-    used = {name for name in cells if name not in data.ignore_columns and not _is_nothing(name, cells[name])}
+    used = {
+        name for name in cells if name not in {*data.ignore_columns, data.group} and not _is_nothing(name, cells[name])
+    }
     columns = data.columns
     if columns is None:
         if used == {MESSAGES}:
@@ -190,11 +232,17 @@ def _without_repeats(rows: Sequence[Row], findings: Findings, *, drop: bool) -> 
 
 def _check_leaks(eval_file: Path, eval_rows: Sequence[Row], train_file: Path, train_rows: Sequence[Row]) -> None:
     trained = {_key(row.text): row for row in train_rows}
+    groups = {row.group: row for row in train_rows if row.group}
     for row in eval_rows:
+        if (near := groups.get(row.group)) is not None:
+            raise invalid(
+                f"{eval_file}, row {row.number}: its group is that of row {near.number} of {train_file} as well, so "
+                "that figures would be too good: keep each group in one of the files"
+            )
         if (other := trained.get(_key(row.text))) is not None:
             raise invalid(
-                f"{eval_file}, row {row.number}: its text is row {other.number} of {train_file} as well, so that "
-                "figures would be too good: remove one of them"
+                f"{eval_file}, row {row.number}: its text is row {other.number} of {train_file} as well, so "
+                "that figures would be too good: remove one of them"
             )
 
 
@@ -207,11 +255,57 @@ def _key(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def _held_back(rows: Sequence[Row], share: float, *, seed: int) -> tuple[list[Row], list[Row]]:
-    """(the others, about `share` of the rows, at least one), by a hash of the text, whatever the rows' order."""
-    ranked = sorted(rows, key=lambda row: hashlib.sha256(f"{seed} {_key(row.text)}".encode()).digest())
-    count = max(1, round(share * len(rows)))
-    return sorted(ranked[count:], key=lambda row: row.number), ranked[:count]
+def _check_fold(file: Path, examples: Examples, rule: OutputRule) -> None:
+    answers = {row.answer for row in examples.train}
+    if not examples.validation or not answers or (isinstance(rule, Choice | Boolean) and len(answers) < 2):
+        raise invalid(
+            f"{file}: its rows are few, and one fold of them leaves no two answers to learn from: add rows, name "
+            "others in data.eval, or set data.folds: 0"
+        )
+
+
+def class_weights(answers: Sequence[str], setting: str) -> dict[str, float]:
+    """Label → the weight of its rows in the loss, 1 on average over the rows; empty where all count alike.
+
+    `balanced` gives each label the same sum of weights, as far as `MOST_WEIGHT` for the rarest goes.
+    """
+    rows = Counter(answers)
+    if setting == "none" or (setting == "auto" and max(rows.values()) < SKEWED * min(rows.values())):
+        return {}
+    heaviest = {label: min(MOST_WEIGHT, max(rows.values()) / count) for label, count in rows.items()}
+    mean = sum(heaviest[label] * count for label, count in rows.items()) / len(answers)
+    return {label: weight / mean for label, weight in heaviest.items()}
+
+
+def _items(rows: Sequence[Row], rule: OutputRule) -> list[splits.Item]:
+    of_labels = isinstance(rule, Choice | Boolean)
+    return [splits.Item(_key(row.text), row.answer if of_labels else "", row.group) for row in rows]
+
+
+def _folds(rows: Sequence[Row], data: Data, *, seed: int, rule: OutputRule) -> list[list[Row]]:
+    """The parts of which each is reported on by a training on the others; none where a share is kept out instead."""
+    few = splits.FOLDS if len(rows) < splits.FEW_ROWS else 0
+    count = few if data.folds is None else data.folds
+    parts = splits.folds(_items(rows, rule), count, seed=seed) if count else []
+    return [[rows[place] for place in part] for part in parts] if len(parts) > 1 else []
+
+
+def _validated(rows: Sequence[Row], data: Data, *, seed: int, rule: OutputRule) -> tuple[list[Row], list[Row]]:
+    """(rows to learn from, rows to validate on)"""
+    train, validation = _held_back(rows, data.validation_share, seed=seed + 1, rule=rule)
+    validation, more = validation[: data.max_validation_rows], validation[data.max_validation_rows :]
+    return sorted([*train, *more], key=_number), validation
+
+
+def _held_back(rows: Sequence[Row], share: float, *, seed: int, rule: OutputRule) -> tuple[list[Row], list[Row]]:
+    """(the others, about `share` of the rows, at least one)"""
+    places = splits.held_back(_items(rows, rule), share, seed=seed)
+    out = {*places}
+    return [row for place, row in enumerate(rows) if place not in out], [rows[place] for place in places]
+
+
+def _number(row: Row) -> int:
+    return row.number
 
 
 def _digest(rows: Sequence[Row]) -> str:

@@ -22,6 +22,7 @@ import torch
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
+from guideway.schemas.output import Boolean, Choice
 from guideway.schemas.retrieval import SetRef
 from guideway.training import comparing
 from guideway.training.begin import Begun
@@ -30,6 +31,7 @@ from guideway.training.interruption import Interrupted, ShouldEnd, never
 from guideway.training.loop import train
 from guideway.training.methods import trainable
 from guideway.training.report import write_report
+from guideway.training.rows import class_weights
 from guideway.training.run_events import (
     MethodStarted,
     PromptScored,
@@ -40,8 +42,10 @@ from guideway.training.run_events import (
     RunStarted,
     Scored,
     Stopped,
+    fold_name,
+    size_of,
 )
-from guideway.training.task import BARE, Method, Prefix, PTuning, SoftPrompt, Task
+from guideway.training.task import BARE, Method, Prefix, PTuning, SoftPrompt, StopRules, Task
 from guideway.training.trainer import Trainer
 from guideway.workers.engine import base_model
 from guideway.workers.engine.base_model import BaseModel
@@ -100,7 +104,11 @@ def carry_out(
                 fingerprints = {size: check_rows(of_size[size], model, machine) for size, model in models.items()}
                 tell(_started(begun, fingerprints, context.refs if context else []))
             for size, model in models.items():
-                _Size(of_size[size], size, model, machine, tell, should_end, present).carry_out(past)
+                one = of_size[size]
+                for fold in range(len(one.examples.folds)):
+                    part = _Size(one.of_fold(fold), fold_name(size, fold), model, machine, tell, should_end, _nothing)
+                    part.carry_out(past)
+                _Size(one, size, model, machine, tell, should_end, present).carry_out(past)
                 write_report(begun.folder)
         except Interrupted:
             tell(RunCancelled(at=time.time()))
@@ -144,7 +152,7 @@ def _with_context(begun: Begun, model: Model, machine: Machine, context: Retriev
 
 @dataclass(frozen=True)
 class _Size:
-    """One model size of one run."""
+    """One model size of one run, or one fold of one."""
 
     begun: Begun
     size: str
@@ -166,7 +174,11 @@ class _Size:
         for method in task.methods:
             if not any(isinstance(e, Stopped) and (e.size, e.method) == (self.size, method.label) for e in past):
                 self._train(method, prompt)
-        if not _is_compared(past, self.size, task):
+        if _is_compared(past, self.size, task):
+            return
+        if self.begun.examples.folds:
+            comparing.compare_folds(self.begun, self.size, self.present, self.tell)
+        else:
             comparing.compare_all(
                 self._load_to_serve(),
                 self.model,
@@ -185,7 +197,7 @@ class _Size:
         """The base model that this run began with: what is compared, or gone on with, must stand on the same one."""
         gc.collect()  # the one before, whose hooks point at each other
         base = load_model(self.model, self.machine, dtype)
-        began_with = _fingerprint(self.begun.folder.events(), self.size)
+        began_with = _fingerprint(self.begun.folder.events(), size_of(self.size))
         if began_with == base.former_fingerprint:
             raise Refusal(
                 FailureCode.GUIDANCE_WRONG_MODEL,
@@ -207,6 +219,11 @@ class _Size:
         count = _virtual_tokens(method)
         rows = encoder.encode(self.begun.examples.train, virtual_tokens=count)
         validation = encoder.encode(self.begun.examples.validation, virtual_tokens=count)
+        weights_of = _class_weights(self.begun)
+        rows, validation = (
+            [replace(made, weight=weights_of.get(row.answer, 1.0)) for made, row in zip(some, of, strict=True)]
+            for some, of in ((rows, self.begun.examples.train), (validation, self.begun.examples.validation))
+        )
         if self.machine.device == "cpu" and max(len(row.ids) for row in rows) + count <= SHORT_TOKENS:
             base.model.set_attn_implementation("eager")
         # Half of an example, which is what is left of a long prompt, is no good beginning.
@@ -223,7 +240,7 @@ class _Size:
                 rows,
                 validation,
                 schedule=task.schedule,
-                stop=msgspec.structs.replace(task.stop, max_steps=method.max_steps or task.stop.max_steps),
+                stop=_rules(task.stop, method, self.begun.sharing),
                 learning_rate=method.learning_rate,
             )
             if not checkpoint.is_file():
@@ -265,6 +282,23 @@ class _Size:
             )
         )
         checkpoint.unlink(missing_ok=True)
+
+
+def _class_weights(begun: Begun) -> dict[str, float]:
+    task = begun.run.task
+    if not isinstance(task.output, Choice | Boolean):
+        return {}
+    return class_weights([row.answer for row in begun.examples.train], task.schedule.class_weights)
+
+
+def _nothing(_: str) -> None:
+    """There is no endpoint to compare a fold with: it may have been trained on its rows."""
+
+
+def _rules(stop: StopRules, method: Method, sharing: int) -> StopRules:
+    """What ends one training of a method, of which `sharing` share its time."""
+    minutes = None if stop.max_minutes is None else stop.max_minutes / sharing
+    return msgspec.structs.replace(stop, max_steps=method.max_steps or stop.max_steps, max_minutes=minutes)
 
 
 def checksum(weights: Iterable[torch.Tensor]) -> str:
@@ -329,6 +363,8 @@ def _started(begun: Begun, fingerprints: dict[str, str], sets: list[SetRef]) -> 
         train_rows=len(examples.train),
         validation_rows=len(examples.validation),
         eval_rows=len(examples.eval),
+        folds=len(examples.folds),
+        class_weights=_class_weights(begun),
         methods=[method.label for method in task.methods],
         sizes=task.model_sizes,
         fingerprints=fingerprints,

@@ -22,6 +22,7 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
 
 class _OfMethod(_Event, frozen=True, kw_only=True):
     size: str
+    """A model size, or one of its folds: see `fold_name`."""
     method: str
     """The method's label in the task."""
 
@@ -34,10 +35,14 @@ class RunStarted(_Event, frozen=True, kw_only=True, tag="run_started"):
     train_rows: int
     validation_rows: int
     eval_rows: int
+    folds: int = 0
+    """Where it is not 0: the rows reported on are all rows, each by a training on those of the other folds."""
     methods: list[str]
     sizes: list[str]
     fingerprints: dict[str, str] = {}
     """Model size → fingerprint of its base model."""
+    class_weights: dict[str, float] = {}
+    """Label → the weight of its rows in the loss; empty where all count alike."""
     sets: list[SetRef] = []
     """The versions of the retrieval sets from which the rows have their passages."""
 
@@ -192,6 +197,16 @@ RunEvent = (
 )
 
 EVENT: msgspec.json.Decoder[RunEvent] = msgspec.json.Decoder(RunEvent)
+
+
+def fold_name(size: str, fold: int) -> str:
+    """What a fold, from 0 on, is called in place of its model size: `SIZE/fold-1` is the first."""
+    return f"{size}/fold-{fold + 1}"
+
+
+def size_of(size: str) -> str:
+    """The model size of a size or of a fold."""
+    return size.partition("/")[0]
 
 
 def as_it_stands(events: Iterable[RunEvent]) -> Iterator[RunEvent]:

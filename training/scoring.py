@@ -14,6 +14,7 @@ from guideway.training.metrics import (
     Confusion,
     Counts,
     Estimate,
+    balanced_accuracy,
     calibration,
     confusion,
     json_counts,
@@ -133,6 +134,7 @@ def evaluation_of(
         expected = [_spelled(answer.expected) for answer in answers]
         given = [None if answer.failure else _spelled(answer.given) for answer in answers]
         figures["macro_f1"] = macro_f1(labels, expected, given)
+        figures["balanced_accuracy"] = balanced_accuracy(labels, expected, given)
         if len(labels) <= MOST_CONFUSED_LABELS:
             made_confusion = confusion(labels, expected, given)
     if isinstance(rule, Json | WordLabels):
@@ -158,6 +160,14 @@ def evaluation_of(
         failures=failures,
         answers=list(answers),
     )
+
+
+def joined(label: str, rule: OutputRule, parts: Sequence[Evaluation]) -> Evaluation:
+    """One evaluation of the rows of several, each of which has its own."""
+    seconds = sum(one.rows / one.rows_per_s for one in parts if one.rows_per_s)
+    answers = [answer for one in parts for answer in one.answers]
+    speed = len(answers) / seconds if seconds else 0.0
+    return evaluation_of(label, rule, answers, rows_per_s=speed, latency=parts[0].latency)
 
 
 def _labels(rule: OutputRule) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
@@ -20,6 +21,7 @@ from guideway.schemas.output import OutputRule, check
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.training.records import Format
 
+FOLD: Final = re.compile(r"fold-\d+")
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Count = Annotated[int, Meta(ge=1)]
 Rate = Annotated[float, Meta(gt=0, le=1)]
@@ -52,6 +54,11 @@ class Data(_Settings, frozen=True, kw_only=True):
     """Rows that no training sees, on which everything is compared; without it, `eval_share` of the rows is kept out."""
     eval_share: Share = 0.2
     """Of the rows of `train`, where there is no `eval`."""
+    folds: Annotated[int, Meta(ge=0, le=20)] | None = None
+    """Without `eval`: the rows are divided into so many parts, and each is reported on by a training on the others.
+    None: 5 where there are fewer than 200 rows; 0: a share is kept out, however few they are."""
+    group: str = ""
+    """A column: rows with the same value in it, such as those of one customer, are all learnt from or all kept out."""
     validation_share: Share = 0.1
     """Of the rows of `train`: kept out to choose prompts and to end training. The comparison uses none of them."""
     max_validation_rows: Count = 200
@@ -68,6 +75,12 @@ class Data(_Settings, frozen=True, kw_only=True):
     """Columns that are there and are not used; any other unknown column is refused."""
     origin: str = ""
     """Source and licence of the data, for the model card."""
+
+    def __post_init__(self) -> None:
+        if self.folds == 1:
+            raise ValueError("folds is 1, which leaves nothing to learn from: set 0 for none, or 2 and more")
+        if self.folds and self.eval is not None:
+            raise ValueError("folds divides the rows of train, and eval names others: set one of the two")
 
 
 class _Method(_Settings, frozen=True, kw_only=True, tag_field="form"):
@@ -174,6 +187,9 @@ class Schedule(_Settings, frozen=True, kw_only=True):
     """Longer gradients are made so long."""
     weight_decay: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """Of AdamW."""
+    class_weights: Literal["auto", "balanced", "none"] = "auto"
+    """Of choices and booleans. `balanced`: in the loss each label counts as much as any other, however few rows have
+    it, up to ten times; `auto`: so where one has three times the rows of another."""
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 20261
     """Of everything that is drawn."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
@@ -280,10 +296,9 @@ class Task(
         for label in labels:
             if labels.count(label) > 1:
                 raise ValueError(f"two methods are called {label!r}: give one of them a `name`")
-            if label in REFERENCES:
-                raise ValueError(
-                    f"a method is called {label!r}, as what methods are compared with: choose another name"
-                )
+            if label in REFERENCES or FOLD.fullmatch(label):
+                what = "what methods are compared with" if label in REFERENCES else "a fold of the rows"
+                raise ValueError(f"a method is called {label!r}, as {what}: choose another name")
             for size in self.model_sizes:
                 if names.NAME.fullmatch(name := self.guidance_name(label, size)) is None:
                     raise ValueError(

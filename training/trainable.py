@@ -35,8 +35,8 @@ class Trainable:
         """What is trained, by name."""
         return {name: one for name, one in self.module.named_parameters() if one.requires_grad}
 
-    def answer_loss(self, rows: Sequence[Encoded]) -> tuple[Tensor, int]:
-        """(Σ over rows and answer tokens of -log p(token | what stands before it), number of those tokens).
+    def answer_loss(self, rows: Sequence[Encoded]) -> tuple[Tensor, float]:
+        """(Σ over rows and answer tokens of w · -log p(token | what stands before it), Σ of w), w the row's weight.
 
         Rows are padded on the right, where causal attention hides the padding, so that every row has the positions
         that it has alone. The output head runs on the answers' positions only.
@@ -51,8 +51,11 @@ class Trainable:
             [[max(0, len(row.ids) - last - 1 + i) for i in range(last)] for row in rows], device=device
         )
         logits = self._logits(ids, before)
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-100, reduction="sum")
-        return loss, sum(row.answer for row in rows)
+        losses = nn.functional.cross_entropy(
+            logits.flatten(0, 1), wanted.flatten(), ignore_index=-100, reduction="none"
+        ).view(len(rows), last)
+        weights = torch.tensor([row.weight for row in rows], device=device)
+        return losses.sum(1) @ weights, sum(row.weight * row.answer for row in rows)
 
     def computed_tokens(self, rows: Sequence[Encoded]) -> int:
         """Positions that a step with these rows computes, padding included."""

@@ -119,7 +119,7 @@ class Trainer:
         learning_rate = self._learning_rate * rate(done, of=self.plan.last_step, warm_up=self.schedule.warm_up)
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
-        answer_tokens = sum(row.answer for row in rows)
+        answer_tokens = sum(row.weight * row.answer for row in rows)
         total, tokens = 0.0, 0
         self._trainable.module.train()
         for some in self._pieces(rows, by_length=self.schedule.by_length):
@@ -150,7 +150,7 @@ class Trainer:
         """
         began = time.monotonic()
         self._trainable.module.eval()
-        total, count = 0.0, 0
+        total, count = 0.0, 0.0
         with torch.no_grad():
             for some in self._pieces(self._validation, by_length=True):
                 if should_end():

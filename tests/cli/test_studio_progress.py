@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from guideway.cli.studio_progress import Watch
@@ -88,6 +89,7 @@ def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr()
     assert shown.err.splitlines() == [
         "shop-mood-1: 90 rows to learn from, 10 to validate on, 25 to report on",
+        "25 rows decide: a difference below 20 points says nothing",
         "small: best text prompt (accuracy 0.700): Good or bad?",
         "small/lora: goes on after step 4",
         "small/lora: 5/50  loss 0.500  validation 0.750  250 tokens/s  1:35 min left",
@@ -96,6 +98,19 @@ def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert "0.900" in shown.out
     assert "+0.200 [+0.100, +0.300]" in shown.out
+    assert shown.out.rstrip().endswith("25 rows decide: a difference below 20 points says nothing")
+
+
+def test_folds_are_told_and_shown_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    started, scored = EVENTS[0], EVENTS[-1]
+    with Watch(as_json=False) as watch:
+        watch(msgspec.structs.replace(started, folds=5, eval_rows=500))
+        watch(msgspec.structs.replace(scored, size="small/fold-1", value=0.111))
+        watch(msgspec.structs.replace(scored, rows=500))
+    shown = capsys.readouterr()
+    assert "5 folds: every row is reported on by a training that has not seen it" in shown.err
+    assert "0.111" not in shown.out
+    assert "rows decide" not in shown.out + shown.err
 
 
 def test_for_programs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ def task(rows: Path) -> Task:
         endpoint="mood",
         model_sizes=["small"],
         models=str(ROOT / "examples/demo/manifests/model.yaml"),
-        data=Data(train=str(rows), ignore_columns=["source"]),
+        data=Data(train=str(rows), ignore_columns=["source"], folds=0),
         instruction="Say whether the review is positive or negative.",
         output=Choice(labels=["positive", "negative"]),
         prompts=PromptSearch(candidates=0),

@@ -11,7 +11,7 @@ import pytest
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Text
-from guideway.training.rows import read_examples
+from guideway.training.rows import class_weights, read_examples
 from guideway.training.task import Columns, Data, Task
 
 LABELS = Choice(labels=["good", "bad"])
@@ -36,7 +36,7 @@ def task(train: str, *, output: OutputRule = LABELS, instruction: str = "", **da
         namespace="shop",
         endpoint="mood",
         model_sizes=["small"],
-        data=Data(train=train, **data),
+        data=Data(train=train, **({"folds": 0} | data if "eval" not in data else data)),
         instruction=instruction,
         output=output,
     )
@@ -54,6 +54,92 @@ def test_no_text_is_in_two_lists(write: Write, tmp_path: Path) -> None:
     lists = (examples.train, examples.validation, examples.eval)
     assert [len(some) for some in lists] == [72, 8, 20]
     assert len({row.text for some in lists for row in some}) == 100
+
+
+def test_each_label_has_its_share_of_every_list(write: Write, tmp_path: Path) -> None:
+    skewed = [{"text": f"text {i}", "label": "bad" if i % 10 == 0 else "good"} for i in range(200)]
+    examples = read_examples(task(write("a.jsonl", skewed)), tmp_path)
+    for some in (examples.train, examples.validation, examples.eval):
+        assert sum(row.answer == "bad" for row in some) == round(len(some) / 10)
+
+
+def test_few_rows_are_all_reported_on_by_folds(write: Write, tmp_path: Path) -> None:
+    made = task(write("a.jsonl", rows(60)), folds=None)
+    examples = read_examples(made, tmp_path)
+    everything = {row.number for row in examples.eval}
+    assert everything == {row.number for row in (*examples.train, *examples.validation)} == {*range(1, 61)}
+    assert len(examples.folds) == 5
+    seen: set[int] = set()
+    for fold in range(5):
+        part = examples.of_fold(fold, made.data, seed=made.schedule.seed, rule=made.output)
+        lists = [{row.number for row in some} for some in (part.train, part.validation, part.eval)]
+        assert [len(some) for some in lists] == [43, 5, 12]
+        assert set().union(*lists) == everything
+        assert sum(row.answer == "good" for row in part.eval) == 6
+        assert not part.folds
+        seen |= lists[2]
+    assert seen == everything
+
+
+@pytest.mark.parametrize(
+    ("count", "folds", "made"), [(199, None, 5), (200, None, 0), (60, 0, 0), (60, 3, 3), (400, 4, 4)]
+)
+def test_how_many_rows_are_few(write: Write, tmp_path: Path, count: int, folds: int | None, made: int) -> None:
+    assert len(read_examples(task(write("a.jsonl", rows(count)), folds=folds), tmp_path).folds) == made
+
+
+def test_rows_of_their_own_to_report_on_need_no_folds(write: Write, tmp_path: Path) -> None:
+    made = task(write("a.jsonl", rows(20)), eval=write("b.jsonl", rows(9, start=30)))
+    assert not read_examples(made, tmp_path).folds
+    with pytest.raises(ValueError, match="set one of the two"):
+        task("a.jsonl", eval="b.jsonl", folds=5)
+    with pytest.raises(ValueError, match="folds is 1"):
+        task("a.jsonl", folds=1)
+
+
+def test_folds_that_leave_nothing_to_learn_are_refused(write: Write, tmp_path: Path) -> None:
+    alone = [*rows(1), *({"text": f"other {i}", "label": "bad"} for i in range(30))]
+    assert "one fold of them leaves no two answers" in refused(task(write("a.jsonl", alone), folds=None), tmp_path)
+
+
+@pytest.mark.parametrize("folds", [0, None])
+def test_groups_stay_together(write: Write, tmp_path: Path, folds: int | None) -> None:
+    grouped = [{**row, "customer": i // 4} for i, row in enumerate(rows(80))]
+    made = task(write("a.jsonl", grouped), group="customer", folds=folds)
+    examples = read_examples(made, tmp_path)
+    parts = (
+        [examples] if folds == 0 else [examples.of_fold(fold, made.data, seed=1, rule=made.output) for fold in range(5)]
+    )
+    for part in parts:
+        groups = [{row.group for row in some} for some in (part.train, part.validation, part.eval)]
+        assert sum(map(len, groups)) == len(set().union(*groups)) == 20
+
+
+def test_groups_that_leak_or_are_missing_are_refused(write: Write, tmp_path: Path) -> None:
+    here = [{**row, "customer": "x"} for row in rows(20)]
+    there = [{**row, "customer": "x" if i == 4 else "y"} for i, row in enumerate(rows(9, start=30))]
+    made = task(write("a.jsonl", here), eval=write("b.jsonl", there), group="customer")
+    assert "b.jsonl, row 5: its group is that of row 20 of" in refused(made, tmp_path)
+    made = task(write("a.jsonl", [*here, *rows(2, start=50)]), group="customer")
+    assert "2 rows (21, 22): its column 'customer' (data.group) is missing" in refused(made, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("counts", "setting", "weights"),
+    [
+        ((50, 50), "auto", {}),
+        ((50, 20), "auto", {}),
+        ((50, 20), "balanced", {"good": 0.7, "bad": 1.75}),
+        ((90, 10), "auto", {"good": 100 / 180, "bad": 5.0}),
+        ((90, 10), "none", {}),
+        ((990, 10), "auto", {"good": 1000 / 1090, "bad": 10_000 / 1090}),
+    ],
+)
+def test_labels_count_alike(counts: tuple[int, int], setting: str, weights: dict[str, float]) -> None:
+    answers = ["good"] * counts[0] + ["bad"] * counts[1]
+    found = class_weights(answers, setting)
+    assert found == pytest.approx(weights)
+    assert sum(found.get(answer, 1) for answer in answers) == pytest.approx(len(answers))
 
 
 def test_what_is_kept_apart_depends_on_the_texts_and_not_on_their_order(write: Write, tmp_path: Path) -> None:
@@ -117,7 +203,7 @@ def test_rows_that_leak_into_the_evaluation_are_refused(write: Write, tmp_path: 
 
 def test_shares_that_leave_nothing_to_learn_from_are_refused(write: Write, tmp_path: Path) -> None:
     made = task(write("a.jsonl", rows(20)), eval_share=0.99)
-    assert "leave no row to learn from: lower them" in refused(made, tmp_path)
+    assert "leave 1 of 20 rows to learn from, 1 to validate on and 18 to report on: lower" in refused(made, tmp_path)
 
 
 def test_an_evaluation_file_of_one_class_is_refused(write: Write, tmp_path: Path) -> None:

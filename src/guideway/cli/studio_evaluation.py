@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.entries import Catalogue
 from guideway.cli import interrupts
 from guideway.cli.output import AsJson, importing, out, print_json
 from guideway.cli.studio_publishing import OutFolder, RunPlace, catalogue_if_there, folder_of
@@ -16,8 +17,9 @@ from guideway.cli.studio_retrieval import retrieval_context
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
 from guideway.training.begin import models_of
-from guideway.training.rows import read_examples
-from guideway.training.task import BARE, read_task
+from guideway.training.publishing import present_endpoint, score_of
+from guideway.training.rows import Examples, read_examples
+from guideway.training.task import BARE, Task, read_task
 
 
 def add_to(group: typer.Typer) -> None:
@@ -60,6 +62,7 @@ def evaluate(
             f"there is no {task.address} of this output, this retrieval and the present model of size {size}: publish "
             "it first, or correct the task",
         )
+    _check_unseen(catalogue, task, examples)
     bare = Subject(label=BARE, instructions=[examples.instruction], output=task.output, generation=task.generation)
     context = retrieval_context(task, catalogue, settings)
     base = load_model(models[size], Machine(settings.model_cache, device), models[size].dtype)
@@ -69,6 +72,17 @@ def evaluate(
     with Watch(as_json=as_json) as show:
         for event in scored_events(comparison, size=size, at=time.time()):
             show(event)
+
+
+def _check_unseen(catalogue: Catalogue, task: Task, examples: Examples) -> None:
+    """Where rows are so few that none are kept out, those to report on may be those that were learnt from."""
+    lineage = score_of(present_endpoint(catalogue, task.namespace, task.endpoint), catalogue)
+    if examples.folds and lineage is not None and lineage.data == examples.data_digest:
+        raise Refusal(
+            FailureCode.INVALID_DATA,
+            f"{task.address} was trained on all of these {len(examples.eval)} rows, so that figures would be too good: "
+            "name rows of their own in data.eval; how its run did by folds, `guideway studio versions` shows",
+        )
 
 
 def report(place: RunPlace, out_folder: OutFolder = None, as_json: AsJson = False) -> None:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from guideway.cli import interrupts
-from guideway.cli.output import LINE_EVERY_S, clock, err, out, print_json
+from guideway.cli.output import LINE_EVERY_S, clock, err, importing, out, print_json
 from guideway.training.run_events import (
     Evaluated,
     LeftOut,
@@ -25,6 +25,7 @@ from guideway.training.run_events import (
     Scoring,
     Step,
     Stopped,
+    size_of,
 )
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Watch:
         self._bars.stop()
         if self._scored:
             out.print(_table(self._scored))
+            if said := _said_of_few(self._scored[0].rows):
+                out.print(said)
 
     def __call__(self, event: RunEvent) -> None:
         if self._as_json:
@@ -80,7 +83,7 @@ class Watch:
             case Scoring():
                 what = f"{event.done}/{event.of} rows answered"
                 self._show(f"{event.size}/{event.method}", what, event.done, event.of)
-            case Scored():
+            case Scored() if event.size == size_of(event.size):
                 self._scored.append(event)
 
     def _step(self, event: Step) -> None:
@@ -111,7 +114,7 @@ def _line(event: RunEvent) -> str:
         case RunStarted():
             line = (
                 f"{event.run}: {event.train_rows} rows to learn from, {event.validation_rows} to validate on, "
-                f"{event.eval_rows} to report on"
+                f"{event.eval_rows} to report on{_few(event)}"
             )
         case PromptScored(chosen=True):
             # The lines after the first are examples, which are rows of the data.
@@ -138,6 +141,27 @@ def _line(event: RunEvent) -> str:
         case RunCancelled() if not interrupts.asked():
             line = "ended; the same command goes on with it"
     return line
+
+
+def _few(event: RunStarted) -> str:
+    folds = (
+        f"\n{event.folds} folds: every row is reported on by a training that has not seen it, and what is published is "
+        "trained on all of them"
+        if event.folds
+        else ""
+    )
+    said = _said_of_few(event.eval_rows)
+    if event.class_weights:
+        weights = ", ".join(f"{label} {weight:.2f}" for label, weight in event.class_weights.items())
+        folds += f"\nrows of rare labels count more in training: {weights} (schedule.class_weights)"
+    return folds + (f"\n{said}" if said else "")
+
+
+def _said_of_few(rows: int) -> str:
+    with importing("studio"):
+        from guideway.training.metrics import few_rows
+
+    return few_rows(rows)
 
 
 def _table(scored: list[Scored]) -> Table:
