@@ -180,3 +180,17 @@ def test_libraries_are_heard_from_warnings_on_whatever_the_level() -> None:
         root.handlers[:] = before[1]
         logging.captureWarnings(capture=False)
         structlog.reset_defaults()
+
+
+def test_what_others_wrote_commands_no_terminal() -> None:
+    program = (
+        "import structlog\nfrom guideway import logs\nlogs.configure(as_json=False)\nlog = structlog.get_logger()\n"
+        "evil = '\\x1b[2J\\x9b2J\\u202e\\r\\n'\n"
+        "log.info(f'read {evil}', file=evil, what=[evil], raw=evil.encode())\n"
+        "try:\n    raise ValueError(evil)\nexcept ValueError:\n    log.exception('failed')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, encoding="utf-8", timeout=60, check=True
+    )
+    assert "read \\u001b[2J" in ended.stderr
+    assert not [one for one in ended.stderr if one != "\n" and not one.isprintable()]

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import structlog
 
+from guideway.printable import on_one_line, printable
 from guideway.schemas.failures import FailureCode, Refusal
 
 FORMATS: Final = ("json", "text")
@@ -88,6 +89,12 @@ class _Limiter:
             structlog.get_logger().warning("log lines were left out", number=number, of=form, **{_FORM: kind})
 
 
+def _as_text(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """What others wrote, a topic's or a file's name, commands no terminal."""
+    shown = {key: on_one_line(value if isinstance(value, str) else repr(value)) for key, value in event.items()}
+    return shown | {"exception": printable(event["exception"])} if "exception" in event else shown
+
+
 def _without_numbers(text: str) -> str:
     """The first line, without what differs from line to line: addresses, offsets, ids."""
     return re.sub(r"0x[0-9a-f]+|\d+", "#", text.split("\n", 1)[0])[:120]
@@ -130,13 +137,14 @@ def configure(
     plain = structlog.dev.ConsoleRenderer(
         colors=terminal, exception_formatter=structlog.dev.plain_traceback, pad_event_to=28
     )
-    renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()] if machine else [plain]
+    render = [structlog.processors.JSONRenderer()] if machine else [_as_text, plain]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             _Limiter(Sparing()),
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if not machine else "iso", utc=machine),
-            *renderer,
+            structlog.processors.format_exc_info,
+            *render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),

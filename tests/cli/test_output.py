@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 from rich.text import Text
 
 from guideway.cli import output
-from guideway.cli.output import in_red, on_one_line, out, print_table, printable
+from guideway.cli.output import in_red, out, print_table
 from guideway.cli.traffic import print_reply
+from guideway.printable import on_one_line, printable
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.reply import Completed, Failed, Sample, Usage
 
@@ -56,6 +58,15 @@ def test_commands_to_the_terminal_are_escaped(text: str, terminal: io.StringIO) 
     ours = terminal.getvalue().replace("\x1b[1m", "").replace("\x1b[0m", "").replace("\x1b[31m", "")
     ours = ours.replace("\x1b[32m", "").replace("\x1b[3m", "")
     assert not [one for one in ours if one != "\n" and not one.isprintable()]
+
+
+@pytest.mark.parametrize("text", [*COMMANDS, *MARKUP, "\U000e0041", "日本\u3000語"])
+def test_json_commands_no_terminal_and_says_the_same(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON escapes a line end and ESC, and lets CSI in one character, DEL and bidirectional marks through."""
+    output.print_json({text: [text]})
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == {text: [text]}
+    assert shown.rstrip("\n").replace("\u3000", " ").isprintable()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from guideway.cli.output import print_table
-from guideway.cli.tables import aligned, fitted, shared
+from guideway.cli.tables import aligned, blocks, fitted, shared
 
 ID = "b7cefc16-8e8e-4b71-a5a1-1a2f9bb7a6ab"
 PROSE = "the instruction has more tokens than the model takes: shorten it, or use a larger model"
@@ -37,6 +37,10 @@ def test_only_prose_is_broken(width: int) -> None:
 
 def test_where_ids_have_no_room_there_is_no_table() -> None:
     assert drawn(["id", "other"], [[ID, ID]], 60) is None
+
+
+def test_without_room_each_cell_has_a_line() -> None:
+    assert blocks(["id", "what"], [["a", "b"], ["c", ""]]) == ["id    a", "what  b", "", "id    c", "what"]
 
 
 def test_the_widest_gives_first() -> None:

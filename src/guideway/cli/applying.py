@@ -15,8 +15,9 @@ from guideway.catalogue.difference import difference
 from guideway.catalogue.entries import Change
 from guideway.catalogue.files import Source, read
 from guideway.cli import packaged
-from guideway.cli.output import AsJson, complain, err, out, print_json, print_table, printable, run
+from guideway.cli.output import AsJson, complain, err, out, print_json, print_table, run
 from guideway.infra import topics
+from guideway.printable import printable
 from guideway.producers.check import doubtful
 from guideway.reference.schema import schema
 from guideway.schemas.failures import FailureCode, Refusal

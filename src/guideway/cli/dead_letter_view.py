@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from guideway.cli.output import on_one_line, out
+from guideway.cli.output import out
 from guideway.delivery.replay import code_of, read_back
+from guideway.printable import on_one_line
 from guideway.schemas.record import Record
 
 

@@ -9,8 +9,9 @@ import msgspec
 from rich.text import Text
 
 from guideway.cli.demo_sets import SideBySide
-from guideway.cli.output import on_one_line, out, print_json, print_table, printable
+from guideway.cli.output import out, print_json, print_table
 from guideway.cli.traffic import show_value
+from guideway.printable import on_one_line, printable
 from guideway.schemas.reply import Completed, Reply
 from guideway.workers.messages import BatchReport
 

@@ -14,13 +14,14 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from guideway.cli.dead_letter_view import print_letter, view, when
-from guideway.cli.output import AsJson, err, on_one_line, out, print_json, print_table, run
+from guideway.cli.output import AsJson, err, out, print_json, print_table, run
 from guideway.delivery.dead_letter_reader import DeadLetterReader, Spans
 from guideway.delivery.replay import Place, Replayed, Selection, code_of
 from guideway.delivery.replayer import Report, plan
 from guideway.delivery.replayer import replay as put_back
 from guideway.infra.cluster import administrator
 from guideway.infra.topics import partitions_by_topic
+from guideway.printable import on_one_line
 from guideway.producers.client import split_address
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import json
 import os
 import select
 import sys
-import unicodedata
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import IO, Annotated, Any, Final, NoReturn, TypeVar
 
@@ -21,7 +19,8 @@ from rich.text import Text
 
 from guideway import logs
 from guideway.catalogue.faults import Faulty
-from guideway.cli.tables import aligned, fitted
+from guideway.cli.tables import aligned, blocks, fitted
+from guideway.printable import on_one_line, printable
 from guideway.schemas.failures import FailureCode, Refusal
 
 T = TypeVar("T")
@@ -29,25 +28,6 @@ T = TypeVar("T")
 
 EXIT_UNHEARD: Final = 141
 """As a shell tells of a program that SIGPIPE has ended."""
-_JOINERS: Final = frozenset("\u200c\u200d")
-"""Invisible, and part of how Persian or an emoji is written."""
-
-
-def printable(text: str) -> str:
-    """The text with every character escaped that could move the cursor, reverse the writing or command the terminal.
-
-    Line ends, tabs and the spaces of every script stay.
-    """
-    return "".join(one if one in "\n\t" else on_one_line(one) for one in text)
-
-
-def on_one_line(text: str) -> str:
-    """`printable`, with line ends and tabs escaped as well: the text cannot look like a further line."""
-    return "".join(one if _is_harmless(one) else json.dumps(one)[1:-1] for one in text)
-
-
-def _is_harmless(one: str) -> bool:
-    return one.isprintable() or one in _JOINERS or unicodedata.category(one) == "Zs"
 
 
 class _Console(Console):
@@ -146,7 +126,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a l
 def print_json(value: object) -> None:
     """One line of JSON on standard output."""
     try:
-        sys.stdout.write(msgspec.json.encode(value, enc_hook=str).decode() + "\n")
+        sys.stdout.write(on_one_line(msgspec.json.encode(value, enc_hook=str).decode()) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         out.on_broken_pipe()
@@ -155,17 +135,16 @@ def print_json(value: object) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
     """A cell that is a `Text` keeps its styles.
 
-    In a terminal as wide as it is; into a pipe or a file, and where ids would be cut, each row on one line.
+    In a terminal as wide as it is, or cell by cell where ids would be cut; into a pipe or a file each row on one line.
     """
     cells = [[one if isinstance(one, Text) else Text(printable(str(one))) for one in row] for row in rows]
     if title is not None:
         out.print(Text(on_one_line(title), "bold"))
-    table = fitted(columns, cells, out.width) if out.is_terminal else None
-    if table is not None:
+    if out.is_terminal and (table := fitted(columns, cells, out.width)) is not None:
         out.print(table)
         return
-    plain = [columns, *([on_one_line(cell.plain) for cell in row] for row in cells)]
-    for line in aligned(plain):
+    plain = [[on_one_line(cell.plain) for cell in row] for row in cells]
+    for line in blocks(columns, plain) if out.is_terminal else aligned([columns, *plain]):
         out.print(line)
 
 

@@ -61,6 +61,16 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Each cell on a line of its own, behind the name of its column; for a terminal that is too narrow."""
+    widest = max(map(cell_len, columns))
+    lines: list[str] = []
+    for row in rows:
+        lines += [""] * bool(lines)
+        lines += [f"{name.ljust(widest)}  {cell}".rstrip() for name, cell in zip(columns, row, strict=True)]
+    return lines
+
+
 def _is_prose(text: str) -> bool:
     return " " in text and cell_len(text) > _PROSE
 

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from guideway.cli import interrupts
 from guideway.cli.dead_letter_view import when
-from guideway.cli.output import SECONDS, AsJson, err, in_red, on_one_line, out, print_json, run, while_heard
+from guideway.cli.output import SECONDS, AsJson, err, in_red, out, print_json, run, while_heard
+from guideway.printable import on_one_line
 from guideway.producers.client import Client, split_address
 from guideway.producers.contents import from_json
 from guideway.producers.replies import received
