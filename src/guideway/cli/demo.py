@@ -222,7 +222,7 @@ async def _compare(client: Client, comparisons: Sequence[Comparison], *, quiet: 
         endpoint: comparison.data for comparison in comparisons for endpoint in (comparison.guided, comparison.bare)
     }
     rows = [(endpoint, row["text"]) for endpoint, data in sources.items() for row in _rows(data)]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     began = time.monotonic()
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
         bar = progress.add_task("evaluation rows", total=len(rows))

@@ -260,7 +260,7 @@ async def _dead_letter_topics(bootstrap: str) -> dict[str, int]:
 @contextmanager
 def _progress(doing: str, spans: Spans, *, as_json: bool) -> Iterator[Callable[[int], None]]:
     """A bar over all offsets, where somebody watches; it is told how many more were walked."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal) as progress:
         task = progress.add_task(doing, total=sum(map(len, spans.values())))
         yield lambda more: progress.advance(task, more)

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
+from rich.theme import Theme
 
 from guideway import logs
 from guideway.catalogue.faults import Faulty
@@ -56,8 +57,10 @@ class _Console(Console):
         _to_nobody(self.file)
 
 
-out = _Console(highlight=False)
-err = _Console(stderr=True, highlight=False)
+# rich has these in green and cyan, which a light background swallows.
+_THEME: Final = Theme({f"progress.{part}": "" for part in ("download", "elapsed", "percentage", "remaining")})
+out = _Console(highlight=False, theme=_THEME)
+err = _Console(stderr=True, highlight=False, theme=_THEME)
 
 
 def open_streams() -> None:

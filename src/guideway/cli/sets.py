@@ -250,7 +250,7 @@ def _make(order: Order, *, as_json: bool) -> None:
 @contextlib.contextmanager
 def _bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """Where there is no terminal, a line now and then instead."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
         task = bar.add_task("passages embedded", total=None)
         began: tuple[float, int] | None = None

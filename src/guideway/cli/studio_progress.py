@@ -7,10 +7,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
 
 from guideway.cli import interrupts
-from guideway.cli.output import LINE_EVERY_S, clock, err, importing, out, print_json
+from guideway.cli.output import LINE_EVERY_S, clock, err, importing, out, print_json, print_table
 from guideway.training.run_events import (
     Evaluated,
     LeftOut,
@@ -45,7 +44,11 @@ class Watch:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[what]}"))
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(24),
+            TextColumn("{task.fields[what]}", markup=False),
+        )
         self._bars = Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal)
         self._bar: TaskID | None = None
         self._said_at = 0.0
@@ -61,7 +64,7 @@ class Watch:
     ) -> None:
         self._bars.stop()
         if self._scored:
-            out.print(_table(self._scored))
+            _print_scored(self._scored)
             if said := _said_of_few(self._scored[0].rows):
                 out.print(said)
 
@@ -164,13 +167,13 @@ def _said_of_few(rows: int) -> str:
     return few_rows(rows)
 
 
-def _table(scored: list[Scored]) -> Table:
-    table = Table("size", "what", scored[0].metric, "95 % interval", "over bare", "rows", box=None, header_style="bold")
+def _print_scored(scored: list[Scored]) -> None:
+    rows = []
     for one in scored:
         over = f"{one.over_bare[0]:+.3f} [{one.over_bare[1]:+.3f}, {one.over_bare[2]:+.3f}]" if one.over_bare else ""
         interval = f"[{one.low:.3f}, {one.high:.3f}]"
-        table.add_row(one.size, one.method, f"{one.value:.3f}", interval, over, str(one.rows))
-    return table
+        rows.append((one.size, one.method, f"{one.value:.3f}", interval, over, one.rows))
+    print_table(("size", "what", scored[0].metric, "95 % interval", "over bare", "rows"), rows)
 
 
 def _say(line: str) -> None:
