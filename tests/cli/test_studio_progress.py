@@ -125,3 +125,13 @@ def test_a_comparison_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> 
     with Watch(as_json=False) as watch:
         watch(Scoring(at=0, size="small", method="lora", done=3, of=25))
     assert capsys.readouterr().err.splitlines() == ["small/lora: 3/25 rows answered"]
+
+
+def test_in_a_pipe_each_figure_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "[bold]soft-prompt-of-a-very-long-name-" * 4
+    scored = next(one for one in EVENTS if isinstance(one, Scored))
+    with Watch(as_json=False) as watch:
+        watch(msgspec.structs.replace(scored, method=name))
+    (_, line) = capsys.readouterr().out.splitlines()
+    assert name in line
+    assert line.split()[0] == scored.size

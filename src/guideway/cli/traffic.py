@@ -27,6 +27,7 @@ from guideway.schemas.wire import Undecodable
 from guideway.settings import Settings
 
 _RUNNING: Final = "are `guideway endpoints` and `guideway worker` running?"
+_HINT_S: Final = 15
 _OF_ALL: Final = frozenset(
     {FailureCode.UNKNOWN_ENDPOINT, FailureCode.BROKER_UNREACHABLE, FailureCode.REPLY_ADDRESS_REFUSED}
 )
@@ -97,9 +98,13 @@ def send(
                         return Refusal(FailureCode.DEADLINE_EXCEEDED, f"no reply within {timeout:g} s: {_RUNNING}")
 
             failures = 0
+            hinting = asyncio.get_running_loop().call_later(
+                _HINT_S, err.print, f"no reply after {_HINT_S} s, {_RUNNING} It is waited for up to {timeout:g} s."
+            )
             async with asyncio.TaskGroup() as group:
                 for number, answer in [(number, group.create_task(one(line))) for number, line in lines]:
                     reply = await answer
+                    hinting.cancel()
                     _print(reply, number if len(lines) > 1 else None, as_json=as_json)
                     if len(lines) > 1:
                         interrupts.keeps(
