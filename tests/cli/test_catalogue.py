@@ -20,12 +20,22 @@ from guideway.catalogue.topic import CatalogueReader
 from guideway.cli.catalogue import found_in, identity_of
 from guideway.cli.deletion import remove
 from guideway.cli.packaged import SMALL
+from guideway.cli.set_questions import found_set
 from guideway.delivery.clients import make_producer, started
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Field, Guidance, InputRule, Manifest, Model
+from guideway.schemas.manifests import (
+    EmbeddingModel,
+    Endpoint,
+    Field,
+    Guidance,
+    InputRule,
+    Manifest,
+    Model,
+    RetrievalSet,
+)
 from guideway.schemas.output import Boolean
 from guideway.schemas.wire import MANIFEST
 from guideway.settings import Settings
@@ -213,3 +223,20 @@ def test_a_wrong_model_size_is_told_with_the_right_one() -> None:
         catalogue.model("medum")
     with pytest.raises(Refusal, match=r"no model size 'large': name one that is there \(medium\), or apply a"):
         catalogue.model("large")
+
+
+def test_a_wrong_set_is_told_with_the_right_one() -> None:
+    catalogue = Catalogue()
+    made = RetrievalSet(
+        namespace="shop",
+        name="handbook",
+        artefact=f"sha256:{'0' * 64}",
+        passages=1,
+        embedding=EmbeddingModel(source="a", fingerprint=f"sha256:{'0' * 64}", dimension=3),
+    )
+    [(key, value)] = records(plan(catalogue, [made]))
+    catalogue.absorb(key, value)
+    with pytest.raises(Refusal, match=r"no retrieval set shop/handbok: did you mean shop/handbook\?"):
+        found_set(catalogue, "shop/handbok")
+    with pytest.raises(Refusal, match="no retrieval set shop/handbook@7: `guideway sets list` lists all"):
+        found_set(catalogue, "shop/handbook@7")

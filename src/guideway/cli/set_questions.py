@@ -18,6 +18,7 @@ from guideway.producers.client import Client
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import RetrievalSet
+from guideway.schemas.nearest import did_you_mean
 from guideway.schemas.reply import Reply
 from guideway.schemas.retrieval import SetRef
 from guideway.settings import Settings
@@ -122,7 +123,14 @@ def found_set(catalogue: Catalogue, name: str) -> tuple[SetRef, RetrievalSet]:
     namespace, _ = split_name(plain)
     if at and not version.isdigit():
         raise Refusal(FailureCode.INVALID_SETTING, f"{name!r}: a version is a number, as `guideway sets list` shows it")
-    return catalogue.retrieval_set(name.strip("/"), for_namespace=namespace)
+    try:
+        return catalogue.retrieval_set(name.strip("/"), for_namespace=namespace)
+    except Refusal as refusal:
+        sets = [f"{one.namespace}/{one.name}" for one in catalogue.identities("set")]
+        if refusal.code is not FailureCode.GUIDANCE_UNKNOWN or (plain in sets and not at):
+            raise
+        near = "" if plain in sets else did_you_mean(plain, sets)
+        raise Refusal(refusal.code, f"there is no retrieval set {name}: {near}`guideway sets list` lists all") from None
 
 
 def split_name(name: str) -> tuple[str, str]:

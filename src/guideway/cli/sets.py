@@ -279,9 +279,8 @@ def _tell(published: Published, *, as_json: bool) -> None:
         print_json(published)
         return
     current = "" if published.current == published.version else f"; the name stands for version {published.current}"
-    out.print(
-        f"{published.action}: {published.set}, version {published.version}, {published.passages} passages{current}",
-    )
+    passages = f"{published.passages} passage{'s' * (published.passages != 1)}"
+    out.print(f"{published.action}: {published.set}, version {published.version}, {passages}{current}")
     if published.left_out:
         err.print(f"left out, for their type is not read: {', '.join(published.left_out)}")
     if published.skipped:

@@ -9,6 +9,7 @@ import typer
 
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.cli.applying import tell
+from guideway.cli.catalogue import found_in
 from guideway.cli.output import AsJson, out, print_json, print_table, run
 from guideway.cli.studio_publishing import Anyway, apply_all, catalogue_if_there
 from guideway.schemas.failures import FailureCode, Refusal
@@ -121,7 +122,7 @@ def _catalogue() -> Catalogue:
 
 
 def _versions(catalogue: Catalogue, identity: Identity) -> list[int]:
-    catalogue.endpoint(identity.namespace, identity.name)
+    found_in(catalogue, identity)
     return catalogue.versions(identity)
 
 

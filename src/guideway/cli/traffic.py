@@ -247,7 +247,10 @@ def _lines(text: str | None, file: Path | None) -> Iterator[tuple[int, str]]:
                 FailureCode.INVALID_SETTING, f"{file} is not UTF-8 (byte {error.start}): convert it; UTF-16 is not read"
             ) from None
         except OSError as error:
-            raise Refusal(FailureCode.INVALID_SETTING, f"{file} cannot be read: {error.strerror}") from None
+            raise Refusal(
+                FailureCode.INVALID_SETTING,
+                f"{file} cannot be read ({error.strerror}): name a file with one event a line",
+            ) from None
     elif text == "-":
         try:
             found = sys.stdin.buffer.read().decode("utf-8-sig").split("\n")
