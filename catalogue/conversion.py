@@ -5,6 +5,7 @@ What it says first is noted and taken out, and then it is asked again.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterator
 from typing import Any, Final, NamedTuple
@@ -28,7 +29,7 @@ _FIELD: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _UNKNOWN: Final = "unknown field"
 _MISSING: Final = re.compile(r"Object missing required field `(.*)`")
 _PATTERN: Final = re.compile(r"Expected `str` matching regex (.*)", re.DOTALL)
-_EXPECTED: Final = re.compile(r"Expected `([^`]*)`(?:, got `([^`]*)`)?.*")
+_EXPECTED: Final = re.compile(r"Expected `([^`]*)`(?:, got `([^`]*)`)?(.*)", re.DOTALL)
 
 
 class _Said(NamedTuple):
@@ -116,7 +117,8 @@ def _of_value(why: str, word: Any, there: inspect.Type | None) -> str:
         return f"invalid value {word!r:.100}: {did_you_mean(str(word), words)}it is one of {listed(words)}"
     if found := _PATTERN.fullmatch(why):
         return _misfit(str(word), there, found[1])
-    return f"{why}{_hint(why, word)}" if _EXPECTED.fullmatch(why) else ""
+    expected = _EXPECTED.fullmatch(why)
+    return _expected(expected[1], expected[2], expected[3], word) if expected else ""
 
 
 def _whole(place: Place) -> Place | None:
@@ -152,31 +154,56 @@ def _misfit(word: str, there: inspect.Type | None, pattern: str) -> str:
     return f"{word!r:.100} does not fit: {near}write {allowed or f'what matches {pattern}'}"
 
 
-def _hint(why: str, value: Any) -> str:
-    """How to write it where the value is right and its type is not."""
-    found = _EXPECTED.fullmatch(why)
-    wanted, got = ({*(found[1] or "").split(" | ")}, found[2]) if found else (set(), None)
+_WORDS: Final = {
+    "str": "text",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "names with values",
+}
+_BOUNDS: Final = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
+_SHOWN_CHARS: Final = 60
+
+
+def _expected(kinds: str, got: str | None, bound: str, value: Any) -> str:
+    """msgspec's `Expected`, in words: what it must be, what it is, and how to write it where only the type is wrong."""
+    wanted = kinds.split(" | ")
+    words = " or ".join(_WORDS.get(one, one) for one in wanted)
+    if found := re.fullmatch(r" (of length )?(>=|<=|>|<) (\S+)", bound):
+        unit = (" characters" if wanted[0] == "str" else " items") if found[1] else ""
+        words += f" of {_BOUNDS[found[2]]} {found[3].removesuffix('.0')}{unit}"
+        is_ = f"has {len(value)}" if found[1] and isinstance(value, str | list | dict) else f"is {_shown(value)}"
+        return f"it must be {words}, and {is_}"
+    return f"it must be {words}, and is {_shown(value)}{_hint({*wanted}, got, value)}"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+
+
+def _hint(wanted: Collection[str], got: str | None, value: Any) -> str:
     if "str" in wanted and got in {"int", "float", "bool", "null"}:
         return " (write it in quotes)"
-    if got == "str" and wanted & {"int", "float"} and re.fullmatch(r"[-+]?[0-9]+(\.[0-9]+)?", str(value)):
+    if got == "str" and {*wanted} & {"int", "float"} and re.fullmatch(r"[-+]?[0-9]+(\.[0-9]+)?", str(value)):
         return " (write it without quotes)"
-    if got == "str" and "bool" in wanted:
-        return " (write true or false)"
     if "array" in wanted and got not in {"object", "array", None}:
-        return f" (write a list: [{str(value)[:60]}])"
+        return f" (write [{str(value)[:_SHOWN_CHARS]}])"
     return ""
 
 
 def _leading(message: str, value: Any) -> Place:
     """The place that a message begins with, such as `input.fields.x is …`, as far as the value has it."""
     word = message.split(maxsplit=1)[0].rstrip(":,") if message.strip() else ""
-    place: list[str | int] = []
-    for one in word.split("."):
-        if not isinstance(value, dict) or one not in value:
+    place: Place = ()
+    for name, number, _ in _STEP.findall(f".{word}"):
+        one = int(number) if number else name
+        inside = isinstance(value, list) and one in range(len(value)) if number else isinstance(value, dict)
+        if not inside or (not number and one not in value):
             break
-        place.append(one)
-        value = value[one]
-    return tuple(place)
+        place, value = (*place, one), value[one]
+    return place
 
 
 def leading(message: str, value: Any, place: Place) -> Place:
@@ -229,7 +256,8 @@ def _changed(value: Any, place: Place, new: Any = _OUT) -> Any:
     one, *rest = place
     inner = _changed(_at(value, (one,)), tuple(rest), new)
     if isinstance(value, dict):
-        return {key: item for key, item in value.items() if key != one} | ({} if inner is _OUT else {one: inner})
+        named = {key: inner if key == one else item for key, item in value.items()}
+        return {key: item for key, item in named.items() if item is not _OUT}
     if isinstance(value, list):
         items = [inner if number == one else item for number, item in enumerate(value)]
         return [item for item in items if item is not _OUT]

@@ -232,7 +232,8 @@ def _strange(value: Any, where: Place) -> Iterator[tuple[Place, str]]:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                yield (*where, str(key)), f"the name {key!r} is no text: write it in quotes"
+                name = str(yaml.safe_dump(key)).split("\n", 1)[0]
+                yield (*where, name), f"the name {name:.60} is no text: write it in quotes"
             elif why := _no_json(key):
                 yield where, f"a name in it is strange: {why}"
             else:

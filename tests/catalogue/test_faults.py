@@ -59,7 +59,7 @@ def told(place: Path) -> list[str]:
             [
                 "2: namespace: 'Shop_A' does not fit: did you mean shop-a? write 1 to 63 of a-z, 0-9 and hyphens",
                 "6: lane: invalid value 'intractive': did you mean interactive? it is one of batch, interactive",
-                "7: guidance: Expected `array`, got `str` (write a list: [tone])",
+                '7: guidance: it must be a list, and is "tone" (write [tone])',
                 "8: request_guidance[1]: 'tone' does not fit: write NAMESPACE/NAME, perhaps with @VERSION",
             ],
         ),
@@ -68,13 +68,23 @@ def told(place: Path) -> list[str]:
             "      type: strin\n",
             [
                 "10: endpoint /shop/mood: unknown field `typ` in input.fields.one: did you mean type?",
-                "12: endpoint /shop/mood: input.fields.two.required: Expected `bool`, got `str` (write true or false)",
+                '12: endpoint /shop/mood: input.fields.two.required: it must be true or false, and is "no"',
                 "13: endpoint /shop/mood: input.fields.two.type: invalid value 'strin': did you mean string?",
             ],
         ),
         (
             WHOLE + "retrieval:\n  sets: [a/b]\n  filter:\n    fine: text\n    not fine: text\n",
             ["10: endpoint /shop/mood: retrieval.filter.not fine: 'not fine' does not fit: write 1 to 100 letters"],
+        ),
+        (
+            WHOLE.replace("{type: text}", "{type: choice, labels: []}")
+            + 'generation: {stop: [""], samples: 99}\nmax_text_chars: 0',
+            [
+                "5: endpoint /shop/mood: output.labels: it must be a list of at least 1 items, and has 0",
+                "6: endpoint /shop/mood: generation.stop[0]: it must be text of at least 1 characters, and has 0",
+                "6: endpoint /shop/mood: generation.samples: it must be an integer of at most 16, and is 99",
+                "7: endpoint /shop/mood: max_text_chars: it must be an integer of at least 1, and is 0",
+            ],
         ),
         (WHOLE + "retrieval: {}\n", ["6: endpoint /shop/mood: retrieval names no set"]),
         (
@@ -83,7 +93,7 @@ def told(place: Path) -> list[str]:
         ),
         (
             WHOLE + "generation:\n  temperature: '0.5'\n",
-            ["7: endpoint /shop/mood: generation.temperature: Expected `float`, got `str` (write it without quotes)"],
+            ['7: endpoint /shop/mood: generation.temperature: it must be a number, and is "0.5" (write it without'],
         ),
         (
             WHOLE + "deadline_s: .nan\ndescription: !!binary eA==\n",

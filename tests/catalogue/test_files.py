@@ -82,14 +82,17 @@ def test_an_artefact_is_named_by_its_folder_and_not_by_a_digest(tmp_path: Path) 
         ),
         (YAML.replace("name: tone", "name: tone\nartefact: x"), "no `artefact`"),
         (YAML.replace("namespace: team", "namespace: infer", 1), "reserved"),
-        (YAML.replace("model_size: small", "model_size: small\ndeadline_s: 1:30"), "Expected `float.*, got `str`"),
+        (
+            YAML.replace("model_size: small", "model_size: small\ndeadline_s: 1:30"),
+            r"deadline_s: it must be a number or null, and is \"1:30\"",
+        ),
         (
             YAML.replace("[good, bad]", "[1, 2]"),
-            r"a.yaml:8: endpoint /team/mood: output.labels\[0\]: Expected `str`, got `int` .write it in quotes",
+            r"a.yaml:8: endpoint /team/mood: output.labels\[0\]: it must be text, and is 1 .write it in quotes",
         ),
         (
             YAML.replace("[good, bad]", "[true, false]"),
-            r"output.labels\[0\]: Expected `str`, got `bool` .write it in quotes",
+            r"output.labels\[0\]: it must be text, and is true .write it in quotes",
         ),
         (YAML + "\n---\n" + YAML, "is in"),
         ("{", "a.yaml"),
@@ -128,10 +131,10 @@ MERGES = lines("a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}"
         (YAML.replace("model_size: small", "model_size: small\ndescription: !!timestamp 2024-01-01"), "is a date"),
         (
             YAML.replace("model_size: small", "model_size: small\ntrue: 1"),
-            "the name True is no text: write it in quotes",
+            "the name true is no text: write it in quotes",
         ),
         (YAML.replace("model_size: small", "model_size: small\n2024: 1"), "the name 2024 is no text"),
-        (YAML.replace("model_size: small", "model_size: small\nnull: 1"), "the name None is no text"),
+        (YAML.replace("model_size: small", "model_size: small\nnull: 1"), "the name null is no text"),
         (YAML.replace("model_size: small", "model_size: small\nmodel_size: large"), "'model_size' is written twice"),
         (YAML.replace("good", '"\\uD800"'), r"output.labels\[0\]: the text holds half of a character"),
         (YAML.replace("good", "!!binary eA=="), "is a bytes"),
