@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready-$(shell cat constraints.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test faults check models docs bench bench-fairness bench-retrieval bench-studio clean
+.PHONY: demo test faults check models docs codes bench bench-fairness bench-retrieval bench-studio clean
 
 demo: $(READY)  ## the main job on real input
 	$(BIN)/guideway demo
@@ -27,6 +27,9 @@ models: $(READY)  ## docs/models.md: each family of models tried, and what it ca
 
 docs: $(READY)  ## docs/manifests.md and docs/task.md, from the types that read manifests and tasks
 	$(BIN)/python -m guideway.reference
+
+codes: $(READY)  ## docs/codes.md: each failure code provoked, and what is said
+	PYTHONPATH=. $(BIN)/python -m tests.codes
 
 bench: $(READY)  ## the engine and the delivery beside their peers
 	$(BIN)/python -m benchmarks.engine

@@ -177,5 +177,6 @@ class Expression:
         except (JMESPathError, ArithmeticError, RecursionError, TypeError, ValueError) as error:
             # Functions of numbers meet some that no float, or no text, can hold.
             raise ValueError(
-                f"expression {_short(self._text)!r} does not fit the fields: {type(error).__name__}"
+                f"expression {_short(self._text)!r} does not fit the fields ({type(error).__name__}): give "
+                "them the types that its functions take"
             ) from None

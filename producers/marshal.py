@@ -103,7 +103,7 @@ def _checked(given: Mapping[str, Any], declared: Mapping[str, Field]) -> dict[st
     if unknown := [name for name in given if name not in declared]:
         raise Refusal(
             FailureCode.UNKNOWN_FIELD,
-            f"unknown field {unknown[0][:60]!r}: the endpoint takes {', '.join(declared)}",
+            f"unknown field {unknown[0][:60]!r}: remove it; the endpoint takes {', '.join(declared)}",
         )
     checked = {}
     for name, field in declared.items():

@@ -127,7 +127,8 @@ class EngineLink:
                     log.warning("request was in an engine that died", request=request.id, attempt=attempt + 1)
         raise Poison(
             FailureCode.ENGINE_FAILED,
-            f"the engine died {self._attempts} times while it ran this request: change its text, schema or guidance",
+            f"the engine died {self._attempts} times while it ran this request: change its text, schema or guidance; "
+            "the worker's log says how it died",
         )
 
     async def _run_once(self, request: Request, artefacts: Sequence[Artefact], lane: Lane) -> Finished:

@@ -22,6 +22,7 @@ from guideway.schemas.output import Json, Number, OutputRule, Regex
 from guideway.workers.engine.json_text import Crossing, JsonText, Open, path_of
 
 ENDED: Final = "the model ended the text before its form was complete: change the endpoint's output rule"
+_NAME_CHARS: Final = 40
 _RAISE: Final = "raise the endpoint's generation.max_tokens"
 
 
@@ -57,8 +58,8 @@ def grown(crossing: Crossing, schema: Mapping[str, Any]) -> Refusal | None:
         case "twice":
             return Refusal(
                 FailureCode.OUTPUT_UNREADABLE,
-                f"the object{_of(path[:-1])} names {_name(path)} twice: set additionalProperties to false in "
-                "output.schema",
+                f"the object{_of(path[:-1])} names {_quoted(path[-1])} twice: declare its properties in output.schema, "
+                "and set additionalProperties to false",
             )
         case "fraction" | "exponent":
             said = f"the number{where} has no end after its {'point' if crossing.what == 'fraction' else 'exponent'}"
@@ -134,8 +135,9 @@ def _of(path: Path) -> str:
     return f" {shown(path)}" if path else ""
 
 
-def _name(path: Path) -> str:
-    return shown(path[-1:])
+def _quoted(name: str | int) -> str:
+    text = str(name)
+    return json.dumps(text if len(text) <= _NAME_CHARS else f"{text[:_NAME_CHARS]}…")
 
 
 def _unended(message: str) -> Refusal:

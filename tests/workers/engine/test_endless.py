@@ -128,7 +128,7 @@ def test_a_member_named_twice_ends_the_text_at_once(make_admit: MakeAdmit) -> No
     failure = written(make_admit, schema, '{"o":{"x":1,"x":2,"x":3,').failure
     assert failure is not None
     assert failure.code is FailureCode.OUTPUT_UNREADABLE
-    assert failure.message.startswith("the object o names x twice")
+    assert failure.message.startswith('the object o names "x" twice')
 
 
 def test_what_serving_would_not_end_is_no_answer_to_learn_from() -> None:

@@ -1,0 +1,192 @@
+"""Failures that no event meets: of commands, of the studio, and of engines, provoked where they are found."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from peft import PrefixTuningConfig, get_peft_model
+from tests.codes.case import Case, Provoke
+from tests.codes.road import Road
+from tests.training.test_documents import pdf
+from tests.training.test_publishing import EVENTS, run
+from tests.training.test_rows import rows, task
+from tests.workers.engine.conftest import base_of, tiny_llama, tiny_tokenizer
+from tests.workers.engine.families import LLAMA_LIKE, tiny
+from tests.workers.engine.test_prefix import _LATENT
+
+from guideway.catalogue.entries import Catalogue
+from guideway.catalogue.files import read
+from guideway.producers.check import check
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.generation import Generation
+from guideway.schemas.manifests import Model
+from guideway.schemas.output import Text
+from guideway.schemas.request import Part, ReplyAddress, Request
+from guideway.settings import Settings
+from guideway.training.publishing import choose
+from guideway.training.rows import read_examples
+from guideway.training.sets.document import Columns
+from guideway.training.sets.documents import read_documents
+from guideway.workers.engine.engine import Engine
+from guideway.workers.engine.model_kind import check_kind
+from guideway.workers.engine.prefix import Prefix
+from guideway.workers.engine_link import EngineLink
+from guideway.workers.messages import Admit, EngineSettings, Refused
+
+C: Final = FailureCode
+_FAKE_ENGINE = Path(__file__).parents[1] / "workers" / "fake_engine.py"
+_REQUEST = Request(
+    id="r",
+    namespace="shop",
+    endpoint="parcel",
+    endpoint_version=1,
+    parts=[Part(kind="input", source="caller", text="die")],
+    guidance=[],
+    output=Text(),
+    words=[],
+    generation=Generation(max_tokens=4),
+    reply_to=[ReplyAddress(topic="gw.shop.parcel.out.v1")],
+    deadline_ms=None,
+)
+
+
+def here(do: Callable[[Path], Any]) -> Provoke:
+    """Does something in an empty folder that is refused."""
+
+    async def provoke(road: Road) -> Refusal:
+        with tempfile.TemporaryDirectory() as folder:
+            return _refusal(lambda: do(Path(folder)))
+
+    return provoke
+
+
+def _refusal(do: Callable[[], Any]) -> Refusal:
+    try:
+        came = do()
+    except Refusal as refusal:
+        return refusal
+    raise AssertionError(f"it was done: {came!r:.100}")
+
+
+def manifest(text: str, remedy: str) -> Case:
+    def do(folder: Path) -> None:
+        given = "kind: endpoint/v1, namespace: shop, name: mood, model_size: small"
+        (folder / "mood.yaml").write_text(f"{{{given}, {text}}}")
+        small = Model(namespace="public", name="small", source="nowhere", max_context_tokens=1024)
+        check([small, *(one for _, one in read(folder / "mood.yaml"))], Catalogue())
+
+    return Case(
+        code=C.INVALID_MANIFEST,
+        example=f"`guideway apply` of an endpoint with `{text}`",
+        remedy=remedy,
+        provoke=here(do),
+    )
+
+
+def documents(code: FailureCode, files: dict[str, bytes], example: str, remedy: str) -> Case:
+    def do(folder: Path) -> list[Any]:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        return [*read_documents([folder / name for name in files], Columns())]
+
+    return Case(code=code, example=f"`guideway sets create` of {example}", remedy=remedy, provoke=here(do))
+
+
+def _of_a_latent_model(folder: Path) -> Prefix:
+    tokenizer = tiny_tokenizer()
+    made = get_peft_model(tiny_llama(tokenizer), PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
+    made.save_pretrained(str(folder))
+    return Prefix.load(folder, tiny("deepseek_v3", tokenizer, **{**LLAMA_LIKE, **_LATENT}))
+
+
+def _examples(folder: Path) -> object:
+    lines = [*rows(9), {"text": " ", "label": "good"}]
+    (folder / "mood.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return read_examples(task("mood.jsonl"), folder)
+
+
+def _no_numbers(folder: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    model = tiny_llama(tokenizer)
+    engine = Engine(base_of(model, tokenizer), EngineSettings(), max_context_tokens=512)
+    model.get_input_embeddings().weight[tokenizer.encode("d")[0]] = torch.nan
+    engine.add(Admit(id="r", request=_REQUEST, artefacts=[]))
+    while engine.has_work:
+        for message in engine.step(0.0):
+            if isinstance(message, Refused):
+                raise Refusal(message.code, message.message)
+
+
+def _no_number(folder: Path) -> Settings:
+    return Settings.from_environ({"GUIDEWAY_ARTEFACT_CACHE_BYTES": "ten", "GUIDEWAY_HOME": str(folder)})
+
+
+async def _deadly(road: Road) -> Refusal:
+    model = Model(namespace="public", name="small", source="fine")
+    program = (sys.executable, str(_FAKE_ENGINE))
+    async with EngineLink(model, EngineSettings(), program=program) as link:
+        return await _awaited(link.run(_REQUEST, []))
+
+
+async def _awaited(work: Awaitable[object]) -> Refusal:
+    try:
+        await work
+    except Refusal as refusal:
+        return refusal
+    raise AssertionError("it was done")
+
+
+OTHERS: Final = [
+    Case(
+        code=C.GUIDANCE_UNSUPPORTED, example="a prefix on a model of the type `deepseek_v3`",
+        remedy="its owner: another form of guidance, or another model size", provoke=here(_of_a_latent_model),
+    ),
+    documents(C.DOCUMENT_UNREADABLE, {"a.txt": b"Gr\xfc\xdfe"}, "`a.txt` in Windows-1252", "name its encoding"),
+    documents(C.DOCUMENT_UNREADABLE, {"a.csv": b"id,body\n1,Hello\n"}, "`a.csv`: `id,body`", "name the text column"),
+    documents(C.DOCUMENT_EMPTY, {"a.pdf": pdf(b"")}, "`a.pdf`, scanned", "run character recognition over it"),
+    documents(
+        C.DOCUMENT_TOO_LARGE, {"a.jsonl": b'{"text": "%s"}' % (b"x" * 9 * 2**20)}, "`a.jsonl` with a line of 9 MiB",
+        "split the text over rows",
+    ),
+    documents(
+        C.DUPLICATE_ID, {"a.jsonl": b'{"id": "x", "text": "One."}\n{"id": "x", "text": "Two."}\n'},
+        "`a.jsonl` with the id `x` twice", "give each its own id",
+    ),
+    Case(
+        code=C.INVALID_DATA, example='`guideway studio run`, whose tenth row is `{"text": " ", "label": "good"}`',
+        remedy="correct or remove the row", provoke=here(_examples),
+    ),
+    Case(
+        code=C.NOT_BETTER, example="`guideway studio publish mood.yaml`, where chance may explain the lead",
+        remedy="more examples, another method; or publish it all the same",
+        provoke=here(lambda _: choose(EVENTS, run(), size=None, method="lora", anyway=False)),
+    ),
+    Case(
+        code=C.UNSUPPORTED_MODEL, example="`guideway apply` of a model whose `config.json` says `model_type: bloom`",
+        remedy="operators: the model's `source`", provoke=here(lambda _: check_kind({"model_type": "bloom"})),
+    ),
+    Case(
+        code=C.ENGINE_FAILED, example="an event of which the engine process dies, three times",
+        remedy="change its text, schema or guidance; operators: the worker's log; report it", provoke=_deadly,
+    ),
+    Case(
+        code=C.ENGINE_FAILED, example="an event whose text the model's weights make no number of",
+        remedy="operators: the model's `dtype` and its files", provoke=here(_no_numbers),
+    ),
+    manifest(
+        "output: {type: json, schema: {type: object, propertys: {a: {type: integer}}}}", "correct the keyword",
+    ),
+    manifest("output: {type: text}, generation: {max_tokens: 2048}", "lower it, or use a size of longer context"),
+    manifest("input: {template: '{questoin}'}, output: {type: text}", "correct the name"),
+    manifest("output: {type: txt}", "correct the value"),
+    Case(
+        code=C.INVALID_SETTING, example="`GUIDEWAY_ARTEFACT_CACHE_BYTES=ten guideway get`",
+        remedy="correct the setting", provoke=here(_no_number),
+    ),
+]  # fmt: skip
