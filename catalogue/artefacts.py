@@ -295,7 +295,8 @@ def _not_read(digest: str, error: OSError) -> Refusal:
     if isinstance(error, FileNotFoundError):
         return Refusal(
             FailureCode.GUIDANCE_MISSING,
-            f"the artefact store lacks {digest[:19]}…: apply its guidance again, or name the right store",
+            f"the artefact store lacks {digest[:19]}…: apply its guidance, or create its set, again; or name the "
+            "right store",
         )
     return Refusal(
         FailureCode.GUIDANCE_MISSING,
@@ -306,5 +307,6 @@ def _not_read(digest: str, error: OSError) -> Refusal:
 def _damaged(digest: str) -> Refusal:
     return Refusal(
         FailureCode.GUIDANCE_DAMAGED,
-        f"the artefact store's copy of {digest[:19]}… is damaged: remove it there and apply its guidance again",
+        f"the artefact store's copy of {digest[:19]}… is damaged: remove it there, and apply its guidance, or "
+        "create its set, again",
     )

@@ -168,9 +168,11 @@ class Catalogue:
         if found is None or not isinstance(found[1], Endpoint):
             here = [other.name for other in self.identities("endpoint") if other.namespace == namespace]
             more = ", …" if len(here) > 20 else ""
-            known = f"its endpoints are: {', '.join(here[:20])}{more}" if here else "that namespace has none"
+            known = f"namespace {namespace} has: {', '.join(here[:20])}{more}" if here else "that namespace has none"
             raise Refusal(
-                FailureCode.UNKNOWN_ENDPOINT, f"there is no endpoint {names.address(namespace, name)}; {known}"
+                FailureCode.UNKNOWN_ENDPOINT,
+                f"there is no endpoint {names.address(namespace, name)}, or no more: correct the address, or apply it; "
+                f"{known}",
             )
         return found[0], found[1]
 
@@ -183,7 +185,8 @@ class Catalogue:
         found = (number := _number(version), self.get(identity, number)) if at else self.latest(identity)
         if found is None or not isinstance(found[1], Guidance):
             raise Refusal(
-                FailureCode.GUIDANCE_UNKNOWN, f"there is no guidance {name}: apply it, or correct the endpoint's list"
+                FailureCode.GUIDANCE_UNKNOWN,
+                f"there is no guidance {name}{self._instead(identity)}: apply it, or correct the name",
             )
         number, guidance = found[0], found[1]
         if not guidance.usable_by(for_namespace):
@@ -199,6 +202,11 @@ class Catalogue:
             )
         return GuidanceRef(namespace=owner, name=plain, version=number, scale=float(scale or 1)), guidance
 
+    def _instead(self, identity: Identity) -> str:
+        """Which versions there are of what is not there in another."""
+        there = [*self.versions(identity)]
+        return f" (there is version {', '.join(map(str, there[-10:]))})" if there else ""
+
     def retrieval_set(self, name: str, *, for_namespace: str) -> tuple[SetRef, RetrievalSet]:
         """A set by `NAMESPACE/NAME[@VERSION][*WEIGHT]`. Raises Refusal(guidance_unknown | guidance_forbidden).
 
@@ -208,11 +216,12 @@ class Catalogue:
         owner, _, rest = name.partition("/")
         plain, at, version = rest.partition("@")
         number = _number(version) if at else self.current_version(owner, plain)
-        found = self.get(Identity("set", owner, plain), number)
+        identity = Identity("set", owner, plain)
+        found = self.get(identity, number)
         if not isinstance(found, RetrievalSet):
             raise Refusal(
                 FailureCode.GUIDANCE_UNKNOWN,
-                f"there is no retrieval set {name}: create it, or correct the endpoint's list",
+                f"there is no retrieval set {name}{self._instead(identity)}: create it, or correct the name",
             )
         if not found.usable_by(for_namespace):
             raise Refusal(

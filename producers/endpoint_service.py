@@ -172,6 +172,7 @@ async def checked_reply_address(
     if wanted.partition is not None and wanted.partition >= partitions:
         raise Refusal(
             FailureCode.REPLY_ADDRESS_REFUSED,
-            f"reply topic {wanted.topic} has {partitions} partitions, none of number {wanted.partition}",
+            f"reply topic {wanted.topic} has {partitions} partitions, none of number {wanted.partition}: name "
+            "one of these, or none",
         )
     return wanted

@@ -11,6 +11,7 @@ from guideway.producers.template import TextTooLong, parse
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Field
+from guideway.schemas.names import GUIDANCE
 from guideway.schemas.output import WordLabels
 from guideway.schemas.request import MAX_GUIDANCE, GuidanceRef, Part, ReplyAddress, Request
 from guideway.schemas.retrieval import MAX_SETS, Condition, Retrieval, Scalar, is_filterable
@@ -154,7 +155,11 @@ def _guidance(event: Event, endpoint: Endpoint, catalogue: Catalogue) -> tuple[l
         parts.append(Part(kind="instruction", source="endpoint", text=endpoint.instruction))
     brought = [name for name in event.guidance if not _is_listed(name, _request_sets(endpoint))]
     check_number(len(endpoint.guidance) + len(brought))
-    named = [catalogue.guidance(name, for_namespace=endpoint.namespace) for name in [*endpoint.guidance, *brought]]
+    named = [catalogue.guidance(name, for_namespace=endpoint.namespace) for name in endpoint.guidance]
+    try:
+        named += [catalogue.guidance(name, for_namespace=endpoint.namespace) for name in brought]
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"header {GUIDANCE}: {refusal.message}") from None
     check_together(named)
     for ref, guidance in named:
         if guidance.form == "text_prompt":

@@ -33,6 +33,8 @@ def spelled(value: Any, rule: OutputRule) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, int | float):
+        raise ValueError(f"its answer is {value!r:.40}, and the task wants text: write it in quotes")
     if not isinstance(value, str) or not value.strip():
         raise ValueError("its answer is empty or no text: fill it in, or remove the row")
     return value

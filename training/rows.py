@@ -157,6 +157,8 @@ def _example(cells: Mapping[str, Any], data: Data) -> Conversation:
 
 def _row(number: int, read: Conversation, rule: OutputRule) -> Row:
     """Raises ValueError, which says what to change."""
+    if isinstance(read.text, int | float):
+        raise ValueError(f"its text is {read.text!r:.40}, which is a number or a boolean: write it in quotes")
     if not isinstance(read.text, str) or not read.text.strip():
         raise ValueError("its text is empty or no text: fill it in, or remove the row")
     try:

@@ -47,7 +47,7 @@ def test_a_tombstone_removes_a_version() -> None:
 def test_an_unknown_endpoint_is_answered_with_what_there_is() -> None:
     catalogue = Catalogue()
     absorb(catalogue, ENDPOINT, 1)
-    with pytest.raises(Refusal, match="its endpoints are: task"):
+    with pytest.raises(Refusal, match="namespace team has: task"):
         catalogue.endpoint("team", "tusk")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import yaml
 from tests.codes.case import Case, steady
 from tests.codes.events import ENDPOINTS, EVENTS, PLAIN
 from tests.codes.others import OTHERS
@@ -63,7 +64,9 @@ async def provoked() -> list[tuple[Case, Refusal]]:
 
 def page(lines: Sequence[Line]) -> str:
     assert PLAIN[0] == "parcel"
-    head = _HEAD.replace("{parcel}", ENDPOINTS["parcel"])
+    fields = {"kind": "endpoint/v1", "namespace": "shop", "name": "parcel", "model_size": "small"}
+    manifest = yaml.safe_dump(fields | yaml.safe_load(ENDPOINTS["parcel"]), sort_keys=False)
+    head = _HEAD.replace("{parcel}\n", manifest)
     return head + "".join(f"{one.written}\n" for one in lines)
 
 

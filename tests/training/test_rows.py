@@ -301,6 +301,7 @@ def test_a_number_or_a_boolean_is_a_label_where_its_text_is(
         (True, LABELS, "its label is a boolean, labels are text"),
         ("Good", LABELS, "its label is 'good' but for capital letters"),
         (None, LABELS, "its answer is empty or no text"),
+        (5, Text(), "its answer is 5, and the task wants text: write it in quotes"),
         (2, Boolean(), "its answer is neither true nor false"),
         ("nan", Number(), "its answer is no finite number"),
     ],

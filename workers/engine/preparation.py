@@ -173,8 +173,9 @@ def check_length(guidance: RowGuidance, text_tokens: int, max_tokens: int, most:
     virtual_tokens = guidance.prefix_tokens + guidance.virtual_tokens
     excess = virtual_tokens + text_tokens + max_tokens - most
     if excess > 0:
+        virtual = f"{virtual_tokens} virtual tokens, " if virtual_tokens else ""
         raise Refusal(
             FailureCode.TEXT_TOO_LONG,
-            f"{virtual_tokens} virtual tokens, {text_tokens} tokens of text and max_tokens {max_tokens} are "
-            f"{excess} more than the {most} of this model size: shorten the text or lower max_tokens",
+            f"{virtual}{text_tokens} tokens of text and max_tokens {max_tokens} are {excess} more than the {most} of "
+            "this model size: shorten the text or lower max_tokens",
         )
