@@ -148,4 +148,4 @@ def _text(record: Record, name: str) -> str:
 
 
 def _invalid(header: str, form: str) -> Refusal:
-    return Refusal(FailureCode.INVALID_HEADER, f"header {header} must be {form}")
+    return Refusal(FailureCode.INVALID_HEADER, f"header {header} cannot be read: write {form}")

@@ -43,6 +43,7 @@ _LEAST: Final[dict[tuple[What, bool], dict[str, int]]] = {
 }
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _NAME_CHARS: Final = 40
+_SHOWN_CHARS: Final = 120
 _MOST_PARTS: Final = 1000
 
 
@@ -88,7 +89,7 @@ def shown(path: Path) -> str:
             text += f".{step}" if text else step
         else:
             text += f"[{json.dumps(step[:_NAME_CHARS] + '…' * (len(step) > _NAME_CHARS), ensure_ascii=True)}]"
-    return text
+    return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS // 2]}…{text[-_SHOWN_CHARS // 4 :]}"
 
 
 def _ends(part: Mapping[str, Any], what: What, *, negative: bool = False) -> bool:

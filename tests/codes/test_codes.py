@@ -11,7 +11,7 @@ from guideway.schemas.failures import FailureCode
 pytestmark = [pytest.mark.broker, pytest.mark.model, pytest.mark.timeout(400)]
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore")
 async def test_every_code_is_provoked_and_its_message_is_that_of_the_page() -> None:
     came = await provoked()
     assert {case.code for case, _ in came} == set(FailureCode)

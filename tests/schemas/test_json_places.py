@@ -122,6 +122,7 @@ def test_what_finds_no_end_is_listed(schema: dict[str, Any], found: int) -> None
         (["\x1b[31m"], '["\\u001b[31m"]'),
         (["x" * 50], f'["{"x" * 40}\\u2026"]'),
         ([], ""),
+        ([0] * 99, "[0]" * 20 + "…" + "[0]" * 10),
     ],
 )
 def test_a_place_is_shown_for_people(path: Path, text: str) -> None:
