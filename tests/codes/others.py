@@ -21,8 +21,9 @@ from tests.workers.engine.families import LLAMA_LIKE, tiny
 from tests.workers.engine.test_prefix import _LATENT
 
 from guideway.catalogue.entries import Catalogue
-from guideway.catalogue.files import read
-from guideway.producers.check import check
+from guideway.catalogue.faults import Faulty
+from guideway.catalogue.files import Source, read
+from guideway.producers.check import faults
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import Model
@@ -79,7 +80,8 @@ def manifest(text: str, remedy: str) -> Case:
         given = "kind: endpoint/v1, namespace: shop, name: mood, model_size: small"
         (folder / "mood.yaml").write_text(f"{{{given}, {text}}}")
         small = Model(namespace="public", name="small", source="nowhere", max_context_tokens=1024)
-        check([small, *(one for _, one in read(folder / "mood.yaml"))], Catalogue())
+        if found := faults([Source(folder, small), *read(folder / "mood.yaml")], Catalogue()):
+            raise Faulty(found)
 
     return Case(
         code=C.INVALID_MANIFEST,

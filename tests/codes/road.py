@@ -133,7 +133,7 @@ async def _hear(road: Road, consumer: Any) -> None:
 
 
 async def _apply(system: System, folder: Path, endpoints: Mapping[str, str]) -> None:
-    (small,) = (one for _, one in read(DEMO) if isinstance(one, Model))
+    (small,) = (one.manifest for one in read(DEMO) if isinstance(one.manifest, Model))
     await topics.apply(system.bootstrap, topics.wanted([small]))
     await make_sets(system.settings, [_order(folder, "towns"), _order(folder, "torn")])
     store = ArtefactStore(system.settings.store)
