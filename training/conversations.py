@@ -1,9 +1,11 @@
-"""Chat files of OpenAI's form → what an event brings and what the model is to answer. Pure."""
+"""Chat files of OpenAI's form, ShareGPT's and Alpaca's → what an event brings and what is to be answered. Pure."""
 
 from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+_ROLES: Final = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
+"""What others call those who speak."""
 _INSTRUCTING: Final = frozenset({"system", "developer"})
 
 
@@ -18,6 +20,32 @@ class Conversation(NamedTuple):
     """The assistant's last message."""
     is_learnt: bool
     """False where the answer's `weight` is 0."""
+
+
+def shared_messages(turns: Any) -> Any:
+    """ShareGPT's `conversations` as messages. Raises ValueError, which says what to change."""
+    try:
+        return [{"role": _ROLES.get(turn["from"], turn["from"]), "content": turn["value"]} for turn in turns]
+    except (TypeError, KeyError):
+        raise ValueError("its conversations must be a list of objects with from and value") from None
+
+
+def read_alpaca(instruction: Any, given: Any, output: Any) -> Conversation:
+    """A row of `instruction`, `input` and `output`; without an input the instruction is what an event would bring.
+
+    Raises ValueError, which says what to change.
+    """
+    if not isinstance(instruction, str) or not isinstance(given, str | None):
+        raise ValueError("its instruction or its input is no text: correct it, or remove the row")
+    if given and given.strip():
+        return Conversation(instruction, given, output, is_learnt=True)
+    return Conversation("", instruction, output, is_learnt=True)
+
+
+def told_with_text(read: Conversation) -> Conversation:
+    """The instruction as the beginning of the text."""
+    text = f"{read.instruction}\n\n{read.text}" if read.instruction else read.text
+    return read._replace(instruction="", text=text)
 
 
 def read_conversation(messages: Any) -> Conversation:

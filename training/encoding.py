@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.output import OutputRule, WordLabels
@@ -12,6 +13,8 @@ from guideway.training.rows import Row
 from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.grammars import Grammars
 from guideway.workers.engine.prompt import PromptLayout, chat_end_ids
+
+_ROWS_SHOWN: Final = 20
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,20 @@ class Encoder:
         """What ends the assistant's message in the chat template, as far as there is one."""
 
     def encode(self, rows: Sequence[Row], *, virtual_tokens: int = 0) -> list[Encoded]:
-        """Raises: Refusal `invalid_data` for an answer that serving could not give, or a row that it would refuse."""
-        return [self._encode(row, virtual_tokens) for row in rows]
+        """Raises: Refusal `invalid_data` for answers that serving could not give, or rows that it would refuse."""
+        encoded: list[Encoded] = []
+        refused: list[tuple[int, Refusal]] = []
+        for row in rows:
+            try:
+                encoded.append(self._encode(row, virtual_tokens))
+            except Refusal as refusal:
+                refused.append((row.number, refusal))
+        if refused:
+            (_, first), *others = refused
+            numbers = ", ".join(str(number) for number, _ in others[:_ROWS_SHOWN])
+            more = f"; so or alike: {len(others)} more ({numbers}{', …' if len(others) > _ROWS_SHOWN else ''})"
+            raise Refusal(first.code, first.message + (more if others else ""))
+        return encoded
 
     def _encode(self, row: Row, virtual_tokens: int) -> Encoded:
         parts = [*row.context, Part(kind="input", source="caller", text=row.text)]

@@ -14,6 +14,28 @@ from guideway.training.sets.decoding import known_encoding, lines, whole_text
 from guideway.training.sets.row_files import DIVIDERS, cells_of
 
 Format = Literal["jsonl", "json", "csv", "tsv"]
+_OTHERS: Final = {
+    "parquet": "a Parquet file",
+    "arrow": "an Arrow file",
+    "feather": "a Feather file",
+    "xlsx": "an Excel file",
+    "xls": "an Excel file",
+    "ods": "a spreadsheet",
+    "pkl": "a pickle",
+    "pt": "a pickle",
+    "npz": "a NumPy file",
+    "gz": "compressed",
+    "zip": "compressed",
+    "zst": "compressed",
+}
+_BY_PROGRAM: Final = "with the program that made it"
+_WAYS: Final = {
+    "parquet": "with `datasets` (`Dataset.from_parquet(FILE).to_json('rows.jsonl')`) or pandas",
+    "arrow": "with `datasets` (`Dataset.from_file(FILE).to_json('rows.jsonl')`)",
+    "gz": "by unpacking it",
+    "zip": "by unpacking it",
+    "zst": "by unpacking it",
+}
 _KINDS_SHOWN: Final = 20
 _ROWS_SHOWN: Final = 5
 
@@ -32,7 +54,7 @@ class Findings:
         """Raises Refusal(invalid_data) with all that was found, if anything was."""
         if not self._rows:
             return
-        told = [f"{_listed(rows)}: {what}" for what, rows in self._rows.items()]
+        told = [f"{_listed(rows)}: {what}" for what, rows in sorted(self._rows.items(), key=lambda one: one[1][0])]
         if len(told) == 1:
             raise invalid(f"{self._file}, {told[0]}")
         more = f"; and {len(told) - _KINDS_SHOWN} more kinds" if len(told) > _KINDS_SHOWN else ""
@@ -49,7 +71,7 @@ def read_records(
     """
     form = format_ or file.suffix.removeprefix(".").lower()
     if form not in get_args(Format):
-        raise invalid(f"{file}: whether it is JSONL, JSON, CSV or TSV is not to be seen from its name: set data.format")
+        raise invalid(f"{file} {_unread(file, form)}")
     try:
         known_encoding(encoding)
         if form in ("csv", "tsv"):
@@ -61,6 +83,18 @@ def read_records(
     except Refusal as refusal:
         hint = refusal.message.replace("name its encoding with --encoding", "name its encoding in data.encoding")
         raise invalid(hint) from None
+
+
+def _unread(file: Path, form: str) -> str:
+    """Why a file of this form is not read, and what to do."""
+    if file.is_dir():
+        return (
+            "is a folder: name a file in it; one that `datasets` saved becomes one by "
+            "`load_from_disk(FOLDER).to_json('rows.jsonl')`"
+        )
+    if form in _OTHERS:
+        return f"is {_OTHERS[form]}, which is not read: write it as JSONL, CSV or TSV, {_WAYS.get(form, _BY_PROGRAM)}"
+    return "may be JSONL, JSON, CSV or TSV, which is not to be seen from its name: set data.format"
 
 
 def invalid(message: str) -> Refusal:

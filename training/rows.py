@@ -15,12 +15,22 @@ from guideway.schemas.output import Boolean, Choice, OutputRule
 from guideway.schemas.request import Part
 from guideway.training import splits
 from guideway.training.answers import spelled
-from guideway.training.conversations import Conversation, read_conversation
+from guideway.training.conversations import (
+    Conversation,
+    read_alpaca,
+    read_conversation,
+    shared_messages,
+    told_with_text,
+)
 from guideway.training.records import Findings, invalid, read_records
 from guideway.training.task import Columns, Data, Task
 
 KNOWN_COLUMNS: Final = (Columns(text="text", answer="label"), Columns(text="prompt", answer="completion"))
 MESSAGES: Final = "messages"
+KNOWN_NAMES: Final = frozenset(known.text for known in KNOWN_COLUMNS)
+SHARED: Final = "conversations"
+"""ShareGPT's name for them."""
+ALPACA: Final = frozenset({"instruction", "input", "output"})
 LEAST_TRAIN_ROWS: Final = 8
 SKEWED: Final = 3
 """So many times the rows of the rarest label has the most frequent one, from where on labels are weighted."""
@@ -127,20 +137,30 @@ def read_examples(task: Task, folder: Path) -> Examples:
 
 
 def _read(file: Path, task: Task) -> _Read:
-    rows: list[Row] = []
-    instructions: set[str] = set()
+    data = task.data
     findings = Findings(file)
-    heads = [{known.text, known.answer} for known in ([task.data.columns] if task.data.columns else KNOWN_COLUMNS)]
-    for number, cells in read_records(file, task.data.format, task.data.encoding, heads, findings):
+    heads = [{known.text, known.answer} for known in ([data.columns] if data.columns else KNOWN_COLUMNS)]
+    heads += [] if data.columns else [{"instruction", "output"}]
+    found: list[tuple[int, Mapping[str, Any], Conversation]] = []
+    for number, cells in read_records(file, data.format, data.encoding, heads, findings):
         try:
-            read = _example(cells, task.data)
-            if read.is_learnt:
-                row = _row(number, read, task.output)
-                rows.append(msgspec.structs.replace(row, group=_group(cells, task.data)))
-                instructions |= {read.instruction} if MESSAGES in cells else set()
+            if (read := _example(cells, data)).is_learnt:
+                found.append((number, cells, read))
         except ValueError as error:
             findings.add(number, str(error))
-    rows = _without_repeats(rows, findings, drop=task.data.duplicates == "drop")
+    rows: list[Row] = []
+    instructions: set[str] = set()
+    has_many = len({read.instruction for _, cells, read in found if _is_alpaca(cells, data)}) > 1
+    for number, filled, read in found:
+        # Where each row has an instruction of its own, it is what an event would bring.
+        whole = told_with_text(read) if has_many and _is_alpaca(filled, data) else read
+        try:
+            row = _row(number, whole, task.output)
+            rows.append(msgspec.structs.replace(row, group=_group(filled, data)))
+            instructions |= {whole.instruction} if _has_instruction(filled, data) else set()
+        except ValueError as error:
+            findings.add(number, str(error))
+    rows = _without_repeats(rows, findings, drop=data.duplicates == "drop")
     findings.refuse()
     if not rows:
         raise invalid(f"{file} has no rows: add examples, one JSON object a line or one record of a CSV file")
@@ -151,8 +171,21 @@ def _example(cells: Mapping[str, Any], data: Data) -> Conversation:
     """Raises ValueError, which says what to change."""
     columns = _columns(cells, data)
     if columns is None:
-        return read_conversation(cells[MESSAGES])
+        if MESSAGES in cells:
+            return read_conversation(cells[MESSAGES])
+        if SHARED in cells:
+            return read_conversation(shared_messages(cells[SHARED]))
+        return read_alpaca(cells["instruction"], cells.get("input"), cells["output"])
     return Conversation("", cells[columns.text], cells[columns.answer], is_learnt=True)
+
+
+def _is_alpaca(cells: Mapping[str, Any], data: Data) -> bool:
+    return _has_instruction(cells, data) and "instruction" in cells
+
+
+def _has_instruction(cells: Mapping[str, Any], data: Data) -> bool:
+    """Whether the row's form has a place for what the model is told."""
+    return data.columns is None and not KNOWN_NAMES & cells.keys()
 
 
 def _row(number: int, read: Conversation, rule: OutputRule) -> Row:
@@ -181,19 +214,22 @@ def _group(cells: Mapping[str, Any], data: Data) -> str:
 
 
 def _columns(cells: Mapping[str, Any], data: Data) -> Columns | None:
-    """The columns to read; None where a row is a conversation. Raises ValueError, which says what to change."""
+    """The columns to read; None where a row is a conversation, or Alpaca's.
+
+    Raises ValueError, which says what to change.
+    """
     used = {
         name for name in cells if name not in {*data.ignore_columns, data.group} and not _is_nothing(name, cells[name])
     }
     columns = data.columns
     if columns is None:
-        if used == {MESSAGES}:
+        if used in ({MESSAGES}, {SHARED}) or {"instruction", "output"} <= used <= ALPACA:
             return None
         columns = next((known for known in KNOWN_COLUMNS if {known.text, known.answer} <= cells.keys()), None)
     if columns is None:
         raise ValueError(
-            f"its columns are {_listed(cells)}, and text and label, prompt and completion, or messages are "
-            "looked for: rename them, or name them in data.columns"
+            f"its columns are {_listed(cells)}, and text and label, prompt and completion, messages, conversations, or "
+            "instruction and output are looked for: rename them, or name them in data.columns"
         )
     if missing := {columns.text, columns.answer} - cells.keys():
         raise ValueError(f"it lacks the column {_listed(missing)}; it has {_listed(cells)}")
@@ -204,7 +240,7 @@ def _columns(cells: Mapping[str, Any], data: Data) -> Columns | None:
 
 def _is_nothing(name: str, value: Any) -> bool:
     """Whether a column besides is as good as not there."""
-    return name not in {MESSAGES} and value in (None, [], {})
+    return name not in {MESSAGES, SHARED} and value in (None, [], {})
 
 
 def _instruction(task: Task, found: set[str]) -> str:
@@ -235,17 +271,21 @@ def _without_repeats(rows: Sequence[Row], findings: Findings, *, drop: bool) -> 
 def _check_leaks(eval_file: Path, eval_rows: Sequence[Row], train_file: Path, train_rows: Sequence[Row]) -> None:
     trained = {_key(row.text): row for row in train_rows}
     groups = {row.group: row for row in train_rows if row.group}
+    findings = Findings(eval_file)
     for row in eval_rows:
         if (near := groups.get(row.group)) is not None:
-            raise invalid(
-                f"{eval_file}, row {row.number}: its group is that of row {near.number} of {train_file} as well, so "
-                "that figures would be too good: keep each group in one of the files"
+            findings.add(
+                row.number,
+                f"its group is that of row {near.number} of {train_file} as well, so that figures would be too good: "
+                "keep each group in one of the files",
             )
         if (other := trained.get(_key(row.text))) is not None:
-            raise invalid(
-                f"{eval_file}, row {row.number}: its text is row {other.number} of {train_file} as well, so "
-                "that figures would be too good: remove one of them"
+            findings.add(
+                row.number,
+                f"its text is row {other.number} of {train_file} as well, so that figures would be too good: remove "
+                "one of them",
             )
+    findings.refuse()
 
 
 def _check_classes(file: Path, rows: Sequence[Row], rule: OutputRule) -> None:

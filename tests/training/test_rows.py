@@ -196,6 +196,79 @@ def test_bad_rows_are_refused_with_their_number(
     assert words in refused(task(write("a.jsonl", lines)), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("make", "text", "instruction"),
+    [
+        (lambda i: {"conversations": [{"from": "human", "value": f"t {i}"}, {"from": "gpt", "value": "?"}]}, "t 0", ""),
+        (
+            lambda i: {
+                "conversations": [
+                    {"from": "system", "value": "Judge."},
+                    {"from": "user", "value": f"t {i}"},
+                    {"from": "bot", "value": "?"},
+                ],
+                "tools": None,
+            },
+            "t 0",
+            "Judge.",
+        ),
+        (lambda i: {"instruction": "Judge.", "input": f"t {i}", "output": "?"}, "t 0", "Judge."),
+        (lambda i: {"instruction": f"Judge t {i}.", "input": "", "output": "?"}, "Judge t 0.", ""),
+        (lambda i: {"instruction": f"Judge t {i}.", "output": "?"}, "Judge t 0.", ""),
+        (lambda i: {"instruction": f"Judge {i % 3}.", "input": f"t {i}", "output": "?"}, "Judge 0.\n\nt 0", ""),
+    ],
+    ids=["ShareGPT", "ShareGPT with a system", "Alpaca", "Alpaca, no input", "Alpaca, no column", "Alpaca, many"],
+)
+def test_what_other_tools_write_is_read(
+    write: Write, tmp_path: Path, make: Callable[[int], dict[str, Any]], text: str, instruction: str
+) -> None:
+    lines = [json.loads(json.dumps(make(i)).replace('"?"', json.dumps(LABELS.labels[i % 2]))) for i in range(20)]
+    examples = read_examples(task(write("a.jsonl", lines)), tmp_path)
+    [first] = [row for row in (*examples.train, *examples.validation, *examples.eval) if row.number == 1]
+    assert (first.text, first.answer, examples.instruction) == (text, "good", instruction)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ({"conversations": "Soup?"}, "its conversations must be a list of objects with from and value"),
+        ({"conversations": [{"from": "human", "value": "Soup?"}]}, "must be turns of the user and the assistant"),
+        ({"instruction": 3, "input": "Soup?", "output": "good"}, "its instruction or its input is no text"),
+        ({"instruction": "Judge.", "input": "Soup?", "output": "good", "score": 3}, "its columns are"),
+    ],
+)
+def test_what_other_tools_write_wrongly_is_told(write: Write, tmp_path: Path, line: dict[str, Any], words: str) -> None:
+    assert words in refused(task(write("a.jsonl", [line])), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a.parquet", "is a Parquet file, which is not read: write it as JSONL, CSV or TSV, with `datasets`"),
+        ("a.xlsx", "is an Excel file, which is not read: write it as JSONL, CSV or TSV, with the program that made it"),
+        ("a.jsonl.gz", "is compressed, which is not read: write it as JSONL, CSV or TSV, by unpacking it"),
+        ("a.dataset", "may be JSONL, JSON, CSV or TSV, which is not to be seen from its name: set data.format"),
+    ],
+)
+def test_files_of_other_kinds_say_what_to_do(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / name).write_bytes(b"PAR1")
+    assert words in refused(task(name), tmp_path)
+
+
+def test_a_folder_that_a_library_saved_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "saved").mkdir()
+    assert "is a folder: name a file in it; one that `datasets` saved becomes one by" in refused(
+        task("saved"), tmp_path
+    )
+
+
+def test_all_leaks_are_told_at_once(write: Write, tmp_path: Path) -> None:
+    made = task(write("a.jsonl", rows(20)), eval=write("b.jsonl", [*rows(5, start=30), *rows(3, start=7)]))
+    said = refused(made, tmp_path)
+    assert "b.jsonl: 3 findings" in said
+    assert all(f"row {number}: its text is row {number + 2} of" in said for number in (6, 7, 8))
+
+
 def test_rows_that_leak_into_the_evaluation_are_refused(write: Write, tmp_path: Path) -> None:
     made = task(write("a.jsonl", rows(20)), eval=write("b.jsonl", [*rows(5, start=30), *rows(1, start=7)]))
     assert "b.jsonl, row 6: its text is row 8 of" in refused(made, tmp_path)
@@ -219,7 +292,7 @@ def test_an_evaluation_file_of_one_class_is_refused(write: Write, tmp_path: Path
         ("a.jsonl", b"\xff\xfd", "is not UTF-8"),
         ("a.csv", b"text,label\nx\n", "row 1: it has not as many cells"),
         ("a.csv", b'text,label\n"x,good\n', "it is no CSV"),
-        ("a.parquet", b"", "set data.format"),
+        ("a.rows", b"", "set data.format"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, words: str) -> None:

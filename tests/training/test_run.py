@@ -397,6 +397,15 @@ def test_what_is_wrong_with_a_row_is_said_before_any_training(model: Model, exam
     assert [type(event) for event in made.folder.events()] == [RunFailed]
 
 
+def test_all_rows_that_are_too_long_are_told_at_once(model: Model, examples: Path) -> None:
+    with (examples / "rows.jsonl").open("a", encoding="utf-8") as rows:
+        for number in range(3):
+            rows.write(json.dumps({"text": f"{number} " + "thick " * 60, "label": "yes"}) + "\n")
+    made = begun(msgspec.structs.replace(task(SoftPrompt()), data=Data(train="rows.jsonl", folds=3)), examples)
+    with pytest.raises(Refusal, match=r"row 6\d is \d+ tokens longer than the 256.*; so or alike: [12] more \(6"):
+        carry_out(made, {"tiny": model}, Machine(examples / "models"))
+
+
 def test_other_weights_than_the_manifests_are_refused(model: Model, examples: Path) -> None:
     other = msgspec.structs.replace(model, fingerprint="sha256:" + "0" * 64)
     with pytest.raises(Refusal) as caught:
