@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Final, Literal, get_args
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.sets.decoding import known_encoding, lines, whole_text
 from guideway.training.sets.row_files import DIVIDERS, cells_of
+from guideway.training.strict_json import NotJson, Strange, strict_json
 
 Format = Literal["jsonl", "json", "csv", "tsv"]
 _OTHERS: Final = {
@@ -111,10 +111,12 @@ def _jsonl(file: Path, encoding: str, findings: Findings) -> Iterator[tuple[int,
     for number, line in enumerate(lines(file, str(file), encoding), 1):
         if line.strip():
             try:
-                cells = _decoded(line)
-            except _NotANumber:
-                findings.add(number, "it holds NaN or Infinity, which JSON does not have: write null, or leave it out")
+                cells = strict_json(line)
+            except Strange as error:
+                findings.add(number, str(error))
                 continue
+            except NotJson:
+                cells = None
             if isinstance(cells, dict):
                 yield number, cells
             else:
@@ -123,30 +125,12 @@ def _jsonl(file: Path, encoding: str, findings: Findings) -> Iterator[tuple[int,
 
 def _array(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        rows = _decoded(text)
-    except _NotANumber:
-        raise invalid(f"{file} holds NaN or Infinity, which JSON does not have: write null, or leave it out") from None
+        rows = strict_json(text)
+    except NotJson as error:
+        raise invalid(f"{file} is no JSON array of objects: {error}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise invalid(f"{file} is no JSON array of objects: write one, or one object a line")
     yield from enumerate(rows, 1)
-
-
-class _NotANumber(ValueError):
-    """NaN, Infinity or -Infinity."""
-
-
-def _refuse_constant(_: str) -> Any:
-    raise _NotANumber
-
-
-def _decoded(text: str) -> Any:
-    """What is no JSON is None."""
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except _NotANumber:
-        raise
-    except (ValueError, RecursionError):
-        return None
 
 
 def _csv(

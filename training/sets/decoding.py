@@ -14,6 +14,7 @@ MAX_FILE_BYTES: Final = 256 * 2**20
 """Of a file that is read whole."""
 MAX_LINE_BYTES: Final = 8 * 2**20
 """Of one row."""
+_LOOKED_AT: Final = 65_536
 _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     # Before UTF-16, whose mark begins alike.
@@ -26,6 +27,17 @@ _DECLARED: Final = re.compile(
     rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})|\A\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([\w.:-]{1,40})",
     re.IGNORECASE,
 )
+_OTHER_FILES: Final = (
+    (b"%PDF-", "a PDF", "name it .pdf"),
+    (b"PK\x03\x04", "a ZIP archive, as .docx, .xlsx and .epub are", "save it as text or PDF, or unpack it"),
+    (b"\x1f\x8b", "compressed with gzip", "unpack it"),
+    (b"\xd0\xcf\x11\xe0", "a document of an old Office program", "save it as text or PDF"),
+    (b"{\\rtf", "RTF", "save it as text or PDF"),
+    (b"\x89PNG", "a picture", "leave it out"),
+    (b"\xff\xd8\xff", "a picture", "leave it out"),
+    (b"GIF8", "a picture", "leave it out"),
+)
+"""How files begin that hold no text, whatever they are called."""
 _LATIN: Final = frozenset({"ascii", "iso8859-1"})
 """Browsers read pages that declare these as Windows-1252, and people write them so."""
 
@@ -57,7 +69,10 @@ def whole_bytes(file: Path, name: str) -> bytes:
 def whole_text(file: Path, name: str, encoding: str) -> str:
     """Raises Refusal(document_too_large | document_unreadable)."""
     data = whole_bytes(file, name)
-    return decoded(data, name, _marked(data) or encoding)
+    _check_kind(data, name)
+    text = decoded(data, name, _marked(data) or encoding)
+    # As programs of old Macintoshes end lines, and Excel still does where it is told to.
+    return text if "\n" in text else text.replace("\r", "\n")
 
 
 def page_text(data: bytes, name: str, encoding: str) -> str:
@@ -78,19 +93,28 @@ def page_text(data: bytes, name: str, encoding: str) -> str:
             return decoded(data, name, "utf-8")
         except Refusal:
             pass
-    return decoded(data, name, "cp1252" if codec in _LATIN else codec)
+    try:
+        return decoded(data, name, "cp1252" if codec in _LATIN else codec)
+    except Refusal:
+        if encoding in ("utf-8", codec):
+            raise
+        # It declares what it is not, and somebody says what it is.
+        return decoded(data, name, encoding)
 
 
-def lines(file: Path, name: str, encoding: str) -> Iterator[str]:
+def lines(file: Path, name: str, encoding: str, *, keep_broken: bool = False) -> Iterator[str]:
     """Line by line with their ends, so that no line, however long, is in memory whole.
 
+    keep_broken: bytes that are not of the encoding become lone surrogates: see `broken_at`.
     Raises Refusal(document_too_large | document_unreadable).
     """
     try:
         with file.open("rb") as stream:
-            marked = _marked(stream.read(4)) or encoding
+            begin = stream.read(_LOOKED_AT)
+            _check_kind(begin, name)
+            marked = _marked(begin) or encoding
             stream.seek(0)
-            if marked.startswith(("utf-16", "utf-32")):
+            if marked.startswith(("utf-16", "utf-32")) or (b"\r" in begin and b"\n" not in begin):
                 yield from re.findall(r"[^\n]*\n|[^\n]+", whole_text(file, name, encoding))
                 return
             number = 0
@@ -99,13 +123,33 @@ def lines(file: Path, name: str, encoding: str) -> Iterator[str]:
                 if len(line) > MAX_LINE_BYTES:
                     raise Refusal(
                         FailureCode.DOCUMENT_TOO_LARGE,
-                        f"{name}, line {number} has more than {MAX_LINE_BYTES // 2**20} MiB: split its text over rows",
+                        f"{name}, line {number} has more than {MAX_LINE_BYTES // 2**20} MiB: split its text over rows; "
+                        "what comes after it is not read",
                     )
-                yield decoded(line, f"{name}, line {number}", marked)
+                if keep_broken:
+                    yield line.decode(marked, "surrogateescape")
+                else:
+                    yield decoded(line, f"{name}, line {number}", marked)
                 # Further on the mark would be a character.
                 marked = "utf-8" if marked == "utf-8-sig" else marked
     except OSError as error:
         raise _cannot_be_read(name, error) from None
+
+
+def broken_at(text: str) -> str:
+    """What is wrong with a text that `lines` has kept though it is broken; empty where nothing is."""
+    for one in text if not text.isascii() else ():
+        if "\udc80" <= one <= "\udcff":
+            return f"its byte {ord(one) - 0xDC00:#04x} is of another encoding: name the file's with --encoding"
+    if "\0" in text:
+        return "it holds zero bytes: it is no text, or UTF-16 without its mark"
+    return ""
+
+
+def _check_kind(data: bytes, name: str) -> None:
+    for begin, what, advice in _OTHER_FILES:
+        if data.startswith(begin):
+            raise unreadable(f"{name} is {what}, by how it begins: {advice}")
 
 
 def decoded(data: bytes, where: str, encoding: str) -> str:

@@ -45,7 +45,7 @@ class Reading:
         self.bad: list[Refusal] = []
         """What is wrong with rows and files, each with its place."""
         self.left_out: list[str] = []
-        """Files of folders that are of no known type."""
+        """What folders hold and is not read: files of no known type, and others with the reason in brackets."""
 
     def documents(self, paths: Iterable[Path]) -> Iterator[Document]:
         """Of files, and of folders and their sub-folders, in order of path.
@@ -93,25 +93,51 @@ class Reading:
         """(what its name is relative to, file)"""
         for path in paths:
             if path.is_dir():
-                found = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file, path))
-                ours = [file for file in found if file.suffix.lower() in _READERS]
-                self.left_out += [_shown(file.relative_to(path)) for file in found if file not in ours]
+                ours = []
+                for file, why in _inside(path):
+                    if why is None:
+                        ours.append(file)
+                    else:
+                        self.left_out.append(f"{_shown(file.relative_to(path))}{why}")
                 if not ours:
                     raise Refusal(
                         FailureCode.DOCUMENT_EMPTY,
                         f"{path} holds no document: give files of type {', '.join(_READERS)}",
                     )
                 yield from ((path, file) for file in ours)
+            elif not path.exists():
+                a_link = ", but a link to what is not there" if path.is_symlink() else ""
+                raise unreadable(f"there is no file or folder {_shown(path)}{a_link}")
             elif not path.is_file():
-                raise unreadable(f"there is no file or folder {path}")
+                raise unreadable(f"{_shown(path)} is no plain file: give one, or a folder")
             elif path.suffix.lower() not in _READERS:
                 raise unreadable(f"{path} is of no known type: give one of {', '.join(_READERS)}")
             else:
                 yield path.parent, path
 
 
-def _is_hidden(file: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+def _inside(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """(file, None, or what is said of it where it is left out) in order of path. Hidden folders are not looked into."""
+    try:
+        found = sorted(folder.iterdir())
+    except OSError as error:
+        raise unreadable(f"folder {_shown(folder)} cannot be read ({error.strerror}): change its rights") from None
+    for path in found:
+        hidden, known = path.name.startswith("."), path.suffix.lower() in _READERS
+        if path.is_dir():
+            if hidden:
+                continue
+            if path.is_symlink():
+                yield path, " (a link to a folder)"
+            else:
+                yield from _inside(path)
+        elif hidden:
+            if known:
+                yield path, " (hidden)"
+        elif not path.is_file():
+            yield path, " (no plain file)"
+        else:
+            yield path, None if known else ""
 
 
 def _shown(path: Path) -> str:
@@ -179,15 +205,21 @@ def _pdf(file: Path, name: str, _: Columns, __: str) -> Iterator[Document]:
 _Reader = Callable[[Path, str, Columns, str], Iterator[Document | Refusal]]
 _READERS: Final[dict[str, _Reader]] = {
     ".txt": _text,
+    ".text": _text,
+    ".log": _text,
     ".rst": _text,
+    ".org": _text,
+    ".adoc": _text,
     ".md": _markdown,
     ".markdown": _markdown,
     ".mdx": _markdown,
     ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
     ".json": read_json,
     ".csv": read_csv,
     ".tsv": read_csv,
     ".html": _html,
     ".htm": _html,
+    ".xhtml": _html,
     ".pdf": _pdf,
 }

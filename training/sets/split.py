@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
+import regex  # type: ignore[import-untyped]
 import yaml
 
 from guideway.schemas.retrieval import Metadata
@@ -13,18 +15,24 @@ from guideway.schemas.retrieval import Metadata
 _SEAMS: Final = (
     r"\n\s*\n",
     r"\n",
-    r"(?<=[.!?…])\s+|(?<=[。！？｡])[”’」』）]*\s*",
-    r"(?<=[;:,])\s+|(?<=[，；：、､])\s*",
+    r"(?<=[.!?…؟۔।॥።։])\s+|(?<=[。！？｡။])[”’」』）]*\s*",
+    r"(?<=[;:,،؛])\s+|(?<=[，；：、､၊])\s*",
     r"\s+",
 )
 """Where a text is cut, best place first: paragraphs, lines, sentences, clauses, words. No space follows the marks of
-Chinese and Japanese."""
+Chinese, Japanese and Burmese."""
+_CHARACTERS: Final = regex.compile(r"[เแโใไ]?\X")
+"""As people count them: with accents, vowel signs, and whatever an emoji is made of (Unicode's grapheme clusters); a
+vowel that Thai writes before its consonant stays with it."""
 _SENTENCES: Final = _SEAMS[2]
 _HEADING: Final = re.compile(r"(#{1,6})\s+(.+)")
-_FENCE: Final = re.compile(r"^\s*(```|~~~)")
+_FENCE: Final = re.compile(r"\s*(`{3,}|~{3,})(.*)")
 _FRONT_MATTER: Final = re.compile(
-    r"\A---[ \t]*\r?\n(.{0,20000}?)^(?:---|\.\.\.)[ \t]*\r?$\n?", re.DOTALL | re.MULTILINE
+    r"\A(?:---[ \t]*\r?\n(?!\s*$)(.{0,20000}?)^(?:---|\.\.\.)|\+\+\+[ \t]*\r?\n(.{0,20000}?)^\+\+\+)[ \t]*\r?$\n?",
+    re.DOTALL | re.MULTILINE,
 )
+"""A blank line after the first means that `---` is a rule between paragraphs."""
+_LINE: Final = re.compile(r"([\w.-]+):[ \t]+([^\s\[\]{}&*!|>%@#].*)")
 
 
 def split(text: str, *, max_chars: int, overlap_chars: int) -> list[str]:
@@ -46,41 +54,82 @@ def split(text: str, *, max_chars: int, overlap_chars: int) -> list[str]:
 def sections(markdown: str) -> list[tuple[str, str]]:
     """(heading, body) of each part of a Markdown text; headings of all levels above it are joined by ` > `.
 
-    What looks like a heading inside fenced code is none.
+    What looks like a heading inside fenced code is none. A heading with nothing under it is text of the part above.
     """
     found: list[tuple[str, list[str]]] = [("", [])]
     path: list[str] = []
-    fenced = False
+    fence = ""
+    levels = [0]
     for line in markdown.split("\n"):
-        if _FENCE.match(line):
-            fenced = not fenced
-        match = None if fenced else _HEADING.match(line.rstrip())
+        fence = _fence_after(line.rstrip(), fence)
+        match = None if fence else _HEADING.match(line.rstrip())
         if match is None:
             found[-1][1].append(line)
             continue
         level, title = len(match[1]), match[2].rstrip("#").rstrip()
         path = [*path[: level - 1], *[""] * (level - 1 - len(path)), title]
         found.append((" > ".join(filter(None, path)), []))
-    bodies = ((heading, "\n".join(lines).strip()) for heading, lines in found)
-    return [(heading, body) for heading, body in bodies if body]
+        levels.append(level)
+    bodies = [(heading, "\n".join(lines).strip()) for heading, lines in found]
+    deeper = [after > level for level, after in zip(levels, [*levels[1:], 0], strict=True)]
+    return [
+        (heading, body) if body else _alone(heading)
+        for (heading, body), leads in zip(bodies, deeper, strict=True)
+        if body or (heading and not leads)
+    ]
+
+
+def _alone(heading: str) -> tuple[str, str]:
+    above, _, last = heading.rpartition(" > ")
+    return above, last
+
+
+def _fence_after(line: str, fence: str) -> str:
+    """The fence that the lines after this one stand within; empty where they stand within none.
+
+    It is closed by as many of its signs or more, and by nothing else.
+    """
+    match = _FENCE.fullmatch(line)
+    if match is None:
+        return fence
+    if not fence:
+        return match[1] if "`" not in match[2] else ""
+    return "" if match[1].startswith(fence) and not match[2] else fence
 
 
 def front_matter(markdown: str) -> tuple[Metadata, str]:
-    """(metadata, text) of a Markdown text that begins with a block of YAML between lines `---`.
+    """(metadata, text) of a Markdown text that begins with a block of YAML between lines `---`, or TOML between `+++`.
 
     Only its texts and lists of texts are kept, as they were written. What is no such block stays in the text.
     """
     found = _FRONT_MATTER.match(markdown)
     if found is None:
         return {}, markdown
-    try:
-        said = yaml.load(found[1], Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, RecursionError, ValueError):
-        return {}, markdown
+    said = _yaml(found[1]) if found[1] is not None else _toml(found[2])
     if not isinstance(said, dict):
         return {}, markdown
     texts = {key: value for key, value in said.items() if isinstance(key, str) and _is_texts(value)}
     return texts, markdown[found.end() :]
+
+
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        pass
+    # A colon in a title is no YAML, and what people write all the same.
+    lines = [_LINE.fullmatch(line.rstrip()) for line in text.split("\n") if line.strip()]
+    return {line[1]: line[2].strip("\"'") for line in lines if line} if all(lines) else None
+
+
+def _toml(text: str) -> Any:
+    try:
+        said = tomllib.loads(text.replace("\r\n", "\n"))
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError):
+        return None
+    scalars = {key: value for key, value in said.items() if not isinstance(value, dict | list)}
+    texts = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in scalars.items()}
+    return texts | {key: value for key, value in said.items() if isinstance(value, list)}
 
 
 def _is_texts(value: object) -> bool:
@@ -92,10 +141,25 @@ def _units(text: str, max_chars: int, seam: int) -> Iterator[str]:
     if seam and len(text.rstrip()) <= max_chars:
         yield text
     elif seam == len(_SEAMS):
-        yield from (text[at : at + max_chars] for at in range(0, len(text), max_chars))
+        yield from _whole_characters(text, max_chars)
     else:
         for piece in _cut(text, _SEAMS[seam]):
             yield from _units(piece, max_chars, seam + 1)
+
+
+def _whole_characters(text: str, max_chars: int) -> Iterator[str]:
+    """Pieces of at most `max_chars`; only a single character that is longer is cut."""
+    piece = ""
+    for match in _CHARACTERS.finditer(text):
+        if piece and len(piece) + len(match[0]) > max_chars:
+            yield piece
+            piece = ""
+        piece += match[0]
+        while len(piece) > max_chars:
+            yield piece[:max_chars]
+            piece = piece[max_chars:]
+    if piece:
+        yield piece
 
 
 def _cut(text: str, seam: str) -> Iterator[str]:

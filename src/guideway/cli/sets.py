@@ -282,7 +282,7 @@ def _tell(published: Published, *, as_json: bool) -> None:
     passages = f"{published.passages} passage{'s' * (published.passages != 1)}"
     out.print(f"{published.action}: {published.set}, version {published.version}, {passages}{current}")
     if published.left_out:
-        err.print(f"left out, for their type is not read: {', '.join(published.left_out)}")
+        err.print(f"left out: {', '.join(published.left_out)}")
     if published.skipped:
         err.print(f"{len(published.skipped)} skipped:")
     for one in published.skipped:
