@@ -22,6 +22,9 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_COMPRESSED: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"x\x9c", "zlib"))
+_BINARY: Final = re.compile(r"[\x01-\x06\x0e-\x1a\x1c-\x1f]")
+"""What no text holds that people write, but numbers of Avro, Protobuf and MessagePack do; ESC colours logs."""
 _NOT_FOR_TEXT: Final = frozenset({"punycode", "idna", "unicode-escape", "raw-unicode-escape", "utf-7", "undefined"})
 """Python's own, for other things: they take long, or make other characters of a text."""
 _CONFLUENT_BYTES: Final = 5
@@ -43,31 +46,33 @@ def content(value: bytes | None, content_type: str) -> dict[str, Any] | str:
             f"to cancel a request, name its id in the header {names.CANCEL}"
         )
     media, charset = _declared(content_type)
-    is_json = media == "application/json" or media.endswith("+json")
+    is_json = media in ("application/json", "text/json") or media.endswith("+json")
     if media and not is_json and media != "text/plain":
         raise undecodable(f"content type {media[:60]!r} is not understood: send application/json or text/plain")
-    if not media.startswith("text/"):
+    if media != "text/plain":
         plain = _without_frame(value)
         value, is_json = plain, is_json or plain is not value
-    value = _as_utf8(value, charset)
+    value = as_utf8(value, charset)
     if is_json or (not media and value.lstrip()[:1] == b"{"):
-        decoded = from_json(value)
-        if isinstance(decoded, dict | str):
-            return decoded
-        raise undecodable("the JSON is neither an object of fields nor a string: send one of these")
+        return _from_json_value(value)
+    if not media:
+        _check_undeclared(value)
     return value.decode()
 
 
 def from_json(value: bytes | None) -> Any:
     """Raises Refusal(undecodable_event), for objects as well that name a member twice."""
     value = (value or b"").removeprefix(codecs.BOM_UTF8)
+    if not value.strip():
+        raise undecodable("the value is empty, and no JSON: publish an object of fields")
     try:
         decoded = _JSON.decode(value)
     except RecursionError:
         raise undecodable("the JSON is nested too deeply: flatten it") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise undecodable(
-            f"the value is not JSON ({error}): correct it, or send text with the content type text/plain"
+            f"the value is not JSON ({error}{_likely(value, str(error))}): correct it, or send text with the content type "
+            "text/plain"
         ) from None
     # Outside of strings a colon stands once for each member, and of those with one name the decoder keeps one.
     if _STRING.sub(b"", value).count(b":") != _members(decoded):
@@ -75,8 +80,78 @@ def from_json(value: bytes | None) -> Any:
     return decoded
 
 
+def check_content(text: str) -> str:
+    """The text. Raises Refusal(undecodable_event) for JSON that was made a string of JSON, as by encoding it twice."""
+    if text.lstrip()[:1] == "{":
+        try:
+            twice = isinstance(_JSON.decode(text), dict)
+        except (msgspec.DecodeError, RecursionError):
+            twice = False
+        if twice:
+            raise undecodable(
+                "the value is a JSON string that holds a JSON object, as if it was encoded twice: encode it once; if "
+                "the text itself is JSON, put it into a field, or declare text/plain"
+            )
+    return text
+
+
+def declared_charset(content_type: str) -> str:
+    """In lower case; empty where it is not said."""
+    return _declared(content_type)[1]
+
+
 def undecodable(message: str) -> Refusal:
     return Refusal(FailureCode.UNDECODABLE_EVENT, message)
+
+
+def _from_json_value(value: bytes) -> dict[str, Any] | str:
+    decoded = from_json(value)
+    if isinstance(decoded, str):
+        return check_content(decoded)
+    if isinstance(decoded, dict):
+        return decoded
+    if isinstance(decoded, list) and any(isinstance(one, dict) for one in decoded):
+        raise undecodable("the JSON is an array of objects: publish one event a record")
+    raise undecodable("the JSON is neither an object of fields nor a string: send one of these")
+
+
+def _check_undeclared(value: bytes) -> None:
+    """Of a value that would be text for want of a content type. Raises Refusal(undecodable_event)."""
+    head = value.lstrip()[:1]
+    if head in (b"[", b'"'):
+        try:
+            decoded = _JSON.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return
+        if isinstance(decoded, str):
+            check_content(decoded)
+        elif isinstance(decoded, list) and any(isinstance(one, dict) for one in decoded):
+            raise undecodable(
+                "the value is a JSON array of objects: publish one event a record; if it is text, declare the content "
+                "type text/plain"
+            )
+    elif found := _BINARY.search(value.decode()):
+        raise undecodable(
+            f"the value holds the control character {found[0]!r}, as binary forms do: Avro, Protobuf and MessagePack "
+            "are not read, publish JSON; if it is text, declare the content type text/plain"
+        )
+
+
+def _likely(value: bytes, error: str) -> str:
+    """The cause that is met most, of an error of the decoder's."""
+    found = re.search(r"byte (\d+)", error)
+    at = int(found[1]) if found else len(value)
+    if "truncated" in error and re.search(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}", value):
+        return ": half of a surrogate pair is no character"
+    if value[at:].lstrip(b"-")[:3] in (b"NaN", b"Inf"):
+        return ": NaN and Infinity are no JSON, write null"
+    if value[at : at + 1] == b"'":
+        return ": names and texts stand in double quotes"
+    if value[at : at + 2] in (b"//", b"/*") or value[at - 1 : at + 1] in (b"//", b"/*"):
+        return ": JSON has no comments"
+    if "trailing characters" in error and value[at - 1 : at] in (b"{", b"["):
+        return ": it holds several values, publish one event a record"
+    return ""
 
 
 def _declared(content_type: str) -> tuple[str, str]:
@@ -84,7 +159,8 @@ def _declared(content_type: str) -> tuple[str, str]:
     header = Message()
     header["content-type"] = content_type
     media, _, _ = content_type.partition(";")
-    return media.strip().lower(), (header.get_content_charset() or "").lower()
+    # Spring's mapper of headers writes texts as JSON.
+    return media.strip().strip('"').lower(), (header.get_content_charset() or "").lower()
 
 
 def _without_frame(value: bytes) -> bytes:
@@ -105,12 +181,20 @@ def _without_frame(value: bytes) -> bytes:
                 "the value has the frame of the Glue schema registry and is compressed by it: switch that off, Kafka "
                 "can compress"
             )
+        if value[_GLUE_BYTES:].lstrip()[:1] not in {b"{", b'"'}:
+            raise undecodable(
+                "the value has the frame of the Glue schema registry, and no JSON after it: Avro and Protobuf are not "
+                "read, publish JSON"
+            )
         return value[_GLUE_BYTES:]
     return value
 
 
-def _as_utf8(value: bytes, charset: str) -> bytes:
-    """The text in UTF-8, without a byte order mark."""
+def as_utf8(value: bytes, charset: str) -> bytes:
+    """The text in UTF-8, without a byte order mark. Raises Refusal(undecodable_event)."""
+    for begin, what in _COMPRESSED:
+        if value.startswith(begin):
+            raise undecodable(f"the value is compressed with {what}: send it as it is, Kafka can compress")
     mark, marked = next(((mark, name) for mark, name in _MARKS if value.startswith(mark)), (b"", ""))
     try:
         codec = codecs.lookup(marked or charset or "utf-8")

@@ -22,12 +22,19 @@ _CLOUD_ID: Final = f"{names.CLOUD_EVENT_PREFIX}id"
 _DIGITS: Final = re.compile(rb"[0-9]{1,9}")
 _GUIDANCE: Final = msgspec.json.Decoder(list[GuidanceName])
 MAX_ID_CHARS: Final = 200
+_CONTENT_ENCODING: Final = "content-encoding"
+_ENCODINGS: Final = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "snappy", "lz4", "compress", "base64"})
+_NEARLY_REPLY_TO: Final = frozenset({"replyto", "replytopic", "replytotopic", "kafkareplytopic", "kafkareplyto"})
+_MOST_PARTITIONS: Final = 1_000_000
+_FIRST_DEADLINE_MS: Final = 10**11
+"""1973, as for those in digits."""
 _FIRST_MS: Final = 10**12
 """September 2001: no event is older."""
 
 
 def read_event(record: Record) -> Event:
     """Raises Refusal(undecodable_event | invalid_header)."""
+    _check_headers(record)
     content_type = _text(record, names.CONTENT_TYPE)
     if is_structured(content_type):
         cloud_id, found = read_structured(record.value, content_type)
@@ -41,6 +48,24 @@ def read_event(record: Record) -> Event:
         deadline_ms=_deadline_ms(record),
         guidance=_guidance(record),
     )
+
+
+def _check_headers(record: Record) -> None:
+    """Raises Refusal(invalid_header) for those whose sender means something by them that would not happen."""
+    if (encoding := _text(record, _CONTENT_ENCODING).strip().lower()) in _ENCODINGS:
+        raise Refusal(
+            FailureCode.INVALID_HEADER,
+            f"header {_CONTENT_ENCODING} says that the value is in {encoding}, which is not read: send it as it is, "
+            "Kafka can compress",
+        )
+    for name, value in record.headers:
+        if value is not None and value.startswith(b"gw.") and name not in names.REPLY_TOPIC_HEADERS:
+            plain = re.sub(r"[^a-z]", "", name.lower())
+            if plain in _NEARLY_REPLY_TO:
+                raise Refusal(
+                    FailureCode.INVALID_HEADER,
+                    f"header {name} is not read, and names a topic as a reply's address does: write {names.REPLY_TO}",
+                )
 
 
 def cancelled_id(record: Record) -> str | None:
@@ -110,7 +135,13 @@ def _partition(name: str, given: bytes) -> int:
         return int(given)
     if len(given) != 4 or given[0] & 0x80:
         raise _invalid(name, "four bytes, big-endian, not negative, or decimal digits")
-    return int.from_bytes(given, "big")
+    number = int.from_bytes(given, "big")
+    if number > _MOST_PARTITIONS:
+        swapped = int.from_bytes(given, "little")
+        # Texts of four letters, and numbers from machines that write the last byte first.
+        meant = f"; are these {swapped}, little-endian?" if swapped <= _MOST_PARTITIONS else f"; these are {given!r}"
+        raise _invalid(name, f"four bytes, big-endian, not negative, or decimal digits{meant}")
+    return number
 
 
 def _deadline_ms(record: Record) -> int | None:
@@ -129,7 +160,10 @@ def _deadline_ms(record: Record) -> int | None:
         moment = None
     if moment is None or moment.tzinfo is None:
         raise _invalid(names.DEADLINE, "Unix milliseconds, or RFC 3339 with an offset")
-    return int(moment.timestamp() * 1000)
+    ms = int(moment.timestamp() * 1000)
+    if ms < _FIRST_DEADLINE_MS:
+        raise _invalid(names.DEADLINE, f"later than the year {moment.year:04}: is it a date that was never set?")
+    return ms
 
 
 def _guidance(record: Record) -> list[str]:

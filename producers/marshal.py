@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from guideway.catalogue.entries import Catalogue
 from guideway.catalogue.together import check_number, check_together
 from guideway.producers.template import TextTooLong, parse
+from guideway.schemas import names
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Field
@@ -100,11 +101,18 @@ def _fields(event: Event, endpoint: Endpoint) -> dict[str, Any]:
     return {endpoint.input.text_field: event.content}
 
 
+def _a_cloud_event(given: Mapping[str, Any]) -> str:
+    if not {"specversion", "id", "source", "type"} <= {*given}:
+        return ""
+    return f"; if this is a CloudEvent, declare the content type {names.CLOUD_EVENT_STRUCTURED}+json"
+
+
 def _checked(given: Mapping[str, Any], declared: Mapping[str, Field]) -> dict[str, Any]:
     if unknown := [name for name in given if name not in declared]:
         raise Refusal(
             FailureCode.UNKNOWN_FIELD,
-            f"unknown field {unknown[0][:60]!r}: remove it; the endpoint takes {', '.join(declared)}",
+            f"unknown field {unknown[0][:60]!r}: remove it; the endpoint takes {', '.join(declared)}"
+            f"{_a_cloud_event(given)}",
         )
     checked = {}
     for name, field in declared.items():
