@@ -257,4 +257,6 @@ def _no_json(value: Any) -> str:
         case float():
             finite = math.isfinite(value)
             return "" if finite else f"{value} is no number that JSON has: write a number, or leave it out"
+    if isinstance(value, set | tuple):
+        return "it is a set or a pair of YAML, which JSON does not have: write a list"
     return f"{value!r:.60} is a {type(value).__name__}: write it in quotes, as text"

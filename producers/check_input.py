@@ -6,7 +6,7 @@ import difflib
 import sys
 from collections.abc import Iterator
 
-from guideway.producers.expression import WHOLE, TooCostly
+from guideway.producers.expression import WHOLE, NoFunction, TooCostly
 from guideway.producers.template import parse
 from guideway.schemas.manifests import InputRule
 
@@ -26,7 +26,7 @@ def check_input(rule: InputRule) -> None:
             raise ValueError(f"input.template {_short(rule.template)!r} names {name!r}, which is no field: {meant}")
     try:
         template.render(dict.fromkeys(rule.fields), max_chars=sys.maxsize)
-    except TooCostly as error:
+    except (TooCostly, NoFunction) as error:
         raise ValueError(f"input.template: {error}") from None
     except ValueError:
         # Functions may want values of a type, which events have and nulls have not.

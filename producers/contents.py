@@ -71,8 +71,8 @@ def from_json(value: bytes | None) -> Any:
         raise undecodable("the JSON is nested too deeply: flatten it") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise undecodable(
-            f"the value is not JSON ({error}{_likely(value, str(error))}): correct it, or send text with the content type "
-            "text/plain"
+            f"the value is not JSON ({error}{_likely(value, str(error))}): correct it, or send text with the "
+            "content type text/plain"
         ) from None
     # Outside of strings a colon stands once for each member, and of those with one name the decoder keeps one.
     if _STRING.sub(b"", value).count(b":") != _members(decoded):

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import jmespath
-from jmespath.exceptions import JMESPathError
+from jmespath.exceptions import ArityError, JMESPathError, UnknownFunctionError
+from jmespath.functions import Functions
 from jmespath.visitor import TreeInterpreter
 
 BUDGET: Final = 1_000_000
@@ -73,6 +74,10 @@ class Budget:
                 waiting.extend(one.values())
             else:
                 self.charge(1)
+
+
+class NoFunction(ValueError):
+    """An expression calls a function that there is not, or with another number of arguments than it has."""
 
 
 class _Bounded(TreeInterpreter):  # type: ignore[misc]  # jmespath has no types
@@ -174,6 +179,9 @@ class Expression:
             return json.dumps(value, ensure_ascii=False)
         except TooCostly as error:
             raise TooCostly(f"expression {_short(self._text)!r}: {error}") from None
+        except (UnknownFunctionError, ArityError) as error:
+            functions = ", ".join(sorted(Functions.FUNCTION_TABLE))
+            raise NoFunction(f"expression {_short(self._text)!r}: {error}; its functions are {functions}") from None
         except (JMESPathError, ArithmeticError, RecursionError, TypeError, ValueError) as error:
             # Functions of numbers meet some that no float, or no text, can hold.
             raise ValueError(

@@ -73,8 +73,8 @@ def check_keywords(schema: Mapping[str, Any]) -> None:
             "output.schema is wrapped as in OpenAI's response_format: give what stands under its `schema` alone"
         )
     for where, part, _ in parts(schema):
-        for keyword in part.keys() - _KNOWN:
-            if near := difflib.get_close_matches(keyword, _KNOWN, 1, 0.75):
+        for keyword in (one for one in part if one not in _KNOWN):
+            if near := difflib.get_close_matches(keyword, sorted(_KNOWN), 1, 0.75):
                 raise ValueError(f"output.schema{where} has {keyword!r}: did you mean {near[0]!r}?")
         for keyword in sorted(part.keys() & _UNKEPT):
             if part[keyword] is not False:

@@ -123,6 +123,8 @@ def _check_labels(labels: Iterable[str]) -> None:
     """Whether any tokenizer could tell them apart: many make one form of letters that Unicode has in several."""
     known: dict[str, str] = {}
     for label in labels:
+        if known.get(unicodedata.normalize("NFC", label)) == label:
+            raise ValueError(f"label {label!r} of the output is there twice: keep one")
         same = known.setdefault(unicodedata.normalize("NFC", label), label)
         if same != label:
             raise ValueError(f"labels {same!a} and {label!a} of the output are the same letters: keep one")

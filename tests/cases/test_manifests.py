@@ -1,0 +1,198 @@
+"""Manifests as people write them: what can never work, or would be read as something else, is refused by `apply`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from guideway.catalogue.entries import Catalogue, Identity
+from guideway.catalogue.faults import Faulty
+from guideway.catalogue.files import Source, read
+from guideway.producers.check import doubtful, faults
+from guideway.schemas.manifests import Endpoint, Model
+from guideway.schemas.output import Choice, Json
+from guideway.schemas.wire import MANIFEST
+
+HERE: Final = Path(__file__).parent
+DIGEST: Final = "sha256:" + "0" * 64
+BEGIN: Final = "kind: endpoint/v1\nnamespace: t\nname: a\nmodel_size: small\n"
+
+
+def catalogue() -> Catalogue:
+    made = Catalogue()
+    embedding = {"source": "x", "fingerprint": DIGEST, "dimension": 3}
+    of = {"kind": "set/v1", "namespace": "t", "artefact": DIGEST, "embedding": embedding, "passages": 2}
+    years: Any = {**of, "name": "x-year-csv", "metadata": ["open", "source", "year"]}
+    branches: Any = {**of, "name": "x-same-text-jsonl", "metadata": ["branch", "source"]}
+    for manifest in (
+        Model(namespace="public", name="small", source="x", max_context_tokens=1024),
+        *(MANIFEST.decode(msgspec.json.encode(one)) for one in (years, branches)),
+    ):
+        made.absorb(Identity.of(manifest).key(1), MANIFEST.encode(manifest))
+    return made
+
+
+def sources(place: Path | str, tmp_path: Path | None = None) -> list[Source]:
+    if isinstance(place, str):
+        assert tmp_path is not None
+        (tmp_path / "a.yaml").write_text(BEGIN + place, "utf-8")
+        place = tmp_path / "a.yaml"
+    return read(place)
+
+
+def refused(place: Path | str, tmp_path: Path | None = None) -> str:
+    """All that is said of it; that it is refused, with its file."""
+    try:
+        found = sources(place, tmp_path)
+    except Faulty as faulty:
+        return str(faulty)
+    told = [str(fault) for fault in faults(found, catalogue())]
+    assert told
+    assert all(re.match(r".+\.yaml:\d+: ", one) for one in told)
+    return "\n".join(told)
+
+
+def taken(place: Path | str, tmp_path: Path | None = None) -> list[Endpoint]:
+    found = sources(place, tmp_path)
+    assert [str(fault) for fault in faults(found, catalogue())] == []
+    return [one.manifest for one in found if isinstance(one.manifest, Endpoint)]
+
+
+def doubts(place: Path | str, tmp_path: Path | None = None) -> str:
+    return "\n".join(str(one) for one in doubtful(sources(place, tmp_path)))
+
+
+# The manifests that were brought --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("01_yaml_norway/c_labels_numbers.yaml", "output.labels[0]: Expected `str`, got `int` (write it in quotes)"),
+        ("01_yaml_norway/d_enum_typed.yaml", "inf is no number that JSON has"),
+        ("01_yaml_norway/e_deadline.yaml", "deadline_s: Expected `float | null`, got `str`"),
+        ("01_yaml_norway/f_key_twice.yaml", "'output' is written twice"),
+        ("01_yaml_norway/i_const_null_prop.yaml", "the name None is no text: write it in quotes"),
+        ("02_template_without_field/a_default_template.yaml", "names 'text', which is no field"),
+        ("02_template_without_field/b_typo.yaml", "did you mean 'question'?"),
+        ("02_template_without_field/c_no_expression.yaml", "uses no field, so that all events become the same text"),
+        ("02_template_without_field/d_fields_only_text_field_missing.yaml", "there is no field `text`"),
+        ("10_x_guidance/endpoints.yaml", "'x-guidance', which is no part of JSON Schema"),
+        ("15_labels/endpoints.yaml", "are the same letters: keep one"),
+        ("26_schema_that_says_nothing/typo.yaml", "did you mean 'properties'?"),
+        ("26_schema_that_says_nothing/wrapper.yaml", "as in OpenAI's response_format"),
+        ("28_field_default/default_wrong_type.yaml", "is of type integer, its default is 'five'"),
+        ("29_never_possible/lookahead.yaml", "it cannot look around"),
+        ("29_never_possible/max_tokens_over_context.yaml", "has 1024 tokens for the text and its answer together"),
+        ("29_never_possible/slashes.yaml", "stands between slashes"),
+        ("29_never_possible/unbalanced.yaml", "unclosed group"),
+        ("33_filter_types/eps.yaml", "has metadata 'yaer'; did you mean 'year'?"),
+    ],
+)
+def test_what_was_brought_and_cannot_work_is_refused(file: str, words: str) -> None:
+    assert words in refused(HERE / file)
+
+
+def test_what_looks_like_a_boolean_or_a_date_stays_text() -> None:
+    outputs = [
+        taken(HERE / "01_yaml_norway" / file)[0].output
+        for file in ("a_property_no.yaml", "b_labels_yes_no.yaml", "g_enum_no_only.yaml")
+    ]
+    invoice, yes_no, country = outputs
+    assert isinstance(invoice, Json)
+    assert isinstance(country, Json)
+    assert [*invoice.schema["properties"]] == ["no", "date"]
+    assert yes_no == Choice(labels=["yes", "no"])
+    assert country.schema["properties"]["country"]["enum"] == ["de", "no", "se"]
+    (named,) = taken(HERE / "01_yaml_norway" / "h_name_no.yaml")
+    assert named.address == "/no/on"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_manifest() -> None:
+    assert len(taken(HERE / "04_bom" / "d_manifest.toml")) == 1
+    assert len(taken(HERE / "04_bom" / "e_manifest.yaml")) == 1
+
+
+def test_schemas_that_cannot_be_compiled_are_refused_and_all_others_taken() -> None:
+    pytest.importorskip("llguidance")
+    told = refused(HERE / "12_schemas_apply" / "endpoints.yaml")
+    assert set(re.findall(r"endpoint /t/js-([a-z-]+)", told)) == {
+        *("set-str", "map-literal", "minprops", "ifthen", "not", "wordb", "remote-ref", "not-a-schema", "empty"),
+        *("min-gt-max", "xg-sep", "xg-lenient", "xg-ws", "xg-bad"),
+    }
+    assert "output.schema.properties.tags has 'uniqueItems'" in told
+    assert "nullable" in doubts(HERE / "12_schemas_apply" / "endpoints.yaml")
+
+
+def test_the_default_of_a_required_field_is_doubted() -> None:
+    assert "its default is never used: add `required: false`" in doubts(
+        HERE / "28_field_default" / "default_required.yaml"
+    )
+
+
+# Their neighbours -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("output: {type: choice, labels: [~, a]}", "got `null` (write it in quotes)"),
+        ("output: {type: choice, labels: [1.10, 1.9]}", "got `float` (write it in quotes)"),
+        ("output: {type: choice, labels: [true, false]}", "got `bool` (write it in quotes)"),
+        ("output: {type: json, schema: {type: object, properties: {~: {type: string}}}}", "the name None is no text"),
+        ("output: {type: boolean, type: text}", "'type' is written twice"),
+        ("deadline_s: 12:30:45\noutput: {type: boolean}", "Expected `float | null`, got `str`"),
+        ("generation: {max_tokens: 1_000}\noutput: {type: text}", "Expected `int`, got `str`"),
+        ("instruction: #1 question\noutput: {type: text}", "got `null` (write it in quotes)"),
+        ("instruction: Answer: yes or no\noutput: {type: text}", "a text that has a colon in quotes"),
+        ("output:\n\ttype: boolean", "indent with spaces, not with tabs"),
+        ("output: !!python/object:os.system {}", "write it without the tag"),
+        ("input: {template: {text}}\noutput: {type: text}", "input.template: Expected `str`, got `object`"),
+        ("input: {template: '{{text}}'}\noutput: {type: text}", "uses no field"),
+        ("input: {template: '{text'}\noutput: {type: text}", "single '{'"),
+        ("input: {template: '{txet}'}\noutput: {type: text}", "did you mean 'text'?"),
+        ("input: {template: '{lower(text)}'}\noutput: {type: text}", "Unknown function: lower()"),
+        ("input: {template: '{join(text)}'}\noutput: {type: text}", "Expected 2 arguments for function join()"),
+        ("output: {type: choice, labels: !!set {a, b}}", "write a list"),
+        ("output: {type: regex, pattern: '(?<!a)b'}", "it cannot look around"),
+        ("output: {type: regex, pattern: '[a-'}", "output.pattern"),
+        ("output: {type: regex, pattern: '(a)\\1'}", "output.pattern"),
+        ("output: {type: json, schema: {type: integr}}", "did you mean 'integer'?"),
+        ("output: {type: json, schema: {enum: []}}", "output.schema"),
+        ("output: {type: json, schema: {}}", "says nothing"),
+        ("output: {type: json, schema: {type: string, maxlength: 5}}", "did you mean 'maxLength'?"),
+        ("output: {type: choice, labels: [a, b]}\ntargets: [nowhere]", "there is no endpoint /t/nowhere"),
+        ("output: {type: boolean}\nguidance: [t/none]", "there is no guidance t/none"),
+        ("output: {type: bool}", "did you mean boolean?"),
+        ("output: {type: choice, labels: [a, a]}", "twice"),
+        ("retrieval: {sets: [t/x-yaer-csv]}\noutput: {type: text}", "there is no retrieval set t/x-yaer-csv"),
+    ],
+)
+def test_neighbours_are_refused_with_their_cause(written: str, words: str, tmp_path: Path) -> None:
+    if "pattern" in written or "enum: []" in written:
+        pytest.importorskip("llguidance")
+    assert words in refused(written, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("written", "labels"),
+    [
+        ("[no, on, off, y, n]", ["no", "on", "off", "y", "n"]),
+        ("[2024-01-01, 12:30, 1_000]", ["2024-01-01", "12:30", "1_000"]),
+        ("[!!str 1, '2']", ["1", "2"]),
+        ("&l [“yes”, no way]", ["“yes”", "no way"]),
+    ],
+)
+def test_neighbours_are_read_as_they_are_written(written: str, labels: list[str], tmp_path: Path) -> None:
+    (one,) = taken(f"output: {{type: choice, labels: {written}}}", tmp_path)
+    assert one.output == Choice(labels=labels)
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+def test_lines_of_a_manifest_may_end_as_they_like(end: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes((BEGIN + "output: {type: boolean}\n").replace("\n", end).encode())
+    assert len(taken(tmp_path)) == 1
