@@ -53,7 +53,7 @@ def train(
             now = trainer.position
             speed.add(tokens, now.elapsed_s - position.elapsed_s)
             step_s = trainer.tokens_per_step / speed.tokens_per_s
-            if speed.is_known and trainer.replan(step_s):
+            if (speed.is_known or trainer.is_short_of_time) and trainer.replan(step_s):
                 plan, of = trainer.plan, trainer.wanted.last_step
                 emit(Planned(at=time.time(), size=size, method=method, step=now.step, last_step=plan.last_step, of=of))
             emit(

@@ -87,6 +87,11 @@ class Trainer:
         self.position = msgspec.structs.replace(position, plan=plan)
         return plan != before
 
+    @property
+    def is_short_of_time(self) -> bool:
+        """Whether half of the time is over: no plan can wait then until the speed is known well."""
+        return self._stop.max_minutes is not None and self.position.elapsed_s > 30 * self._stop.max_minutes
+
     def left_s(self, step_s: float) -> float:
         """Seconds until the end, if no other rule ends it before."""
         left_s = self.plan.left_s(self.position.step, step_s=step_s, look_s=self.position.look_s)

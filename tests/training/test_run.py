@@ -357,6 +357,24 @@ def test_a_training_with_little_time_comes_to_the_end_of_its_schedule(
     assert [event.step for event in events if isinstance(event, Evaluated)][-1] == stopped.step
 
 
+def test_a_step_that_takes_most_of_the_time_is_the_last(
+    model: Model, examples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looks and steps of 2.5 s in 8 s: after a look and a step there is time for one more look, and no step."""
+    now = [0.0]
+
+    def monotonic() -> float:
+        now[0] += 2.5
+        return now[0]
+
+    monkeypatch.setattr("guideway.training.trainer.time", SimpleNamespace(monotonic=monotonic))
+    made = msgspec.structs.replace(task(LORA), stop=StopRules(max_steps=STEPS, max_minutes=8 / 60, patience=None))
+    ran = begun(made, examples)
+    carry_out(ran, {"tiny": model}, Machine(examples / "models"))
+    [stopped] = [event for event in ran.folder.events() if isinstance(event, Stopped)]
+    assert (stopped.rule, stopped.step) == ("max_minutes", 1)
+
+
 def _has_steps(told: Sequence[RunEvent], count: int) -> bool:
     return sum(isinstance(event, Step) for event in told) >= count
 

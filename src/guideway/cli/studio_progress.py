@@ -30,6 +30,7 @@ from guideway.training.run_events import (
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+_SHARED: Final = " (all folds of a method share its time: raise stop.max_minutes, or set data.folds: 0)"
 _RULES: Final = {
     "max_steps": "all steps done",
     "max_epochs": "data used up",
@@ -130,7 +131,7 @@ def _line(event: RunEvent) -> str:
         case Planned():
             line = (
                 f"{event.size}/{event.method}: max_minutes leaves time for about {event.last_step} of {event.of} "
-                "steps; the schedule is made for these"
+                f"steps; the schedule is made for these{_SHARED if event.size != size_of(event.size) else ''}"
             )
         case Stopped():
             of = f" of {event.of}" if event.rule == "max_minutes" and event.of else ""
