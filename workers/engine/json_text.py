@@ -14,6 +14,7 @@ _DIGITS: Final = frozenset(b"0123456789")
 _IN_NUMBERS: Final = _DIGITS | frozenset(b"+-.eE")
 _BEGIN_NUMBERS: Final = _DIGITS | frozenset(b"-")
 _IN_EXPONENT: Final = re.compile(rb"-?([0-9]+)(?:\.[0-9]+)?[eE]\+?([0-9]*)")
+_VANISHED: Final = re.compile(rb"-?[0-9]{1,400}(?:\.[0-9]+)?[eE]-0*[1-9][0-9]{3,}")
 _MOST: Final = 308
 """Every number below 10 to the power of this is a float."""
 _EXACT: Final = 20
@@ -96,7 +97,9 @@ class JsonText:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the text ends in a fraction that no further digit changes."""
+        """Whether the text ends in a number that no further digit changes: a long fraction, or one that is 0 already."""
+        if self._phase == _EXPONENT:
+            return _VANISHED.fullmatch(self._number) is not None
         return self._phase == _FRACTION and self._digits[_FRACTION] > 0 and self._significant >= _EXACT
 
     def _see_in_string(self, byte: int) -> None:

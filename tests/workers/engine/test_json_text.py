@@ -135,9 +135,14 @@ def test_many_names_are_told_with_what_they_are() -> None:
         ("[1." + "0" * 19 + ",2.", False),
         ("1" * 30, False),
         ("1" * 30 + ".", False),
+        ("1.5e-999", False),
+        ("1.5e-1000", True),
+        ("1.5E-0001000", True),
+        ("1.5e-00010", False),
+        ("1.5e1000", False),
     ],
 )
-def test_a_fraction_is_exact_once_no_float_could_tell_more(text: str, exact: bool) -> None:
+def test_a_number_is_exact_once_no_float_could_tell_more(text: str, exact: bool) -> None:
     assert seen(text).is_exact is exact
     if exact:
         assert {float(text + more) for more in ("", "1", "5", "99999", "4" * 60)} == {float(text)}
