@@ -97,7 +97,7 @@ class JsonText:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the text ends in a number that no further digit changes: a long fraction, or one that is 0 already."""
+        """Whether the text ends in a number that no further digit changes: one of a long fraction, or 0 already."""
         if self._phase == _EXPONENT:
             return _VANISHED.fullmatch(self._number) is not None
         return self._phase == _FRACTION and self._digits[_FRACTION] > 0 and self._significant >= _EXACT
