@@ -13,14 +13,14 @@ import msgspec
 
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Deleted, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
+from guideway.schemas.manifests import Calibrated, Deleted, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
 from guideway.schemas.nearest import did_you_mean
 from guideway.schemas.request import GuidanceRef
 from guideway.schemas.retrieval import SetRef
 from guideway.schemas.wire import CATALOGUE_ENTRY, Undecodable
 
-Kind = Literal["endpoint", "guidance", "model", "set", "alias"]
-KINDS: Final[tuple[Kind, ...]] = ("endpoint", "guidance", "model", "set", "alias")
+Kind = Literal["endpoint", "guidance", "model", "set", "alias", "calibration"]
+KINDS: Final[tuple[Kind, ...]] = ("endpoint", "guidance", "model", "set", "alias", "calibration")
 
 MAX_VERSION: Final = 999_999_999
 """The highest that a name can have; references have no room for more (`schemas.retrieval.GuidanceName`)."""
@@ -58,6 +58,8 @@ class Identity(msgspec.Struct, frozen=True, order=True):
                 return Identity("set", manifest.namespace, manifest.name)
             case SetAlias():
                 return Identity("alias", manifest.namespace, manifest.name)
+            case Calibrated():
+                return Identity("calibration", manifest.namespace, manifest.name)
 
 
 class Unreadable(msgspec.Struct, frozen=True, order=True):
@@ -237,6 +239,28 @@ class Catalogue:
         if alias is not None and isinstance(alias[1], SetAlias):
             return alias[1].version
         return max(self.versions(Identity("set", namespace, name)), default=0)
+
+    def endpoint_at(self, namespace: str, name: str, version: int) -> Endpoint:
+        """One version. Raises Refusal(unknown_endpoint)."""
+        found = self.get(Identity("endpoint", namespace, name), version)
+        if not isinstance(found, Endpoint):
+            raise Refusal(
+                FailureCode.UNKNOWN_ENDPOINT,
+                f"version {version} of endpoint {names.address(namespace, name)} was deleted: publish the event again",
+            )
+        return found
+
+    def calibrated(
+        self, namespace: str, name: str, *, endpoint_version: int, guidance: Sequence[str], model_fingerprint: str
+    ) -> Calibrated | None:
+        """The biases of the endpoint's labels under all this, if they are known."""
+        versions = self._versions.get(Identity("calibration", namespace, name), {})
+        wanted = endpoint_version, [*guidance], model_fingerprint
+        for version in sorted(versions, reverse=True):
+            one = versions[version]
+            if isinstance(one, Calibrated) and wanted == (one.endpoint_version, one.guidance, one.model_fingerprint):
+                return one
+        return None
 
     def model(self, size: str) -> Model:
         """The model behind a size, newest version. Raises Refusal(unknown_model_size)."""

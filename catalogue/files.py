@@ -12,13 +12,14 @@ import msgspec
 
 from guideway.catalogue.adapter_forms import check_folder
 from guideway.catalogue.artefacts import PEFT_FILES, ArtefactStore, Contents, read_folder
+from guideway.catalogue.calibration_files import with_texts
 from guideway.catalogue.conversion import converted
 from guideway.catalogue.documents import STDIN, Document, name_of, read_documents
 from guideway.catalogue.entries import Identity
 from guideway.catalogue.faults import MAX_FOUND, Fault, Faulty, Place
 from guideway.catalogue.foreign import no_manifest
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
+from guideway.schemas.manifests import Calibrated, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
 
 SUFFIXES: Final = (".yaml", ".yml", ".toml")
 _MOST_FILES: Final = 10_000
@@ -131,15 +132,17 @@ def _is_new(path: Path, seen: set[str]) -> bool:
 def _manifest(document: Document) -> tuple[Any, list[Fault]]:
     if why := no_manifest(document.value):
         return None, [document.fault(why, ("kind",))]
-    return converted(document, Endpoint | Guidance | Model | RetrievalSet | SetAlias)
+    return converted(document, Endpoint | Guidance | Model | RetrievalSet | SetAlias | Calibrated)
 
 
 def resolved(path: Path, manifest: Manifest, keep: Callable[[Contents], str], known: Collection[str] = ()) -> Manifest:
-    """The manifest as the catalogue keeps it: an artefact's folder is checked, kept, and named by its digest.
+    """The manifest as the catalogue keeps it: an artefact's folder is checked, kept, and named by its digest, and texts
+    to calibrate from are read.
 
     known: digests that versions of this guidance have, and may be named by. Raises Refusal(invalid_manifest |
     guidance_damaged), and what `keep` raises.
     """
+    manifest = with_texts(path, manifest)
     if not isinstance(manifest, Guidance) or manifest.form == "text_prompt" or manifest.artefact in known:
         return manifest
     if manifest.artefact.startswith("sha256:"):

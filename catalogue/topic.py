@@ -91,11 +91,14 @@ class CatalogueReader:
                 raise
         with contextlib.suppress(TimeoutError, KafkaError):
             async with asyncio.timeout(timeout_s):
-                await self._read_to_the_end()
+                await self.current()
         return ask(self.catalogue)
 
-    async def _read_to_the_end(self) -> None:
-        """Wait until all is read that the topic holds now. Whoever asks while a look is under way shares the next."""
+    async def current(self) -> None:
+        """Wait until all is read that the topic holds now, as long as that takes.
+
+        Whoever asks while a look is under way shares the next.
+        """
         before = self._looks
         async with self._looking:
             # A look that began before we asked may have missed what we ask for.
@@ -216,20 +219,27 @@ async def sole_writer(bootstrap: str) -> AsyncIterator[Callable[[Iterable[Change
 
 
 async def publish_planned(
-    bootstrap: str, planned: Callable[[Catalogue], Awaitable[Sequence[C]]]
+    bootstrap: str,
+    planned: Callable[[Catalogue], Awaitable[Sequence[C]]],
+    *,
+    reader: CatalogueReader | None = None,
 ) -> tuple[Sequence[C], int]:
     """Plan on the catalogue as it is, write, wait until it is to be seen; returns the changes and what `publish` does.
 
     planned: asked again where others published meanwhile, for the versions that it named might be theirs.
+    reader: one that follows the catalogue already, for whoever has one.
 
     Raises: what `planned` raises; Refusal `invalid_setting` if others go on; `broker_unreachable`.
     """
     for _ in range(_TRIES):
-        async with sole_writer(bootstrap) as write, CatalogueReader(bootstrap) as reader:
-            changes = await planned(reader.catalogue)
+        reading = CatalogueReader(bootstrap) if reader is None else contextlib.nullcontext(reader)
+        async with sole_writer(bootstrap) as write, reading as current:
+            if reader is not None:
+                await reader.current()
+            changes = await planned(current.catalogue)
             with contextlib.suppress(Overtaken):
                 if (last := await write(changes)) >= 0:
-                    await reader.seen(last)
+                    await current.seen(last)
                 return changes, last
         await asyncio.sleep(random.uniform(0.2, 2))
     raise Refusal(

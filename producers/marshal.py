@@ -9,6 +9,7 @@ from guideway.catalogue.entries import Catalogue
 from guideway.catalogue.together import check_number, check_together
 from guideway.producers.template import TextTooLong, parse
 from guideway.schemas import names
+from guideway.schemas.calibration import CalibratedBy, Calibration
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Field
@@ -86,6 +87,7 @@ def marshal(
         generation=endpoint.generation,
         reply_to=list(reply_to),
         deadline_ms=deadline_ms,
+        calibration=_calibration(event, endpoint),
         retrieval=_retrieval(event, endpoint, catalogue, fields, text),
     )
 
@@ -175,6 +177,12 @@ def _guidance(event: Event, endpoint: Endpoint, catalogue: Catalogue) -> tuple[l
         else:
             refs.append(ref)
     return parts, refs
+
+
+def _calibration(event: Event, endpoint: Endpoint) -> CalibratedBy | None:
+    """Biases are those of the endpoint as it is: under guidance that an event brings, nobody knows them."""
+    rule = endpoint.calibration
+    return rule.method if isinstance(rule, Calibration) and not event.guidance else None
 
 
 def _retrieval(

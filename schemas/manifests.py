@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from guideway.schemas import names
+from guideway.schemas.calibration import MAX_BIAS, CalibratedBy, CalibrationRule
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import OutputRule, WordLabels
 from guideway.schemas.request import MAX_SCALE
@@ -111,6 +112,8 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
     """What type of result is promised."""
     generation: Generation = Generation()
     """How the answer is generated."""
+    calibration: CalibrationRule | None = None
+    """Of its labels. In a file, None is `auto`; in the catalogue, where `guideway apply` has decided, there is none."""
     targets: list[Name] = []
     """Further endpoint names of the same namespace on whose reply topics the result appears as well."""
     max_text_chars: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
@@ -289,7 +292,21 @@ class Model(_Manifest, frozen=True, kw_only=True, tag="model/v1"):
             raise ValueError("a model's namespace is `public`: everybody shares it")
 
 
-Manifest = Endpoint | Guidance | Model | RetrievalSet | SetAlias
+class Calibrated(_Manifest, frozen=True, kw_only=True, tag="calibration/v1"):
+    """The biases of an endpoint's labels, by name as the endpoint; the first worker that needs them makes them."""
+
+    endpoint_version: Annotated[int, Meta(ge=1)]
+    guidance: list[str]
+    """What guided the model, as a reply says it: biases hold for this and nothing else."""
+    model_fingerprint: str
+    method: CalibratedBy
+    biases: dict[str, Annotated[float, Meta(ge=-MAX_BIAS, le=MAX_BIAS)]]
+    """Label → what is added to its log-likelihood."""
+    texts: Annotated[int, Meta(ge=1)]
+    """From how many it was made."""
+
+
+Manifest = Endpoint | Guidance | Model | RetrievalSet | SetAlias | Calibrated
 
 
 class Deleted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="deleted/v1"):

@@ -6,6 +6,7 @@ from typing import Any, Literal, NoReturn
 
 import msgspec
 
+from guideway.schemas.calibration import CalibratedBy
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.retrieval import Citation
 
@@ -57,6 +58,8 @@ class Completed(_Reply, frozen=True, omit_defaults=True, kw_only=True, tag="guid
     guidance: list[str]
     """What guided the model: `NAMESPACE/NAME@VERSION`."""
     model_fingerprint: str
+    calibration: CalibratedBy | None = None
+    """From what the labels' bias was known that was taken off; None where none was."""
     citations: list[Citation] | None = None
     """The passages in the text, in their order; empty where none was found, None where no set was asked."""
     failed_samples: list[FailedSample] | None = None

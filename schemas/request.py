@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from guideway.schemas.calibration import CalibratedBy
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import OutputRule
 from guideway.schemas.retrieval import Retrieval
@@ -76,5 +77,7 @@ class Request(
     reply_to: Annotated[list[ReplyAddress], Meta(min_length=1)]
     deadline_ms: int | None
     """Unix time in milliseconds; later than this the request is answered `deadline_exceeded`."""
+    calibration: CalibratedBy | None = None
+    """Whether the labels' bias is taken off, as this version of the endpoint says; the worker knows the biases."""
     retrieval: Retrieval | None = None
     """Passages that the worker looks up and puts into the text as `context` parts."""

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from guideway.schemas.cancellation import Cancellation
-from guideway.schemas.manifests import Deleted, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
+from guideway.schemas.manifests import Calibrated, Deleted, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
 from guideway.schemas.reply import Completed, Failed, Reply
 from guideway.schemas.request import Request
 
@@ -43,5 +43,7 @@ class Codec(Generic[T]):
 REQUEST: Codec[Request] = Codec(Request)
 CANCELLATION: Codec[Cancellation] = Codec(Cancellation)
 REPLY: Codec[Reply] = Codec(Completed | Failed)
-MANIFEST: Codec[Manifest] = Codec(Endpoint | Guidance | Model | RetrievalSet | SetAlias)
-CATALOGUE_ENTRY: Codec[Manifest | Deleted] = Codec(Endpoint | Guidance | Model | RetrievalSet | SetAlias | Deleted)
+MANIFEST: Codec[Manifest] = Codec(Endpoint | Guidance | Model | RetrievalSet | SetAlias | Calibrated)
+CATALOGUE_ENTRY: Codec[Manifest | Deleted] = Codec(
+    Endpoint | Guidance | Model | RetrievalSet | SetAlias | Calibrated | Deleted
+)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from guideway.schemas.calibration import Calibration
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Boolean, Choice, OutputRule, Text, WordLabels
@@ -16,6 +17,7 @@ from guideway.training.metrics import quantile
 from guideway.training.rows import Row
 from guideway.training.scoring import Answer, Evaluation, Latency, counts_of, evaluation_of
 from guideway.training.task import BARE
+from guideway.workers.calibrating import asked, made_of
 from guideway.workers.messages import Admit, Artefact, EngineSettings, Finished, Likelihood, Refused
 from guideway.workers.reading import read_value
 from guideway.workers.worker import completed_reply
@@ -38,6 +40,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     artefacts: list[Artefact] = []
     output: OutputRule
     generation: Generation = Generation()
+    calibration: Calibration | None = None
+    """Of its labels, as the endpoint has it."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -76,8 +80,9 @@ class Evaluator:
         Raises: Refusal of the subject's guidance or output rule if they are at fault; what is wrong with a single row
         (one too long, an answer that did not come to its end) counts as a wrong answer, with its code.
         """
+        biases = self._biases(subject)
         began = time.perf_counter()
-        ends = self._run(subject, rows)
+        ends = self._run(subject, rows, biases)
         took_s = time.perf_counter() - began
         answers = [self._answer(subject, row, end) for row, end in zip(rows, ends, strict=True)]
         _raise_common_failure(answers, ends)
@@ -86,7 +91,7 @@ class Evaluator:
             subject.output,
             answers,
             rows_per_s=len(rows) / took_s if rows else 0.0,
-            latency=self._latency(subject, rows) if latency and rows else None,
+            latency=self._latency(subject, rows, biases) if latency and rows else None,
         )
 
     def generate(self, instruction: str, inputs: Sequence[str], generation: Generation) -> list[list[str]]:
@@ -96,11 +101,34 @@ class Evaluator:
         finished = [end.samples if isinstance(end, Finished) else [] for end in ends]
         return [[one.text for one in samples if one.failure is None] for samples in finished]
 
-    def _run(self, subject: Subject, rows: Sequence[Row]) -> list[Finished | Refused]:
-        ids = [f"evaluation-{next(self._numbers)}" for _ in rows]
-        for id_, row in zip(ids, rows, strict=True):
-            request = _request(subject, row)
-            self._engine.add(Admit(id=id_, request=request, artefacts=subject.artefacts, likelihood=True))
+    def _biases(self, subject: Subject) -> dict[str, float]:
+        """What serving makes of the subject's calibration, made in the same way."""
+        if (rule := subject.calibration) is None:
+            return {}
+        like = _request(subject, Row(0, "", ""))
+        return made_of(rule, like, [self._ends(subject, some) for some in asked(rule, like)]).biases
+
+    def _ends(self, subject: Subject, requests: Sequence[Request]) -> list[Finished | Refusal]:
+        admits = [self._admit(subject, request, partings=True) for request in requests]
+        return [
+            Refusal(end.code, end.message) if isinstance(end, Refused) else end for end in self._go(subject, admits)
+        ]
+
+    def _run(
+        self, subject: Subject, rows: Sequence[Row], biases: Mapping[str, float] | None = None
+    ) -> list[Finished | Refused]:
+        requests = [_request(subject, row) for row in rows]
+        admits = [self._admit(subject, request, likelihood=True, biases=dict(biases or {})) for request in requests]
+        return self._go(subject, admits)
+
+    def _admit(self, subject: Subject, request: Request, **wanted: Any) -> Admit:
+        id_ = f"evaluation-{next(self._numbers)}"
+        return Admit(id=id_, request=request, artefacts=subject.artefacts, **wanted)
+
+    def _go(self, subject: Subject, admits: Sequence[Admit]) -> list[Finished | Refused]:
+        ids = [admit.id for admit in admits]
+        for admit in admits:
+            self._engine.add(admit)
         ends: dict[str, Finished | Refused] = {}
         while self._engine.has_work:
             self._progress(subject.label, len(ends), len(ids))
@@ -139,11 +167,11 @@ class Evaluator:
         tokens = [self._layout.answer_ids(label)[0] for label in labels]
         return tokens if len({*tokens}) == len(labels) else []
 
-    def _latency(self, subject: Subject, rows: Sequence[Row]) -> Latency:
+    def _latency(self, subject: Subject, rows: Sequence[Row], biases: Mapping[str, float]) -> Latency:
         took: list[float] = []
         for row in (*rows[:1], *rows[:_ALONE_ROWS]):
             began = time.perf_counter()
-            self._run(subject, [row])
+            self._run(subject, [row], biases)
             took.append((time.perf_counter() - began) * 1000)
         alone = took[1:]
         return Latency(rows=len(alone), median_ms=quantile(alone, 0.5), p95_ms=quantile(alone, 0.95))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, assert_never
 
@@ -113,16 +113,37 @@ class EngineLink:
         if not self.broken.done():
             self.broken.cancel()
 
-    async def run(self, request: Request, artefacts: Sequence[Artefact], lane: Lane = "interactive") -> Finished:
-        """Run one request. Raises Refusal; Poison(engine_failed) once the engine has died of it `attempts` times.
+    async def run(
+        self,
+        request: Request,
+        artefacts: Sequence[Artefact],
+        lane: Lane = "interactive",
+        *,
+        biases: Mapping[str, float] | None = None,
+        partings: bool = False,
+    ) -> Finished:
+        """Run one request; biases and partings are those of `messages.Admit`.
+
+        Raises Refusal; Poison(engine_failed) once the engine has died of it `attempts` times.
 
         Whoever was in the engine when it died is suspect; who is suspected for the last time runs alone.
         """
+
+        def admit(id_: str) -> Admit:
+            return Admit(
+                id=id_,
+                request=request,
+                artefacts=list(artefacts),
+                lane=lane,
+                biases=dict(biases or {}),
+                partings=partings,
+            )
+
         for attempt in range(self._attempts):
             alone = 0 < attempt == self._attempts - 1
             async with self._quarantine.entered(suspect=attempt > 0, last_chance=alone):
                 try:
-                    return await self._run_once(request, artefacts, lane)
+                    return await self._run_once(admit)
                 except ChildEnded:
                     log.warning("request was in an engine that died", request=request.id, attempt=attempt + 1)
         raise Poison(
@@ -131,14 +152,11 @@ class EngineLink:
             "the worker's log says how it died",
         )
 
-    async def _run_once(self, request: Request, artefacts: Sequence[Artefact], lane: Lane) -> Finished:
+    async def _run_once(self, admit: Callable[[str], Admit]) -> Finished:
         # Looked at again: it may have ended between becoming ready and our turn, and we were not in it.
         while not self._engine.ready.is_set():
             await self._engine.ready.wait()
-        return await self._engine.ask(
-            lambda id_: Admit(id=id_, request=request, artefacts=list(artefacts), lane=lane),
-            withdrawal=lambda id_: Cancel(id=id_),
-        )
+        return await self._engine.ask(admit, withdrawal=lambda id_: Cancel(id=id_))
 
     # The process -----------------------------------------------------------------------------------------------------
 

@@ -82,6 +82,10 @@ class Admit(_Message, frozen=True, tag="admit"):
     """Of the topic that it came by."""
     likelihood: bool = False
     """Whether to tell how likely the text was."""
+    biases: dict[str, float] = {}
+    """Label → what is added to its log-likelihood; all labels of the output rule, or none."""
+    partings: bool = False
+    """Whether to tell how likely each label was wherever the text could have become another one."""
 
 
 class Cancel(_Message, frozen=True, tag="cancel"):
@@ -126,6 +130,15 @@ class Likelihood(msgspec.Struct, frozen=True, kw_only=True):
     """Each token that the grammar allowed as the first → its share of the probability of these, where they are few."""
 
 
+class Branch(msgspec.Struct, frozen=True, kw_only=True):
+    """One way on where labels part."""
+
+    labels: list[str]
+    """All that it leads to."""
+    log_share: float
+    """Natural logarithm of its probability among the ways on, biases not counted."""
+
+
 class SampleFailure(msgspec.Struct, frozen=True, kw_only=True):
     """Why a sample is no result."""
 
@@ -142,6 +155,8 @@ class Generated(msgspec.Struct, frozen=True, kw_only=True):
     """None where the text is a whole word of the row's grammar that was not cut; always so without a grammar."""
     likelihood: Likelihood | None = None
     """Where the request was admitted with it."""
+    partings: list[list[Branch]] = []
+    """Where labels parted, in their order, where the request was admitted with it: of each place the ways on."""
 
 
 class Finished(_Message, frozen=True, tag="finished"):

@@ -26,6 +26,7 @@ from guideway.schemas.request import Request
 from guideway.schemas.retrieval import Citation
 from guideway.schemas.wire import REQUEST, Undecodable
 from guideway.workers.artefact_fetch import ArtefactFetch
+from guideway.workers.calibrations import Calibrations, guidance_of
 from guideway.workers.cancellations import CancellationReader, Cancellations
 from guideway.workers.engine_link import EngineLink, Poison
 from guideway.workers.guidance_fetch import GuidanceFetch
@@ -92,6 +93,7 @@ class Worker:
                 self._artefacts = ArtefactFetch(ArtefactStore(settings.store), settings.artefact_cache)
                 self._guidance = GuidanceFetch(reader, self._artefacts, link.fingerprint, link.former_fingerprint)
                 self._passages = Passages(reader, self._artefacts, retrieval)
+                self._calibrations = Calibrations(reader, settings.delivery.bootstrap, link.fingerprint)
                 if any(_looks_up(one, settings.size) for _, one in reader.catalogue):
                     retrieval.warm()
                 # The group is joined only now, with a warm model: before, requests would wait here for nothing.
@@ -104,7 +106,10 @@ class Worker:
                     intake=ByLane() if len(settings.lanes) > 1 else None,
                 )
                 self._starting = None
-                await self._run_until_stopped(pipeline)
+                try:
+                    await self._run_until_stopped(pipeline)
+                finally:
+                    await self._calibrations.stop()
 
     async def _run_until_stopped(self, pipeline: Pipeline) -> None:
         running = asyncio.create_task(pipeline.run(), name="pipeline")
@@ -147,14 +152,23 @@ class Worker:
         try:
             # The engine keeps deadlines itself; this one holds as well while the engine is being started.
             async with asyncio.timeout(left_s and left_s + 1):
+                biases = await self._calibrations.of(request, lambda one: self._told_partings(one, lane))
                 async with self._guidance.fetched(request.guidance, request.namespace) as artefacts:
                     told, citations = await self._passages.put_in(request)
-                    finished = await self._artefacts.with_good_copies(lambda: self._link.run(told, artefacts, lane))
+                    finished = await self._artefacts.with_good_copies(
+                        lambda: self._link.run(told, artefacts, lane, biases=biases)
+                    )
         except TimeoutError:
             raise Refusal(
                 FailureCode.DEADLINE_EXCEEDED, f"the deadline passed before the result was there: {_LATER}"
             ) from None
         return completed_reply(request, finished, self._link.fingerprint, citations)
+
+    async def _told_partings(self, request: Request, lane: names.Lane) -> Finished:
+        async with self._guidance.fetched(request.guidance, request.namespace) as artefacts:
+            return await self._artefacts.with_good_copies(
+                lambda: self._link.run(request, artefacts, lane, partings=True)
+            )
 
     def _record_batch(self, report: BatchReport) -> None:
         if self._settings.record_batches is None:
@@ -232,9 +246,9 @@ def completed_reply(
         endpoint_version=request.endpoint_version,
         samples=samples,
         usage=Usage(prompt_tokens=finished.prompt_tokens, output_tokens=finished.output_tokens),
-        guidance=[str(ref) for ref in request.guidance]
-        + [part.source for part in request.parts if part.kind == "instruction" and part.source != "endpoint"],
+        guidance=guidance_of(request),
         model_fingerprint=fingerprint,
+        calibration=request.calibration,
         citations=citations,
         failed_samples=failed_samples or None,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +25,14 @@ class Grammar(Protocol):
 
         bitmask int32 [rows, ⌈vocabulary / 32⌉]. Raises as `accept` does.
         """
+
+    @property
+    def biases(self) -> Mapping[int, float]:
+        """What is added to the logits of tokens that may come next; empty for most grammars."""
+
+    @property
+    def parting(self) -> Sequence[tuple[Sequence[int], Sequence[str]]]:
+        """Where labels part with the next token: which tokens lead to which of them; empty elsewhere."""
 
     @property
     def is_complete(self) -> bool:

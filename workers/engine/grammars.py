@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any, Final, NamedTuple, assert_never
 
@@ -75,6 +75,9 @@ class Compiled:
             # A `multipleOf` of many digits may ask for more than a float can tell.
             if narrowed.any():
                 bitmask[index] = narrowed
+
+    biases: Final[Mapping[int, float]] = {}
+    parting: Final[Sequence[tuple[Sequence[int], Sequence[str]]]] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -152,16 +155,19 @@ class Grammars:
         self._kept: LRUCache[bytes, Grammar | Refusal] = LRUCache(max_bytes, getsizeof=_nbytes)
         """What came of each rule."""
 
-    def start(self, rule: OutputRule, words: Sequence[str]) -> Grammar | None:
+    def start(
+        self, rule: OutputRule, words: Sequence[str], biases: Mapping[str, float] | None = None
+    ) -> Grammar | None:
         """A new place at the beginning of the rule's grammar; None for free text.
 
-        words: what to label, for `word_labels`.
+        words: what to label, for `word_labels`. biases: of its labels, all of them or none (`label_biases.py`).
         Raises: Refusal `output_unsatisfiable` if no text can satisfy the rule, or the grammar is not understood.
         """
         if isinstance(rule, Text):
             return None
         try:
-            key = hashlib.sha256(msgspec.json.encode((rule, words if isinstance(rule, WordLabels) else ()))).digest()
+            own = words if isinstance(rule, WordLabels) else ()
+            key = hashlib.sha256(msgspec.json.encode((rule, own, biases or None))).digest()
         except RecursionError:
             raise unsatisfiable("the schema is nested too deeply") from None
         with self._turn:
@@ -169,7 +175,7 @@ class Grammars:
         if known is None:
             # Apart from the others: two threads may compile the same one, but neither waits for the other.
             try:
-                known = self._made(rule, words)
+                known = self._made(rule, words, biases or None)
             except Refusal as refusal:
                 known = refusal
             with self._turn:
@@ -188,17 +194,18 @@ class Grammars:
         """What tokens stand for; the name of a special one."""
         return bytes(self._tokenizer.decode_bytes(list(token_ids)))
 
-    def _made(self, rule: OutputRule, words: Sequence[str]) -> Grammar:
+    def _made(self, rule: OutputRule, words: Sequence[str], biases: Mapping[str, float] | None) -> Grammar:
         layout = self._spelling.layout
         match rule:
             case Text():
                 raise ValueError("free text has no grammar")
             case Choice(labels):
-                return Spelled([OneOf(labels, layout.answers_ids)], self._ends)
+                return Spelled([OneOf(labels, layout.answers_ids, biases)], self._ends)
             case Boolean(spelling):
-                return Spelled([OneOf(spelling.split("/"), layout.answers_ids)], self._ends)
+                return Spelled([OneOf(spelling.split("/"), layout.answers_ids, biases)], self._ends)
             case WordLabels(labels):
-                return Spelled(labelled(words, labels, layout.answers_ids, layout.continued_ids), self._ends)
+                steps = labelled(words, labels, layout.answers_ids, layout.continued_ids, biases)
+                return Spelled(steps, self._ends)
             case Number(decimals, negative):
                 fraction = rf"(\.[0-9]{{1,{decimals}}})?" if decimals else ""
                 return self._compile(_regex(f"{'-?' if negative else ''}(0|[1-9][0-9]{{0,{MOST_DIGITS}}}){fraction}"))
@@ -238,6 +245,8 @@ class BatchedGrammar:
 
     def __init__(self, grammars: Sequence[Grammar | None]) -> None:
         self._grammars = [(row, grammar) for row, grammar in enumerate(grammars) if grammar is not None]
+        self._leaning: list[tuple[int, int, float]] = []
+        """(row, token, what is added) of the step that was masked last."""
 
     def mask_(self, logits: Tensor) -> dict[int, Refusal]:
         """logits[i, t] = -inf where row i's grammar does not allow token t next; logits [rows, vocabulary], in place.
@@ -247,10 +256,12 @@ class BatchedGrammar:
         if not self._grammars:
             return {}
         failed: dict[int, Refusal] = {}
+        self._leaning = []
         bitmask = empty_bitmask(len(self._grammars), logits.shape[1])
         for index, (row, grammar) in enumerate(self._grammars):
             try:
                 grammar.fill(bitmask, index)
+                self._leaning += [(row, token, more) for token, more in grammar.biases.items()]
             except BaseException as error:  # whatever it is, it is this row's
                 failed[row] = refusal_of(error, id="its grammar")
                 bitmask[index] = 0
@@ -259,6 +270,15 @@ class BatchedGrammar:
         rows = torch.tensor([row for row, _ in self._grammars], device=logits.device)
         logits[rows] = logits[rows].masked_fill_(forbidden, -torch.inf)
         return failed
+
+    def lean_(self, logits: Tensor) -> None:
+        """logits[i, t] += what row i's labels have for token t; logits [rows, vocabulary], masked, in place.
+
+        It changes no `-inf`: what is not allowed stays so.
+        """
+        if self._leaning:
+            rows, tokens, biases = (list(column) for column in zip(*self._leaning, strict=True))
+            logits[rows, tokens] += torch.tensor(biases, dtype=logits.dtype, device=logits.device)
 
 
 def _nbytes(known: Grammar | Refusal) -> int:

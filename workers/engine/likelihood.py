@@ -1,4 +1,5 @@
-"""How likely the chosen tokens were, for rows that are to be told: evaluation asks, serving does not."""
+"""How likely the chosen tokens were, and labels where they part, for rows that are to be told: evaluation and
+calibration ask, serving does not."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from guideway.workers.engine.row import Row
-from guideway.workers.messages import Likelihood
+from guideway.workers.messages import Branch, Likelihood
 
 _FEW: Final = 256
 """Tokens: those of the most labels whose shares anybody looks at."""
@@ -19,7 +20,8 @@ class BatchedLikelihood:
     """The rows of one step that want to know; none of them costs a step nothing.
 
     With x the logits of a row, t the token chosen and A the tokens that its grammar allows, a step adds
-    `x[t] - log Σ exp x` to the row's `free` and `x[t] - log Σ_A exp x` to its `allowed`.
+    `x[t] - log Σ exp x` to the row's `free` and `x[t] - log Σ_A exp x` to its `allowed`; for the latter, x has the
+    biases of labels in it, as it had when the token was chosen.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
@@ -41,12 +43,34 @@ class BatchedLikelihood:
         for place, (index, row) in enumerate(self._wanted):
             if (token := tokens[index]) is not None:
                 chosen = float(masked[place, token])
+                bias = row.grammar.biases.get(token, 0.0) if row.grammar is not None else 0.0
                 so_far = row.likelihood or Likelihood(free=0.0, allowed=0.0, first=_shares(masked[place]))
                 row.likelihood = Likelihood(
-                    free=so_far.free + chosen - float(self._all[place]),
+                    free=so_far.free + chosen - bias - float(self._all[place]),
                     allowed=so_far.allowed + chosen - float(allowed[place]),
                     first=so_far.first,
                 )
+
+
+class BatchedPartings:
+    """The rows of one step whose labels' shares are asked for, to make biases of; none of them costs a step nothing."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._wanted = [(index, row) for index, row in enumerate(rows) if row.admit.partings]
+
+    def see(self, logits: Tensor) -> None:
+        """logits float32 [rows, vocabulary], -inf where a token is forbidden, without biases."""
+        for index, row in self._wanted:
+            if row.grammar is None or not (branches := row.grammar.parting):
+                continue
+            each = torch.stack([logits[index, list(tokens)].logsumexp(dim=0) for tokens, _ in branches])
+            shares = each.log_softmax(dim=0).tolist()
+            row.partings.append(
+                [
+                    Branch(labels=list(labels), log_share=share)
+                    for (_, labels), share in zip(branches, shares, strict=True)
+                ]
+            )
 
 
 def _shares(masked: Tensor) -> dict[int, float]:

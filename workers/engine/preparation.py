@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Final, Generic, NamedTuple, TypeVar
@@ -96,17 +96,17 @@ class Preparation:
 
     def _prepare(self, admit: Admit, future: Future[Prepared]) -> None:
         try:
-            future.set_result(self._prepared(admit.request))
+            future.set_result(self._prepared(admit.request, admit.biases))
         # Whatever it is: a library in Rust that panics raises what is no Exception.
         except BaseException as error:
             future.set_exception(refusal_of(error, id=admit.id))
 
-    def _prepared(self, request: Request) -> Prepared:
+    def _prepared(self, request: Request, biases: Mapping[str, float]) -> Prepared:
         max_tokens = request.generation.max_tokens
         if isinstance(request.output, WordLabels) and (least := 2 * len(request.words)) > max_tokens:
             raise too_many_words(len(request.words), least, max_tokens)
         prompt = self._layout.encode(request.parts, limit=self._max_tokens - max_tokens)
-        grammar = self._grammars.start(request.output, request.words)
+        grammar = self._grammars.start(request.output, request.words, biases)
         if grammar is not None and (least := grammar.fewest_tokens) > max_tokens:
             if isinstance(request.output, WordLabels):
                 raise too_many_words(len(request.words), least, max_tokens)

@@ -114,7 +114,7 @@ def told(id_: str, rows: Sequence[Row]) -> Finished | Refused:
 def _generated(row: Row, text: str, reason: FinishReason, incomplete: str = "") -> Generated:
     """incomplete: why the text is not a whole word of the row's grammar, or may have been meant to go on."""
     failure = SampleFailure(code=FailureCode.OUTPUT_INCOMPLETE, message=incomplete) if incomplete else None
-    return Generated(text=text, finish_reason=reason, failure=failure, likelihood=row.likelihood)
+    return Generated(text=text, finish_reason=reason, failure=failure, likelihood=row.likelihood, partings=row.partings)
 
 
 def _whole_characters(data: bytes) -> str:

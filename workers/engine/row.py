@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Text
 from guideway.schemas.request import Request
-from guideway.workers.messages import Admit, Generated, Likelihood, RowReport
+from guideway.workers.messages import Admit, Branch, Generated, Likelihood, RowReport
 
 if TYPE_CHECKING:
     from guideway.workers.engine.grammar import Grammar
@@ -55,6 +55,8 @@ class Row:
     """Positions whose keys and values are in the cache."""
     likelihood: Likelihood | None = None
     """Of the tokens generated so far, where that is asked."""
+    partings: list[list[Branch]] = field(default_factory=list)
+    """Where its labels parted so far, where that is asked."""
     generated: Generated | None = None
     """Set once, when the row ends."""
     preempted: int = 0

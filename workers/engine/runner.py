@@ -19,7 +19,7 @@ from guideway.workers.engine.grammars import BatchedGrammar
 from guideway.workers.engine.guidance import RowGuidance
 from guideway.workers.engine.inserted_rows import BatchedInsertedLayers
 from guideway.workers.engine.kv import KvCache, States
-from guideway.workers.engine.likelihood import BatchedLikelihood
+from guideway.workers.engine.likelihood import BatchedLikelihood, BatchedPartings
 from guideway.workers.engine.packed import pack_linears
 from guideway.workers.engine.prefix import prefix_states
 from guideway.workers.engine.row import Row
@@ -168,6 +168,8 @@ class Runner:
             self._sample_for(rows)
         self._likelihood.see_all(logits)
         failed = self._grammars.mask_(logits)
+        self._partings.see(logits)
+        self._grammars.lean_(logits)
         tokens = self._sampler.choose(logits)
         self._likelihood.add(logits, tokens)
         outcomes = [
@@ -180,6 +182,7 @@ class Runner:
         self._grammars = BatchedGrammar([row.grammar for row in rows])
         self._sampler = BatchedSampler([row.sampler for row in rows])
         self._likelihood = BatchedLikelihood(rows)
+        self._partings = BatchedPartings(rows)
 
     def _decode(self, slots: slice) -> Tensor:
         """Logits [rows, vocabulary] after each row's last token."""

@@ -7,12 +7,14 @@ on the demo's data that takes the bare model from 0.70 to 0.49.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.workers.engine.label_biases import edges
 
 Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 """The tokens of each text."""
@@ -27,6 +29,8 @@ class _Way(NamedTuple):
 
     labels: Sequence[str]
     tokens: int
+    ended: str | None = None
+    """The label that ends here, where others go on."""
 
 
 class Known(NamedTuple):
@@ -39,9 +43,16 @@ class Known(NamedTuple):
 class OneOf:
     """A place where one of several labels stands; not to be changed once it is made."""
 
-    def __init__(self, labels: Iterable[str], tokenize: Tokenize) -> None:
-        """Raises: Refusal `output_unsatisfiable` for labels that the model's tokenizer does not tell apart."""
+    def __init__(self, labels: Iterable[str], tokenize: Tokenize, biases: Mapping[str, float] | None = None) -> None:
+        """biases: what is added to each label's log-likelihood, of all labels; see `label_biases.py`.
+
+        Raises: Refusal `output_unsatisfiable` for labels that the model's tokenizer does not tell apart.
+        """
         labels = list(labels)
+        if biases is not None and (missing := [label for label in labels if label not in biases]):
+            raise Refusal(FailureCode.INTERNAL_ERROR, f"label {_named(missing[0])} has no bias: report it")
+        self._biases = biases
+        self._at_first: dict[int | None, float] | None = None
         self.ids: dict[str, Sequence[int]] = dict(zip(labels, tokenize(labels), strict=True))
         # Little is done here, for it holds the interpreter: the rest is done as far as somebody writes.
         known: dict[tuple[int, ...], str] = {}
@@ -68,17 +79,42 @@ class OneOf:
         at = way.tokens
         begun = [label for label in way.labels if len(ids := self.ids[label]) > at and ids[at] == token_id]
         ended = next((label for label in begun if len(self.ids[label]) == at + 1), None)
-        return _Way([label for label in begun if label != ended], at + 1), ended
+        return _Way([label for label in begun if label != ended], at + 1, ended), ended
+
+    def biases(self, way: _Way) -> dict[int | None, float]:
+        """What is added to the logits of `next(way)`; under None, to what comes after the label that ends there."""
+        if self._biases is None:
+            return {}
+        if not way.tokens and self._at_first is not None:
+            return self._at_first
+        found = edges(self._biases, self.branches(way), way.ended)
+        if not way.tokens:
+            self._at_first = found
+        return found
+
+    def branches(self, way: _Way) -> dict[int, list[str]]:
+        """The labels that go on, by the next token."""
+        found: dict[int, list[str]] = {}
+        for label in way.labels:
+            if len(ids := self.ids[label]) > way.tokens:
+                found.setdefault(ids[way.tokens], []).append(label)
+        return found
 
 
-def labelled(words: Sequence[str], labels: Iterable[str], first: Tokenize, rest: Tokenize) -> Sequence[Known | OneOf]:
+def labelled(
+    words: Sequence[str],
+    labels: Iterable[str],
+    first: Tokenize,
+    rest: Tokenize,
+    biases: Mapping[str, float] | None = None,
+) -> Sequence[Known | OneOf]:
     """`word/LABEL word/LABEL …`, with single spaces. first: tokens of what the text begins with; rest: of what follows.
 
     Raises: Refusal `output_unsatisfiable` without words, and as `OneOf` does.
     """
     if not words:
         raise _refused("there are no words to label: send some")
-    one_of = OneOf(labels, rest)
+    one_of = OneOf(labels, rest, biases)
     texts = [f"{words[0]}/", *(f" {word}/" for word in words[1:])]
     ids = [*first(texts[:1]), *rest(texts[1:])]
     return [step for text, tokens in zip(texts, ids, strict=True) for step in (Known(text, tokens), one_of)]
@@ -93,6 +129,8 @@ class _Place(NamedTuple):
     """Tokens of the known piece that are written, or what has been written of a label."""
     chosen: tuple[Any, ...]
     """The labels so far as (those before, the last one): texts that go on differently share what they have."""
+    bias: float = 0.0
+    """Added to what comes next, which ends a label where others went on."""
 
 
 class Spelled:
@@ -121,7 +159,7 @@ class Spelled:
         if not self._places:
             raise _refused("the output rule does not allow this token")
         allowed: set[int] = {*self._eos_ids} if self.is_complete else set()
-        for step, at, _ in self._places:
+        for step, at, *_ in self._places:
             piece = self._piece(step)
             if isinstance(piece, OneOf) and isinstance(at, _Way):
                 allowed |= piece.next(at)
@@ -130,6 +168,42 @@ class Spelled:
         bits = np.zeros(bitmask.shape[1] * 32, dtype=np.uint8)
         bits[list(allowed)] = 1
         bitmask[index] = np.packbits(bits, bitorder="little").view(np.int32)
+
+    @property
+    def biases(self) -> dict[int, float]:
+        """What is added to the logits of tokens that may come next; nothing where labels have no biases."""
+        found: dict[int, float] = {}
+        for step, at, _, bias in self._places:
+            piece = self._piece(step)
+            if isinstance(piece, OneOf) and isinstance(at, _Way):
+                own = {token: more for token, more in piece.biases(at).items() if token is not None}
+            elif isinstance(piece, Known) and isinstance(at, int):
+                own = {piece.ids[at]: bias}
+            else:
+                own = dict.fromkeys(self._eos_ids, bias)
+            for token, more in own.items():
+                # Two ways to one token are rare: the one that is more likely counts.
+                found[token] = max(more, found.get(token, -math.inf))
+        return {token: more for token, more in found.items() if more}
+
+    @property
+    def parting(self) -> Sequence[tuple[Sequence[int], Sequence[str]]]:
+        """Where labels part with the next token: which tokens lead to which of them; empty elsewhere."""
+        here = [(self._piece(place.step), place.at) for place in self._places]
+        among = [(piece, at) for piece, at in here if isinstance(piece, OneOf) and isinstance(at, _Way)]
+        if len(among) != 1:
+            return []
+        piece, way = among[0]
+        branches: list[tuple[Sequence[int], Sequence[str]]] = [
+            ([token], labels) for token, labels in piece.branches(way).items()
+        ]
+        if way.ended is not None:
+            others = {at.ids[place] for at, place in here if isinstance(at, Known) and isinstance(place, int)}
+            ends = sorted({*(self._eos_ids if self.is_complete else ()), *others} - piece.next(way))
+            if not ends:
+                return []
+            branches.append((ends, [way.ended]))
+        return branches if len(branches) > 1 else []
 
     @property
     def is_complete(self) -> bool:
@@ -194,27 +268,28 @@ class Spelled:
     def _piece(self, step: int) -> Known | OneOf | None:
         return self._steps[step] if step < len(self._steps) else None
 
-    def _begun(self, step: int, chosen: tuple[Any, ...]) -> list[_Place]:
-        """Where a text stands that has all before `step`."""
+    def _begun(self, step: int, chosen: tuple[Any, ...], bias: float = 0.0) -> list[_Place]:
+        """Where a text stands that has all before `step`. bias: of what comes next."""
         match self._piece(step):
             case None:
-                return [_Place(step, 0, chosen)]
+                return [_Place(step, 0, chosen, bias)]
             case Known(_, ids):
-                return [_Place(step, 0, chosen)] if ids else self._begun(step + 1, chosen)
+                return [_Place(step, 0, chosen, bias)] if ids else self._begun(step + 1, chosen, bias)
             case OneOf() as labels:
                 return [_Place(step, labels.first, chosen)]
 
     def _after(self, places: Iterable[_Place], token_id: int) -> list[_Place]:
         """Where a text can stand that has one more token."""
         following: list[_Place] = []
-        for step, at, chosen in places:
+        for step, at, chosen, _ in places:
             piece = self._piece(step)
             if isinstance(piece, OneOf) and isinstance(at, _Way):
                 way, ended = piece.after(at, token_id)
                 if way.labels:
                     following.append(_Place(step, way, chosen))
                 if ended is not None:
-                    following += self._begun(step + 1, (chosen, ended))
+                    bias = piece.biases(way).get(None, 0.0) if way.labels else 0.0
+                    following += self._begun(step + 1, (chosen, ended), bias)
             elif isinstance(piece, Known) and isinstance(at, int) and piece.ids[at] == token_id:
                 more = at + 1 < len(piece.ids)
                 following += [_Place(step, at + 1, chosen)] if more else self._begun(step + 1, chosen)

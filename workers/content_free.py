@@ -1,0 +1,35 @@
+"""Texts that say nothing of any label, of several kinds. What they are is part of what `contextual` means: changed, it
+would be another method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+_FREQUENT: Final = (
+    "the of and a in to it is was for with on as be at by this from or an are not have but they which one you "
+    "were all we when there can more if no man out other so what time up go about than into could state only new "
+    "some take come these know see use get like then first any work now may such give over think most even find "
+    "day also after way many must look before great back through long where much should well people down own just "
+    "because good each those feel seem how high too place little world very still nation hand old life tell write "
+    "become here show house both between need mean call develop under last right move thing general school never "
+    "same another begin while number part turn"
+)
+"""Words of English, in about that order."""
+_WORDS: Final = _FREQUENT.split()
+_LENGTHS: Final = (3, 5, 8, 12, 16, 24, 4, 6, 10, 14)
+_STRIDE: Final = 37
+"""Of the words, without a divisor in common with their number: neighbours do not belong together."""
+
+
+def kinds(labels: Sequence[str]) -> list[list[str]]:
+    """Texts by kind: words without order; the labels themselves; and each label in a sentence."""
+    return [_without_order(), list(labels), [f"It is about {label}." for label in labels]]
+
+
+def _without_order() -> list[str]:
+    texts, at = [], 0
+    for length in _LENGTHS:
+        texts.append(" ".join(_WORDS[(at + place) * _STRIDE % len(_WORDS)] for place in range(length)))
+        at += length
+    return texts
