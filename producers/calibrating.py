@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
 
+from guideway.catalogue.entries import Catalogue
 from guideway.producers.template import parse
-from guideway.schemas.calibration import MAX_LABELS, Calibration, labels_of
+from guideway.schemas.calibration import MAX_LABELS, Calibration, CalibrationRule, automatic, labels_of
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Field, Manifest
+from guideway.schemas.manifests import Endpoint, Field, Guidance, Manifest
+from guideway.schemas.output import WordLabels
 
 _MARK: Final = "\u2063guideway\u2063"
 """Stands for a text while the template is looked at; no text that people write."""
@@ -17,33 +20,51 @@ _OTHERS: Final[dict[str, Any]] = {"integer": 1, "number": 1, "boolean": True, "a
 """What fields that are no text are filled with."""
 
 
-def settled(manifest: Manifest) -> Manifest:
-    """The manifest as the catalogue keeps it: an endpoint's calibration is decided, and what is around a text known.
+def settled(manifests: Iterable[Manifest], catalogue: Catalogue) -> list[Manifest]:
+    """The manifests as the catalogue keeps them: of each endpoint it is decided how its labels are calibrated.
 
+    Guidance is looked up among these manifests and in the catalogue.
     Raises: Refusal `invalid_manifest` for a calibration that is asked for and cannot be.
     """
-    if not isinstance(manifest, Endpoint):
-        return manifest
-    asked = manifest.calibration
-    if asked == "off":
-        return manifest
-    if asked is None or asked == "auto":
-        wanted = Calibration(method="contextual") if _is_wanted(manifest) else None
+    manifests = list(manifests)
+    applied = {f"{one.namespace}/{one.name}": one for one in manifests if isinstance(one, Guidance)}
+
+    def is_trained(name: str, namespace: str) -> bool:
+        guidance = applied.get(name.partition("*")[0].partition("@")[0])
+        if guidance is None:
+            _, guidance = catalogue.guidance(name, for_namespace=namespace)
+        return guidance.form != "text_prompt"
+
+    return [_settled(one, is_trained) if isinstance(one, Endpoint) else one for one in manifests]
+
+
+def _settled(endpoint: Endpoint, is_trained: Callable[[str, str], bool]) -> Endpoint:
+    rule = endpoint.calibration
+    if rule == "off":
+        return endpoint
+    if rule is None or rule == "auto":
+        taught = endpoint.retrieval is not None or any(is_trained(one, endpoint.namespace) for one in endpoint.guidance)
+        wanted = automatic(endpoint.output, is_taught=taught)
         try:
-            return msgspec.structs.replace(manifest, calibration=wanted and _with_around(wanted, manifest))
+            return msgspec.structs.replace(endpoint, calibration=wanted and _with_around(wanted, endpoint))
         except ValueError:
-            return msgspec.structs.replace(manifest, calibration=None)
-    wanted = Calibration(method="contextual") if isinstance(asked, str) else asked
+            return msgspec.structs.replace(endpoint, calibration=None)
+    return msgspec.structs.replace(endpoint, calibration=_asked(rule, endpoint))
+
+
+def check_calibration(manifest: Manifest) -> None:
+    """Raises: Refusal `invalid_manifest` for an endpoint whose calibration is asked for and cannot be."""
+    if isinstance(manifest, Endpoint) and manifest.calibration not in (None, "auto", "off"):
+        _asked(manifest.calibration, manifest)
+
+
+def _asked(rule: CalibrationRule | None, endpoint: Endpoint) -> Calibration:
+    asked = rule if isinstance(rule, Calibration) else Calibration(method="contextual")
     try:
-        _check(wanted, manifest)
-        return msgspec.structs.replace(manifest, calibration=_with_around(wanted, manifest))
+        _check(asked, endpoint)
+        return _with_around(asked, endpoint)
     except ValueError as error:
-        raise Refusal(FailureCode.INVALID_MANIFEST, f"endpoint {manifest.address}: calibration: {error}") from None
-
-
-def _is_wanted(endpoint: Endpoint) -> bool:
-    """Whether nobody has taught the model these labels: guidance of a name may be trained, and passages say much."""
-    return 2 <= len(labels_of(endpoint.output)) <= MAX_LABELS and not endpoint.guidance and endpoint.retrieval is None
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"endpoint {endpoint.address}: calibration: {error}") from None
 
 
 def _check(calibration: Calibration, endpoint: Endpoint) -> None:
@@ -53,6 +74,8 @@ def _check(calibration: Calibration, endpoint: Endpoint) -> None:
         raise ValueError(f"an output of type {kind} has no labels: leave it out")
     if len(labels) > MAX_LABELS:
         raise ValueError(f"there are {len(labels)} labels, at most {MAX_LABELS} can be calibrated: write `off`")
+    if calibration.method == "fitted" and isinstance(endpoint.output, WordLabels):
+        raise ValueError("labels of words are calibrated from texts without labels: write `method: unlabelled`")
     for label in calibration.labels:
         if label not in labels:
             raise ValueError(f"{label!r} is none of the output's labels ({', '.join(labels[:20])}): correct that row")

@@ -71,7 +71,6 @@ def labels_of(rule: OutputRule) -> list[str]:
     return []
 
 
-def check_biases(biases: dict[str, float]) -> None:
-    """Raises: ValueError for numbers that are no biases."""
-    if any(not -MAX_BIAS <= bias <= MAX_BIAS for bias in biases.values()):
-        raise ValueError(f"a bias is not within {MAX_BIAS} of 0")
+def automatic(rule: OutputRule, *, is_taught: bool) -> Calibration | None:
+    """What `auto` comes to. is_taught: trained guidance acts on the labels, or passages stand in the text."""
+    return Calibration(method="contextual") if 2 <= len(labels_of(rule)) <= MAX_LABELS and not is_taught else None

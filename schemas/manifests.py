@@ -292,6 +292,13 @@ class Model(_Manifest, frozen=True, kw_only=True, tag="model/v1"):
             raise ValueError("a model's namespace is `public`: everybody shares it")
 
 
+class LabelBias(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is added to a label's log-likelihood."""
+
+    label: str
+    bias: Annotated[float, Meta(ge=-MAX_BIAS, le=MAX_BIAS)]
+
+
 class Calibrated(_Manifest, frozen=True, kw_only=True, tag="calibration/v1"):
     """The biases of an endpoint's labels, by name as the endpoint; the first worker that needs them makes them."""
 
@@ -300,10 +307,15 @@ class Calibrated(_Manifest, frozen=True, kw_only=True, tag="calibration/v1"):
     """What guided the model, as a reply says it: biases hold for this and nothing else."""
     model_fingerprint: str
     method: CalibratedBy
-    biases: dict[str, Annotated[float, Meta(ge=-MAX_BIAS, le=MAX_BIAS)]]
-    """Label → what is added to its log-likelihood."""
+    biases: Annotated[list[LabelBias], Meta(min_length=1)]
+    """Of all labels."""
     texts: Annotated[int, Meta(ge=1)]
     """From how many it was made."""
+
+    @property
+    def by_label(self) -> dict[str, float]:
+        """Label → what is added to its log-likelihood."""
+        return {one.label: one.bias for one in self.biases}
 
 
 Manifest = Endpoint | Guidance | Model | RetrievalSet | SetAlias | Calibrated

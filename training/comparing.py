@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from guideway.schemas.calibration import automatic
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.training.begin import Begun
@@ -44,6 +45,7 @@ def best_prompt(
         generation=task.generation,
         examples=examples.train,
         validation=examples.validation,
+        calibration=automatic(task.output, is_taught=task.retrieval is not None),
         settings=task.prompts,
         seed=task.schedule.seed,
         emit=tell,
@@ -133,17 +135,24 @@ def _evaluator(
 
 
 def references(begun: Begun, prompt: str) -> list[Subject]:
-    """What a method has to beat: the task's instruction alone, and the best text prompt if that is another."""
+    """What a method has to beat: the task's instruction alone, and the best text prompt if that is another; both
+    calibrated as `guideway apply` has an endpoint calibrated that says nothing of it."""
     task, instruction = begun.run.task, begun.examples.instruction
     texts = {BARE: instruction} | ({TEXT_PROMPT: prompt} if prompt != instruction else {})
     return [
-        Subject(label=label, instructions=[text] if text else [], output=task.output, generation=task.generation)
+        Subject(
+            label=label,
+            instructions=[text] if text else [],
+            output=task.output,
+            generation=task.generation,
+            calibration=automatic(task.output, is_taught=task.retrieval is not None),
+        )
         for label, text in texts.items()
     ]
 
 
 def methods(begun: Begun, size: str) -> list[Subject]:
-    """What was trained, each with the instruction that it was trained with."""
+    """What was trained, each with the instruction that it was trained with; not calibrated, and published so."""
     task, instruction = begun.run.task, begun.examples.instruction
     return [
         Subject(

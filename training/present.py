@@ -5,6 +5,7 @@ from __future__ import annotations
 from guideway.catalogue.artefact_cache import ArtefactCache
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.entries import Catalogue
+from guideway.schemas.calibration import Calibration
 from guideway.schemas.manifests import Model
 from guideway.training.evaluation import Subject
 from guideway.training.publishing import present_endpoint
@@ -52,4 +53,5 @@ def present_subject(
         artefacts=artefacts,
         output=endpoint.output,
         generation=endpoint.generation,
+        calibration=endpoint.calibration if isinstance(endpoint.calibration, Calibration) else None,
     )

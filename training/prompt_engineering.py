@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from guideway.schemas.calibration import Calibration
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import OutputRule
 from guideway.training.evaluation import Evaluator, Subject, labels_of
@@ -31,6 +32,7 @@ def search(
     generation: Generation,
     examples: Sequence[Row],
     validation: Sequence[Row],
+    calibration: Calibration | None = None,
     settings: PromptSearch,
     seed: int,
     emit: Callable[[PromptScored], None] = lambda _: None,
@@ -39,6 +41,8 @@ def search(
 
     In two rounds (successive halving, https://arxiv.org/abs/1502.07943): all candidates on a third of the rows, the
     best third of them on all rows. `emit` gets each candidate once, with its last score.
+
+    calibration: of the labels, as serving would have it for each candidate.
 
     Raises: Refusal as `Evaluator.evaluate` does, if the output rule cannot be satisfied.
     """
@@ -53,7 +57,13 @@ def search(
     )
 
     def subject(candidate: Candidate) -> Subject:
-        return Subject(label=TEXT_PROMPT, instructions=[candidate.text], output=output, generation=generation)
+        return Subject(
+            label=TEXT_PROMPT,
+            instructions=[candidate.text],
+            output=output,
+            generation=generation,
+            calibration=calibration,
+        )
 
     def evaluated(some: Sequence[Candidate], on: Sequence[Row]) -> dict[Candidate, Evaluation]:
         return {one: evaluator.evaluate(subject(one), on, latency=False) for one in some}

@@ -179,6 +179,8 @@ def endpoint_for(
         guidance=[f"{guidance.namespace}/{guidance.name}@{version}"],
         output=task.output,
         generation=task.generation,
+        # As it was compared: see `comparing.references` and `comparing.methods`.
+        calibration="auto" if guidance.form == "text_prompt" else "off",
         retrieval=begin.retrieval if task.retrieval is None else task.retrieval,
     )
 
@@ -276,5 +278,6 @@ def _taking(present: Endpoint, candidate: Endpoint) -> Endpoint:
         guidance=candidate.guidance,
         output=candidate.output,
         generation=candidate.generation,
+        calibration=candidate.calibration,
         retrieval=candidate.retrieval,
     )

@@ -15,7 +15,7 @@ from guideway.catalogue.topic import CatalogueReader, publish_planned
 from guideway.delivery.clients import unreachable
 from guideway.schemas.calibration import Calibration
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Calibrated
+from guideway.schemas.manifests import Calibrated, LabelBias
 from guideway.schemas.request import Request
 from guideway.workers.calibrating import OF_THE_TEXT, asked, made_of
 from guideway.workers.messages import Finished
@@ -53,13 +53,13 @@ class Calibrations:
             return {}
         guidance = guidance_of(request)
         if (known := self._known(self._reader.catalogue, request, guidance)) is not None:
-            return known.biases
+            return known.by_label
         key = (request.namespace, request.endpoint, str(request.endpoint_version), *guidance)
         if (making := self._making.get(key)) is None:
             # A task of its own: the request may be cancelled or come too late, and others wait for this as well.
             making = self._making[key] = asyncio.create_task(self._make(request, guidance, run))
             making.add_done_callback(lambda done: self._made(key, done))
-        return (await asyncio.shield(making)).biases
+        return (await asyncio.shield(making)).by_label
 
     async def stop(self) -> None:
         """End what is being made."""
@@ -105,7 +105,7 @@ class Calibrations:
             guidance=[*guidance],
             model_fingerprint=self._fingerprint,
             method=rule.method,
-            biases=made.biases,
+            biases=[LabelBias(label=label, bias=bias) for label, bias in made.biases.items()],
             texts=made.texts,
         )
         await self._publish(entry)

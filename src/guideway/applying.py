@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from guideway.catalogue.artefacts import ArtefactStore, Contents, digest_of
+from guideway.catalogue.calibration_files import with_texts
 from guideway.catalogue.entries import Catalogue, Change, plan
 from guideway.catalogue.faults import Fault, Faulty
 from guideway.catalogue.files import Source, resolved
 from guideway.catalogue.owned import known_artefacts, not_owned
 from guideway.catalogue.topic import CatalogueReader, publish_planned
 from guideway.infra import topics
+from guideway.producers.calibrating import check_calibration, settled
 from guideway.producers.check import faults_alone, faults_together
 from guideway.schemas.failures import Refusal
-from guideway.schemas.manifests import Guidance, Manifest, Model
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
 from guideway.settings import Settings
 from guideway.workers.engine.model_kind import check_source
 
@@ -54,7 +56,7 @@ async def apply_manifests(
         # Nothing is stored before all of it is known to be well.
         check_together(sources, catalogue)
         store = ArtefactStore(settings.store)
-        manifests = [_resolved(source, catalogue, store.put) for source in sources]
+        manifests = settled([_resolved(source, catalogue, store.put) for source in sources], catalogue)
         if create_topics:
             with _placed(sources):
                 await topics.apply(
@@ -82,7 +84,7 @@ async def preview(
         absent = await topics.missing(bootstrap, wanted, replication=replication, most_per_broker=most_per_broker)
     catalogue = await present(bootstrap)
     check_together(sources, catalogue)
-    changes = plan(catalogue, [_resolved(source, catalogue, digest_of) for source in sources])
+    changes = plan(catalogue, settled([_resolved(source, catalogue, digest_of) for source in sources], catalogue))
     return Preview(changes, [catalogue.latest(change.identity) for change in changes], absent)
 
 
@@ -95,8 +97,8 @@ async def present(bootstrap: str) -> Catalogue:
 
 
 def check_alone(sources: Sequence[Source]) -> None:
-    """Raises Faulty: what is wrong whatever the catalogue holds, folders of models and of artefacts included."""
-    if found := [*faults_alone(sources), *_of_folders(sources)]:
+    """Raises Faulty: what is wrong whatever the catalogue holds, what they name on this machine's disk included."""
+    if found := [*faults_alone(sources), *_of_files(sources)]:
         raise Faulty(found)
 
 
@@ -125,13 +127,18 @@ def _placed(sources: Sequence[Source]) -> Iterator[None]:
         raise
 
 
-def _of_folders(sources: Sequence[Source]) -> Iterator[Fault]:
+def _of_files(sources: Sequence[Source]) -> Iterator[Fault]:
     for source in sources:
         if isinstance(source.manifest, Model):
             try:
                 check_source(source.manifest.source)
             except Refusal as refusal:
                 yield source.fault(refusal.message, ("source",), refusal.code)
+        if isinstance(source.manifest, Endpoint):
+            try:
+                check_calibration(with_texts(source.path, source.manifest))
+            except Refusal as refusal:
+                yield source.fault(refusal.message, ("calibration",), refusal.code)
         if not _is_by_digest(source.manifest):
             yield from _of_artefact(source, Catalogue())
 

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from guideway.catalogue.entries import MAX_VERSION, Catalogue, Identity, plan, plan_deletion, records
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
+from guideway.schemas.manifests import (
+    Calibrated,
+    EmbeddingModel,
+    Endpoint,
+    Guidance,
+    LabelBias,
+    Manifest,
+    Model,
+    RetrievalSet,
+    SetAlias,
+)
 from guideway.schemas.output import Boolean
 from guideway.schemas.wire import MANIFEST
 
@@ -145,6 +155,16 @@ EVERY_KIND: list[Manifest] = [
     FACTS,
     SetAlias(namespace="team", name="facts", version=2),
     Model(namespace="public", name="small", source="folder"),
+    Calibrated(
+        namespace="team",
+        name="mood",
+        endpoint_version=3,
+        guidance=["team/brief@1"],
+        model_fingerprint="sha256:" + "0" * 64,
+        method="contextual",
+        biases=[LabelBias(label="good", bias=0.5), LabelBias(label="bad", bias=-0.5)],
+        texts=14,
+    ),
 ]
 
 

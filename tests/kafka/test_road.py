@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import re
 import signal
@@ -18,11 +19,12 @@ import pytest
 
 from guideway.applying import apply_manifests
 from guideway.catalogue.files import read
+from guideway.catalogue.topic import CatalogueReader
 from guideway.delivery.clients import make_consumer, make_producer, started
 from guideway.producers.client import Client
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode
-from guideway.schemas.manifests import Endpoint
+from guideway.schemas.manifests import Calibrated, Endpoint
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
 from guideway.schemas.reply import Completed, Failed
 from guideway.schemas.wire import REPLY
@@ -271,6 +273,44 @@ def test_the_command_line_on_a_running_system(system: System) -> None:
     tail = system.command("tail", "/public/fact-yes-no", "--from-beginning", "-n", "1")
     assert tail.returncode == 0
     assert tail.stdout.strip() in {"true", "false"}
+
+
+async def test_labels_are_calibrated_from_the_first_reply_on_and_for_all_alike(
+    system: System, client: Client, tmp_path: Path
+) -> None:
+    data = ROOT / "examples" / "data"
+    labels = "[animal, body, food, location, person, plant, substance, time]"
+    fields = f"namespace: calibrated\nmodel_size: small\noutput: {{type: choice, labels: {labels}}}\n"
+    asks = 'instruction: "Name the topic: animal, body, food, location, person, plant, substance or time."'
+    ways = {
+        "none": "off",
+        "itself": "auto",
+        "texts": "{method: unlabelled, file: texts.jsonl}",
+    }
+    documents = [f"kind: endpoint/v1\nname: {name}\n{fields}{asks}\ncalibration: {way}\n" for name, way in ways.items()]
+    (tmp_path / "endpoints.yaml").write_text("---\n".join(documents), "utf-8")
+    train = (data / "wordnet_topics.train.jsonl").read_text("utf-8").split("\n")
+    (tmp_path / "texts.jsonl").write_text("\n".join(train[:32]), "utf-8")
+    await apply_manifests(system.settings, read(tmp_path / "endpoints.yaml"))
+    rows = [json.loads(line) for line in (data / "wordnet_topics.jsonl").read_text("utf-8").splitlines()[::2]]
+    replies = await asyncio.gather(
+        *(client.submit(f"/calibrated/{name}", row["text"], timeout_s=300) for name in ways for row in rows)
+    )
+    found = {name: replies[at * len(rows) : (at + 1) * len(rows)] for at, name in enumerate(ways)}
+    right = {
+        name: sum(reply.value == row["label"] for reply, row in zip(some, rows, strict=True))
+        for name, some in found.items()
+    }
+    told = {name: {reply.calibration for reply in some if isinstance(reply, Completed)} for name, some in found.items()}
+    assert told == {"none": {None}, "itself": {"contextual"}, "texts": {"unlabelled"}}
+    assert right["texts"] >= right["none"] + 2, right
+    assert right["itself"] >= right["none"], right
+    async with CatalogueReader(system.bootstrap) as reader:
+        made = [one for _, one in reader.catalogue if isinstance(one, Calibrated) and one.namespace == "calibrated"]
+    assert sorted(one.name for one in made) == ["itself", "texts"]
+    shown = system.command("describe", "endpoint", "calibrated/itself")
+    assert "method: contextual" in shown.stdout
+    assert "animal" in system.command("describe", "calibration", "calibrated/texts").stdout
 
 
 FRIENDLY = [

@@ -14,6 +14,7 @@ from guideway.cli import interrupts
 from guideway.cli.output import AsJson, importing, out, print_json
 from guideway.cli.studio_publishing import OutFolder, RunPlace, catalogue_if_there, folder_of
 from guideway.cli.studio_retrieval import retrieval_context
+from guideway.schemas.calibration import automatic
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
 from guideway.training.begin import models_of
@@ -63,7 +64,13 @@ def evaluate(
             "it first, or correct the task",
         )
     _check_unseen(catalogue, task, examples)
-    bare = Subject(label=BARE, instructions=[examples.instruction], output=task.output, generation=task.generation)
+    bare = Subject(
+        label=BARE,
+        instructions=[examples.instruction],
+        output=task.output,
+        generation=task.generation,
+        calibration=automatic(task.output, is_taught=task.retrieval is not None),
+    )
     context = retrieval_context(task, catalogue, settings)
     base = load_model(models[size], Machine(settings.model_cache, device), models[size].dtype)
     rows = context.for_rows(examples.eval, PromptLayout(base.tokenizer)) if context else examples.eval

@@ -97,8 +97,9 @@ async def apply_all(bootstrap: str, made_on: Callable[[Catalogue], Sequence[Mani
     """
 
     async def planned(catalogue: Catalogue) -> list[Change]:
-        manifests = [settled(manifest) for manifest in made_on(catalogue)]
+        manifests = made_on(catalogue)
         check(manifests, catalogue)
+        manifests = settled(manifests, catalogue)
         await topics.apply(bootstrap, topics.wanted(manifests))
         return plan(catalogue, manifests)
 
