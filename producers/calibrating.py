@@ -49,22 +49,26 @@ def _settled(endpoint: Endpoint, is_trained: Callable[[str, str], bool]) -> Endp
             return msgspec.structs.replace(endpoint, calibration=wanted and _with_around(wanted, endpoint))
         except ValueError:
             return msgspec.structs.replace(endpoint, calibration=None)
-    return msgspec.structs.replace(endpoint, calibration=_asked(rule, endpoint))
+    try:
+        return msgspec.structs.replace(endpoint, calibration=_asked(rule, endpoint))
+    except ValueError as error:
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"endpoint {endpoint.address}: calibration: {error}") from None
 
 
 def check_calibration(manifest: Manifest) -> None:
     """Raises: Refusal `invalid_manifest` for an endpoint whose calibration is asked for and cannot be."""
     if isinstance(manifest, Endpoint) and manifest.calibration not in (None, "auto", "off"):
-        _asked(manifest.calibration, manifest)
+        try:
+            _asked(manifest.calibration, manifest)
+        except ValueError as error:
+            raise Refusal(FailureCode.INVALID_MANIFEST, str(error)) from None
 
 
 def _asked(rule: CalibrationRule | None, endpoint: Endpoint) -> Calibration:
+    """Raises: ValueError, which says what to change."""
     asked = rule if isinstance(rule, Calibration) else Calibration(method="contextual")
-    try:
-        _check(asked, endpoint)
-        return _with_around(asked, endpoint)
-    except ValueError as error:
-        raise Refusal(FailureCode.INVALID_MANIFEST, f"endpoint {endpoint.address}: calibration: {error}") from None
+    _check(asked, endpoint)
+    return _with_around(asked, endpoint)
 
 
 def _check(calibration: Calibration, endpoint: Endpoint) -> None:

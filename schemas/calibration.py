@@ -27,15 +27,17 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """How an endpoint's labels are calibrated; what workers make of it is a `manifests.Calibrated`."""
 
     method: CalibratedBy
+    """From texts that say nothing (`contextual`), from texts of the endpoint's own kind (`unlabelled`), or from such
+    texts with their right labels (`fitted`)."""
     texts: Annotated[list[_Text], Meta(max_length=MAX_TEXTS)] = []
-    """As events bring them in the field that is text, for `unlabelled` and `fitted`."""
+    """As events bring them in the field that is text, for `unlabelled` and `fitted`: 8 or more."""
     labels: Annotated[list[Label], Meta(max_length=MAX_TEXTS)] = []
     """The right one of each text, for `fitted`."""
     file: str = ""
-    """In a file: where texts are, relative to it; for `unlabelled` a `.txt` with one a line, or a `.jsonl` with `text`,
-    and for `fitted` with `label`. In the catalogue: empty."""
+    """In place of `texts`: where they are, relative to the manifest's file. A `.txt` with one a line, or a `.jsonl`
+    with `text`, and for `fitted` with `label`. Empty once it is applied."""
     around: Annotated[list[str], Meta(min_length=2)] = msgspec.field(default_factory=lambda: ["", ""])
-    """In the catalogue: what the endpoint's template puts before a text, between two of it, and after it."""
+    """Written by `apply`: what the endpoint's template puts before a text, between two of it, and after it."""
 
     def __post_init__(self) -> None:
         if self.method == "contextual" and (self.texts or self.file):

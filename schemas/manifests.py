@@ -113,7 +113,8 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
     generation: Generation = Generation()
     """How the answer is generated."""
     calibration: CalibrationRule | None = None
-    """Of its labels. In a file, None is `auto`; in the catalogue, where `guideway apply` has decided, there is none."""
+    """Of the labels of `choice`, `boolean` and `word_labels`. Not said, it is `auto`: `contextual` where there are 2 to
+    100 labels, no retrieval and no trained guidance, else `off`; `apply` writes down which it is."""
     targets: list[Name] = []
     """Further endpoint names of the same namespace on whose reply topics the result appears as well."""
     max_text_chars: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
@@ -296,17 +297,22 @@ class LabelBias(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """What is added to a label's log-likelihood."""
 
     label: str
+    """As the output rule spells it."""
     bias: Annotated[float, Meta(ge=-MAX_BIAS, le=MAX_BIAS)]
+    """In natural logarithms."""
 
 
 class Calibrated(_Manifest, frozen=True, kw_only=True, tag="calibration/v1"):
     """The biases of an endpoint's labels, by name as the endpoint; the first worker that needs them makes them."""
 
     endpoint_version: Annotated[int, Meta(ge=1)]
+    """Of the endpoint of this name."""
     guidance: list[str]
     """What guided the model, as a reply says it: biases hold for this and nothing else."""
     model_fingerprint: str
+    """Of the base model."""
     method: CalibratedBy
+    """As the endpoint has it."""
     biases: Annotated[list[LabelBias], Meta(min_length=1)]
     """Of all labels."""
     texts: Annotated[int, Meta(ge=1)]

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+_SIGNS: Final = ("N/A", "[MASK]", "?", "...", "-", "None")
 _FREQUENT: Final = (
     "the of and a in to it is was for with on as be at by this from or an are not have but they which one you "
     "were all we when there can more if no man out other so what time up go about than into could state only new "
@@ -23,8 +24,8 @@ _STRIDE: Final = 37
 
 
 def kinds(labels: Sequence[str]) -> list[list[str]]:
-    """Texts by kind: words without order; the labels themselves; and each label in a sentence."""
-    return [_without_order(), list(labels), [f"It is about {label}." for label in labels]]
+    """Texts by kind: signs; words without order; the labels themselves; and each label in a sentence."""
+    return [list(_SIGNS), _without_order(), list(labels), [f"It is about {label}." for label in labels]]
 
 
 def _without_order() -> list[str]:

@@ -114,7 +114,7 @@ async def test_it_is_made_once_and_not_of_the_callers_text(cluster: Cluster) -> 
     )
     first = await worker.of(request, telling(0.9, asked))
     number = len(asked)
-    assert number == 14
+    assert number == 20
     assert await worker.of(request, telling(0.1, asked)) == first
     later, _ = await cluster.worker()
     assert await later.of(request, telling(0.1, asked)) == first

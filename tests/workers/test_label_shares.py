@@ -95,8 +95,9 @@ def test_biases_are_numbers_and_bounded_whatever_the_model_says() -> None:
 
 
 def test_texts_that_say_nothing_are_always_the_same_and_of_several_kinds() -> None:
-    first, labels, named = kinds(["x y", "z"])
+    signs, first, labels, named = kinds(["x y", "z"])
+    assert "N/A" in signs
     assert len(set(first)) == len(first) == 10
     assert labels == ["x y", "z"]
     assert named == ["It is about x y.", "It is about z."]
-    assert first == kinds(["other"])[0]
+    assert [signs, first] == kinds(["other"])[:2]

@@ -62,7 +62,9 @@ def topics_apply(
 
 
 def get(
-    kind: Annotated[str, typer.Argument(help="endpoints, guidance, sets, models, aliases, or all")] = "all",
+    kind: Annotated[
+        str, typer.Argument(help="endpoints, guidance, sets, models, aliases, calibrations or all")
+    ] = "all",
     as_json: AsJson = False,
     as_yaml: AsYaml = False,
 ) -> None:
@@ -100,7 +102,7 @@ def get(
 
 
 def describe(
-    kind: Annotated[str, typer.Argument(help="endpoint, guidance, set, model or alias")],
+    kind: Annotated[str, typer.Argument(help="endpoint, guidance, set, model, alias or calibration")],
     name: Annotated[str, typer.Argument(help="NAMESPACE/NAME, or a model size")],
     as_json: AsJson = False,
 ) -> None:

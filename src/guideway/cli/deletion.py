@@ -28,7 +28,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def delete(
-    kind: Annotated[str, typer.Argument(help="endpoint, guidance, set, model or alias")],
+    kind: Annotated[str, typer.Argument(help="endpoint, guidance, set, model, alias or calibration")],
     name: Annotated[str, typer.Argument(help="NAMESPACE/NAME[@VERSION], or a model size")],
     anyway: EvenIfUsed = False,
     as_json: AsJson = False,

@@ -15,12 +15,21 @@ from msgspec import inspect as types
 
 from guideway.catalogue.bounds import MAX_DEADLINE_S, MIN_DEADLINE_S, measured
 from guideway.catalogue.shapes import bare, shape_at, shape_of, structs_of
-from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
+from guideway.schemas.manifests import (
+    Calibrated,
+    EmbeddingModel,
+    Endpoint,
+    Guidance,
+    Manifest,
+    Model,
+    RetrievalSet,
+    SetAlias,
+)
 from guideway.schemas.output import Json
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.training.task import Task
 
-MANIFESTS: Final = (Endpoint, Guidance, Model, RetrievalSet, SetAlias)
+MANIFESTS: Final = (Endpoint, Guidance, Model, RetrievalSet, SetAlias, Calibrated)
 ALL: Final = (*MANIFESTS, Task)
 _DIGEST: Final = f"sha256:{'0' * 64}"
 _SAMPLES: Final[tuple[Manifest, ...]] = (
