@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from tests.training.conftest import ROOT
 
+from guideway.schemas.calibration import Calibration, labels_of
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
-from guideway.schemas.output import Boolean, Choice, Json, Number, Text, WordLabels
+from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Text, WordLabels
 from guideway.training.comparison import compare
-from guideway.training.evaluation import Evaluator, Subject
+from guideway.training.evaluation import Evaluator, Subject, _request
 from guideway.training.metrics import Counts
 from guideway.training.prompt_engineering import calibrated_accuracy, search
 from guideway.training.rows import Row
 from guideway.training.run_events import PromptScored
 from guideway.training.scoring import Answer
 from guideway.training.task import PromptSearch
+from guideway.workers.calibrating import asked, made_of
 from guideway.workers.engine.base_model import BaseModel
-from guideway.workers.messages import Artefact
+from guideway.workers.messages import Admit, Artefact, Finished
 
 CHOICE = Choice(["yes", "no"])
 SCHEMA = {
@@ -90,6 +93,45 @@ def test_the_shares_of_labels_are_those_of_the_grammar(evaluator: Evaluator) -> 
         assert answer.confidence == pytest.approx(best, abs=1e-4)
     alike = Subject(label="bare", output=Choice(["yes", "yes sir"]))
     assert not any(answer.label_shares for answer in evaluator.evaluate(alike, rows, latency=False).answers)
+
+
+@pytest.mark.parametrize("rule", [CHOICE, Boolean("1/0"), WordLabels(["A", "B"])], ids=lambda rule: type(rule).__name__)
+async def test_a_subject_is_calibrated_as_workers_calibrate_an_endpoint(tiny_base: BaseModel, rule: OutputRule) -> None:
+    """The same engine, asked by the evaluator and as a worker asks it, comes to the same biases."""
+    evaluator = Evaluator(tiny_base, max_context_tokens=512, max_rows=8)
+    generation = Generation(max_tokens=100)
+    calibration = Calibration(method="contextual")
+    subject = Subject(
+        label="bare", instructions=["Which?"], output=rule, generation=generation, calibration=calibration
+    )
+    request = _request(subject, Row(1, "a text", ""))
+
+    ends = []
+    for kind in asked(calibration, request):
+        admits = [Admit(id=str(n), request=one, artefacts=[], partings=True) for n, one in enumerate(kind)]
+        for admit in admits:
+            evaluator._engine.add(admit)
+        found = {}
+        while evaluator._engine.has_work:
+            found |= {end.id: end for end in evaluator._engine.step(0) if isinstance(end, Finished)}
+        ends.append([found[admit.id] for admit in admits])
+    biases = made_of(calibration, request, ends).biases
+    assert evaluator._biases(subject) == pytest.approx(biases, abs=1e-4)
+    assert set(biases) == set(labels_of(rule))
+
+
+def test_texts_of_ones_own_take_the_bias_of_labels_off(evaluator: Evaluator) -> None:
+    """What a random model favours is chance: with it taken off, on the texts it was learnt from no label is favoured."""
+    texts = [f"text {i}" for i in range(40)]
+    rows = rows_of(*((text, "yes") for text in texts))
+    means = []
+    for calibration in (None, Calibration(method="unlabelled", texts=texts)):
+        subject = Subject(label="bare", output=CHOICE, calibration=calibration)
+        answers = evaluator.evaluate(subject, rows, latency=False).answers
+        odds = [math.log(answer.label_shares[0] / answer.label_shares[1]) for answer in answers]
+        means.append(sum(odds) / len(odds))
+        assert {answer.given for answer in answers} <= {"yes", "no"}
+    assert abs(means[1]) < 0.01 < abs(means[0])
 
 
 def test_calibration_takes_away_what_a_prompt_favours() -> None:

@@ -10,6 +10,8 @@ import pytest
 from guideway.catalogue.artefact_cache import ArtefactCache
 from guideway.catalogue.artefacts import ArtefactStore
 from guideway.catalogue.entries import Catalogue, plan
+from guideway.producers.calibrating import settled
+from guideway.schemas.calibration import automatic
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, InputRule, Lineage, Manifest, Model
 from guideway.schemas.output import Choice
@@ -177,6 +179,7 @@ def test_the_first_publication_makes_the_endpoint_and_names_the_guidance_by_vers
     endpoint = endpoint_for(publication, made, guidance, 1, empty, name="mood", anyway=False)
     assert endpoint.guidance == ["shop/mood-soft-prompt@1"]
     assert (endpoint.model_size, endpoint.instruction, endpoint.output) == ("small", "Say how it is.", LABELS)
+    assert endpoint.calibration == "off", "as it was compared"
 
 
 def test_what_the_task_does_not_say_stays_as_the_endpoint_has_it(tmp_path: Path) -> None:
@@ -270,7 +273,12 @@ def test_a_text_prompt_takes_the_place_of_the_instruction(tmp_path: Path) -> Non
     publication = choose(EVENTS, made, size=None, method="text-prompt", anyway=True)
     guidance = guidance_for(publication, made, RunFolder(tmp_path), Catalogue())
     assert (guidance.form, guidance.text, guidance.artefact) == ("text_prompt", "Better.", "")
-    assert endpoint_for(publication, made, guidance, 1, Catalogue(), name="mood", anyway=False).instruction == ""
+    endpoint = endpoint_for(publication, made, guidance, 1, Catalogue(), name="mood", anyway=False)
+    assert endpoint.instruction == ""
+    assert endpoint.calibration == "auto", "as it was compared, once `auto` is settled"
+    [_, settled_endpoint] = settled([guidance, endpoint], Catalogue())
+    assert isinstance(settled_endpoint, Endpoint)
+    assert settled_endpoint.calibration == automatic(LABELS, is_taught=False) is not None
 
 
 # Promotion -----------------------------------------------------------------------------------------------------------
