@@ -23,7 +23,7 @@ from guideway.training.scoring import Answer
 from guideway.training.task import PromptSearch
 from guideway.workers.calibrating import asked, made_of
 from guideway.workers.engine.base_model import BaseModel
-from guideway.workers.messages import Admit, Artefact, Finished
+from guideway.workers.messages import Admit, Artefact, Finished, Refused
 
 CHOICE = Choice(["yes", "no"])
 SCHEMA = {
@@ -96,7 +96,7 @@ def test_the_shares_of_labels_are_those_of_the_grammar(evaluator: Evaluator) -> 
 
 
 @pytest.mark.parametrize("rule", [CHOICE, Boolean("1/0"), WordLabels(["A", "B"])], ids=lambda rule: type(rule).__name__)
-async def test_a_subject_is_calibrated_as_workers_calibrate_an_endpoint(tiny_base: BaseModel, rule: OutputRule) -> None:
+def test_a_subject_is_calibrated_as_workers_calibrate_an_endpoint(tiny_base: BaseModel, rule: OutputRule) -> None:
     """The same engine, asked by the evaluator and as a worker asks it, comes to the same biases."""
     evaluator = Evaluator(tiny_base, max_context_tokens=512, max_rows=8)
     generation = Generation(max_tokens=100)
@@ -111,9 +111,14 @@ async def test_a_subject_is_calibrated_as_workers_calibrate_an_endpoint(tiny_bas
         admits = [Admit(id=str(n), request=one, artefacts=[], partings=True) for n, one in enumerate(kind)]
         for admit in admits:
             evaluator._engine.add(admit)
-        found = {}
+        found: dict[str, Finished | Refusal] = {}
         while evaluator._engine.has_work:
-            found |= {end.id: end for end in evaluator._engine.step(0) if isinstance(end, Finished)}
+            for end in evaluator._engine.step(0):
+                match end:
+                    case Finished():
+                        found[end.id] = end
+                    case Refused():
+                        found[end.id] = Refusal(end.code, end.message)
         ends.append([found[admit.id] for admit in admits])
     biases = made_of(calibration, request, ends).biases
     assert evaluator._biases(subject) == pytest.approx(biases, abs=1e-4)
@@ -121,7 +126,7 @@ async def test_a_subject_is_calibrated_as_workers_calibrate_an_endpoint(tiny_bas
 
 
 def test_texts_of_ones_own_take_the_bias_of_labels_off(evaluator: Evaluator) -> None:
-    """What a random model favours is chance: with it taken off, on the texts it was learnt from no label is favoured."""
+    """What a random model favours is chance: with it taken off, none is favoured on the texts it was learnt from."""
     texts = [f"text {i}" for i in range(40)]
     rows = rows_of(*((text, "yes") for text in texts))
     means = []
