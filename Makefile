@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready-$(shell cat constraints.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: demo test faults check models docs codes bench bench-fairness bench-retrieval bench-studio clean
+.PHONY: demo test faults check models docs codes bench bench-calibration bench-fairness bench-retrieval bench-studio clean
 
 demo: $(READY)  ## the main job on real input
 	$(BIN)/guideway demo
@@ -39,6 +39,9 @@ bench: $(READY)  ## the engine and the delivery beside their peers
 
 bench-fairness: $(READY)  ## what one tenant waits beside another who does its worst; about eight minutes
 	$(BIN)/python -m benchmarks.fairness
+
+bench-calibration: $(READY)  ## what calibration is worth on labelled rows, by engine and model; about half an hour
+	$(BIN)/python -m benchmarks.calibration
 
 bench-retrieval: $(READY)  ## retrieval: throughput, indexing, search, recall (of the fact sets in the folder FACTS)
 	$(BIN)/python -m benchmarks.retrieval $(if $(FACTS),--facts $(FACTS))
