@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -23,6 +25,7 @@ from guideway.training.evaluation import Evaluator, Subject, labels_of
 from guideway.training.metrics import Estimate, difference
 from guideway.training.rows import Row
 from guideway.workers.engine import base_model
+from guideway.workers.messages import Finished
 
 DATA: Final = Path(__file__).resolve().parents[1] / "examples" / "data"
 RESULTS: Final = Path(__file__).with_name("calibration.json")
@@ -185,6 +188,25 @@ def measured(one: Labelled, evaluator: Evaluator, folder: Path, most: int) -> It
         yield subject.label, found.score, difference(found.counts, bare.counts)
 
 
+def step_cost(evaluator: Evaluator, folder: Path, turns: int = 8) -> Figure:
+    """Steps of 16 rows that label words, with biases against without, in turns: where labels are written most."""
+    one = next(one for one in SETS if isinstance(one.output, WordLabels))
+    subject = Subject(
+        label="words", instructions=[one.instruction], output=one.output, generation=Generation(max_tokens=300)
+    )
+    rows = rows_of(one, "eval", folder)[:16]
+    biases: list[dict[str, float]] = [{}, {label: 0.01 * n for n, label in enumerate(PARTS)}]
+    took: list[list[float]] = [[], []]
+    for turn in range(1 + turns):
+        for way in (0, 1):
+            began = time.process_time()
+            ends = evaluator._run(subject, rows, biases[way])
+            tokens = sum(end.output_tokens for end in ends if isinstance(end, Finished))
+            if turn:
+                took[way].append((time.process_time() - began) / tokens)
+    return Figure("16 rows of labelled words, with biases against without", median(took[0]) / median(took[1]), "ratio")
+
+
 def main() -> None:
     """Print the table and write benchmarks/calibration.json."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -199,7 +221,8 @@ def main() -> None:
         base_model.prepare(MODEL, options.cache, print), dtype=getattr(torch, options.dtype), device="cpu"
     )
     evaluator = Evaluator(base, max_context_tokens=1024)
-    figures: list[Figure] = []
+    figures: list[Figure] = [step_cost(evaluator, options.data)]
+    print(f"{figures[0].name}: {figures[0].value:.3f}\n")
     print(f"| rows | labels | none | {' | '.join(METHODS)} |\n|---|---|---|---|---|---|")
     for one in SETS:
         if not (options.data / f"{one.file}.eval.jsonl").is_file():
