@@ -13,7 +13,7 @@ what is taken off it; `engine/label_biases.py` spreads it over its tokens again 
   https://arxiv.org/abs/2309.17249), with the mean of logarithms. All labels are taken to be about equally frequent.
 - `fitted`, for such texts with their right labels: biases that make these the likeliest (multinomial logistic
   regression with nothing but a bias for each branch). A Gaussian prior of standard deviation 1 keeps them near what is
-  usual, from which few rows lead away little.
+  usual, from which few rows lead away little. Where fewer of the rows come out right than without, there are none.
 """
 
 from __future__ import annotations
@@ -110,7 +110,19 @@ def _fit(rows: Sequence[tuple[Parting, int]]) -> Favoured:
             for number, one in enumerate(odds):
                 slope[number] += (one / total - (number == right)) / len(rows)
         biases = [bias - _STEP * one for bias, one in zip(biases, slope, strict=True)]
+    # The likelihood of the right labels may grow while fewer of them are the likeliest: where the model knows nothing.
+    if _right(rows, biases) < _right(rows, [0.0] * len(branches)):
+        biases = [0.0] * len(branches)
     return {labels: -bias for labels, bias in zip(branches, biases, strict=True)}
+
+
+def _right(rows: Sequence[tuple[Parting, int]], biases: Sequence[float]) -> int:
+    """How often the right branch is the likeliest."""
+    found = 0
+    for parting, right in rows:
+        sums = [branch.log_share + bias for branch, bias in zip(parting, biases, strict=True)]
+        found += sums.index(max(sums)) == right
+    return found
 
 
 def _biases(labels: Sequence[str], favoured: Mapping[Labels, Favoured]) -> dict[str, float]:

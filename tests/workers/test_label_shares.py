@@ -78,6 +78,12 @@ def test_fitted_biases_make_the_right_labels_the_likeliest() -> None:
     assert biases["a"] < biases["b"]
 
 
+def test_where_the_model_knows_nothing_nothing_is_fitted() -> None:
+    """It has the labels the wrong way round, so that taking its favour off makes more answers wrong."""
+    rows = [([flat(a=8, b=1)], "a")] * 55 + [([flat(a=90, b=1)], "b")] * 45
+    assert fitted(rows, ["a", "b"]) == {"a": 0, "b": 0}
+
+
 def test_of_few_rows_little_is_learnt() -> None:
     few = fitted([([flat(a=1, b=1)], "a")], ["a", "b"])
     many = fitted([([flat(a=1, b=1)], "a")] * 50, ["a", "b"])
