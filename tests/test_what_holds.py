@@ -1,4 +1,4 @@
-"""Each line of `what_holds.md` names tests that are there."""
+"""Each line of `what_holds.md` and `what_users_bring.md` names tests that are there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,22 @@ def test_the_table_is_read() -> None:
     assert len(ROWS) > 40
 
 
-@pytest.mark.parametrize(("what", "held_by"), ROWS, ids=[what for what, _ in ROWS])
+BROUGHT: Final = [
+    (what, held_by)
+    for what, held_by in re.findall(
+        r"^\| (?!brought|---)(.+?) \| .+? \| (`.+) \|$", (HERE / "what_users_bring.md").read_text("utf-8"), re.MULTILINE
+    )
+]
+
+
+def test_every_line_of_what_users_bring_is_read() -> None:
+    text = (HERE / "what_users_bring.md").read_text("utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| brought |")]
+    assert len(BROUGHT) == len(lines) > 50
+    assert [int(one) for one in re.findall(r"^## (\d+)\. ", text, re.MULTILINE)] == [*range(1, 13)]
+
+
+@pytest.mark.parametrize(("what", "held_by"), ROWS + BROUGHT, ids=[what for what, _ in ROWS + BROUGHT])
 def test_what_holds_is_held_by_a_test(what: str, held_by: str) -> None:
     for cell in held_by.split("; "):
         file, *function = re.findall(r"`([^`]+)`", cell)
