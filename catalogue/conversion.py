@@ -27,6 +27,7 @@ _NAME: Final = rf"^{names.NAME.pattern}\Z"
 _STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]|(\[\.\.\.\])")
 _FIELD: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _UNKNOWN: Final = "unknown field"
+_STRANGE_SPACE: Final = re.compile(r"[\u00a0\u2000-\u200b\u202f\u205f\u3000\uff1a\ufe55]")
 _MISSING: Final = re.compile(r"Object missing required field `(.*)`")
 _PATTERN: Final = re.compile(r"Expected `str` matching regex (.*)", re.DOTALL)
 _EXPECTED: Final = re.compile(r"Expected `([^`]*)`(?:, got `([^`]*)`)?(.*)", re.DOTALL)
@@ -142,6 +143,11 @@ def _unknown(name: str, place: Place, there: inspect.Type | None) -> str:
     known = shapes.names_of(there)
     homes = [f"`{home}`" for home in shapes.homes_of(there, name)]
     where = f" in {dotted(place)}" if place else ""
+    if found := _STRANGE_SPACE.search(name):
+        return (
+            f"{_UNKNOWN} `{name[:100]}`{where}: it holds the character U+{ord(found[0]):04X}, which looks like a space "
+            "or a colon and is none: type it anew"
+        )
     meant = did_you_mean(name, known) or (f"it belongs under {' or '.join(homes)}; " if homes else "")
     return f"{_UNKNOWN} `{name[:100]}`{where}: {meant}there is {listed(known)}"
 

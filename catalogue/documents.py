@@ -33,10 +33,14 @@ _INTEGERS: Final = range(-(10**308), 10**308)
 class Document:
     """One document of a file, as a value that JSON has too."""
 
-    def __init__(self, file: str, value: Any, line_of: Callable[[Place], int]) -> None:
+    def __init__(
+        self, file: str, value: Any, line_of: Callable[[Place], int], written: Callable[[Place], str] = lambda _: ""
+    ) -> None:
+        """written: how a value without quotes stands in the file; empty where that is not known."""
         self.file = file
         self.value = value
         self._line_of = line_of
+        self.written = written
 
     def line(self, place: Place = ()) -> int:
         """The line, from 1 on, of the name or item at `place`, or of what is nearest to it around it."""
@@ -89,10 +93,12 @@ def _text(path: Path) -> str:
             data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise ValueError(f"it is larger than {MAX_FILE_BYTES} bytes: write several files")
+    if b"\0" in data[:4]:
+        raise Wrong("it is not UTF-8 but UTF-16, UTF-32 or binary, by its first bytes: save it as UTF-8", 1)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        kind = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "binary or of another encoding"
+        kind = "UTF-16 or UTF-32" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "binary or of another encoding"
         line = data.count(b"\n", 0, error.start) + 1
         raise Wrong(f"it is not UTF-8 but {kind} (byte {error.start}): save it as UTF-8", line) from None
 
@@ -129,7 +135,8 @@ def _yaml_documents(file: str, text: str) -> Iterator[Document]:
             assert node is not None, "it was looked for"
             _values(node, {}, 0)
             if (value := loader.construct_document(node)) is not None:
-                yield Document(file, value, _Lines(text, node.start_mark, node.end_mark).line_of)
+                lines = _Lines(text, node.start_mark, node.end_mark)
+                yield Document(file, value, lines.line_of, lines.written)
     except RecursionError:
         raise _too_deep() from None
     finally:
@@ -166,6 +173,18 @@ class _Lines:
         """start, end: PyYAML's marks of the document in the text."""
         self._text, self._start, self._end = text, start, end
         self._node: yaml.Node | None = None
+
+    def written(self, place: Place) -> str:
+        self.line_of(place)
+        node: Any = self._node
+        for one in place:
+            if isinstance(node, yaml.MappingNode):
+                node = next((value for key, value in reversed(node.value) if key.value == one), None)
+            elif isinstance(node, yaml.SequenceNode) and isinstance(one, int) and one < len(node.value):
+                node = node.value[one]
+            else:
+                return ""
+        return str(node.value) if isinstance(node, yaml.ScalarNode) and node.style is None else ""
 
     def line_of(self, place: Place) -> int:
         first = int(self._start.line)

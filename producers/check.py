@@ -10,10 +10,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from guideway.catalogue.bounds import too_much
 from guideway.catalogue.conversion import leading
 from guideway.catalogue.entries import Catalogue, Change, Deletion, Identity, Kind, plan
-from guideway.catalogue.faults import MAX_FOUND, Fault, Faulty, Place, listed
+from guideway.catalogue.faults import MAX_FOUND, Fault, Faulty, Place, dotted, listed
 from guideway.catalogue.files import Source
 from guideway.catalogue.together import check_together
 from guideway.producers.check_input import check_input
@@ -106,8 +108,27 @@ def doubtful(sources: Iterable[Source]) -> Iterator[Fault]:
             if isinstance(endpoint.output, Json):
                 found += json_schema.doubts(endpoint.output.schema)
                 found += _outgrowing(endpoint.output.schema, endpoint.generation.max_tokens)
+            if source.document is not None and isinstance(endpoint.output, Json):
+                yield from _otherwise_written(source, endpoint.output.schema)
             value = source.document.value if source.document is not None else None
             yield from (source.fault(one, leading(one, value, ())) for one in found)
+
+
+def _otherwise_written(source: Source, schema: Mapping[str, Any]) -> Iterator[Fault]:
+    """Of values that a result may have, the numbers that are not written as JSON writes them: a postcode, a version."""
+    waiting: list[tuple[Place, Any]] = [(("output", "schema"), schema)]
+    while waiting:
+        place, part = waiting.pop()
+        if isinstance(part, Mapping):
+            waiting += [((*place, key), one) for key, one in part.items()]
+        elif isinstance(part, list):
+            waiting += [((*place, number), one) for number, one in enumerate(part)]
+        elif isinstance(part, int | float) and not isinstance(part, bool) and {"enum", "const"} & {*place[-2:]}:
+            written = source.document.written(place) if source.document is not None else ""
+            if written and written != msgspec.json.encode(part).decode():
+                yield source.fault(
+                    f"{dotted(place)}: {written} is read as the number {part}: put it in quotes if it is text", place
+                )
 
 
 def _outgrowing(schema: Mapping[str, Any], max_tokens: int) -> Iterator[str]:

@@ -196,3 +196,40 @@ def test_neighbours_are_read_as_they_are_written(written: str, labels: list[str]
 def test_lines_of_a_manifest_may_end_as_they_like(end: str, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes((BEGIN + "output: {type: boolean}\n").replace("\n", end).encode())
     assert len(taken(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("01234", "output.schema.enum[1]: 01234 is read as the number 1234: put it in quotes if it is text"),
+        ("1.10", "1.10 is read as the number 1.1"),
+        ("12e3", "12e3 is read as the number 12000.0"),
+        ("0x1F", "0x1F is read as the number 31"),
+        ("+49", "+49 is read as the number 49"),
+    ],
+)
+def test_a_number_that_may_be_meant_as_text_is_doubted(written: str, words: str, tmp_path: Path) -> None:
+    assert words in doubts(f"output: {{type: json, schema: {{enum: [a, {written}]}}}}", tmp_path)
+
+
+@pytest.mark.parametrize("written", ["1234", "'01234'", "-1.5", "0", "true", "1.0"])
+def test_a_number_as_json_writes_it_is_not_doubted(written: str, tmp_path: Path) -> None:
+    assert "is read as" not in doubts(f"output: {{type: json, schema: {{enum: [a, {written}]}}}}", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("output:\u00a0{type: boolean}", "it holds the character U+00A0"),
+        ("output\uff1a {type: boolean}", "it holds the character U+FF1A"),
+    ],
+)
+def test_what_looks_like_a_space_or_a_colon_is_named(content: str, words: str, tmp_path: Path) -> None:
+    assert words in refused(content, tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32", "utf-16"])
+def test_a_manifest_in_another_encoding_is_refused_by_its_name(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes((BEGIN + "output: {type: boolean}").encode(encoding))
+    with pytest.raises(Faulty, match="UTF-16"):
+        read(tmp_path / "a.yaml")

@@ -8,8 +8,9 @@ from typing import Final
 import pytest
 
 from guideway.catalogue.files import read
-from guideway.cli.output import print_table, printable
+from guideway.cli.output import print_table
 from guideway.cli.traffic import _content, _lines
+from guideway.printable import printable
 from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import Model
 from guideway.training.sets.document import Columns
