@@ -148,5 +148,9 @@ async def test_tail_shows_an_id_once(system: System, client: Client) -> None:
 
     await until(all_are_there)
     shown = await asyncio.to_thread(system.command, "tail", "/trial/copies", "--from-beginning", "-n", "2", "--json")
-    ids = [REPLY.decode(line.encode()).id for line in shown.stdout.splitlines()]
-    assert len(ids) == len(set(ids)) == 2
+    told = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert sorted(one["id"] for one in told) == ["last", "twice"]
+    for one in told:
+        assert one.pop("key") is None
+        assert one.pop("time").endswith("Z")
+        assert isinstance(REPLY.decode(json.dumps(one).encode()), Completed), "what else is there is the reply"

@@ -272,7 +272,8 @@ def test_the_command_line_on_a_running_system(system: System) -> None:
     assert (absent.returncode, absent.stderr.split(":")[0]) == (1, "invalid_setting")
     tail = system.command("tail", "/public/fact-yes-no", "--from-beginning", "-n", "1")
     assert tail.returncode == 0
-    assert tail.stdout.strip() in {"true", "false"}
+    _date, _time, request_id, key, value = tail.stdout.split()
+    assert (len(request_id), key, value in {"true", "false"}) == (32, "-", True)
 
 
 async def test_labels_are_calibrated_from_the_first_reply_on_and_for_all_alike(
