@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
@@ -24,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 Run = Callable[[Request], Awaitable[Finished]]
 """Runs one request under the guidance of another, and has it told where labels part."""
+_TRIES: Final = 4
 _GATHER_S: Final = 0.2
 """So long others are awaited, to be published together."""
 
@@ -140,12 +142,18 @@ class Calibrations:
                 return plan(catalogue, [entry for entry, _ in taken if not _has(catalogue, entry)])
 
             error: Exception | None = None
-            try:
-                await publish_planned(self._bootstrap, planned, reader=self._reader)
-            except KafkaError as problem:
-                error = unreachable(self._bootstrap, problem)
-            except Exception as problem:
-                error = problem
+            for _ in range(_TRIES):
+                try:
+                    await publish_planned(self._bootstrap, planned, reader=self._reader)
+                except KafkaError as problem:
+                    error = unreachable(self._bootstrap, problem)
+                except Exception as problem:
+                    error = problem
+                else:
+                    error = None
+                    break
+                # Workers that take the lock from each other may be told so by any of several errors.
+                await asyncio.sleep(random.uniform(0.1, 1))
             for _, done in taken:
                 if not done.done():
                     with contextlib.suppress(asyncio.InvalidStateError):
