@@ -47,18 +47,19 @@ def called(identity: Identity) -> str:
     return str(identity).replace(" ", " /") if identity.kind == "endpoint" else str(identity)
 
 
-def read(place: Path) -> list[Source]:
-    """All manifests of a file, of a folder and its sub-folders in order of path, or of standard input (`-`).
+def read(*places: Path) -> list[Source]:
+    """All manifests of each place: a file, a folder and its sub-folders in order of path, or standard input (`-`).
 
     A YAML file may hold several documents. In folders, hidden files and folders are left out, and links are followed.
     Raises Faulty, with all that is wrong in all of the files.
     """
     found: dict[Identity, Source] = {}
     faults: list[Fault] = []
-    for path in _files(place):
+    held = {place: _files(place) for place in places}
+    for path in dict.fromkeys(path for files in held.values() for path in files):
         if len(faults) >= MAX_FOUND:
             break
-        if path != place and path.exists() and not (path.is_file() or path.is_dir()):
+        if path not in places and path.exists() and not (path.is_file() or path.is_dir()):
             # A pipe would be waited for; one that is named itself is meant.
             faults.append(Fault(file=str(path), message="it is a pipe or a device, and no file: leave it out"))
             continue
@@ -74,10 +75,12 @@ def read(place: Path) -> list[Source]:
             if before is not source and before.document is not None:
                 where = f"{before.document.file}:{before.document.line()}"
                 faults.append(source.fault(f"it is in {where} as well: keep one of them", ("name",)))
+    if not faults:
+        told = {source.path for source in found.values()}
+        empty = [place for place, files in held.items() if told.isdisjoint(files)]
+        faults = [Fault(file=name_of(place), message=_nothing_in(place)) for place in empty]
     if faults:
         raise Faulty(faults)
-    if not found:
-        raise Faulty([Fault(file=name_of(place), message=_nothing_in(place))])
     return list(found.values())
 
 

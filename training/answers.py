@@ -8,6 +8,7 @@ from typing import Any, assert_never
 
 import msgspec
 
+from guideway.schemas.nearest import did_you_mean
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
 
 
@@ -53,7 +54,8 @@ def _label(value: Any, labels: Sequence[str]) -> str:
     for label in labels:
         if label.casefold() == text.casefold():
             raise ValueError(f"its label is {label!r} but for capital letters: write it as the task's labels have it")
-    raise ValueError(f"its label is none of {_some(labels)}: correct it, or the task's labels")
+    near = did_you_mean(text, labels)
+    raise ValueError(f"its label {text!r:.42} is none of {_some(labels)}: {near}correct it, or the task's labels")
 
 
 def _scalar(value: float) -> str:

@@ -71,6 +71,12 @@ def choose(events: Iterable[RunEvent], run: Run, *, size: str | None, method: st
 
 def _advice(events: Iterable[RunEvent], size: str, method: str) -> str:
     """What may help a method that is not better."""
+    events = list(events)
+    bare = [e for e in events if isinstance(e, Scored) and (e.size, e.method) == (size, BARE)]
+    if bare and bare[-1].value >= 1 and bare[-1].metric != "loss":
+        return (
+            f"the bare model has all of these {bare[-1].rows} rows right: give more rows, or harder ones, in data.eval"
+        )
     ended = [e for e in events if isinstance(e, Stopped) and (e.size, e.method) == (size, method)]
     if ended and ended[-1].rule == "max_minutes":
         one = ended[-1]

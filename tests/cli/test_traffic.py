@@ -39,6 +39,18 @@ def test_samples_that_failed_are_told_beside_those_that_are_whole(capsys: pytest
     assert json.loads(capsys.readouterr().out)["failed_samples"][0]["sample"] == 1
 
 
+def test_a_text_that_max_tokens_cut_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
+    cut = Sample(value="The story of King A", text="The story of King A", finish_reason="length")
+    reply = msgspec.structs.replace(REPLY, samples=[cut], failed_samples=None)
+    print_reply(reply, as_json=False)
+    assert capsys.readouterr() == (
+        "The story of King A\n",
+        "the text is cut at the endpoint's generation.max_tokens\n",
+    )
+    print_reply(reply, as_json=False, line=7)
+    assert "line 7: the text is cut" in capsys.readouterr().err
+
+
 FAILED = Failed(
     id="b", namespace="team", endpoint="task", code=FailureCode.MISSING_FIELD, message="no\nfield", retryable=False
 )

@@ -38,7 +38,7 @@ def test_spelled(value: Any, rule: OutputRule, text: str) -> None:
 @pytest.mark.parametrize(
     ("value", "rule", "words"),
     [
-        (3, Text(), "no text"),
+        (3, Text(), "is 3, and the task wants text"),
         ("c", CHOICE, "none of a, b"),
         ("maybe", Boolean(), "neither true nor false"),
         ("many", Number(), "no number"),

@@ -27,7 +27,7 @@ from guideway.training.publishing import (
 )
 from guideway.training.run_events import MethodStarted, PromptScored, RunEvent, Scored, Stopped, StopRule
 from guideway.training.run_folder import Run, RunFolder
-from guideway.training.task import Data, Lora, PTuning, PublishRule, SoftPrompt, Task
+from guideway.training.task import BARE, Data, Lora, PTuning, PublishRule, SoftPrompt, Task
 
 DIGEST = "sha256:" + "a" * 64
 LABELS = Choice(labels=["good", "bad"])
@@ -315,6 +315,15 @@ def promote(new: Guidance, old: Guidance, *, anyway: bool = False) -> Endpoint:
 def test_a_candidate_that_is_better_by_more_than_the_interval_is_promoted() -> None:
     made = promote(guided("new", (0.95, 0.93, 0.97)), guided("old", (0.8, 0.76, 0.84)))
     assert (made.name, made.guidance, made.lane) == ("mood", ["shop/new@1"], "batch")
+
+
+def test_of_a_bare_model_that_is_always_right_no_method_is_better() -> None:
+    perfect = [
+        msgspec.structs.replace(one, value=1.0) if isinstance(one, Scored) and one.method == BARE else one
+        for one in EVENTS
+    ]
+    with pytest.raises(Refusal, match=r"the bare model has all of these \d+ rows right: give more rows"):
+        choose(perfect, run(), size=None, method="lora", anyway=False)
 
 
 def test_noise_is_not_promoted() -> None:

@@ -179,7 +179,8 @@ def test_messages_and_their_system_message(write: Write, tmp_path: Path) -> None
     [
         ([], "has no rows: add examples"),
         (rows(3), "has 3 rows, and 8 are the least"),
-        ([*rows(9), {"text": "x", "label": "so-so"}], "row 10: its label is none of good, bad"),
+        ([*rows(9), {"text": "x", "label": "goood"}], "'goood' is none of good, bad: did you mean good?"),
+        ([*rows(9), {"text": "x", "label": "so-so"}], "row 10: its label 'so-so' is none of good, bad: correct"),
         ([*rows(9), {"text": "x"}], "row 10: its columns are 'text', and text and label"),
         ([*rows(9), {"text": " ", "label": "good"}], "row 10: its text is empty"),
         ([*rows(9), {"text": "x", "label": ""}], "row 10: its answer is empty"),
@@ -397,7 +398,11 @@ def test_all_findings_come_in_one_list_with_counts(write: Write, tmp_path: Path)
     lines[21] = ["no object"]
     message = refused(task(write("a.jsonl", lines)), tmp_path)
     assert "a.jsonl: 10 findings. In 7 rows (2, 4, 6, 8, 10 and 2 more): its text is empty" in message
-    for words in ("in row 20: its label is none", "in row 21: it repeats row 3", "in row 22: it is no JSON object"):
+    for words in (
+        "in row 20: its label 'so-so' is none",
+        "in row 21: it repeats row 3",
+        "in row 22: it is no JSON object",
+    ):
         assert words in message
 
 

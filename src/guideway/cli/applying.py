@@ -23,7 +23,10 @@ from guideway.reference.schema import schema
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
 
-_FILES: Final = "A manifest file, a folder of them (YAML or TOML; hidden ones are left out), or - for standard input."
+_FILES: Final = (
+    "A manifest file, a folder of them (YAML or TOML; hidden ones are left out), or - for standard input. For several, "
+    "several times."
+)
 Replication = Annotated[
     int | None, typer.Option(min=1, max=32_767, help="Copies of each topic; default: 3, or as many as brokers.")
 ]
@@ -43,7 +46,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def apply(
-    file: Annotated[Path | None, typer.Option("-f", "--file", help=_FILES)] = None,
+    file: Annotated[list[Path] | None, typer.Option("-f", "--file", help=_FILES)] = None,
     with_small: Annotated[
         bool,
         typer.Option("--with-small", help=f"Also model size small, if there is none: {packaged.WHAT_IT_IS}."),
@@ -63,9 +66,9 @@ def apply(
     What has changed becomes a new version. Exit code 0: it is done (with --dry-run: it would be); 1: it is refused.
     """
     settings = Settings.from_environ()
-    if file is None and not with_small:
+    if not file and not with_small:
         raise Refusal(FailureCode.INVALID_SETTING, "nothing to apply: name a file or a folder with -f")
-    sources = read(file) if file is not None else []
+    sources = read(*file or [])
     if with_small:
         sources = run(packaged.with_small(settings, sources))
     if dry_run:
@@ -85,13 +88,13 @@ def apply(
     tell_doubts(sources, as_json=as_json)
 
 
-def diff(file: Annotated[Path, typer.Option("-f", "--file", help=_FILES)], as_json: AsJson = False) -> None:
+def diff(file: Annotated[list[Path], typer.Option("-f", "--file", help=_FILES)], as_json: AsJson = False) -> None:
     """Show how the catalogue would change if these manifests were applied; write nothing.
 
     Exit code 0: not at all; 1: it would; 2: they are refused, or the brokers cannot be asked.
     """
     try:
-        settings, sources = Settings.from_environ(), read(file)
+        settings, sources = Settings.from_environ(), read(*file)
         would = run(preview(settings, sources))
     except Refusal as refusal:
         complain(refusal)

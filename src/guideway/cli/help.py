@@ -7,16 +7,19 @@ from typing import Final
 
 import typer
 
+from guideway.cli.once import Command
+
 _AS_IT_IS: Final = "\b\n"
 """Keeps the lines of the paragraph that it begins."""
 
 
 def make_readable(app: typer.Typer) -> None:
-    """Have nothing in the commands' texts cut or run together.
+    """Have nothing in the commands' texts cut or run together, and no value of an option dropped.
 
     Examples, which are indented or begin with `guideway`, are shown line by line.
     """
     for command in app.registered_commands:
+        command.cls = Command
         text = command.help or inspect.getdoc(command.callback) or ""
         command.help = "\n\n".join(map(_kept, text.split("\n\n")))
         # Given, it is wrapped in the list of commands; made by click, it is cut.

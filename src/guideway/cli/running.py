@@ -226,6 +226,8 @@ def demo(
     logs.configure()
     settings = Settings.from_environ()
     demonstration.agree(settings, yes=yes)
+    # Whoever ends it otherwise means the same: what it has started is not to be left behind.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     raise typer.Exit(run(demonstration.run_demo(settings, as_json=as_json, keep=keep)))
 
 

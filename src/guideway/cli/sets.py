@@ -159,6 +159,7 @@ def show(name: VersionArgument, as_json: AsJson = False) -> None:
         return
     first = told.pop("first")
     print_table(("", ""), [(key, _cell(value)) for key, value in told.items()])
+    out.print(f"\nThe first {len(first)} of {len(content.passages)} passages:")
     for passage in first:
         out.print(f"\n{passage['id']}: {passage['text'][:300]}")
 

@@ -66,7 +66,7 @@ def send(
     """
     lines = list(_lines(text, file))
     if not lines:
-        where = "standard input" if file is None else str(file)
+        where = str(file) if file is not None else "standard input" if text == "-" else "the text"
         raise Refusal(FailureCode.INVALID_SETTING, f"nothing to send: {where} has no line that is not blank")
     if request_id is not None and len(lines) != 1:
         raise Refusal(FailureCode.INVALID_SETTING, f"--id names one event, these are {len(lines)}: send them apart")
@@ -167,6 +167,8 @@ def tail(
         async with received(
             bootstrap, topic, from_beginning=from_beginning, role="tail", on_undecodable=_say_undecodable
         ) as stream:
+            if err.is_terminal:
+                err.print(f"following the replies of {address}; Ctrl-C ends")
             async for record, reply in stream:
                 print_received(record, reply, as_json=as_json)
                 count += 1
@@ -191,6 +193,8 @@ def print_received(record: Record, reply: Reply, *, as_json: bool) -> None:
         case Completed():
             for sample in reply.samples:
                 out.print(begun + Text(on_one_line(show_value(sample.value))))
+                if sample.finish_reason == "length":
+                    err.print(f"{reply.id}: the text is cut at the endpoint's generation.max_tokens")
             for lost in reply.failed_samples or []:
                 out.print(begun + in_red(lost.code.value, on_one_line(f"sample {lost.sample}: {lost.message}")))
         case Failed():
@@ -215,6 +219,8 @@ def print_reply(reply: Reply, *, as_json: bool, line: int | None = None) -> None
             for sample in reply.samples:
                 shown = show_value(sample.value)
                 out.print(shown if line is None else f"{line}\t{on_one_line(shown)}")
+                if sample.finish_reason == "length":
+                    err.print(f"{where}the text is cut at the endpoint's generation.max_tokens")
             for lost in reply.failed_samples or []:
                 err.print(in_red(lost.code.value, f"{where}sample {lost.sample}: {lost.message}"))
         case Failed():
