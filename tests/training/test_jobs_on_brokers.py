@@ -55,7 +55,7 @@ class Workshop:
             "endpoint": name,
             "model_sizes": ["tiny"],
             "models": "models.yaml",
-            "data": {"train": f"{name}.jsonl"},
+            "data": {"train": f"{name}.jsonl", "folds": 0},
             "output": {"type": "choice", "labels": ["yes", "no"]},
             "prompts": {"candidates": 0},
             "methods": [{"form": "soft_prompt", "virtual_tokens": 4, "initial_text": "yes no"}],
