@@ -42,7 +42,7 @@ async def test_a_model_in_use_goes_only_where_that_is_said_and_events_are_told(r
     refused = await road.submit("sent when the model was gone")
     assert isinstance(refused, Failed)
     assert (refused.code, refused.retryable) == (FailureCode.UNKNOWN_MODEL_SIZE, True)
-    assert "apply a model of that name" in refused.message
+    assert "apply a manifest of kind model/v1 with the name" in refused.message
     assert not waiting.done()
     async with CatalogueReader(road.bootstrap) as reader:
         changes = plan(reader.catalogue, manifests(road.name))
