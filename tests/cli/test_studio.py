@@ -77,7 +77,11 @@ def task_file(folder: Path, **changes: Any) -> Path:
         ({"output": {"type": "json", "schema": {"x-guidance": {}}}}, "invalid_manifest", "x-guidance"),
         ({"generation": {"stop": ["oo"]}}, "invalid_manifest", "generation.stop has 'oo'"),
         ({"data": {"train": "nowhere.jsonl"}}, "invalid_data", "nowhere.jsonl"),
-        ({"output": {"type": "choice", "labels": ["x", "y"]}}, "invalid_data", "rows (1, 2, 3, 4, 5 and"),
+        (
+            {"output": {"type": "choice", "labels": ["x", "y"]}},
+            "invalid_data",
+            "In 10 rows (1, 3, 5, 7, 9 and 5 more): its label 'good' is none of x, y",
+        ),
         ({}, "broker_unreachable", "guideway broker up"),
         ({"models": "task.yaml"}, "invalid_manifest", "guideway studio"),
         ({"models": str(ROOT / "examples/demo/manifests"), "model_sizes": ["huge"]}, "unknown_model_size", "small"),
