@@ -19,7 +19,7 @@ from guideway.catalogue.entries import Identity
 from guideway.catalogue.faults import MAX_FOUND, Fault, Faulty, Place
 from guideway.catalogue.foreign import no_manifest
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Calibrated, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
+from guideway.schemas.manifests import Guidance, Manifest
 
 SUFFIXES: Final = (".yaml", ".yml", ".toml")
 _MOST_FILES: Final = 10_000
@@ -135,7 +135,7 @@ def _is_new(path: Path, seen: set[str]) -> bool:
 def _manifest(document: Document) -> tuple[Any, list[Fault]]:
     if why := no_manifest(document.value):
         return None, [document.fault(why, ("kind",))]
-    return converted(document, Endpoint | Guidance | Model | RetrievalSet | SetAlias | Calibrated)
+    return converted(document, Manifest)
 
 
 def resolved(path: Path, manifest: Manifest, keep: Callable[[Contents], str], known: Collection[str] = ()) -> Manifest:

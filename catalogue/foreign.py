@@ -8,7 +8,7 @@ from guideway.schemas.nearest import did_you_mean
 
 WRITTEN: Final = ("endpoint/v1", "guidance/v1", "model/v1")
 """What people write."""
-KINDS: Final = (*WRITTEN, "set/v1", "alias/v1")
+KINDS: Final = (*WRITTEN, "set/v1", "alias/v1", "calibration/v1")
 TASK: Final = "task/v1"
 _ONE_OF: Final = f"a manifest has `kind: {WRITTEN[0]}`, `{WRITTEN[1]}` or `{WRITTEN[2]}`"
 

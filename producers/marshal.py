@@ -13,7 +13,6 @@ from guideway.schemas.calibration import CalibratedBy, Calibration
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Field
-from guideway.schemas.names import GUIDANCE
 from guideway.schemas.output import WordLabels
 from guideway.schemas.request import MAX_GUIDANCE, GuidanceRef, Part, ReplyAddress, Request
 from guideway.schemas.retrieval import MAX_SETS, Condition, Retrieval, Scalar, is_filterable
@@ -144,8 +143,8 @@ def _told(value: Any) -> str:
     """The type of a value, by JSON's name."""
     if value is None:
         return "null"
-    names = {str: "a string", bool: "a boolean", int: "an integer", float: "a number", list: "an array"}
-    return names.get(type(value), "an object")
+    kinds = {str: "a string", bool: "a boolean", int: "an integer", float: "a number", list: "an array"}
+    return kinds.get(type(value), "an object")
 
 
 def _guidance(event: Event, endpoint: Endpoint, catalogue: Catalogue) -> tuple[list[Part], list[GuidanceRef]]:
@@ -169,7 +168,7 @@ def _guidance(event: Event, endpoint: Endpoint, catalogue: Catalogue) -> tuple[l
     try:
         named += [catalogue.guidance(name, for_namespace=endpoint.namespace) for name in brought]
     except Refusal as refusal:
-        raise Refusal(refusal.code, f"header {GUIDANCE}: {refusal.message}") from None
+        raise Refusal(refusal.code, f"header {names.GUIDANCE}: {refusal.message}") from None
     check_together(named)
     for ref, guidance in named:
         if guidance.form == "text_prompt":

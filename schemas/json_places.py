@@ -61,9 +61,9 @@ def is_bounded(schema: Mapping[str, Any], path: Path, what: What, *, negative: b
     return any(_ends(one, what, negative=negative) or _wants_more(one, what, negative=negative) for one in found)
 
 
-def is_declared(schema: Mapping[str, Any], path: Path, name: str) -> bool:
-    """Whether the object at `path` has a member of this name."""
-    return any(name in part.get("properties", {}) for part in parts_at(schema, path) if _has_names(part))
+def declared(schema: Mapping[str, Any], path: Path) -> set[str]:
+    """The members that the object at `path` may have by name."""
+    return {name for part in parts_at(schema, path) if _has_names(part) for name in part["properties"]}
 
 
 def endless(schema: Mapping[str, Any]) -> Iterator[tuple[str, What]]:

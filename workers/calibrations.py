@@ -42,6 +42,8 @@ class Calibrations:
         self._bootstrap = bootstrap
         self._fingerprint = fingerprint
         self._making: dict[tuple[str, ...], asyncio.Task[Calibrated]] = {}
+        self._unpublished: dict[tuple[str, ...], Calibrated] = {}
+        """Made, and not in the catalogue yet: where it cannot be written, nothing is computed anew for each request."""
         self._waiting: list[tuple[Calibrated, asyncio.Future[None]]] = []
         self._publishing: asyncio.Task[None] | None = None
 
@@ -59,7 +61,7 @@ class Calibrations:
         key = (request.namespace, request.endpoint, str(request.endpoint_version), *guidance)
         if (making := self._making.get(key)) is None:
             # A task of its own: the request may be cancelled or come too late, and others wait for this as well.
-            making = self._making[key] = asyncio.create_task(self._make(request, guidance, run))
+            making = self._making[key] = asyncio.create_task(self._make(key, request, guidance, run))
             making.add_done_callback(lambda done: self._made(key, done))
         return (await asyncio.shield(making)).by_label
 
@@ -84,7 +86,7 @@ class Calibrations:
             model_fingerprint=self._fingerprint,
         )
 
-    async def _make(self, request: Request, guidance: Sequence[str], run: Run) -> Calibrated:
+    async def _make(self, key: tuple[str, ...], request: Request, guidance: Sequence[str], run: Run) -> Calibrated:
         """Made and published, unless others were faster: then theirs."""
         endpoint = await self._reader.eventually(
             lambda catalogue: catalogue.endpoint_at(request.namespace, request.endpoint, request.endpoint_version)
@@ -99,8 +101,15 @@ class Calibrations:
             raise unreachable(self._bootstrap, error) from None
         if (known := self._known(self._reader.catalogue, request, guidance)) is not None:
             return known
+        if (entry := self._unpublished.get(key)) is None:
+            entry = self._unpublished[key] = await self._made_by(rule, request, guidance, run)
+        await self._publish(entry)
+        del self._unpublished[key]
+        return self._known(self._reader.catalogue, request, guidance) or entry
+
+    async def _made_by(self, rule: Calibration, request: Request, guidance: Sequence[str], run: Run) -> Calibrated:
         made = made_of(rule, request, [await self._ends(some, run) for some in asked(rule, request)])
-        entry = Calibrated(
+        return Calibrated(
             namespace=request.namespace,
             name=request.endpoint,
             endpoint_version=request.endpoint_version,
@@ -110,8 +119,6 @@ class Calibrations:
             biases=[LabelBias(label=label, bias=bias) for label, bias in made.biases.items()],
             texts=made.texts,
         )
-        await self._publish(entry)
-        return self._known(self._reader.catalogue, request, guidance) or entry
 
     async def _ends(self, requests: Sequence[Request], run: Run) -> list[Finished | Refusal]:
         """Of requests that go in at once. Raises what is no fault of one text: what passes must not leave its mark."""

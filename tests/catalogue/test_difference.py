@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -21,11 +21,13 @@ from guideway.catalogue.owned import known_artefacts
 from guideway.catalogue.yaml_text import as_yaml
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import (
+    Calibrated,
     EmbeddingModel,
     Endpoint,
     Field,
     Guidance,
     InputRule,
+    LabelBias,
     Lineage,
     Manifest,
     Model,
@@ -126,6 +128,16 @@ MANIFESTS: Sequence[Manifest] = (
     Model(namespace="public", name="small", source="package:a/b c.gguf", fingerprint=DIGEST),
     FACTS,
     SetAlias(namespace="team", name="facts", version=1),
+    Calibrated(
+        namespace="team",
+        name="task",
+        endpoint_version=1,
+        guidance=["team/tone@1"],
+        model_fingerprint=DIGEST,
+        method="contextual",
+        biases=[LabelBias(label="no", bias=-0.1), LabelBias(label="yes", bias=1e-17)],
+        texts=20,
+    ),
 )
 
 
@@ -146,6 +158,10 @@ def applied(text: str, catalogue: Catalogue, folder: Path) -> list[Change]:
         catalogue,
         [resolved(one.path, one.manifest, digest_of, known_artefacts(one.manifest, catalogue)) for one in sources],
     )
+
+
+def test_there_is_one_of_every_kind() -> None:
+    assert {type(one) for one in MANIFESTS} == set(get_args(Manifest))
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda one: f"{type(one).__name__}-{one.description[:9]!a}")

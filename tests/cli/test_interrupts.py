@@ -12,13 +12,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import typer
 
+from guideway.cli import interrupts, output
 from guideway.infra.local_broker import RunningBroker
 from guideway.infra.processes import birth
 
 ROOT = Path(__file__).resolve().parents[2]
 STUCK = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'a', b'b', 10**9)"
 """In C, for minutes."""
+
+
+@pytest.fixture(autouse=True)
+def heeds_interrupts() -> Iterator[None]:
+    """Who runs tests in the background of a script has them ignore Ctrl-C, and processes inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -200,3 +210,16 @@ def apply(broker: RunningBroker, folder: Path) -> None:
 
 def _of(broker: RunningBroker) -> dict[str, str]:
     return {"KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap}
+
+
+def test_an_interruption_is_known_to_whoever_meets_with_it_before_it_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(interrupts, "_state", interrupts._State())
+
+    async def work() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit):
+        output.run(work())
+    assert interrupts.asked()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ class Case:
 
 
 _VARYING = (
-    (re.compile(r"/tmp/\S*?(?=/[\w.]+(?:[\s,:)]|$))"), "FOLDER"),
+    (re.compile(rf"{re.escape(tempfile.gettempdir())}/\S*?(?=/[\w.]+(?:[\s,:)]|$))"), "FOLDER"),
     (re.compile(r"sha256:[0-9a-f]+…?"), "sha256:…"),
     (re.compile(r"127\.0\.0\.1:\d{4,5}\b"), "127.0.0.1:PORT"),
     (re.compile(r"\b\d+ ms\b"), "N ms"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from guideway.schemas.json_places import Path, What, endless, is_bounded, is_declared, parts_at, shown
+from guideway.schemas.json_places import Path, What, declared, endless, is_bounded, parts_at, shown
 
 STRING, SHORT = {"type": "string"}, {"type": "string", "maxLength": 9}
 ORDER = {
@@ -75,9 +75,8 @@ def test_members_are_declared_where_any_part_of_the_schema_does() -> None:
         "allOf": [{"properties": {"a": STRING}}, {"$ref": "#/$defs/B"}],
         "$defs": {"B": {"properties": {"b": {}}}},
     }
-    assert is_declared(joined, [], "a")
-    assert is_declared(joined, [], "b")
-    assert not is_declared(joined, [], "c")
+    assert declared(joined, []) == {"a", "b"}
+    assert declared(joined, ["a"]) == set()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 
 import msgspec
 import pytest
+from aiokafka.errors import TopicAuthorizationFailedError
 
 from guideway.catalogue.entries import Identity, plan
 from guideway.catalogue.topic import CatalogueReader, publish
@@ -20,6 +21,7 @@ from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import Calibrated, Endpoint
 from guideway.schemas.output import Choice, OutputRule
 from guideway.schemas.request import GuidanceRef, Part, Request
+from guideway.workers import calibrations
 from guideway.workers.calibrations import Calibrations, Run
 from guideway.workers.messages import Branch, Finished, Generated
 
@@ -211,3 +213,27 @@ async def test_many_endpoints_at_once_are_published_together(cluster: Cluster) -
     await reader.current()
     assert len(cluster.known(reader)) == len(guided)
     assert [round(one["good"], 9) for one in found] == sorted((round(one["good"], 9) for one in found), reverse=True)
+
+
+async def test_what_cannot_be_published_is_not_computed_again_for_each_request(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = await cluster.applied(Calibration(method="contextual"))
+    worker, reader = await cluster.worker()
+    asked: list[Request] = []
+
+    async def refused(*_: object, **__: object) -> None:
+        raise TopicAuthorizationFailedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(calibrations, "publish_planned", refused)
+        patched.setattr(calibrations, "_TRIES", 1)
+        for _ in range(3):
+            with pytest.raises(Refusal, match="give this user the right") as caught:
+                await worker.of(cluster.request(version), telling(0.9, asked))
+            assert caught.value.code is FailureCode.BROKER_UNREACHABLE
+    number = len(asked)
+    assert number == 20
+    biases = await worker.of(cluster.request(version), telling(0.1, asked))
+    assert len(asked) == number
+    assert [one.by_label for one in cluster.known(reader)] == [biases]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from guideway.schemas.failures import FailureCode, Refusal
@@ -14,8 +14,8 @@ from guideway.schemas.json_places import (
     MOST_ITEMS,
     Path,
     What,
+    declared,
     is_bounded,
-    is_declared,
     shown,
 )
 from guideway.schemas.output import Json, Number, OutputRule, Regex
@@ -65,9 +65,8 @@ def grown(crossing: Crossing, schema: Mapping[str, Any]) -> Refusal | None:
             said = f"the number{where} has no end after its {'point' if crossing.what == 'fraction' else 'exponent'}"
             return _unended(f"{said}: let it be a string with a pattern in output.schema, or change the instruction")
         case "object":
-            names = [name.decode(errors="replace") for name in crossing.names]
-            free = [name for name in names if not is_declared(schema, path, name)] if names else None
-            if (free is not None and len(free) <= MOST_ITEMS) or is_bounded(schema, path, "object"):
+            names = crossing.names
+            if (names and len(_undeclared(names, schema, path)) <= MOST_ITEMS) or is_bounded(schema, path, "object"):
                 return None
             much = f"more than {MOST_ITEMS} members" if names else f"a name of more than {MOST_CHARS} characters"
             return _unended(f"the object{where} has {much} that nobody declared, and no end: {_give('object')}")
@@ -113,9 +112,12 @@ def _culprit(seen: JsonText, schema: Mapping[str, Any]) -> tuple[Open, Path] | N
 
 def _is_endless(one: Open, path: Path, schema: Mapping[str, Any]) -> bool:
     if one.what == "object":
-        free = any(not is_declared(schema, path, name.decode(errors="replace")) for name in one.names)
-        return free and not is_bounded(schema, path, "object")
+        return bool(_undeclared(one.names, schema, path)) and not is_bounded(schema, path, "object")
     return one.what == "number" or not is_bounded(schema, path, one.what)
+
+
+def _undeclared(names: Iterable[bytes], schema: Mapping[str, Any], path: Path) -> set[str]:
+    return {name.decode(errors="replace") for name in names} - declared(schema, path)
 
 
 def _counted(one: Open) -> str:

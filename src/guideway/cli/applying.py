@@ -24,8 +24,8 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
 
 _FILES: Final = (
-    "A manifest file, a folder of them (YAML or TOML; hidden ones are left out), or - for standard input. For several, "
-    "several times."
+    "A manifest file, a folder of them (YAML or TOML; hidden ones are left out), or - for standard input. May be "
+    "given several times."
 )
 Replication = Annotated[
     int | None, typer.Option(min=1, max=32_767, help="Copies of each topic; default: 3, or as many as brokers.")

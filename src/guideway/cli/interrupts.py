@@ -25,9 +25,11 @@ _SILENCE_S: Final = 0.5
 
 
 class _State:
-    """Of this process. Its owner is the thread that `watch` starts; others read it."""
+    """Of this process. Its owner is the thread that `watch` starts; others read it, but for `is_heard`."""
 
     presses = 0
+    is_heard = False
+    """The main thread has met with it, which may be before the other has counted it."""
     kept = ""
     said = False
     at_end: list[Callable[[], object]]
@@ -61,7 +63,12 @@ def pressed() -> None:
 
 def asked() -> bool:
     """Whether somebody has pressed Ctrl-C: work that takes long looks here, and ends."""
-    return _state.presses > 0
+    return _state.is_heard or _state.presses > 0
+
+
+def heard() -> None:
+    """For whoever has caught a KeyboardInterrupt."""
+    _state.is_heard = True
 
 
 def keeps(what: str) -> None:

@@ -20,6 +20,7 @@ from rich.theme import Theme
 
 from guideway import logs
 from guideway.catalogue.faults import Faulty
+from guideway.cli import interrupts
 from guideway.cli.tables import aligned, blocks, fitted
 from guideway.printable import on_one_line, printable
 from guideway.schemas.failures import FailureCode, Refusal
@@ -182,4 +183,5 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(work)
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        interrupts.heard()
+        raise typer.Exit(interrupts.EXIT_INTERRUPTED) from None
