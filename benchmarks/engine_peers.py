@@ -11,8 +11,8 @@ from peft import PeftModel
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
-from guideway.workers.engine.base_model import BaseModel
-from guideway.workers.engine.packed import PackedLinear, can_pack
+from guideway.workers.engine.kernels.packed import PackedLinear, can_pack
+from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.messages import Artefact
 
 

@@ -15,10 +15,10 @@ from peft import IA3Config, LoraConfig, PeftConfig, PrefixTuningConfig, PromptTu
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Text
 from guideway.schemas.request import Part, ReplyAddress, Request
-from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.engine import Engine
-from guideway.workers.engine.inserted_training import TrainableInsertedLayer
-from guideway.workers.engine.prompt import PromptLayout
+from guideway.workers.engine.guidance.inserted_training import TrainableInsertedLayer
+from guideway.workers.engine.model.base_model import BaseModel
+from guideway.workers.engine.text.prompt import PromptLayout
 from guideway.workers.messages import Admit, Artefact, EngineSettings
 
 VIRTUAL_TOKENS: Final = 20

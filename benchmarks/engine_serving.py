@@ -13,8 +13,8 @@ import msgspec
 from benchmarks.engine_rows import admit, admits, artefacts, new_engine, rate, text_of_length
 from benchmarks.figures import Figure, now, quantile
 
-from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.engine import Engine
+from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.messages import Artefact, Finished
 
 KINDS = ("none", "soft prompts", "prefixes", "LoRAs (q, v)", "LoRAs (all linears)", "IA3", "inserted layers")

@@ -29,12 +29,12 @@ import msgspec
 from benchmarks.figures import Figure, markdown, quantile, save
 
 from guideway.applying import apply_manifests
+from guideway.catalogue.documents.manifest_files import Source, read
 from guideway.catalogue.entries import Deletion, Identity
-from guideway.catalogue.files import Source, read
 from guideway.catalogue.topic import publish
-from guideway.delivery.clients import make_producer, started
+from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.infra import local_broker
-from guideway.producers.client import Client
+from guideway.producers.client.client import Client
 from guideway.schemas import names
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import Endpoint, Guidance, Model
@@ -42,7 +42,7 @@ from guideway.schemas.output import Boolean, Text
 from guideway.schemas.reply import Completed
 from guideway.settings import Settings
 
-RESULTS: Final = Path(__file__).with_name("fairness.json")
+RESULTS: Final = Path(__file__).parent / "results" / "fairness.json"
 DEMO: Final = Path(__file__).resolve().parents[1] / "examples" / "demo" / "manifests"
 MODELS: Final = Path(".guideway/models").resolve()
 REQUESTS, EVERY_S, SETTLES_S, PATIENCE_S = 20, 0.5, 3.0, 30.0

@@ -27,9 +27,9 @@ from peft import PeftModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.engine import Engine
-from guideway.workers.engine.prompt import PromptLayout
+from guideway.workers.engine.model.base_model import BaseModel
+from guideway.workers.engine.text.prompt import PromptLayout
 from guideway.workers.messages import Admit, Artefact
 
 SHAPES: Final[dict[str, dict[str, int]]] = {

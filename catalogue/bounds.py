@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from guideway.catalogue.faults import Place, dotted
+from guideway.catalogue.documents.faults import Place, dotted
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet
 from guideway.schemas.output import Json
 from guideway.schemas.request import MAX_GUIDANCE

@@ -6,8 +6,8 @@ import difflib
 
 import msgspec
 
+from guideway.catalogue.documents.yaml_text import as_yaml
 from guideway.catalogue.entries import Change, Identity
-from guideway.catalogue.yaml_text import as_yaml
 from guideway.schemas.manifests import Manifest
 
 

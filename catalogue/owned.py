@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from guideway.catalogue.documents.faults import Place
 from guideway.catalogue.entries import Catalogue, Identity
-from guideway.catalogue.faults import Place
 from guideway.schemas.manifests import Guidance, Manifest, RetrievalSet, SetAlias
 
 

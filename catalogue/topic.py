@@ -16,8 +16,8 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.structs import TopicPartition
 
 from guideway.catalogue.entries import Catalogue, Change, Deletion, records
-from guideway.delivery.aiokafka_guards import discard
-from guideway.delivery.clients import make_consumer, make_producer, started, unreachable
+from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started, unreachable
+from guideway.delivery.guards.aiokafka_guards import discard
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 

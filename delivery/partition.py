@@ -14,15 +14,15 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery.budget import Budget
-from guideway.delivery.completed_set import decode
+from guideway.delivery.clients.slow_topics import SlowTopics
+from guideway.delivery.deliverable import DeadLetterHeld, first_results, refusals, sendable, topics_of
+from guideway.delivery.in_flight import Handle, Refuse, Workload, refuse_by_dead_letter
+from guideway.delivery.offsets.commit_metadata import decode
+from guideway.delivery.offsets.crash_history import FATAL, Suspicion
+from guideway.delivery.offsets.tracker import Commit, OffsetTracker
 from guideway.delivery.partition_kafka import PartitionKafka
 from guideway.delivery.recovery import Rejoin, Reopen, after_failure
-from guideway.delivery.sendable import DeadLetterHeld, first_results, refusals, sendable, topics_of
 from guideway.delivery.settings import DeliverySettings
-from guideway.delivery.slow_topics import SlowTopics
-from guideway.delivery.suspicion import FATAL, Suspicion
-from guideway.delivery.tracker import Commit, OffsetTracker
-from guideway.delivery.workload import Handle, Refuse, Workload, refuse_by_dead_letter
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.record import Outgoing, Record

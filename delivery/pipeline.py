@@ -16,16 +16,16 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from guideway.delivery import aiokafka_guards
 from guideway.delivery.budget import Budget
-from guideway.delivery.clients import PartitionClient, make_consumer, unreachable
+from guideway.delivery.clients.kafka_client import PartitionClient, make_consumer, unreachable
+from guideway.delivery.clients.topic_directory import TopicDirectory
+from guideway.delivery.guards import aiokafka_guards
+from guideway.delivery.in_flight import Handle, Refuse, refuse_by_dead_letter
 from guideway.delivery.intake import Intake, Room
+from guideway.delivery.offsets.crash_history import new_token
 from guideway.delivery.partition import OnPublished, Partition, Phase
 from guideway.delivery.settings import DeliverySettings
-from guideway.delivery.suspicion import new_token
-from guideway.delivery.topic_directory import TopicDirectory
 from guideway.delivery.watchdog import Signs, Watchdog
-from guideway.delivery.workload import Handle, Refuse, refuse_by_dead_letter
 from guideway.schemas import names
 from guideway.schemas.record import Record
 

@@ -8,8 +8,8 @@ from typing import Final
 from aiokafka import errors
 from aiokafka.errors import KafkaError, ProducerFenced
 
-from guideway.delivery.aiokafka_guards import OutcomeUnknown, TopicsRefused
-from guideway.delivery.completed_set import UnreadableCompletedSet
+from guideway.delivery.guards.aiokafka_guards import OutcomeUnknown, TopicsRefused
+from guideway.delivery.offsets.commit_metadata import UnreadableCompletedSet
 
 _NotAllowed = (
     errors.TransactionalIdAuthorizationFailed

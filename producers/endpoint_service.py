@@ -10,19 +10,19 @@ from typing import Any
 import structlog
 
 from guideway.catalogue.topic import CatalogueReader
+from guideway.delivery.clients.topic_directory import TopicDirectory
 from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.pipeline import Pipeline
 from guideway.delivery.replies import distinct, failed, reply_records, shorter
 from guideway.delivery.settings import MAX_RECORD_BYTES, DeliverySettings
-from guideway.delivery.topic_directory import TopicDirectory
-from guideway.producers.cancelled_ahead import CancelledAhead
-from guideway.producers.event_intake import EventIntake, endpoint_of
-from guideway.producers.events import cancelled_id, read_event, read_reply_address, refused_id, written_ms
-from guideway.producers.lane_watch import LaneWatch
-from guideway.producers.look_ahead import LookAhead
-from guideway.producers.marshal import marshal
-from guideway.producers.rendering import Rendering
-from guideway.producers.shares import QUEUE, Shares
+from guideway.producers.events.read_event import cancelled_id, read_event, read_reply_address, refused_id, written_ms
+from guideway.producers.intake.cancelled_ahead import CancelledAhead
+from guideway.producers.intake.event_intake import EventIntake, endpoint_of
+from guideway.producers.intake.lane_watch import LaneWatch
+from guideway.producers.intake.look_ahead import LookAhead
+from guideway.producers.intake.shares import QUEUE, Shares
+from guideway.producers.marshalling.marshal import marshal
+from guideway.producers.marshalling.rendering import Rendering
 from guideway.schemas import names
 from guideway.schemas.cancellation import Cancellation, cancelled_by_caller
 from guideway.schemas.failures import FailureCode, Refusal, our_fault

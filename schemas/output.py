@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from guideway.schemas.json_schema import check_keywords
+from guideway.schemas.json_schema.keywords import check_keywords
 
 GRAMMAR_OPTIONS: Final = "x-guidance"
 """A key by which a JSON Schema would change the grammar library's own settings: separators, what it overlooks."""

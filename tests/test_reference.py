@@ -11,14 +11,14 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from guideway.catalogue.documents import read_documents
-from guideway.catalogue.files import read
+from guideway.catalogue.documents.document import read_documents
+from guideway.catalogue.documents.manifest_files import read
 from guideway.cli import app
 from guideway.reference.pages import pages
 from guideway.reference.schema import schema
 from guideway.reference.types import ALL, bounds, meanings, structs_in
 from guideway.schemas.names import RESERVED_NAMESPACES
-from guideway.training.task import read_task
+from guideway.training.runs.task import read_task
 
 ROOT = Path(__file__).resolve().parents[1]
 EDITOR = jsonschema_rs.validator_for(schema())

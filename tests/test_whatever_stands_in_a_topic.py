@@ -16,15 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from guideway.cli.dead_letter_view import print_letter, view
+from guideway.cli.dlq.view import print_letter, view
 from guideway.delivery.pipeline import as_record
-from guideway.delivery.replay import Replayed, Selection, decide
-from guideway.producers.replies import ReplyReader
+from guideway.delivery.replay.decision import Replayed, Selection, decide
+from guideway.producers.client.reply_reader import ReplyReader
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.wire import CANCELLATION, CATALOGUE_ENTRY, MANIFEST, REPLY, REQUEST, Codec, Undecodable
-from guideway.training.job_service import JobService, TrainerSettings
-from guideway.training.jobs import JOB, JOB_CANCELLED, JOB_NEWS, Followed, unread_job_ended
+from guideway.training.jobs.messages import JOB, JOB_CANCELLED, JOB_NEWS, Followed, unread_job_ended
+from guideway.training.jobs.service import JobService, TrainerSettings
 from guideway.workers.cancellations import Cancellations
 
 GOLDEN = [path.read_bytes() for path in sorted(Path(__file__).parent.joinpath("schemas", "golden").iterdir())]

@@ -14,8 +14,8 @@ import structlog
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from guideway.delivery.clients import make_consumer, started
-from guideway.delivery.window import SharedWindow
+from guideway.delivery.clients.kafka_client import make_consumer, started
+from guideway.delivery.recent_keys import SharedWindow
 from guideway.schemas import names
 from guideway.schemas.cancellation import HELD_S, Cancellation, cancelled_by_caller
 from guideway.schemas.request import Request

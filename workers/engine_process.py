@@ -21,13 +21,13 @@ import structlog
 from guideway import logs
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
-from guideway.workers.channel import Channel
-from guideway.workers.engine.model_kind import unsupported
+from guideway.workers.engine.model.model_kind import unsupported
 from guideway.workers.messages import TO_ENGINE, Admit, Broken, Cancel, Ready, Start, Stop, ToEngine
+from guideway.workers.processes.channel import Channel
 
 if TYPE_CHECKING:
-    from guideway.workers.engine.base_model import BaseModel
     from guideway.workers.engine.engine import Engine
+    from guideway.workers.engine.model.base_model import BaseModel
 
 _SWITCH_S: Final = 0.0005
 
@@ -42,8 +42,8 @@ def load(start: Start) -> Engine:
     """
     import torch
 
-    from guideway.workers.engine import base_model
     from guideway.workers.engine.engine import Engine
+    from guideway.workers.engine.model import base_model
 
     logs.adopt_libraries()
     model, settings = start.model, start.settings

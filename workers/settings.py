@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from guideway.catalogue.artefact_cache import ArtefactCache
+from guideway.catalogue.artefacts.cache import ArtefactCache
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.names import LANES
 from guideway.workers.messages import EngineSettings

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.topic import CatalogueReader
 from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.intake import UNBOUNDED, Limit
@@ -25,15 +25,15 @@ from guideway.schemas.reply import Completed, FailedSample, Sample, Usage
 from guideway.schemas.request import Request
 from guideway.schemas.retrieval import Citation
 from guideway.schemas.wire import REQUEST, Undecodable
-from guideway.workers.artefact_fetch import ArtefactFetch
-from guideway.workers.calibrations import Calibrations, guidance_of
+from guideway.workers.calibration.calibrations import Calibrations, guidance_of
 from guideway.workers.cancellations import CancellationReader, Cancellations
-from guideway.workers.engine_link import EngineLink, Poison
-from guideway.workers.guidance_fetch import GuidanceFetch
+from guideway.workers.engine_client import EngineLink, Poison
+from guideway.workers.guidance.artefact_fetch import ArtefactFetch
+from guideway.workers.guidance.guidance_fetch import GuidanceFetch
 from guideway.workers.messages import BatchReport, Finished, Generated
-from guideway.workers.reading import read_value
-from guideway.workers.retrieval.link import RetrievalLink
+from guideway.workers.output_parser import read_value
 from guideway.workers.retrieval.passages import Passages
+from guideway.workers.retrieval.retrieval_client import RetrievalLink
 from guideway.workers.settings import WorkerSettings
 
 log = structlog.get_logger(__name__)

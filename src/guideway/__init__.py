@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from guideway.producers.blocking_client import BlockingClient
-    from guideway.producers.client import Client
+    from guideway.producers.client.blocking_client import BlockingClient
+    from guideway.producers.client.client import Client
     from guideway.schemas.failures import FailureCode, Refusal
     from guideway.schemas.reply import Completed, Failed, Reply, Sample
 
@@ -18,8 +18,8 @@ __version__ = "0.1.0"
 __all__ = ["BlockingClient", "Client", "Completed", "Failed", "FailureCode", "Refusal", "Reply", "Sample"]
 
 _HOMES: Final = {
-    "BlockingClient": "producers.blocking_client",
-    "Client": "producers.client",
+    "BlockingClient": "producers.client.blocking_client",
+    "Client": "producers.client.client",
     "Completed": "schemas.reply",
     "Failed": "schemas.reply",
     "FailureCode": "schemas.failures",

@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from guideway.catalogue.artefacts import ArtefactStore, Contents, digest_of
-from guideway.catalogue.calibration_files import with_texts
+from guideway.catalogue.artefacts.store import ArtefactStore, Contents, digest_of
+from guideway.catalogue.documents.calibration_files import with_texts
+from guideway.catalogue.documents.faults import Fault, Faulty
+from guideway.catalogue.documents.manifest_files import Source, resolved
 from guideway.catalogue.entries import Catalogue, Change, plan
-from guideway.catalogue.faults import Fault, Faulty
-from guideway.catalogue.files import Source, resolved
 from guideway.catalogue.owned import known_artefacts, not_owned
 from guideway.catalogue.topic import CatalogueReader, publish_planned
 from guideway.infra import topics
-from guideway.producers.calibrating import check_calibration, settled
-from guideway.producers.check import faults_alone, faults_together
+from guideway.producers.checks.calibration import check_calibration, settled
+from guideway.producers.checks.check import faults_alone, faults_together
 from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
 from guideway.settings import Settings
-from guideway.workers.engine.model_kind import check_source
+from guideway.workers.engine.model.model_kind import check_source
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from guideway.catalogue.artefact_cache import DEFAULT_BYTES, ArtefactCache
+from guideway.catalogue.artefacts.cache import DEFAULT_BYTES, ArtefactCache
 from guideway.infra import local_broker
 from guideway.infra.cluster import brokers_in
 from guideway.infra.probe import require_broker

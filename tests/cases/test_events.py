@@ -11,8 +11,8 @@ from typing import Any, Final
 import pytest
 
 from guideway.catalogue.entries import Catalogue
-from guideway.producers.events import read_event
-from guideway.producers.marshal import marshal
+from guideway.producers.events.read_event import read_event
+from guideway.producers.marshalling.marshal import marshal
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint
 from guideway.schemas.output import Text

@@ -9,10 +9,10 @@ from typing import Any, Final
 import msgspec
 import pytest
 
+from guideway.catalogue.documents.faults import Faulty
+from guideway.catalogue.documents.manifest_files import Source, read
 from guideway.catalogue.entries import Catalogue, Identity
-from guideway.catalogue.faults import Faulty
-from guideway.catalogue.files import Source, read
-from guideway.producers.check import doubtful, faults
+from guideway.producers.checks.check import doubtful, faults
 from guideway.schemas.manifests import Endpoint, Model
 from guideway.schemas.output import Choice, Json
 from guideway.schemas.wire import MANIFEST

@@ -7,8 +7,8 @@ from typing import Final
 
 import pytest
 
-from guideway.catalogue.files import read
-from guideway.cli.output import print_table
+from guideway.catalogue.documents.manifest_files import read
+from guideway.cli.console.output import print_table
 from guideway.cli.traffic import _content, _lines
 from guideway.printable import printable
 from guideway.schemas.failures import Refusal

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guideway.applying import check_together
-from guideway.catalogue.artefacts import digest_of
+from guideway.catalogue.artefacts.store import digest_of
 from guideway.catalogue.difference import difference, written
+from guideway.catalogue.documents.faults import Faulty
+from guideway.catalogue.documents.manifest_files import Source, read, resolved
+from guideway.catalogue.documents.yaml_text import as_yaml
 from guideway.catalogue.entries import Catalogue, Change, Identity, plan
-from guideway.catalogue.faults import Faulty
-from guideway.catalogue.files import Source, read, resolved
 from guideway.catalogue.owned import known_artefacts
-from guideway.catalogue.yaml_text import as_yaml
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import (
     Calibrated,
@@ -36,7 +36,7 @@ from guideway.schemas.manifests import (
 )
 from guideway.schemas.output import Choice, Json, Regex
 from guideway.schemas.wire import MANIFEST
-from guideway.training.task import Task, read_task
+from guideway.training.runs.task import Task, read_task
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DIGEST, OTHER = f"sha256:{'0' * 64}", f"sha256:{'1' * 64}"

@@ -11,7 +11,7 @@ from aiokafka.structs import TopicPartition
 
 from guideway.catalogue.entries import Catalogue, Change, Identity, plan, plan_deletion
 from guideway.catalogue.topic import CatalogueReader, Overtaken, publish, publish_planned, sole_writer
-from guideway.delivery.clients import make_producer, started
+from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.infra import topics
 from guideway.infra.cluster import administrator
 from guideway.infra.local_broker import RunningBroker

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.cli import app
-from guideway.cli.demo import EXAMPLES, Plan
-from guideway.cli.demo_report import most_mixed
+from guideway.cli.demo.demo import EXAMPLES, Plan
+from guideway.cli.demo.report import most_mixed
 from guideway.cli.supervise import FINAL_CODES
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
@@ -151,7 +151,7 @@ def test_the_demos_plan_names_endpoints_and_rows_that_exist() -> None:
     import msgspec
     import yaml
 
-    from guideway.catalogue.files import read
+    from guideway.catalogue.documents.manifest_files import read
     from guideway.schemas.manifests import Endpoint
 
     plan = msgspec.convert(yaml.safe_load((EXAMPLES / "demo" / "plan.yaml").read_text()), Plan)

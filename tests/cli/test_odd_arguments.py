@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from guideway.cli import app
-from guideway.cli.unforeseen import refusal_of
+from guideway.cli.console.unforeseen import refusal_of
 from guideway.schemas.failures import Refusal
 
 COMMANDS = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from guideway.cli.demo import agree
+from guideway.cli.demo.demo import agree
 from guideway.schemas.failures import Refusal
 from guideway.settings import Settings, home
 

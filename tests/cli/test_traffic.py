@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from guideway.cli.traffic import print_received, print_reply
-from guideway.producers.replies import no_endpoint
+from guideway.producers.client.reply_reader import no_endpoint
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.record import Record
@@ -101,7 +101,7 @@ def test_following_ends_when_nobody_reads_any_more(code: str) -> None:
     """`guideway tail … | head -1` had stood there until the next reply came, and then complained."""
     reading, writing = os.pipe()
     program = (
-        "import asyncio\nfrom guideway.cli.output import *\nfrom guideway.cli.output import while_heard\n"
+        "import asyncio\nfrom guideway.cli.console.output import print_json, run, while_heard\n"
         f"async def work():\n    {code}\n    await asyncio.sleep(60)\nrun(while_heard(work()))"
     )
     child = subprocess.Popen([sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from guideway.schemas.failures import FailureCode, Refusal
 
 if TYPE_CHECKING:
-    from tests.codes.road import Road
+    from tests.codes.end_to_end import Road
 
 Provoke = Callable[["Road"], Awaitable[Refusal]]
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import msgspec
 from tests.codes.case import Case, Provoke
-from tests.codes.road import Road, as_refusal
+from tests.codes.end_to_end import Road, as_refusal
 
-from guideway.cli.set_making import Order, make_sets
-from guideway.producers.client import Client
+from guideway.cli.sets.making import Order, make_sets
+from guideway.producers.client.client import Client
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.reply import Completed

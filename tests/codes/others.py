@@ -12,32 +12,32 @@ from typing import Any, Final
 import torch
 from peft import PrefixTuningConfig, get_peft_model
 from tests.codes.case import Case, Provoke
-from tests.codes.road import Road
-from tests.training.test_documents import pdf
-from tests.training.test_publishing import EVENTS, run
-from tests.training.test_rows import rows, task
+from tests.codes.end_to_end import Road
+from tests.training.data.test_examples import rows, task
+from tests.training.publishing.test_decision import EVENTS, run
+from tests.training.sets.test_documents import pdf
 from tests.workers.engine.conftest import base_of, tiny_llama, tiny_tokenizer
 from tests.workers.engine.families import LLAMA_LIKE, tiny
-from tests.workers.engine.test_prefix import _LATENT
+from tests.workers.engine.guidance.test_prefix_tuning import _LATENT
 
+from guideway.catalogue.documents.faults import Faulty
+from guideway.catalogue.documents.manifest_files import Source, read
 from guideway.catalogue.entries import Catalogue
-from guideway.catalogue.faults import Faulty
-from guideway.catalogue.files import Source, read
-from guideway.producers.check import faults
+from guideway.producers.checks.check import faults
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import Model
 from guideway.schemas.output import Text
 from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.settings import Settings
-from guideway.training.publishing import choose
-from guideway.training.rows import read_examples
+from guideway.training.data.examples import read_examples
+from guideway.training.publishing.decision import choose
 from guideway.training.sets.document import Columns
 from guideway.training.sets.documents import read_documents
 from guideway.workers.engine.engine import Engine
-from guideway.workers.engine.model_kind import check_kind
-from guideway.workers.engine.prefix import Prefix
-from guideway.workers.engine_link import EngineLink
+from guideway.workers.engine.guidance.prefix_tuning import Prefix
+from guideway.workers.engine.model.model_kind import check_kind
+from guideway.workers.engine_client import EngineLink
 from guideway.workers.messages import Admit, EngineSettings, Refused
 
 C: Final = FailureCode

@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 
 import yaml
 from tests.codes.case import Case, steady
+from tests.codes.end_to_end import a_road
 from tests.codes.events import ENDPOINTS, EVENTS, PLAIN
 from tests.codes.others import OTHERS
-from tests.codes.road import a_road
 
 from guideway.schemas.failures import FailureCode, Refusal
 

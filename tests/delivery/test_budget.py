@@ -8,9 +8,9 @@ from aiokafka.structs import OffsetAndMetadata
 from tests.delivery.test_partition import TP, FewLines, closed
 
 from guideway.delivery.budget import Budget
+from guideway.delivery.in_flight import Workload
 from guideway.delivery.partition import Partition, Phase
 from guideway.delivery.settings import DeliverySettings
-from guideway.delivery.workload import Workload
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.record import Outgoing, Record, Withheld
 

@@ -8,8 +8,8 @@ from collections.abc import Collection, Hashable
 
 import pytest
 from aiokafka.structs import TopicPartition
-from tests.delivery.simulated_kafka import OUTPUT, Broker, Faults, Group
-from tests.delivery.test_simulation import PROCESS, Process, _simulated, in_virtual_time
+from tests.delivery.simulation.simulated_kafka import OUTPUT, Broker, Faults, Group
+from tests.delivery.simulation.test_simulation import PROCESS, Process, _simulated, in_virtual_time
 
 from guideway.delivery.intake import UNBOUNDED, Intake, Limit
 from guideway.delivery.pipeline import Pipeline

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from structlog.testing import capture_logs
-from tests.delivery.simulated_kafka import VirtualTime
+from tests.delivery.simulation.simulated_kafka import VirtualTime
 
-from guideway.delivery.completed_set import decode, encode
+from guideway.delivery.offsets.commit_metadata import decode, encode
 from guideway.delivery.partition import Partition, Phase
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.record import Outgoing, Record

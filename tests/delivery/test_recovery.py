@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from aiokafka import errors
 
-from guideway.delivery.aiokafka_guards import OutcomeUnknown, TopicsRefused
-from guideway.delivery.completed_set import UnreadableCompletedSet
+from guideway.delivery.guards.aiokafka_guards import OutcomeUnknown, TopicsRefused
+from guideway.delivery.offsets.commit_metadata import UnreadableCompletedSet
 from guideway.delivery.recovery import Rejoin, Reopen, after_failure
 
 

@@ -10,13 +10,13 @@ import pytest
 from aiokafka.errors import TransactionalIdAuthorizationFailed
 from aiokafka.structs import OffsetAndMetadata
 from structlog.testing import capture_logs
-from tests.delivery.simulated_kafka import VirtualTime
+from tests.delivery.simulation.simulated_kafka import VirtualTime
 from tests.delivery.test_partition import TP, FewLines, closed
 
 from guideway.delivery import partition as partition_module
+from guideway.delivery.clients.slow_topics import SlowTopics
 from guideway.delivery.partition import Partition, Phase
 from guideway.delivery.settings import DeliverySettings
-from guideway.delivery.slow_topics import SlowTopics
 from guideway.schemas.record import Outgoing, Record
 
 SETTINGS = DeliverySettings(bootstrap="b")

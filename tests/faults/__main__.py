@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import msgspec
-from tests.delivery.mutations import MUTATIONS
+from tests.delivery.simulation.mutations import MUTATIONS
 
 from .faults import FAULTS
 from .run import Fault, Row, Void, run_fault

@@ -22,8 +22,8 @@ from aiokafka.structs import TopicPartition
 
 from guideway.catalogue.entries import plan
 from guideway.catalogue.topic import CatalogueReader, publish
-from guideway.delivery import aiokafka_guards
-from guideway.delivery.clients import make_consumer, make_producer
+from guideway.delivery.clients.kafka_client import make_consumer, make_producer
+from guideway.delivery.guards import aiokafka_guards
 from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.infra import topics
 from guideway.schemas import names

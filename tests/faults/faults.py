@@ -10,15 +10,15 @@ from typing import Final
 
 from aiokafka.admin import NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from tests.faults.kafka.frames import Api, offset_fetch_empty, offset_fetch_error
+from tests.faults.kafka.questions import await_in_sync, group_coordinator, leaders, transaction_coordinator
 
-from guideway.delivery.clients import make_producer
+from guideway.delivery.clients.kafka_client import make_producer
 from guideway.delivery.watchdog import EXIT_STALLED
 from guideway.infra.cluster import administrator
 from guideway.schemas import names
 
 from .bench import PARTITIONS, usual_text
-from .kafka_frames import Api, offset_fetch_empty, offset_fetch_error
-from .kafka_questions import await_in_sync, group_coordinator, leaders, transaction_coordinator
 from .run import Fault, Situation
 from .worker_process import BLOCK_LOOP, KILL_AFTER_END, KILL_BEFORE_END
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from tests.faults.kafka.cluster import KafkaCluster, steady_ports
+from tests.faults.kafka.proxy import KafkaProxy
+from tests.faults.kafka.questions import open_transactions
 
-from guideway.delivery.completed_set import decode
+from guideway.delivery.offsets.commit_metadata import decode
 from guideway.infra.local_broker import RunningBroker
 
 from .bench import STRAGGLERS_S, Bench, TextOf, request_of, usual_text
-from .kafka_cluster import KafkaCluster, steady_ports
-from .kafka_proxy import KafkaProxy
-from .kafka_questions import open_transactions
 
 
 class Row(msgspec.Struct, kw_only=True):

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.faults.kafka.cluster import NO_KAFKA
 
 from guideway.infra.local_broker import RunningBroker
 
 from .__main__ import attempt, is_green
 from .faults import FAULTS
-from .kafka_cluster import NO_KAFKA
 from .run import run_fault
 
 REQUESTS = 800

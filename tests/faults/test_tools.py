@@ -16,11 +16,8 @@ from aiokafka.protocol.commit import (
     OffsetFetchResponse_v2,
     OffsetFetchResponse_v3,
 )
-
-from guideway.infra.processes import HOST
-
-from .kafka_cluster import steady_ports
-from .kafka_frames import (
+from tests.faults.kafka.cluster import steady_ports
+from tests.faults.kafka.frames import (
     Api,
     Delay,
     Drop,
@@ -34,7 +31,9 @@ from .kafka_frames import (
     offset_fetch_error,
     request_header,
 )
-from .kafka_proxy import KafkaProxy
+from tests.faults.kafka.proxy import KafkaProxy
+
+from guideway.infra.processes import HOST
 
 
 def test_frames_are_found_however_their_bytes_come() -> None:

@@ -12,22 +12,21 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.producer.sender import EndTxnHandler
 from aiokafka.protocol.transaction import EndTxnResponse_v0
-
-from guideway.delivery import aiokafka_guards
-from guideway.delivery.clients import make_consumer, make_producer, started
-from guideway.infra import topics
-from guideway.infra.topics import TopicDefinition
-
-from .kafka_cluster import NO_KAFKA, KafkaCluster, steady_ports
-from .kafka_frames import Api, offset_fetch_empty, offset_fetch_error
-from .kafka_proxy import KafkaProxy
-from .kafka_questions import (
+from tests.faults.kafka.cluster import NO_KAFKA, KafkaCluster, steady_ports
+from tests.faults.kafka.frames import Api, offset_fetch_empty, offset_fetch_error
+from tests.faults.kafka.proxy import KafkaProxy
+from tests.faults.kafka.questions import (
     await_in_sync,
     group_coordinator,
     leaders,
     open_transactions,
     transaction_coordinator,
 )
+
+from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started
+from guideway.delivery.guards import aiokafka_guards
+from guideway.infra import topics
+from guideway.infra.topics import TopicDefinition
 
 pytestmark = [pytest.mark.broker, pytest.mark.skipif(not os.environ.get("KAFKA_HOME"), reason=NO_KAFKA)]
 

@@ -18,11 +18,11 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.sender import EndTxnHandler
-from tests.delivery.mutations import MUTATIONS
+from tests.delivery.simulation.mutations import MUTATIONS
 
 from guideway import logs
-from guideway.catalogue.artefact_cache import ArtefactCache
-from guideway.delivery import aiokafka_guards
+from guideway.catalogue.artefacts.cache import ArtefactCache
+from guideway.delivery.guards import aiokafka_guards
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.failures import Refusal
 from guideway.workers.messages import EngineSettings

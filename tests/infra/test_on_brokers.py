@@ -15,7 +15,7 @@ from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.structs import OffsetAndMetadata
 
 import guideway
-from guideway.delivery import aiokafka_guards, stand_in_guards
+from guideway.delivery.guards import aiokafka_guards, stand_in_guards
 from guideway.infra import topics
 from guideway.infra.cluster import administrator
 from guideway.infra.local_broker import RunningBroker

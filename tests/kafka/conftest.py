@@ -19,15 +19,15 @@ import pytest
 from safetensors.numpy import save_file
 
 from guideway.applying import apply_manifests
-from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.artefacts.store import ArtefactStore
+from guideway.catalogue.documents.manifest_files import read, upload
 from guideway.catalogue.entries import Deletion, Identity, plan
-from guideway.catalogue.files import read, upload
 from guideway.catalogue.topic import CatalogueReader, publish
-from guideway.cli.demo_sets import FactSet, make_fact_sets
-from guideway.cli.set_making import Order, make_sets
+from guideway.cli.demo.sets import FactSet, make_fact_sets
+from guideway.cli.sets.making import Order, make_sets
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
-from guideway.producers.client import Client
+from guideway.producers.client.client import Client
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import Endpoint, Field, Guidance, InputRule, Manifest, Model
 from guideway.schemas.output import Boolean, Json, OutputRule, Regex, Text

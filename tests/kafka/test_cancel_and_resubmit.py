@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from aiokafka.structs import TopicPartition
 
-from guideway.delivery.clients import make_consumer, started
-from guideway.producers.client import Client
+from guideway.delivery.clients.kafka_client import make_consumer, started
+from guideway.producers.client.client import Client
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.reply import Completed, Failed, Reply

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from guideway.catalogue.topic import CatalogueReader
-from guideway.cli.set_making import Order, make_sets
-from guideway.delivery.clients import make_consumer, make_producer, started
-from guideway.producers.client import Client
+from guideway.cli.sets.making import Order, make_sets
+from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started
+from guideway.producers.client.client import Client
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import TrainedForm
-from guideway.workers.engine.kv import kept_shapes
-from guideway.workers.engine.linears import features
+from guideway.workers.engine.guidance.target_modules import features
+from guideway.workers.engine.model.kv_cache import kept_shapes
 from guideway.workers.messages import Artefact
 
 

@@ -20,8 +20,8 @@ from transformers import AutoConfig, DynamicCache, PreTrainedModel, PreTrainedTo
 
 from guideway.schemas.failures import Refusal
 from guideway.workers.engine.engine import Engine
-from guideway.workers.engine.model_kind import check_kind, context_of, settings_of
-from guideway.workers.engine.prompt import PromptLayout
+from guideway.workers.engine.model.model_kind import check_kind, context_of, settings_of
+from guideway.workers.engine.text.prompt import PromptLayout
 from guideway.workers.messages import Artefact, EngineSettings, Finished, Refused
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "models.md"

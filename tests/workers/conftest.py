@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.workers.end_to_end import Road, a_road
 
 from guideway.infra.local_broker import RunningBroker
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Text
 from guideway.schemas.request import Part, ReplyAddress, Request
-
-from .road import Road, a_road
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from guideway.catalogue.artefacts import Altered, read_fetched
+from guideway.catalogue.artefacts.store import Altered, read_fetched
 from guideway.schemas.failures import FailureCode
 from guideway.workers.messages import (
     HEADER_BYTES,

@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.workers.end_to_end import Road
 
 from guideway import BlockingClient, Completed, Failed, FailureCode, Refusal
-
-from .road import Road
 
 
 async def test_a_program_without_an_event_loop(road: Road) -> None:

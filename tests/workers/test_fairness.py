@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 
+from tests.workers.end_to_end import Road, until
+
 from guideway.catalogue.entries import plan
 from guideway.catalogue.topic import CatalogueReader, publish
-from guideway.delivery.clients import make_producer, started
+from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.infra import topics
-from guideway.producers.shares import QUEUE
+from guideway.producers.intake.shares import QUEUE
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.manifests import Endpoint
 from guideway.schemas.output import Text
 from guideway.schemas.reply import Completed, Failed
 from guideway.schemas.wire import CANCELLATION, REQUEST
-
-from .road import Road, until
 
 
 async def add(road: Road, endpoint: Endpoint) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from tests.workers.end_to_end import Road, manifests, until
 
 from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan, plan_deletion
 from guideway.catalogue.topic import CatalogueReader, publish
-from guideway.cli.deletion import remove
+from guideway.cli.catalogue.delete import remove
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.reply import Completed, Failed
-
-from .road import Road, manifests, until
 
 
 def gone(*identities: Identity) -> Callable[[Catalogue], list[Deletion]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from guideway.delivery.clients import make_producer, started
+from tests.workers.end_to_end import Road, until
+
+from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.reply import Completed
-
-from .road import Road, until
 
 MB = b"x" * 1_000_000
 JSON = ("content-type", b"application/json")

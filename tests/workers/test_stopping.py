@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from guideway.catalogue.artefact_cache import ArtefactCache
+from guideway.catalogue.artefacts.cache import ArtefactCache
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.manifests import Model
 from guideway.workers import worker

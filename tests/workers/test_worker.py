@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
+from tests.workers.end_to_end import Road, a_road, manifests, until
 
-from guideway.delivery.clients import make_producer, started
+from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
-from guideway.producers.client import Client
+from guideway.producers.client.client import Client
 from guideway.schemas import names
 from guideway.schemas.cancellation import Cancellation
 from guideway.schemas.failures import FailureCode, Refusal
@@ -20,8 +21,6 @@ from guideway.schemas.record import Record
 from guideway.schemas.reply import Completed, Failed
 from guideway.schemas.wire import CANCELLATION, REQUEST
 from guideway.workers.cancellations import CancellationReader, Cancellations
-
-from .road import Road, a_road, manifests, until
 
 
 async def test_cancelled_before_any_worker_is_there_it_never_reaches_an_engine(road: Road) -> None:

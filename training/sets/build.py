@@ -14,7 +14,7 @@ import numpy as np
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import EmbeddingModel
 from guideway.schemas.retrieval import Metadata, Scalar
-from guideway.training.interruption import Interrupted, ShouldEnd, never
+from guideway.training.runs.interruption import Interrupted, ShouldEnd, never
 from guideway.training.sets.document import Document
 from guideway.training.sets.progress import Unfinished
 from guideway.training.sets.split import sections, split

@@ -10,9 +10,9 @@ from guideway.catalogue.entries import Catalogue
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import RetrievalSet
 from guideway.schemas.retrieval import RetrievalRule, SetRef
-from guideway.training.rows import Row
+from guideway.training.data.examples import Row
 from guideway.training.sets.evaluate import Searched
-from guideway.workers.engine.prompt import PromptLayout
+from guideway.workers.engine.text.prompt import PromptLayout
 from guideway.workers.retrieval.choice import CANDIDATES, choose, why_none
 from guideway.workers.retrieval.messages import FoundPassage
 from guideway.workers.retrieval.passages import with_context

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from guideway.catalogue.artefact_cache import ArtefactCache
-from guideway.catalogue.artefacts import ArtefactStore
+from guideway.catalogue.artefacts.cache import ArtefactCache
+from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import RetrievalSet
 from guideway.schemas.reply import Completed, Reply

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from guideway.training import run_folder
+from guideway.training.runs import folder
 from guideway.workers.retrieval.embedder import Vectors
 
 
@@ -54,7 +54,7 @@ def locked(work: Path) -> Iterator[None]:
     """Nobody else on this machine makes a set in this folder meanwhile. Raises Refusal(invalid_setting) if one does."""
     # Beside the folder, which goes once the set is published.
     lock = work.with_name(f"{work.name}.lock")
-    with run_folder.locked(lock, f"another process makes the retrieval set {work.parent.name}/{work.name}"):
+    with folder.locked(lock, f"another process makes the retrieval set {work.parent.name}/{work.name}"):
         yield
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from guideway.catalogue.artefacts import SET_FILES, ArtefactStore
+from guideway.catalogue.artefacts.store import SET_FILES, ArtefactStore
 from guideway.catalogue.bounds import too_much
 from guideway.catalogue.entries import Catalogue, Change, Deletion, Identity, plan, plan_deletion
 from guideway.catalogue.topic import CatalogueReader, publish_planned

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.training.data.strict_json import NotJson, strict_json
 from guideway.training.sets.decoding import MAX_LINE_BYTES, broken_at, lines, unreadable, whole_text
 from guideway.training.sets.document import Columns, Document
-from guideway.training.strict_json import NotJson, strict_json
 
 DIVIDERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SEP: Final = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)

@@ -10,24 +10,24 @@ from typing import Any, Final
 
 import structlog
 
-from guideway.catalogue.artefacts import Altered
+from guideway.catalogue.artefacts.store import Altered
 from guideway.schemas.cancellation import cancelled_by_caller
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.workers.engine.ahead import GuidanceAhead
-from guideway.workers.engine.base_model import BaseModel
-from guideway.workers.engine.batcher import Batcher
-from guideway.workers.engine.chunks import BESIDE_OTHERS
 from guideway.workers.engine.faults import refusing
-from guideway.workers.engine.grammars import Grammars
-from guideway.workers.engine.guidance import ResidentGuidance
-from guideway.workers.engine.heads import SharedHeads, heads_of
-from guideway.workers.engine.model_kind import check_kind, context_of, settings_of
-from guideway.workers.engine.preparation import Preparation, check_length
-from guideway.workers.engine.prompt import PromptLayout
-from guideway.workers.engine.reader import Reader, failed, told
-from guideway.workers.engine.row import Row, is_late
-from guideway.workers.engine.runner import Runner
-from guideway.workers.engine.sampling import Sampler
+from guideway.workers.engine.guidance.resident import ResidentGuidance
+from guideway.workers.engine.model.base_model import BaseModel
+from guideway.workers.engine.model.model_kind import check_kind, context_of, settings_of
+from guideway.workers.engine.model.prefix_cache import SharedHeads, heads_of
+from guideway.workers.engine.model.runner import Runner
+from guideway.workers.engine.scheduling.chunks import BESIDE_OTHERS
+from guideway.workers.engine.scheduling.prefetch import GuidanceAhead
+from guideway.workers.engine.scheduling.preparation import Preparation, check_length
+from guideway.workers.engine.scheduling.row import Row, is_late
+from guideway.workers.engine.scheduling.scheduler import Batcher
+from guideway.workers.engine.scheduling.stopping import Reader, failed, told
+from guideway.workers.engine.text.grammars import Grammars
+from guideway.workers.engine.text.prompt import PromptLayout
+from guideway.workers.engine.text.sampling import Sampler
 from guideway.workers.messages import Admit, BatchReport, EngineSettings, FromEngine, Progress, Refused
 
 _PROGRESS_S: Final = 1.0

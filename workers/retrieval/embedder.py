@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.workers.engine.base_model import prepare
-from guideway.workers.engine.fingerprint import fingerprint
+from guideway.workers.engine.model.base_model import prepare
+from guideway.workers.engine.model.fingerprint import fingerprint
 
 _BATCH_TOKENS: Final = 4096
 """Padded tokens in one pass: enough to keep a core busy, little enough to stay in its caches."""

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from cachetools import LRUCache
 
-from guideway.catalogue.artefacts import Altered
+from guideway.catalogue.artefacts.store import Altered
 from guideway.schemas.failures import FailureCode, Refusal, our_fault
 from guideway.schemas.retrieval import Condition
 from guideway.workers.retrieval.choice import CANDIDATES, choose, why_none

@@ -12,9 +12,9 @@ from guideway.catalogue.topic import CatalogueReader
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.request import Part, Request
 from guideway.schemas.retrieval import Citation, Retrieval, SetRef
-from guideway.workers.artefact_fetch import ArtefactFetch
-from guideway.workers.retrieval.link import RetrievalLink
+from guideway.workers.guidance.artefact_fetch import ArtefactFetch
 from guideway.workers.retrieval.messages import FoundPassage, SetArtefact
+from guideway.workers.retrieval.retrieval_client import RetrievalLink
 
 NOTHING_FOUND = "Nothing was found on this."
 """What stands in the text instead of passages, where the endpoint's rule says `say_so`."""

@@ -19,8 +19,8 @@ import structlog
 
 from guideway import logs
 from guideway.schemas.failures import Refusal
-from guideway.workers.channel import Channel
 from guideway.workers.messages import Broken, Ready, Stop
+from guideway.workers.processes.channel import Channel
 from guideway.workers.retrieval.messages import (
     TO_RETRIEVAL,
     Lookup,
@@ -47,8 +47,8 @@ def load(start: StartRetrieval, channel: Channel[ToRetrieval]) -> tuple[Lookups,
     from cachetools import LRUCache, cached
     from transformers import AutoTokenizer
 
-    from guideway.workers.engine import base_model
-    from guideway.workers.engine.prompt import PromptLayout
+    from guideway.workers.engine.model import base_model
+    from guideway.workers.engine.text.prompt import PromptLayout
     from guideway.workers.retrieval.embedder import Embedder
     from guideway.workers.retrieval.index import Qdrant
     from guideway.workers.retrieval.indexes import Indexes

@@ -10,10 +10,17 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from guideway import __version__, config, logs
-from guideway.cli import applying, catalogue, deletion, dlq, interrupts, running, sets, studio, traffic
-from guideway.cli.help import make_readable
-from guideway.cli.output import complain, end_unheard, open_streams
-from guideway.cli.unforeseen import bug, refusal_of
+from guideway.cli import running, traffic
+from guideway.cli.catalogue import apply as applying
+from guideway.cli.catalogue import delete as deletion
+from guideway.cli.catalogue import get as catalogue
+from guideway.cli.console import interrupts
+from guideway.cli.console.help import make_readable
+from guideway.cli.console.output import complain, end_unheard, open_streams
+from guideway.cli.console.unforeseen import bug, refusal_of
+from guideway.cli.dlq import commands as dlq
+from guideway.cli.sets import commands as sets
+from guideway.cli.studio import run as studio
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import home
 

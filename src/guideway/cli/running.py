@@ -16,16 +16,17 @@ from rich.text import Text
 from guideway import config, logs
 from guideway.applying import apply_manifests
 from guideway.catalogue.topic import CatalogueReader
-from guideway.cli import demo as demonstration
-from guideway.cli import interrupts, packaged
-from guideway.cli.output import AsJson, between, err, importing, out, print_json, print_table, run
+from guideway.cli.catalogue import packaged
+from guideway.cli.console import interrupts
+from guideway.cli.console.output import AsJson, between, err, importing, out, print_json, print_table, run
+from guideway.cli.demo import demo as demonstration
 from guideway.cli.supervise import end_with_parent, supervise
 from guideway.delivery.settings import DeliverySettings
 from guideway.infra import local_broker
 from guideway.infra.doctor import Check, checks
 from guideway.infra.probe import require_broker
 from guideway.producers.endpoint_service import EndpointService
-from guideway.producers.shares import QUEUE
+from guideway.producers.intake.shares import QUEUE
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.names import LANES
 from guideway.settings import Settings
@@ -139,7 +140,7 @@ def worker(
         raise typer.Exit(supervise([*sys.argv[1:], "--no-restart"]))
     end_with_parent()
     with importing("worker"):
-        from guideway.cli.set_making import retrieval_settings
+        from guideway.cli.sets.making import retrieval_settings
         from guideway.workers.messages import EngineSettings
         from guideway.workers.settings import WorkerSettings
         from guideway.workers.worker import Worker

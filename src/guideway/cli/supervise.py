@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from guideway.cli import interrupts
+from guideway.cli.console import interrupts
 
 log = structlog.get_logger(__name__)
 

@@ -12,13 +12,13 @@ import msgspec
 import typer
 from rich.text import Text
 
-from guideway.cli import interrupts
-from guideway.cli.dead_letter_view import when
-from guideway.cli.output import SECONDS, AsJson, err, in_red, out, print_json, run, while_heard
+from guideway.cli.console import interrupts
+from guideway.cli.console.output import SECONDS, AsJson, err, in_red, out, print_json, run, while_heard
+from guideway.cli.dlq.view import when
 from guideway.printable import on_one_line
-from guideway.producers.client import Client, split_address
-from guideway.producers.contents import from_json
-from guideway.producers.replies import received
+from guideway.producers.client.client import Client, split_address
+from guideway.producers.client.reply_reader import received
+from guideway.producers.events.contents import from_json
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.record import Record

@@ -12,12 +12,12 @@ import msgspec
 from msgspec import inspect as types
 
 from guideway.catalogue.bounds import MAX_MANIFEST_BYTES, MAX_SCHEMA_BYTES
-from guideway.catalogue.documents import MAX_DEPTH, MAX_FILE_BYTES, MAX_FILE_VALUES
-from guideway.catalogue.yaml_text import MAX_VALUES
+from guideway.catalogue.documents.document import MAX_DEPTH, MAX_FILE_BYTES, MAX_FILE_VALUES
+from guideway.catalogue.documents.yaml_text import MAX_VALUES
 from guideway.reference.types import DEADLINE_S, MANIFESTS, bounds, meanings, structs_in
 from guideway.schemas.manifests import Endpoint
 from guideway.schemas.output import Json
-from guideway.training.task import Task
+from guideway.training.runs.task import Task
 
 _UNIONS: Final = {"type": "Output", "form": "Method"}
 """What a struct that is told by this field is called."""

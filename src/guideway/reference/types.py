@@ -14,7 +14,7 @@ import msgspec
 from msgspec import inspect as types
 
 from guideway.catalogue.bounds import MAX_DEADLINE_S, MIN_DEADLINE_S, measured
-from guideway.catalogue.shapes import bare, shape_at, shape_of, structs_of
+from guideway.catalogue.documents.shapes import bare, shape_at, shape_of, structs_of
 from guideway.schemas.manifests import (
     Calibrated,
     EmbeddingModel,
@@ -27,7 +27,7 @@ from guideway.schemas.manifests import (
 )
 from guideway.schemas.output import Json
 from guideway.schemas.retrieval import RetrievalRule
-from guideway.training.task import Task
+from guideway.training.runs.task import Task
 
 MANIFESTS: Final = (Endpoint, Guidance, Model, RetrievalSet, SetAlias, Calibrated)
 ALL: Final = (*MANIFESTS, Task)

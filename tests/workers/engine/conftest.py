@@ -18,9 +18,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrai
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import OutputRule, Text
 from guideway.schemas.request import GuidanceRef, Part, ReplyAddress, Request
-from guideway.workers.engine.base_model import BaseModel
 from guideway.workers.engine.engine import Engine
-from guideway.workers.engine.inserted_training import TrainableInsertedLayer
+from guideway.workers.engine.guidance.inserted_training import TrainableInsertedLayer
+from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.messages import Admit, Artefact, EngineSettings, Finished, FromEngine, Refused
 
 EOS = "<|end|>"

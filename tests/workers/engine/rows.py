@@ -7,8 +7,8 @@ from typing import Any, Literal
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Text
 from guideway.schemas.request import Request
-from guideway.workers.engine.batcher import Batcher
-from guideway.workers.engine.row import Head, Row
+from guideway.workers.engine.scheduling.row import Head, Row
+from guideway.workers.engine.scheduling.scheduler import Batcher
 from guideway.workers.messages import Admit
 
 

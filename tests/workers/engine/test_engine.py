@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.output import Boolean, Choice, Json, Regex, WordLabels
 from guideway.workers.engine.engine import Engine
-from guideway.workers.engine.prompt import PromptLayout
+from guideway.workers.engine.text.prompt import PromptLayout
 from guideway.workers.messages import Admit, BatchReport, Finished, Generated, Progress, Refused
 
 

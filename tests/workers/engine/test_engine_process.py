@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerFast
 
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.manifests import Model
-from guideway.workers.engine import base_model
-from guideway.workers.engine.fingerprint import identify
+from guideway.workers.engine.model import base_model
+from guideway.workers.engine.model.fingerprint import identify
 from guideway.workers.messages import (
     FROM_ENGINE,
     HEADER_BYTES,

@@ -12,15 +12,16 @@ from tests.workers.engine.test_soak import expect_nothing_left
 
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.output import Regex
-from guideway.workers.engine import prefix, runner
-from guideway.workers.engine.adaptors import BatchedAdaptors
 from guideway.workers.engine.engine import Engine
-from guideway.workers.engine.grammars import Compiled
-from guideway.workers.engine.heads import SharedHeads
-from guideway.workers.engine.inserted_rows import BatchedInsertedLayers
-from guideway.workers.engine.kv import KvCache
-from guideway.workers.engine.row import Row
-from guideway.workers.engine.slab import Slab
+from guideway.workers.engine.guidance import prefix_tuning
+from guideway.workers.engine.guidance.batched_adapters import BatchedAdaptors
+from guideway.workers.engine.guidance.batched_inserted_layers import BatchedInsertedLayers
+from guideway.workers.engine.kernels.slab import Slab
+from guideway.workers.engine.model import runner
+from guideway.workers.engine.model.kv_cache import KvCache
+from guideway.workers.engine.model.prefix_cache import SharedHeads
+from guideway.workers.engine.scheduling.row import Row
+from guideway.workers.engine.text.grammars import Compiled
 from guideway.workers.messages import Admit, Finished, Refused
 
 
@@ -134,7 +135,7 @@ def test_a_cache_that_cannot_be_put_in_whole(
     """Keys are there, values are not."""
     alone = ends(run(make_engine(), admits))
     engine = make_engine()
-    whole = prefix.prefix_states
+    whole = prefix_tuning.prefix_states
     fail = once_in(0, RuntimeError())
 
     def half(prefixes: Any) -> Any:

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 from tests.workers.engine.conftest import MakeArtefact, MakeEngine, ends, run, text_of
 
-from guideway.catalogue import files
-from guideway.catalogue.artefact_cache import ArtefactCache
-from guideway.catalogue.artefacts import Altered, ArtefactStore
+from guideway.catalogue.artefacts.cache import ArtefactCache
+from guideway.catalogue.artefacts.store import Altered, ArtefactStore
+from guideway.catalogue.documents import manifest_files
 from guideway.catalogue.entries import plan
 from guideway.catalogue.topic import CatalogueReader
-from guideway.producers.check import check
-from guideway.producers.marshal import marshal
+from guideway.producers.checks.check import check
+from guideway.producers.marshalling.marshal import marshal
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.request import GuidanceRef, ReplyAddress
 from guideway.schemas.wire import MANIFEST, REQUEST
-from guideway.workers.artefact_fetch import ArtefactFetch
-from guideway.workers.guidance_fetch import GuidanceFetch
+from guideway.workers.guidance.artefact_fetch import ArtefactFetch
+from guideway.workers.guidance.guidance_fetch import GuidanceFetch
 from guideway.workers.messages import Admit, Artefact, BatchReport, Finished, Refused
 
 FINGERPRINT = "sha256:" + "0" * 64
@@ -66,7 +66,7 @@ def folder(
 
 async def test_every_form_comes_through(folder: Path, tmp_path: Path, make_engine: MakeEngine) -> None:
     store = ArtefactStore(str(tmp_path / "store"))
-    found = [files.upload(one.path, one.manifest, store) for one in files.read(folder)]
+    found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read(folder)]
     reader = CatalogueReader("no broker")
     check(found, reader.catalogue)
     for change in plan(reader.catalogue, found):
@@ -95,7 +95,7 @@ async def test_guidance_bound_by_the_former_fingerprint_is_refused_with_the_way_
     folder: Path, tmp_path: Path
 ) -> None:
     store = ArtefactStore(str(tmp_path / "store"))
-    found = [files.upload(one.path, one.manifest, store) for one in files.read(folder)]
+    found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read(folder)]
     reader = CatalogueReader("no broker")
     for change in plan(reader.catalogue, found):
         reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
@@ -114,7 +114,7 @@ def test_a_scale_on_anything_but_a_lora_is_refused_when_it_is_applied(folder: Pa
     text = ENDPOINT.replace("guidance: [", f"guidance: [team/{name}*2, ")
     (folder / "all.yaml").write_text("\n---\n".join([MODEL, text, *map(guidance, FORMS)]))
     store = ArtefactStore(str(tmp_path / "store"))
-    found = [files.upload(one.path, one.manifest, store) for one in files.read(folder)]
+    found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read(folder)]
     with pytest.raises(Refusal, match=rf"team/{name} is of form {form}, and only a lora takes a scale") as caught:
         check(found, CatalogueReader("no broker").catalogue)
     assert caught.value.code is FailureCode.INVALID_MANIFEST
@@ -125,7 +125,7 @@ async def test_a_copy_that_changed_under_the_engine_is_told_and_never_run(
 ) -> None:
     """The bytes are hashed when they are loaded, and not only when they are fetched."""
     store = ArtefactStore(str(tmp_path / "store"))
-    found = [files.upload(one.path, one.manifest, store) for one in files.read(folder)]
+    found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read(folder)]
     reader = CatalogueReader("no broker")
     for change in plan(reader.catalogue, found):
         reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
@@ -168,7 +168,7 @@ async def test_a_worker_takes_each_guidance_once_whoever_wrote_the_request(
 ) -> None:
     store, reader = ArtefactStore(str(tmp_path / "store")), CatalogueReader("no broker")
     (folder / "twin.yaml").write_text(guidance("lora").replace("name: lora", "name: twin"))
-    found = [files.upload(one.path, one.manifest, store) for one in files.read(folder)]
+    found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read(folder)]
     for change in plan(reader.catalogue, found):
         reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
     fetch = GuidanceFetch(reader, ArtefactFetch(store, ArtefactCache(tmp_path / "cache")), FINGERPRINT)

@@ -12,11 +12,11 @@ from transformers import PreTrainedTokenizerFast
 
 from guideway.schemas.failures import Refusal
 from guideway.schemas.output import Boolean, Choice, Regex
-from guideway.workers.engine.chunks import Plan
 from guideway.workers.engine.engine import Engine
-from guideway.workers.engine.row import Row
-from guideway.workers.engine.runner import Runner
-from guideway.workers.engine.sampling import BatchedSampler
+from guideway.workers.engine.model.runner import Runner
+from guideway.workers.engine.scheduling.chunks import Plan
+from guideway.workers.engine.scheduling.row import Row
+from guideway.workers.engine.text.sampling import BatchedSampler
 from guideway.workers.messages import Admit, EngineSettings, Finished
 
 

@@ -8,10 +8,10 @@ import msgspec
 from tests.workers.engine.conftest import MakeAdmit
 
 from guideway.schemas.output import Choice
-from guideway.workers.channel import Channel
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine_process import serve
 from guideway.workers.messages import Admit, BatchReport, Finished, Stop, ToEngine
+from guideway.workers.processes.channel import Channel
 
 
 class Inbox:

@@ -18,9 +18,9 @@ from transformers import PreTrainedTokenizerFast
 
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.output import Choice, OutputRule, Regex, Text
-from guideway.workers.engine import batcher
 from guideway.workers.engine.engine import Engine
-from guideway.workers.engine.prompt import PromptLayout
+from guideway.workers.engine.scheduling import scheduler
+from guideway.workers.engine.text.prompt import PromptLayout
 from guideway.workers.messages import Admit, Artefact, Finished, FromEngine, Refused
 
 ROWS = int(os.environ.get("GUIDEWAY_SOAK_ROWS", "150"))
@@ -130,7 +130,7 @@ def test_random_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Rows are let in to the brim, so that many have to wait again.
-    monkeypatch.setattr(batcher, "_ROOM_TOKENS", 0)
+    monkeypatch.setattr(scheduler, "_ROOM_TOKENS", 0)
     engine = make_engine(
         max_rows=MAX_ROWS,
         max_context_tokens=480,

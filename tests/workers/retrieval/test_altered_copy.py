@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from guideway.catalogue.artefact_cache import ArtefactCache
-from guideway.catalogue.artefacts import SET_FILES, Altered, ArtefactStore, read_folder
+from guideway.catalogue.artefacts.cache import ArtefactCache
+from guideway.catalogue.artefacts.store import SET_FILES, Altered, ArtefactStore, read_folder
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import EmbeddingModel
 from guideway.schemas.retrieval import Retrieval, SetRef

@@ -15,7 +15,7 @@ import pytest
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.request import Part
 from guideway.schemas.retrieval import Condition, Retrieval, RetrievalRule, SetRef
-from guideway.training.rows import Row
+from guideway.training.data.examples import Row
 from guideway.training.sets.context import RetrievalContext
 from guideway.training.sets.evaluate import Searched
 from guideway.workers.retrieval import set_folder

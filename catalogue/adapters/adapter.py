@@ -1,0 +1,191 @@
+"""Trained guidance as files, read without torch: adapter_config.json, and the header of adapter_model.safetensors.
+
+Whoever applies guidance and whoever loads it read it here, so that `guideway apply` says what a worker would say. The
+files are a stranger's: nothing in them is believed before it was looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, Never
+
+from guideway.catalogue.adapters.tensor_names import adapters, plain_name
+from guideway.catalogue.artefacts.store import MAX_TEXT_BYTES, Contents
+from guideway.schemas.failures import FailureCode, Refusal
+
+CONFIG: Final = "adapter_config.json"
+WEIGHTS: Final = "adapter_model.safetensors"
+WIDTHS: Final[Mapping[str, int]] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""Bytes of a value of each type that weights may have, as safetensors calls them."""
+_MAX_DIMENSIONS: Final = 8
+_MAX_NAME_CHARS: Final = 512
+_SHOWN_CHARS: Final = 80
+
+
+class TensorInfo(NamedTuple):
+    """What the header says of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    """Of its bytes in the file."""
+    stop: int
+
+    @property
+    def values(self) -> int:
+        return math.prod(self.shape)
+
+
+class Adapter(NamedTuple):
+    """Trained guidance as it is in its folder."""
+
+    config: dict[str, Any]
+    tensors: dict[str, TensorInfo]
+    """By their names as PEFT's `save_pretrained` writes them."""
+    weights: bytearray
+    """The whole file."""
+
+
+def damaged(message: str) -> Refusal:
+    """A refusal of guidance that cannot be used as it is."""
+    # Names may be anything that JSON can say, a half of a character included, and the message has to travel.
+    return Refusal(FailureCode.GUIDANCE_DAMAGED, message.encode(errors="backslashreplace").decode())
+
+
+def shown(value: object) -> str:
+    """A value of the files, for a sentence: never longer than a line."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+
+
+def parsed(files: Contents) -> Adapter:
+    """Raises Refusal(guidance_damaged)."""
+    if CONFIG not in files or WEIGHTS not in files:
+        raise damaged(f"it lacks {CONFIG if CONFIG not in files else WEIGHTS}: publish both files again")
+    config = _object(CONFIG, files[CONFIG])
+    return Adapter(config, _plainly_named(_tensors(files[WEIGHTS])), files[WEIGHTS])
+
+
+def check_finite(adapter: Adapter) -> None:
+    """Raises Refusal(guidance_damaged) for a weight that is no finite number of float32; looks only where numpy is."""
+    try:
+        import numpy as np
+    except ImportError:
+        return
+    data = np.frombuffer(adapter.weights, np.uint8)
+    for name, (dtype, _, start, stop) in adapter.tensors.items():
+        raw = data[start:stop]
+        if dtype == "BF16":
+            finite = bool(((raw.view("<u2") & 0x7F80) != 0x7F80).all())
+        else:
+            with np.errstate(over="ignore"):
+                finite = bool(np.isfinite(raw.view(f"<f{WIDTHS[dtype]}").astype("<f4", copy=False)).all())
+        if not finite:
+            raise not_finite(name)
+
+
+def not_finite(name: str) -> Refusal:
+    """Of a tensor."""
+    return damaged(f"tensor {shown(name)} holds values that are not finite: train it again")
+
+
+def _object(what: str, text: bytes | bytearray) -> dict[str, Any]:
+    """The object that is the whole of a JSON text. Raises Refusal(guidance_damaged) for anything else."""
+    if len(text) > MAX_TEXT_BYTES:
+        raise damaged(f"{what} has {len(text)} bytes, at most {MAX_TEXT_BYTES} are taken: publish it again")
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a name twice")
+        return found
+
+    def no_number(text: str) -> Never:
+        raise ValueError(f"{text} is no number of JSON")
+
+    def number(text: str) -> float:
+        if not math.isfinite(found := float(text)):
+            raise ValueError("a number that is too large")
+        return found
+
+    try:
+        found = json.loads(text.decode("utf-8"), object_pairs_hook=once, parse_constant=no_number, parse_float=number)
+    # A RecursionError of what is nested without end; ValueErrors of all else.
+    except (ValueError, RecursionError) as error:
+        raise damaged(
+            f"{what} cannot be read ({type(error).__name__}): publish adapter_config.json and "
+            "adapter_model.safetensors again"
+        ) from None
+    if not isinstance(found, dict):
+        raise damaged(f"{what} holds no object: publish it again")
+    return found
+
+
+def _tensors(weights: bytearray) -> dict[str, TensorInfo]:
+    """What the header of a safetensors file says, checked against the file.
+
+    8 bytes: the header's length, little-endian; the header, in JSON; the tensors' bytes, one after the other without a
+    gap (https://huggingface.co/docs/safetensors).
+    """
+    length = int.from_bytes(weights[:8], "little")
+    if len(weights) < 8 or length > len(weights) - 8:
+        raise _torn("it ends within its header")
+    if length > MAX_TEXT_BYTES:
+        raise _torn(f"its header has {length} bytes, at most {MAX_TEXT_BYTES} are taken")
+    header = _object(f"the header of {WEIGHTS}", weights[8 : 8 + length])
+    about = header.pop("__metadata__", {})
+    if not isinstance(about, dict) or not all(isinstance(value, str) for value in about.values()):
+        raise _torn("its `__metadata__` is no object of texts")
+    tensors = {name: _tensor(name, entry, 8 + length) for name, entry in header.items()}
+    end = 8 + length
+    for name, tensor in sorted(tensors.items(), key=lambda item: item[1][2:]):
+        if tensor.start != end:
+            raise _torn(f"there is a gap or an overlap before tensor {shown(name)}")
+        end = tensor.stop
+    if end != len(weights):
+        raise _torn(f"its tensors end at byte {end}, and the file has {len(weights)}")
+    return tensors
+
+
+def _plainly_named(tensors: dict[str, TensorInfo]) -> dict[str, TensorInfo]:
+    """Raises Refusal(guidance_damaged) where two tensors have one name then, as those of two adapters have."""
+    if len(several := adapters(tensors)) > 1:
+        raise damaged(
+            f"it holds {len(several)} adapters ({shown(sorted(several))}): save one, with "
+            "`save_pretrained(..., selected_adapters=[NAME])`"
+        )
+    named: dict[str, TensorInfo] = {}
+    for name, tensor in tensors.items():
+        if (plain := plain_name(name)) in named:
+            raise damaged(f"it holds tensor {shown(plain)} twice, the second time as {shown(name)}: save it again")
+        named[plain] = tensor
+    return named
+
+
+def _tensor(name: str, entry: object, offset: int) -> TensorInfo:
+    if not name.isprintable() or len(name) > _MAX_NAME_CHARS:
+        raise _torn(f"{shown(name)} is no name of a tensor")
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise _torn(f"tensor {shown(name)} is not described as it must be")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in WIDTHS:
+        raise damaged(
+            f"tensor {shown(name)} is of type {shown(dtype)}, which no weights have here: save them as float32, "
+            "bfloat16 or float16"
+        )
+    if not _counts(shape) or len(shape) > _MAX_DIMENSIONS or not _counts(offsets) or len(offsets) != 2:
+        raise _torn(f"tensor {shown(name)} has a shape or place that is none")
+    if offsets[1] - offsets[0] != math.prod(shape) * WIDTHS[dtype]:
+        raise _torn(f"tensor {shown(name)} has another size than its shape says")
+    return TensorInfo(dtype, tuple(shape), offset + offsets[0], offset + offsets[1])
+
+
+def _counts(values: object) -> bool:
+    """Whether it is a list of integers from 0 on, none of them absurd."""
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**48 for value in values)
+
+
+def _torn(why: str) -> Refusal:
+    return damaged(f"{WEIGHTS} cannot be read: {why}: save it again")

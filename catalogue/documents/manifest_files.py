@@ -1,0 +1,167 @@
+"""Manifests as people write them: YAML or TOML files in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from guideway.catalogue.adapters.forms import check_folder
+from guideway.catalogue.artefacts.store import PEFT_FILES, ArtefactStore, Contents, read_folder
+from guideway.catalogue.documents.calibration_files import with_texts
+from guideway.catalogue.documents.conversion import converted
+from guideway.catalogue.documents.document import STDIN, Document, name_of, read_documents
+from guideway.catalogue.documents.faults import MAX_FOUND, Fault, Faulty, Place
+from guideway.catalogue.documents.foreign import no_manifest
+from guideway.catalogue.entries import Identity
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Guidance, Manifest
+
+SUFFIXES: Final = (".yaml", ".yml", ".toml")
+_MOST_FILES: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Source:
+    """A manifest, and where it stands."""
+
+    path: Path
+    """Of its file. Guidance still names its artefact by folder, relative to it: see `upload`."""
+    manifest: Manifest
+    document: Document | None = None
+    """None: it was not read from a file."""
+
+    def fault(self, message: str, place: Place = (), code: FailureCode = FailureCode.INVALID_MANIFEST) -> Fault:
+        """What is wrong with what stands at `place`."""
+        what = called(Identity.of(self.manifest))
+        found = self.document.fault(message, place, what) if self.document is not None else None
+        return msgspec.structs.replace(found or Fault(message=message, what=what), code=code)
+
+
+def called(identity: Identity) -> str:
+    """As people write it: an endpoint has an address."""
+    return str(identity).replace(" ", " /") if identity.kind == "endpoint" else str(identity)
+
+
+def read(*places: Path) -> list[Source]:
+    """All manifests of each place: a file, a folder and its sub-folders in order of path, or standard input (`-`).
+
+    A YAML file may hold several documents. In folders, hidden files and folders are left out, and links are followed.
+    Raises Faulty, with all that is wrong in all of the files.
+    """
+    found: dict[Identity, Source] = {}
+    faults: list[Fault] = []
+    held = {place: _files(place) for place in places}
+    for path in dict.fromkeys(path for files in held.values() for path in files):
+        if len(faults) >= MAX_FOUND:
+            break
+        if path not in places and path.exists() and not (path.is_file() or path.is_dir()):
+            # A pipe would be waited for; one that is named itself is meant.
+            faults.append(Fault(file=str(path), message="it is a pipe or a device, and no file: leave it out"))
+            continue
+        documents, wrong = read_documents(path)
+        faults += wrong
+        for document in documents:
+            manifest, wrong = _manifest(document) if len(faults) < MAX_FOUND else (None, [])
+            faults += wrong
+            if manifest is None:
+                continue
+            source = Source(path, manifest, document)
+            before = found.setdefault(Identity.of(manifest), source)
+            if before is not source and before.document is not None:
+                where = f"{before.document.file}:{before.document.line()}"
+                faults.append(source.fault(f"it is in {where} as well: keep one of them", ("name",)))
+    if not faults:
+        told = {source.path for source in found.values()}
+        empty = [place for place, files in held.items() if told.isdisjoint(files)]
+        faults = [Fault(file=name_of(place), message=_nothing_in(place)) for place in empty]
+    if faults:
+        raise Faulty(faults)
+    return list(found.values())
+
+
+def _nothing_in(place: Path) -> str:
+    if place.is_dir():
+        return "it holds no manifest: write some as *.yaml, *.yml or *.toml (hidden files are left out)"
+    return "it holds no manifest: it is empty, or has nothing but comments"
+
+
+def _files(place: Path) -> list[Path]:
+    if place == STDIN:
+        return [place]
+    try:
+        if not place.exists():
+            raise Faulty([Fault(message=f"there is no file or folder {str(place)[:200]}")])
+        return [place] if not place.is_dir() else sorted(_files_in(place))
+    except OSError as error:
+        raise Faulty([Fault(message=f"{str(place)[:200]} cannot be read: {error.strerror}")]) from None
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Each file once, under whatever names it has."""
+    seen: set[str] = set()
+
+    def unread(error: OSError) -> None:
+        raise error
+
+    number = 0
+    for at, folders, files in os.walk(folder, followlinks=True, onerror=unread):
+        # Kubernetes mounts a ConfigMap as links into a hidden folder beside them.
+        folders[:] = sorted(one for one in folders if not one.startswith(".") and _is_new(Path(at, one), seen))
+        called_files = [one for one in folders if Path(one).suffix.lower() in SUFFIXES]
+        for name in sorted([*files, *called_files]):
+            path = Path(at, name)
+            if (
+                name.startswith(".")
+                or path.suffix.lower() not in SUFFIXES
+                or not (path.is_dir() or _is_new(path, seen))
+            ):
+                continue
+            number += 1
+            if number > _MOST_FILES:
+                raise Faulty([Fault(file=str(folder), message=f"it holds more than {_MOST_FILES} files: name fewer")])
+            yield path
+
+
+def _is_new(path: Path, seen: set[str]) -> bool:
+    real = os.path.realpath(path)
+    return real not in seen and not seen.add(real)  # type: ignore[func-returns-value]
+
+
+def _manifest(document: Document) -> tuple[Any, list[Fault]]:
+    if why := no_manifest(document.value):
+        return None, [document.fault(why, ("kind",))]
+    return converted(document, Manifest)
+
+
+def resolved(path: Path, manifest: Manifest, keep: Callable[[Contents], str], known: Collection[str] = ()) -> Manifest:
+    """The manifest as the catalogue keeps it: an artefact's folder is checked, kept, and named by its digest, and texts
+    to calibrate from are read.
+
+    known: digests that versions of this guidance have, and may be named by. Raises Refusal(invalid_manifest |
+    guidance_damaged), and what `keep` raises.
+    """
+    manifest = with_texts(path, manifest)
+    if not isinstance(manifest, Guidance) or manifest.form == "text_prompt" or manifest.artefact in known:
+        return manifest
+    if manifest.artefact.startswith("sha256:"):
+        # By its digest, anybody could serve an artefact that its owner does not share.
+        raise Refusal(
+            FailureCode.INVALID_MANIFEST,
+            "artefact: name the artefact's folder, not a digest (but one that a version of this guidance has)",
+        )
+    files = read_folder(path.parent / manifest.artefact, PEFT_FILES)
+    check_folder(files, manifest.form)
+    return msgspec.structs.replace(manifest, artefact=keep(files))
+
+
+def upload(path: Path, manifest: Manifest, store: ArtefactStore) -> Manifest:
+    """`resolved`, with the artefact in the store. Raises also: Refusal(invalid_setting) where it cannot be written."""
+    try:
+        return resolved(path, manifest, store.put)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"{path}: {manifest.name}: {refusal.message}") from None

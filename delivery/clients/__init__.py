@@ -1,0 +1,1 @@
+"""Kafka clients as this project makes them, and what they ask the cluster about topics and groups."""

@@ -1,0 +1,73 @@
+"""How far a group of ours has come, as somebody outside of it sees it: by its commits and their metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import msgspec
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+from guideway.delivery.clients.kafka_client import make_consumer
+from guideway.delivery.guards import aiokafka_guards
+from guideway.delivery.offsets.commit_metadata import UnreadableCompletedSet, decode
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """Of one partition: everything below `low` is finished, and everything in `done`; it ends before `end`."""
+
+    low: int
+    done: Collection[int]
+    end: int
+
+    @property
+    def lag(self) -> int:
+        """Offsets that are not finished, those of transaction markers among them."""
+        return max(0, self.end - self.low - len(self.done))
+
+
+class GroupProgress:
+    """A consumer that asks about a group and never joins it. Every question raises KafkaError."""
+
+    def __init__(self, bootstrap: str, group: str) -> None:
+        self._bootstrap = bootstrap
+        self._group = group
+        self._started: Any = None
+
+    async def stop(self) -> None:
+        if self._started is not None:
+            await self._started.stop()
+
+    async def _consumer(self) -> Any:
+        if self._started is None:
+            consumer = make_consumer(self._bootstrap, "progress", group_id=self._group)
+            try:
+                await consumer.start()
+            except BaseException:
+                await consumer.stop()
+                raise
+            self._started = consumer
+        return self._started
+
+    async def of(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Progress]:
+        """One request for all commits, one for all ends of each broker."""
+        consumer = await self._consumer()
+        await aiokafka_guards.know_topics(consumer, {tp.topic for tp in partitions})
+        commits = await aiokafka_guards.all_committed(consumer, partitions)
+        ends = await consumer.end_offsets(partitions)
+        return {tp: _progress(commits.get(tp), ends[tp]) for tp in partitions}
+
+    async def members(self) -> int:
+        """How many processes are in the group."""
+        return len(await aiokafka_guards.members(await self._consumer()))
+
+
+def _progress(commit: OffsetAndMetadata | None, end: int) -> Progress:
+    if commit is None:
+        # Nobody has worked here yet, or so long ago that it is forgotten: what lies here may have been answered.
+        return Progress(0, (), 0)
+    try:
+        return Progress(commit.offset, decode(commit.offset, commit.metadata)[0], end)
+    except UnreadableCompletedSet:
+        # Of a newer program. What is above `low` counts as unfinished until it is below.
+        return Progress(commit.offset, (), end)

@@ -1,0 +1,45 @@
+"""How many records of a topic a group has still to answer: counted, for transaction markers make offsets lie."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from aiokafka.errors import KafkaError
+
+from guideway.delivery.clients.kafka_client import make_consumer, started, unreachable
+from guideway.delivery.guards import aiokafka_guards
+from guideway.delivery.offsets.commit_metadata import UnreadableCompletedSet, decode
+from guideway.delivery.replay.dead_letter_reader import DeadLetterReader, Span
+from guideway.schemas.failures import FailureCode, Refusal
+
+ENOUGH: Final = 1000
+"""Nobody needs to know the number of more."""
+
+
+async def unanswered(bootstrap: str, group: str, topics: Mapping[str, int], timeout_s: float = 20) -> int:
+    """At most `ENOUGH`, of these topics (name → partitions). Takes nothing from whoever reads for the group.
+
+    Raises Refusal(broker_unreachable | internal_error).
+    """
+    consumer = make_consumer(bootstrap, "waiting", group_id=group, auto_offset_reset="earliest")
+    count = 0
+    async with started(consumer, bootstrap):
+        reader = DeadLetterReader(bootstrap, consumer)
+        for tp, span in (await reader.spans(topics)).items():
+            try:
+                async with asyncio.timeout(timeout_s):
+                    committed = await aiokafka_guards.committed(consumer, tp)
+                low = span.first if committed is None else committed.offset
+                done = decode(low, committed.metadata)[0] if committed is not None else frozenset()
+            except UnreadableCompletedSet as error:
+                raise Refusal(FailureCode.INTERNAL_ERROR, f"{error}: use the guideway that wrote it") from None
+            except (KafkaError, TimeoutError) as error:
+                raise unreachable(bootstrap, error, connected=True) from None
+            rest = Span(min(max(low, span.first), span.end), span.end)
+            async for record in reader.read({tp: rest}):
+                count += record.offset not in done
+                if count >= ENOUGH:
+                    return count
+    return count

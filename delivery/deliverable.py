@@ -1,0 +1,138 @@
+"""What is really sent for a result: its records, with dead letters in place of those that the cluster refuses. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiokafka import errors
+
+from guideway.delivery.dead_letters import dead_letter
+from guideway.delivery.guards.aiokafka_guards import TopicsRefused
+from guideway.delivery.settings import MAX_RECORD_BYTES
+from guideway.schemas import names
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.record import Outgoing, Record
+
+_BARE_LETTER_BYTES: Final = 4_000
+"""Of a dead letter that a broker with a low limit may still take: origin and reason, without the record itself."""
+
+_TOO_LARGE: Final = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
+_NOT_ALLOWED: Final = (errors.TopicAuthorizationFailedError, errors.InvalidTopicError, errors.PolicyViolationError)
+_NOT_SUCH = (errors.InvalidTimestampError, errors.UnsupportedForMessageFormatError, errors.UnknownError)
+_DOUBTS: Final = 3
+
+
+class DeadLetterHeld(Exception):
+    """A dead letter that cannot be sent now; its message says what to change."""
+
+
+@dataclass(eq=False)
+class Result:
+    """What was made of one record, until it is published."""
+
+    record: Record
+    outgoing: list[Outgoing]
+    refused: dict[str, list[Refusal]] = field(default_factory=dict)
+    """How brokers refused what was sent, by topic."""
+    doubts: int = 0
+    """Errors that say nothing, so far."""
+    held_until: float = float("-inf")
+    """Not to be tried again before (`time.monotonic`)."""
+    times_held: int = 0
+
+    def hold(self, now: float, first_s: float, longest_s: float) -> None:
+        """Not now; longer each time."""
+        self.held_until = now + min(longest_s, first_s * 2 ** min(self.times_held, 10))
+        self.times_held += 1
+
+    def note(self, refusals: Mapping[str, Refusal], error: BaseException) -> None:
+        """How a record of this result was refused."""
+        if isinstance(error, errors.UnknownError):
+            # What the client has no name for may be a passing fault of the broker's as well.
+            self.doubts += 1
+            if self.doubts < _DOUBTS:
+                return
+        for topic, refusal in refusals.items():
+            self.refused.setdefault(topic, []).append(refusal)
+
+
+def topics_of(result: Result) -> set[str]:
+    """All topics whose existence matters."""
+    return {names.dead_letter_topic(result.record.topic), *(out.topic for out in result.outgoing)}
+
+
+def refusals(error: BaseException, topics: set[str]) -> dict[str, Refusal]:
+    """Which of the `topics` will not take what was sent to them, now or later; empty if trying again may help."""
+    if isinstance(error, _TOO_LARGE):
+        code, why = FailureCode.REPLY_TOO_LARGE, "takes no record of this size: raise its max.message.bytes"
+    elif isinstance(error, _NOT_ALLOWED):
+        code, why = FailureCode.REPLY_ADDRESS_REFUSED, "may not be written to: allow it"
+    elif isinstance(error, _NOT_SUCH):
+        # As a compacted topic, of a record without a key.
+        code, why = FailureCode.REPLY_ADDRESS_REFUSED, "takes no such record: look at its cleanup.policy and settings"
+    elif isinstance(error, TopicsRefused):
+        topics = topics & error.topics
+        code, why = FailureCode.REPLY_ADDRESS_REFUSED, "may not be written to: allow it"
+    else:
+        return {}
+    return {topic: Refusal(code, f"topic {topic} {why}") for topic in topics}
+
+
+def sendable(result: Result, partitions: Mapping[str, int]) -> list[Outgoing]:
+    """The records to send, given how many partitions each topic has (0: it does not exist). Raises DeadLetterHeld."""
+    return [
+        out if (why := _why_not(out, result, partitions)) is None else _letter(result, why, partitions)
+        for out in result.outgoing
+    ]
+
+
+def first_results(due: Mapping[int, Result], count: int, size: int) -> dict[int, Result]:
+    """The first results, so many and of so many bytes, and one at least."""
+    chosen: dict[int, Result] = {}
+    for offset, result in due.items():
+        size -= sum(out.size_bytes for out in result.outgoing)
+        if len(chosen) == count or (chosen and size < 0):
+            break
+        chosen[offset] = result
+    return chosen
+
+
+def _why_not(out: Outgoing, result: Result, partitions: Mapping[str, int]) -> Refusal | None:
+    if out.topic == names.dead_letter_topic(result.record.topic):
+        # The handler's own dead letter.
+        return _told_by(out) if result.refused.get(out.topic) or not partitions[out.topic] else None
+    if out.topic in result.refused:
+        return result.refused[out.topic][-1]
+    count = partitions[out.topic]
+    if count == 0:
+        return Refusal(FailureCode.REPLY_ADDRESS_REFUSED, f"topic {out.topic} does not exist: create it")
+    if out.partition is not None and out.partition >= count:
+        return Refusal(
+            FailureCode.REPLY_ADDRESS_REFUSED, f"topic {out.topic} has no partition {out.partition}: name another"
+        )
+    if out.size_bytes > MAX_RECORD_BYTES:
+        return Refusal(FailureCode.REPLY_TOO_LARGE, f"a record of {out.size_bytes} bytes exceeds {MAX_RECORD_BYTES}")
+    return None
+
+
+def _told_by(letter: Outgoing) -> Refusal:
+    """Why this dead letter was written."""
+    told = {
+        name: (value or b"").decode() for name, value in letter.headers if name.startswith(names.DEAD_LETTER_PREFIX)
+    }
+    code = told.get(names.DEAD_LETTER_PREFIX + "code", FailureCode.INTERNAL_ERROR)
+    return Refusal(FailureCode(code), told.get(names.DEAD_LETTER_PREFIX + "message", "not told"))
+
+
+def _letter(result: Result, why: Refusal, partitions: Mapping[str, int]) -> Outgoing:
+    topic = names.dead_letter_topic(result.record.topic)
+    if not partitions[topic]:
+        raise DeadLetterHeld(f"topic {topic} does not exist: run `guideway topics apply`")
+    match len(result.refused.get(topic, ())):
+        case 0:
+            return dead_letter(result.record, why.code, why.message)
+        case 1:
+            return dead_letter(result.record, why.code, why.message, max_bytes=_BARE_LETTER_BYTES)
+    raise DeadLetterHeld(result.refused[topic][-1].message)

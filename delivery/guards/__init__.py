@@ -1,0 +1,1 @@
+"""What aiokafka, or the stand-in broker, does wrong or cannot do, mended."""

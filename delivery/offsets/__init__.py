@@ -1,0 +1,1 @@
+"""What is finished, what a commit says of it, and which records kill whole processes. Pure."""

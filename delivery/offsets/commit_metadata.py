@@ -1,0 +1,100 @@
+"""What a commit's metadata says beside the offset: what is finished above it, and who died there. `2:CRC32:BASE64`.
+
+The body is variable-length integers of seven bits a byte: twice the deaths, plus one while work is under way; how far
+from the committed offset on the suspicion reaches; then lengths of runs (unfinished, finished, unfinished, ...) from
+that offset on; then, as runs of which nothing is finished, so that older programs pass them over, the tokens of who is
+at work and of who died. The size is bounded by the number of unfinished offsets below the last finished one, whatever
+window they span. Version 1 had runs only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Collection, Iterator
+
+from guideway.delivery.offsets.crash_history import NONE, Suspicion, unnamed
+
+_VERSION = "2"
+MOST_FINISHED = 10_000_000
+"""Finished offsets that are read from one commit. Their lengths are numbers that anybody with rights to the group could
+have written, and each offset takes memory. No window between an unfinished record and the newest one is this long."""
+
+
+_MOST_DEATHS = 1000
+
+
+class UnreadableCompletedSet(ValueError):
+    """The metadata of a committed offset was not written by this version; replaying silently would repeat results."""
+
+
+def encode(low: int, done: Collection[int], suspicion: Suspicion = NONE) -> str:
+    """Text for the set; empty where there is nothing to say. All of `done` must be ≥ `low`."""
+    if not done and suspicion == NONE:
+        return ""
+    lengths = [2 * suspicion.deaths + suspicion.begun, max(0, suspicion.until - low)]
+    at, inside = low, False
+    for offset in sorted(done):
+        if offset != at or not inside:
+            lengths.append(offset - at)
+            lengths.append(0)
+        lengths[-1] += 1
+        at, inside = offset + 1, True
+    for token in (*([suspicion.owner] if suspicion.begun else []), *suspicion.dead):
+        lengths += [token, 0]
+    body = bytearray()
+    for length in lengths:
+        rest = length
+        while rest > 0x7F:
+            body.append(0x80 | rest & 0x7F)
+            rest >>= 7
+        body.append(rest)
+    return f"{_VERSION}:{zlib.crc32(body):08x}:{base64.b64encode(body).decode()}"
+
+
+def decode(low: int, metadata: str | None) -> tuple[frozenset[int], Suspicion]:
+    """What `encode` was given. Raises UnreadableCompletedSet."""
+    if not metadata:
+        return frozenset(), NONE
+    version, _, rest = metadata.partition(":")
+    checksum, _, text = rest.partition(":")
+    try:
+        body = base64.b64decode(text, validate=True)
+        intact = version in {"1", _VERSION} and int(checksum, 16) == zlib.crc32(body)
+    except (binascii.Error, ValueError):
+        intact = False
+    if not intact:
+        raise UnreadableCompletedSet(f"commit metadata {metadata[:20]!r}… is not of this program's version {_VERSION}")
+    lengths = list(_integers(body))
+    head = 0 if version == "1" else 2
+    deaths, reach = lengths[:2] if version != "1" and len(lengths) >= 2 else (0, 0)
+    runs = lengths[head:]
+    if len(lengths) < head or len(runs) % 2 or deaths > _MOST_DEATHS or sum(runs[1::2]) > MOST_FINISHED:
+        raise UnreadableCompletedSet(f"commit metadata {metadata[:20]!r}… has lengths that no program writes")
+    done: set[int] = set()
+    tokens: list[int] = []
+    at = low
+    for skipped, finished in zip(runs[::2], runs[1::2], strict=True):
+        if not finished:
+            tokens.append(skipped)
+            continue
+        at += skipped
+        done.update(range(at, at + finished))
+        at += finished
+    begun = bool(deaths % 2)
+    if len(tokens) != deaths // 2 + begun:
+        # Written by a program that knew no tokens.
+        tokens = [0] * begun + list(unnamed(deaths // 2))
+    owner = tokens.pop(0) if begun else 0
+    return frozenset(done), Suspicion(tuple(tokens), low + reach if reach else 0, begun, owner)
+
+
+def _integers(body: bytes) -> Iterator[int]:
+    value = shift = 0
+    for byte in body:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if not byte & 0x80:
+            yield value
+            value = shift = 0

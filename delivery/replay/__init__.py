@@ -1,0 +1,1 @@
+"""Dead letters read back, and put where they came from, each once."""

@@ -1,0 +1,1 @@
+"""What can be said of manifests before they are applied."""

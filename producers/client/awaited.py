@@ -1,0 +1,59 @@
+"""Who waits for which reply: by correlation id, and by request id where the caller gave one. Pure: takes `now`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Generic, TypeVar
+
+from guideway.delivery.recent_keys import Window
+
+W = TypeVar("W")
+Work = tuple[str, str]
+"""The endpoint's address and the request id: what a caller may publish more than once."""
+
+
+class Awaited(Generic[W]):
+    """Owned by one reader of replies. Each reply answers whoever waits for it, and nobody twice.
+
+    A submission with a request id of the caller's own takes the first reply that arrives for that id, whichever of
+    its repetitions that answers. The replies to those others come later; they are repeats by then, and are known by
+    their correlation ids, so that they are not taken for the answer to a submission that is made after them.
+    """
+
+    def __init__(self, *, limit: int = 100_000, ttl_s: float = 3600.0) -> None:
+        """`limit`, `ttl_s`: how many answered submissions are remembered, and for how long."""
+        self._waiting: dict[bytes, tuple[W, Work | None]] = {}
+        self._of_work: dict[Work, set[bytes]] = {}
+        self._answered: Window[bytes] = Window(limit=limit, ttl_s=ttl_s)
+
+    @property
+    def waiting(self) -> Collection[W]:
+        return [who for who, _ in self._waiting.values()]
+
+    def expect(self, who: W, correlation: bytes, work: Work | None) -> None:
+        """`who` waits for the reply with this correlation id, or for any to this work."""
+        self._waiting[correlation] = (who, work)
+        if work is not None:
+            self._of_work.setdefault(work, set()).add(correlation)
+
+    def drop(self, correlation: bytes) -> None:
+        """Nobody waits under this correlation id any more; the reply to it may still answer a repetition."""
+        _, work = self._waiting.pop(correlation, (None, None))
+        if work is not None:
+            self._of_work[work].discard(correlation)
+            if not self._of_work[work]:
+                del self._of_work[work]
+
+    def take(self, correlation: bytes, work: Work, now: float) -> list[W]:
+        """Whom a reply answers; they wait no more. Nobody: it is somebody else's, or a repeat. `now` in seconds."""
+        if self._answered.holds(correlation, now):
+            return []
+        answered = set(self._of_work.get(work, ()))
+        for one in answered:
+            self._answered.add(one, now)
+        if correlation in self._waiting:
+            answered.add(correlation)
+        who = [self._waiting[one][0] for one in sorted(answered)]
+        for one in answered:
+            self.drop(one)
+        return who

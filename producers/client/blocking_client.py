@@ -1,0 +1,99 @@
+"""The client library for programs without an event loop.
+
+with BlockingClient("localhost:9092") as client:
+    reply = client.submit("/public/round", {"text": "Is the Earth round?"})
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, TypeVar
+
+from guideway.producers.client.client import Client, not_open
+from guideway.schemas.reply import Reply
+
+T = TypeVar("T")
+
+
+class BlockingClient:
+    """`Client`, on an event loop in a thread of its own. Any number of threads may use one."""
+
+    def __init__(self, bootstrap: str, *, reply_to: str | None = None) -> None:
+        """As for `Client`."""
+        self._client = Client(bootstrap, reply_to=reply_to)
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> BlockingClient:
+        """Raises Refusal(broker_unreachable)."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="guideway client", daemon=True)
+        self._thread.start()
+        try:
+            self._run(self._client.__aenter__())
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._run(self._client.__aexit__(kind, error, trace))
+        finally:
+            self._end()
+
+    def submit(self, address: str, content: Mapping[str, Any] | str, **options: Any) -> Reply:
+        """As `Client.submit`, with the same options."""
+        return self._run(self._client.submit(address, content, **options))
+
+    def submit_all(
+        self, address: str, contents: Iterable[Mapping[str, Any] | str], *, at_a_time: int = 256, **options: Any
+    ) -> Iterator[Reply]:
+        """The replies, in the order of `contents`, of which so many at a time are under way.
+
+        Raises what `submit` raises, when the turn of that one comes.
+        """
+        under_way: deque[Future[Reply]] = deque()
+        try:
+            for content in contents:
+                if len(under_way) >= at_a_time:
+                    yield under_way.popleft().result()
+                under_way.append(self._begin(self._client.submit(address, content, **options)))
+            while under_way:
+                yield under_way.popleft().result()
+        finally:
+            for one in under_way:
+                one.cancel()
+
+    def cancel(self, address: str, request_id: str) -> None:
+        """As `Client.cancel`."""
+        self._run(self._client.cancel(address, request_id))
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        if self._thread is None:
+            # Nothing would ever run it.
+            work.close()
+            raise not_open("with BlockingClient(...) as client:")
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        future = self._begin(work)
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C comes here and not to the loop.
+            future.cancel()
+            raise
+
+    def _end(self) -> None:
+        thread, self._thread = self._thread, None
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        if thread is not None:
+            thread.join()
+        self._loop.close()

@@ -1,0 +1,221 @@
+"""Reading reply topics, committed records only: for submissions that wait, and as a stream without repeats."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import structlog
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from guideway.delivery.clients.kafka_client import make_consumer, started, unreachable
+from guideway.delivery.clients.topic_directory import TopicDirectory
+from guideway.delivery.pipeline import as_record
+from guideway.delivery.recent_keys import Window
+from guideway.producers.client.awaited import Awaited, Work
+from guideway.schemas import names
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.nearest import did_you_mean
+from guideway.schemas.record import Record
+from guideway.schemas.reply import Failed, Reply
+from guideway.schemas.wire import REPLY, Undecodable
+
+log = structlog.get_logger(__name__)
+
+
+class ReplyReader:
+    """Reads one reply topic from its present end on and hands each reply to whoever waits for it, once."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self.topic = topic
+        self._bootstrap = bootstrap
+        self._consumer = make_consumer(bootstrap, "client")
+        self._awaited: Awaited[asyncio.Future[Reply]] = Awaited()
+
+    async def start(self, partitions: int) -> None:
+        await self._consumer.start()
+        await _assign_at_end(self._consumer, self.topic, partitions)
+        self._reading = asyncio.create_task(self._read(), name=f"replies of {self.topic}")
+
+    async def stop(self) -> None:
+        self._reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._reading
+        await self._consumer.stop()
+
+    async def abandon(self) -> None:
+        """Stop what `start` could not finish."""
+        await self._consumer.stop()
+
+    @property
+    def ended(self) -> bool:
+        return self._reading.done()
+
+    def expect(self, correlation: bytes, work: Work | None) -> asyncio.Future[Reply]:
+        """The reply with this correlation id, or the first to this work, if that comes sooner."""
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._awaited.expect(future, correlation, work)
+        future.add_done_callback(lambda _: self._awaited.drop(correlation))
+        return future
+
+    async def _read(self) -> None:
+        try:
+            async for record in self._consumer:
+                self._hand_out(as_record(record))
+        except Exception as error:
+            # Nobody reads on: whoever waits is told, whatever it was, and the next submission makes a new reader.
+            told = unreachable(self._bootstrap, error)
+            if not isinstance(error, KafkaError):
+                log.exception("replies cannot be read", topic=self.topic)
+                told = Refusal(
+                    FailureCode.INTERNAL_ERROR,
+                    f"the replies cannot be read any more ({type(error).__name__}): submit again, and report it",
+                )
+            for future in self._awaited.waiting:
+                if not future.done():
+                    future.set_exception(told)
+
+    def _hand_out(self, record: Record) -> None:
+        # By the headers: this topic may be shared, and what nobody here waits for is not worth decoding.
+        work = (_text(record, names.CLOUD_EVENT_SOURCE), _text(record, names.REQUEST_ID))
+        waiting = self._awaited.take(record.header(names.CORRELATION_ID) or b"", work, time.monotonic())
+        for future in waiting:
+            if future.done():
+                continue
+            try:
+                future.set_result(REPLY.decode(record.value))
+            except Undecodable as error:
+                future.set_exception(_of_another_version(error))
+
+
+def _of_another_version(error: Undecodable) -> Refusal:
+    return Refusal(
+        FailureCode.INTERNAL_ERROR,
+        f"the reply is not of this version ({error}): use the guideway of the workers, and look who else writes there",
+    )
+
+
+class AnsweredOnce:
+    """Which replies of a stream are repeats. Pure."""
+
+    def __init__(self, *, limit: int = 100_000, ttl_s: float = 3600.0) -> None:
+        self._window: Window[tuple[str, str, str]] = Window(limit=limit, ttl_s=ttl_s)
+
+    def admits(self, reply: Reply, now: float) -> bool:
+        """Whether the reply is news. A retryable failure is no answer yet: it is news each time, like what follows it.
+
+        Otherwise whoever publishes again after one, under the same id, would never see what came of it.
+        """
+        work = (reply.namespace, reply.endpoint, reply.id)
+        if isinstance(reply, Failed) and reply.retryable:
+            return not self._window.holds(work, now)
+        return self._window.add(work, now)
+
+
+def _say_undecodable(record: Record, error: Undecodable) -> None:
+    log.warning("no reply of this version", topic=record.topic, offset=record.offset, reason=str(error))
+
+
+def no_endpoint(address: str, topic: str, topics: Iterable[str]) -> Refusal:
+    """What to say where an endpoint's topic is not among those of the cluster."""
+    known = [names.address(*one) for one in map(names.endpoint_of_topic, topics) if one is not None]
+    if not known:
+        return Refusal(
+            FailureCode.UNKNOWN_ENDPOINT,
+            f"there is no endpoint {address} (no topic {topic}), and this cluster has none at all: apply it with "
+            "`guideway apply -f FILE`, or see that KAFKA_BOOTSTRAP_SERVERS names the right cluster",
+        )
+    return Refusal(
+        FailureCode.UNKNOWN_ENDPOINT,
+        f"there is no endpoint {address} (no topic {topic}): {did_you_mean(address, known)}"
+        "`guideway get endpoints` lists what there is",
+    )
+
+
+@asynccontextmanager
+async def replies(
+    bootstrap: str,
+    topic: str,
+    *,
+    from_beginning: bool = False,
+    role: str = "client",
+    on_undecodable: Callable[[Record, Undecodable], None] = _say_undecodable,
+) -> AsyncIterator[AsyncIterator[Reply]]:
+    """`async with replies(...) as stream: async for reply in stream:` – the topic's replies, once per request id.
+
+    From its end, known on entry: what is published after that is not missed. Ids are remembered for an hour, the
+    last 100,000 of them. Raises Refusal: unknown_endpoint where there is no such topic, broker_unreachable, the
+    latter from the stream as well.
+    """
+    async with received(
+        bootstrap, topic, from_beginning=from_beginning, role=role, on_undecodable=on_undecodable
+    ) as stream:
+        yield (reply async for _, reply in stream)
+
+
+@asynccontextmanager
+async def received(
+    bootstrap: str,
+    topic: str,
+    *,
+    from_beginning: bool = False,
+    role: str = "client",
+    on_undecodable: Callable[[Record, Undecodable], None] = _say_undecodable,
+) -> AsyncIterator[AsyncIterator[tuple[Record, Reply]]]:
+    """As `replies`, each with the record that it came in."""
+    async with AsyncExitStack() as stack:
+        directory = await stack.enter_async_context(
+            started(TopicDirectory(bootstrap, names.client_id(role)), bootstrap)
+        )
+        consumer = await stack.enter_async_context(
+            started(
+                make_consumer(bootstrap, role, auto_offset_reset="earliest" if from_beginning else "latest"), bootstrap
+            )
+        )
+        try:
+            partitions = await directory.partitions(topic)
+            if not partitions:
+                of = names.endpoint_of_reply_topic(topic)
+                raise no_endpoint(names.address(*of) if of else topic, topic, directory.topics)
+            if from_beginning:
+                consumer.assign([TopicPartition(topic, number) for number in range(partitions)])
+            else:
+                await _assign_at_end(consumer, topic, partitions)
+        except KafkaError as error:
+            raise unreachable(bootstrap, error) from None
+        yield _once(consumer, bootstrap, on_undecodable)
+
+
+async def _once(
+    consumer: Any, bootstrap: str, on_undecodable: Callable[[Record, Undecodable], None]
+) -> AsyncIterator[tuple[Record, Reply]]:
+    news = AnsweredOnce()
+    try:
+        async for one in consumer:
+            record = as_record(one)
+            try:
+                reply = REPLY.decode(record.value)
+            except Undecodable as error:
+                on_undecodable(record, error)
+                continue
+            if news.admits(reply, time.monotonic()):
+                yield record, reply
+    except KafkaError as error:
+        raise unreachable(bootstrap, error) from None
+
+
+async def _assign_at_end(consumer: Any, topic: str, partitions: int) -> None:
+    consumer.assign([TopicPartition(topic, number) for number in range(partitions)])
+    await consumer.seek_to_end()
+    # Known before anything is sent: a position that is looked up later could lie behind the reply.
+    for tp in consumer.assignment():
+        await consumer.position(tp)
+
+
+def _text(record: Record, name: str) -> str:
+    return (record.header(name) or b"").decode("utf-8", "replace")

@@ -1,0 +1,1 @@
+"""Which events may become requests now: shares, backlogs and cancellations."""

@@ -1,0 +1,60 @@
+"""Which events the endpoint service takes in: a share for every namespace, whatever the order in the topics.
+
+A backlog stays in the event topics of whose it is. What is published waits in one queue for all, so it is kept short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Hashable, Sequence
+from typing import Any
+
+from aiokafka.structs import TopicPartition
+
+from guideway.catalogue.entries import Identity
+from guideway.catalogue.topic import CatalogueReader
+from guideway.delivery.intake import Limit
+from guideway.producers.intake.shares import Party, Shares
+from guideway.schemas import names
+from guideway.schemas.manifests import Endpoint
+from guideway.schemas.record import Outgoing
+
+
+class EventIntake:
+    """A `delivery.intake.Intake`."""
+
+    def __init__(self, reader: CatalogueReader, shares: Shares) -> None:
+        self._reader = reader
+        self._shares = shares
+
+    def party(self, topic: str) -> Party:
+        namespace, name = endpoint_of(topic)
+        catalogue = self._reader.catalogue
+        found = catalogue.latest(Identity("endpoint", namespace, name))
+        if found is None or not isinstance(endpoint := found[1], Endpoint):
+            return Party(namespace, "")
+        if catalogue.latest(Identity("model", "public", endpoint.model_size)) is None:
+            # It is refused, which waits for no worker: what is unanswered in the lane may stay so.
+            return Party(namespace, "")
+        return Party(namespace, names.request_topic(endpoint.model_size, endpoint.lane))
+
+    def limits(self, holding: Collection[Hashable]) -> Limit:
+        return self._shares.limits(holding, asyncio.get_running_loop().time())
+
+    def published(self, topic: str, placed: Sequence[tuple[Outgoing, Any]]) -> set[str]:
+        """The model sizes for which requests are in their lanes now; whatever else was published waits for nobody."""
+        now = asyncio.get_running_loop().time()
+        sizes = set()
+        for outgoing, at in placed:
+            if (size := names.size_of_request_topic(at.topic)) is not None:
+                place = TopicPartition(at.topic, at.partition)
+                self._shares.published(place, at.offset, endpoint_of(topic)[0], outgoing.size_bytes, now)
+                sizes.add(size)
+        return sizes
+
+
+def endpoint_of(topic: str) -> tuple[str, str]:
+    """(namespace, endpoint) of an event topic."""
+    found = names.endpoint_of_topic(topic)
+    assert found is not None, "the subscription's pattern admits endpoint topics only"
+    return found

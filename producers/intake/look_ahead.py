@@ -1,0 +1,145 @@
+"""Reads ahead where a backlog is held back, for the tombstones in it: a caller may cancel what still waits.
+
+A tombstone stands behind the events that it cancels. Where these are held back, it would be reached when they are done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Final
+
+import structlog
+from aiokafka.structs import TopicPartition
+
+from guideway.delivery.clients.kafka_client import make_consumer, make_producer
+from guideway.delivery.pipeline import Pipeline, as_record
+from guideway.producers.events.read_event import cancelled_id
+from guideway.producers.intake.cancelled_ahead import CancelledAhead
+from guideway.producers.intake.event_intake import endpoint_of
+from guideway.schemas.record import Outgoing, Record
+
+log = structlog.get_logger(__name__)
+
+LOOK_S: Final = 1.0
+"""Between two looks at what is held back."""
+MOST: Final = 32
+"""Partitions of one namespace that are read ahead at a time."""
+AT_ONCE: Final = 200
+"""Records; after so many, others have their turn for `PAUSE_S`."""
+PAUSE_S: Final = 0.02
+
+Cancel = Callable[[Record, str], Awaitable[Outgoing | None]]
+"""The cancellation that a tombstone of this id asks for, or None where there is nothing to tell."""
+
+
+class LookAhead:
+    """`async with LookAhead(...):` – as long as anything is held back, what is behind it is looked through, once."""
+
+    def __init__(self, bootstrap: str, pipeline: Pipeline, found: CancelledAhead, cancel: Cancel) -> None:
+        self._bootstrap = bootstrap
+        self._pipeline = pipeline
+        self._found = found
+        self._cancel = cancel
+        self._consumer: Any = None
+        self._producer: Any = None
+        self._following: set[TopicPartition] = set()
+
+    async def __aenter__(self) -> LookAhead:
+        self._task = asyncio.create_task(self._run(), name="look ahead for cancellations")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        await self._close()
+
+    def reached(self, record: Record, id_: str) -> None:
+        """The pipeline has come to this tombstone: what it cancels may be held back in another partition."""
+        if any(tp.topic == record.topic for tp in self._following):
+            self._found.note(endpoint_of(record.topic)[0], record.topic, id_, record.timestamp_ms)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._look()
+                until = asyncio.get_running_loop().time() + LOOK_S
+                while self._following and asyncio.get_running_loop().time() < until:
+                    await self._read()
+                    await asyncio.sleep(PAUSE_S)
+            except Exception as error:
+                # Whatever it is, it must not end this task unseen; what is followed is begun again.
+                log.warning("what is held back cannot be looked through", error=repr(error))
+                await self._close()
+            await asyncio.sleep(LOOK_S)
+
+    async def _look(self) -> None:
+        """Follow what is held back, and no longer what the pipeline has reached."""
+        held = self._pipeline.held_back()
+        if not held and not self._following:
+            return
+        if self._consumer is None:
+            await self._open()
+        for tp in list(self._following):
+            at = await self._pipeline.position(tp)
+            if at is None or at >= await self._consumer.position(tp):
+                self._following.remove(tp)
+        of = Counter(endpoint_of(tp.topic)[0] for tp in self._following)
+        begun = {}
+        for tp in held - self._following:
+            namespace, _ = endpoint_of(tp.topic)
+            if of[namespace] < MOST and (at := await self._pipeline.position(tp)) is not None:
+                of[namespace] += 1
+                begun[tp] = at
+        await self._follow(begun)
+
+    async def _follow(self, begun: dict[TopicPartition, int]) -> None:
+        """These as well from now on, from an offset each."""
+        before = self._consumer.assignment()
+        positions = {tp: await self._consumer.position(tp) for tp in self._following} | begun
+        self._following |= begun.keys()
+        for tp in before - self._following:
+            if not any(other.topic == tp.topic for other in self._following):
+                self._found.forget(endpoint_of(tp.topic)[0], tp.topic)
+        if not self._following:
+            await self._close()
+        elif self._following != before:
+            self._consumer.assign(self._following)
+            for tp, at in positions.items():
+                self._consumer.seek(tp, at)
+
+    async def _read(self) -> None:
+        for batch in (await self._consumer.getmany(timeout_ms=200, max_records=AT_ONCE)).values():
+            for record in map(as_record, batch):
+                if (id_ := cancelled_id(record)) is not None:
+                    namespace, _ = endpoint_of(record.topic)
+                    self._found.note(namespace, record.topic, id_, record.timestamp_ms)
+                    if (told := await self._cancel(record, id_)) is not None:
+                        # For what workers have of it already; it is told again when the tombstone is reached.
+                        await self._producer.send_and_wait(told.topic, told.value, partition=told.partition)
+
+    async def _open(self) -> None:
+        consumer = make_consumer(
+            self._bootstrap,
+            "ahead",
+            auto_offset_reset="earliest",
+            fetch_max_bytes=4 * 2**20,
+            max_partition_fetch_bytes=2**18,
+        )
+        producer = make_producer(self._bootstrap, "ahead")
+        self._consumer, self._producer = consumer, producer
+        await asyncio.gather(consumer.start(), producer.start())
+
+    async def _close(self) -> None:
+        clients, self._consumer, self._producer = [self._consumer, self._producer], None, None
+        self._following.clear()
+        for client in clients:
+            if client is not None:
+                with contextlib.suppress(Exception):
+                    await asyncio.wait_for(client.stop(), 5)

@@ -1,0 +1,188 @@
+"""How much a namespace may publish into a lane, by what of it is not answered yet. Pure: takes `now`."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Collection, Hashable, Mapping
+from typing import Final
+
+import msgspec
+from aiokafka.structs import TopicPartition
+
+from guideway.delivery.clients.progress import Progress
+from guideway.delivery.intake import UNBOUNDED, Limit
+
+QUEUE: Final = 256
+"""How many requests of one lane may wait for or be in each of its workers. They run a few at a time, and a long text
+makes others wait less where all that wait are seen by the engine."""
+LEAST: Final = 8
+"""Every namespace may have so much unanswered, however many there are."""
+DRAIN_S: Final = 2.0
+"""What a lane answers in so long may wait in it, if that is more than its workers need."""
+RATE_S: Final = 0.5
+"""By what was answered in so long, the rate is known."""
+CROWDED: Final = 4
+"""A lag of so many times a lane's target is not all ours: after a restart, and where many services run. Half of it may
+be markers of transactions."""
+STANDS_S: Final = 60.0
+"""A partition in which nothing is answered for so long, while others of its lane get on, does not count any more."""
+BLIND_S: Final = 30.0
+"""After so long without an answer about a lane, nothing is held back from it."""
+HEAVY_BYTES: Final = 16_384
+"""A request weighs one, and one more for every so many bytes."""
+
+
+class Party(msgspec.Struct, frozen=True):
+    """Who shares: a namespace, in each lane by itself."""
+
+    namespace: str
+    lane: str
+    """The request topic; empty where the endpoint is gone, and nothing will be published."""
+
+
+class Unanswered(msgspec.Struct, frozen=True):
+    """One request that was published."""
+
+    namespace: str
+    weight: int
+
+
+class _Lane:
+    """What is known of one request topic."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[int, dict[int, Unanswered]] = {}
+        """By partition and offset."""
+        self.weight: Counter[str] = Counter()
+        """By namespace; no entry is zero."""
+        self.drained: deque[tuple[float, int]] = deque()
+        """(when, how much weight) was answered of late."""
+        self.moved_at: dict[int, float] = {}
+        """By partition: when something of ours was last answered there, or began to wait."""
+        self.answered_at = float("-inf")
+        self.seen: dict[int, tuple[Progress, float]] = {}
+        """By partition: how far the workers are, and since when."""
+        self.workers = 1
+        self.blind_since: float | None = None
+
+    def forget(self, partition: int, offsets: Collection[int]) -> int:
+        """Returns the weight that is gone."""
+        waiting = self.waiting[partition]
+        gone = 0
+        for one in [waiting.pop(offset) for offset in offsets]:
+            gone += one.weight
+            self.weight[one.namespace] -= one.weight
+            if not self.weight[one.namespace]:
+                del self.weight[one.namespace]
+        if not waiting:
+            del self.waiting[partition]
+        return gone
+
+    def give_up_what_stands(self, now: float) -> None:
+        """One partition that stands still is not to hold up what goes through the others."""
+        if now - self.answered_at < STANDS_S:
+            for partition in [one for one in self.waiting if now - self.moved_at[one] >= STANDS_S]:
+                self.forget(partition, list(self.waiting[partition]))
+
+    def lag(self, now: float) -> int:
+        """Of the partitions that get on."""
+        return sum(one.lag for one, since in self.seen.values() if now - since < STANDS_S)
+
+
+class Shares:
+    """What was published by this process and is not answered, by lane and namespace.
+
+    A lane's target is `queue` for each of its workers, or what they answer in `DRAIN_S`, if that is more: so much keeps
+    them busy, and what waits beyond it is better kept where its order is not everybody's. It is divided among the
+    namespaces that have anything unanswered, so that one that comes finds its share free.
+    """
+
+    def __init__(self, *, queue: int = QUEUE) -> None:
+        self._queue = queue
+        self._lanes: dict[str, _Lane] = {}
+
+    # What is told ----------------------------------------------------------------------------------------------------
+
+    def published(self, at: TopicPartition, offset: int, namespace: str, size_bytes: int, now: float) -> None:
+        """A request is in its lane."""
+        lane = self._lanes.setdefault(at.topic, _Lane())
+        if at.partition not in lane.waiting:
+            lane.waiting[at.partition] = {}
+            lane.moved_at[at.partition] = now
+        one = Unanswered(namespace, 1 + size_bytes // HEAVY_BYTES)
+        lane.waiting[at.partition][offset] = one
+        lane.weight[namespace] += one.weight
+
+    def answered(self, progress: Mapping[TopicPartition, Progress], now: float) -> None:
+        """What the workers of one model size have committed."""
+        for tp, one in progress.items():
+            lane = self._lanes[tp.topic]
+            lane.blind_since = None
+            before, since = lane.seen.get(tp.partition, (None, now))
+            same = before is not None and (before.low, len(before.done)) == (one.low, len(one.done))
+            lane.seen[tp.partition] = (one, since if same else now)
+            finished = [at for at in lane.waiting.get(tp.partition, ()) if at < one.low or at in one.done]
+            if finished:
+                lane.drained.append((now, lane.forget(tp.partition, finished)))
+                lane.moved_at[tp.partition] = lane.answered_at = now
+        for topic in {tp.topic for tp in progress}:
+            self._lanes[topic].give_up_what_stands(now)
+
+    def unknown(self, lanes: Collection[str], now: float) -> None:
+        """It could not be learnt what is answered in these lanes."""
+        for topic in lanes:
+            lane = self._lanes[topic]
+            lane.blind_since = now if lane.blind_since is None else lane.blind_since
+
+    def forget(self, lane: str) -> None:
+        """The lane is gone, and what was in it."""
+        self._lanes.pop(lane, None)
+
+    def workers(self, lanes: Collection[str], count: int) -> None:
+        """So many workers serve these lanes."""
+        for topic in lanes:
+            self._lanes[topic].workers = max(1, count)
+
+    # What is asked ---------------------------------------------------------------------------------------------------
+
+    @property
+    def lanes(self) -> list[str]:
+        """Those in which anything is unanswered."""
+        return [topic for topic, lane in self._lanes.items() if lane.waiting]
+
+    def unanswered(self, lanes: Collection[str]) -> int:
+        """Their weight."""
+        return sum(self._lanes[lane].weight.total() for lane in lanes if lane in self._lanes)
+
+    def target(self, lane: str, now: float) -> int:
+        """How much may be unanswered in a lane, over all namespaces."""
+        found = self._lanes.get(lane)
+        if found is None:
+            return self._queue
+        while found.drained and now - found.drained[0][0] >= RATE_S:
+            found.drained.popleft()
+        drained = sum(weight for _, weight in found.drained)
+        return max(self._queue * found.workers, int(drained / RATE_S * DRAIN_S))
+
+    def limits(self, holding: Collection[Hashable], now: float) -> Limit:
+        """How many records of a party may be in hand, while those of `holding` have some."""
+        sharing: dict[str, set[str]] = {}
+        for topic, lane in self._lanes.items():
+            sharing[topic] = set(lane.weight)
+        for party in holding:
+            assert isinstance(party, Party)
+            sharing.setdefault(party.lane, set()).add(party.namespace)
+
+        def limit(party: Hashable) -> int:
+            assert isinstance(party, Party)
+            lane = self._lanes.get(party.lane)
+            blind = lane is not None and lane.blind_since is not None and now - lane.blind_since >= BLIND_S
+            if not party.lane or blind:
+                return UNBOUNDED
+            target = self.target(party.lane, now)
+            among = len(sharing.get(party.lane, set()) | {party.namespace})
+            crowded = lane is not None and lane.lag(now) > CROWDED * target
+            share = LEAST if crowded else max(LEAST, target // among)
+            return max(0, share - (lane.weight[party.namespace] if lane is not None else 0))
+
+        return limit

@@ -1,0 +1,1 @@
+"""Events to requests, by the endpoint's rules."""

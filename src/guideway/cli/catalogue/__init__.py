@@ -1,0 +1,1 @@
+"""`guideway apply | diff | schema | get | describe | delete | topics`."""

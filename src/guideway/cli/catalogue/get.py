@@ -1,0 +1,172 @@
+"""`guideway get | describe` and `guideway topics apply`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from guideway.catalogue.difference import written
+from guideway.catalogue.documents.manifest_files import read
+from guideway.catalogue.entries import KINDS, Catalogue, Identity, Kind, Unreadable
+from guideway.catalogue.topic import CatalogueReader
+from guideway.cli.catalogue.apply import MaxPartitions, Replication
+from guideway.cli.console.output import AsJson, err, out, print_json, print_table, run
+from guideway.infra import topics
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Calibrated, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
+from guideway.schemas.nearest import did_you_mean
+from guideway.settings import Settings
+
+AsYaml = Annotated[bool, typer.Option("--yaml", help="Print manifests.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("get")(get)
+    app.command("describe")(describe)
+    group = typer.Typer(help="The topics of the catalogue, of endpoints and of model sizes.", no_args_is_help=True)
+    group.command("apply")(topics_apply)
+    app.add_typer(group, name="topics")
+
+
+def topics_apply(
+    file: Annotated[Path | None, typer.Option("-f", "--file", help="Also for the manifests here.")] = None,
+    as_json: AsJson = False,
+    replication: Replication = None,
+    max_partitions: MaxPartitions = topics.MAX_PARTITIONS_PER_BROKER,
+) -> None:
+    """Create the topics that the catalogue (and FILE) needs and that are not there yet."""
+
+    async def work() -> topics.Applied:
+        bootstrap = Settings.from_environ().answering_brokers()
+        await topics.apply(bootstrap, topics.wanted([]), replication=replication)
+        async with CatalogueReader(bootstrap) as reader:
+            manifests = [manifest for _, manifest in reader.catalogue]
+        manifests += [source.manifest for source in read(file)] if file else []
+        return await topics.apply(
+            bootstrap, topics.wanted(manifests), replication=replication, most_per_broker=max_partitions
+        )
+
+    applied = run(work())
+    if as_json:
+        print_json(applied)
+        return
+    for name in applied.created:
+        out.print(f"created {name}")
+    out.print(f"{len(applied.created)} created, {len(applied.existing)} there already")
+    for name in applied.narrower:
+        out.print(f"{name} has fewer partitions than its manifest says: widen it with Kafka's own tool")
+
+
+def get(
+    kind: Annotated[
+        str, typer.Argument(help="endpoints, guidance, sets, models, aliases, calibrations or all")
+    ] = "all",
+    as_json: AsJson = False,
+    as_yaml: AsYaml = False,
+) -> None:
+    """List what is in the catalogue; with --yaml as manifests, which `apply` takes again."""
+    wanted = _kind(kind) if kind != "all" else None
+
+    async def work() -> tuple[list[tuple[int, Manifest]], list[Unreadable], int]:
+        async with CatalogueReader(Settings.from_environ().answering_brokers()) as reader:
+            catalogue = reader.catalogue
+            entries = [(version, one) for version, one in catalogue if wanted in (None, Identity.of(one).kind)]
+            unread = [one for one in catalogue.unread() if wanted in (None, one.identity.kind)]
+            return entries, unread, catalogue.strangers
+
+    entries, unread, strangers = run(work())
+    if as_json:
+        for version, manifest in entries:
+            print_json(_as_dict(version, manifest))
+        for one in unread:
+            print_json({"version": one.version, "unreadable": one.why, "what": str(one.identity)})
+        return
+    if as_yaml:
+        for version, manifest in entries:
+            out.print(f"---\n# {Identity.of(manifest)}, version {version}\n{_lines(manifest)}")
+        for one in unread:
+            out.print(f"# {one.identity}, version {one.version}, cannot be read: {' '.join(one.why.split())}")
+        return
+    rows = [(Identity.of(one).kind, f"{one.namespace}/{one.name}", version, _summary(one)) for version, one in entries]
+    rows += [
+        (of.kind, f"{of.namespace}/{of.name}", version, f"cannot be read: {why}")
+        for of, version, why in map(msgspec.structs.astuple, unread)
+    ]
+    print_table(("kind", "name", "version", "what"), rows)
+    if strangers:
+        err.print(f"{strangers} records of the catalogue's topic have a key that is none of ours")
+
+
+def describe(
+    kind: Annotated[str, typer.Argument(help="endpoint, guidance, set, model, alias or calibration")],
+    name: Annotated[str, typer.Argument(help="NAMESPACE/NAME, or a model size")],
+    as_json: AsJson = False,
+) -> None:
+    """Show one manifest whole, with its versions, as `apply` takes it again."""
+    identity = identity_of(kind, name)
+
+    async def work() -> tuple[list[int], tuple[int, Manifest]]:
+        async with CatalogueReader(Settings.from_environ().answering_brokers()) as reader:
+            return reader.catalogue.versions(identity), found_in(reader.catalogue, identity)
+
+    versions, (version, manifest) = run(work())
+    if as_json:
+        print_json(_as_dict(version, manifest) | {"versions": versions})
+        return
+    out.print(f"# {identity}, version {version} (all: {', '.join(map(str, versions))})\n{_lines(manifest)}")
+
+
+def _kind(text: str) -> Kind:
+    for kind in KINDS:
+        if text in (kind, f"{kind}s", f"{kind}es"):
+            return kind
+    near = did_you_mean(text, KINDS)
+    raise Refusal(FailureCode.INVALID_SETTING, f"{text!r} is no kind: {near}write {', '.join(KINDS)}")
+
+
+def identity_of(kind: str, name: str) -> Identity:
+    """What is meant by a kind and `NAMESPACE/NAME`, or a model size. Raises Refusal(invalid_setting)."""
+    known = _kind(kind)
+    namespace, slash, rest = name.strip("/").partition("/")
+    return Identity(known, namespace, rest) if slash else Identity(known, "public", namespace)
+
+
+def found_in(catalogue: Catalogue, identity: Identity) -> tuple[int, Manifest]:
+    """The newest version. Raises Refusal(unknown_endpoint | guidance_unknown | unknown_model_size)."""
+    latest = catalogue.latest(identity)
+    if latest is None:
+        code = FailureCode.UNKNOWN_ENDPOINT if identity.kind == "endpoint" else FailureCode.GUIDANCE_UNKNOWN
+        code = FailureCode.UNKNOWN_MODEL_SIZE if identity.kind == "model" else code
+        known = [f"{one.namespace}/{one.name}" for one in catalogue.identities(identity.kind)]
+        near = did_you_mean(f"{identity.namespace}/{identity.name}", known)
+        raise Refusal(code, f"the catalogue has no {identity}: {near}`guideway get {identity.kind}` lists what it has")
+    return latest
+
+
+def _lines(manifest: Manifest) -> str:
+    return written(manifest).removesuffix("\n")
+
+
+def _as_dict(version: int, manifest: Manifest) -> dict[str, Any]:
+    return {"version": version, "manifest": msgspec.to_builtins(manifest)}
+
+
+def _summary(manifest: Manifest) -> str:
+    match manifest:
+        case Endpoint():
+            guided = f" guided by {', '.join(manifest.guidance)}" if manifest.guidance else ""
+            return f"{manifest.model_size}/{manifest.lane} → {manifest.output.__struct_config__.tag}{guided}"
+        case Guidance():
+            return f"{manifest.form} for {(manifest.model_fingerprint or 'any model')[:19]}"
+        case Model():
+            return f"{manifest.source} {manifest.dtype}"
+        case RetrievalSet():
+            return f"{manifest.passages} passages, embedded by {manifest.embedding.source}"
+        case SetAlias():
+            return f"stands for version {manifest.version}"
+        case Calibrated():
+            return f"of version {manifest.endpoint_version}, {manifest.method}, from {manifest.texts} texts"

@@ -1,0 +1,1 @@
+"""How every command speaks, and how it is interrupted."""

@@ -1,0 +1,179 @@
+"""Making retrieval sets, from their documents to their versions in the catalogue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from guideway.catalogue.artefacts.store import ArtefactStore
+from guideway.catalogue.topic import CatalogueReader
+from guideway.cli.console import interrupts
+from guideway.infra import topics
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.settings import Settings
+
+if TYPE_CHECKING:
+    from guideway.training.sets.build import Splitting
+    from guideway.training.sets.document import Columns
+    from guideway.training.sets.documents import Reading
+    from guideway.training.sets.publish import Published
+    from guideway.workers.retrieval.embedder import Embedder
+    from guideway.workers.retrieval.index import Qdrant
+    from guideway.workers.retrieval.set_folder import Passage, SetFolder
+    from guideway.workers.retrieval.settings import RetrievalSettings
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """A set to be made."""
+
+    namespace: str
+    name: str
+    documents: list[Path]
+    columns: Columns
+    splitting: Splitting
+    encoding: str = "utf-8"
+    """Of files that do not declare their own."""
+    skip_bad: bool = False
+    """Pass over rows and files that cannot be read."""
+    shared_with: list[str] | None = None
+    """None: as the version before."""
+    stage: bool = False
+    adds: bool = False
+    """To what is there, instead of replacing it."""
+
+
+def retrieval_settings(settings: Settings) -> RetrievalSettings:
+    """What the environment says of retrieval."""
+    from guideway.workers.retrieval.settings import DEFAULT_EMBEDDING, RetrievalSettings
+
+    return RetrievalSettings(
+        embedding=settings.embedding or DEFAULT_EMBEDDING,
+        qdrant_url=settings.qdrant_url,
+        qdrant_api_key=settings.qdrant_api_key,
+    )
+
+
+def an_embedder(settings: Settings) -> Embedder:
+    """The embedding model that sets are made and searched with here. Raises Refusal(set_wrong_embedding)."""
+    try:
+        from guideway.workers.retrieval.embedder import Embedder
+    except ImportError as error:
+        raise Refusal(
+            FailureCode.INVALID_SETTING, f"{error.name} is not installed: pip install 'guideway[studio]'"
+        ) from None
+    return Embedder(retrieval_settings(settings).embedding, settings.model_cache)
+
+
+def a_qdrant(settings: Settings) -> Qdrant:
+    """Where indexes are."""
+    from guideway.workers.retrieval.index import Qdrant
+
+    return Qdrant(settings.qdrant_url, settings.qdrant_api_key)
+
+
+async def make_sets(
+    settings: Settings, orders: Sequence[Order], progress: Callable[[int, int], None] = lambda done, of: None
+) -> list[Published]:
+    """Read, split, embed, store, publish; in this order, so that nothing half-made is visible."""
+    from guideway.training.sets.progress import discard, locked
+
+    read = [await asyncio.to_thread(_read, order) for order in orders]
+    bootstrap, store, qdrant = settings.answering_brokers(), ArtefactStore(settings.store), a_qdrant(settings)
+    store.check_writable()
+    maker = _Maker(settings, progress)
+    await topics.apply(bootstrap, topics.wanted([]))
+    made = []
+    async with CatalogueReader(bootstrap) as reader:
+        for order, (passages, reading) in zip(orders, read, strict=True):
+            work = settings.unfinished_sets / order.namespace / order.name
+            with locked(work):
+                published = await _published(order, passages, maker, work, reader, bootstrap, store, qdrant)
+                bad = [one.message for one in reading.bad]
+                made.append(msgspec.structs.replace(published, left_out=reading.left_out, skipped=bad))
+                discard(work)
+    return made
+
+
+async def _published(
+    order: Order,
+    passages: list[Passage],
+    maker: _Maker,
+    work: Path,
+    reader: CatalogueReader,
+    bootstrap: str,
+    store: ArtefactStore,
+    qdrant: Qdrant,
+) -> Published:
+    from guideway.training.sets.publish import previous, publish_set
+
+    before = previous(reader.catalogue, order.namespace, order.name)
+    there = store.checked(before.artefact, maker.settings.artefact_cache) if before else None
+    folder = await asyncio.to_thread(_built, order, passages, there, maker, work)
+    return await publish_set(
+        reader,
+        bootstrap,
+        store,
+        qdrant,
+        folder,
+        namespace=order.namespace,
+        name=order.name,
+        shared_with=(before.shared_with if before else []) if order.shared_with is None else order.shared_with,
+        stage=order.stage,
+    )
+
+
+def _read(order: Order) -> tuple[list[Passage], Reading]:
+    from guideway.training.sets.build import passages_of
+    from guideway.training.sets.documents import Reading
+
+    reading = Reading(order.columns, encoding=order.encoding, skip_bad=order.skip_bad)
+    return passages_of(reading.documents(order.documents), order.splitting), reading
+
+
+class _Maker:
+    """The embedding model, loaded when it is first needed."""
+
+    def __init__(self, settings: Settings, progress: Callable[[int, int], None]) -> None:
+        self.settings = settings
+        self.progress = progress
+        self.embedder = cache(lambda: an_embedder(settings))
+
+    def has_made(self, known: SetFolder, passages: list[Passage], splitting: Splitting) -> bool:
+        """Whether the set is what would be made again."""
+        from guideway.workers.retrieval.embedder import fingerprint_of
+
+        same = known.passages == passages and (known.info.max_chars, known.info.overlap_chars) == (
+            splitting.max_chars,
+            splitting.overlap_chars,
+        )
+        source = retrieval_settings(self.settings).embedding
+        return same and known.info.embedding.fingerprint == fingerprint_of(source, self.settings.model_cache)
+
+
+def _built(order: Order, passages: list[Passage], there: Path | None, maker: _Maker, work: Path) -> Path:
+    from guideway.training.sets.build import build, merged
+    from guideway.workers.retrieval import set_folder
+
+    known = set_folder.read(there) if there else None
+    if order.adds:
+        if known is None:
+            raise Refusal(
+                FailureCode.GUIDANCE_UNKNOWN, f"there is no set {order.namespace}/{order.name} to add to: create it"
+            )
+        passages = merged(known.passages, passages)
+    if known is not None and there is not None and maker.has_made(known, passages, order.splitting):
+        return there
+    return build(
+        passages,
+        maker.embedder(),
+        order.splitting,
+        work,
+        known=known,
+        progress=maker.progress,
+        should_end=interrupts.asked,
+    )

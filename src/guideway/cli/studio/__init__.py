@@ -1,0 +1,1 @@
+"""`guideway studio …` and `guideway trainer`."""

@@ -1,0 +1,143 @@
+"""`guideway studio submit | watch | cancel` and `guideway trainer`: runs as jobs from a topic."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from guideway import logs
+from guideway.cli.console import interrupts
+from guideway.cli.console.output import AsJson, err, in_red, out, print_json, run
+from guideway.cli.running import Restart, until_signalled
+from guideway.cli.studio.progress import Watch
+from guideway.cli.studio.publishing import catalogue_if_there
+from guideway.cli.supervise import end_with_parent, supervise
+from guideway.infra import topics
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.settings import Settings
+from guideway.training.data.examples import read_examples
+from guideway.training.jobs import job_topics
+from guideway.training.jobs.messages import Job, JobEnded, with_absolute_paths
+from guideway.training.jobs.service import JobService, TrainerSettings
+from guideway.training.runs.task import read_task
+
+JobId = Annotated[str, typer.Argument(help="As `guideway studio submit` printed it.")]
+EXIT_FAILED, EXIT_CANCELLED = 1, 130
+
+
+def add_to(app: typer.Typer, group: typer.Typer) -> None:
+    """Add these commands: `group` is the studio's."""
+    group.command("submit")(submit)
+    group.command("watch")(watch)
+    group.command("cancel")(cancel)
+    app.command("trainer")(trainer)
+
+
+def submit(
+    task_file: Annotated[Path, typer.Argument(metavar="TASK", help="The task's file (YAML).")],
+    publish: Annotated[bool, typer.Option("--publish", help="Publish what comes of it, by the task's rule.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a task on the training topic, for a trainer to carry out. Its data must be where trainers see them."""
+    settings = Settings.from_environ()
+    task = with_absolute_paths(read_task(task_file), task_file.parent)
+    # What is wrong with the data is said here and now, and not by a trainer in an hour.
+    read_examples(task, task_file.parent)
+    if task.retrieval is not None:
+        catalogue = catalogue_if_there(settings, needed=True)
+        assert catalogue is not None, "where it is needed and not there, that is refused"
+        for name in task.retrieval.sets:
+            catalogue.retrieval_set(name, for_namespace=task.namespace)
+    job = Job(id=f"{task.namespace}-{task.endpoint}-{uuid.uuid4().hex[:8]}", task=task, publish=publish)
+
+    async def work() -> None:
+        bootstrap = settings.answering_brokers()
+        await topics.apply(bootstrap, topics.training())
+        await job_topics.submit(bootstrap, job)
+
+    run(work())
+    if as_json:
+        print_json({"job": job.id})
+    else:
+        out.print(f"{job.id}\nNext:  guideway studio watch {job.id}")
+
+
+def watch(job: JobId, as_json: AsJson = False) -> None:
+    """Show what becomes of a job until it has ended. Exit code 1 if it failed, 130 if it was cancelled."""
+
+    async def work() -> JobEnded | None:
+        with Watch(as_json=as_json) as show:
+            async for news in job_topics.watch(Settings.from_environ().answering_brokers(), job):
+                if isinstance(news, JobEnded):
+                    return news
+                show(news.event)
+        return None
+
+    ended = run(work())
+    assert ended is not None, "watching ends with the job"
+    if as_json:
+        print_json(ended)
+    else:
+        _say(ended)
+    raise typer.Exit({"done": 0, "failed": EXIT_FAILED, "cancelled": EXIT_CANCELLED}[ended.outcome])
+
+
+def cancel(job: JobId, as_json: AsJson = False) -> None:
+    """End a job, or keep it from beginning. What it has trained so far stays in its folder."""
+    run(job_topics.cancel(Settings.from_environ().answering_brokers(), job))
+    if as_json:
+        print_json({"job": job, "cancelled_at": time.time()})
+    else:
+        out.print(f"{job} is to end")
+
+
+def trainer(
+    jobs: Annotated[
+        Path | None,
+        typer.Option(help="Folder of all jobs, on storage that trainers share; default: `jobs` in GUIDEWAY_HOME."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")] = "cpu",
+    restart: Restart = True,
+) -> None:
+    """Run a trainer: jobs from the training topic, one at a time. Any number may run; a job has one of them."""
+    logs.configure()
+    if restart:
+        raise typer.Exit(supervise([*sys.argv[1:], "--no-restart"]))
+    end_with_parent()
+    settings = Settings.from_environ()
+    bootstrap = settings.brokers()
+    folder = (jobs or settings.home / "jobs").absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refusal(
+            FailureCode.INVALID_SETTING, f"--jobs, {folder}, can be no folder ({error.strerror}): name another place"
+        ) from None
+    made = TrainerSettings(
+        bootstrap=bootstrap,
+        jobs=folder,
+        command=(sys.executable, "-m", "guideway"),
+        device=device,
+    )
+
+    async def work() -> None:
+        await topics.apply(bootstrap, topics.training())
+        service = JobService(made)
+        interrupts.keeps("the job at hand stays in its topic, and its next trainer goes on from the checkpoint")
+        await until_signalled(service.run, service.stop)
+
+    run(work())
+
+
+def _say(ended: JobEnded) -> None:
+    if ended.outcome == "done":
+        out.print(f"done: {ended.run}{', and published' if ended.published else ''}")
+        if ended.message:
+            err.print(f"not published: {ended.message}")
+    else:
+        err.print(in_red(ended.code, ended.message))

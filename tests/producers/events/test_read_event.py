@@ -1,0 +1,289 @@
+"""Records as events: JSON, plain text, both CloudEvents modes, Confluent framing, and what is refused."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from cloudevents.core.bindings.kafka import to_binary_event, to_structured_event
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
+
+from guideway.producers.events.read_event import cancelled_id, read_event, read_reply_address, refused_id, written_ms
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.record import Record, Withheld
+from guideway.schemas.request import ReplyAddress
+
+MakeRecord = Callable[..., Record]
+NOW = 1_700_000_000_000
+FIELDS = {"text": "hello"}
+
+
+@pytest.mark.parametrize(
+    ("value", "content_type", "content"),
+    [
+        (b'{"text": "hello"}', "application/json", FIELDS),
+        (b'{"text": "hello"}', "", FIELDS),
+        (b'  {"text": "hello"}', "application/json; charset=utf-8", FIELDS),
+        (b'"hello"', "application/vnd.team+json", "hello"),
+        (b"hello", "text/plain", "hello"),
+        ("schön".encode(), "", "schön"),
+        (rb'{"a:\":": "x:\\", "b": [{"c": ":"}, {"c": "\""}]}', "", {'a:":': "x:\\", "b": [{"c": ":"}, {"c": '"'}]}),
+        (b'{"text": "hello"}', "text/plain; charset=utf-8", '{"text": "hello"}'),
+        (b'\x00\x00\x00\x00\x2a{"text": "hello"}', "", FIELDS),
+        (b'\x00\x00\x00\x00\x2a"hello"', "application/json", "hello"),
+        (b'\x00\x00\x00\x00\x00\x00\x00\x00\x2a{"text": "hello"}', "", FIELDS),
+        (b"\x03\x00" + b"\xa7" * 16 + b'{"text": "hello"}', "", FIELDS),
+        (b'\xef\xbb\xbf{"text": "hello"}', "", FIELDS),
+        (b'\xef\xbb\xbf{"text": "hello"}', "application/json", FIELDS),
+        (b"\xef\xbb\xbfhello", "text/plain", "hello"),
+        ('\ufeff{"text": "hello"}'.encode("utf-16-le"), "", FIELDS),
+        ("\ufeffhello".encode("utf-16-be"), "text/plain", "hello"),
+        ("schön".encode("utf-16"), "text/plain; charset=utf-16", "schön"),
+        ("schön".encode("utf-16-le"), 'text/plain; charset="UTF-16LE"', "schön"),
+        ("5 €".encode("cp1252"), "text/plain; charset=windows-1252", "5 €"),
+        ('{"text": "schön"}'.encode("latin-1"), "application/json; Charset=ISO-8859-1", {"text": "schön"}),
+    ],
+)
+def test_content(make_record: MakeRecord, value: bytes, content_type: str, content: object) -> None:
+    assert read_event(make_record(value, content__type=content_type)).content == content
+
+
+def test_cloud_event_by_its_own_library_in_both_modes(make_record: MakeRecord) -> None:
+    attributes = {"id": "e-1", "source": "/s", "type": "t", "specversion": "1.0", "datacontenttype": "application/json"}
+    event = CloudEvent(attributes=attributes, data=FIELDS)
+    for convert in (to_binary_event, to_structured_event):
+        message = convert(event, JSONFormat())
+        headers = {name.replace("-", "__"): value for name, value in message.headers.items()}
+        read = read_event(make_record(message.value, **headers))
+        assert (read.id, read.content) == ("e-1", FIELDS)
+
+
+def test_structured_cloud_event_with_base64(make_record: MakeRecord) -> None:
+    envelope = {
+        "specversion": "1.0",
+        "id": "e-2",
+        "source": "/s",
+        "type": "t",
+        "datacontenttype": "text/plain",
+        "data_base64": base64.b64encode(b"hi").decode(),
+    }
+    event = read_event(make_record(json.dumps(envelope).encode(), content__type="application/cloudevents+json"))
+    assert (event.id, event.content) == ("e-2", "hi")
+
+
+def test_the_callers_id_wins_and_ours_stays_the_same(make_record: MakeRecord) -> None:
+    assert read_event(make_record(request_id="mine", ce_id="other")).id == "mine"
+    assert read_event(make_record()).id == read_event(make_record()).id
+
+
+def test_a_refusal_is_answered_under_the_callers_id_where_there_is_one(make_record: MakeRecord) -> None:
+    structured = b'{"specversion": "1.0", "id": "e-3", "data": 7}'
+    assert refused_id(make_record(b"[1]", ce_id="e-1", content__type="application/json")) == "e-1"
+    assert refused_id(make_record(b"[1]", request_id="mine", ce_id="e-1")) == "mine"
+    assert refused_id(make_record(structured, content__type="application/cloudevents+json")) == "e-3"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"request_id": "y" * 201},
+        {"request_id": b"\xff"},
+        {"ce_id": b"\xff"},
+        {"content__type": b"\xff"},
+        {"content__type": "application/cloudevents+json"},
+    ],
+)
+def test_a_refusal_has_an_id_even_where_the_callers_cannot_be_read(
+    make_record: MakeRecord, headers: dict[str, str | bytes]
+) -> None:
+    assert refused_id(make_record(b"{", **headers)) == read_event(make_record()).id
+
+
+def test_reply_addresses_of_both_kinds(make_record: MakeRecord) -> None:
+    assert read_event(make_record(reply_to="a")).reply_to == ReplyAddress(topic="a")
+    spring = make_record(kafka_replyTopic="b", kafka_replyPartition=b"\x00\x00\x00\x03")
+    assert read_event(spring).reply_to == ReplyAddress(topic="b", partition=3)
+
+
+@pytest.mark.parametrize(
+    ("headers", "address"),
+    [
+        ({"kafka_replyTopic": "b", "kafka_replyPartition": "0"}, ReplyAddress(topic="b", partition=0)),
+        ({"kafka_replyTopic": "b", "kafka_replyPartition": "1234"}, ReplyAddress(topic="b", partition=1234)),
+        ({"REPLY_TOPIC": "c", "REPLY_PARTITION": b"\x00\x00\x00\x05"}, ReplyAddress(topic="c", partition=5)),
+        ({"REPLY_TOPIC": "c"}, ReplyAddress(topic="c")),
+        ({"REPLY_TOPIC": "c", "reply_to": "a"}, ReplyAddress(topic="a")),
+        ({"REPLY_PARTITION": b"\x00\x00\x00\x05"}, None),
+    ],
+)
+def test_reply_addresses_as_nestjs_and_smallrye_write_them(
+    make_record: MakeRecord, headers: dict[str, str | bytes], address: ReplyAddress | None
+) -> None:
+    assert read_event(make_record(**headers)).reply_to == address
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "says"),
+    [
+        (b"x", {"deadline": "4102444800"}, "are these seconds"),
+        (b"x", {"deadline": "1700000000000000"}, "are these microseconds or nanoseconds"),
+        (b"x", {"deadline": "0"}, "are these seconds"),
+        (b"x", {"deadline": "9" * 5000}, "are these microseconds"),
+        ("hello".encode("utf-16-le"), {"content__type": "text/plain"}, "is it UTF-16"),
+        ('{"a": 1}'.encode("utf-16-be"), {}, "is it UTF-16"),
+        ("schön".encode("latin-1"), {}, "charset=windows-1252"),
+        (b"hello", {"content__type": "text/plain; charset=utf-99"}, "'utf-99' in the content type is unknown"),
+        (b"hello", {"content__type": "text/plain; charset=base64"}, "is unknown"),
+        (b"hello", {"content__type": "text/plain; charset=punycode"}, "is unknown"),
+        (b"a\\u0062", {"content__type": "text/plain; charset=unicode_escape"}, "is unknown"),
+        (b"\xff", {"content__type": "text/plain; charset=ascii"}, "is not ascii as it declares"),
+        (b"\x00\x00\x00\x00\x2a\x02\x06abc", {}, "Avro and Protobuf are not read"),
+        (b"\x00\x00\x00\x00\x2a\x00\x0a\x05hello", {"content__type": "application/json"}, "Avro and Protobuf"),
+        (b"\x03\x05" + b"\xa7" * 16 + b"zlib", {}, "compressed by it"),
+    ],
+)
+def test_a_refusal_names_the_likely_cause(
+    make_record: MakeRecord, value: bytes, headers: dict[str, str | bytes], says: str
+) -> None:
+    with pytest.raises(Refusal, match=re.escape(says)):
+        read_event(make_record(value, **headers))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"specversion": "99"}, "specversion '99' is not read"),
+        ({"specversion": 1.0}, "lacks specversion"),
+        ({"source": None}, "lacks source"),
+        ({"type": ""}, "lacks type"),
+        ({"id": None, "source": None}, "lacks id, source"),
+        ({"data_base64": "aGk="}, "this one has both"),
+    ],
+)
+def test_what_is_no_cloud_event_is_refused_in_both_modes(
+    make_record: MakeRecord, change: dict[str, object], says: str
+) -> None:
+    good = {"specversion": "1.0", "id": "e", "source": "/s", "type": "t", "data": {"text": "hi"}}
+    changed = {name: value for name, value in (good | change).items() if value is not None}
+    with pytest.raises(Refusal, match=re.escape(says)) as caught:
+        read_event(make_record(json.dumps(changed).encode(), content__type="application/cloudevents+json"))
+    assert caught.value.code is FailureCode.UNDECODABLE_EVENT
+    headers = {f"ce_{name}": value for name, value in changed.items() if isinstance(value, str)}
+    if "data_base64" not in change:
+        with pytest.raises(Refusal, match=re.escape(says)):
+            read_event(make_record(**headers))
+
+
+@pytest.mark.parametrize("media", ["application/cloudevents-batch+json", "application/cloudevents+avro"])
+def test_other_formats_of_cloud_events_are_refused_by_name(make_record: MakeRecord, media: str) -> None:
+    with pytest.raises(Refusal, match=re.escape(f"{media!r} is not read")):
+        read_event(make_record(b"[]", content__type=media))
+
+
+def test_deadlines(make_record: MakeRecord) -> None:
+    assert read_event(make_record(deadline="1700000000000")).deadline_ms == 1_700_000_000_000
+    assert read_event(make_record(deadline="2023-11-14T22:13:20+00:00")).deadline_ms == 1_700_000_000_000
+
+
+def test_repeated_and_null_headers_do_no_harm(make_record: MakeRecord) -> None:
+    record = Record(
+        topic="t",
+        partition=0,
+        offset=0,
+        timestamp_ms=0,
+        key=None,
+        value=b"hi",
+        headers=[("request_id", b"one"), ("request_id", b"two"), ("request_id", None), ("x", None)],
+    )
+    assert read_event(record).id == "two"
+
+
+def test_a_tombstone_request_names_what_it_cancels(make_record: MakeRecord) -> None:
+    assert cancelled_id(make_record(None, cancel="order-17")) == "order-17"
+    assert cancelled_id(make_record(None, cancel="schön", content__type="application/json")) == "schön"
+    assert cancelled_id(make_record(b"hello", cancel="order-17")) is None, "an event like any other"
+    assert read_event(make_record(b"hello", cancel="order-17")).content == "hello"
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"cancel": ""}, {"cancel": b"\xff"}, {"cancel": "y" * 201}, {"cancel": "a\nb"}]
+)
+def test_a_tombstone_without_a_usable_header_is_undecodable(
+    make_record: MakeRecord, headers: dict[str, str | bytes]
+) -> None:
+    record = make_record(None, **headers)
+    assert cancelled_id(record) is None
+    with pytest.raises(Refusal, match="in the header cancel") as caught:
+        read_event(record)
+    assert caught.value.code is FailureCode.UNDECODABLE_EVENT
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "code"),
+    [
+        (b"{not json", {}, FailureCode.UNDECODABLE_EVENT),
+        (b"not json", {"content__type": "application/json"}, FailureCode.UNDECODABLE_EVENT),
+        (b"[1, 2]", {"content__type": "application/json"}, FailureCode.UNDECODABLE_EVENT),
+        (b"\xff\xfd", {}, FailureCode.UNDECODABLE_EVENT),
+        (b'{"a":' * 100_000, {}, FailureCode.UNDECODABLE_EVENT),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, {}, FailureCode.UNDECODABLE_EVENT),
+        (b'{"text": "a", "text": "a"}', {}, FailureCode.UNDECODABLE_EVENT),
+        (b'{"text": "a", "t\\u0065xt": "a"}', {}, FailureCode.UNDECODABLE_EVENT),
+        (b'{"text": {"x": [{"y": 1, "y": 2}]}}', {}, FailureCode.UNDECODABLE_EVENT),
+        (b'{"text": 1e999}', {}, FailureCode.UNDECODABLE_EVENT),
+        (b'{"text": ' + b"9" * 5000 + b"}", {}, FailureCode.UNDECODABLE_EVENT),
+        (b"x", {"guidance": "a/b@" + "9" * 5000}, FailureCode.INVALID_HEADER),
+        (None, {}, FailureCode.UNDECODABLE_EVENT),
+        (b"x", {"content__type": "application/x-protobuf"}, FailureCode.UNDECODABLE_EVENT),
+        (b'{"id": 1}', {"content__type": "application/cloudevents+json"}, FailureCode.UNDECODABLE_EVENT),
+        (b"x", {"content__type": b"\xff"}, FailureCode.INVALID_HEADER),
+        (b"x", {"reply_to": b"\xff"}, FailureCode.INVALID_HEADER),
+        (b"x", {"reply_to": "t", "kafka_replyPartition": b"\x01"}, FailureCode.INVALID_HEADER),
+        (b"x", {"deadline": "tomorrow"}, FailureCode.INVALID_HEADER),
+        (b"x", {"deadline": "2023-11-14T22:13:20"}, FailureCode.INVALID_HEADER),
+        (b"x", {"request_id": "y" * 201}, FailureCode.INVALID_HEADER),
+        (b"x", {"guidance": "no slash"}, FailureCode.INVALID_HEADER),
+    ],
+)
+def test_refused(make_record: MakeRecord, value: bytes, headers: dict[str, str | bytes], code: FailureCode) -> None:
+    with pytest.raises(Refusal) as caught:
+        read_event(make_record(value, **headers))
+    assert caught.value.code is code
+
+
+@pytest.mark.parametrize(
+    ("says", "written"),
+    [
+        pytest.param(NOW - 3_600_000, NOW - 3_600_000, id="an hour ago"),
+        pytest.param(NOW, NOW, id="now"),
+        pytest.param(NOW + 1, NOW, id="a clock that is ahead"),
+        pytest.param(2**62, NOW, id="absurd"),
+        pytest.param(0, NOW, id="no clock"),
+        pytest.param(NOW // 1000, NOW, id="seconds"),
+        pytest.param(-1, NOW, id="no time at all"),
+    ],
+)
+def test_when_an_event_was_written(make_record: MakeRecord, says: int, written: int) -> None:
+    record = msgspec.structs.replace(make_record(b"x"), timestamp_ms=says)
+    assert written_ms(record, NOW) == written
+
+
+def test_an_event_whose_value_was_too_large_to_be_read_is_none_that_cancels_and_has_its_callers_address(
+    make_record: MakeRecord,
+) -> None:
+    headers = {"cancel": "17", "request_id": "r", "reply_to": "gw.team.mine.out.v1"}
+    for media in ("text/plain", "application/json", ""):
+        record = msgspec.structs.replace(
+            make_record(b"x", **headers, **{"content-type": media}), value=Withheld.of(62_000_000)
+        )
+        assert cancelled_id(record) is None
+        assert refused_id(record) == "r"
+        assert read_reply_address(record) == ReplyAddress(topic="gw.team.mine.out.v1")
+        with pytest.raises(Refusal):
+            read_event(record)

@@ -1,0 +1,58 @@
+"""One namespace's costly templates delay its own events only."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from guideway.producers.marshalling import rendering
+from guideway.producers.marshalling.marshal import Rendered, render
+from guideway.schemas.event import Event
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Endpoint, Field, InputRule
+
+MakeEndpoint = Callable[..., Endpoint]
+
+
+async def test_others_are_rendered_while_one_namespace_renders(
+    make_endpoint: MakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on = threading.Event()
+    at_a_time: list[int] = []
+    inside = 0
+
+    def slow(event: Event, endpoint: Endpoint) -> Rendered:
+        nonlocal inside
+        if endpoint.namespace == "greedy":
+            inside += 1
+            at_a_time.append(inside)
+            assert may_go_on.wait(30)
+            inside -= 1
+        return render(event, endpoint)
+
+    monkeypatch.setattr(rendering, "render", slow)
+    costly = InputRule(template="{to_string(text)}")
+    greedy = make_endpoint(namespace="greedy", input=costly)
+    modest = make_endpoint(namespace="modest", input=costly)
+    plain = make_endpoint(namespace="plain")
+    renders = rendering.Rendering()
+    flood = [asyncio.create_task(renders.render(Event(id=str(n), content="x"), greedy)) for n in range(20)]
+    await asyncio.sleep(0)
+    assert (await renders.render(Event(id="e", content="hello"), modest)).text == "hello"
+    assert (await renders.render(Event(id="e", content="hello"), plain)).text == "hello"
+    assert not any(task.done() for task in flood)
+    may_go_on.set()
+    assert {one.text for one in await asyncio.gather(*flood)} == {"x"}
+    assert max(at_a_time) == 1
+
+
+async def test_a_refusal_comes_through(make_endpoint: MakeEndpoint) -> None:
+    rule = InputRule(fields={"list": Field(type="array")}, template="{length(list[?@ == `1`])}", text_field=None)
+    event = Event(id="e", content={"list": [1] * 100_000})
+    with pytest.raises(Refusal) as caught:
+        await rendering.Rendering().render(event, make_endpoint(input=rule))
+    assert caught.value.code is FailureCode.WRONG_FIELD
+    assert "cost more" in caught.value.message

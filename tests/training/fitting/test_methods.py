@@ -1,0 +1,250 @@
+"""Each method on a tiny model: it begins as it should, learns, leaves the model alone, and serves as it was trained."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from tests.workers.engine.conftest import base_of, ends, run, tiny_llama, tiny_tokenizer
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.generation import Generation
+from guideway.schemas.output import Choice, Text
+from guideway.schemas.request import Part, ReplyAddress, Request
+from guideway.training.data.examples import Row
+from guideway.training.fitting.encoding import Encoded, Encoder
+from guideway.training.fitting.methods import text_embeddings, trainable
+from guideway.training.fitting.trainable import Trainable
+from guideway.training.fitting.trainer import Trainer
+from guideway.training.runs.run import checksum
+from guideway.training.runs.task import (
+    Ia3,
+    InsertedLayer,
+    Lora,
+    Method,
+    Prefix,
+    PTuning,
+    Schedule,
+    SoftPrompt,
+    StopRules,
+)
+from guideway.workers.engine.engine import Engine
+from guideway.workers.engine.model.base_model import BaseModel
+from guideway.workers.messages import Admit, Artefact, BatchReport, EngineSettings, Finished
+
+LABELS = Choice(labels=["yes", "no"])
+METHODS: list[Method] = [
+    SoftPrompt(virtual_tokens=6, learning_rate=0.05),
+    PTuning(virtual_tokens=6, encoder_hidden_size=32),
+    Prefix(virtual_tokens=6, learning_rate=0.05),
+    Lora(rank=4, targets=["q_proj", "v_proj", "down_proj"], learning_rate=0.01),
+    Ia3(targets=["k_proj", "v_proj", "down_proj"], feedforward=["down_proj"], learning_rate=0.05),
+    InsertedLayer(bottleneck=8, learning_rate=0.01),
+]
+ROWS = [Row(i, f"{'thin' if i % 2 else 'thick'} {i}", LABELS.labels[i % 2]) for i in range(40)]
+each = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.label)
+
+
+def tiny() -> BaseModel:
+    tokenizer = tiny_tokenizer()
+    return base_of(tiny_llama(tokenizer), tokenizer)
+
+
+def encoded(base: BaseModel) -> list[Encoded]:
+    return Encoder(base, instruction="Thin?", output=LABELS, max_tokens=512, answer_tokens=8).encode(
+        ROWS, virtual_tokens=6
+    )
+
+
+@each
+def test_it_learns_leaves_the_model_alone_and_serves_as_it_was_trained(method: Method, tmp_path: Path) -> None:
+    base = tiny()
+    rows = encoded(base)
+    weights = [*base.model.parameters(), *base.model.buffers()]
+    before = checksum(weights)
+    torch.manual_seed(1)
+    with trainable(method, base, initial_text="yes or no", model_name="tiny") as part:
+        assert {one.dtype for one in part.parameters.values()} == {torch.float32}
+        trainer = Trainer(
+            part,
+            rows,
+            rows[:16],
+            schedule=Schedule(rows_per_step=8),
+            stop=StopRules(max_steps=40),
+            learning_rate=method.learning_rate,
+        )
+        first = trainer.evaluate()
+        while trainer.fired is None:
+            trainer.step()
+        last = trainer.evaluate()
+        part.save(tmp_path)
+        expected = [-_loss_without_end(part, row) for row in rows[:4]]
+    assert last < 0.7 * first
+    assert checksum(weights) == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    found = _served([(row, _artefact(method, tmp_path)) for row in ROWS[:4]])
+    # LoRAs are saved in bfloat16.
+    assert found == pytest.approx(expected, abs=0.05 if isinstance(method, Lora) else 2e-4)
+
+
+@each
+def test_peft_loads_what_it_saves(method: Method, tmp_path: Path) -> None:
+    if isinstance(method, InsertedLayer):
+        pytest.skip("PEFT has no inserted layers")
+    base = tiny()
+    torch.manual_seed(1)
+    with trainable(method, base, initial_text="yes or no", model_name="tiny") as part:
+        part.save(tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["inference_mode"]) == ("tiny", True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded = PeftModel.from_pretrained(tiny().model, tmp_path)
+    assert torch.isfinite(loaded(input_ids=torch.tensor([[1, 2, 3]])).logits).all()
+
+
+def test_all_of_them_serve_in_one_micro_batch_as_each_does_alone(tmp_path: Path) -> None:
+    artefacts = []
+    for method in METHODS:
+        base = tiny()
+        torch.manual_seed(1)
+        with trainable(method, base, initial_text="yes or no", model_name="tiny") as part:
+            schedule, stop = Schedule(rows_per_step=8), StopRules(max_steps=4)
+            trainer = Trainer(part, encoded(base), [], schedule=schedule, stop=stop, learning_rate=method.learning_rate)
+            for _ in range(4):
+                trainer.step()
+            part.save(tmp_path / method.label)
+        artefacts.append(_artefact(method, tmp_path / method.label))
+    asked = list(zip(ROWS, artefacts, strict=False))
+    alone = [_served([one])[0] for one in asked]
+    assert _served(asked) == pytest.approx(alone, abs=1e-4)
+    assert len({round(value, 3) for value in alone}) > 1
+
+
+@pytest.mark.parametrize("method", [Lora(targets=["q_proj"]), Ia3(targets=["k_proj"]), InsertedLayer()], ids=str)
+def test_adaptors_begin_as_nothing(method: Method) -> None:
+    base, bare = tiny(), tiny()
+    rows = encoded(base)
+    plain = Trainable(bare.model, torch.nn.Module(), lambda folder: None)
+    with trainable(method, base, initial_text="", model_name="") as part, torch.no_grad():
+        assert part.answer_loss(rows)[0].item() == pytest.approx(plain.answer_loss(rows)[0].item(), rel=1e-5)
+
+
+def test_virtual_tokens_begin_as_the_text() -> None:
+    """Of a soft prompt and of a P-tuning encoder alike; a prefix begins as what the model keeps of the text."""
+    base = tiny()
+    rows = encoded(base)
+    losses = []
+    for method in METHODS[:2]:
+        base = tiny()
+        with trainable(method, base, initial_text="yes or no", model_name="") as part, torch.no_grad():
+            assert part.soft is not None
+            assert torch.allclose(part.soft(), text_embeddings(base, "yes or no", 6), atol=1e-4)
+            losses.append(part.answer_loss(rows)[0].item())
+    with trainable(METHODS[2], tiny(), initial_text="yes or no", model_name="") as part, torch.no_grad():
+        losses.append(part.answer_loss(rows)[0].item())
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
+
+
+def test_pieces_of_a_step_come_to_the_same_as_the_whole() -> None:
+    after = []
+    for most in (10_000, 60, 1):
+        base = tiny()
+        torch.manual_seed(1)
+        with trainable(METHODS[0], base, initial_text="yes", model_name="") as part:
+            schedule = Schedule(rows_per_step=8, tokens_at_once=most)
+            trainer = Trainer(part, encoded(base), [], schedule=schedule, stop=StopRules(), learning_rate=0.01)
+            for _ in range(3):
+                trainer.step()
+            after.append(next(iter(part.parameters.values())).detach().clone())
+    assert torch.allclose(after[0], after[1], atol=1e-4)
+    assert torch.allclose(after[0], after[2], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        (Lora(targets=["nowhere"]), "targets"),
+        (Ia3(targets=["nowhere"]), "targets"),
+        (InsertedLayer(after_layers=[7]), "names layer 7, and the model has 2"),
+    ],
+    ids=["lora", "ia3", "inserted layer"],
+)
+def test_what_the_model_does_not_have_is_refused(method: Method, words: str) -> None:
+    with pytest.raises(Refusal, match=words) as caught, trainable(method, tiny(), initial_text="", model_name=""):
+        pass
+    assert caught.value.code is FailureCode.INVALID_SETTING
+
+
+def test_rows_that_are_too_long_or_cannot_be_served_are_refused() -> None:
+    base = tiny()
+    with pytest.raises(Refusal, match=r"row 7 is \d+ tokens longer than the 60") as caught:
+        Encoder(base, instruction="", output=LABELS, max_tokens=60, answer_tokens=8).encode(
+            [Row(7, "long " * 20, "yes")]
+        )
+    assert caught.value.code is FailureCode.INVALID_DATA
+    with pytest.raises(Refusal, match="row 8: its answer is not of the task's output type"):
+        Encoder(base, instruction="", output=LABELS, max_tokens=60, answer_tokens=8).encode([Row(8, "x", "maybe")])
+    text = Encoder(base, instruction="", output=Text(), max_tokens=60, answer_tokens=8)
+    assert text.encode([Row(8, "x", "abc")])
+    with pytest.raises(Refusal, match=r"row 9: its answer is \d+ tokens longer than the 8 of the task's generation"):
+        text.encode([Row(9, "x", "long " * 20)])
+    roomy = Encoder(base, instruction="", output=LABELS, max_tokens=60, answer_tokens=59)
+    with pytest.raises(Refusal, match="room for 59 of an answer included"):
+        roomy.encode([Row(10, "x y z", "yes")])
+
+
+def _loss_without_end(part: Trainable, row: Encoded) -> float:
+    with torch.no_grad():
+        loss, _ = part.answer_loss([Encoded(row.ids[:-1], row.answer - 1)])
+    return loss.item()
+
+
+def _artefact(method: Method, folder: Path) -> Artefact:
+    return Artefact(name=f"a/{method.label}@1", form=method.guidance_form, digest=method.label, folder=str(folder))
+
+
+def _served(asked: Sequence[tuple[Row, Artefact]]) -> list[float]:
+    """log p of the rows' answers, each with its artefact, all in one micro-batch of the engine that serves."""
+    engine = Engine(tiny(), EngineSettings(max_rows=32, reader_threads=0, preparer_threads=0), max_context_tokens=512)
+    admits = [
+        Admit(
+            id=str(number),
+            request=Request(
+                id=str(number),
+                namespace="a",
+                endpoint="b",
+                endpoint_version=1,
+                parts=[
+                    Part(kind="instruction", source="endpoint", text="Thin?"),
+                    Part(kind="input", source="caller", text=row.text),
+                ],
+                guidance=[],
+                output=Choice(labels=[row.answer]),
+                words=[],
+                generation=Generation(),
+                reply_to=[ReplyAddress(topic="none")],
+                deadline_ms=None,
+            ),
+            artefacts=[artefact],
+            likelihood=True,
+        )
+        for number, (row, artefact) in enumerate(asked)
+    ]
+    messages = run(engine, admits)
+    most = max(len(message.rows) for message in messages if isinstance(message, BatchReport))
+    # Rows with the same guidance may wait for the first of them, whose beginning they share.
+    assert most == len(asked) or len({artefact.digest for _, artefact in asked}) == 1
+    found = []
+    for number in range(len(asked)):
+        end = ends(messages)[str(number)]
+        assert isinstance(end, Finished), end
+        likelihood = end.samples[0].likelihood
+        assert likelihood is not None
+        found.append(likelihood.free)
+    return found

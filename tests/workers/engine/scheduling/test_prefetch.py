@@ -1,0 +1,159 @@
+"""Guidance is read while the rows that are there run on; what is wrong with it concerns those that asked for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.workers.engine.conftest import MakeAdmit, MakeArtefact, MakeEngine, ends, run
+from transformers import PreTrainedModel
+
+from guideway.schemas.failures import FailureCode
+from guideway.schemas.output import Regex
+from guideway.workers.engine.engine import Engine
+from guideway.workers.engine.guidance.lora import Lora
+from guideway.workers.messages import Admit, Finished, FromEngine, Progress, Refused
+
+TIMEOUT_S = 30.0
+
+
+class Disk:
+    """Reads LoRAs only when told to, and counts them."""
+
+    def __init__(self, read: Callable[[Path, PreTrainedModel, str | None], Lora]) -> None:
+        self.may_read = threading.Event()
+        self.count = 0
+        self._read = read
+
+    def load(self, folder: Path, model: PreTrainedModel, digest: str | None = None) -> Lora:
+        assert self.may_read.wait(TIMEOUT_S)
+        self.count += 1
+        return self._read(folder, model, digest)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    disk = Disk(Lora.load)
+    monkeypatch.setattr(Lora, "load", disk.load)
+    yield disk
+    disk.may_read.set()
+
+
+@pytest.fixture
+def running(make_admit: MakeAdmit) -> Admit:
+    """A hundred steps or more."""
+    return make_admit("running", max_tokens=200, output=Regex("[a-z]{100}"))
+
+
+def until(engine: Engine, is_so: Callable[[], bool], messages: list[FromEngine]) -> None:
+    """Let the engine run until something is so, which it is before the rows have ended."""
+    while not is_so():
+        assert engine.has_work
+        messages += engine.step(1000.0)
+
+
+def tokens(engine: Engine) -> int:
+    return len(engine._runner.rows[0].token_ids)
+
+
+def test_rows_run_on_while_guidance_is_read_once_for_all_who_ask(
+    make_engine: MakeEngine, make_admit: MakeAdmit, make_lora: MakeArtefact, running: Admit, disk: Disk
+) -> None:
+    engine, lora = make_engine(reader_threads=1), make_lora("a/lora@1")
+    guided = [make_admit(f"guided {i}", artefacts=[lora]) for i in range(3)]
+    engine.add(running)
+    messages = list(engine.step(1000.0))
+    for admit in guided:
+        engine.add(admit)
+    until(engine, lambda: tokens(engine) == 20, messages)
+    assert len(engine._runner.rows) == 1
+    assert not ends(messages)
+    disk.may_read.set()
+    found = ends(messages + run(engine))
+    assert disk.count == 1
+    for admit in (running, *guided):
+        assert ends(run(make_engine(), [admit]))[admit.id] == found[admit.id]
+
+
+def test_whoever_waits_for_guidance_can_be_cancelled_and_can_be_late(
+    make_engine: MakeEngine, make_admit: MakeAdmit, make_lora: MakeArtefact, running: Admit, disk: Disk
+) -> None:
+    engine, lora = make_engine(reader_threads=1), make_lora("a/lora@1")
+    late, cancelled = make_admit(deadline_ms=1_000_500, artefacts=[lora]), make_admit(artefacts=[lora])
+    engine.add(running)
+    messages = list(engine.step(1000.0))
+    for admit in (late, cancelled):
+        engine.add(admit)
+    engine.cancel(cancelled.id)
+    messages += engine.step(1000.4)
+    messages += engine.step(1000.6)
+    codes = {id_: end.code for id_, end in ends(messages).items() if isinstance(end, Refused)}
+    assert codes == {cancelled.id: FailureCode.CANCELLED, late.id: FailureCode.DEADLINE_EXCEEDED}
+    disk.may_read.set()
+    again = make_admit("again", artefacts=[lora])
+    assert isinstance(ends(run(engine, [again]))[again.id], Finished)
+    assert disk.count == 1
+    assert engine._ahead.digests == set()
+
+
+def test_guidance_that_is_damaged_refuses_its_requests_while_the_others_run_on(
+    make_engine: MakeEngine, make_admit: MakeAdmit, make_lora: MakeArtefact, running: Admit
+) -> None:
+    engine, damaged = make_engine(reader_threads=1), make_lora("a/damaged@1")
+    (Path(damaged.folder) / "adapter_model.safetensors").write_bytes(b"no tensors")
+    asking = [make_admit(artefacts=[make_lora("a/fine@1"), damaged], samples=2) for _ in range(2)]
+    found = ends(run(engine, [running, *asking]))
+    engine.add(running)
+    messages = list(engine.step(1000.0))
+    for admit in asking:
+        engine.add(admit)
+    assert ends(messages + run(engine)) == found
+    assert isinstance(found[running.id], Finished)
+    for admit in asking:
+        end = found[admit.id]
+        assert isinstance(end, Refused)
+        assert (end.code, "a/damaged@1 is refused" in end.message) == (FailureCode.GUIDANCE_DAMAGED, True)
+
+
+def test_what_the_next_rows_need_is_read_before_there_is_a_seat(
+    make_engine: MakeEngine, make_admit: MakeAdmit, make_lora: MakeArtefact, running: Admit
+) -> None:
+    """It stays in memory until they are seated, though nothing fits the budget."""
+    engine = make_engine(guidance_bytes=0, max_rows=1)
+    guided = [make_admit(f"{i}", artefacts=[make_lora(f"a/lora{i}@1")]) for i in range(6)]
+    engine.add(running)
+    messages = list(engine.step(1000.0))
+    for admit in guided:
+        engine.add(admit)
+    messages += engine.step(1000.0)
+    assert engine._batcher.waiting == 6
+    first_four = {admit.artefacts[0].digest for admit in guided[:4]}
+    assert engine._ahead.digests == first_four
+    messages += engine.step(1000.0)
+    assert set(engine._guidance.digests) == first_four
+    found = ends(messages + run(engine))
+    assert all(isinstance(end, Finished) for end in found.values())
+    assert engine._guidance.nbytes == 0
+
+
+def test_guidance_that_is_read_for_long_holds_up_nobody_where_nothing_runs(
+    make_engine: MakeEngine, make_admit: MakeAdmit, make_lora: MakeArtefact, disk: Disk
+) -> None:
+    """An idle engine gets one whose guidance lies on a slow disk, and then others: these run, and it is not silent."""
+    engine = make_engine(reader_threads=1)
+    slow, late = make_admit("slow", artefacts=[make_lora("a/slow@1")]), make_admit("late", deadline_ms=1_000_500)
+    engine.add(slow)
+    messages = [*engine.step(1000.0), *engine.step(1002.0)]
+    assert sum(isinstance(message, Progress) for message in messages) == 2, "it is alive"
+    plain = make_admit("plain")
+    engine.add(plain)
+    while plain.id not in ends(messages):
+        messages += engine.step(1003.0)
+    assert engine.has_work
+    engine.add(late)
+    engine.cancel(slow.id)
+    messages += engine.step(1004.0)
+    assert {id_ for id_, end in ends(messages).items() if isinstance(end, Refused)} == {late.id, slow.id}
+    assert not engine.has_work

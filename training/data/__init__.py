@@ -1,0 +1,1 @@
+"""Examples: files read, checked, split and written as answers."""

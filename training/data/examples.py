@@ -1,0 +1,362 @@
+"""The examples, checked. Pure but for reading the files; all that is wrong with a file is said at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from guideway.schemas.output import Boolean, Choice, OutputRule
+from guideway.schemas.request import Part
+from guideway.training.data import splits
+from guideway.training.data.answers import spelled
+from guideway.training.data.conversations import (
+    Conversation,
+    read_alpaca,
+    read_conversation,
+    shared_messages,
+    told_with_text,
+)
+from guideway.training.data.records import Findings, invalid, read_records
+from guideway.training.runs.task import Columns, Data, Task
+
+KNOWN_COLUMNS: Final = (Columns(text="text", answer="label"), Columns(text="prompt", answer="completion"))
+MESSAGES: Final = "messages"
+KNOWN_NAMES: Final = frozenset(known.text for known in KNOWN_COLUMNS)
+SHARED: Final = "conversations"
+"""ShareGPT's name for them."""
+ALPACA: Final = frozenset({"instruction", "input", "output"})
+LEAST_TRAIN_ROWS: Final = 8
+SKEWED: Final = 3
+"""So many times the rows of the rarest label has the most frequent one, from where on labels are weighted."""
+MOST_WEIGHT: Final = 10
+"""Of a label's rows against those of the most frequent one: few rows say little, however loud."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One example."""
+
+    number: int
+    """Line of a JSONL file, element of a JSON array, record of a CSV file; from 1 on."""
+    text: str
+    """What an event would bring."""
+    answer: str
+    """What the model is to write, as the output rule spells it."""
+    group: str = ""
+    """Rows of one group are all learnt from or all kept out; empty: it is one of its own."""
+    context: list[Part] = []
+    """What retrieval puts into the text, before the event's own."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The rows of a task; no text is in two of the lists."""
+
+    train: list[Row]
+    validation: list[Row]
+    """To choose prompts and to end training."""
+    eval: list[Row]
+    """To report on. No step, prompt or method is chosen by them, unless a person reads the report and chooses so."""
+    instruction: str
+    """The task's, or the system message that all rows have."""
+    folds: list[frozenset[int]]
+    """Where rows are so few that all are reported on: numbers of the rows of each part, which is reported on by a
+    training on the others; `train` and `validation` are all rows then, and so is `eval`. Else empty."""
+
+    def of_fold(self, fold: int, data: Data, *, seed: int, rule: OutputRule) -> Examples:
+        """What is trained and reported on for one of the folds."""
+        numbers = self.folds[fold]
+        others = sorted((row for row in (*self.train, *self.validation) if row.number not in numbers), key=_number)
+        train, validation = _validated(others, data, seed=seed, rule=rule)
+        own = [row for row in self.eval if row.number in numbers]
+        return Examples(train, validation, own, self.instruction, [])
+
+    @property
+    def data_digest(self) -> str:
+        """Of what was learnt from, whatever the order of the rows."""
+        return _digest([*self.train, *self.validation])
+
+    @property
+    def order_digest(self) -> str:
+        """Of all rows in their order: steps take rows by their places, and evaluations are compared row by row."""
+        return _digest_of([(row.text, row.answer) for row in (*self.train, *self.validation, *self.eval)])
+
+    @property
+    def eval_digest(self) -> str:
+        """Of what is reported on: two figures compare where this is the same."""
+        return _digest(self.eval)
+
+
+@dataclass(frozen=True)
+class _Read:
+    rows: list[Row]
+    instructions: set[str]
+
+
+def read_examples(task: Task, folder: Path) -> Examples:
+    """The rows of `task`, whose relative paths begin at `folder`. Raises: Refusal `invalid_data`."""
+    data = task.data
+    train_file = folder / data.train
+    read = _read(train_file, task)
+    instructions = read.instructions
+    seed, rule = task.schedule.seed, task.output
+    folds: list[frozenset[int]] = []
+    if data.eval is not None:
+        eval_read = _read(folder / data.eval, task)
+        _check_leaks(folder / data.eval, eval_read.rows, train_file, read.rows)
+        _check_classes(folder / data.eval, eval_read.rows, rule)
+        instructions = instructions | eval_read.instructions
+        rest, eval_rows = read.rows, eval_read.rows
+    elif parts := _folds(read.rows, data, seed=seed, rule=rule):
+        rest, eval_rows = read.rows, [row for part in parts for row in part]
+        folds = [frozenset(map(_number, part)) for part in parts]
+    else:
+        rest, eval_rows = _held_back(read.rows, data.eval_share, seed=seed, rule=rule)
+    if len(read.rows) < LEAST_TRAIN_ROWS:
+        raise invalid(f"{train_file} has {len(read.rows)} rows, and {LEAST_TRAIN_ROWS} are the least: add examples")
+    train, validation = _validated(rest, data, seed=seed, rule=rule)
+    of_labels = isinstance(rule, Choice | Boolean)
+    too_few = len({row.answer for row in train}) < 2 <= len({row.answer for row in read.rows}) and of_labels
+    if not train or not validation or not eval_rows or too_few:
+        raise invalid(
+            f"{train_file}: data.eval_share {data.eval_share} and data.validation_share {data.validation_share} leave "
+            f"{len(train)} of {len(read.rows)} rows to learn from, {len(validation)} to validate on and "
+            f"{len(eval_rows)} to report on{', for each group stays together' if data.group else ''}: lower them, or "
+            "add examples"
+        )
+    _check_classes(train_file, train, rule)
+    examples = Examples(train, validation, eval_rows, _instruction(task, instructions), folds)
+    for fold in range(len(folds)):
+        _check_fold(train_file, examples.of_fold(fold, data, seed=seed, rule=rule), rule)
+    return examples
+
+
+def _read(file: Path, task: Task) -> _Read:
+    data = task.data
+    findings = Findings(file)
+    heads = [{known.text, known.answer} for known in ([data.columns] if data.columns else KNOWN_COLUMNS)]
+    heads += [] if data.columns else [{"instruction", "output"}]
+    found: list[tuple[int, Mapping[str, Any], Conversation]] = []
+    for number, cells in read_records(file, data.format, data.encoding, heads, findings):
+        try:
+            if (read := _example(cells, data)).is_learnt:
+                found.append((number, cells, read))
+        except ValueError as error:
+            findings.add(number, str(error))
+    rows: list[Row] = []
+    instructions: set[str] = set()
+    has_many = len({read.instruction for _, cells, read in found if _is_alpaca(cells, data)}) > 1
+    for number, filled, read in found:
+        # Where each row has an instruction of its own, it is what an event would bring.
+        whole = told_with_text(read) if has_many and _is_alpaca(filled, data) else read
+        try:
+            row = _row(number, whole, task.output)
+            rows.append(msgspec.structs.replace(row, group=_group(filled, data)))
+            instructions |= {whole.instruction} if _has_instruction(filled, data) else set()
+        except ValueError as error:
+            findings.add(number, str(error))
+    rows = _without_repeats(rows, findings, drop=data.duplicates == "drop")
+    findings.refuse()
+    if not rows:
+        raise invalid(f"{file} has no rows: add examples, one JSON object a line or one record of a CSV file")
+    return _Read(rows, instructions)
+
+
+def _example(cells: Mapping[str, Any], data: Data) -> Conversation:
+    """Raises ValueError, which says what to change."""
+    columns = _columns(cells, data)
+    if columns is None:
+        if MESSAGES in cells:
+            return read_conversation(cells[MESSAGES])
+        if SHARED in cells:
+            return read_conversation(shared_messages(cells[SHARED]))
+        return read_alpaca(cells["instruction"], cells.get("input"), cells["output"])
+    return Conversation("", cells[columns.text], cells[columns.answer], is_learnt=True)
+
+
+def _is_alpaca(cells: Mapping[str, Any], data: Data) -> bool:
+    return _has_instruction(cells, data) and "instruction" in cells
+
+
+def _has_instruction(cells: Mapping[str, Any], data: Data) -> bool:
+    """Whether the row's form has a place for what the model is told."""
+    return data.columns is None and not KNOWN_NAMES & cells.keys()
+
+
+def _row(number: int, read: Conversation, rule: OutputRule) -> Row:
+    """Raises ValueError, which says what to change."""
+    if isinstance(read.text, int | float):
+        raise ValueError(f"its text is {read.text!r:.40}, which is a number or a boolean: write it in quotes")
+    if not isinstance(read.text, str) or not read.text.strip():
+        raise ValueError("its text is empty or no text: fill it in, or remove the row")
+    try:
+        row = Row(number, read.text, spelled(read.answer, rule))
+        f"{row.text}{row.answer}{read.instruction}".encode()
+    except UnicodeEncodeError:
+        # JSON can escape it, and it cannot be written as UTF-8.
+        raise ValueError("it holds half of a surrogate pair, which is no text: write the character whole") from None
+    return row
+
+
+def _group(cells: Mapping[str, Any], data: Data) -> str:
+    """Raises ValueError, which says what to change."""
+    if not data.group:
+        return ""
+    group = cells.get(data.group)
+    if isinstance(group, bool) or not isinstance(group, str | int) or group == "":
+        raise ValueError(f"its column {data.group!r} (data.group) is missing, or neither a text nor a whole number")
+    return str(group)
+
+
+def _columns(cells: Mapping[str, Any], data: Data) -> Columns | None:
+    """The columns to read; None where a row is a conversation, or Alpaca's.
+
+    Raises ValueError, which says what to change.
+    """
+    used = {
+        name for name in cells if name not in {*data.ignore_columns, data.group} and not _is_nothing(name, cells[name])
+    }
+    columns = data.columns
+    if columns is None:
+        if used in ({MESSAGES}, {SHARED}) or {"instruction", "output"} <= used <= ALPACA:
+            return None
+        columns = next((known for known in KNOWN_COLUMNS if {known.text, known.answer} <= cells.keys()), None)
+    if columns is None:
+        raise ValueError(
+            f"its columns are {_listed(cells)}, and text and label, prompt and completion, messages, conversations, or "
+            "instruction and output are looked for: rename them, or name them in data.columns"
+        )
+    if missing := {columns.text, columns.answer} - cells.keys():
+        raise ValueError(f"it lacks the column {_listed(missing)}; it has {_listed(cells)}")
+    if unknown := used - {columns.text, columns.answer}:
+        raise ValueError(f"column {_listed(unknown)} is not known: list it in data.ignore_columns, or remove it")
+    return columns
+
+
+def _is_nothing(name: str, value: Any) -> bool:
+    """Whether a column besides is as good as not there."""
+    return name not in {MESSAGES, SHARED} and value in (None, [], {})
+
+
+def _instruction(task: Task, found: set[str]) -> str:
+    if task.instruction or not found:
+        return task.instruction
+    if len(found) > 1:
+        raise invalid(
+            f"the rows have {len(found)} different system messages: an endpoint has one; set the task's instruction"
+        )
+    return next(iter(found))
+
+
+# Checks --------------------------------------------------------------------------------------------------------------
+
+
+def _without_repeats(rows: Sequence[Row], findings: Findings, *, drop: bool) -> list[Row]:
+    """The rows, of those with the same text and answer the first, or each of the others is a finding."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        other = first.setdefault(_key(row.text), row)
+        if other.answer != row.answer:
+            findings.add(row.number, f"it has another answer to the text of row {other.number}: keep one of them")
+        elif other is not row and not drop:
+            findings.add(row.number, f"it repeats row {other.number}: keep one of them, or set data.duplicates: drop")
+    return list(first.values())
+
+
+def _check_leaks(eval_file: Path, eval_rows: Sequence[Row], train_file: Path, train_rows: Sequence[Row]) -> None:
+    trained = {_key(row.text): row for row in train_rows}
+    groups = {row.group: row for row in train_rows if row.group}
+    findings = Findings(eval_file)
+    for row in eval_rows:
+        if (near := groups.get(row.group)) is not None:
+            findings.add(
+                row.number,
+                f"its group is that of row {near.number} of {train_file} as well, so that figures would be too good: "
+                "keep each group in one of the files",
+            )
+        if (other := trained.get(_key(row.text))) is not None:
+            findings.add(
+                row.number,
+                f"its text is row {other.number} of {train_file} as well, so that figures would be too good: remove "
+                "one of them",
+            )
+    findings.refuse()
+
+
+def _check_classes(file: Path, rows: Sequence[Row], rule: OutputRule) -> None:
+    if isinstance(rule, Choice | Boolean) and len({row.answer for row in rows}) < 2:
+        raise invalid(f"{file}: all rows have one answer, from row {rows[0].number} on: add rows with other answers")
+
+
+def _key(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def _check_fold(file: Path, examples: Examples, rule: OutputRule) -> None:
+    answers = {row.answer for row in examples.train}
+    if not examples.validation or not answers or (isinstance(rule, Choice | Boolean) and len(answers) < 2):
+        raise invalid(
+            f"{file}: its rows are few, and one fold of them leaves no two answers to learn from: add rows, name "
+            "others in data.eval, or set data.folds: 0"
+        )
+
+
+def class_weights(answers: Sequence[str], setting: str) -> dict[str, float]:
+    """Label → the weight of its rows in the loss, 1 on average over the rows; empty where all count alike.
+
+    `balanced` gives each label the same sum of weights, as far as `MOST_WEIGHT` for the rarest goes.
+    """
+    rows = Counter(answers)
+    if setting == "none" or (setting == "auto" and max(rows.values()) < SKEWED * min(rows.values())):
+        return {}
+    heaviest = {label: min(MOST_WEIGHT, max(rows.values()) / count) for label, count in rows.items()}
+    mean = sum(heaviest[label] * count for label, count in rows.items()) / len(answers)
+    return {label: weight / mean for label, weight in heaviest.items()}
+
+
+def _items(rows: Sequence[Row], rule: OutputRule) -> list[splits.Item]:
+    of_labels = isinstance(rule, Choice | Boolean)
+    return [splits.Item(_key(row.text), row.answer if of_labels else "", row.group) for row in rows]
+
+
+def _folds(rows: Sequence[Row], data: Data, *, seed: int, rule: OutputRule) -> list[list[Row]]:
+    """The parts of which each is reported on by a training on the others; none where a share is kept out instead."""
+    few = splits.FOLDS if len(rows) < splits.FEW_ROWS else 0
+    count = few if data.folds is None else data.folds
+    parts = splits.folds(_items(rows, rule), count, seed=seed) if count else []
+    return [[rows[place] for place in part] for part in parts] if len(parts) > 1 else []
+
+
+def _validated(rows: Sequence[Row], data: Data, *, seed: int, rule: OutputRule) -> tuple[list[Row], list[Row]]:
+    """(rows to learn from, rows to validate on)"""
+    train, validation = _held_back(rows, data.validation_share, seed=seed + 1, rule=rule)
+    validation, more = validation[: data.max_validation_rows], validation[data.max_validation_rows :]
+    return sorted([*train, *more], key=_number), validation
+
+
+def _held_back(rows: Sequence[Row], share: float, *, seed: int, rule: OutputRule) -> tuple[list[Row], list[Row]]:
+    """(the others, about `share` of the rows, at least one)"""
+    places = splits.held_back(_items(rows, rule), share, seed=seed)
+    out = {*places}
+    return [row for place, row in enumerate(rows) if place not in out], [rows[place] for place in places]
+
+
+def _number(row: Row) -> int:
+    return row.number
+
+
+def _digest(rows: Sequence[Row]) -> str:
+    return _digest_of(sorted((row.text, row.answer) for row in rows))
+
+
+def _digest_of(pairs: Sequence[tuple[str, str]]) -> str:
+    return f"sha256:{hashlib.sha256(msgspec.json.encode(pairs)).hexdigest()}"
+
+
+def _listed(columns: Mapping[str, Any] | set[str]) -> str:
+    return ", ".join(repr(column) for column in sorted(columns, key=str))

@@ -1,0 +1,166 @@
+"""Files of examples → records, a dictionary of cells each. What is wrong is told with its row, for all rows at once."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.training.data.strict_json import NotJson, Strange, strict_json
+from guideway.training.sets.decoding import known_encoding, lines, whole_text
+from guideway.training.sets.row_files import DIVIDERS, cells_of
+
+Format = Literal["jsonl", "json", "csv", "tsv"]
+_OTHERS: Final = {
+    "parquet": "a Parquet file",
+    "arrow": "an Arrow file",
+    "feather": "a Feather file",
+    "xlsx": "an Excel file",
+    "xls": "an Excel file",
+    "ods": "a spreadsheet",
+    "pkl": "a pickle",
+    "pt": "a pickle",
+    "npz": "a NumPy file",
+    "gz": "compressed",
+    "zip": "compressed",
+    "zst": "compressed",
+}
+_BY_PROGRAM: Final = "with the program that made it"
+_WAYS: Final = {
+    "parquet": "with `datasets` (`Dataset.from_parquet(FILE).to_json('rows.jsonl')`) or pandas",
+    "arrow": "with `datasets` (`Dataset.from_file(FILE).to_json('rows.jsonl')`)",
+    "gz": "by unpacking it",
+    "zip": "by unpacking it",
+    "zst": "by unpacking it",
+}
+_KINDS_SHOWN: Final = 20
+_ROWS_SHOWN: Final = 5
+
+
+class Findings:
+    """What is wrong with the rows of one file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._rows: dict[str, list[int]] = {}
+
+    def add(self, row: int, what: str) -> None:
+        self._rows.setdefault(what, []).append(row)
+
+    def refuse(self) -> None:
+        """Raises Refusal(invalid_data) with all that was found, if anything was."""
+        if not self._rows:
+            return
+        told = [f"{_listed(rows)}: {what}" for what, rows in sorted(self._rows.items(), key=lambda one: one[1][0])]
+        if len(told) == 1:
+            raise invalid(f"{self._file}, {told[0]}")
+        more = f"; and {len(told) - _KINDS_SHOWN} more kinds" if len(told) > _KINDS_SHOWN else ""
+        count = sum(map(len, self._rows.values()))
+        raise invalid(f"{self._file}: {count} findings. In {'; in '.join(told[:_KINDS_SHOWN])}{more}")
+
+
+def read_records(
+    file: Path, format_: Format | None, encoding: str, heads: Sequence[set[str]], findings: Findings
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number of the row from 1 on, cells). heads: columns, one set of which the head of a CSV file has.
+
+    Raises Refusal(invalid_data) if the file cannot be read as a whole.
+    """
+    form = format_ or file.suffix.removeprefix(".").lower()
+    if form not in get_args(Format):
+        raise invalid(f"{file} {_unread(file, form)}")
+    try:
+        known_encoding(encoding)
+        if form in ("csv", "tsv"):
+            yield from _csv(file, encoding, heads, findings)
+        elif form == "json":
+            yield from _array(file, whole_text(file, str(file), encoding))
+        else:
+            yield from _jsonl(file, encoding, findings)
+    except Refusal as refusal:
+        hint = refusal.message.replace("name its encoding with --encoding", "name its encoding in data.encoding")
+        raise invalid(hint) from None
+
+
+def _unread(file: Path, form: str) -> str:
+    """Why a file of this form is not read, and what to do."""
+    if file.is_dir():
+        return (
+            "is a folder: name a file in it; one that `datasets` saved becomes one by "
+            "`load_from_disk(FOLDER).to_json('rows.jsonl')`"
+        )
+    if form in _OTHERS:
+        return f"is {_OTHERS[form]}, which is not read: write it as JSONL, CSV or TSV, {_WAYS.get(form, _BY_PROGRAM)}"
+    return "may be JSONL, JSON, CSV or TSV, which is not to be seen from its name: set data.format"
+
+
+def invalid(message: str) -> Refusal:
+    return Refusal(FailureCode.INVALID_DATA, message)
+
+
+def _jsonl(file: Path, encoding: str, findings: Findings) -> Iterator[tuple[int, dict[str, Any]]]:
+    found = lines(file, str(file), encoding)
+    first = next((line for line in found if line.strip()), "")
+    if first.lstrip().startswith("["):
+        # Many programs write an array and call it JSONL.
+        yield from _array(file, first + "".join(found))
+        return
+    for number, line in enumerate(lines(file, str(file), encoding), 1):
+        if line.strip():
+            try:
+                cells = strict_json(line)
+            except Strange as error:
+                findings.add(number, str(error))
+                continue
+            except NotJson:
+                cells = None
+            if isinstance(cells, dict):
+                yield number, cells
+            else:
+                findings.add(number, "it is no JSON object: write one object a line")
+
+
+def _array(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        rows = strict_json(text)
+    except NotJson as error:
+        raise invalid(f"{file} is no JSON array of objects: {error}") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise invalid(f"{file} is no JSON array of objects: write one, or one object a line")
+    yield from enumerate(rows, 1)
+
+
+def _csv(
+    file: Path, encoding: str, heads: Sequence[set[str]], findings: Findings
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    found = lines(file, str(file), encoding)
+    head = next(found, "")
+    delimiter = next((one for one in DIVIDERS if any(some <= {*cells_of(head, one)} for some in heads)), ",")
+    rows = csv.DictReader(chain([head], found), strict=True, delimiter=delimiter)
+    number = 0
+    while True:
+        number += 1
+        try:
+            cells = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise invalid(
+                f"{file}, row {number}: it is no CSV ({error}): quote cells that hold line ends or the dividing sign"
+            ) from None
+        if None in cells or None in cells.values():
+            findings.add(
+                number, "it has not as many cells as the head has columns: quote cells that hold the sign between them"
+            )
+        else:
+            yield number, dict(cells)
+
+
+def _listed(rows: list[int]) -> str:
+    if len(rows) == 1:
+        return f"row {rows[0]}"
+    more = f" and {len(rows) - _ROWS_SHOWN} more" if len(rows) > _ROWS_SHOWN else ""
+    return f"{len(rows)} rows ({', '.join(map(str, rows[:_ROWS_SHOWN]))}{more})"

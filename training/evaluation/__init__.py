@@ -1,0 +1,1 @@
+"""How good guidance is: answers, figures, comparisons, reports."""

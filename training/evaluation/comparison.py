@@ -1,0 +1,118 @@
+"""The table of a run: every subject beside the bare model, the best text prompt and the endpoint's present version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from guideway.training.evaluation.metrics import Estimate, difference
+from guideway.training.evaluation.scoring import Evaluation
+from guideway.training.runs.events import Scored
+from guideway.training.runs.task import BARE, PRESENT, REFERENCES
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One subject of the table."""
+
+    label: str
+    evaluation: Evaluation
+    over: dict[str, Estimate]
+    """Reference → by how much it is better on the same rows; itself is left out."""
+
+    @property
+    def verdict(self) -> str:
+        """In words, for people who do not read intervals."""
+        if BARE not in self.over:
+            return "what it is compared with"
+        over = self.over[BARE]
+        if over.low > 0:
+            return "better than the bare model"
+        return "worse than the bare model" if over.high < 0 else "not told apart from the bare model"
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """One model size, one set of rows."""
+
+    main: str
+    rows: int
+    lines: list[Line]
+    """References first, in the order of `REFERENCES`, then the rest, the best first."""
+
+    def line(self, label: str) -> Line | None:
+        return next((line for line in self.lines if line.label == label), None)
+
+
+def compare(evaluations: Sequence[Evaluation]) -> Comparison:
+    """The table of evaluations of the same rows in one order. Raises ValueError if there is none or rows differ."""
+    if not evaluations:
+        raise ValueError("nothing to compare")
+    first = evaluations[0]
+    for one in evaluations:
+        if (one.main, [a.text for a in one.answers]) != (first.main, [a.text for a in first.answers]):
+            raise ValueError(f"{one.label} and {first.label} are not of the same rows")
+    references = {one.label: one for one in evaluations if one.label in REFERENCES}
+    lines = [
+        Line(
+            label=one.label,
+            evaluation=one,
+            over={
+                label: difference(one.counts, reference.counts)
+                for label, reference in references.items()
+                if label != one.label
+            },
+        )
+        for one in evaluations
+    ]
+    order = {label: place for place, label in enumerate(REFERENCES)}
+    lines.sort(key=lambda line: (order.get(line.label, len(order)), -line.evaluation.score.value))
+    return Comparison(main=first.main, rows=first.rows, lines=lines)
+
+
+def scored_events(comparison: Comparison, *, size: str, at: float) -> list[Scored]:
+    """What a run tells of its comparison."""
+    return [
+        Scored(
+            at=at,
+            size=size,
+            method=line.label,
+            metric=comparison.main,
+            value=line.evaluation.score.value,
+            low=line.evaluation.score.low,
+            high=line.evaluation.score.high,
+            rows=comparison.rows,
+            over_bare=_as_list(line.over.get(BARE)),
+            over_present=_as_list(line.over.get(PRESENT)),
+        )
+        for line in comparison.lines
+    ]
+
+
+class Changed(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that two subjects answered differently, one of them rightly."""
+
+    text: str
+    expected: object
+    before: object
+    after: object
+    """None: there was no result."""
+    is_right: bool
+    """Whether the later answer is the better one."""
+
+
+def changed(before: Evaluation, after: Evaluation, *, most: int) -> list[Changed]:
+    """Rows that came right and rows that went wrong, in the order of the rows, half of `most` of each at most."""
+    found: dict[bool, list[Changed]] = {True: [], False: []}
+    for old, new in zip(before.answers, after.answers, strict=True):
+        gain = (new.counts.right - new.counts.wrong - new.counts.missing) - (
+            old.counts.right - old.counts.wrong - old.counts.missing
+        )
+        if gain and len(found[gain > 0]) < most // 2:
+            found[gain > 0].append(
+                Changed(text=old.text, expected=old.expected, before=old.given, after=new.given, is_right=gain > 0)
+            )
+    return found[True] + found[False]
+
+
+def _as_list(estimate: Estimate | None) -> list[float]:
+    return [] if estimate is None else [estimate.value, estimate.low, estimate.high]

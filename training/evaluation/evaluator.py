@@ -1,0 +1,233 @@
+"""How guidance does on held-out rows, by the engine, the grammars and the reading that serve."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from guideway.schemas.calibration import Calibration
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.generation import Generation
+from guideway.schemas.output import Boolean, Choice, OutputRule, Text, WordLabels
+from guideway.schemas.request import Part, ReplyAddress, Request
+from guideway.training.data.examples import Row
+from guideway.training.evaluation.metrics import quantile
+from guideway.training.evaluation.scoring import Answer, Evaluation, Latency, counts_of, evaluation_of
+from guideway.training.runs.task import BARE
+from guideway.workers.calibration.calibrating import asked, made_of
+from guideway.workers.messages import Admit, Artefact, EngineSettings, Finished, Likelihood, Refused
+from guideway.workers.output_parser import read_value
+from guideway.workers.worker import completed_reply
+
+if TYPE_CHECKING:
+    from guideway.workers.engine.engine import Engine
+    from guideway.workers.engine.model.base_model import BaseModel
+
+_ALONE_ROWS: Final = 12
+"""Rows that are run by themselves for the latency, after one that warms up."""
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """What is evaluated: what an endpoint adds to a request, and the form that it asks for."""
+
+    label: str
+    """`bare`, `text-prompt`, `present`, or a method's name."""
+    instructions: list[str] = []
+    """Text prompts in their order."""
+    artefacts: list[Artefact] = []
+    output: OutputRule
+    generation: Generation = Generation()
+    calibration: Calibration | None = None
+    """Of its labels, as the endpoint has it."""
+
+
+Progress = Callable[[str, int, int], None]
+"""Is told before every step: a subject's label, how many of its rows have their answer, of how many. What it raises
+ends the evaluation."""
+
+
+class Evaluator:
+    """One engine on one base model, for any number of subjects. Not thread-safe.
+
+    The engine puts hooks on the model and packs its weights: it is to be used for nothing else meanwhile, and not to be
+    wrapped by PEFT.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        *,
+        max_context_tokens: int,
+        max_rows: int = 32,
+        progress: Progress = lambda _label, _done, _of: None,
+    ) -> None:
+        from guideway.workers.engine.engine import Engine
+        from guideway.workers.engine.text.prompt import PromptLayout
+
+        self._engine: Engine = Engine(base, EngineSettings(max_rows=max_rows), max_context_tokens=max_context_tokens)
+        self._layout = PromptLayout(base.tokenizer)
+        self._progress = progress
+        self._numbers = iter(range(2**62))
+
+    def evaluate(self, subject: Subject, rows: Sequence[Row], *, latency: bool = True) -> Evaluation:
+        """Figures and answers on `rows`, which all go in at once, as a topic's backlog does.
+
+        latency: whether some of the rows are also run by themselves, one after the other.
+
+        Raises: Refusal of the subject's guidance or output rule if they are at fault; what is wrong with a single row
+        (one too long, an answer that did not come to its end) counts as a wrong answer, with its code.
+        """
+        biases = self._biases(subject)
+        began = time.perf_counter()
+        ends = self._run(subject, rows, biases)
+        took_s = time.perf_counter() - began
+        answers = [self._answer(subject, row, end) for row, end in zip(rows, ends, strict=True)]
+        _raise_common_failure(answers, ends)
+        return evaluation_of(
+            subject.label,
+            subject.output,
+            answers,
+            rows_per_s=len(rows) / took_s if rows else 0.0,
+            latency=self._latency(subject, rows, biases) if latency and rows else None,
+        )
+
+    def generate(self, instruction: str, inputs: Sequence[str], generation: Generation) -> list[list[str]]:
+        """Free texts that the bare model writes: the samples of each input, less any that failed."""
+        subject = Subject(label=BARE, instructions=[instruction], output=Text(), generation=generation)
+        ends = self._run(subject, [Row(number, text, "") for number, text in enumerate(inputs, 1)])
+        finished = [end.samples if isinstance(end, Finished) else [] for end in ends]
+        return [[one.text for one in samples if one.failure is None] for samples in finished]
+
+    def _biases(self, subject: Subject) -> dict[str, float]:
+        """What serving makes of the subject's calibration, made in the same way."""
+        if (rule := subject.calibration) is None:
+            return {}
+        like = _request(subject, Row(0, "", ""))
+        return made_of(rule, like, [self._ends(subject, some) for some in asked(rule, like)]).biases
+
+    def _ends(self, subject: Subject, requests: Sequence[Request]) -> list[Finished | Refusal]:
+        admits = [self._admit(subject, request, partings=True) for request in requests]
+        return [
+            Refusal(end.code, end.message) if isinstance(end, Refused) else end for end in self._go(subject, admits)
+        ]
+
+    def _run(
+        self, subject: Subject, rows: Sequence[Row], biases: Mapping[str, float] | None = None
+    ) -> list[Finished | Refused]:
+        requests = [_request(subject, row) for row in rows]
+        admits = [self._admit(subject, request, likelihood=True, biases=dict(biases or {})) for request in requests]
+        return self._go(subject, admits)
+
+    def _admit(self, subject: Subject, request: Request, **wanted: Any) -> Admit:
+        id_ = f"evaluation-{next(self._numbers)}"
+        return Admit(id=id_, request=request, artefacts=subject.artefacts, **wanted)
+
+    def _go(self, subject: Subject, admits: Sequence[Admit]) -> list[Finished | Refused]:
+        ids = [admit.id for admit in admits]
+        for admit in admits:
+            self._engine.add(admit)
+        ends: dict[str, Finished | Refused] = {}
+        while self._engine.has_work:
+            self._progress(subject.label, len(ends), len(ids))
+            for message in self._engine.step(time.time()):
+                if isinstance(message, Finished | Refused):
+                    ends[message.id] = message
+        return [ends[id_] for id_ in ids]
+
+    def _answer(self, subject: Subject, row: Row, end: Finished | Refused) -> Answer:
+        words = words_of(subject.output, row.text)
+        expected = read_value(row.answer, subject.output, words)
+        given: Any = None
+        failure = ""
+        try:
+            if isinstance(end, Refused):
+                raise Refusal(end.code, end.message)
+            given = completed_reply(_request(subject, row), end, self._engine.fingerprint).value
+        except Refusal as refusal:
+            failure = refusal.code.value
+        likelihood = _likelihood(end)
+        return Answer(
+            text=row.text,
+            expected=expected,
+            given=given,
+            failure=failure,
+            counts=counts_of(subject.output, expected, None if failure else given),
+            log_probability=likelihood.allowed if likelihood else None,
+            label_shares=_label_shares(likelihood, self._first_tokens(subject.output)),
+            prompt_tokens=end.prompt_tokens if isinstance(end, Finished) else 0,
+            output_tokens=end.output_tokens if isinstance(end, Finished) else 0,
+        )
+
+    def _first_tokens(self, rule: OutputRule) -> list[int]:
+        """The first token of each label, as the grammar has it written; empty where two labels share one."""
+        labels = labels_of(rule)
+        tokens = [self._layout.answer_ids(label)[0] for label in labels]
+        return tokens if len({*tokens}) == len(labels) else []
+
+    def _latency(self, subject: Subject, rows: Sequence[Row], biases: Mapping[str, float]) -> Latency:
+        took: list[float] = []
+        for row in (*rows[:1], *rows[:_ALONE_ROWS]):
+            began = time.perf_counter()
+            self._run(subject, [row], biases)
+            took.append((time.perf_counter() - began) * 1000)
+        alone = took[1:]
+        return Latency(rows=len(alone), median_ms=quantile(alone, 0.5), p95_ms=quantile(alone, 0.95))
+
+
+def words_of(output: OutputRule, text: str) -> list[str]:
+    """What a rule of word labels labels: the words of the text; nothing for other rules."""
+    return text.split() if isinstance(output, WordLabels) else []
+
+
+def _request(subject: Subject, row: Row) -> Request:
+    """What the endpoint service makes of an event with the row's text, and a worker of its retrieval."""
+    instructions = [Part(kind="instruction", source="endpoint", text=text) for text in subject.instructions if text]
+    return Request(
+        id="row",
+        namespace="training",
+        endpoint="evaluation",
+        endpoint_version=1,
+        parts=[*instructions, *row.context, Part(kind="input", source="caller", text=row.text)],
+        guidance=[],
+        output=subject.output,
+        words=words_of(subject.output, row.text),
+        generation=subject.generation,
+        reply_to=[ReplyAddress(topic="none")],
+        deadline_ms=None,
+    )
+
+
+def labels_of(rule: OutputRule) -> list[str]:
+    """What the model may write, for rules that list it."""
+    match rule:
+        case Choice(labels):
+            return list(labels)
+        case Boolean(spelling):
+            return spelling.split("/")
+    return []
+
+
+def _label_shares(likelihood: Likelihood | None, tokens: Sequence[int]) -> list[float]:
+    if likelihood is None or not likelihood.first.keys() >= {*tokens}:
+        return []
+    return [likelihood.first[token] for token in tokens]
+
+
+def _likelihood(end: Finished | Refused) -> Likelihood | None:
+    """Of the sample whose value is read; where none is whole, of the first."""
+    if isinstance(end, Refused):
+        return None
+    return next((one for one in end.samples if one.failure is None), end.samples[0]).likelihood
+
+
+_OF_THE_ROW: Final = frozenset({FailureCode.TEXT_TOO_LONG, FailureCode.OUTPUT_INCOMPLETE})
+
+
+def _raise_common_failure(answers: Sequence[Answer], ends: Sequence[Finished | Refused]) -> None:
+    """Where no row has an answer and the rows are not to blame, say what is: it would only look like a bad score."""
+    refused = [end for end in ends if isinstance(end, Refused) and end.code not in _OF_THE_ROW]
+    if refused and len(refused) == len(answers):
+        raise Refusal(refused[0].code, refused[0].message)

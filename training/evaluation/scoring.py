@@ -1,0 +1,189 @@
+"""Answers → figures, by what the output rule promises. Pure; what is written to evaluation.json."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final, assert_never
+
+import msgspec
+
+from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
+from guideway.training.evaluation.metrics import (
+    Calibration,
+    Confusion,
+    Counts,
+    Estimate,
+    balanced_accuracy,
+    calibration,
+    confusion,
+    json_counts,
+    macro_f1,
+    mean_of,
+    score,
+    share_of,
+)
+
+MOST_CONFUSED_LABELS: Final = 30
+"""A table of more labels is not made: nobody could read it."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """One row as it was answered."""
+
+    text: str
+    expected: Any
+    given: Any
+    failure: str = ""
+    """Failure code, where there is no value."""
+    counts: Counts
+    log_probability: float | None = None
+    """Natural logarithm of the probability of the text among those that the grammar allows."""
+    label_shares: list[float] = []
+    """Of each label, in the order of the output rule: its probability among all labels. Empty for other rules, and
+    where labels begin with the same token, so that the first token does not settle which it is."""
+    prompt_tokens: int
+    """Virtual tokens count."""
+    output_tokens: int
+
+    @property
+    def is_right(self) -> bool:
+        return not (self.counts.wrong or self.counts.missing)
+
+    @property
+    def confidence(self) -> float | None:
+        return None if self.log_probability is None else min(1.0, math.exp(self.log_probability))
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """From a request to its result in the engine, with no other request there; marshalling and Kafka come on top."""
+
+    rows: int
+    median_ms: float
+    p95_ms: float
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """How one subject does on one set of rows."""
+
+    label: str
+    rows: int
+    main: str
+    """The figure by which subjects are compared."""
+    figures: dict[str, Estimate]
+    confusion: Confusion | None = None
+    calibration: Calibration | None = None
+    latency: Latency | None = None
+    rows_per_s: float
+    """All rows at once, in micro-batches."""
+    failures: dict[str, int] = {}
+    """Failure code → rows."""
+    answers: list[Answer]
+
+    @property
+    def score(self) -> Estimate:
+        return self.figures[self.main]
+
+    @property
+    def counts(self) -> list[Counts]:
+        """What `metrics.difference` compares."""
+        return [answer.counts for answer in self.answers]
+
+
+def main_figure(rule: OutputRule) -> str:
+    """The name of the figure by which answers of this form are compared."""
+    match rule:
+        case Choice() | Boolean():
+            return "accuracy"
+        case Number() | Regex() | Text():
+            return "exact_match"
+        case WordLabels():
+            return "word_accuracy"
+        case Json():
+            return "field_f1"
+    assert_never(rule)
+
+
+def counts_of(rule: OutputRule, expected: Any, given: Any) -> Counts:
+    """Items of the answer that are right, wrong, missing. given None: there was no answer."""
+    match rule:
+        case Json():
+            found = json_counts(expected, given)
+            # No answer is no wrong field.
+            return Counts(0, 0, found.missing) if given is None else found
+        case WordLabels():
+            right = sum(one == other for one, other in zip(expected, given or (), strict=False))
+            wrong = len(expected) - right
+            return Counts(right, wrong, wrong)
+        case Text():
+            return Counts.of_item(given is not None and _spaced(expected) == _spaced(given))
+        case Choice() | Boolean() | Number() | Regex():
+            return Counts.of_item(given is not None and expected == given)
+    assert_never(rule)
+
+
+def evaluation_of(
+    label: str, rule: OutputRule, answers: Sequence[Answer], *, rows_per_s: float, latency: Latency | None
+) -> Evaluation:
+    """The figures of `answers` to rows that asked for `rule`."""
+    main = main_figure(rule)
+    counts = [answer.counts for answer in answers]
+    figures = {main: score(counts)}
+    made_confusion: Confusion | None = None
+    if (labels := _labels(rule)) is not None:
+        expected = [_spelled(answer.expected) for answer in answers]
+        given = [None if answer.failure else _spelled(answer.given) for answer in answers]
+        figures["macro_f1"] = macro_f1(labels, expected, given)
+        figures["balanced_accuracy"] = balanced_accuracy(labels, expected, given)
+        if len(labels) <= MOST_CONFUSED_LABELS:
+            made_confusion = confusion(labels, expected, given)
+    if isinstance(rule, Json | WordLabels):
+        figures["exact_match"] = share_of([answer.is_right for answer in answers])
+    figures["answered" if not isinstance(rule, Json) else "json_valid"] = share_of([not a.failure for a in answers])
+    figures["prompt_tokens"] = mean_of([answer.prompt_tokens for answer in answers])
+    figures["output_tokens"] = mean_of([answer.output_tokens for answer in answers])
+    sure = [(answer.confidence, answer.is_right) for answer in answers if answer.confidence is not None]
+    made_calibration = calibration([c for c, _ in sure if c is not None], [r for _, r in sure]) if sure else None
+    failures: dict[str, int] = {}
+    for answer in answers:
+        if answer.failure:
+            failures[answer.failure] = failures.get(answer.failure, 0) + 1
+    return Evaluation(
+        label=label,
+        rows=len(answers),
+        main=main,
+        figures=figures,
+        confusion=made_confusion,
+        calibration=made_calibration,
+        latency=latency,
+        rows_per_s=rows_per_s,
+        failures=failures,
+        answers=list(answers),
+    )
+
+
+def joined(label: str, rule: OutputRule, parts: Sequence[Evaluation]) -> Evaluation:
+    """One evaluation of the rows of several, each of which has its own."""
+    seconds = sum(one.rows / one.rows_per_s for one in parts if one.rows_per_s)
+    answers = [answer for one in parts for answer in one.answers]
+    speed = len(answers) / seconds if seconds else 0.0
+    return evaluation_of(label, rule, answers, rows_per_s=speed, latency=parts[0].latency)
+
+
+def _labels(rule: OutputRule) -> list[str] | None:
+    match rule:
+        case Choice(labels):
+            return list(labels)
+        case Boolean():
+            return ["true", "false"]
+    return None
+
+
+def _spelled(value: Any) -> str:
+    """A label or a truth value as `_labels` has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _spaced(text: str) -> str:
+    """With single spaces: how often somebody pressed the space bar is no part of an answer."""
+    return " ".join(text.split())

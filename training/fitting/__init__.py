@@ -1,0 +1,1 @@
+"""One method's training: the trainable part, its steps, and when they end."""

@@ -1,0 +1,1 @@
+"""Runs as jobs from a topic."""

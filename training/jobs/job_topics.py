@@ -1,0 +1,116 @@
+"""The topics of training jobs, for whoever submits, watches and cancels."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started, unreachable
+from guideway.delivery.clients.topic_directory import TopicDirectory
+from guideway.delivery.settings import MAX_RECORD_BYTES
+from guideway.schemas import names
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.wire import Undecodable
+from guideway.training.jobs.messages import JOB, JOB_CANCELLED, JOB_NEWS, Followed, Job, JobCancelled, JobEnded, JobNews
+
+
+async def submit(bootstrap: str, job: Job) -> None:
+    """Put the job on the jobs topic. Raises: Refusal `broker_unreachable`, or `invalid_setting` if it is too large."""
+    value = JOB.encode(job)
+    if len(value) > MAX_RECORD_BYTES:
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            f"the task takes {len(value)} bytes, {MAX_RECORD_BYTES} can be sent: shorten its instruction or schema",
+        )
+    await _send(bootstrap, names.TRAINING_JOBS_TOPIC, job.id, value)
+
+
+async def cancel(bootstrap: str, job: str) -> None:
+    """Let no trainer begin the job, and the one that is at it end it.
+
+    Raises: Refusal `broker_unreachable`, or `invalid_setting` if there is no such job or it has ended.
+    """
+    await require(bootstrap, job)
+    async for record in records(bootstrap, names.TRAINING_EVENTS_TOPIC, follow=False):
+        match _news(record.value):
+            case JobEnded(job=ended, outcome=outcome) if ended == job:
+                raise Refusal(FailureCode.INVALID_SETTING, f"job {job} has ended already: it is {outcome}")
+    await _send(bootstrap, names.TRAINING_CANCEL_TOPIC, job, JOB_CANCELLED.encode(JobCancelled(job=job)))
+
+
+async def watch(bootstrap: str, job: str) -> AsyncIterator[JobNews]:
+    """What has become of the job so far and what becomes of it, until it has ended.
+
+    Raises: Refusal `broker_unreachable`, or `invalid_setting` if there is no such job.
+    """
+    await require(bootstrap, job)
+    followed = Followed(job)
+    async for record in records(bootstrap, names.TRAINING_EVENTS_TOPIC, follow=True):
+        news = _news(record.value)
+        if news is not None and followed.is_new(news):
+            yield news
+            if isinstance(news, JobEnded):
+                return
+
+
+async def require(bootstrap: str, job: str) -> None:
+    """Raises: Refusal `invalid_setting` if no job of this id was submitted; it names the latest ones."""
+    known: list[str] = []
+    async for record in records(bootstrap, names.TRAINING_JOBS_TOPIC, follow=False):
+        known.append((record.key or b"").decode("utf-8", "replace"))
+    if job not in known:
+        # Anything may stand there.
+        latest = ", ".join(one[:200] for one in known[-5:]) or "none"
+        raise Refusal(FailureCode.INVALID_SETTING, f"there is no job {job!r}; the latest are: {latest}")
+
+
+async def records(bootstrap: str, topic: str, *, follow: bool) -> AsyncIterator[Any]:
+    """All records of a topic from its beginning; with `follow`, those that are still to come as well.
+
+    Raises: Refusal `broker_unreachable`, or `invalid_setting` if there is no such topic.
+    """
+    directory = TopicDirectory(bootstrap, names.client_id("training"))
+    async with (
+        started(directory, bootstrap),
+        started(make_consumer(bootstrap, "training", auto_offset_reset="earliest"), bootstrap) as consumer,
+    ):
+        try:
+            partitions = [TopicPartition(topic, number) for number in range(await directory.partitions(topic))]
+            if not partitions:
+                raise Refusal(
+                    FailureCode.INVALID_SETTING,
+                    f"the cluster at {bootstrap} has no topic {topic}: submit a job, or start `guideway trainer`",
+                )
+            consumer.assign(partitions)
+            await consumer.seek_to_beginning(*partitions)
+            ends = await consumer.end_offsets(partitions)
+            while follow or await _is_behind(consumer, ends):
+                for batch in (await consumer.getmany(*partitions, timeout_ms=200)).values():
+                    for record in batch:
+                        yield record
+        except KafkaError as error:
+            raise unreachable(bootstrap, error) from None
+
+
+async def _is_behind(consumer: Any, ends: dict[TopicPartition, int]) -> bool:
+    # The position moves past what compaction and transaction markers left out, too.
+    return any([await consumer.position(tp) < end for tp, end in ends.items()])
+
+
+async def _send(bootstrap: str, topic: str, key: str, value: bytes) -> None:
+    async with started(make_producer(bootstrap, "training"), bootstrap) as producer:
+        try:
+            await producer.send_and_wait(topic, key=key.encode(), value=value)
+        except KafkaError as error:
+            raise unreachable(bootstrap, error) from None
+
+
+def _news(value: bytes | None) -> JobNews | None:
+    """None for a record of a newer version of this program: there is nobody to tell."""
+    try:
+        return JOB_NEWS.decode(value)
+    except Undecodable:
+        return None

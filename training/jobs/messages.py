@@ -1,0 +1,119 @@
+"""Training jobs as messages: what is to be done, what happens, what came of it. Pure."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from guideway.schemas.failures import FailureCode
+from guideway.schemas.wire import Codec
+from guideway.training.runs.events import RunEvent
+from guideway.training.runs.task import Task
+
+JOB_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,198}[a-z0-9])?")
+"""It becomes the name of a folder."""
+JobId = Annotated[str, Meta(pattern=rf"^{JOB_ID.pattern}\Z")]
+Outcome = Literal["done", "failed", "cancelled"]
+
+
+class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="schema"):
+    pass
+
+
+class Job(_Message, frozen=True, kw_only=True, tag="guideway.job.v1"):
+    """`studio submit` → trainers: carry out this task."""
+
+    id: JobId
+    task: Task
+    """Its paths are absolute: of storage that the trainers see as well."""
+    publish: bool = False
+    """Whether the endpoint gets what was trained, by the task's publish rule."""
+
+
+class JobEvent(_Message, frozen=True, kw_only=True, tag="guideway.job_event.v1"):
+    """Trainer → whoever watches: something happened in the job's run.
+
+    A trainer that takes a job over tells all of its events again: `number` says which are known.
+    """
+
+    job: str
+    number: int
+    """Of the event in the run, from 1 on."""
+    event: RunEvent
+
+
+class JobEnded(_Message, frozen=True, kw_only=True, tag="guideway.job_ended.v1"):
+    """Trainer → whoever watches: exactly one for each job."""
+
+    job: str
+    outcome: Outcome
+    run: str
+    """The run's folder."""
+    published: bool = False
+    code: str = ""
+    """Failure code, where it failed or was not published."""
+    message: str = ""
+    """What to change, for a person."""
+
+
+class JobCancelled(_Message, frozen=True, kw_only=True, tag="guideway.job_cancelled.v1"):
+    """`studio cancel` → every trainer: this job is not wanted any more."""
+
+    job: str
+
+
+JobNews = JobEvent | JobEnded
+
+JOB: Codec[Job] = Codec(Job)
+JOB_NEWS: Codec[JobNews] = Codec(JobEvent | JobEnded)
+JOB_CANCELLED: Codec[JobCancelled] = Codec(JobCancelled)
+
+
+def unread_job_ended(key: bytes | None, reason: str) -> JobEnded | None:
+    """The end of a job that cannot be decoded, for who watches it; None where its record's key is no job's id."""
+    job = (key or b"").decode("utf-8", "replace")
+    if JOB_ID.fullmatch(job) is None:
+        return None
+    message = f"the trainer cannot read the job ({reason}): submit it with the guideway that the trainers have"
+    return JobEnded(job=job, outcome="failed", run="", code=FailureCode.UNDECODABLE_EVENT.value, message=message)
+
+
+class Followed:
+    """One job's news as it comes, each once and in order."""
+
+    def __init__(self, job: str) -> None:
+        self._job = job
+        self._known = 0
+        self._ended = False
+
+    def is_new(self, news: JobNews) -> bool:
+        """Whether it is of this job and was not seen before."""
+        if news.job != self._job or self._ended:
+            return False
+        if isinstance(news, JobEnded):
+            self._ended = True
+            return True
+        if news.number <= self._known:
+            return False
+        self._known = news.number
+        return True
+
+
+def with_absolute_paths(task: Task, folder: Path) -> Task:
+    """The task with paths that mean the same wherever its file lies; `folder` is where they began."""
+    data = task.data
+
+    def absolute(path: str) -> str:
+        return str((folder / path).resolve())
+
+    return msgspec.structs.replace(
+        task,
+        models=None if task.models is None else absolute(task.models),
+        data=msgspec.structs.replace(
+            data, train=absolute(data.train), eval=None if data.eval is None else absolute(data.eval)
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Text prompts: proposed, scored, and the best one kept."""

@@ -1,0 +1,117 @@
+"""The best text prompt for a task: candidates scored on validation rows by the engine and the grammar that serve."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from guideway.schemas.calibration import Calibration
+from guideway.schemas.generation import Generation
+from guideway.schemas.output import OutputRule
+from guideway.training.data.examples import Row
+from guideway.training.evaluation.evaluator import Evaluator, Subject, labels_of
+from guideway.training.evaluation.scoring import Answer, Evaluation, main_figure
+from guideway.training.prompts.candidates import Candidate, candidates, question_for_proposals
+from guideway.training.runs.events import PromptScored
+from guideway.training.runs.task import TEXT_PROMPT, PromptSearch
+
+_FIRST_SHARE: Final = 3
+"""The first round sees one in so many validation rows, and lets through one in so many candidates, ..."""
+_LEAST_FINALISTS: Final = 3
+"""... but at least so many."""
+_LEAST_ROWS: Final = 24
+
+
+def search(
+    evaluator: Evaluator,
+    *,
+    size: str,
+    instruction: str,
+    output: OutputRule,
+    generation: Generation,
+    examples: Sequence[Row],
+    validation: Sequence[Row],
+    calibration: Calibration | None = None,
+    settings: PromptSearch,
+    seed: int,
+    emit: Callable[[PromptScored], None] = lambda _: None,
+) -> str:
+    """The best of the candidates, one at least; of equals the better calibrated, and of these the shorter.
+
+    In two rounds (successive halving, https://arxiv.org/abs/1502.07943): all candidates on a third of the rows, the
+    best third of them on all rows. `emit` gets each candidate once, with its last score.
+
+    calibration: of the labels, as serving would have it for each candidate.
+
+    Raises: Refusal as `Evaluator.evaluate` does, if the output rule cannot be satisfied.
+    """
+    rows = validation[: settings.validation_rows]
+    found = candidates(
+        instruction,
+        output,
+        examples,
+        _proposals(evaluator, examples, settings.own_proposals, seed) if settings.own_proposals else [],
+        settings=settings,
+        seed=seed,
+    )
+
+    def subject(candidate: Candidate) -> Subject:
+        return Subject(
+            label=TEXT_PROMPT,
+            instructions=[candidate.text],
+            output=output,
+            generation=generation,
+            calibration=calibration,
+        )
+
+    def evaluated(some: Sequence[Candidate], on: Sequence[Row]) -> dict[Candidate, Evaluation]:
+        return {one: evaluator.evaluate(subject(one), on, latency=False) for one in some}
+
+    first = evaluated(found, rows[: max(_LEAST_ROWS, len(rows) // _FIRST_SHARE)])
+    finalists = sorted(found, key=lambda one: -first[one].score.value)
+    finalists = finalists[: max(_LEAST_FINALISTS, len(found) // _FIRST_SHARE)]
+    # The task's own is always in the last round: whoever wrote it wants to know how it does beside the best.
+    finalists += [one for one in found if one.source == "task" and one not in finalists]
+    last = first | evaluated(finalists, rows)
+    sure = {one: calibrated_accuracy(last[one].answers, rows[: last[one].rows], labels_of(output)) for one in found}
+    best = max(finalists, key=lambda one: (last[one].score.value, sure[one] or 0.0, -len(one.text)))
+    for one in found:
+        emit(
+            PromptScored(
+                at=time.time(),
+                size=size,
+                prompt=one.text,
+                source=one.source,
+                metric=main_figure(output),
+                value=last[one].score.value,
+                rows=last[one].rows,
+                calibrated=sure[one],
+                chosen=one == best,
+            )
+        )
+    return best.text
+
+
+def calibrated_accuracy(answers: Sequence[Answer], rows: Sequence[Row], labels: Sequence[str]) -> float | None:
+    """The share of rows whose answer is the likeliest label once each label's mean share over all rows is divided out.
+
+    Batch calibration (Zhou et al. 2023, https://arxiv.org/abs/2309.17249): no labelled row is needed for it.
+    None where the shares of the labels are not known.
+    """
+    known = [
+        (answer.label_shares, row.answer) for answer, row in zip(answers, rows, strict=True) if answer.label_shares
+    ]
+    if not known:
+        return None
+    means = [sum(column) / len(known) for column in zip(*(shares for shares, _ in known), strict=True)]
+    lifted = [[share / (mean or 1.0) for share, mean in zip(shares, means, strict=True)] for shares, _ in known]
+    right = [labels[lift.index(max(lift))] == answer for lift, (_, answer) in zip(lifted, known, strict=True)]
+    return sum(right) / len(rows)
+
+
+def _proposals(evaluator: Evaluator, examples: Sequence[Row], count: int, seed: int) -> list[str]:
+    """Instructions that the model writes from examples; other examples for each."""
+    questions = [question_for_proposals(examples, seed=seed + number) for number in range(count)]
+    drawn = Generation(max_tokens=60, temperature=0.7, top_p=0.95, samples=2, seed=seed)
+    return [text for samples in evaluator.generate("", questions, drawn) for text in samples]

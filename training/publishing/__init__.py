@@ -1,0 +1,1 @@
+"""From a run to the catalogue: what is published, and whether."""

@@ -1,0 +1,289 @@
+"""From a run to the catalogue: which method, as what, and whether. Pure; the command uploads and writes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from typing import Final
+
+import msgspec
+
+from guideway.catalogue.entries import Catalogue, Identity
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Endpoint, Guidance, InputRule, Lineage
+from guideway.training.runs.events import MethodStarted, PromptScored, RunEvent, Scored, Stopped
+from guideway.training.runs.folder import Run, RunFolder
+from guideway.training.runs.task import BARE, PRESENT, TEXT_PROMPT, Task
+
+CANDIDATE: Final = "-candidate"
+"""After the endpoint's name: where callers can try what may take its place."""
+
+
+class Publication(msgspec.Struct, frozen=True):
+    """What is to be published of a run for one model size."""
+
+    size: str
+    scored: Scored
+    fingerprint: str | None
+    """Of the base model; None for a text prompt, which needs none."""
+    prompt: str = ""
+    """For a text prompt: its text."""
+
+
+def choose(events: Iterable[RunEvent], run: Run, *, size: str | None, method: str | None, anyway: bool) -> Publication:
+    """The method to publish: the one named, else `method_of`.
+
+    Raises: Refusal `not_better` if it does not beat the bare model by more than the interval and the task's rule wants
+    that, unless `anyway`; `invalid_setting` if the run has no such method or size, or has not come to its comparison.
+    """
+    task = run.task
+    size = size or task.model_sizes[0]
+    if size not in task.model_sizes:
+        raise Refusal(
+            FailureCode.INVALID_SETTING, f"the run has no model size {size!r}; it has {', '.join(task.model_sizes)}"
+        )
+    events = list(events)
+    scored = {
+        e.method: e for e in events if isinstance(e, Scored) and e.size == size and e.method not in {BARE, PRESENT}
+    }
+    if not scored:
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            f"run {run.id} has no comparison for size {size} yet: carry it out to its end with `guideway studio run`",
+        )
+    wanted = method or method_of(events, task, size, scored)
+    if wanted not in scored:
+        raise Refusal(
+            FailureCode.INVALID_SETTING, f"the run has no method {wanted!r}; compared were: {', '.join(sorted(scored))}"
+        )
+    best = scored[wanted]
+    if task.publish.when == "better" and not anyway and not is_better(best.over_bare):
+        raise Refusal(
+            FailureCode.NOT_BETTER,
+            f"{wanted} does not beat the bare model by more than chance ({best.metric} {interval(best.over_bare)} over "
+            f"it, on {best.rows} rows): {_advice(events, size, wanted)}; --anyway publishes it all the same",
+        )
+    prints = [e.fingerprint for e in events if isinstance(e, MethodStarted) and (e.size, e.method) == (size, wanted)]
+    prompts = [e.prompt for e in events if isinstance(e, PromptScored) and e.size == size and e.chosen]
+    is_text = wanted == TEXT_PROMPT
+    return Publication(size, best, None if is_text else prints[-1], prompts[-1] if is_text else "")
+
+
+def _advice(events: Iterable[RunEvent], size: str, method: str) -> str:
+    """What may help a method that is not better."""
+    events = list(events)
+    bare = [e for e in events if isinstance(e, Scored) and (e.size, e.method) == (size, BARE)]
+    if bare and bare[-1].value >= 1 and bare[-1].metric != "loss":
+        return (
+            f"the bare model has all of these {bare[-1].rows} rows right: give more rows, or harder ones, in data.eval"
+        )
+    ended = [e for e in events if isinstance(e, Stopped) and (e.size, e.method) == (size, method)]
+    if ended and ended[-1].rule == "max_minutes":
+        one = ended[-1]
+        enough = math.ceil(one.elapsed_s / 60 * one.of / max(1, one.step))
+        whole = f" of {one.of}, for which it needs about {enough} minutes" if one.of else ""
+        return f"its time was up at step {one.step}{whole}: raise stop.max_minutes, or train on a faster machine"
+    return "try another method or more examples"
+
+
+def method_of(events: Iterable[RunEvent], task: Task, size: str, compared: Collection[str]) -> str:
+    """What a run comes to: the task's method, else that of the lowest validation loss among those `compared`.
+
+    The best text prompt, which was found by the validation rows as well, is taken where nothing was trained. Were the
+    score on the evaluation rows to choose, the best of many would seem better than it is on the rows that chose it.
+    """
+    if task.publish.method is not None:
+        return task.publish.method
+    losses = {e.method: e.validation_loss for e in events if isinstance(e, Stopped) and e.size == size}
+    return min((label for label in losses if label in compared), key=losses.__getitem__, default=TEXT_PROMPT)
+
+
+def guidance_for(publication: Publication, run: Run, folder: RunFolder, catalogue: Catalogue) -> Guidance:
+    """The guidance's manifest; its artefact is still a folder."""
+    task, scored = run.task, publication.scored
+    name = task.guidance_name(scored.method, publication.size)
+    present = present_endpoint(catalogue, task.namespace, task.endpoint)
+    parent = ", ".join(present.guidance) if present else ""
+    before = catalogue.latest(Identity("guidance", task.namespace, name))
+    if before and isinstance(before[1], Guidance) and before[1].lineage and before[1].lineage.run == run.id:
+        parent = before[1].lineage.parent  # published again, it is what it was
+    lineage = Lineage(
+        run=run.id,
+        method=scored.method,
+        code=run.code_version,
+        seed=task.schedule.seed,
+        data=run.data_digest,
+        eval_data=run.eval_digest,
+        metric=scored.metric,
+        score=[scored.value, scored.low, scored.high],
+        over_bare=scored.over_bare,
+        rows=scored.rows,
+        parent=parent,
+    )
+    description = f"{scored.metric} {interval(lineage.score)} on {scored.rows} rows"
+    if scored.method == TEXT_PROMPT:
+        return Guidance(
+            namespace=task.namespace,
+            name=name,
+            description=description,
+            form="text_prompt",
+            text=publication.prompt,
+            lineage=lineage,
+        )
+    return Guidance(
+        namespace=task.namespace,
+        name=name,
+        description=description,
+        form=task.method(scored.method).guidance_form,
+        artefact=str(folder.artefact(publication.size, scored.method).absolute()),
+        model_fingerprint=publication.fingerprint,
+        lineage=lineage,
+    )
+
+
+def endpoint_for(
+    publication: Publication,
+    run: Run,
+    guidance: Guidance,
+    version: int,
+    catalogue: Catalogue,
+    *,
+    name: str,
+    anyway: bool,
+) -> Endpoint:
+    """The endpoint `name` with this guidance, by its version, so that an endpoint's version always does the same.
+
+    What the task does not say (input, access, ...) stays as that endpoint has it, else as the task's has it; whose
+    targets remain its own, for what is only tried must not reach them.
+
+    Raises: Refusal `invalid_setting` if the endpoint makes other text of events than the guidance was trained and
+    evaluated on, unless `anyway`.
+    """
+    task = run.task
+    names = (name, task.endpoint)
+    begin = next(filter(None, (present_endpoint(catalogue, task.namespace, one) for one in names)), None)
+    if begin is None:
+        begin = Endpoint(
+            namespace=task.namespace, name=name, description=task.description, model_size="any", output=task.output
+        )
+    others = begin.retrieval is not None and begin.retrieval != task.retrieval
+    if not anyway and (others or begin.input.template != InputRule().template):
+        what = "passages by a rule that is not the task's" if others else "an input template"
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            f"{begin.address} adds {what} to the text of events, and the run has seen rows without: publish it as an "
+            "endpoint of its own with --as, after applying one that adds nothing, or all the same with --anyway",
+        )
+    if begin.name != name or name.endswith(CANDIDATE):
+        begin = msgspec.structs.replace(begin, targets=[])
+    return msgspec.structs.replace(
+        begin,
+        name=name,
+        model_size=publication.size,
+        # A text prompt takes the place of the instruction.
+        instruction="" if guidance.form == "text_prompt" else run.instruction,
+        guidance=[f"{guidance.namespace}/{guidance.name}@{version}"],
+        output=task.output,
+        generation=task.generation,
+        # As it was compared: see `comparing.references` and `comparing.methods`.
+        calibration="auto" if guidance.form == "text_prompt" else "off",
+        retrieval=begin.retrieval if task.retrieval is None else task.retrieval,
+    )
+
+
+def promoted(candidate: Endpoint, present: Endpoint | None, catalogue: Catalogue, *, anyway: bool) -> Endpoint:
+    """The candidate in the endpoint's place, if it is better than the endpoint by more than the interval.
+
+    Two scores on the same rows are compared; an endpoint without guidance counts as the bare model.
+
+    Raises: Refusal `not_better`, or `invalid_setting` if the two scores are of other rows or one is not known.
+    """
+    theirs, ours = (score_of(one, catalogue) for one in (present, candidate))
+    if not anyway:
+        if theirs is None and present is not None and present.guidance:
+            raise Refusal(
+                FailureCode.INVALID_SETTING,
+                f"nothing is known of how {present.address} does as it is, for its guidance is of no run: run the task "
+                "again, whose report compares the two, and promote the candidate with --anyway if it is better",
+            )
+        _check_better(ours, theirs)
+    name = candidate.name.removesuffix(CANDIDATE)
+    return msgspec.structs.replace(candidate if present is None else _taking(present, candidate), name=name)
+
+
+def score_of(endpoint: Endpoint | None, catalogue: Catalogue) -> Lineage | None:
+    """How the guidance of an endpoint did when it was trained; None if that is not known."""
+    if endpoint is None:
+        return None
+    for name in endpoint.guidance:
+        _, guidance = catalogue.guidance(name, for_namespace=endpoint.namespace)
+        if guidance.lineage is not None:
+            return guidance.lineage
+    return None
+
+
+def present_endpoint(catalogue: Catalogue, namespace: str, name: str) -> Endpoint | None:
+    """Its newest version, if there is one."""
+    found = catalogue.latest(Identity("endpoint", namespace, name))
+    return found[1] if found and isinstance(found[1], Endpoint) else None
+
+
+def is_better(difference: Iterable[float]) -> bool:
+    """Whether [difference, low, high] lies above zero, all of it."""
+    return bool(numbers := list(difference)) and numbers[1] > 0
+
+
+def interval(estimate: Iterable[float]) -> str:
+    """`0.940 [0.919, 0.956]`"""
+    numbers = list(estimate)
+    return f"{numbers[0]:.3f} [{numbers[1]:.3f}, {numbers[2]:.3f}]" if numbers else "nothing"
+
+
+def unpaired(ours: Lineage, theirs: Lineage) -> list[float]:
+    """[difference, low, high] of two scores whose rows are not known one by one (Newcombe 1998, method 10)."""
+    (a, a_low, a_high), (b, b_low, b_high) = ours.score, theirs.score
+    down = ((a - a_low) ** 2 + (b_high - b) ** 2) ** 0.5
+    up = ((a_high - a) ** 2 + (b - b_low) ** 2) ** 0.5
+    return [a - b, a - b - down, a - b + up]
+
+
+def _check_better(ours: Lineage | None, theirs: Lineage | None) -> None:
+    if ours is None:
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            "nothing is known of how the candidate does: publish it from a run, or promote it with --anyway",
+        )
+    if theirs is None:
+        if not is_better(ours.over_bare):
+            raise _not_better(ours, "the bare model", ours.over_bare)
+        return
+    if (ours.eval_data, ours.metric) != (theirs.eval_data, theirs.metric):
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            f"the candidate's {ours.metric} and the endpoint's {theirs.metric} are on other rows and do not compare: "
+            "run its task on the same evaluation rows, or promote it with --anyway",
+        )
+    if not is_better(difference := unpaired(ours, theirs)):
+        raise _not_better(ours, "the endpoint as it is", difference)
+
+
+def _not_better(ours: Lineage, what: str, difference: list[float]) -> Refusal:
+    return Refusal(
+        FailureCode.NOT_BETTER,
+        f"the candidate does not beat {what} by more than chance ({ours.metric} {interval(difference)} over it): leave "
+        "it, or promote it with --anyway",
+    )
+
+
+def _taking(present: Endpoint, candidate: Endpoint) -> Endpoint:
+    """The endpoint with what guides the candidate; all else stays as it is."""
+    return msgspec.structs.replace(
+        present,
+        model_size=candidate.model_size,
+        instruction=candidate.instruction,
+        guidance=candidate.guidance,
+        output=candidate.output,
+        generation=candidate.generation,
+        calibration=candidate.calibration,
+        retrieval=candidate.retrieval,
+    )

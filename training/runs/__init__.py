@@ -1,0 +1,1 @@
+"""One run of the studio, from its task to its report."""

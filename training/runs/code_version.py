@@ -1,0 +1,92 @@
+"""Which code trains: a name for all of it, kept with what it makes, so that two runs can be told apart by it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import guideway
+
+_ROOT = Path(guideway.__file__).parent
+CARRIES_OUT = "guideway.training.runs.run"
+DECIDE_NOTHING = (
+    "guideway.catalogue.artefacts.cache",
+    "guideway.catalogue.topic",
+    "guideway.training.runs.code_version",
+    "guideway.training.evaluation.report",
+    "guideway.training.runs.events",
+    "guideway.workers.guidance.artefact_fetch",
+    "guideway.workers.processes.child_client",
+    "guideway.workers.worker",
+)
+"""Modules that a run imports and that say, keep or transport what it does, and do not decide it."""
+
+
+@cache
+def code_version() -> str:
+    """guideway's version, and a hash of the code that carries out a run.
+
+    Two runs with the same one on the same rows do the same. It does not change where a file is moved, or where only
+    comments, docstrings and layout are others. Another minor version of Python may give another one.
+    """
+    digests = sorted(_digest(path) for path in sources())
+    return f"{guideway.__version__}+{hashlib.sha256(b''.join(digests)).hexdigest()[:12]}"
+
+
+def sources() -> list[Path]:
+    """Whatever `CARRIES_OUT` imports, directly or not and wherever in a file, but what decides nothing.
+
+    The kernels in C beside it are among them.
+    """
+    found: set[Path] = set()
+    waiting = [CARRIES_OUT]
+    while waiting:
+        module = waiting.pop()
+        path = None if module in DECIDE_NOTHING else _path(module)
+        if path is not None and path not in found:
+            found.add(path)
+            waiting += _imports(path)
+    kernels = {kernel for folder in {path.parent for path in found} for kernel in folder.glob("*.c")}
+    return sorted(found | kernels)
+
+
+def _path(module: str) -> Path | None:
+    """None where it is not guideway's, or no module but a name in one."""
+    package, *parts = module.split(".")
+    if package != "guideway" or not parts:
+        return None
+    path = _ROOT.joinpath(*parts)
+    return next((one for one in (path.with_suffix(".py"), path / "__init__.py") if one.is_file()), None)
+
+
+def _imports(path: Path) -> list[str]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        match node:
+            case ast.Import():
+                names += [alias.name for alias in node.names]
+            case ast.ImportFrom(module=str(module)):
+                names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def _digest(path: Path) -> bytes:
+    content = path.read_bytes()
+    if path.suffix == ".py":
+        content = ast.dump(_Plain().visit(ast.parse(content))).encode()
+    return hashlib.sha256(content).digest()
+
+
+class _Plain(ast.NodeTransformer):
+    """What computes: neither where other code stands nor what is said about it."""
+
+    def visit_Import(self, node: ast.Import) -> None:
+        return None
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        return None
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        return None if isinstance(node.value, ast.Constant) else node

@@ -1,0 +1,151 @@
+"""One run's folder: what it is about, what happened, and what came of it. Its one writer is whoever runs it.
+
+run.json                     the task and where it came from
+events.jsonl                 what happened, see events.py
+SIZE/METHOD/checkpoint.safetensors
+SIZE/METHOD/artefact/        adapter_config.json and adapter_model.safetensors, once the method has ended
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.retrieval import SetRef
+from guideway.training.runs.events import EVENT, RunEvent, RunStarted
+from guideway.training.runs.task import Task
+
+CHECKPOINT: Final = "checkpoint.safetensors"
+ARTEFACT: Final = "artefact"
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """run.json."""
+
+    id: str
+    task: Task
+    folder: str
+    """Absolute: where the task's relative paths begin."""
+    instruction: str
+    """The task's, or the system message that all rows have: what the endpoint says to the model."""
+    data_digest: str
+    """`sha256:` and 64 hex digits over the rows that were learnt from, whatever their order."""
+    eval_digest: str
+    """The same over the rows that are reported on."""
+    code_version: str
+
+
+class RunFolder:
+    """Reads and writes the folder of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "run.json").is_file()
+
+    def create(self, run: Run) -> None:
+        """Write run.json, whole or not at all. Raises: Refusal `invalid_setting` if the folder cannot be written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path / "run.json", msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def run(self) -> Run:
+        """Raises: Refusal `invalid_setting` if there is no run here."""
+        try:
+            return msgspec.json.decode((self.path / "run.json").read_bytes(), type=Run)
+        except (OSError, msgspec.DecodeError) as error:
+            raise Refusal(
+                FailureCode.INVALID_SETTING,
+                f"{self.path} holds no run ({error}): name the folder that `guideway studio run` wrote",
+            ) from None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else on this machine carries out this run meanwhile. Raises: Refusal `invalid_setting` if one does."""
+        with locked(self.path / ".lock", f"another process carries out the run in {self.path}"):
+            yield
+
+    @property
+    def sets(self) -> list[SetRef]:
+        """The versions of the retrieval sets that the run began with."""
+        return next((event.sets for event in self.events() if isinstance(event, RunStarted)), [])
+
+    def method(self, size: str, method: str) -> Path:
+        """Folder of one method for one model size."""
+        return self.path / size / method
+
+    def artefact(self, size: str, method: str) -> Path:
+        return self.method(size, method) / ARTEFACT
+
+    def checkpoint(self, size: str, method: str) -> Path:
+        return self.method(size, method) / CHECKPOINT
+
+    def append(self, event: RunEvent) -> None:
+        """Add an event; it survives the end of this process at once, and that of the machine after a while.
+
+        Raises: Refusal `invalid_setting` if the folder cannot be written.
+        """
+        try:
+            with (self.path / "events.jsonl").open("ab") as file:
+                file.write(msgspec.json.encode(event) + b"\n")
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def events(self) -> Iterator[RunEvent]:
+        """All events so far, oldest first. A line that was cut off by the end of a process is left out."""
+        file = self.path / "events.jsonl"
+        if file.is_file():
+            with file.open("rb") as lines:
+                for line in lines:
+                    try:
+                        yield EVENT.decode(line)
+                    except msgspec.DecodeError:
+                        continue
+
+    def _unwritable(self, error: OSError) -> Refusal:
+        return Refusal(
+            FailureCode.INVALID_SETTING,
+            f"the run's folder {self.path} cannot be written ({error.strerror}): free some space, or name another with "
+            "--out",
+        )
+
+
+@contextlib.contextmanager
+def locked(file: Path, otherwise: str) -> Iterator[None]:
+    """Nobody else on this machine holds `file` meanwhile; `otherwise` says what somebody who does is doing.
+
+    Raises: Refusal `invalid_setting` if somebody does, or the file cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(file.open("ab"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refusal(FailureCode.INVALID_SETTING, f"{otherwise}: wait for it, or end it") from None
+        except OSError as error:
+            raise Refusal(
+                FailureCode.INVALID_SETTING, f"{file} cannot be written ({error.strerror}): make its folder writable"
+            ) from None
+        yield
+
+
+def write_whole(file: Path, data: bytes) -> None:
+    """Replace `file` by one that holds `data`: whoever reads it, whenever, finds the old or the new, never a part."""
+    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    with fresh.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    fresh.replace(file)

@@ -1,0 +1,117 @@
+"""Inserted layers: trained bottleneck blocks between two layers of the frozen model.
+
+h ← h + U act(D norm(h)), after decoder layer k; norm is root mean square normalisation with a trained weight. After
+Houlsby et al. 2019, https://arxiv.org/abs/1902.00751, with the block between the layers and not within them. With
+U = 0, from which training starts, the model is what it was.
+
+The folder, of guideway's own making:
+
+- adapter_config.json: `guideway_type` is `INSERTED_LAYER`, `format_version` 1, `after_layers` the numbers k from 0 on,
+  `bottleneck` r, `hidden_size`, `activation` `gelu` (the exact one), `silu` or `relu`, `norm_eps`;
+- adapter_model.safetensors: for every k `after_layers.K.norm.weight` [hidden], `after_layers.K.down.weight` D
+  [r, hidden], `after_layers.K.up.weight` U [hidden, r].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from guideway.catalogue.adapters.adapter import shown
+from guideway.catalogue.adapters.forms import (
+    Activation,
+    InsertedLayerConfig,
+    check_inserted_tensors,
+    inserted_layer_config,
+    inserted_shapes,
+)
+from guideway.workers.engine.guidance.peft_folder import check_finite, damaged, read
+
+ACTIVATIONS: Final[Mapping[Activation, Callable[[Tensor], Tensor]]] = {
+    "gelu": nn.functional.gelu,
+    "silu": nn.functional.silu,
+    "relu": nn.functional.relu,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One block: h + act(rms(h) Dᵀ) U, the weight of the norm is in D. float32, on the model's device."""
+
+    down: Tensor
+    """D [r, hidden]"""
+    up: Tensor
+    """U [r, hidden]; transposed as against the file"""
+    activation: Activation
+    norm_eps: float
+
+
+@dataclass(frozen=True, eq=False)
+class InsertedLayer:
+    """The blocks of one artefact by the number of the decoder layer that each stands after."""
+
+    blocks: Mapping[int, Block]
+
+    @classmethod
+    def load(cls, folder: Path, model: PreTrainedModel, digest: str | None = None) -> InsertedLayer:
+        """From a folder that `TrainableInsertedLayer` saved.
+
+        Raises: Refusal `guidance_damaged` if it is no inserted layer or does not fit `model`.
+        Altered if a `digest` is given and the folder's bytes are not what it says.
+        """
+        adapter, tensors = read(folder, "inserted_layer", digest)
+        config = inserted_layer_config(adapter)
+        _check_fits(config, model)
+        check_inserted_tensors(config, adapter)
+        device = model.get_input_embeddings().weight.device
+        blocks = {}
+        for k in config.after_layers:
+            norm, down, up = (tensors[f"after_layers.{k}.{part}"].to(device) for part in inserted_shapes(0, 0))
+            blocks[k] = Block(down * norm, up.T.contiguous(), config.activation, config.norm_eps)
+            check_finite({f"after_layers.{k}.down.weight": blocks[k].down, f"after_layers.{k}.up.weight": blocks[k].up})
+        return cls(blocks)
+
+    @cached_property
+    def nbytes(self) -> int:
+        return sum(block.down.nbytes + block.up.nbytes for block in self.blocks.values())
+
+
+def rms(h: Tensor, eps: float | Tensor) -> Tensor:
+    """h / √(mean(h²) + eps) over the last dimension, in float32 (https://arxiv.org/abs/1910.07467)."""
+    h = h.to(torch.float32)
+    return h * torch.rsqrt(h.square().mean(-1, keepdim=True) + eps)
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The layers of a model, between which a block can stand.
+
+    Raises: Refusal `guidance_damaged` if the model has no plain list of layers.
+    """
+    config = model.config.get_text_config()
+    lists = [
+        module
+        for module in model.get_decoder().modules()
+        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers
+    ]
+    if not lists:
+        raise damaged(
+            f"a model of type {config.model_type!r} has no list of {config.num_hidden_layers} layers, between which a "
+            "layer could be inserted: train a LoRA"
+        )
+    return lists[0]
+
+
+def _check_fits(config: InsertedLayerConfig, model: PreTrainedModel) -> None:
+    layers, hidden = len(decoder_layers(model)), model.get_input_embeddings().weight.shape[1]
+    if config.hidden_size != hidden or max(config.after_layers) >= layers:
+        raise damaged(
+            f"it stands after layers {shown(config.after_layers)} of size {config.hidden_size}, and the model has "
+            f"{layers} layers of size {hidden}: train it for this model"
+        )

@@ -1,0 +1,138 @@
+"""LoRA: low-rank updates beside the frozen weights.
+
+Hu et al. 2021, https://arxiv.org/abs/2106.09685; rank-stabilised scaling: https://arxiv.org/abs/2312.03732;
+DoRA (weight-decomposed): https://arxiv.org/abs/2402.09353.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from guideway.catalogue.adapters.forms import LoraModule, lora_modules, lora_shapes, unlike
+from guideway.workers.engine.guidance.peft_folder import check_finite, damaged, read
+from guideway.workers.engine.guidance.target_modules import features, full_name, module_named
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """The update of one module: y = W x + b + (x Aᵀ) B. A and B in the model's dtype, on its device.
+
+    The scaling is in B. Of a DoRA, y = c ⊙ (W x) + b + (x Aᵀ) B, and c is in B as well.
+    """
+
+    a: Tensor
+    """[r, in]"""
+    b: Tensor
+    """[r, out]; transposed as against PEFT, so that ranks are cut and joined along the first dimension of both."""
+    dora_scale: Tensor | None = None
+    """c = m / ‖W + ΔW‖ [out], the norm over what comes in: it needs the frozen weight once, when the DoRA is loaded"""
+
+    @property
+    def rank(self) -> int:
+        return len(self.a)
+
+
+@dataclass(frozen=True, eq=False)
+class Lora:
+    """The updates of one artefact by module name."""
+
+    factors: Mapping[str, Factors]
+
+    @classmethod
+    def load(cls, folder: Path, model: PreTrainedModel, digest: str | None = None) -> Lora:
+        """From a folder that PEFT saved.
+
+        Raises: Refusal `guidance_damaged` if it is no LoRA, is more than a LoRA, or does not fit `model`.
+        Altered if a `digest` is given and the folder's bytes are not what it says.
+        """
+        adapter, tensors = read(folder, "lora", digest)
+        device = model.get_input_embeddings().weight.device
+        lora = cls(
+            {
+                (name := full_name(model, saved)): _fitted(
+                    name, found, adapter.config, tensors, module_named(model, name), device
+                )
+                for saved, found in lora_modules(adapter).items()
+            }
+        )
+        # In the model's type, and with the scaling: what was finite in the file may be so no more.
+        check_finite({f"{name}.lora_A": factors.a for name, factors in lora.factors.items()})
+        check_finite({f"{name}.lora_B": factors.b for name, factors in lora.factors.items()})
+        return lora
+
+    def scaled(self, scale: float) -> Lora:
+        """This LoRA with `scale` times the effect.
+
+        Raises: Refusal `guidance_damaged` if it is a DoRA, whose c would be another one.
+        """
+        if scale == 1:
+            return self
+        if any(factors.dora_scale is not None for factors in self.factors.values()):
+            raise damaged(f"it was trained with `use_dora` and takes no scale: name it without *{scale:g}")
+        return Lora({name: Factors(factors.a, factors.b * scale) for name, factors in self.factors.items()})
+
+    @cached_property
+    def nbytes(self) -> int:
+        tensors = [tensor for f in self.factors.values() for tensor in (f.a, f.b, f.dora_scale)]
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def _fitted(
+    name: str,
+    found: LoraModule,
+    config: dict[str, Any],
+    tensors: dict[str, Tensor],
+    module: nn.Module | None,
+    device: torch.device,
+) -> Factors:
+    """The factors of module `name` with their scaling."""
+    size = features(name, module)
+    assert module is not None
+    parts = {part: tensors[tensor] for part, tensor in found.tensors.items()}
+    want = lora_shapes(config, found.rank, *size)
+    have = {part: list(tensor.shape) for part, tensor in sorted(parts.items())}
+    if have != want:
+        raise unlike(name, have, want)
+    assert isinstance(module.weight, Tensor)
+    dtype = module.weight.dtype
+    if found.frozen and not _is_copy(tensors[found.frozen].to(device), module):
+        raise damaged(
+            f"it holds weights of {name!r} that are not this model's: train it on this model as it is, or, if they "
+            "were not trained, save it again with `save_pretrained(..., save_embedding_layers=False)`"
+        )
+    a, b = parts["A.weight"], (parts["B.weight"].T * found.scaling).to(device).contiguous()
+    if not config.get("use_dora"):
+        # A is copied, or it would keep all that was read of the file.
+        return Factors(a.to(device, dtype, copy=True), b.to(dtype))
+    a = a.to(device, copy=True)
+    scale = _dora_scale(name, parts["magnitude_vector"].to(device), module, a, b)
+    return Factors(a.to(dtype), (b * scale).to(dtype), scale)
+
+
+def _is_copy(copy: Tensor, module: nn.Module) -> bool:
+    """Whether it is the module's weight, but for the rounding of the type that either was kept in."""
+    frozen = module.weight
+    assert isinstance(frozen, Tensor)
+    weight = frozen.T if isinstance(module, Conv1D) else frozen
+    # bfloat16 has 8 bits of a number: of two roundings no more than one part in 128 is left.
+    return copy.shape == weight.shape and torch.allclose(copy.to(weight.dtype), weight, rtol=2**-7, atol=1e-6)
+
+
+def _dora_scale(name: str, magnitude: Tensor, module: nn.Module, a: Tensor, b: Tensor) -> Tensor:
+    """c = m / ‖W + ΔW‖ [out]"""
+    frozen = module.weight
+    assert isinstance(frozen, Tensor)
+    weight = (frozen.T if isinstance(module, Conv1D) else frozen).float()
+    scale: Tensor = magnitude / torch.addmm(weight, b.T, a).norm(dim=1)
+    if not scale.isfinite().all():
+        raise damaged(f"it makes an output of {name!r} nothing, which has no direction: train it again")
+    return scale

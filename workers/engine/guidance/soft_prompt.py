@@ -1,0 +1,79 @@
+"""Soft prompts: trained virtual tokens before the text.
+
+Prompt tuning: https://arxiv.org/abs/2104.08691; P-tuning: https://arxiv.org/abs/2103.10385. Their encoders are for
+training only: PEFT saves the embeddings that they came to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from guideway.catalogue.adapters.forms import prompt_tokens
+from guideway.workers.engine.guidance.peft_folder import check_finite, damaged, read
+
+
+@dataclass(frozen=True, eq=False)
+class SoftPrompt:
+    """Virtual tokens of one artefact, in the model's dtype and on its device."""
+
+    embeddings: Tensor
+    """[virtual tokens, hidden]"""
+
+    @classmethod
+    def load(cls, folder: Path, model: PreTrainedModel, digest: str | None = None) -> SoftPrompt:
+        """From a folder that PEFT saved.
+
+        Raises: Refusal `guidance_damaged` if it is no soft prompt or does not fit `model`.
+        Altered if a `digest` is given and the folder's bytes are not what it says.
+        """
+        adapter, tensors = read(folder, "soft_prompt", digest)
+        prompt_tokens(adapter)
+        embeddings = tensors["prompt_embeddings"]
+        table = model.get_input_embeddings().weight
+        if embeddings.shape[1] != table.shape[1]:
+            raise damaged(
+                f"its embeddings are {list(embeddings.shape)}, and the model needs [virtual tokens, {table.shape[1]}]: "
+                "train it for this model"
+            )
+        embeddings = embeddings.to(dtype=table.dtype, device=table.device)
+        check_finite({"prompt_embeddings": embeddings})
+        return cls(embeddings)
+
+    @property
+    def virtual_tokens(self) -> int:
+        return len(self.embeddings)
+
+    @property
+    def nbytes(self) -> int:
+        return self.embeddings.nbytes
+
+
+def batched_embeddings(
+    rows: Sequence[tuple[Sequence[Tensor], Sequence[int]]], embed: Callable[[Tensor], Tensor], device: torch.device
+) -> Tensor:
+    """e[i] = [row i's virtual tokens; embed(row i's token ids); 0 …], all rows padded to the longest.
+
+    rows: virtual tokens, each [some, hidden], and token ids of each row. Result [rows, longest, hidden].
+    """
+    token_ids = [id_ for _, ids in rows for id_ in ids]
+    embedded = embed(torch.tensor(token_ids, dtype=torch.long, device=device))
+    texts = torch.split(embedded, [len(ids) for _, ids in rows])
+    whole = [torch.cat([*virtual, text]) for (virtual, _), text in zip(rows, texts, strict=True)]
+    return pad_sequence(whole, batch_first=True)
+
+
+def virtual_between(prompts: Sequence[SoftPrompt], start: int, stop: int) -> list[Tensor]:
+    """Virtual tokens `start` up to, not including, `stop` of these soft prompts one after the other."""
+    found = []
+    for prompt in prompts:
+        if start < prompt.virtual_tokens and stop > 0:
+            found.append(prompt.embeddings[max(0, start) : stop])
+        start, stop = start - prompt.virtual_tokens, stop - prompt.virtual_tokens
+    return found

@@ -1,0 +1,37 @@
+"""Linear modules that read the same input, computed as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor, nn
+
+from guideway.workers.engine.kernels.packed import PackedLinear, can_pack
+
+
+class JoinedLinear(nn.Module):
+    """y = [x W1ᵀ + b1, x W2ᵀ + b2, …], the outputs of several frozen linears side by side.
+
+    Owns no weights of the model. In bfloat16 on CPU it is one product by a packed copy; elsewhere each member computes
+    its part, so that nothing is copied. Adaptors of the members act through hooks here, not on the members themselves.
+    """
+
+    def __init__(self, members: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        # In a tuple, which keeps them out of this module's own parameters.
+        self.members = tuple(members)
+        ends = list(accumulate((member.out_features for member in members), initial=0))
+        self.parts = [slice(*pair) for pair in pairwise(ends)]
+        """Where each member's output stands."""
+        same_bias = len({member.bias is None for member in members}) == 1
+        self._packed = PackedLinear(*members) if same_bias and all(map(can_pack, members)) else None
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """inputs: x [rows, tokens, in], or one for each member where an adaptor scales what goes into it."""
+        if len(inputs) > 1:
+            return torch.cat([member(x) for member, x in zip(self.members, inputs, strict=True)], dim=-1)
+        if self._packed is not None:
+            return self._packed(inputs[0])
+        return torch.cat([member(inputs[0]) for member in self.members], dim=-1)

@@ -1,0 +1,1 @@
+"""The frozen model: found, identified, loaded, and run for one step."""

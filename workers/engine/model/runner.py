@@ -1,0 +1,303 @@
+"""Tensors: one step of the seated rows on the frozen model. Nothing is decided here."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.workers.engine.faults import refusal_of
+from guideway.workers.engine.guidance.batched_adapters import BatchedAdaptors, fastest_changes
+from guideway.workers.engine.guidance.batched_inserted_layers import BatchedInsertedLayers
+from guideway.workers.engine.guidance.prefix_tuning import prefix_states
+from guideway.workers.engine.guidance.resident import RowGuidance
+from guideway.workers.engine.guidance.soft_prompt import batched_embeddings, virtual_between
+from guideway.workers.engine.kernels.packed import pack_linears
+from guideway.workers.engine.model.attention import causal_mask
+from guideway.workers.engine.model.base_model import BaseModel
+from guideway.workers.engine.model.fast_layers import use_fast_layers
+from guideway.workers.engine.model.kv_cache import KvCache, States
+from guideway.workers.engine.model.trial import check_runs
+from guideway.workers.engine.scheduling.chunks import Plan
+from guideway.workers.engine.scheduling.row import Row
+from guideway.workers.engine.text.grammars import BatchedGrammar
+from guideway.workers.engine.text.logprobs import BatchedLikelihood, BatchedPartings
+from guideway.workers.engine.text.sampling import BatchedSampler
+
+
+class Runner:
+    """The micro-batch on the model; owner of the seats: `rows[i]` has slot i of the cache and of all batched guidance.
+
+    Slots stay compact, so that a step sees views of them: where a row leaves, the last one takes its slot, and new
+    rows come in at the end. What runs together must be neighbours: before a step the rows are put in the order of its
+    plan, those that decode first, which moves rows only where prompts of several steps are among them.
+    """
+
+    def __init__(self, base: BaseModel, *, max_rows: int, max_tokens: int, kv_bytes: int) -> None:
+        self.rows: list[Row] = []
+        self._model = base.model
+        self._embed: nn.Module = base.model.get_input_embeddings()
+        self._device = self._embed.weight.device
+        self._dtype = self._embed.weight.dtype
+        self._kv = KvCache(max_rows=max_rows, max_tokens=max_tokens, max_bytes=kv_bytes)
+        places = use_fast_layers(base.model)
+        self._adaptors = BatchedAdaptors(
+            base.model, max_rows=max_rows, new_changes=fastest_changes(base.model), places=places
+        )
+        self._inserted = BatchedInsertedLayers(base.model, max_rows=max_rows)
+        self._last: Tensor | None = None
+        self._max_rows = max_rows
+        self._logits = torch.empty(0, 0)
+        self._model.get_output_embeddings().register_forward_pre_hook(self._keep_last)
+        self._sampled: list[Row] = []
+        self._sample_for([])
+        pack_linears(base.model, but={member for place in places.values() for member in place.joined.members})
+        check_runs(base)
+        self._learn_shapes()
+
+    @property
+    def kv_tokens(self) -> int:
+        """Rows times the tokens of the longest of them for which there is room."""
+        return self._kv.max_tokens
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's keys and values."""
+        return self._kv.token_bytes
+
+    @torch.inference_mode()
+    def join(self, row: Row, known: States | None) -> None:
+        """Seat a row whose guidance is held, with the keys and values of its first tokens if they are known."""
+        slot, guidance = len(self.rows), _held(row)
+        self.rows.append(row)
+        self._reserve()
+        if states := known or prefix_states(guidance.prefixes):
+            self._kv.put(slot, states)
+            row.cached_tokens = states[0][0].shape[1]
+        self._adaptors.seat(slot, guidance.adaptors)
+        self._inserted.seat(slot, guidance.inserted)
+
+    @torch.inference_mode()
+    def leave(self, rows: Iterable[Row]) -> None:
+        """Free the seats of those of `rows` that have one; their keys and values are gone."""
+        for row in [row for row in rows if row in self.rows]:
+            slot, last = self.rows.index(row), len(self.rows) - 1
+            self._kv.leave(slot, last)
+            self._adaptors.leave(slot, last)
+            self._inserted.leave(slot, last)
+            self.rows[slot] = self.rows[last]
+            self.rows.pop()
+            row.cached_tokens = 0
+
+    @torch.inference_mode()
+    def copy(self, row: Row, tokens: int) -> States:
+        """Keys and values of the first `tokens` of a seated row, which are cached."""
+        return self._kv.copy(self.rows.index(row), tokens)
+
+    @torch.inference_mode()
+    def run(self, plan: Plan) -> dict[Row, int | Refusal]:
+        """One step: the next token of every row that has taken in all it missed, or why there is none.
+
+        A row with which the pass fails, also alone, gives up its seat. Raises whatever fails without any row as well.
+        """
+        failed: dict[Row, Refusal] = {}
+        try:
+            self._reserve()
+        except Exception as error:
+            longest = max(self.rows, key=lambda row: row.total_tokens)
+            failed[longest] = refusal_of(error, id=longest.id)
+            return {**self._without(failed)}
+        self._arrange([plan.decoding, *(chunk.rows for chunk in plan.chunks)])
+        at = len(plan.decoding)
+        found = self._pass(slice(0, at), self._decode, failed) if at else []
+        for chunk in plan.chunks:
+            slots = slice(at, at + len(chunk.rows))
+            at = slots.stop
+            found += self._pass(slots, functools.partial(self._take_in, most=chunk.tokens), failed)
+        rows, logits = [], []
+        for slots, some in found:
+            done = [i for i, row in enumerate(self.rows[slots]) if not row.missing_tokens]
+            if done:
+                logits.append(some if len(done) == len(some) else some[done])
+                rows += [self.rows[slots.start + i] for i in done]
+        outcomes = self._choose(rows, self._side_by_side(logits)) if rows else {}
+        return {**outcomes, **self._without(failed)}
+
+    def _pass(
+        self, slots: slice, forward: Callable[[slice], Tensor], failed: dict[Row, Refusal]
+    ) -> list[tuple[slice, Tensor]]:
+        """The logits of these rows; where the pass fails, of either half, and who fails alone is among the `failed`.
+
+        A pass that failed can be made again: what it wrote stands where no row has cached anything yet.
+        """
+        try:
+            return [(slots, forward(slots))]
+        except Exception as error:
+            middle = (slots.start + slots.stop) // 2
+            if middle == slots.start:
+                row = self.rows[slots.start]
+                failed[row] = refusal_of(error, id=row.id)
+                return []
+        halves = slice(slots.start, middle), slice(middle, slots.stop)
+        return [each for half in halves for each in self._pass(half, forward, failed)]
+
+    def _without(self, failed: dict[Row, Refusal]) -> dict[Row, Refusal]:
+        """`failed`, once they have no seats and the model has shown that it runs without them; else it raises."""
+        if failed:
+            self.leave(failed)
+            self._run_bare(len(self.rows))
+        return failed
+
+    def _side_by_side(self, found: Sequence[Tensor]) -> Tensor:
+        """All logits [rows, vocabulary] in float32, in memory that is kept: new memory costs more than the copy."""
+        rows, vocabulary = sum(map(len, found)), found[0].shape[1]
+        if not len(self._logits):
+            self._logits = torch.empty(self._max_rows, vocabulary, dtype=torch.float32, device=self._device)
+        at = 0
+        for some in found:
+            self._logits[at : at + len(some)] = some
+            at += len(some)
+        return self._logits[:rows]
+
+    def _choose(self, rows: list[Row], logits: Tensor) -> dict[Row, int | Refusal]:
+        """The next token of `rows`; logits float32 [rows, vocabulary]."""
+        if rows != self._sampled:
+            self._sample_for(rows)
+        self._likelihood.see_all(logits)
+        failed = self._grammars.mask_(logits)
+        self._partings.see(logits)
+        self._grammars.lean_(logits)
+        tokens = self._sampler.choose(logits)
+        self._likelihood.add(logits, tokens)
+        outcomes = [
+            failed.get(i) or (_not_finite(rows[i]) if token is None else token) for i, token in enumerate(tokens)
+        ]
+        return dict(zip(rows, outcomes, strict=True))
+
+    def _sample_for(self, rows: list[Row]) -> None:
+        self._sampled = rows
+        self._grammars = BatchedGrammar([row.grammar for row in rows])
+        self._sampler = BatchedSampler([row.sampler for row in rows])
+        self._likelihood = BatchedLikelihood(rows)
+        self._partings = BatchedPartings(rows)
+
+    def _decode(self, slots: slice) -> Tensor:
+        """Logits [rows, vocabulary] after each row's last token."""
+        rows = self.rows[slots]
+        token_ids = self._column([row.last_id for row in rows])
+        positions = self._column([row.cached_tokens for row in rows])
+        longest = 1 + max(row.cached_tokens for row in rows)
+        logits = self._forward(slots, positions, longest, input_ids=token_ids)
+        for row in rows:
+            row.cached_tokens += 1
+        return logits
+
+    def _take_in(self, slots: slice, most: int) -> Tensor:
+        """Logits [rows, vocabulary] after the next `most` tokens of each row, or after its last if it misses fewer."""
+        rows = self.rows[slots]
+        spans = [(row.cached_tokens, row.cached_tokens + min(most, row.missing_tokens)) for row in rows]
+        embeddings = self._embeddings(rows, spans)
+        tokens = embeddings.shape[1]
+        begins, ends = self._column([begin for begin, _ in spans]), self._column([end for _, end in spans])
+        # A row's padding writes where its next token goes: begun far behind, it would run out of the cache.
+        positions = (begins + torch.arange(tokens, device=self._device)).minimum(ends)
+        longest = max(min(begin + tokens, end + 1) for begin, end in spans)
+        self._last = ends - begins - 1
+        try:
+            logits = self._forward(slots, positions, longest, inputs_embeds=embeddings)
+        finally:
+            self._last = None
+        for row, (_, end) in zip(rows, spans, strict=True):
+            row.cached_tokens = end
+        return logits
+
+    def _embeddings(self, rows: Sequence[Row], spans: Sequence[tuple[int, int]]) -> Tensor:
+        """[rows, longest span, hidden]: virtual tokens and text at these positions of each row, padded with zeros."""
+        pieces = []
+        for row, (begin, end) in zip(rows, spans, strict=True):
+            before = row.prefix_tokens
+            virtual = virtual_between(_held(row).soft_prompts, begin - before, end - before)
+            pieces.append((virtual, row.ids_between(begin, end)))
+        return batched_embeddings(pieces, self._embed, self._device)
+
+    def _forward(self, slots: slice, positions: Tensor, longest: int, **inputs: Tensor) -> Tensor:
+        """Logits [rows, vocabulary] of the rows in `slots`, whose queries stand at `positions` [rows, queries]."""
+        self._kv.see(slots, positions, longest)
+        self._adaptors.see(slots)
+        self._inserted.see(slots)
+        logits: Tensor = self._model(
+            **inputs,
+            attention_mask=causal_mask(positions, longest, self._dtype),
+            position_ids=positions,
+            past_key_values=self._kv,
+            use_cache=True,
+        ).logits
+        return logits[:, -1]
+
+    def _keep_last(self, head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        """Let the output head see each row's last position only: hidden [rows, tokens, hidden] -> [rows, 1, hidden].
+
+        Rows are padded on the right, so the last positions differ; `logits_to_keep` takes the same of every row.
+        """
+        if self._last is None:
+            return None
+        hidden = args[0]
+        return (hidden.gather(1, self._last[:, :, None].expand(-1, 1, hidden.shape[-1])), *args[1:])
+
+    def _arrange(self, groups: Sequence[Sequence[Row]]) -> None:
+        """Make each group neighbours, one group after the other from slot 0 on; within a group no order is asked."""
+        begin = 0
+        for group in groups:
+            end, members = begin + len(group), set(group)
+            strangers = [slot for slot in range(begin, end) if self.rows[slot] not in members]
+            if strangers:
+                outside = [slot for slot in range(end, len(self.rows)) if self.rows[slot] in members]
+                for one, other in zip(strangers, outside, strict=True):
+                    self._swap(one, other)
+            begin = end
+
+    def _swap(self, one: int, other: int) -> None:
+        self._kv.swap(one, other)
+        self._adaptors.swap(one, other)
+        self._inserted.swap(one, other)
+        self.rows[one], self.rows[other] = self.rows[other], self.rows[one]
+
+    def _reserve(self) -> None:
+        """Room for every seated row, and one token more: padding stands there, or what is generated next."""
+        if self.rows:
+            self._kv.reserve(len(self.rows), 1 + max(row.total_tokens for row in self.rows))
+
+    @torch.inference_mode()
+    def _learn_shapes(self) -> None:
+        """The cache learns from one token what the layers keep."""
+        self._run_bare(0)
+
+    def _run_bare(self, slot: int) -> None:
+        """One token on the frozen model, in a slot that is free and is left as it was."""
+        at = torch.zeros(1, 1, dtype=torch.long, device=self._device)
+        self._forward(slice(slot, slot + 1), at, 1, input_ids=at)
+        self._kv.leave(slot, slot)
+
+    def _column(self, values: list[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=self._device)[:, None]
+
+
+def _held(row: Row) -> RowGuidance:
+    assert row.guidance is not None, "the engine equips rows before they are seated"
+    return row.guidance
+
+
+def _not_finite(row: Row) -> Refusal:
+    if not row.admit.artefacts:
+        return Refusal(
+            FailureCode.ENGINE_FAILED,
+            "the model's output is not a finite number: declare the model with a dtype of a wider range (bfloat16 or "
+            "float32), and look whether its weights are whole",
+        )
+    return Refusal(
+        FailureCode.GUIDANCE_DAMAGED,
+        "the model's output under this guidance is not a finite number: train the guidance again, with smaller steps",
+    )

@@ -1,0 +1,1 @@
+"""Which rows run next and how much of each: decided without touching a tensor."""

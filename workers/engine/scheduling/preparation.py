@@ -1,0 +1,181 @@
+"""Requests → tokens and grammars, in threads beside the steps of the model, in fair order."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Set
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.names import Lane
+from guideway.schemas.output import WordLabels
+from guideway.schemas.request import Request
+from guideway.workers.engine.faults import refusal_of
+from guideway.workers.engine.guidance.resident import RowGuidance
+from guideway.workers.engine.text.grammar import Grammar
+from guideway.workers.engine.text.grammars import Grammars
+from guideway.workers.engine.text.prompt import Prompt, PromptLayout
+from guideway.workers.messages import Admit
+
+J = TypeVar("J")
+_ONE_IN: Final = 8
+"""While requests of both lanes wait, one in so many that are taken is of the batch lane."""
+
+
+class Prepared(NamedTuple):
+    """What can be made of a request without the model."""
+
+    prompt: Prompt
+    grammar: Grammar | None
+    """At its beginning, for rows to fork; None for free text."""
+
+
+class Preparation:
+    """Owner of requests from when they come until they are taken, of their order, and of the threads that prepare them.
+
+    While one request of a namespace is prepared, no other of it is: what takes long holds up its own namespace, and as
+    long as there are two threads, nobody else. Threads share the layout and the grammars, which allow it.
+    """
+
+    def __init__(self, layout: PromptLayout, grammars: Grammars, *, max_tokens: int, threads: int) -> None:
+        """max_tokens: of the longest sequence. threads: with 0, whoever brings a request waits until it is prepared."""
+        self._layout = layout
+        self._grammars = grammars
+        self._max_tokens = max_tokens
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="prepare") if threads else None
+        self._turns: Turns[_Job] = Turns()
+        self._turn = Lock()
+        self._known: dict[str, Future[Prepared]] = {}
+
+    def begin(self, admit: Admit) -> None:
+        """Prepare a request when its turn comes."""
+        future = self._known[admit.id] = Future()
+        if self._threads is None:
+            self._prepare(admit, future)
+            return
+        with self._turn:
+            self._turns.add(_Job(admit, future), admit.lane, admit.request.namespace)
+        self._threads.submit(self._go_on)
+
+    def has(self, id_: str) -> bool:
+        """Whether it is prepared, or cannot be, as `take` tells."""
+        return self._known[id_].done()
+
+    def take(self, id_: str) -> Prepared:
+        """What is prepared.
+
+        Raises: Refusal `text_too_long`, `output_unsatisfiable`, `output_incomplete`; `internal_error` for our faults.
+        """
+        return self._known.pop(id_).result()
+
+    def drop(self, id_: str) -> None:
+        """Nobody waits for it any more, if anybody did; one that is being prepared comes to its end unseen."""
+        if (future := self._known.pop(id_, None)) is not None:
+            future.cancel()
+
+    @property
+    def missing(self) -> Set[Future[Prepared]]:
+        """What is waited for."""
+        return {future for future in self._known.values() if not future.done()}
+
+    def _go_on(self) -> None:
+        """Prepare whatever has its turn, until nothing has. In a thread of ours."""
+        while True:
+            with self._turn:
+                job = self._turns.take()
+            if job is None:
+                return
+            try:
+                if job.future.set_running_or_notify_cancel():
+                    self._prepare(*job)
+            finally:
+                with self._turn:
+                    self._turns.release(job.admit.request.namespace)
+
+    def _prepare(self, admit: Admit, future: Future[Prepared]) -> None:
+        try:
+            future.set_result(self._prepared(admit.request, admit.biases))
+        # Whatever it is: a library in Rust that panics raises what is no Exception.
+        except BaseException as error:
+            future.set_exception(refusal_of(error, id=admit.id))
+
+    def _prepared(self, request: Request, biases: Mapping[str, float]) -> Prepared:
+        max_tokens = request.generation.max_tokens
+        if isinstance(request.output, WordLabels) and (least := 2 * len(request.words)) > max_tokens:
+            raise too_many_words(len(request.words), least, max_tokens)
+        prompt = self._layout.encode(request.parts, limit=self._max_tokens - max_tokens)
+        grammar = self._grammars.start(request.output, request.words, biases)
+        if grammar is not None and (least := grammar.fewest_tokens) > max_tokens:
+            if isinstance(request.output, WordLabels):
+                raise too_many_words(len(request.words), least, max_tokens)
+            raise Refusal(
+                FailureCode.OUTPUT_INCOMPLETE,
+                f"the shortest label has {least} tokens, generation.max_tokens is {max_tokens}: raise it",
+            )
+        return Prepared(prompt, grammar)
+
+
+class _Job(NamedTuple):
+    admit: Admit
+    future: Future[Prepared]
+
+
+class Turns(Generic[J]):
+    """Whose turn it is to be prepared. The namespaces take turns, and none is prepared twice at once.
+
+    The interactive lane goes before the batch lane; but while both wait, one in eight is of the batch lane.
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[Lane, OrderedDict[str, deque[J]]] = {"interactive": OrderedDict(), "batch": OrderedDict()}
+        """Per lane and namespace, the one that was served longest ago first; no queue is empty."""
+        self._in_work: set[str] = set()
+        self._since_batch = 0
+
+    def add(self, job: J, lane: Lane, namespace: str) -> None:
+        self._queues[lane].setdefault(namespace, deque()).append(job)
+
+    def take(self) -> J | None:
+        """The next one, whose namespace is in work until it is released; None if none can be taken now."""
+        both = all(self._queues.values())
+        lanes: list[Lane] = ["interactive", "batch"]
+        for lane in lanes if self._since_batch < _ONE_IN - 1 else reversed(lanes):
+            queues = self._queues[lane]
+            namespace = next((name for name in queues if name not in self._in_work), None)
+            if namespace is None:
+                continue
+            queue = queues.pop(namespace)
+            job = queue.popleft()
+            if queue:
+                queues[namespace] = queue
+            self._in_work.add(namespace)
+            self._since_batch = self._since_batch + 1 if both and lane == "interactive" else 0
+            return job
+        return None
+
+    def release(self, namespace: str) -> None:
+        self._in_work.discard(namespace)
+
+
+def too_many_words(words: int, least: int, max_tokens: int) -> Refusal:
+    """The refusal of a text with more words than there is room for labels."""
+    return Refusal(
+        FailureCode.TEXT_TOO_LONG,
+        f"{words} words and their labels are at least {least} tokens of output, and generation.max_tokens is "
+        f"{max_tokens}: shorten the text, or raise it",
+    )
+
+
+def check_length(guidance: RowGuidance, text_tokens: int, max_tokens: int, most: int) -> None:
+    """Whether `most` tokens have room for all. Raises: Refusal `text_too_long`."""
+    virtual_tokens = guidance.prefix_tokens + guidance.virtual_tokens
+    excess = virtual_tokens + text_tokens + max_tokens - most
+    if excess > 0:
+        virtual = f"{virtual_tokens} virtual tokens, " if virtual_tokens else ""
+        raise Refusal(
+            FailureCode.TEXT_TOO_LONG,
+            f"{virtual}{text_tokens} tokens of text and max_tokens {max_tokens} are {excess} more than the {most} of "
+            "this model size: shorten the text or lower max_tokens",
+        )

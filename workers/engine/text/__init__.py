@@ -1,0 +1,1 @@
+"""Text to tokens and back: prompts, the form of a result, and the choice of the next token."""

@@ -1,0 +1,317 @@
+"""The form of a result as a grammar: which tokens may come next, per row. Grammars are llguidance's."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import Lock
+from typing import Any, Final, NamedTuple, assert_never
+
+import llguidance
+import llguidance.hf
+import llguidance.numpy
+import msgspec
+import numpy as np
+import torch
+from cachetools import LRUCache
+from tokenizers import decoders
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from guideway.schemas.failures import Refusal
+from guideway.schemas.json_schema.places import MOST_DIGITS
+from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
+from guideway.workers.engine.faults import refusal_of, unsatisfiable
+from guideway.workers.engine.text.grammar import Grammar
+from guideway.workers.engine.text.grammar_trial import grammar_trial
+from guideway.workers.engine.text.json_grammar import Digits, JsonWatch, json_source
+from guideway.workers.engine.text.prompt import PromptLayout
+from guideway.workers.engine.text.spelled import OneOf, Spelled, labelled
+
+__all__ = ["BatchedGrammar", "Grammar", "Grammars", "empty_bitmask"]
+
+_LIMITS: Final = llguidance.LLParserLimits(verbose_errors=False)
+"""Otherwise errors quote the grammar's state, and with it the text."""
+_KEPT_BYTES: Final = 64 * 2**20
+_MATCHER_BYTES: Final = 60_000
+_SOURCE_BYTES: Final = 40
+_REFUSAL_BYTES: Final = 1000
+"""Of a compiled grammar, and for each byte of its source: about, and rather too many."""
+
+
+class Compiled:
+    """A place in a grammar of characters, by llguidance."""
+
+    fewest_tokens = 0
+
+    def __init__(
+        self, start: Any, tokenizer: Any, spelling: _Spelling, nbytes: int, watch: Callable[[], JsonWatch] | None = None
+    ) -> None:
+        """start: a matcher at the beginning of the grammar; copied and never moved. watch: makes one, for JSON."""
+        self._start = start
+        self._matcher = start.deep_copy()
+        self._tokenizer = tokenizer
+        self._spelling = spelling
+        self.nbytes = nbytes
+        self._new_watch = watch
+        self._watch = watch and watch()
+
+    def fork(self) -> Compiled:
+        return Compiled(self._start, self._tokenizer, self._spelling, self.nbytes, self._new_watch)
+
+    def accept(self, token_id: int) -> None:
+        self._matcher.consume_token(token_id)
+        self._check()
+        if self._watch is not None:
+            self._watch.see(self._tokenizer.decode_bytes([token_id]))
+
+    def fill(self, bitmask: np.ndarray[Any, Any], index: int) -> None:
+        llguidance.numpy.fill_next_token_bitmask(self._matcher, bitmask, index)
+        self._check()
+        if self._watch is not None and (kept := self._watch.kept) is not None:
+            narrowed = bitmask[index] & kept
+            # A `multipleOf` of many digits may ask for more than a float can tell.
+            if narrowed.any():
+                bitmask[index] = narrowed
+
+    biases: Final[Mapping[int, float]] = {}
+    parting: Final[Sequence[tuple[Sequence[int], Sequence[str]]]] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        return bool(self._matcher.is_accepting())
+
+    @property
+    def is_ended(self) -> bool:
+        return bool(self._matcher.is_stopped())
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """Byte for byte as the grammar counts it: a tokenizer's own decoding may drop spaces."""
+        return str(self._tokenizer.decode_str(list(token_ids))).removeprefix(self._spelling.lead)
+
+    def ids(self, text: str) -> list[int] | None:
+        ids = self._spelling.layout.answer_ids(text)
+        # The tokenizer may write another form of its letters, which would come back in the place of the declared one.
+        return ids if self._takes(ids) and self.text(ids) == text and self._has_an_end(text) else None
+
+    def derives(self, text: str) -> bool:
+        return self._takes(self._tokenizer.tokenize_str(self._spelling.lead + text))
+
+    def _has_an_end(self, text: str) -> bool:
+        if self._new_watch is not None:
+            try:
+                self._new_watch().see(text.encode())
+            except Refusal:
+                return False
+        return True
+
+    def _takes(self, ids: Sequence[int]) -> bool:
+        # A fresh copy: `reset` of a matcher that went through a label's tokens forgets to accept it again.
+        matcher = self._start.deep_copy()
+        return bool(matcher.consume_tokens(list(ids)) and matcher.is_accepting())
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise unsatisfiable(self._matcher.get_error())
+
+
+class _Spelling(NamedTuple):
+    layout: PromptLayout
+    lead: str
+    """The white space with which an answer begins, where the model begins it so, and which is no part of its value."""
+
+
+class Grammars:
+    """Compiled grammars by output rule, least recently used out first; owner of llguidance's view of the tokenizer.
+
+    Threads may share it.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        vocabulary: int,
+        eos_ids: Iterable[int],
+        layout: PromptLayout | None = None,
+        max_bytes: int = _KEPT_BYTES,
+    ) -> None:
+        """vocabulary: logits per position, which may be more than the tokenizer has tokens. layout: of `tokenizer`.
+        max_bytes: of what is kept of compiled grammars; one that is larger is compiled each time.
+        """
+        # An empty list is refused; None leaves the tokenizer's own.
+        ends = sorted(eos_ids)
+        self._tokenizer = llguidance.hf.from_tokenizer(
+            _decodable(tokenizer), n_vocab=vocabulary, eos_token=ends or None
+        )
+        self._ends = ends or [self._tokenizer.eos_token]
+        self._vocabulary = vocabulary
+        self._digits = Digits(self.bytes_of, vocabulary=vocabulary)
+        layout = layout or PromptLayout(tokenizer)
+        self._spelling = _Spelling(layout, self._lead(layout))
+        self._turn = Lock()
+        self._kept: LRUCache[bytes, Grammar | Refusal] = LRUCache(max_bytes, getsizeof=_nbytes)
+        """What came of each rule."""
+
+    def start(
+        self, rule: OutputRule, words: Sequence[str], biases: Mapping[str, float] | None = None
+    ) -> Grammar | None:
+        """A new place at the beginning of the rule's grammar; None for free text.
+
+        words: what to label, for `word_labels`. biases: of its labels, all of them or none (`label_biases.py`).
+        Raises: Refusal `output_unsatisfiable` if no text can satisfy the rule, or the grammar is not understood.
+        """
+        if isinstance(rule, Text):
+            return None
+        try:
+            own = words if isinstance(rule, WordLabels) else ()
+            key = hashlib.sha256(msgspec.json.encode((rule, own, biases or None))).digest()
+        except RecursionError:
+            raise unsatisfiable("the schema is nested too deeply") from None
+        with self._turn:
+            known = self._kept.get(key)
+        if known is None:
+            # Apart from the others: two threads may compile the same one, but neither waits for the other.
+            try:
+                known = self._made(rule, words, biases or None)
+            except Refusal as refusal:
+                known = refusal
+            with self._turn:
+                if _nbytes(known) <= self._kept.maxsize:
+                    self._kept[key] = known
+        if isinstance(known, Refusal):
+            raise Refusal(known.code, known.message)
+        return known.fork()
+
+    @property
+    def lead(self) -> str:
+        """White space that the text of each grammar begins with, and that is no part of it."""
+        return self._spelling.lead
+
+    def bytes_of(self, token_ids: Sequence[int]) -> bytes:
+        """What tokens stand for; the name of a special one."""
+        return bytes(self._tokenizer.decode_bytes(list(token_ids)))
+
+    def _made(self, rule: OutputRule, words: Sequence[str], biases: Mapping[str, float] | None) -> Grammar:
+        layout = self._spelling.layout
+        match rule:
+            case Text():
+                raise ValueError("free text has no grammar")
+            case Choice(labels):
+                return Spelled([OneOf(labels, layout.answers_ids, biases)], self._ends)
+            case Boolean(spelling):
+                return Spelled([OneOf(spelling.split("/"), layout.answers_ids, biases)], self._ends)
+            case WordLabels(labels):
+                steps = labelled(words, labels, layout.answers_ids, layout.continued_ids, biases)
+                return Spelled(steps, self._ends)
+            case Number(decimals, negative):
+                fraction = rf"(\.[0-9]{{1,{decimals}}})?" if decimals else ""
+                return self._compile(_regex(f"{'-?' if negative else ''}(0|[1-9][0-9]{{0,{MOST_DIGITS}}}){fraction}"))
+            case Json(schema):
+                return self._compile(_tried(json_source(schema)), lambda: JsonWatch(self._digits, schema))
+            case Regex(pattern):
+                return self._compile(_tried(_regex(pattern)))
+        assert_never(rule)
+
+    def _compile(self, source: str, watch: Callable[[], JsonWatch] | None = None) -> Compiled:
+        # Errors come back as values and are raised below; without this they are printed as well, with the grammar.
+        source = _after(self._spelling.lead, source)
+        matcher = llguidance.LLMatcher(self._tokenizer, source, log_level=0, limits=_LIMITS)
+        if matcher.is_error():
+            raise unsatisfiable(matcher.get_error())
+        nbytes = _MATCHER_BYTES + _SOURCE_BYTES * len(source)
+        grammar = Compiled(matcher, self._tokenizer, self._spelling, nbytes, watch)
+        # A grammar without any word compiles; it is found out when its first token is asked for.
+        try:
+            grammar.fork().fill(empty_bitmask(1, self._vocabulary), 0)
+        except Refusal as refusal:
+            raise unsatisfiable("no text matches it") from refusal
+        return grammar
+
+    def _lead(self, layout: PromptLayout) -> str:
+        text = self.bytes_of(layout.answer_ids("0")).decode(errors="replace")
+        lead = text.removesuffix("0")
+        return lead if lead.isspace() else ""
+
+
+def empty_bitmask(rows: int, vocabulary: int) -> np.ndarray[Any, Any]:
+    return np.zeros((rows, (vocabulary + 31) // 32), dtype=np.int32)
+
+
+class BatchedGrammar:
+    """The grammars of the rows that one step sees; None for a row of free text."""
+
+    def __init__(self, grammars: Sequence[Grammar | None]) -> None:
+        self._grammars = [(row, grammar) for row, grammar in enumerate(grammars) if grammar is not None]
+        self._leaning: list[tuple[int, int, float]] = []
+        """(row, token, what is added) of the step that was masked last."""
+
+    def mask_(self, logits: Tensor) -> dict[int, Refusal]:
+        """logits[i, t] = -inf where row i's grammar does not allow token t next; logits [rows, vocabulary], in place.
+
+        Returns the rows whose grammar cannot be followed any further, and why; nothing is allowed in them.
+        """
+        if not self._grammars:
+            return {}
+        failed: dict[int, Refusal] = {}
+        self._leaning = []
+        bitmask = empty_bitmask(len(self._grammars), logits.shape[1])
+        for index, (row, grammar) in enumerate(self._grammars):
+            try:
+                grammar.fill(bitmask, index)
+                self._leaning += [(row, token, more) for token, more in grammar.biases.items()]
+            except BaseException as error:  # whatever it is, it is this row's
+                failed[row] = refusal_of(error, id="its grammar")
+                bitmask[index] = 0
+        bits = np.unpackbits(bitmask.view(np.uint8), axis=1, count=logits.shape[1], bitorder="little")
+        forbidden = torch.from_numpy(bits).to(logits.device) == 0
+        rows = torch.tensor([row for row, _ in self._grammars], device=logits.device)
+        logits[rows] = logits[rows].masked_fill_(forbidden, -torch.inf)
+        return failed
+
+    def lean_(self, logits: Tensor) -> None:
+        """logits[i, t] += what row i's labels have for token t; logits [rows, vocabulary], masked, in place.
+
+        It changes no `-inf`: what is not allowed stays so.
+        """
+        if self._leaning:
+            rows, tokens, biases = (list(column) for column in zip(*self._leaning, strict=True))
+            logits[rows, tokens] += torch.tensor(biases, dtype=logits.dtype, device=logits.device)
+
+
+def _nbytes(known: Grammar | Refusal) -> int:
+    return _REFUSAL_BYTES if isinstance(known, Refusal) else known.nbytes
+
+
+def _tried(source: str) -> str:
+    """A grammar that somebody wrote, which llguidance comes to an end with. Raises: Refusal `output_unsatisfiable`."""
+    if not grammar_trial().compiles(source):
+        raise unsatisfiable("it takes too long, or too much memory, to find out what it allows")
+    return source
+
+
+def _regex(pattern: str) -> str:
+    return str(llguidance.LLMatcher.grammar_from_regex(pattern))
+
+
+def _decodable(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer, with a decoder from which llguidance can tell what bytes a token stands for."""
+    metaspace = tokenizer.backend_tokenizer.decoder
+    if not isinstance(metaspace, decoders.Metaspace):
+        return tokenizer
+    told = copy.copy(tokenizer.backend_tokenizer)
+    told.decoder = decoders.Sequence(
+        [decoders.Replace(metaspace.replacement, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=told, eos_token=tokenizer.eos_token)
+
+
+def _after(lead: str, source: str) -> str:
+    """The grammar of what is written after `lead`."""
+    if not lead:
+        return source
+    grammars = json.loads(source)["grammars"]
+    grammars[0]["name"] = "value"
+    return json.dumps({"grammars": [{"lark_grammar": f"start: {json.dumps(lead)} @value"}, *grammars]})

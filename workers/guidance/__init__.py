@@ -1,0 +1,1 @@
+"""A request's trained guidance, from its name and version to files on this machine."""

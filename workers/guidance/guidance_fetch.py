@@ -1,0 +1,93 @@
+"""A request's trained guidance, by name and version → artefacts on this machine's disk, checked in every respect."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from guideway.catalogue.artefacts.cache import bytes_of
+from guideway.catalogue.artefacts.store import MAX_ARTEFACT_BYTES
+from guideway.catalogue.together import check_number, check_together
+from guideway.catalogue.topic import CatalogueReader
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Guidance
+from guideway.schemas.request import GuidanceRef
+from guideway.workers.guidance.artefact_fetch import ArtefactFetch
+from guideway.workers.messages import Artefact
+
+
+class GuidanceFetch:
+    """Rights are checked here again: the worker trusts no sender."""
+
+    def __init__(
+        self, reader: CatalogueReader, artefacts: ArtefactFetch, fingerprint: str, former_fingerprint: str = ""
+    ) -> None:
+        """fingerprint: of the model that is loaded; former_fingerprint: as it was computed before decision 15."""
+        self._reader = reader
+        self._artefacts = artefacts
+        self._fingerprint = fingerprint
+        self._former_fingerprint = former_fingerprint
+
+    @contextlib.asynccontextmanager
+    async def fetched(self, refs: Sequence[GuidanceRef], namespace: str) -> AsyncIterator[list[Artefact]]:
+        """The guidance of a request, which stays on the disk while inside.
+
+        Raises Refusal(guidance_unknown | _forbidden | _wrong_model | _missing | _damaged).
+        """
+        check_number(len(refs))
+        found = [(ref, await self._found(ref, namespace)) for ref in refs]
+        check_together(found)
+        async with contextlib.AsyncExitStack() as held:
+            artefacts: list[Artefact] = []
+            size = 0
+            for ref, guidance in found:
+                artefacts.append(await self._fetch(ref, guidance, held))
+                size += bytes_of(Path(artefacts[-1].folder))
+                if size > MAX_ARTEFACT_BYTES:
+                    raise Refusal(
+                        FailureCode.GUIDANCE_FORBIDDEN,
+                        f"the guidance of this request has more than {MAX_ARTEFACT_BYTES} bytes: leave some out",
+                    )
+            yield artefacts
+
+    async def _found(self, ref: GuidanceRef, namespace: str) -> Guidance:
+        _, guidance = await self._reader.eventually(
+            lambda catalogue: catalogue.guidance(str(ref), for_namespace=namespace)
+        )
+        return guidance
+
+    async def _fetch(self, ref: GuidanceRef, guidance: Guidance, held: contextlib.AsyncExitStack) -> Artefact:
+        if guidance.form == "text_prompt":
+            raise Refusal(
+                FailureCode.UNDECODABLE_REQUEST, f"guidance {ref} is a text prompt: it belongs in the request's parts"
+            )
+        self._check_model(ref, guidance)
+        folder = await held.enter_async_context(self._artefacts.held(guidance.artefact, f"guidance {ref}"))
+        return Artefact(
+            name=str(ref),
+            form=guidance.form,
+            digest=guidance.artefact,
+            folder=str(folder),
+            by_content=True,
+            scale=ref.scale,
+        )
+
+    def _check_model(self, ref: GuidanceRef, guidance: Guidance) -> None:
+        if guidance.model_fingerprint == self._former_fingerprint:
+            raise Refusal(
+                FailureCode.GUIDANCE_WRONG_MODEL,
+                f"guidance {ref} names its base model by the former way of computing fingerprints, which did not see "
+                f"all that makes a model: if it was trained on the model that this size runs, apply it again with "
+                f"model_fingerprint {self._fingerprint}",
+            )
+        if guidance.model_fingerprint != self._fingerprint:
+            raise Refusal(
+                FailureCode.GUIDANCE_WRONG_MODEL,
+                f"guidance {ref} was trained on base model {_short(guidance.model_fingerprint)}, this size runs "
+                f"{_short(self._fingerprint)}: train it on this model, or use the size that has its model",
+            )
+
+
+def _short(fingerprint: str | None) -> str:
+    return (fingerprint or "none")[:19] + "…"

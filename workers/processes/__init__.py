@@ -1,0 +1,1 @@
+"""Child processes of the worker: the socket, start, questions and answers, end."""

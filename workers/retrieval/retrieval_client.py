@@ -1,0 +1,134 @@
+"""The I/O process's end of retrieval: starts its process when a set is first used, gives it lookups, outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, assert_never
+
+import structlog
+
+from guideway.catalogue.artefacts.store import as_refusal
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Model
+from guideway.schemas.retrieval import Retrieval
+from guideway.workers.messages import Broken, Ready
+from guideway.workers.processes.child_client import ChildClient, ChildEnded, cancelled
+from guideway.workers.retrieval.messages import (
+    FROM_RETRIEVAL,
+    Found,
+    FoundPassage,
+    FromRetrieval,
+    Lookup,
+    NotFound,
+    SetArtefact,
+    StartRetrieval,
+)
+from guideway.workers.retrieval.settings import RetrievalSettings
+
+log = structlog.get_logger(__name__)
+
+PROGRAM: Final = (sys.executable, "-m", "guideway.workers.retrieval.process")
+_ATTEMPTS: Final = 3
+"""Deaths of the process after which a lookup that was there each time is answered."""
+_REST_S: Final = 30.0
+"""After so many deaths in a row it is left alone for so long; lookups are refused at once meanwhile."""
+
+
+class RetrievalLink:
+    """`async with RetrievalLink(...) as link:` – the process is started by the first lookup or by `warm`.
+
+    Its death is nobody else's: lookups are tried again, and refused once that has not helped.
+    """
+
+    def __init__(
+        self,
+        settings: RetrievalSettings,
+        model: Model,
+        model_cache: str,
+        *,
+        silence_s: float = 300.0,
+        start_timeout_s: float = 600.0,
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
+        """`program --fd N` speaks `retrieval/messages.py` on socket N; busy and silent for `silence_s`, it is ended."""
+        self._process: ChildClient[FromRetrieval, list[FoundPassage]] = ChildClient(
+            "retrieval",
+            program,
+            StartRetrieval(settings=settings, model=model, model_cache=model_cache),
+            FROM_RETRIEVAL,
+            self._hear,
+            silence_s=silence_s,
+            start_timeout_s=start_timeout_s,
+        )
+        self._suspects = asyncio.Lock()
+        """Held by the lookup that is tried again: of several that were there when the process ended, nobody knows
+        whose doing it was, and tried one by one each answers for itself."""
+        self._running: asyncio.Task[None] | None = None
+        self._deaths = 0
+        """In a row, without an answer between them."""
+        self._rest_until = 0.0
+        self._stopping = False
+
+    async def __aenter__(self) -> RetrievalLink:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping = True
+        await self._process.stop()
+        await cancelled(self._running)
+
+    def warm(self) -> None:
+        """Have the process load its models, if it does not run."""
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run_process(), name="run retrieval")
+
+    async def look_up(self, wanted: Retrieval, artefacts: Sequence[SetArtefact]) -> list[FoundPassage]:
+        """The passages for one request, best first. Raises Refusal, in the end retrieval_failed."""
+        for attempt in range(_ATTEMPTS):
+            async with self._suspects if attempt else contextlib.nullcontext():
+                if asyncio.get_running_loop().time() < self._rest_until:
+                    break
+                self.warm()
+                with contextlib.suppress(ChildEnded):
+                    return await self._process.ask(lambda id_: Lookup(id=id_, wanted=wanted, artefacts=list(artefacts)))
+        raise Refusal(
+            FailureCode.RETRIEVAL_FAILED, "the retrieval process ends again and again: the worker's log says why"
+        )
+
+    async def _run_process(self) -> None:
+        try:
+            await self._process.live()
+        except Exception:
+            log.exception("the retrieval process cannot be run")
+        finally:
+            if not self._stopping:
+                self._count_death()
+
+    def _count_death(self) -> None:
+        self._deaths += 1
+        log.warning("the retrieval process ended", lookups=self._process.waiting, in_a_row=self._deaths)
+        if self._deaths >= _ATTEMPTS:
+            self._deaths = 0
+            self._rest_until = asyncio.get_running_loop().time() + _REST_S
+
+    def _hear(self, message: FromRetrieval) -> None:
+        match message:
+            case Ready():
+                log.info("retrieval ready", embedding=message.fingerprint, load_s=round(message.load_s, 1))
+            case Broken():
+                log.error("retrieval cannot start", code=message.code.value, message=message.message)
+                self._process.refuse_all(Refusal(message.code, message.message))
+            case Found():
+                self._deaths = 0
+                self._process.answer(message.id, message.passages)
+            case NotFound():
+                self._deaths = 0
+                self._process.answer(message.id, as_refusal(message.code, message.message, message.altered))
+            case _:
+                assert_never(message)
