@@ -21,7 +21,7 @@ from benchmarks.figures import Figure, save
 from guideway.schemas.calibration import CalibratedBy, Calibration
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Boolean, Choice, OutputRule, WordLabels
-from guideway.training.data.examples import Row
+from guideway.training.data.examples import Example
 from guideway.training.evaluation.evaluator import Evaluator, Subject, labels_of
 from guideway.training.evaluation.metrics import Estimate, difference
 from guideway.workers.engine.model import base_model
@@ -153,11 +153,11 @@ SETS: Final = (
 )
 
 
-def rows_of(one: Labelled, part: str, folder: Path) -> list[Row]:
+def rows_of(one: Labelled, part: str, folder: Path) -> list[Example]:
     """In an order by chance that is always the same."""
     lines = (folder / f"{one.file}.{part}.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
     read = [json.loads(line) for line in lines]
-    rows = [Row(number, row["text"], one.answer(row)) for number, row in enumerate(read, 1)]
+    rows = [Example(number, row["text"], one.answer(row)) for number, row in enumerate(read, 1)]
     random.Random(0).shuffle(rows)
     return rows
 

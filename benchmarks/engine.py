@@ -118,7 +118,7 @@ def popularity_group(bench: Bench) -> list[Figure]:
 
 
 def many_group(bench: Bench) -> list[Figure]:
-    """More adaptors than are kept in memory."""
+    """More adapters than are kept in memory."""
     loras = bench.made("LoRAs (q, v)")
     one = new_engine(bench.load(), max_rows=bench.rows)
     rate(one, admits(bench.text, 1, 1, loras[:1]))
@@ -126,12 +126,12 @@ def many_group(bench: Bench) -> list[Figure]:
     few, many = (serving.registered(loras, count) for count in (16, 1000))
 
     def run(shelf: list[Artefact]) -> Run:
-        return lambda: serving.many_adaptors(engine, bench.text, shelf, bench.requests, bench.new_tokens)
+        return lambda: serving.many_adapters(engine, bench.text, shelf, bench.requests, bench.new_tokens)
 
-    runs = {"16 adaptors, zipf": run(few), "1000 adaptors, zipf, 64 resident": run(many)}
+    runs = {"16 adapters, zipf": run(few), "1000 adapters, zipf, 64 resident": run(many)}
     found = in_turns(runs, bench.turns, log)
-    value = ratio(found, "1000 adaptors, zipf, 64 resident", "16 adaptors, zipf")
-    return [*rates(found), Figure("1000 adaptors, 64 resident, against 16", value, "ratio")]
+    value = ratio(found, "1000 adapters, zipf, 64 resident", "16 adapters, zipf")
+    return [*rates(found), Figure("1000 adapters, 64 resident, against 16", value, "ratio")]
 
 
 def continuous_group(bench: Bench) -> list[Figure]:

@@ -1,4 +1,4 @@
-"""Rows that come and go: lengths that differ, many adaptors, fixed prefixes, a Poisson load, memory."""
+"""Rows that come and go: lengths that differ, many adapters, fixed prefixes, a Poisson load, memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def zipf(count: int, draws: int, *, seed: int = 0) -> list[int]:
 
 
 def popularity(rows: int) -> dict[str, list[int]]:
-    """Which adaptor each row has."""
+    """Which adapter each row has."""
     return {
         "distinct": list(range(rows)),
         "uniform": random.Random(0).choices(range(rows), k=rows),
@@ -37,15 +37,15 @@ def popularity(rows: int) -> dict[str, list[int]]:
 
 
 def registered(loras: Sequence[Artefact], count: int) -> list[Artefact]:
-    """`count` adaptors to the engine, each with a digest of its own; they share the folders of `loras`."""
+    """`count` adapters to the engine, each with a digest of its own; they share the folders of `loras`."""
     return [
         Artefact(name=f"bench/a{i}@1", form="lora", digest=f"registered {i}", folder=loras[i % len(loras)].folder)
         for i in range(count)
     ]
 
 
-def many_adaptors(engine: Engine, text: str, shelf: Sequence[Artefact], requests: int, new_tokens: int) -> float:
-    """Tokens per second of requests whose adaptors are drawn from `shelf` by zipf."""
+def many_adapters(engine: Engine, text: str, shelf: Sequence[Artefact], requests: int, new_tokens: int) -> float:
+    """Tokens per second of requests whose adapters are drawn from `shelf` by zipf."""
     which = zipf(len(shelf), requests)
     return rate(engine, [admit(str(i), text, new_tokens, shelf[k]) for i, k in enumerate(which)])
 

@@ -52,7 +52,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "16 LoRAs (all linears) against plain": Target(0.68),
     "16 LoRAs (all linears) against PEFT": Target(6.0),
     "all kinds mixed, 32 rows, against plain": Target(0.75),
-    "1000 adaptors, 64 resident, against 16": Target(0.85),
+    "1000 adapters, 64 resident, against 16": Target(0.85),
     "continuous against static batches": Target(1.6),
     "second request of a fixed prefix against the first": Target(0.15, "≤"),
     "16 rows of 16 endpoints on 4 sets of 5,000, against passages given": Target(0.95),

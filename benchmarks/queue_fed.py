@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.figures import Figure, markdown, save
 
 from guideway.catalogue.entries import plan
-from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer
 from guideway.infra import local_broker, topics
 from guideway.schemas import names
@@ -106,7 +106,7 @@ async def queue_fed(bootstrap: str, home: Path, requests: int, apart: bool) -> f
     model = Model(name=size, namespace="public", source=SOURCE, partitions=4)
     endpoint = Endpoint(namespace="bench", name=size, model_size=size, output=Text())
     await topics.apply(bootstrap, topics.wanted([model, endpoint]))
-    async with CatalogueReader(bootstrap) as reader:
+    async with CatalogueFollower(bootstrap) as reader:
         await publish(bootstrap, plan(reader.catalogue, [model]))
     async with make_producer(bootstrap, "bench") as producer:
         topic = names.request_topic(size, "interactive")

@@ -34,14 +34,14 @@ from guideway.training.sets.build import Splitting, build, passages_of
 from guideway.training.sets.document import Columns
 from guideway.training.sets.documents import read_documents
 from guideway.training.sets.evaluate import Pair, Searched, scores
-from guideway.workers.engine_client import EngineLink
+from guideway.workers.engine_client import EngineClient
 from guideway.workers.messages import EngineSettings
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.embedder import Embedder
 from guideway.workers.retrieval.index import Qdrant
 from guideway.workers.retrieval.messages import SetArtefact
 from guideway.workers.retrieval.passages import with_context
-from guideway.workers.retrieval.retrieval_client import RetrievalLink
+from guideway.workers.retrieval.retrieval_client import RetrievalClient
 from guideway.workers.retrieval.set_folder import Passage, SetFolder, SetInfo
 from guideway.workers.retrieval.settings import DEFAULT_EMBEDDING, RetrievalSettings
 
@@ -116,7 +116,9 @@ def request(number: int, term: str) -> Request:
 class Throughput:
     """The same rows with their passages given and with their passages looked up; both engines' process is one."""
 
-    def __init__(self, engine: EngineLink, retrieval: RetrievalLink, artefacts: list[SetArtefact], terms: list[str]):
+    def __init__(
+        self, engine: EngineClient, retrieval: RetrievalClient, artefacts: list[SetArtefact], terms: list[str]
+    ):
         self._engine = engine
         self._retrieval = retrieval
         self._artefacts = artefacts
@@ -163,8 +165,8 @@ async def throughput(folder: Path, contents: list[SetFolder], turns: int, rows: 
             )
         )
     terms = [passage.document for passage in contents[0].passages]
-    engine = EngineLink(MODEL, EngineSettings(max_rows=ROWS, model_cache=str(CACHE)))
-    async with engine, RetrievalLink(RetrievalSettings(), MODEL, str(CACHE)) as retrieval:
+    engine = EngineClient(MODEL, EngineSettings(max_rows=ROWS, model_cache=str(CACHE)))
+    async with engine, RetrievalClient(RetrievalSettings(), MODEL, str(CACHE)) as retrieval:
         bench = Throughput(engine, retrieval, artefacts, terms)
         found: dict[str, list[float]] = {"passages given": [], "passages looked up": []}
         for turn in range(-1, turns):

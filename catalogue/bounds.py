@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from guideway.catalogue.documents.faults import Place, dotted
+from guideway.catalogue.documents.faults import FieldPath, dotted
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet
 from guideway.schemas.output import Json
 from guideway.schemas.request import MAX_GUIDANCE
@@ -30,7 +30,7 @@ MIN_DEADLINE_S: Final = 0.001
 MAX_DEADLINE_S: Final = 366 * 24 * 3600.0
 
 
-def too_much(manifest: Manifest) -> Iterator[tuple[Place, str]]:
+def too_much(manifest: Manifest) -> Iterator[tuple[FieldPath, str]]:
     """(place, message) of each thing that a manifest has too much of, and how much it may have."""
     for place, measure, found, most in measured(manifest):
         if found > most:
@@ -51,7 +51,7 @@ SIZE: Final = "the size of"
 """In bytes, as JSON."""
 
 
-def measured(manifest: Manifest) -> Iterator[tuple[Place, str, int, int]]:
+def measured(manifest: Manifest) -> Iterator[tuple[FieldPath, str, int, int]]:
     """(place, measure, how much, at most) of each thing that the schema leaves open; the whole last."""
     yield ("description",), LENGTH, len(manifest.description), MAX_DESCRIPTION_CHARS
     match manifest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guideway.catalogue.documents.faults import Place
+from guideway.catalogue.documents.faults import FieldPath
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.schemas.manifests import Guidance, Manifest, RetrievalSet, SetAlias
 
@@ -13,7 +13,7 @@ def known_artefacts(manifest: Manifest, catalogue: Catalogue) -> set[str]:
     return {one.artefact for one in versions if isinstance(one, Guidance | RetrievalSet) and one.artefact}
 
 
-def not_owned(manifest: Manifest, catalogue: Catalogue) -> tuple[Place, str] | None:
+def not_owned(manifest: Manifest, catalogue: Catalogue) -> tuple[FieldPath, str] | None:
     """(place, message) where a retrieval set or an alias is not one that `guideway sets` has made."""
     identity = Identity.of(manifest)
     name = f"{identity.namespace}/{identity.name}"

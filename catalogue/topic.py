@@ -34,8 +34,8 @@ _MAY_BE_ON_ITS_WAY: Final = {
 }
 
 
-class CatalogueReader:
-    """`async with CatalogueReader(bootstrap) as reader:` – `reader.catalogue` is complete on entry, then current."""
+class CatalogueFollower:
+    """`async with CatalogueFollower(bootstrap) as reader:` – `reader.catalogue` is complete on entry, then current."""
 
     def __init__(self, bootstrap: str, timeout_s: float = 20, look_s: float = 10) -> None:
         """`look_s`: how often it is looked whether the topic was made anew meanwhile."""
@@ -48,7 +48,7 @@ class CatalogueReader:
         self._looks = self._answered_look = self._end = 0
         """Looks for the topic's end begun so far, the last that was answered, and what it found."""
 
-    async def __aenter__(self) -> CatalogueReader:
+    async def __aenter__(self) -> CatalogueFollower:
         async with AsyncExitStack() as stack:
             consumer = make_consumer(self._bootstrap, "catalogue", auto_offset_reset="earliest")
             self._consumer = await stack.enter_async_context(started(consumer, self._bootstrap))
@@ -222,7 +222,7 @@ async def publish_planned(
     bootstrap: str,
     planned: Callable[[Catalogue], Awaitable[Sequence[C]]],
     *,
-    reader: CatalogueReader | None = None,
+    reader: CatalogueFollower | None = None,
 ) -> tuple[Sequence[C], int]:
     """Plan on the catalogue as it is, write, wait until it is to be seen; returns the changes and what `publish` does.
 
@@ -232,7 +232,7 @@ async def publish_planned(
     Raises: what `planned` raises; Refusal `invalid_setting` if others go on; `broker_unreachable`.
     """
     for _ in range(_TRIES):
-        reading = CatalogueReader(bootstrap) if reader is None else contextlib.nullcontext(reader)
+        reading = CatalogueFollower(bootstrap) if reader is None else contextlib.nullcontext(reader)
         async with sole_writer(bootstrap) as write, reading as current:
             if reader is not None:
                 await reader.current()

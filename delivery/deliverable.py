@@ -80,7 +80,7 @@ def refusals(error: BaseException, topics: set[str]) -> dict[str, Refusal]:
     return {topic: Refusal(code, f"topic {topic} {why}") for topic in topics}
 
 
-def sendable(result: Result, partitions: Mapping[str, int]) -> list[Outgoing]:
+def deliverable(result: Result, partitions: Mapping[str, int]) -> list[Outgoing]:
     """The records to send, given how many partitions each topic has (0: it does not exist). Raises DeadLetterHeld."""
     return [
         out if (why := _why_not(out, result, partitions)) is None else _letter(result, why, partitions)

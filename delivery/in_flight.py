@@ -28,7 +28,7 @@ async def refuse_by_dead_letter(record: Record, refusal: Refusal) -> list[Outgoi
     return [dead_letter(record, refusal.code, refusal.message)]
 
 
-class Workload:
+class InFlight:
     """Owner of the tasks that do the work; knows nothing of offsets, commits and ownership."""
 
     def __init__(

@@ -15,10 +15,10 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery.budget import Budget
 from guideway.delivery.clients.slow_topics import SlowTopics
-from guideway.delivery.deliverable import DeadLetterHeld, first_results, refusals, sendable, topics_of
-from guideway.delivery.in_flight import Handle, Refuse, Workload, refuse_by_dead_letter
+from guideway.delivery.deliverable import DeadLetterHeld, deliverable, first_results, refusals, topics_of
+from guideway.delivery.in_flight import Handle, InFlight, Refuse, refuse_by_dead_letter
 from guideway.delivery.offsets.commit_metadata import decode
-from guideway.delivery.offsets.crash_history import FATAL, Suspicion
+from guideway.delivery.offsets.crash_history import FATAL, CrashHistory
 from guideway.delivery.offsets.tracker import Commit, OffsetTracker
 from guideway.delivery.partition_kafka import PartitionKafka
 from guideway.delivery.recovery import Rejoin, Reopen, after_failure
@@ -86,7 +86,7 @@ class Partition:
         self._on_published = on_published
         self._is_new, self._has_noted, self._leaving = True, False, False
         self._begun = asyncio.Event()
-        self._work = Workload(handle, refuse, may_begin=self._may_begin, on_result=self._result_came)
+        self._work = InFlight(handle, refuse, may_begin=self._may_begin, on_result=self._result_came)
         self._budget = budget or Budget(settings.held_bytes, lambda: self._work.held_bytes)
         self._out_of_range = False
         self._owes_since: float | None = None
@@ -223,10 +223,10 @@ class Partition:
             self._tracker = OffsetTracker(await asyncio.wait_for(self._kafka.first_offset(self.tp), timeout_s))
         else:
             low = committed.offset
-            done, suspicion = decode(low, committed.metadata)
-            if self._is_new and (suspicion.begun or suspicion.dead):
-                suspicion = await self._taken_over(suspicion, low, len(done))
-            self._tracker = OffsetTracker(low, done, suspicion)
+            done, crashes = decode(low, committed.metadata)
+            if self._is_new and (crashes.begun or crashes.dead):
+                crashes = await self._taken_over(crashes, low, len(done))
+            self._tracker = OffsetTracker(low, done, crashes)
         if self._out_of_range:
             async with asyncio.timeout(timeout_s):
                 await self._find_range()
@@ -240,7 +240,7 @@ class Partition:
         self._wake.set()
         self._on_room()
 
-    async def _taken_over(self, before: Suspicion, low: int, finished_above: int) -> Suspicion:
+    async def _taken_over(self, before: CrashHistory, low: int, finished_above: int) -> CrashHistory:
         """What is to be thought of the owners before, by who of them still is a member of the group."""
         alive = {self._token}
         try:
@@ -249,9 +249,9 @@ class Partition:
             if error.retriable:
                 raise
             self._log.warning("who lives is not told, so every owner that left its work counts", error=repr(error))
-        suspicion = before.taken_over(low, finished_above, self._settings.capacity, alive)
+        crashes = before.taken_over(low, finished_above, self._settings.capacity, alive)
         if before.begun:
-            died = suspicion.deaths > 0 and before.owner not in alive
+            died = crashes.deaths > 0 and before.owner not in alive
             self._log.warning(
                 "the owner before died in mid-work; what it had begun and not published is worked on again"
                 if died
@@ -259,9 +259,9 @@ class Partition:
                 from_offset=low,
                 finished_above=finished_above,
                 at_most=self._settings.capacity,
-                deaths=suspicion.deaths,
+                deaths=crashes.deaths,
             )
-        return suspicion
+        return crashes
 
     async def _find_range(self) -> None:
         """Go on where the partition has records, and say loudly what is not there any more."""
@@ -291,7 +291,7 @@ class Partition:
         """Start work on a record, unless it is done or under way."""
         if self.phase is Phase.OPEN and self._tracker.receive(record.offset):
             self._work.take(record)
-            self._work.start(at_most=self._tracker.suspicion.width)
+            self._work.start(at_most=self._tracker.crashes.width)
 
     async def _may_begin(self, record: Record) -> Refusal | None:
         """Wait until it is noted that work begins here; a refusal where earlier owners died of this record."""
@@ -300,7 +300,7 @@ class Partition:
             # Later on, after having been idle, the note may come while the work is under way.
             if not self._has_noted:
                 await self._begun.wait()
-        if self._tracker.suspicion.refuses_lowest and record.offset == self._tracker.low:
+        if self._tracker.crashes.refuses_lowest and record.offset == self._tracker.low:
             self._log.error("record refused: each owner that began it died", offset=record.offset)
             return _DEADLY
         return None
@@ -331,7 +331,7 @@ class Partition:
             chosen, commit = self._tracker.largest_commit(batch, self._settings.max_metadata_chars)
             if chosen or (tidy and commit.low > self._tracker.committed_low):
                 await self._commit(producer, {offset: batch[offset] for offset in chosen}, commit)
-                self._work.start(at_most=self._tracker.suspicion.width)
+                self._work.start(at_most=self._tracker.crashes.width)
             elif closing:
                 await self._take_note_back(producer)
                 return
@@ -345,7 +345,7 @@ class Partition:
             # What the network still holds of this transaction is refused from here on.
             await self._kafka.renew(producer)
         self._tracker.apply(commit)
-        if not commit.suspicion.begun:
+        if not commit.crashes.begun:
             self._begun.clear()
         self._metadata_chars = len(offsets.metadata)
         for offset in batch:
@@ -365,7 +365,7 @@ class Partition:
         self._begun.set()
 
     async def _take_note_back(self, producer: Any) -> None:
-        if self._tracker.suspicion.begun:
+        if self._tracker.crashes.begun:
             await self._commit(producer, {}, self._tracker.commit_of_end())
 
     async def _results_come(self) -> bool:
@@ -409,7 +409,7 @@ class Partition:
         why: set[str] = set()
         for offset, result in due.items():
             try:
-                batch[offset] = sendable(result, partitions)
+                batch[offset] = deliverable(result, partitions)
             except DeadLetterHeld as held:
                 result.hold(now, self._settings.hold_s, self._settings.max_hold_s)
                 why.add(str(held))

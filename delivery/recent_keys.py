@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 
-class Window(Generic[K]):
+class RecentKeys(Generic[K]):
     """At most `limit` keys, each for `ttl_s` seconds from when it was added; beyond that the oldest goes first.
 
     Every method takes the time in seconds; which clock is the caller's choice, as long as it is one.
@@ -65,7 +65,7 @@ class Window(Generic[K]):
             self.pushed_out += not over_time
 
 
-class SharedWindow(Generic[K]):
+class SharedRecentKeys(Generic[K]):
     """A window that parties share: where there are too many keys, the oldest of the party that has the most goes first.
 
     So whoever adds any number of keys pushes out its own, as long as all others together have less than the rest.
@@ -74,7 +74,7 @@ class SharedWindow(Generic[K]):
     def __init__(self, *, limit: int = 100_000, ttl_s: float = 3600.0) -> None:
         self._limit = limit
         self._ttl_s = ttl_s
-        self._windows: dict[str, Window[K]] = {}
+        self._windows: dict[str, RecentKeys[K]] = {}
         self._count = 0
         self.pushed_out = 0
         """Keys that had to go before their time, for others to have room."""
@@ -84,7 +84,7 @@ class SharedWindow(Generic[K]):
 
     def renew(self, party: str, key: K, now: float) -> None:
         """Remember a key of this party from `now` on, whether or not it is remembered already."""
-        window = self._windows.setdefault(party, Window(limit=self._limit + 1, ttl_s=self._ttl_s))
+        window = self._windows.setdefault(party, RecentKeys(limit=self._limit + 1, ttl_s=self._ttl_s))
         before = len(window)
         window.renew(key, now)
         self._count += len(window) - before
@@ -96,7 +96,7 @@ class SharedWindow(Generic[K]):
         window = self._windows.get(party)
         return window is not None and window.holds(key, now)
 
-    def _make_room(self, added: Window[K], now: float) -> None:
+    def _make_room(self, added: RecentKeys[K], now: float) -> None:
         # Whoever has more than an even share need not be compared with all others: a flood is dealt with at once.
         largest = added
         if len(added) * len(self._windows) <= self._limit:

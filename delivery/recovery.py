@@ -9,7 +9,7 @@ from aiokafka import errors
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from guideway.delivery.guards.aiokafka_guards import OutcomeUnknown, TopicsRefused
-from guideway.delivery.offsets.commit_metadata import UnreadableCompletedSet
+from guideway.delivery.offsets.commit_metadata import UnreadableCommitMetadata
 
 _NotAllowed = (
     errors.TransactionalIdAuthorizationFailed
@@ -43,7 +43,7 @@ def after_failure(error: Exception, failures: int, max_backoff_s: float) -> Reop
     """What to do after the `failures`-th failure in a row."""
     if isinstance(error, ProducerFenced) and not isinstance(error, OutcomeUnknown | TopicsRefused):
         return Rejoin()
-    if isinstance(error, UnreadableCompletedSet | _NotAllowed):
+    if isinstance(error, UnreadableCommitMetadata | _NotAllowed):
         return Reopen(max_backoff_s, expected=True, helps=False)
     # Bounded before it is raised: a broker may be away for days, and no float holds 2**1024.
     wait_s = min(max_backoff_s, _FIRST_PAUSE_S * 2 ** min(failures - 1, 10))

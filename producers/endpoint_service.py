@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from guideway.catalogue.topic import CatalogueReader
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.delivery.clients.topic_directory import TopicDirectory
 from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.pipeline import Pipeline
@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 class EndpointService:
     """Any number of these share the endpoint topics of a cluster."""
 
-    def __init__(self, settings: DeliverySettings, reader: CatalogueReader, *, queue: int = QUEUE) -> None:
+    def __init__(self, settings: DeliverySettings, reader: CatalogueFollower, *, queue: int = QUEUE) -> None:
         """`queue`: how many requests of each lane may wait for or be in each worker."""
         self._reader = reader
         self._rendering = Rendering()

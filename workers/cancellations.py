@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from guideway.delivery.clients.kafka_client import make_consumer, started
-from guideway.delivery.recent_keys import SharedWindow
+from guideway.delivery.recent_keys import SharedRecentKeys
 from guideway.schemas import names
 from guideway.schemas.cancellation import HELD_S, Cancellation, cancelled_by_caller
 from guideway.schemas.request import Request
@@ -31,7 +31,7 @@ class Cancellations:
     """Which requests are cancelled, and which of them run here. Owned by one worker; does no I/O."""
 
     def __init__(self, *, limit: int = 100_000) -> None:
-        self.held: SharedWindow[Work] = SharedWindow(limit=limit, ttl_s=HELD_S)
+        self.held: SharedRecentKeys[Work] = SharedRecentKeys(limit=limit, ttl_s=HELD_S)
         """By namespace: whoever cancels without end pushes out its own."""
         self._running: dict[Work, set[asyncio.Timeout]] = {}
 
@@ -78,8 +78,8 @@ class Cancellations:
                 del self._running[work]
 
 
-class CancellationReader:
-    """`async with CancellationReader(...):` – on entry all is known that was cancelled before, then it is followed.
+class CancellationFollower:
+    """`async with CancellationFollower(...):` – on entry all is known that was cancelled before, then it is followed.
 
     The topic is read whole by every worker, outside any group: which of them has the request is not known. Where it
     is missing (of an older deployment), that is said once and it is looked for again every `look_again_s`.
@@ -104,7 +104,7 @@ class CancellationReader:
         self.passed_over = 0
         """Records that are no cancellations."""
 
-    async def __aenter__(self) -> CancellationReader:
+    async def __aenter__(self) -> CancellationFollower:
         """Raises Refusal(broker_unreachable)."""
         async with AsyncExitStack() as stack:
             consumer = make_consumer(self._bootstrap, "cancellations", auto_offset_reset="earliest")

@@ -43,8 +43,8 @@ class Poison(Refusal):
     """The engine process died of this request each time it was tried."""
 
 
-class EngineLink:
-    """`async with EngineLink(...) as link:` – on entry the model is loaded. Owns the engine process and its socket."""
+class EngineClient:
+    """`async with EngineClient(...) as engine:` loads the model. Owner of the engine process and its socket."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class EngineLink:
         self.broken: asyncio.Future[None]
         """Raises Refusal once the engine cannot be started any more."""
 
-    async def __aenter__(self) -> EngineLink:
+    async def __aenter__(self) -> EngineClient:
         self.broken = asyncio.get_running_loop().create_future()
         self._keeper = asyncio.create_task(self._keep_running(), name="keep the engine running")
         started = asyncio.create_task(self._engine.ready.wait())

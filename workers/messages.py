@@ -34,7 +34,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     than what fits alone."""
     guidance_bytes: int = 512 * 2**20
     """Trained guidance kept in memory, least recently used out first."""
-    head_bytes: int = 256 * 2**20
+    prefix_cache_bytes: int = 256 * 2**20
     """Keys and values kept of what prompts begin with, for rows that begin alike; 0 keeps none."""
     reader_threads: int = 1
     """Read guidance into memory while the rows that are there run on; 0 lets them wait for it."""
@@ -80,7 +80,7 @@ class Admit(_Message, frozen=True, tag="admit"):
     artefacts: list[Artefact]
     lane: Lane = "interactive"
     """Of the topic that it came by."""
-    likelihood: bool = False
+    logprobs: bool = False
     """Whether to tell how likely the text was."""
     biases: dict[str, float] = {}
     """Label → what is added to its log-likelihood; all labels of the output rule, or none."""
@@ -119,7 +119,7 @@ class Broken(_Message, frozen=True, tag="broken"):
     message: str
 
 
-class Likelihood(msgspec.Struct, frozen=True, kw_only=True):
+class Logprobs(msgspec.Struct, frozen=True, kw_only=True):
     """Natural logarithms of the probability of a text's tokens, with its end token if it has one, at temperature 1."""
 
     free: float
@@ -153,7 +153,7 @@ class Generated(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason
     failure: SampleFailure | None = None
     """None where the text is a whole word of the row's grammar that was not cut; always so without a grammar."""
-    likelihood: Likelihood | None = None
+    logprobs: Logprobs | None = None
     """Where the request was admitted with it."""
     partings: list[list[Branch]] = []
     """Where labels parted, in their order, where the request was admitted with it: of each place the ways on."""

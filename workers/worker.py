@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from guideway.catalogue.artefacts.store import ArtefactStore
-from guideway.catalogue.topic import CatalogueReader
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.intake import UNBOUNDED, Limit
 from guideway.delivery.pipeline import Pipeline
@@ -26,14 +26,14 @@ from guideway.schemas.request import Request
 from guideway.schemas.retrieval import Citation
 from guideway.schemas.wire import REQUEST, Undecodable
 from guideway.workers.calibration.calibrations import Calibrations, guidance_of
-from guideway.workers.cancellations import CancellationReader, Cancellations
-from guideway.workers.engine_client import EngineLink, Poison
+from guideway.workers.cancellations import CancellationFollower, Cancellations
+from guideway.workers.engine_client import EngineClient, Poison
 from guideway.workers.guidance.artefact_fetch import ArtefactFetch
 from guideway.workers.guidance.guidance_fetch import GuidanceFetch
 from guideway.workers.messages import BatchReport, Finished, Generated
 from guideway.workers.output_parser import read_value
 from guideway.workers.retrieval.passages import Passages
-from guideway.workers.retrieval.retrieval_client import RetrievalLink
+from guideway.workers.retrieval.retrieval_client import RetrievalClient
 from guideway.workers.settings import WorkerSettings
 
 log = structlog.get_logger(__name__)
@@ -75,9 +75,9 @@ class Worker:
 
     async def _start_and_serve(self) -> None:
         settings = self._settings
-        async with CatalogueReader(settings.delivery.bootstrap) as reader:
+        async with CatalogueFollower(settings.delivery.bootstrap) as reader:
             model = reader.catalogue.model(settings.size)
-            link = EngineLink(
+            link = EngineClient(
                 model,
                 settings.engine,
                 attempts=settings.attempts,
@@ -86,8 +86,8 @@ class Worker:
                 program=settings.engine_program,
                 on_batch=self._record_batch,
             )
-            cancelled = CancellationReader(settings.delivery.bootstrap, settings.size, self._cancellations)
-            retrieval = RetrievalLink(settings.retrieval, model, settings.engine.model_cache)
+            cancelled = CancellationFollower(settings.delivery.bootstrap, settings.size, self._cancellations)
+            retrieval = RetrievalClient(settings.retrieval, model, settings.engine.model_cache)
             async with cancelled, link, retrieval:
                 self._link = link
                 self._artefacts = ArtefactFetch(ArtefactStore(settings.store), settings.artefact_cache)

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from typing import Final, assert_never
 
 from guideway.catalogue.adapters.pattern_parts import (
+    Alternation,
     Anchor,
     Char,
-    Choice,
     Node,
     Parser,
     PatternRefused,
@@ -134,7 +134,7 @@ def _write(node: Node, steps: list[_Step]) -> None:
                 _write(part, steps)
             if not node.parts:
                 steps.append((len(steps) + 1,))  # nothing is a step as well, or a million of them would cost nothing
-        case Choice():
+        case Alternation():
             fork = len(steps)
             steps.append(())
             begins, ends = [], []

@@ -47,7 +47,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Alternation:
     """One of these."""
 
     branches: Sequence[Node]
@@ -62,7 +62,7 @@ class Repeat:
     most: int | None
 
 
-Node = Char | Anchor | Series | Choice | Repeat
+Node = Char | Anchor | Series | Alternation | Repeat
 
 
 class Parser:
@@ -85,7 +85,7 @@ class Parser:
         branches = [self._sequence(depth)]
         while self._takes("|"):
             branches.append(self._sequence(depth))
-        return branches[0] if len(branches) == 1 else Choice(branches)
+        return branches[0] if len(branches) == 1 else Alternation(branches)
 
     def _sequence(self, depth: int) -> Node:
         parts = []

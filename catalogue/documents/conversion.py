@@ -15,7 +15,7 @@ from msgspec import inspect
 
 from guideway.catalogue.documents import shapes
 from guideway.catalogue.documents.document import Document
-from guideway.catalogue.documents.faults import Fault, Place, dotted, listed
+from guideway.catalogue.documents.faults import Fault, FieldPath, dotted, listed
 from guideway.schemas import names
 from guideway.schemas.nearest import did_you_mean, nearest
 
@@ -36,12 +36,12 @@ _EXPECTED: Final = re.compile(r"Expected `([^`]*)`(?:, got `([^`]*)`)?(.*)", re.
 class _Said(NamedTuple):
     """What msgspec says first of a value."""
 
-    place: Place
+    place: FieldPath
     message: str
     """Empty: nothing that is not said already."""
-    out: Place | None
+    out: FieldPath | None
     """What to take out to see more; None: no more can be seen."""
-    meant: Place | None = None
+    meant: FieldPath | None = None
     """What the name at `place` should probably have been."""
     is_ours: bool = False
     """It comes from a struct's `__post_init__`, and may follow from what was taken out."""
@@ -51,7 +51,7 @@ def converted(document: Document, kind: Any) -> tuple[Any, list[Fault]]:
     """The document as one of this type or union of types, or None and what is wrong with it."""
     what = named(document.value)
     value, faults = document.value, list[Fault]()
-    gone: set[Place] = set()
+    gone: set[FieldPath] = set()
     """Taken out by us, or written otherwise: that it is missing is no further fault."""
     while len(faults) < _MOST_FAULTS:
         try:
@@ -80,12 +80,12 @@ def named(value: Any) -> str:
     return f"{kind} {slash}{namespace}/{name}" if all(map(names.NAME.fullmatch, (kind, namespace, name))) else ""
 
 
-def _told(message: str, place: Place) -> str:
+def _told(message: str, place: FieldPath) -> str:
     where = dotted(place)
     return message if not where or message.startswith((where, _UNKNOWN)) else f"{where}: {message}"
 
 
-def _understood(error: msgspec.ValidationError, value: Any, kind: Any, gone: Collection[Place]) -> _Said:
+def _understood(error: msgspec.ValidationError, value: Any, kind: Any, gone: Collection[FieldPath]) -> _Said:
     said, shape = _SAID.fullmatch(str(error)), shapes.shape_of(kind)
     assert said is not None, "it matches anything"
     why, place = said["why"], tuple(_place(said["path"] or "", str(error), value, kind))
@@ -122,14 +122,14 @@ def _of_value(why: str, word: Any, there: inspect.Type | None) -> str:
     return _expected(expected[1], expected[2], expected[3], word) if expected else ""
 
 
-def _whole(place: Place) -> Place | None:
+def _whole(place: FieldPath) -> FieldPath | None:
     """What goes where this is taken out: of a list, all of it, for the numbers of the others would change."""
     while place and isinstance(place[-1], int):
         place = place[:-1]
     return place or None
 
 
-def _missing(name: str, place: Place, there: inspect.Type | None, value: Any, gone: Collection[Place]) -> _Said:
+def _missing(name: str, place: FieldPath, there: inspect.Type | None, value: Any, gone: Collection[FieldPath]) -> _Said:
     if name in shapes.tag_fields_of(there):
         tags = listed(shapes.tags_of(there))
         return _Said(place, f"missing required field `{name}`: it is one of {tags}", _whole(place))
@@ -139,7 +139,7 @@ def _missing(name: str, place: Place, there: inspect.Type | None, value: Any, go
     return _Said(place, message, _whole(place))
 
 
-def _unknown(name: str, place: Place, there: inspect.Type | None) -> str:
+def _unknown(name: str, place: FieldPath, there: inspect.Type | None) -> str:
     known = shapes.names_of(there)
     homes = [f"`{home}`" for home in shapes.homes_of(there, name)]
     where = f" in {dotted(place)}" if place else ""
@@ -199,10 +199,10 @@ def _hint(wanted: Collection[str], got: str | None, value: Any) -> str:
     return ""
 
 
-def _leading(message: str, value: Any) -> Place:
+def _leading(message: str, value: Any) -> FieldPath:
     """The place that a message begins with, such as `input.fields.x is …`, as far as the value has it."""
     word = message.split(maxsplit=1)[0].rstrip(":,") if message.strip() else ""
-    place: Place = ()
+    place: FieldPath = ()
     for name, number, _ in _STEP.findall(f".{word}"):
         one = int(number) if number else name
         inside = isinstance(value, list) and one in range(len(value)) if number else isinstance(value, dict)
@@ -212,14 +212,14 @@ def _leading(message: str, value: Any) -> Place:
     return place
 
 
-def leading(message: str, value: Any, place: Place) -> Place:
+def leading(message: str, value: Any, place: FieldPath) -> FieldPath:
     """The place that a message is about: the one that it begins with, unless `place` says the same or more."""
     found = _leading(message, value)
     return place if found == place[: len(found)] else found
 
 
 def _place(path: str, said: str, value: Any, kind: Any) -> Iterator[str | int]:
-    place: Place = ()
+    place: FieldPath = ()
     for name, number, any_key in _STEP.findall(path):
         if any_key:
             one: str | int = _key(place, said, value, kind)
@@ -229,7 +229,7 @@ def _place(path: str, said: str, value: Any, kind: Any) -> Iterator[str | int]:
         yield one
 
 
-def _key(place: Place, said: str, value: Any, kind: Any) -> str:
+def _key(place: FieldPath, said: str, value: Any, kind: Any) -> str:
     """Of which name in the mapping at `place` msgspec says this."""
     there = _at(value, place)
     for key in [*there][:_MOST_KEYS] if isinstance(there, dict) else ():
@@ -241,7 +241,7 @@ def _key(place: Place, said: str, value: Any, kind: Any) -> str:
     return "…"
 
 
-def _at(value: Any, place: Place) -> Any:
+def _at(value: Any, place: FieldPath) -> Any:
     for one in place:
         if isinstance(value, dict):
             value = value.get(one)
@@ -255,7 +255,7 @@ def _at(value: Any, place: Place) -> Any:
 _OUT: Final = object()
 
 
-def _changed(value: Any, place: Place, new: Any = _OUT) -> Any:
+def _changed(value: Any, place: FieldPath, new: Any = _OUT) -> Any:
     """The value with another one at a place, or without what stands there."""
     if not place:
         return new

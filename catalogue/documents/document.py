@@ -18,7 +18,7 @@ from typing import Any, Final
 import yaml
 
 from guideway.catalogue.documents import toml_lines
-from guideway.catalogue.documents.faults import MAX_FOUND, MAX_TOLD, Fault, Place, dotted
+from guideway.catalogue.documents.faults import MAX_FOUND, MAX_TOLD, Fault, FieldPath, dotted
 from guideway.catalogue.documents.yaml_text import MAX_VALUES, Loader, Wrong
 
 STDIN: Final = Path("-")
@@ -34,7 +34,11 @@ class Document:
     """One document of a file, as a value that JSON has too."""
 
     def __init__(
-        self, file: str, value: Any, line_of: Callable[[Place], int], written: Callable[[Place], str] = lambda _: ""
+        self,
+        file: str,
+        value: Any,
+        line_of: Callable[[FieldPath], int],
+        written: Callable[[FieldPath], str] = lambda _: "",
     ) -> None:
         """written: how a value without quotes stands in the file; empty where that is not known."""
         self.file = file
@@ -42,11 +46,11 @@ class Document:
         self._line_of = line_of
         self.written = written
 
-    def line(self, place: Place = ()) -> int:
+    def line(self, place: FieldPath = ()) -> int:
         """The line, from 1 on, of the name or item at `place`, or of what is nearest to it around it."""
         return self._line_of(place)
 
-    def fault(self, message: str, place: Place = (), what: str = "") -> Fault:
+    def fault(self, message: str, place: FieldPath = (), what: str = "") -> Fault:
         """What is wrong with the value at `place`."""
         return Fault(message=message, file=self.file, line=self.line(place), what=what, field=dotted(place))
 
@@ -174,7 +178,7 @@ class _Lines:
         self._text, self._start, self._end = text, start, end
         self._node: yaml.Node | None = None
 
-    def written(self, place: Place) -> str:
+    def written(self, place: FieldPath) -> str:
         self.line_of(place)
         node: Any = self._node
         for one in place:
@@ -186,7 +190,7 @@ class _Lines:
                 return ""
         return str(node.value) if isinstance(node, yaml.ScalarNode) and node.style is None else ""
 
-    def line_of(self, place: Place) -> int:
+    def line_of(self, place: FieldPath) -> int:
         first = int(self._start.line)
         if place and self._node is None:
             # It begins in its column, which matters to YAML.
@@ -201,7 +205,7 @@ class _Lines:
         return first + (_line_of(self._node, place) if self._node is not None and place else 1)
 
 
-def _line_of(node: yaml.Node, place: Place) -> int:
+def _line_of(node: yaml.Node, place: FieldPath) -> int:
     line = node.start_mark.line
     for one in place:
         if isinstance(node, yaml.MappingNode):
@@ -244,7 +248,7 @@ def _too_deep(line: int | None = None) -> Wrong:
     return Wrong(f"it is nested deeper than {MAX_DEPTH} levels: flatten it", line)
 
 
-def _strange(value: Any, where: Place) -> Iterator[tuple[Place, str]]:
+def _strange(value: Any, where: FieldPath) -> Iterator[tuple[FieldPath, str]]:
     """(place, reason) of each value that does not come out of the catalogue as it goes in."""
     if isinstance(value, list | dict) and len(where) > MAX_DEPTH:
         raise _too_deep()

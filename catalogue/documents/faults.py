@@ -9,7 +9,7 @@ import msgspec
 
 from guideway.schemas.failures import FailureCode, Refusal
 
-Place = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 """Names and numbers from the document down to a value: `("output", "labels", 0)`."""
 MAX_TOLD: Final = 20
 """Of one command: whoever has more of them has one in many places."""

@@ -15,7 +15,7 @@ from guideway.catalogue.artefacts.store import PEFT_FILES, ArtefactStore, Conten
 from guideway.catalogue.documents.calibration_files import with_texts
 from guideway.catalogue.documents.conversion import converted
 from guideway.catalogue.documents.document import STDIN, Document, name_of, read_documents
-from guideway.catalogue.documents.faults import MAX_FOUND, Fault, Faulty, Place
+from guideway.catalogue.documents.faults import MAX_FOUND, Fault, Faulty, FieldPath
 from guideway.catalogue.documents.foreign import no_manifest
 from guideway.catalogue.entries import Identity
 from guideway.schemas.failures import FailureCode, Refusal
@@ -35,7 +35,7 @@ class Source:
     document: Document | None = None
     """None: it was not read from a file."""
 
-    def fault(self, message: str, place: Place = (), code: FailureCode = FailureCode.INVALID_MANIFEST) -> Fault:
+    def fault(self, message: str, place: FieldPath = (), code: FailureCode = FailureCode.INVALID_MANIFEST) -> Fault:
         """What is wrong with what stands at `place`."""
         what = called(Identity.of(self.manifest))
         found = self.document.fault(message, place, what) if self.document is not None else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import inspect
 
-from guideway.catalogue.documents.faults import Place
+from guideway.catalogue.documents.faults import FieldPath
 
 
 @cache
@@ -34,7 +34,7 @@ def described(shape: inspect.Type) -> str:
     return ""
 
 
-def shape_at(shape: inspect.Type, value: Any, place: Place) -> inspect.Type | None:
+def shape_at(shape: inspect.Type, value: Any, place: FieldPath) -> inspect.Type | None:
     """What is allowed at a place of the value; where a union stands, the value itself says which of them. None: nothing
     is known of it."""
     here = chosen(shape, value)

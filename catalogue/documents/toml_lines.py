@@ -6,13 +6,13 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any, Final
 
-from guideway.catalogue.documents.faults import Place
+from guideway.catalogue.documents.faults import FieldPath
 
 _MOST_LINES: Final = 300
 """Of one statement: nothing is told of a longer one, nor of what follows it."""
 
 
-def line_of(text: str, place: Place) -> int:
+def line_of(text: str, place: FieldPath) -> int:
     """The line, from 1 on, where the value at `place` begins, or what is nearest to it around it."""
     best, depth = 1, 0
     for line, there in _statements(text):
@@ -24,10 +24,10 @@ def line_of(text: str, place: Place) -> int:
     return best
 
 
-def _statements(text: str) -> Iterator[tuple[int, Place]]:
+def _statements(text: str) -> Iterator[tuple[int, FieldPath]]:
     """(line, place) of each name and of each table's heading."""
-    table: Place = ()
-    newest: dict[Place, int] = {}
+    table: FieldPath = ()
+    newest: dict[FieldPath, int] = {}
     """Of each array of tables, the number of the table that was begun last."""
     begun, lines = 1, list[str]()
     for number, line in enumerate(text.splitlines(), 1):
@@ -53,7 +53,7 @@ def _statements(text: str) -> Iterator[tuple[int, Place]]:
             yield begun, (*table, *place)
 
 
-def _place(value: Any) -> Place:
+def _place(value: Any) -> FieldPath:
     """What one statement names: `a.b = 1` and `[a.b]` give ("a", "b"), `[[a]]` gives ("a", 0)."""
     match value:
         case dict() if len(value) == 1:
@@ -64,9 +64,9 @@ def _place(value: Any) -> Place:
     return ()
 
 
-def _numbered(names: Place, newest: dict[Place, int]) -> Place:
+def _numbered(names: FieldPath, newest: dict[FieldPath, int]) -> FieldPath:
     """The names with the number of the newest table after each that is an array of tables."""
-    place: Place = ()
+    place: FieldPath = ()
     for name in names:
         place = (*place, name)
         if place in newest:

@@ -10,7 +10,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery.clients.kafka_client import make_consumer
 from guideway.delivery.guards import aiokafka_guards
-from guideway.delivery.offsets.commit_metadata import UnreadableCompletedSet, decode
+from guideway.delivery.offsets.commit_metadata import UnreadableCommitMetadata, decode
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -68,6 +68,6 @@ def _progress(commit: OffsetAndMetadata | None, end: int) -> Progress:
         return Progress(0, (), 0)
     try:
         return Progress(commit.offset, decode(commit.offset, commit.metadata)[0], end)
-    except UnreadableCompletedSet:
+    except UnreadableCommitMetadata:
         # Of a newer program. What is above `low` counts as unfinished until it is below.
         return Progress(commit.offset, (), end)

@@ -10,8 +10,8 @@ from aiokafka.errors import KafkaError
 
 from guideway.delivery.clients.kafka_client import make_consumer, started, unreachable
 from guideway.delivery.guards import aiokafka_guards
-from guideway.delivery.offsets.commit_metadata import UnreadableCompletedSet, decode
-from guideway.delivery.replay.dead_letter_reader import DeadLetterReader, Span
+from guideway.delivery.offsets.commit_metadata import UnreadableCommitMetadata, decode
+from guideway.delivery.replay.dead_letter_reader import DeadLetterReader, OffsetRange
 from guideway.schemas.failures import FailureCode, Refusal
 
 ENOUGH: Final = 1000
@@ -33,11 +33,11 @@ async def unanswered(bootstrap: str, group: str, topics: Mapping[str, int], time
                     committed = await aiokafka_guards.committed(consumer, tp)
                 low = span.first if committed is None else committed.offset
                 done = decode(low, committed.metadata)[0] if committed is not None else frozenset()
-            except UnreadableCompletedSet as error:
+            except UnreadableCommitMetadata as error:
                 raise Refusal(FailureCode.INTERNAL_ERROR, f"{error}: use the guideway that wrote it") from None
             except (KafkaError, TimeoutError) as error:
                 raise unreachable(bootstrap, error, connected=True) from None
-            rest = Span(min(max(low, span.first), span.end), span.end)
+            rest = OffsetRange(min(max(low, span.first), span.end), span.end)
             async for record in reader.read({tp: rest}):
                 count += record.offset not in done
                 if count >= ENOUGH:

@@ -1,7 +1,7 @@
 """What a commit's metadata says beside the offset: what is finished above it, and who died there. `2:CRC32:BASE64`.
 
 The body is variable-length integers of seven bits a byte: twice the deaths, plus one while work is under way; how far
-from the committed offset on the suspicion reaches; then lengths of runs (unfinished, finished, unfinished, ...) from
+from the committed offset on the crashes reaches; then lengths of runs (unfinished, finished, unfinished, ...) from
 that offset on; then, as runs of which nothing is finished, so that older programs pass them over, the tokens of who is
 at work and of who died. The size is bounded by the number of unfinished offsets below the last finished one, whatever
 window they span. Version 1 had runs only.
@@ -14,7 +14,7 @@ import binascii
 import zlib
 from collections.abc import Collection, Iterator
 
-from guideway.delivery.offsets.crash_history import NONE, Suspicion, unnamed
+from guideway.delivery.offsets.crash_history import NONE, CrashHistory, unnamed
 
 _VERSION = "2"
 MOST_FINISHED = 10_000_000
@@ -25,15 +25,15 @@ have written, and each offset takes memory. No window between an unfinished reco
 _MOST_DEATHS = 1000
 
 
-class UnreadableCompletedSet(ValueError):
+class UnreadableCommitMetadata(ValueError):
     """The metadata of a committed offset was not written by this version; replaying silently would repeat results."""
 
 
-def encode(low: int, done: Collection[int], suspicion: Suspicion = NONE) -> str:
+def encode(low: int, done: Collection[int], crashes: CrashHistory = NONE) -> str:
     """Text for the set; empty where there is nothing to say. All of `done` must be ≥ `low`."""
-    if not done and suspicion == NONE:
+    if not done and crashes == NONE:
         return ""
-    lengths = [2 * suspicion.deaths + suspicion.begun, max(0, suspicion.until - low)]
+    lengths = [2 * crashes.deaths + crashes.begun, max(0, crashes.until - low)]
     at, inside = low, False
     for offset in sorted(done):
         if offset != at or not inside:
@@ -41,7 +41,7 @@ def encode(low: int, done: Collection[int], suspicion: Suspicion = NONE) -> str:
             lengths.append(0)
         lengths[-1] += 1
         at, inside = offset + 1, True
-    for token in (*([suspicion.owner] if suspicion.begun else []), *suspicion.dead):
+    for token in (*([crashes.owner] if crashes.begun else []), *crashes.dead):
         lengths += [token, 0]
     body = bytearray()
     for length in lengths:
@@ -53,8 +53,8 @@ def encode(low: int, done: Collection[int], suspicion: Suspicion = NONE) -> str:
     return f"{_VERSION}:{zlib.crc32(body):08x}:{base64.b64encode(body).decode()}"
 
 
-def decode(low: int, metadata: str | None) -> tuple[frozenset[int], Suspicion]:
-    """What `encode` was given. Raises UnreadableCompletedSet."""
+def decode(low: int, metadata: str | None) -> tuple[frozenset[int], CrashHistory]:
+    """What `encode` was given. Raises UnreadableCommitMetadata."""
     if not metadata:
         return frozenset(), NONE
     version, _, rest = metadata.partition(":")
@@ -65,13 +65,15 @@ def decode(low: int, metadata: str | None) -> tuple[frozenset[int], Suspicion]:
     except (binascii.Error, ValueError):
         intact = False
     if not intact:
-        raise UnreadableCompletedSet(f"commit metadata {metadata[:20]!r}… is not of this program's version {_VERSION}")
+        raise UnreadableCommitMetadata(
+            f"commit metadata {metadata[:20]!r}… is not of this program's version {_VERSION}"
+        )
     lengths = list(_integers(body))
     head = 0 if version == "1" else 2
     deaths, reach = lengths[:2] if version != "1" and len(lengths) >= 2 else (0, 0)
     runs = lengths[head:]
     if len(lengths) < head or len(runs) % 2 or deaths > _MOST_DEATHS or sum(runs[1::2]) > MOST_FINISHED:
-        raise UnreadableCompletedSet(f"commit metadata {metadata[:20]!r}… has lengths that no program writes")
+        raise UnreadableCommitMetadata(f"commit metadata {metadata[:20]!r}… has lengths that no program writes")
     done: set[int] = set()
     tokens: list[int] = []
     at = low
@@ -87,7 +89,7 @@ def decode(low: int, metadata: str | None) -> tuple[frozenset[int], Suspicion]:
         # Written by a program that knew no tokens.
         tokens = [0] * begun + list(unnamed(deaths // 2))
     owner = tokens.pop(0) if begun else 0
-    return frozenset(done), Suspicion(tuple(tokens), low + reach if reach else 0, begun, owner)
+    return frozenset(done), CrashHistory(tuple(tokens), low + reach if reach else 0, begun, owner)
 
 
 def _integers(body: bytes) -> Iterator[int]:

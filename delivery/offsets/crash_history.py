@@ -34,7 +34,7 @@ def new_token() -> int:
     return 2**31 + secrets.randbelow(2**32)
 
 
-class Suspicion(msgspec.Struct, frozen=True):
+class CrashHistory(msgspec.Struct, frozen=True):
     """What the deaths of owners tell, since the lowest offset was last finished."""
 
     dead: tuple[int, ...] = ()
@@ -61,7 +61,7 @@ class Suspicion(msgspec.Struct, frozen=True):
     def refuses_lowest(self) -> bool:
         return self.deaths >= FATAL
 
-    def taken_over(self, low: int, finished_above: int, window: int, alive: Collection[int]) -> Suspicion:
+    def taken_over(self, low: int, finished_above: int, window: int, alive: Collection[int]) -> CrashHistory:
         """As the next owner sees it, who has begun nothing yet.
 
         `finished_above`: offsets known to be finished at or above `low`; `window`: how many unfinished ones the owner
@@ -73,25 +73,25 @@ class Suspicion(msgspec.Struct, frozen=True):
             dead += (self.owner or _unnamed(dead),)
         reach = {_GROUPED: window, _SINGLE: GROUP}.get(len(dead)) if died else None
         until = self.until if reach is None else low + reach + finished_above
-        return Suspicion(dead, until if len(dead) >= _GROUPED else 0)
+        return CrashHistory(dead, until if len(dead) >= _GROUPED else 0)
 
-    def noted(self, owner: int) -> Suspicion:
+    def noted(self, owner: int) -> CrashHistory:
         """Work begins."""
-        return Suspicion(self.dead, self.until, begun=True, owner=owner)
+        return CrashHistory(self.dead, self.until, begun=True, owner=owner)
 
-    def ended(self) -> Suspicion:
+    def ended(self) -> CrashHistory:
         """Work has ended in order."""
-        return Suspicion(self.dead, self.until)
+        return CrashHistory(self.dead, self.until)
 
-    def published(self, low: int, *, advanced: bool, under_way: bool) -> Suspicion:
+    def published(self, low: int, *, advanced: bool, under_way: bool) -> CrashHistory:
         """After a commit with results: `low` is the lowest unfinished offset now, `advanced` whether it has moved."""
         begun = self.begun and under_way
         owner = self.owner if begun else 0
         if not advanced:
-            return Suspicion(self.dead, self.until, begun, owner)
+            return CrashHistory(self.dead, self.until, begun, owner)
         if self.deaths < _GROUPED or low >= self.until:
-            return Suspicion(begun=begun, owner=owner)
-        return Suspicion(self.dead[-_SINGLE:], self.until, begun, owner)
+            return CrashHistory(begun=begun, owner=owner)
+        return CrashHistory(self.dead[-_SINGLE:], self.until, begun, owner)
 
 
 def unnamed(count: int) -> tuple[int, ...]:
@@ -103,4 +103,4 @@ def _unnamed(dead: Collection[int]) -> int:
     return next(token for token in unnamed(len(dead) + 1) if token not in dead)
 
 
-NONE: Final = Suspicion()
+NONE: Final = CrashHistory()

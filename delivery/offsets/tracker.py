@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 import msgspec
 
 from guideway.delivery.offsets.commit_metadata import encode
-from guideway.delivery.offsets.crash_history import NONE, Suspicion
+from guideway.delivery.offsets.crash_history import NONE, CrashHistory
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -15,11 +15,11 @@ class Commit(msgspec.Struct, frozen=True):
 
     low: int
     done: frozenset[int]
-    suspicion: Suspicion = NONE
+    crashes: CrashHistory = NONE
 
     @property
     def metadata(self) -> str:
-        return encode(self.low, self.done, self.suspicion)
+        return encode(self.low, self.done, self.crashes)
 
 
 class OffsetTracker:
@@ -28,12 +28,12 @@ class OffsetTracker:
     `position`  the next offset that has not been received; transaction markers and compaction leave gaps below it
     `pending`   received and unfinished
     `done`      finished and committed, at or above `low`
-    `suspicion` what the deaths of earlier owners tell
+    `crashes` what the deaths of earlier owners tell
     `committed_low` the offset of the last commit
     """
 
-    def __init__(self, low: int, done: Iterable[int] = (), suspicion: Suspicion = NONE) -> None:
-        self.suspicion = suspicion
+    def __init__(self, low: int, done: Iterable[int] = (), crashes: CrashHistory = NONE) -> None:
+        self.crashes = crashes
         self.committed_low = low
         self._position = low
         self._pending: set[int] = set()
@@ -69,18 +69,18 @@ class OffsetTracker:
         left = self._pending - set(finishing)
         low = self._low_of(left)
         done = frozenset(offset for offset in self._done.union(finishing) if offset >= low)
-        suspicion = self.suspicion.published(low, advanced=low > self.committed_low, under_way=bool(left))
-        return Commit(low, done, suspicion)
+        crashes = self.crashes.published(low, advanced=low > self.committed_low, under_way=bool(left))
+        return Commit(low, done, crashes)
 
     def commit_of_beginning(self, owner: int) -> Commit:
         """The commit that notes, before any work begins, that this owner is here."""
         commit = self.commit_of(())
-        return Commit(commit.low, commit.done, commit.suspicion.noted(owner))
+        return Commit(commit.low, commit.done, commit.crashes.noted(owner))
 
     def commit_of_end(self) -> Commit:
         """The commit that takes this note back, at an orderly end."""
         commit = self.commit_of(())
-        return Commit(commit.low, commit.done, commit.suspicion.ended())
+        return Commit(commit.low, commit.done, commit.crashes.ended())
 
     def largest_commit(self, finishing: Iterable[int], max_metadata_chars: int) -> tuple[list[int], Commit]:
         """As many of `finishing`, lowest first, as the commit's metadata has room for.
@@ -99,7 +99,7 @@ class OffsetTracker:
         """The transaction with this commit has ended well."""
         self._pending = {offset for offset in self._pending if offset >= commit.low and offset not in commit.done}
         self._done = set(commit.done)
-        self.suspicion = commit.suspicion
+        self.crashes = commit.crashes
         self.committed_low = commit.low
 
     def _low_of(self, pending: Collection[int]) -> int:

@@ -13,7 +13,7 @@ from aiokafka.structs import TopicPartition
 
 from guideway.delivery.clients.kafka_client import make_consumer, started, unreachable
 from guideway.delivery.guards import aiokafka_guards
-from guideway.delivery.offsets.commit_metadata import UnreadableCompletedSet
+from guideway.delivery.offsets.commit_metadata import UnreadableCommitMetadata
 from guideway.delivery.pipeline import as_record
 from guideway.delivery.replay.decision import Replayed
 from guideway.schemas import names
@@ -23,7 +23,7 @@ from guideway.schemas.record import Record
 ANSWER_TIMEOUT_S: Final = 20.0
 
 
-class Span(msgspec.Struct, frozen=True):
+class OffsetRange(msgspec.Struct, frozen=True):
     """The offsets of a partition that are read, from `first` to before `end`. Not each of them holds a record."""
 
     first: int
@@ -33,7 +33,7 @@ class Span(msgspec.Struct, frozen=True):
         return self.end - self.first
 
 
-Spans = Mapping[TopicPartition, Span]
+Spans = Mapping[TopicPartition, OffsetRange]
 
 
 class DeadLetterReader:
@@ -54,7 +54,7 @@ class DeadLetterReader:
         async with started(consumer, bootstrap):
             yield DeadLetterReader(bootstrap, consumer)
 
-    async def spans(self, topics: Mapping[str, int]) -> dict[TopicPartition, Span]:
+    async def spans(self, topics: Mapping[str, int]) -> dict[TopicPartition, OffsetRange]:
         """What the partitions of these topics (name → partitions) hold now, as far as transactions have ended."""
         wanted = [TopicPartition(topic, number) for topic, count in topics.items() for number in range(count)]
         try:
@@ -64,7 +64,7 @@ class DeadLetterReader:
                 end = await self._consumer.end_offsets(wanted)
         except (KafkaError, TimeoutError) as error:
             raise unreachable(self._bootstrap, error, connected=True) from None
-        return {tp: Span(first[tp], max(first[tp], end[tp])) for tp in wanted}
+        return {tp: OffsetRange(first[tp], max(first[tp], end[tp])) for tp in wanted}
 
     async def replayed(self, tp: TopicPartition) -> Replayed:
         """What was replayed of the partition. Who is to rely on it has initialised the partition's producer before."""
@@ -72,7 +72,7 @@ class DeadLetterReader:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 committed = await aiokafka_guards.committed(self._consumer, tp)
             return Replayed.of_commit(committed.offset, committed.metadata) if committed is not None else Replayed()
-        except UnreadableCompletedSet as error:
+        except UnreadableCommitMetadata as error:
             raise Refusal(
                 FailureCode.INTERNAL_ERROR,
                 f"what was replayed of {tp.topic}, partition {tp.partition}, cannot be read ({error}): "
@@ -87,7 +87,7 @@ class DeadLetterReader:
             async for record in self._read_one(tp, span):
                 yield record
 
-    async def _read_one(self, tp: TopicPartition, span: Span) -> AsyncIterator[Record]:
+    async def _read_one(self, tp: TopicPartition, span: OffsetRange) -> AsyncIterator[Record]:
         if not len(span):
             return
         self._consumer.assign([tp])

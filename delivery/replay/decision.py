@@ -14,7 +14,7 @@ from guideway.schemas import names
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.record import Headers, Outgoing, Record, Withheld
 
-Place = tuple[int, int]
+RecordPosition = tuple[int, int]
 """(partition, offset) in the dead-letter topic."""
 
 
@@ -116,7 +116,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
     code: FailureCode | None = None
     """Those with this code; None: with any."""
-    places: frozenset[Place] = frozenset()
+    places: frozenset[RecordPosition] = frozenset()
     """Those that stand here; empty: anywhere."""
     again: bool = False
     """Also those that were replayed already."""
@@ -134,7 +134,7 @@ class Replayed(msgspec.Struct, frozen=True):
 
     @staticmethod
     def of_commit(offset: int, metadata: str | None) -> Replayed:
-        """What a replay has committed. Raises UnreadableCompletedSet."""
+        """What a replay has committed. Raises UnreadableCommitMetadata."""
         return Replayed(offset, decode(offset, metadata)[0])
 
     def __contains__(self, offset: int) -> bool:

@@ -18,8 +18,8 @@ from guideway.delivery.clients.kafka_client import START_TIMEOUT_S, make_produce
 from guideway.delivery.deliverable import refusals
 from guideway.delivery.guards import aiokafka_guards
 from guideway.delivery.offsets.tracker import Commit
-from guideway.delivery.replay.dead_letter_reader import DeadLetterReader, Span, Spans
-from guideway.delivery.replay.decision import Ledger, Place, Replayed, Selection, Why, decide
+from guideway.delivery.replay.dead_letter_reader import DeadLetterReader, OffsetRange, Spans
+from guideway.delivery.replay.decision import Ledger, RecordPosition, Replayed, Selection, Why, decide
 from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
@@ -41,8 +41,8 @@ Walked = Callable[[int], None]
 class Report(msgspec.Struct):
     """What a replay has done, or would do."""
 
-    replayed: list[Place] = msgspec.field(default_factory=list)
-    skipped: dict[Why, list[Place]] = msgspec.field(default_factory=lambda: defaultdict(list))
+    replayed: list[RecordPosition] = msgspec.field(default_factory=list)
+    skipped: dict[Why, list[RecordPosition]] = msgspec.field(default_factory=lambda: defaultdict(list))
 
     def note(self, record: Record, found: Outgoing | Why | None) -> None:
         """What was decided for a dead letter."""
@@ -104,7 +104,9 @@ async def replay(
 class _PartitionReplay:
     """The replay of one dead-letter partition: gathers what goes back, and publishes it in short transactions."""
 
-    def __init__(self, producer: AIOKafkaProducer, tp: TopicPartition, replayed: Replayed, span: Span, report: Report):
+    def __init__(
+        self, producer: AIOKafkaProducer, tp: TopicPartition, replayed: Replayed, span: OffsetRange, report: Report
+    ):
         self._producer = producer
         self._tp = tp
         self._replayed = replayed
@@ -170,7 +172,9 @@ class _PartitionReplay:
         await self._producer.commit_transaction()
 
 
-async def _walk(reader: DeadLetterReader, tp: TopicPartition, span: Span, walked: Walked) -> AsyncIterator[Record]:
+async def _walk(
+    reader: DeadLetterReader, tp: TopicPartition, span: OffsetRange, walked: Walked
+) -> AsyncIterator[Record]:
     at = span.first
     async for record in reader.read({tp: span}):
         yield record

@@ -14,7 +14,7 @@ import msgspec
 
 from guideway.catalogue.bounds import too_much
 from guideway.catalogue.documents.conversion import leading
-from guideway.catalogue.documents.faults import MAX_FOUND, Fault, Faulty, Place, dotted, listed
+from guideway.catalogue.documents.faults import MAX_FOUND, Fault, Faulty, FieldPath, dotted, listed
 from guideway.catalogue.documents.manifest_files import Source
 from guideway.catalogue.entries import Catalogue, Change, Deletion, Identity, Kind, plan
 from guideway.catalogue.together import check_together
@@ -31,7 +31,7 @@ from guideway.schemas.output import Json, WordLabels
 from guideway.schemas.request import GuidanceRef
 from guideway.schemas.wire import MANIFEST, Undecodable
 
-Checks = Iterator[tuple[Place, Callable[[], object]]]
+Checks = Iterator[tuple[FieldPath, Callable[[], object]]]
 """Each raises ValueError or Refusal where something is wrong: at the place, unless the message says more."""
 _SHOWN: Final = 4
 """Places of a schema that one sentence names."""
@@ -72,7 +72,7 @@ def _faults(sources: Iterable[Source], *stages: Callable[[Manifest], Checks]) ->
                 break
 
 
-def _fault(source: Source, place: Place, one: Callable[[], object]) -> Iterator[Fault]:
+def _fault(source: Source, place: FieldPath, one: Callable[[], object]) -> Iterator[Fault]:
     try:
         one()
     except (Refusal, ValueError) as error:
@@ -117,7 +117,7 @@ def doubtful(sources: Iterable[Source]) -> Iterator[Fault]:
 
 def _otherwise_written(source: Source, schema: Mapping[str, Any]) -> Iterator[Fault]:
     """Of values that a result may have, the numbers that are not written as JSON writes them: a postcode, a version."""
-    waiting: list[tuple[Place, Any]] = [(("output", "schema"), schema)]
+    waiting: list[tuple[FieldPath, Any]] = [(("output", "schema"), schema)]
     while waiting:
         place, part = waiting.pop()
         if isinstance(part, Mapping):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Generic, TypeVar
 
-from guideway.delivery.recent_keys import Window
+from guideway.delivery.recent_keys import RecentKeys
 
 W = TypeVar("W")
 Work = tuple[str, str]
@@ -24,7 +24,7 @@ class Awaited(Generic[W]):
         """`limit`, `ttl_s`: how many answered submissions are remembered, and for how long."""
         self._waiting: dict[bytes, tuple[W, Work | None]] = {}
         self._of_work: dict[Work, set[bytes]] = {}
-        self._answered: Window[bytes] = Window(limit=limit, ttl_s=ttl_s)
+        self._answered: RecentKeys[bytes] = RecentKeys(limit=limit, ttl_s=ttl_s)
 
     @property
     def waiting(self) -> Collection[W]:

@@ -16,7 +16,7 @@ from aiokafka.structs import TopicPartition
 from guideway.delivery.clients.kafka_client import make_consumer, started, unreachable
 from guideway.delivery.clients.topic_directory import TopicDirectory
 from guideway.delivery.pipeline import as_record
-from guideway.delivery.recent_keys import Window
+from guideway.delivery.recent_keys import RecentKeys
 from guideway.producers.client.awaited import Awaited, Work
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
@@ -104,7 +104,7 @@ class AnsweredOnce:
     """Which replies of a stream are repeats. Pure."""
 
     def __init__(self, *, limit: int = 100_000, ttl_s: float = 3600.0) -> None:
-        self._window: Window[tuple[str, str, str]] = Window(limit=limit, ttl_s=ttl_s)
+        self._window: RecentKeys[tuple[str, str, str]] = RecentKeys(limit=limit, ttl_s=ttl_s)
 
     def admits(self, reply: Reply, now: float) -> bool:
         """Whether the reply is news. A retryable failure is no answer yet: it is news each time, like what follows it.

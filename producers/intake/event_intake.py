@@ -12,7 +12,7 @@ from typing import Any
 from aiokafka.structs import TopicPartition
 
 from guideway.catalogue.entries import Identity
-from guideway.catalogue.topic import CatalogueReader
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.delivery.intake import Limit
 from guideway.producers.intake.shares import Party, Shares
 from guideway.schemas import names
@@ -23,7 +23,7 @@ from guideway.schemas.record import Outgoing
 class EventIntake:
     """A `delivery.intake.Intake`."""
 
-    def __init__(self, reader: CatalogueReader, shares: Shares) -> None:
+    def __init__(self, reader: CatalogueFollower, shares: Shares) -> None:
         self._reader = reader
         self._shares = shares
 

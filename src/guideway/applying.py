@@ -13,7 +13,7 @@ from guideway.catalogue.documents.faults import Fault, Faulty
 from guideway.catalogue.documents.manifest_files import Source, resolved
 from guideway.catalogue.entries import Catalogue, Change, plan
 from guideway.catalogue.owned import known_artefacts, not_owned
-from guideway.catalogue.topic import CatalogueReader, publish_planned
+from guideway.catalogue.topic import CatalogueFollower, publish_planned
 from guideway.infra import topics
 from guideway.producers.checks.calibration import check_calibration, settled
 from guideway.producers.checks.check import faults_alone, faults_together
@@ -92,7 +92,7 @@ async def present(bootstrap: str) -> Catalogue:
     """The catalogue as it is now; empty where its topic is not there yet."""
     if await topics.missing(bootstrap, topics.wanted([])):
         return Catalogue()
-    async with CatalogueReader(bootstrap) as reader:
+    async with CatalogueFollower(bootstrap) as reader:
         return reader.catalogue
 
 

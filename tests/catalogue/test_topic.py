@@ -10,7 +10,7 @@ import pytest
 from aiokafka.structs import TopicPartition
 
 from guideway.catalogue.entries import Catalogue, Change, Identity, plan, plan_deletion
-from guideway.catalogue.topic import CatalogueReader, Overtaken, publish, publish_planned, sole_writer
+from guideway.catalogue.topic import CatalogueFollower, Overtaken, publish, publish_planned, sole_writer
 from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.infra import topics
 from guideway.infra.cluster import administrator
@@ -33,11 +33,11 @@ def prompt(namespace: str, text: str = "Be kind.") -> Guidance:
 async def test_a_reader_has_all_at_the_start_and_follows(bootstrap: str, unique_name: str) -> None:
     identity = Identity.of(prompt(unique_name))
     await publish(bootstrap, plan(Catalogue(), [prompt(unique_name)]))
-    async with CatalogueReader(bootstrap) as early:
+    async with CatalogueFollower(bootstrap) as early:
         assert early.catalogue.versions(identity) == [1]
         offset = await publish(bootstrap, plan(early.catalogue, [prompt(unique_name, "Be very kind.")]))
         await early.seen(offset)
-        async with CatalogueReader(bootstrap) as late:
+        async with CatalogueFollower(bootstrap) as late:
             for reader in (early, late):
                 assert reader.catalogue.versions(identity) == [1, 2]
                 assert reader.catalogue.latest(identity) == (2, prompt(unique_name, "Be very kind."))
@@ -48,13 +48,13 @@ async def test_a_reader_has_all_at_the_start_and_follows(bootstrap: str, unique_
 async def test_no_version_is_planned_twice(bootstrap: str, unique_name: str) -> None:
     """Two that publish at once: the earlier one writes nothing, and neither finds the other's under its version."""
     mine, yours = prompt(unique_name), prompt(unique_name, "Be very kind.")
-    async with sole_writer(bootstrap) as write, CatalogueReader(bootstrap) as reader:
+    async with sole_writer(bootstrap) as write, CatalogueFollower(bootstrap) as reader:
         planned = plan(reader.catalogue, [mine])
-        async with sole_writer(bootstrap) as write_too, CatalogueReader(bootstrap) as theirs:
+        async with sole_writer(bootstrap) as write_too, CatalogueFollower(bootstrap) as theirs:
             await theirs.seen(await write_too(plan(theirs.catalogue, [yours])))
         with pytest.raises(Overtaken):
             await write(planned)
-    async with sole_writer(bootstrap) as write, CatalogueReader(bootstrap) as reader:
+    async with sole_writer(bootstrap) as write, CatalogueFollower(bootstrap) as reader:
         await reader.seen(await write(plan(reader.catalogue, [mine])))
         assert [reader.catalogue.get(Identity.of(mine), version) for version in (1, 2)] == [yours, mine]
 
@@ -80,7 +80,7 @@ async def test_what_was_applied_a_moment_ago_is_waited_for(bootstrap: str, uniqu
     def ask(catalogue: Catalogue) -> str:
         return catalogue.guidance(f"{unique_name}/tone", for_namespace=unique_name)[1].text
 
-    async with CatalogueReader(bootstrap) as reader:
+    async with CatalogueFollower(bootstrap) as reader:
         await publish(bootstrap, plan(Catalogue(), [prompt(unique_name)]))
         # Whether or not the reader has seen it by now.
         assert await asyncio.gather(*(reader.eventually(ask, timeout_s=20) for _ in range(3))) == ["Be kind."] * 3
@@ -89,7 +89,7 @@ async def test_what_was_applied_a_moment_ago_is_waited_for(bootstrap: str, uniqu
 async def test_what_is_gone_is_refused_as_soon_as_the_topic_is_read_to_its_end(
     bootstrap: str, unique_name: str
 ) -> None:
-    async with CatalogueReader(bootstrap) as reader:
+    async with CatalogueFollower(bootstrap) as reader:
         await publish(bootstrap, plan(Catalogue(), [prompt(unique_name)]))
         plain, looks = reader._consumer.end_offsets, []
 
@@ -116,7 +116,7 @@ async def test_what_is_gone_is_refused_as_soon_as_the_topic_is_read_to_its_end(
 
 
 async def test_applying_twice_writes_nothing(bootstrap: str, unique_name: str) -> None:
-    async with CatalogueReader(bootstrap) as reader:
+    async with CatalogueFollower(bootstrap) as reader:
         await reader.seen(await publish(bootstrap, plan(reader.catalogue, [prompt(unique_name)])))
         changes = plan(reader.catalogue, [msgspec.structs.replace(prompt(unique_name))])
         assert [change.action for change in changes] == ["unchanged"]
@@ -135,13 +135,13 @@ RUBBISH: list[tuple[bytes, bytes]] = [
 
 async def test_whatever_is_written_to_the_topic_stops_nobody(bootstrap: str, unique_name: str) -> None:
     """At each start every process reads all of it."""
-    async with CatalogueReader(bootstrap) as early:
+    async with CatalogueFollower(bootstrap) as early:
         async with started(make_producer(bootstrap, "test"), bootstrap) as producer:
             for key, value in RUBBISH:
                 headers = [("", None), ("x" * 1000, b"\xff")]
                 await producer.send_and_wait(names.CATALOGUE_TOPIC, key=key, value=value, headers=headers, partition=0)
         await early.seen(await publish(bootstrap, plan(early.catalogue, [prompt(unique_name)])))
-        async with CatalogueReader(bootstrap) as late:
+        async with CatalogueFollower(bootstrap) as late:
             for reader in (early, late):
                 assert reader.catalogue.latest(Identity.of(prompt(unique_name))) == (1, prompt(unique_name))
                 assert reader.catalogue.strangers == 4
@@ -155,7 +155,7 @@ async def test_a_follower_that_fails_goes_on_where_it_stood(
     bootstrap: str, unique_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It must not come to be silently out of date."""
-    async with CatalogueReader(bootstrap) as reader:
+    async with CatalogueFollower(bootstrap) as reader:
         plain = reader._consumer.getmany
         failures = 0
 
@@ -179,7 +179,7 @@ async def test_a_topic_made_anew_is_read_from_its_beginning(own_broker: RunningB
     await topics.apply(bootstrap, topics.wanted([]))
     old, new = prompt(unique_name), msgspec.structs.replace(prompt(unique_name), name="new")
     await publish(bootstrap, plan(Catalogue(), [old, msgspec.structs.replace(old, name="older")]))
-    async with CatalogueReader(bootstrap, look_s=0.2) as reader, asyncio.timeout(60):
+    async with CatalogueFollower(bootstrap, look_s=0.2) as reader, asyncio.timeout(60):
         async with administrator(bootstrap) as admin:
             await admin.delete_topics([names.CATALOGUE_TOPIC])
         made = False
@@ -194,6 +194,6 @@ async def test_a_topic_made_anew_is_read_from_its_beginning(own_broker: RunningB
 
 async def test_no_broker_is_a_refusal() -> None:
     with pytest.raises(Refusal) as caught:
-        async with CatalogueReader("127.0.0.1:1"):
+        async with CatalogueFollower("127.0.0.1:1"):
             pass
     assert caught.value.code is FailureCode.BROKER_UNREACHABLE

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from guideway.schemas.failures import FailureCode, Refusal
 
 if TYPE_CHECKING:
-    from tests.codes.end_to_end import Road
+    from tests.codes.end_to_end import EndToEnd
 
-Provoke = Callable[["Road"], Awaitable[Refusal]]
+Provoke = Callable[["EndToEnd"], Awaitable[Refusal]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from tests.kafka.conftest import DEMO, ROOT, System
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.documents.manifest_files import read, upload
 from guideway.catalogue.entries import Deletion, Identity, plan
-from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.cli.sets.making import Order, make_sets
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started
 from guideway.infra import local_broker, topics
@@ -41,7 +41,7 @@ WAIT_S = 350.0
 
 
 @dataclass
-class Road:
+class EndToEnd:
     """Sends one record and returns what came of it. A reply or dead letter is known by its correlation id."""
 
     system: System
@@ -90,7 +90,7 @@ def as_refusal(came: Refusal | Completed) -> Refusal:
 
 
 @contextlib.asynccontextmanager
-async def a_road(endpoints: Mapping[str, str]) -> AsyncIterator[Road]:
+async def end_to_end_of(endpoints: Mapping[str, str]) -> AsyncIterator[EndToEnd]:
     """endpoints: manifests by name, each in one line of YAML; published as they are, for some are wrong on purpose."""
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as ending:
         folder = Path(place)
@@ -115,7 +115,7 @@ async def a_road(endpoints: Mapping[str, str]) -> AsyncIterator[Road]:
                 make_consumer(broker.bootstrap, "test", auto_offset_reset="earliest"), broker.bootstrap
             ) as consumer,
         ):
-            road = Road(system, client, producer)
+            road = EndToEnd(system, client, producer)
             there = await consumer.topics()
             consumer.subscribe(sorted(one for one in there if one.endswith((".out.v1", ".dlq"))))
             hearing = asyncio.create_task(_hear(road, consumer))
@@ -127,7 +127,7 @@ async def a_road(endpoints: Mapping[str, str]) -> AsyncIterator[Road]:
                     await hearing
 
 
-async def _hear(road: Road, consumer: Any) -> None:
+async def _hear(road: EndToEnd, consumer: Any) -> None:
     async for record in consumer:
         road.hear(record)
 
@@ -153,7 +153,7 @@ async def _apply(system: System, folder: Path, endpoints: Mapping[str, str]) -> 
         }
         manifests.append(msgspec.convert(fields, Endpoint))
     await topics.apply(system.bootstrap, topics.wanted(manifests))
-    async with CatalogueReader(system.bootstrap) as reader:
+    async with CatalogueFollower(system.bootstrap) as reader:
         await publish(system.bootstrap, plan(reader.catalogue, manifests))
         towns, torn = (
             reader.catalogue.retrieval_set(f"shop/{name}", for_namespace="shop")[1] for name in ("towns", "torn")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 from tests.codes.case import Case, Provoke
-from tests.codes.end_to_end import Road, as_refusal
+from tests.codes.end_to_end import EndToEnd, as_refusal
 
 from guideway.cli.sets.making import Order, make_sets
 from guideway.producers.client.client import Client
@@ -85,7 +85,7 @@ def event(
         name.replace("_type", "-type") if name == "content_type" else name: text for name, text in headers.items()
     }
 
-    async def provoke(road: Road) -> Refusal:
+    async def provoke(road: EndToEnd) -> Refusal:
         stamp = int((time.time() - ago_s) * 1000) if ago_s else None
         return as_refusal(await road.sent(names.event_topic("shop", endpoint), value, headers, timestamp_ms=stamp))
 
@@ -108,13 +108,13 @@ def other(code: FailureCode, example: str, remedy: str, provoke: Provoke) -> Cas
     return Case(code=code, example=example, remedy=remedy, provoke=provoke)
 
 
-async def _cancelled(road: Road) -> Refusal:
+async def _cancelled(road: EndToEnd) -> Refusal:
     topic = names.event_topic("shop", "parcel")
     await road.producer.send_and_wait(topic, value=None, key=b"k", headers=[(names.CANCEL, b"order-17")])
     return await road.refused(topic, b"Hello", {names.REQUEST_ID: "order-17"})
 
 
-async def _too_large_reply(road: Road) -> Refusal:
+async def _too_large_reply(road: EndToEnd) -> Refusal:
     """The request fits, with its headers, and the reply does not: how long they may be depends on both."""
     topic = names.event_topic("shop", "story")
     tries = [
@@ -133,15 +133,15 @@ async def _too_large_reply(road: Road) -> Refusal:
     raise AssertionError("each was answered, or refused for another reason")
 
 
-async def _misspelt(road: Road) -> Refusal:
+async def _misspelt(road: EndToEnd) -> Refusal:
     return await _refusal(road.client.submit("/shop/parcell", "Hello"))
 
 
-async def _no_request(road: Road) -> Refusal:
+async def _no_request(road: EndToEnd) -> Refusal:
     return await road.refused(names.request_topic("small", "batch"), b"nonsense")
 
 
-async def _unreachable(road: Road) -> Refusal:
+async def _unreachable(road: EndToEnd) -> Refusal:
     async def enter() -> None:
         async with Client("127.0.0.1:1"):
             pass
@@ -149,11 +149,11 @@ async def _unreachable(road: Road) -> Refusal:
     return await _refusal(enter())
 
 
-async def _not_open(road: Road) -> Refusal:
+async def _not_open(road: EndToEnd) -> Refusal:
     return await _refusal(Client(road.system.bootstrap).submit("/shop/parcel", "Hello"))
 
 
-async def _not_of_this_version(road: Road) -> Refusal:
+async def _not_of_this_version(road: EndToEnd) -> Refusal:
     """Nobody works for the size `idle`: what comes is what we write."""
     id_ = uuid.uuid4().hex
     waiting = asyncio.create_task(_refusal(road.client.submit("/shop/idle", "Hello", request_id=id_)))
@@ -170,7 +170,7 @@ async def _not_of_this_version(road: Road) -> Refusal:
     return waiting.result()
 
 
-async def _no_server(road: Road) -> Refusal:
+async def _no_server(road: EndToEnd) -> Refusal:
     away = msgspec.structs.replace(road.system.settings, qdrant_url="http://127.0.0.1:1")
     file = road.system.home / "half.txt"
     file.write_text("Some text.")

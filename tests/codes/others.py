@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 from peft import PrefixTuningConfig, get_peft_model
 from tests.codes.case import Case, Provoke
-from tests.codes.end_to_end import Road
+from tests.codes.end_to_end import EndToEnd
 from tests.training.data.test_examples import rows, task
 from tests.training.publishing.test_decision import EVENTS, run
 from tests.training.sets.test_documents import pdf
@@ -35,9 +35,9 @@ from guideway.training.publishing.decision import choose
 from guideway.training.sets.document import Columns
 from guideway.training.sets.documents import read_documents
 from guideway.workers.engine.engine import Engine
-from guideway.workers.engine.guidance.prefix_tuning import Prefix
+from guideway.workers.engine.guidance.prefix_tuning import PrefixTuning
 from guideway.workers.engine.model.model_kind import check_kind
-from guideway.workers.engine_client import EngineLink
+from guideway.workers.engine_client import EngineClient
 from guideway.workers.messages import Admit, EngineSettings, Refused
 
 C: Final = FailureCode
@@ -60,7 +60,7 @@ _REQUEST = Request(
 def here(do: Callable[[Path], Any]) -> Provoke:
     """Does something in an empty folder that is refused."""
 
-    async def provoke(road: Road) -> Refusal:
+    async def provoke(road: EndToEnd) -> Refusal:
         with tempfile.TemporaryDirectory() as folder:
             return _refusal(lambda: do(Path(folder)))
 
@@ -100,11 +100,11 @@ def documents(code: FailureCode, files: dict[str, bytes], example: str, remedy: 
     return Case(code=code, example=f"`guideway sets create` of {example}", remedy=remedy, provoke=here(do))
 
 
-def _of_a_latent_model(folder: Path) -> Prefix:
+def _of_a_latent_model(folder: Path) -> PrefixTuning:
     tokenizer = tiny_tokenizer()
     made = get_peft_model(tiny_llama(tokenizer), PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
     made.save_pretrained(str(folder))
-    return Prefix.load(folder, tiny("deepseek_v3", tokenizer, **{**LLAMA_LIKE, **_LATENT}))
+    return PrefixTuning.load(folder, tiny("deepseek_v3", tokenizer, **{**LLAMA_LIKE, **_LATENT}))
 
 
 def _examples(folder: Path) -> object:
@@ -129,10 +129,10 @@ def _no_number(folder: Path) -> Settings:
     return Settings.from_environ({"GUIDEWAY_ARTEFACT_CACHE_BYTES": "ten", "GUIDEWAY_HOME": str(folder)})
 
 
-async def _deadly(road: Road) -> Refusal:
+async def _deadly(road: EndToEnd) -> Refusal:
     model = Model(namespace="public", name="small", source="fine")
     program = (sys.executable, str(_FAKE_ENGINE))
-    async with EngineLink(model, EngineSettings(), program=program) as link:
+    async with EngineClient(model, EngineSettings(), program=program) as link:
         return await _awaited(link.run(_REQUEST, []))
 
 

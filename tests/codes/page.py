@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import yaml
 from tests.codes.case import Case, steady
-from tests.codes.end_to_end import a_road
+from tests.codes.end_to_end import end_to_end_of
 from tests.codes.events import ENDPOINTS, EVENTS, PLAIN
 from tests.codes.others import OTHERS
 
@@ -57,7 +57,7 @@ def line(case: Case, came: Refusal) -> Line:
 
 async def provoked() -> list[tuple[Case, Refusal]]:
     """All of them, in the order of the codes; those that an event meets at once."""
-    async with a_road(ENDPOINTS) as road:
+    async with end_to_end_of(ENDPOINTS) as road:
         came = await asyncio.gather(*(case.provoke(road) for case in CASES))
     return [*zip(CASES, came, strict=True)]
 

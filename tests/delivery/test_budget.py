@@ -8,7 +8,7 @@ from aiokafka.structs import OffsetAndMetadata
 from tests.delivery.test_partition import TP, FewLines, closed
 
 from guideway.delivery.budget import Budget
-from guideway.delivery.in_flight import Workload
+from guideway.delivery.in_flight import InFlight
 from guideway.delivery.partition import Partition, Phase
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.failures import FailureCode, Refusal
@@ -60,7 +60,7 @@ async def test_what_is_held_is_counted_until_it_is_published_or_forgotten() -> N
     async def refuse(_: Record, __: Refusal) -> list[Outgoing]:
         raise AssertionError
 
-    work = Workload(handle, refuse, may_begin=begin, on_result=lambda _: None)
+    work = InFlight(handle, refuse, may_begin=begin, on_result=lambda _: None)
     for offset in range(4):
         work.take(record(offset, bytes(MIB)))
     assert 4 * MIB < work.held_bytes < 4.1 * MIB

@@ -6,7 +6,7 @@ import pytest
 from aiokafka import errors
 
 from guideway.delivery.dead_letters import dead_letter
-from guideway.delivery.deliverable import DeadLetterHeld, Result, refusals, sendable
+from guideway.delivery.deliverable import DeadLetterHeld, Result, deliverable, refusals
 from guideway.delivery.guards.aiokafka_guards import TopicsRefused
 from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.schemas.failures import FailureCode
@@ -27,7 +27,7 @@ def code_of(letter: Outgoing) -> str:
 
 def test_what_can_be_sent_is_sent_as_it_is() -> None:
     out = Outgoing(topic="out", value=b"x", partition=1)
-    assert sendable(result(out, out), ALL) == [out, out]
+    assert deliverable(result(out, out), ALL) == [out, out]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_what_can_be_sent_is_sent_as_it_is() -> None:
 )
 def test_what_cannot_be_sent_becomes_a_dead_letter_beside_what_can(out: Outgoing, code: FailureCode) -> None:
     fine = Outgoing(topic="out", value=b"fine")
-    first, letter = sendable(result(fine, out), {**ALL, "nowhere": 0})
+    first, letter = deliverable(result(fine, out), {**ALL, "nowhere": 0})
     assert first == fine
     assert code_of(letter) == code
     assert letter.value == RECORD.value
@@ -48,20 +48,20 @@ def test_what_cannot_be_sent_becomes_a_dead_letter_beside_what_can(out: Outgoing
 
 def test_without_a_dead_letter_topic_the_result_is_held() -> None:
     with pytest.raises(DeadLetterHeld, match=r"in\.dlq does not exist: run `guideway topics apply`"):
-        sendable(result(Outgoing(topic="nowhere", value=b"x")), {"in.dlq": 0, "nowhere": 0})
+        deliverable(result(Outgoing(topic="nowhere", value=b"x")), {"in.dlq": 0, "nowhere": 0})
 
 
 def test_a_handlers_own_dead_letter_is_held_as_well() -> None:
     own = Outgoing(topic="in.dlq", value=b"x")
-    assert sendable(result(own), ALL) == [own]
+    assert deliverable(result(own), ALL) == [own]
     with pytest.raises(DeadLetterHeld):
-        sendable(result(own), {"in.dlq": 0})
+        deliverable(result(own), {"in.dlq": 0})
 
 
 def test_a_handlers_own_dead_letter_keeps_its_reason_when_it_has_to_shrink() -> None:
     tried = result(dead_letter(RECORD, FailureCode.UNDECODABLE_REQUEST, "no request"))
     tried.refused["in.dlq"] = [*refusals(errors.MessageSizeTooLargeError(), {"in.dlq"}).values()]
-    (letter,) = sendable(tried, ALL)
+    (letter,) = deliverable(tried, ALL)
     assert code_of(letter) == FailureCode.UNDECODABLE_REQUEST
     assert letter.value is None
 
@@ -69,16 +69,16 @@ def test_a_handlers_own_dead_letter_keeps_its_reason_when_it_has_to_shrink() -> 
 def test_a_refusal_by_the_broker_leads_to_ever_smaller_dead_letters_and_at_last_to_waiting() -> None:
     tried = result(Outgoing(topic="out", value=b"x"))
     tried.refused["out"] = [*refusals(errors.MessageSizeTooLargeError(), {"out"}).values()]
-    (letter,) = sendable(tried, ALL)
+    (letter,) = deliverable(tried, ALL)
     assert code_of(letter) == FailureCode.REPLY_TOO_LARGE
     assert letter.value == RECORD.value
     tried.refused["in.dlq"] = [*refusals(errors.MessageSizeTooLargeError(), {"in.dlq"}).values()]
-    (letter,) = sendable(tried, ALL)
+    (letter,) = deliverable(tried, ALL)
     assert letter.value is None
     assert ("guideway_dlq_omitted", b"value") in letter.headers
     tried.refused["in.dlq"] *= 2
     with pytest.raises(DeadLetterHeld, match=r"raise its max\.message\.bytes"):
-        sendable(tried, ALL)
+        deliverable(tried, ALL)
 
 
 def test_only_lasting_refusals_are_remembered() -> None:
@@ -103,8 +103,8 @@ def test_a_topic_that_takes_no_such_record_is_told_by_a_dead_letter_in_the_end()
     result = Result(RECORD, [Outgoing(topic="out", value=b"v")])
     for _ in range(2):
         result.note(refusals(error, {"out"}), error)
-        assert sendable(result, ALL)[0].topic == "out", "it may be a passing fault"
+        assert deliverable(result, ALL)[0].topic == "out", "it may be a passing fault"
     result.note(refusals(error, {"out"}), error)
-    (letter,) = sendable(result, ALL)
+    (letter,) = deliverable(result, ALL)
     assert letter.topic == "in.dlq"
     assert b"cleanup.policy" in (dict(letter.headers)["guideway_dlq_message"] or b"")

@@ -1,4 +1,4 @@
-"""The window of keys seen of late, against a list that remembers everything."""
+"""The recent of keys seen of late, against a list that remembers everything."""
 
 from __future__ import annotations
 
@@ -6,86 +6,86 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guideway.delivery.recent_keys import SharedWindow, Window
+from guideway.delivery.recent_keys import RecentKeys, SharedRecentKeys
 
 
 def test_a_key_is_new_once_until_its_time_is_over() -> None:
-    window: Window[str] = Window(ttl_s=10)
-    assert window.add("a", 100)
-    assert not window.add("a", 105)
-    assert window.holds("a", 109.9)
-    assert not window.holds("a", 110), "a repeat does not prolong"
-    assert window.add("a", 110)
-    assert window.pushed_out == 0
+    recent: RecentKeys[str] = RecentKeys(ttl_s=10)
+    assert recent.add("a", 100)
+    assert not recent.add("a", 105)
+    assert recent.holds("a", 109.9)
+    assert not recent.holds("a", 110), "a repeat does not prolong"
+    assert recent.add("a", 110)
+    assert recent.pushed_out == 0
 
 
 def test_renewing_prolongs() -> None:
-    window: Window[str] = Window(ttl_s=10)
-    window.add("a", 100)
-    window.renew("a", 105)
-    assert window.holds("a", 114.9)
-    assert not window.holds("a", 115)
+    recent: RecentKeys[str] = RecentKeys(ttl_s=10)
+    recent.add("a", 100)
+    recent.renew("a", 105)
+    assert recent.holds("a", 114.9)
+    assert not recent.holds("a", 115)
 
 
 def test_the_oldest_goes_first_and_it_is_counted() -> None:
-    window: Window[int] = Window(limit=3, ttl_s=10)
+    recent: RecentKeys[int] = RecentKeys(limit=3, ttl_s=10)
     for key in range(5):
-        window.add(key, key)
-    assert [key for key in range(5) if window.holds(key, 5)] == [2, 3, 4]
-    assert window.pushed_out == 2
-    window.add(9, 100)
-    assert (len(window), window.pushed_out) == (1, 2), "what is over time goes without being pushed out"
+        recent.add(key, key)
+    assert [key for key in range(5) if recent.holds(key, 5)] == [2, 3, 4]
+    assert recent.pushed_out == 2
+    recent.add(9, 100)
+    assert (len(recent), recent.pushed_out) == (1, 2), "what is over time goes without being pushed out"
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), max_size=60), st.integers(1, 4))
 def test_it_answers_as_a_plain_list_does(steps: list[tuple[int, int]], limit: int) -> None:
-    window: Window[int] = Window(limit=limit, ttl_s=7)
+    recent: RecentKeys[int] = RecentKeys(limit=limit, ttl_s=7)
     known: list[tuple[int, int]] = []
     now = 0
     for key, later in steps:
         now += later
         known = [(one, at) for one, at in known if now - at < 7]
         new = key not in [one for one, _ in known]
-        assert window.add(key, now) is new
+        assert recent.add(key, now) is new
         if new:
             known = [*known, (key, now)][-limit:]
-        assert [one for one in range(6) if window.holds(one, now)] == sorted(one for one, _ in known)
+        assert [one for one in range(6) if recent.holds(one, now)] == sorted(one for one, _ in known)
 
 
 @pytest.mark.parametrize("bounds", [{"limit": 0}, {"ttl_s": 0}])
 def test_bounds_are_checked(bounds: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        Window(**bounds)
+        RecentKeys(**bounds)
 
 
 def test_a_shared_window_pushes_out_what_the_largest_party_has_longest() -> None:
-    window: SharedWindow[int] = SharedWindow(limit=10, ttl_s=100)
+    recent: SharedRecentKeys[int] = SharedRecentKeys(limit=10, ttl_s=100)
     for key in range(3):
-        window.renew("small", key, 0)
+        recent.renew("small", key, 0)
     for key in range(50):
-        window.renew("large", key, 1)
-    assert len(window) == 10
-    assert all(window.holds("small", key, 2) for key in range(3))
-    assert [key for key in range(50) if window.holds("large", key, 2)] == list(range(43, 50))
-    window.renew("new", 0, 2)
-    assert not window.holds("large", 43, 2), "room for who comes is made by who has most"
-    assert window.pushed_out == 44
+        recent.renew("large", key, 1)
+    assert len(recent) == 10
+    assert all(recent.holds("small", key, 2) for key in range(3))
+    assert [key for key in range(50) if recent.holds("large", key, 2)] == list(range(43, 50))
+    recent.renew("new", 0, 2)
+    assert not recent.holds("large", 43, 2), "room for who comes is made by who has most"
+    assert recent.pushed_out == 44
 
 
 def test_in_a_shared_window_what_is_over_makes_room_first() -> None:
-    window: SharedWindow[int] = SharedWindow(limit=4, ttl_s=10)
+    recent: SharedRecentKeys[int] = SharedRecentKeys(limit=4, ttl_s=10)
     for key in range(3):
-        window.renew("old", key, 0)
-    window.renew("new", 0, 11)
-    window.renew("new", 1, 11)
-    assert (len(window), window.pushed_out) == (2, 0)
+        recent.renew("old", key, 0)
+    recent.renew("new", 0, 11)
+    recent.renew("new", 1, 11)
+    assert (len(recent), recent.pushed_out) == (2, 0)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30), st.integers(0, 5)), max_size=200))
 def test_a_shared_window_is_bounded_and_counts_what_it_holds(steps: list[tuple[str, int, int]]) -> None:
-    window, now = SharedWindow[int](limit=7, ttl_s=12), 0
+    recent, now = SharedRecentKeys[int](limit=7, ttl_s=12), 0
     for party, key, later in steps:
         now += later
-        window.renew(party, key, now)
-        assert window.holds(party, key, now)
-        assert len(window) == sum(map(len, window._windows.values())) <= 7
+        recent.renew(party, key, now)
+        assert recent.holds(party, key, now)
+        assert len(recent) == sum(map(len, recent._windows.values())) <= 7

@@ -6,7 +6,7 @@ import pytest
 from aiokafka import errors
 
 from guideway.delivery.guards.aiokafka_guards import OutcomeUnknown, TopicsRefused
-from guideway.delivery.offsets.commit_metadata import UnreadableCompletedSet
+from guideway.delivery.offsets.commit_metadata import UnreadableCommitMetadata
 from guideway.delivery.recovery import Rejoin, Reopen, after_failure
 
 
@@ -31,7 +31,7 @@ def test_pauses_grow_to_a_bound_however_long_it_takes() -> None:
 
 
 def test_metadata_that_cannot_be_read_waits_for_a_person() -> None:
-    decision = after_failure(UnreadableCompletedSet(), 1, 10)
+    decision = after_failure(UnreadableCommitMetadata(), 1, 10)
     assert decision == Reopen(10, expected=True, helps=False), "to start the process anew would change nothing"
 
 

@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from guideway.catalogue.entries import plan
-from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer
 from guideway.delivery.guards import aiokafka_guards
 from guideway.delivery.settings import MAX_RECORD_BYTES
@@ -142,7 +142,7 @@ class Bench:
                 ]
             ),
         )
-        async with CatalogueReader(self.inside) as reader:
+        async with CatalogueFollower(self.inside) as reader:
             model = Model(name=self.size, namespace="public", source="fake", fingerprint=FINGERPRINT)
             await publish(self.inside, plan(reader.catalogue, [model]))
         self._reader = asyncio.create_task(self._read_along())

@@ -215,8 +215,8 @@ async def _nothing_left(situation: Situation, row: Row) -> None:
 
 
 def _is_finished(end: int, offset: int, metadata: str) -> bool:
-    done, suspicion = decode(offset, metadata)
-    return offset == end and not done and not suspicion.begun
+    done, crashes = decode(offset, metadata)
+    return offset == end and not done and not crashes.begun
 
 
 async def _open(situation: Situation) -> list[str]:

@@ -22,7 +22,7 @@ from guideway.applying import apply_manifests
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.documents.manifest_files import read, upload
 from guideway.catalogue.entries import Deletion, Identity, plan
-from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.cli.demo.sets import FactSet, make_fact_sets
 from guideway.cli.sets.making import Order, make_sets
 from guideway.infra import topics
@@ -132,7 +132,7 @@ async def _apply(system: System, folder: Path) -> None:
     ]
     await topics.apply(system.bootstrap, topics.wanted(manifests))
     # Published without the check that `guideway apply` makes: some of them are wrong on purpose.
-    async with CatalogueReader(system.bootstrap) as reader:
+    async with CatalogueFollower(system.bootstrap) as reader:
         await publish(system.bootstrap, plan(reader.catalogue, manifests))
         damaged = reader.catalogue.retrieval_set("trial/damaged", for_namespace="trial")[1]
         towns = reader.catalogue.retrieval_set("trial/towns", for_namespace="trial")[1]

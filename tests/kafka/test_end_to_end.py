@@ -20,7 +20,7 @@ from tests.kafka.conftest import DEMO, ROOT, System
 
 from guideway.applying import apply_manifests
 from guideway.catalogue.documents.manifest_files import read
-from guideway.catalogue.topic import CatalogueReader
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started
 from guideway.producers.client.client import Client
 from guideway.schemas import names
@@ -310,7 +310,7 @@ async def test_labels_are_calibrated_from_the_first_reply_on_and_for_all_alike(
     assert told == {"none": {None}, "itself": {"contextual"}, "texts": {"unlabelled"}}
     assert right["texts"] >= right["none"] + 2, right
     assert right["itself"] >= right["none"], right
-    async with CatalogueReader(system.bootstrap) as reader:
+    async with CatalogueFollower(system.bootstrap) as reader:
         made = [one for _, one in reader.catalogue if isinstance(one, Calibrated) and one.namespace == "calibrated"]
     assert sorted(one.name for one in made) == ["itself", "texts"]
     shown = system.command("describe", "endpoint", "calibrated/itself")

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from guideway.catalogue.topic import CatalogueReader
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.cli.sets.making import Order, make_sets
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started
 from guideway.producers.client.client import Client
@@ -210,7 +210,7 @@ async def test_a_version_is_switched_under_load(system: System, client: Client, 
         return replies
 
     loading = asyncio.create_task(load())
-    async with CatalogueReader(system.bootstrap) as reader:
+    async with CatalogueFollower(system.bootstrap) as reader:
         before = reader.catalogue.current_version("trial", "switched")
         (made,) = await make_sets(system.settings, [order])
         assert (made.version, made.current) == (before + 1, before)
@@ -240,7 +240,7 @@ async def test_what_could_not_be_indexed_is_not_visible(system: System, tmp_path
     with pytest.raises(Refusal) as caught:
         await make_sets(away, [order])
     assert caught.value.code is FailureCode.RETRIEVAL_FAILED
-    async with CatalogueReader(system.bootstrap) as reader:
+    async with CatalogueFollower(system.bootstrap) as reader:
         assert reader.catalogue.current_version("trial", "half") == 0
     (made,) = await make_sets(system.settings, [order])
     assert (made.version, made.action) == (1, "created")

@@ -104,5 +104,5 @@ class Reference:
 
 
 def _known_as(artefact: Artefact) -> str:
-    """PEFT's names of adaptors are module names, which hold no dots and slashes."""
+    """PEFT's names of adapters are module names, which hold no dots and slashes."""
     return artefact.name.replace("/", "-").replace("@", "-")

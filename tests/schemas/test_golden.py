@@ -31,7 +31,7 @@ CODECS: dict[str, Codec[Any]] = {
     "output": OUTPUT,
 }
 
-Place = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 
 each_golden = pytest.mark.parametrize("name", GOLDEN)
 each_codec = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
@@ -49,7 +49,7 @@ def wire_form(document: Any) -> bytes:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def places(document: Any, at: Place = ()) -> Iterator[Place]:
+def places(document: Any, at: FieldPath = ()) -> Iterator[FieldPath]:
     """Every place in the document whose content is laid down, the whole first."""
     # A result's value, a field's default and a JSON Schema are anything.
     if at and (at[-1] in {"value", "default"} or (at[-1] == "schema" and isinstance(document, dict))):
@@ -62,13 +62,13 @@ def places(document: Any, at: Place = ()) -> Iterator[Place]:
         yield from places(content, (*at, name))
 
 
-def found_at(document: Any, place: Place) -> Any:
+def found_at(document: Any, place: FieldPath) -> Any:
     for step in place:
         document = document[step]
     return document
 
 
-def changed(document: Any, place: Place, content: Any) -> bytes:
+def changed(document: Any, place: FieldPath, content: Any) -> bytes:
     document = copy.deepcopy(document)
     found_at(document, place[:-1])[place[-1]] = content
     return wire_form(document)
@@ -168,7 +168,7 @@ def test_what_is_no_message_is_undecodable(codec: Codec[Any], data: bytes | None
         ("output.json", ("schema",), "deep"),
     ],
 )
-def test_deep_nesting_is_undecodable_where_anything_may_stand(name: str, place: Place, content: str) -> None:
+def test_deep_nesting_is_undecodable_where_anything_may_stand(name: str, place: FieldPath, content: str) -> None:
     deep = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
     data = changed(document_of(name), place, content).replace(b'"deep"', deep)
     with pytest.raises(Undecodable, match="nested too deeply"):
@@ -228,7 +228,7 @@ def test_deep_nesting_is_undecodable_where_anything_may_stand(name: str, place: 
         ("output.number", ("decimals",), 10),
     ],
 )
-def test_values_out_of_bounds_are_refused(name: str, place: Place, content: Any) -> None:
+def test_values_out_of_bounds_are_refused(name: str, place: FieldPath, content: Any) -> None:
     with pytest.raises(Undecodable):
         codec_of(name).decode(changed(document_of(name), place, content))
 

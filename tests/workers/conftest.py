@@ -1,4 +1,4 @@
-"""A factory for requests, and a road on each kind of broker."""
+"""A factory for requests, and a system on each kind of broker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.workers.end_to_end import Road, a_road
+from tests.workers.end_to_end import EndToEnd, end_to_end_of
 
 from guideway.infra.local_broker import RunningBroker
 from guideway.schemas.generation import Generation
@@ -37,6 +37,6 @@ def make_request() -> Callable[..., Request]:
 
 
 @pytest.fixture
-async def road(broker: RunningBroker, unique_name: str, tmp_path: Path) -> AsyncIterator[Road]:
-    async with a_road(broker.bootstrap, unique_name, tmp_path) as made:
+async def road(broker: RunningBroker, unique_name: str, tmp_path: Path) -> AsyncIterator[EndToEnd]:
+    async with end_to_end_of(broker.bootstrap, unique_name, tmp_path) as made:
         yield made

@@ -13,7 +13,7 @@ from aiokafka.structs import TopicPartition
 
 from guideway.catalogue.artefacts.cache import ArtefactCache
 from guideway.catalogue.entries import plan
-from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.delivery.clients.kafka_client import make_consumer, started
 from guideway.delivery.pipeline import as_record
 from guideway.delivery.settings import DeliverySettings
@@ -34,7 +34,7 @@ ENGINE = (sys.executable, str(Path(__file__).with_name("fake_engine.py")))
 
 
 @dataclass
-class Road:
+class EndToEnd:
     """An endpoint `/NAME/task` of a model size NAME; the endpoint service runs, workers do when they are asked for."""
 
     bootstrap: str
@@ -109,17 +109,19 @@ def manifests(name: str) -> list[Manifest]:
 
 
 @asynccontextmanager
-async def a_road(bootstrap: str, name: str, folder: Path, *, without: tuple[str, ...] = ()) -> AsyncIterator[Road]:
+async def end_to_end_of(
+    bootstrap: str, name: str, folder: Path, *, without: tuple[str, ...] = ()
+) -> AsyncIterator[EndToEnd]:
     definitions = [one for one in topics.wanted(manifests(name)) if one.name not in without]
     await topics.apply(bootstrap, definitions)
     async with AsyncExitStack() as stack:
-        reader = await stack.enter_async_context(CatalogueReader(bootstrap))
+        reader = await stack.enter_async_context(CatalogueFollower(bootstrap))
         await reader.seen(await publish(bootstrap, plan(reader.catalogue, manifests(name))))
         service = EndpointService(DeliverySettings(bootstrap=bootstrap), reader)
         running = asyncio.create_task(service.run())
         try:
             async with Client(bootstrap) as client:
-                yield Road(bootstrap, name, folder, client)
+                yield EndToEnd(bootstrap, name, folder, client)
         finally:
             service.pipeline.stop()
             await running

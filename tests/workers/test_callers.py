@@ -10,17 +10,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.workers.end_to_end import Road
+from tests.workers.end_to_end import EndToEnd
 
 from guideway import BlockingClient, Completed, Failed, FailureCode, Refusal
 
 
-async def test_a_program_without_an_event_loop(road: Road) -> None:
+async def test_a_program_without_an_event_loop(system: EndToEnd) -> None:
     def program() -> list[object]:
-        with BlockingClient(road.bootstrap) as client:
-            one = client.submit(road.address, "one", key="schlüssel", timeout_s=60)
-            many = client.submit_all(road.address, (str(n) for n in range(20)), at_a_time=4, timeout_s=60)
-            failed = client.submit(road.address, "x" * 30_000, timeout_s=60)
+        with BlockingClient(system.bootstrap) as client:
+            one = client.submit(system.address, "one", key="schlüssel", timeout_s=60)
+            many = client.submit_all(system.address, (str(n) for n in range(20)), at_a_time=4, timeout_s=60)
+            failed = client.submit(system.address, "x" * 30_000, timeout_s=60)
             assert isinstance(failed, Failed)
             with pytest.raises(Refusal) as caught:
                 _ = failed.value
@@ -29,7 +29,7 @@ async def test_a_program_without_an_event_loop(road: Road) -> None:
                 client.submit("/nowhere/task", "x")
             return [one.value, *(reply.value for reply in many if isinstance(reply, Completed))]
 
-    async with road.worker():
+    async with system.worker():
         assert await asyncio.to_thread(program) == ["one", *map(str, range(20))]
 
 
@@ -39,20 +39,20 @@ def test_no_broker_is_a_refusal_and_leaves_no_thread() -> None:
     assert caught.value.code is FailureCode.BROKER_UNREACHABLE
 
 
-async def send(road: Road, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "guideway", "send", road.address, *arguments]
-    environ = os.environ | {"KAFKA_BOOTSTRAP_SERVERS": road.bootstrap}
+async def send(system: EndToEnd, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "guideway", "send", system.address, *arguments]
+    environ = os.environ | {"KAFKA_BOOTSTRAP_SERVERS": system.bootstrap}
     return await asyncio.to_thread(
         subprocess.run, command, env=environ, capture_output=True, text=True, check=False, timeout=120
     )
 
 
-async def test_a_file_with_bad_lines_is_sent_all_the_same(road: Road, tmp_path: Path) -> None:
+async def test_a_file_with_bad_lines_is_sent_all_the_same(system: EndToEnd, tmp_path: Path) -> None:
     rows = [f"text {n}" for n in range(30)]
     rows[6], rows[11], rows[20] = '{"text": "a", "text": "b"}', '{"text": ', json.dumps({"text": "x" * 30_000})
     (tmp_path / "rows.txt").write_text("\ufeff" + "\n".join(rows) + "\n", "utf-8")
-    async with road.worker():
-        done = await send(road, "-f", str(tmp_path / "rows.txt"))
+    async with system.worker():
+        done = await send(system, "-f", str(tmp_path / "rows.txt"))
         assert done.returncode == 1
         assert done.stdout.splitlines() == [f"{n}\t{row}" for n, row in enumerate(rows, 1) if row.startswith("text")]
         told = done.stderr.splitlines()
@@ -63,18 +63,20 @@ async def test_a_file_with_bad_lines_is_sent_all_the_same(road: Road, tmp_path: 
             "text_too_long",
         ]
         assert told[3:] == ["3 of 30 events have no completed reply"]
-        as_json = await send(road, "-f", str(tmp_path / "rows.txt"), "--json")
+        as_json = await send(system, "-f", str(tmp_path / "rows.txt"), "--json")
         assert [json.loads(line)["line"] for line in as_json.stdout.splitlines()] == [*range(1, 31)]
 
 
 async def test_what_gets_no_reply_is_told_for_each_line_and_what_no_event_can_be_sent_to_once(
-    road: Road, tmp_path: Path
+    system: EndToEnd, tmp_path: Path
 ) -> None:
     (tmp_path / "rows.txt").write_text("one\ntwo\nthree\n")
-    done = await send(road, "-f", str(tmp_path / "rows.txt"), "--timeout", "1")
+    done = await send(system, "-f", str(tmp_path / "rows.txt"), "--timeout", "1")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("no reply within 1 s: are") == 3
     assert "Traceback" not in done.stderr
-    nowhere = await send(Road(road.bootstrap, "nowhere", tmp_path, road.client), "-f", str(tmp_path / "rows.txt"))
+    nowhere = await send(
+        EndToEnd(system.bootstrap, "nowhere", tmp_path, system.client), "-f", str(tmp_path / "rows.txt")
+    )
     assert nowhere.returncode == 1
     assert [line.partition(":")[0] for line in nowhere.stderr.splitlines()] == ["unknown_endpoint"]

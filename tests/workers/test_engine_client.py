@@ -1,4 +1,4 @@
-"""The link to an engine process that answers, refuses, dies, hangs or cannot start: a real process, no model."""
+"""The client to an engine process that answers, refuses, dies, hangs or cannot start: a real process, no model."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from guideway.catalogue.artefacts.store import Altered, ArtefactStore
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.request import Request
-from guideway.workers.engine_client import EngineLink, Poison
+from guideway.workers.engine_client import EngineClient, Poison
 from guideway.workers.guidance.artefact_fetch import ArtefactFetch
 from guideway.workers.messages import Artefact, EngineSettings
 
 MakeRequest = Callable[..., Request]
 
 
-def link(source: str = "fine", **settings: Any) -> EngineLink:
+def link(source: str = "fine", **settings: Any) -> EngineClient:
     model = Model(namespace="public", name="small", source=source)
     program = (sys.executable, str(Path(__file__).with_name("fake_engine.py")))
-    return EngineLink(model, EngineSettings(), program=program, **settings)
+    return EngineClient(model, EngineSettings(), program=program, **settings)
 
 
 async def test_requests_are_answered_each_with_its_own(make_request: MakeRequest) -> None:

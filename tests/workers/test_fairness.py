@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tests.workers.end_to_end import Road, until
+from tests.workers.end_to_end import EndToEnd, until
 
 from guideway.catalogue.entries import plan
-from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.infra import topics
 from guideway.producers.intake.shares import QUEUE
@@ -19,75 +19,75 @@ from guideway.schemas.reply import Completed, Failed
 from guideway.schemas.wire import CANCELLATION, REQUEST
 
 
-async def add(road: Road, endpoint: Endpoint) -> None:
-    await topics.apply(road.bootstrap, topics.wanted([endpoint]))
-    async with CatalogueReader(road.bootstrap) as reader:
-        await reader.seen(await publish(road.bootstrap, plan(reader.catalogue, [endpoint])))
+async def add(system: EndToEnd, endpoint: Endpoint) -> None:
+    await topics.apply(system.bootstrap, topics.wanted([endpoint]))
+    async with CatalogueFollower(system.bootstrap) as reader:
+        await reader.seen(await publish(system.bootstrap, plan(reader.catalogue, [endpoint])))
 
 
-async def send(road: Road, topic: str, texts: list[str]) -> None:
-    async with started(make_producer(road.bootstrap, "test", linger_ms=5), road.bootstrap) as producer:
+async def send(system: EndToEnd, topic: str, texts: list[str]) -> None:
+    async with started(make_producer(system.bootstrap, "test", linger_ms=5), system.bootstrap) as producer:
         sent = [await producer.send(topic, text.encode()) for text in texts]
         for one in sent:
             await one
 
 
-async def in_lane(road: Road, lane: str = "interactive") -> Counter[str]:
+async def in_lane(system: EndToEnd, lane: str = "interactive") -> Counter[str]:
     """How many requests of each namespace were published."""
-    topic = names.request_topic(road.name, lane)
-    records = [record for number in range(2) for record in await road.records(topic, number)]
+    topic = names.request_topic(system.name, lane)
+    records = [record for number in range(2) for record in await system.records(topic, number)]
     return Counter(REQUEST.decode(record.value).namespace for record in records)
 
 
-async def test_a_backlog_stays_in_its_own_topics_and_a_neighbour_is_let_in(road: Road) -> None:
-    neighbour = Endpoint(namespace=f"{road.name}-b", name="task", model_size=road.name, output=Text())
-    await add(road, neighbour)
+async def test_a_backlog_stays_in_its_own_topics_and_a_neighbour_is_let_in(system: EndToEnd) -> None:
+    neighbour = Endpoint(namespace=f"{system.name}-b", name="task", model_size=system.name, output=Text())
+    await add(system, neighbour)
     backlog = [f"text {number}" for number in range(QUEUE + 150)]
-    await send(road, names.event_topic(road.name, "task"), backlog)
+    await send(system, names.event_topic(system.name, "task"), backlog)
 
     async def the_share_is_published() -> bool:
-        return (await in_lane(road))[road.name] >= QUEUE
+        return (await in_lane(system))[system.name] >= QUEUE
 
     await until(the_share_is_published)
-    await send(road, names.event_topic(neighbour.namespace, "task"), ["hello"])
+    await send(system, names.event_topic(neighbour.namespace, "task"), ["hello"])
 
     async def the_neighbour_is_published() -> bool:
-        return bool((await in_lane(road))[neighbour.namespace])
+        return bool((await in_lane(system))[neighbour.namespace])
 
     await until(the_neighbour_is_published)
-    assert await in_lane(road) == {road.name: QUEUE, neighbour.namespace: 1}
+    assert await in_lane(system) == {system.name: QUEUE, neighbour.namespace: 1}
 
     async def all_are_answered() -> bool:
-        return len(await road.replies()) >= len(backlog)
+        return len(await system.replies()) >= len(backlog)
 
-    async with road.worker():
+    async with system.worker():
         await until(all_are_answered, 60)
-    values = [reply.value for reply in await road.replies() if isinstance(reply, Completed)]
+    values = [reply.value for reply in await system.replies() if isinstance(reply, Completed)]
     assert Counter(values) == Counter(backlog)
 
 
-async def test_a_full_batch_lane_leaves_slots_to_the_interactive_one(road: Road) -> None:
-    later = Endpoint(namespace=road.name, name="later", model_size=road.name, lane="batch", output=Text())
-    await add(road, later)
-    await send(road, names.event_topic(road.name, "later"), ["wait"] * 40)
+async def test_a_full_batch_lane_leaves_slots_to_the_interactive_one(system: EndToEnd) -> None:
+    later = Endpoint(namespace=system.name, name="later", model_size=system.name, lane="batch", output=Text())
+    await add(system, later)
+    await send(system, names.event_topic(system.name, "later"), ["wait"] * 40)
 
     async def the_backlog_is_there() -> bool:
-        return (await in_lane(road, "batch"))[road.name] == 40
+        return (await in_lane(system, "batch"))[system.name] == 40
 
     await until(the_backlog_is_there)
-    async with road.worker(capacity=8, drain_timeout_s=0.1) as worker:
+    async with system.worker(capacity=8, drain_timeout_s=0.1) as worker:
 
         async def as_many_as_may_are_taken_in() -> bool:
             return len(worker._cancellations._running) == 4
 
         await until(as_many_as_may_are_taken_in)
         # None of them ends before this one comes.
-        assert isinstance(await road.submit("hello"), Completed)
+        assert isinstance(await system.submit("hello"), Completed)
 
 
-async def test_what_is_cancelled_behind_a_backlog_is_cancelled(road: Road) -> None:
-    topic = names.event_topic(road.name, "task")
-    async with started(make_producer(road.bootstrap, "test", linger_ms=5), road.bootstrap) as producer:
+async def test_what_is_cancelled_behind_a_backlog_is_cancelled(system: EndToEnd) -> None:
+    topic = names.event_topic(system.name, "task")
+    async with started(make_producer(system.bootstrap, "test", linger_ms=5), system.bootstrap) as producer:
         for number in range(QUEUE + 150):
             header = (names.REQUEST_ID, f"r{number}".encode())
             await producer.send(topic, f"text {number}".encode(), headers=[header], partition=0)
@@ -95,27 +95,27 @@ async def test_what_is_cancelled_behind_a_backlog_is_cancelled(road: Road) -> No
     waiting, early, late = f"r{QUEUE + 149}", "r0", f"r{QUEUE + 148}"
 
     async def the_share_is_published() -> bool:
-        return (await in_lane(road))[road.name] >= QUEUE
+        return (await in_lane(system))[system.name] >= QUEUE
 
     await until(the_share_is_published)
-    async with started(make_producer(road.bootstrap, "test"), road.bootstrap) as producer:
+    async with started(make_producer(system.bootstrap, "test"), system.bootstrap) as producer:
         for id_ in (waiting, early, late):
             header = (names.CANCEL, id_.encode())
             await producer.send_and_wait(topic, None, key=id_.encode(), headers=[header], partition=0)
 
     async def workers_are_told() -> bool:
-        return {CANCELLATION.decode(one.value).id for one in await road.cancellations()} == {waiting, early, late}
+        return {CANCELLATION.decode(one.value).id for one in await system.cancellations()} == {waiting, early, late}
 
     await until(workers_are_told)
-    assert await in_lane(road) == {road.name: QUEUE}, "the tombstones are not reached yet"
+    assert await in_lane(system) == {system.name: QUEUE}, "the tombstones are not reached yet"
 
     async def all_are_answered() -> bool:
-        return len(await road.replies()) >= QUEUE + 150
+        return len(await system.replies()) >= QUEUE + 150
 
-    async with road.worker():
+    async with system.worker():
         await until(all_are_answered, 60)
-    replies = await road.replies()
+    replies = await system.replies()
     assert len(replies) == len({reply.id for reply in replies}) == QUEUE + 150
     cancelled = {reply.id for reply in replies if isinstance(reply, Failed) and reply.code is FailureCode.CANCELLED}
     assert cancelled == {waiting, early, late}
-    assert (await in_lane(road))[road.name] == QUEUE + 148, "what had not begun was not even published"
+    assert (await in_lane(system))[system.name] == QUEUE + 148, "what had not begun was not even published"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tests.workers.end_to_end import Road, until
+from tests.workers.end_to_end import EndToEnd, until
 
 from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.schemas import names
@@ -42,35 +42,35 @@ KEPT = [names.CORRELATION_ID, names.SPRING_CORRELATION_ID, names.TRACEPARENT, na
 """Echoed headers, which leave no room for a reply where they are huge."""
 
 
-async def test_each_poison_is_one_failed_reply_or_one_dead_letter(road: Road) -> None:
-    writer = make_producer(road.bootstrap, "test", max_request_size=4_000_000)
-    async with started(writer, road.bootstrap) as producer:
+async def test_each_poison_is_one_failed_reply_or_one_dead_letter(system: EndToEnd) -> None:
+    writer = make_producer(system.bootstrap, "test", max_request_size=4_000_000)
+    async with started(writer, system.bootstrap) as producer:
         for number, (_, endpoint, value, headers, _) in enumerate(ANSWERED):
             ours = [(names.CORRELATION_ID, str(number).encode()), *headers]
-            await producer.send_and_wait(names.event_topic(road.name, endpoint), value, key=b"k", headers=ours)
+            await producer.send_and_wait(names.event_topic(system.name, endpoint), value, key=b"k", headers=ours)
         for name in KEPT:
-            topic = names.event_topic(road.name, "task")
+            topic = names.event_topic(system.name, "task")
             # The endpoint refuses it, and there is no room to say so.
             await producer.send_and_wait(topic, b"\xff", key=name.encode(), headers=[(name, MB)])
-        await producer.send_and_wait(names.event_topic(road.name, "task"), b"hello", headers=[("x", MB)])
-    replies = [names.reply_topic(road.name, endpoint) for endpoint in ("task", "mean")]
-    letters = names.dead_letter_topic(names.event_topic(road.name, "task"))
+        await producer.send_and_wait(names.event_topic(system.name, "task"), b"hello", headers=[("x", MB)])
+    replies = [names.reply_topic(system.name, endpoint) for endpoint in ("task", "mean")]
+    letters = names.dead_letter_topic(names.event_topic(system.name, "task"))
 
     async def all_ended() -> bool:
-        answered = sum([len(await road.records(topic)) for topic in replies])
-        return answered == len(ANSWERED) + 1 and len(await road.records(letters)) == len(KEPT)
+        answered = sum([len(await system.records(topic)) for topic in replies])
+        return answered == len(ANSWERED) + 1 and len(await system.records(letters)) == len(KEPT)
 
-    async with road.worker():
+    async with system.worker():
         await until(all_ended)
     told: dict[str, list[str]] = {what: [] for what, *_ in ANSWERED}
     for topic in replies:
-        for record in await road.records(topic):
+        for record in await system.records(topic):
             assert len(record.value or b"") < 2000, "no message quotes what is huge"
             correlation = record.header(names.CORRELATION_ID)
             if correlation is not None:
                 told[ANSWERED[int(correlation)][0]].append((record.header(names.FAILURE_CODE) or b"").decode())
     assert told == {what: [code.value] for what, _, _, _, code in ANSWERED}
-    kept = [(letter.key, letter.header("guideway_dlq_code")) for letter in await road.records(letters)]
+    kept = [(letter.key, letter.header("guideway_dlq_code")) for letter in await system.records(letters)]
     assert Counter(kept) == Counter((name.encode(), b"reply_too_large") for name in KEPT)
-    (good,) = [reply for reply in await road.replies() if isinstance(reply, Completed)]
+    (good,) = [reply for reply in await system.replies() if isinstance(reply, Completed)]
     assert good.value == "hello", "a header that is not read does no harm"

@@ -34,7 +34,7 @@ class Nothing:
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> worker.Worker:
-    for name in ("CatalogueReader", "CancellationReader"):
+    for name in ("CatalogueFollower", "CancellationFollower"):
         monkeypatch.setattr(worker, name, Nothing)
     return worker.Worker(
         WorkerSettings(

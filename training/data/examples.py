@@ -38,7 +38,7 @@ MOST_WEIGHT: Final = 10
 """Of a label's rows against those of the most frequent one: few rows say little, however loud."""
 
 
-class Row(msgspec.Struct, frozen=True):
+class Example(msgspec.Struct, frozen=True):
     """One example."""
 
     number: int
@@ -57,10 +57,10 @@ class Row(msgspec.Struct, frozen=True):
 class Examples:
     """The rows of a task; no text is in two of the lists."""
 
-    train: list[Row]
-    validation: list[Row]
+    train: list[Example]
+    validation: list[Example]
     """To choose prompts and to end training."""
-    eval: list[Row]
+    eval: list[Example]
     """To report on. No step, prompt or method is chosen by them, unless a person reads the report and chooses so."""
     instruction: str
     """The task's, or the system message that all rows have."""
@@ -94,7 +94,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class _Read:
-    rows: list[Row]
+    rows: list[Example]
     instructions: set[str]
 
 
@@ -148,7 +148,7 @@ def _read(file: Path, task: Task) -> _Read:
                 found.append((number, cells, read))
         except ValueError as error:
             findings.add(number, str(error))
-    rows: list[Row] = []
+    rows: list[Example] = []
     instructions: set[str] = set()
     has_many = len({read.instruction for _, cells, read in found if _is_alpaca(cells, data)}) > 1
     for number, filled, read in found:
@@ -188,14 +188,14 @@ def _has_instruction(cells: Mapping[str, Any], data: Data) -> bool:
     return data.columns is None and not KNOWN_NAMES & cells.keys()
 
 
-def _row(number: int, read: Conversation, rule: OutputRule) -> Row:
+def _row(number: int, read: Conversation, rule: OutputRule) -> Example:
     """Raises ValueError, which says what to change."""
     if isinstance(read.text, int | float):
         raise ValueError(f"its text is {read.text!r:.40}, which is a number or a boolean: write it in quotes")
     if not isinstance(read.text, str) or not read.text.strip():
         raise ValueError("its text is empty or no text: fill it in, or remove the row")
     try:
-        row = Row(number, read.text, spelled(read.answer, rule))
+        row = Example(number, read.text, spelled(read.answer, rule))
         f"{row.text}{row.answer}{read.instruction}".encode()
     except UnicodeEncodeError:
         # JSON can escape it, and it cannot be written as UTF-8.
@@ -256,9 +256,9 @@ def _instruction(task: Task, found: set[str]) -> str:
 # Checks --------------------------------------------------------------------------------------------------------------
 
 
-def _without_repeats(rows: Sequence[Row], findings: Findings, *, drop: bool) -> list[Row]:
+def _without_repeats(rows: Sequence[Example], findings: Findings, *, drop: bool) -> list[Example]:
     """The rows, of those with the same text and answer the first, or each of the others is a finding."""
-    first: dict[str, Row] = {}
+    first: dict[str, Example] = {}
     for row in rows:
         other = first.setdefault(_key(row.text), row)
         if other.answer != row.answer:
@@ -268,7 +268,9 @@ def _without_repeats(rows: Sequence[Row], findings: Findings, *, drop: bool) -> 
     return list(first.values())
 
 
-def _check_leaks(eval_file: Path, eval_rows: Sequence[Row], train_file: Path, train_rows: Sequence[Row]) -> None:
+def _check_leaks(
+    eval_file: Path, eval_rows: Sequence[Example], train_file: Path, train_rows: Sequence[Example]
+) -> None:
     trained = {_key(row.text): row for row in train_rows}
     groups = {row.group: row for row in train_rows if row.group}
     findings = Findings(eval_file)
@@ -288,7 +290,7 @@ def _check_leaks(eval_file: Path, eval_rows: Sequence[Row], train_file: Path, tr
     findings.refuse()
 
 
-def _check_classes(file: Path, rows: Sequence[Row], rule: OutputRule) -> None:
+def _check_classes(file: Path, rows: Sequence[Example], rule: OutputRule) -> None:
     if isinstance(rule, Choice | Boolean) and len({row.answer for row in rows}) < 2:
         raise invalid(f"{file}: all rows have one answer, from row {rows[0].number} on: add rows with other answers")
 
@@ -319,12 +321,12 @@ def class_weights(answers: Sequence[str], setting: str) -> dict[str, float]:
     return {label: weight / mean for label, weight in heaviest.items()}
 
 
-def _items(rows: Sequence[Row], rule: OutputRule) -> list[splits.Item]:
+def _items(rows: Sequence[Example], rule: OutputRule) -> list[splits.Item]:
     of_labels = isinstance(rule, Choice | Boolean)
     return [splits.Item(_key(row.text), row.answer if of_labels else "", row.group) for row in rows]
 
 
-def _folds(rows: Sequence[Row], data: Data, *, seed: int, rule: OutputRule) -> list[list[Row]]:
+def _folds(rows: Sequence[Example], data: Data, *, seed: int, rule: OutputRule) -> list[list[Example]]:
     """The parts of which each is reported on by a training on the others; none where a share is kept out instead."""
     few = splits.FOLDS if len(rows) < splits.FEW_ROWS else 0
     count = few if data.folds is None else data.folds
@@ -332,25 +334,29 @@ def _folds(rows: Sequence[Row], data: Data, *, seed: int, rule: OutputRule) -> l
     return [[rows[place] for place in part] for part in parts] if len(parts) > 1 else []
 
 
-def _validated(rows: Sequence[Row], data: Data, *, seed: int, rule: OutputRule) -> tuple[list[Row], list[Row]]:
+def _validated(
+    rows: Sequence[Example], data: Data, *, seed: int, rule: OutputRule
+) -> tuple[list[Example], list[Example]]:
     """(rows to learn from, rows to validate on)"""
     train, validation = _held_back(rows, data.validation_share, seed=seed + 1, rule=rule)
     validation, more = validation[: data.max_validation_rows], validation[data.max_validation_rows :]
     return sorted([*train, *more], key=_number), validation
 
 
-def _held_back(rows: Sequence[Row], share: float, *, seed: int, rule: OutputRule) -> tuple[list[Row], list[Row]]:
+def _held_back(
+    rows: Sequence[Example], share: float, *, seed: int, rule: OutputRule
+) -> tuple[list[Example], list[Example]]:
     """(the others, about `share` of the rows, at least one)"""
     places = splits.held_back(_items(rows, rule), share, seed=seed)
     out = {*places}
     return [row for place, row in enumerate(rows) if place not in out], [rows[place] for place in places]
 
 
-def _number(row: Row) -> int:
+def _number(row: Example) -> int:
     return row.number
 
 
-def _digest(rows: Sequence[Row]) -> str:
+def _digest(rows: Sequence[Example]) -> str:
     return _digest_of(sorted((row.text, row.answer) for row in rows))
 
 

@@ -13,12 +13,12 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Boolean, Choice, OutputRule, Text, WordLabels
 from guideway.schemas.request import Part, ReplyAddress, Request
-from guideway.training.data.examples import Row
+from guideway.training.data.examples import Example
 from guideway.training.evaluation.metrics import quantile
 from guideway.training.evaluation.scoring import Answer, Evaluation, Latency, counts_of, evaluation_of
 from guideway.training.runs.task import BARE
 from guideway.workers.calibration.calibrating import asked, made_of
-from guideway.workers.messages import Admit, Artefact, EngineSettings, Finished, Likelihood, Refused
+from guideway.workers.messages import Admit, Artefact, EngineSettings, Finished, Logprobs, Refused
 from guideway.workers.output_parser import read_value
 from guideway.workers.worker import completed_reply
 
@@ -72,7 +72,7 @@ class Evaluator:
         self._progress = progress
         self._numbers = iter(range(2**62))
 
-    def evaluate(self, subject: Subject, rows: Sequence[Row], *, latency: bool = True) -> Evaluation:
+    def evaluate(self, subject: Subject, rows: Sequence[Example], *, latency: bool = True) -> Evaluation:
         """Figures and answers on `rows`, which all go in at once, as a topic's backlog does.
 
         latency: whether some of the rows are also run by themselves, one after the other.
@@ -97,7 +97,7 @@ class Evaluator:
     def generate(self, instruction: str, inputs: Sequence[str], generation: Generation) -> list[list[str]]:
         """Free texts that the bare model writes: the samples of each input, less any that failed."""
         subject = Subject(label=BARE, instructions=[instruction], output=Text(), generation=generation)
-        ends = self._run(subject, [Row(number, text, "") for number, text in enumerate(inputs, 1)])
+        ends = self._run(subject, [Example(number, text, "") for number, text in enumerate(inputs, 1)])
         finished = [end.samples if isinstance(end, Finished) else [] for end in ends]
         return [[one.text for one in samples if one.failure is None] for samples in finished]
 
@@ -105,7 +105,7 @@ class Evaluator:
         """What serving makes of the subject's calibration, made in the same way."""
         if (rule := subject.calibration) is None:
             return {}
-        like = _request(subject, Row(0, "", ""))
+        like = _request(subject, Example(0, "", ""))
         return made_of(rule, like, [self._ends(subject, some) for some in asked(rule, like)]).biases
 
     def _ends(self, subject: Subject, requests: Sequence[Request]) -> list[Finished | Refusal]:
@@ -115,10 +115,10 @@ class Evaluator:
         ]
 
     def _run(
-        self, subject: Subject, rows: Sequence[Row], biases: Mapping[str, float] | None = None
+        self, subject: Subject, rows: Sequence[Example], biases: Mapping[str, float] | None = None
     ) -> list[Finished | Refused]:
         requests = [_request(subject, row) for row in rows]
-        admits = [self._admit(subject, request, likelihood=True, biases=dict(biases or {})) for request in requests]
+        admits = [self._admit(subject, request, logprobs=True, biases=dict(biases or {})) for request in requests]
         return self._go(subject, admits)
 
     def _admit(self, subject: Subject, request: Request, **wanted: Any) -> Admit:
@@ -137,7 +137,7 @@ class Evaluator:
                     ends[message.id] = message
         return [ends[id_] for id_ in ids]
 
-    def _answer(self, subject: Subject, row: Row, end: Finished | Refused) -> Answer:
+    def _answer(self, subject: Subject, row: Example, end: Finished | Refused) -> Answer:
         words = words_of(subject.output, row.text)
         expected = read_value(row.answer, subject.output, words)
         given: Any = None
@@ -148,15 +148,15 @@ class Evaluator:
             given = completed_reply(_request(subject, row), end, self._engine.fingerprint).value
         except Refusal as refusal:
             failure = refusal.code.value
-        likelihood = _likelihood(end)
+        logprobs = _logprobs(end)
         return Answer(
             text=row.text,
             expected=expected,
             given=given,
             failure=failure,
             counts=counts_of(subject.output, expected, None if failure else given),
-            log_probability=likelihood.allowed if likelihood else None,
-            label_shares=_label_shares(likelihood, self._first_tokens(subject.output)),
+            log_probability=logprobs.allowed if logprobs else None,
+            label_shares=_label_shares(logprobs, self._first_tokens(subject.output)),
             prompt_tokens=end.prompt_tokens if isinstance(end, Finished) else 0,
             output_tokens=end.output_tokens if isinstance(end, Finished) else 0,
         )
@@ -167,7 +167,7 @@ class Evaluator:
         tokens = [self._layout.answer_ids(label)[0] for label in labels]
         return tokens if len({*tokens}) == len(labels) else []
 
-    def _latency(self, subject: Subject, rows: Sequence[Row], biases: Mapping[str, float]) -> Latency:
+    def _latency(self, subject: Subject, rows: Sequence[Example], biases: Mapping[str, float]) -> Latency:
         took: list[float] = []
         for row in (*rows[:1], *rows[:_ALONE_ROWS]):
             began = time.perf_counter()
@@ -182,7 +182,7 @@ def words_of(output: OutputRule, text: str) -> list[str]:
     return text.split() if isinstance(output, WordLabels) else []
 
 
-def _request(subject: Subject, row: Row) -> Request:
+def _request(subject: Subject, row: Example) -> Request:
     """What the endpoint service makes of an event with the row's text, and a worker of its retrieval."""
     instructions = [Part(kind="instruction", source="endpoint", text=text) for text in subject.instructions if text]
     return Request(
@@ -210,17 +210,17 @@ def labels_of(rule: OutputRule) -> list[str]:
     return []
 
 
-def _label_shares(likelihood: Likelihood | None, tokens: Sequence[int]) -> list[float]:
-    if likelihood is None or not likelihood.first.keys() >= {*tokens}:
+def _label_shares(logprobs: Logprobs | None, tokens: Sequence[int]) -> list[float]:
+    if logprobs is None or not logprobs.first.keys() >= {*tokens}:
         return []
-    return [likelihood.first[token] for token in tokens]
+    return [logprobs.first[token] for token in tokens]
 
 
-def _likelihood(end: Finished | Refused) -> Likelihood | None:
+def _logprobs(end: Finished | Refused) -> Logprobs | None:
     """Of the sample whose value is read; where none is whole, of the first."""
     if isinstance(end, Refused):
         return None
-    return next((one for one in end.samples if one.failure is None), end.samples[0]).likelihood
+    return next((one for one in end.samples if one.failure is None), end.samples[0]).logprobs
 
 
 _OF_THE_ROW: Final = frozenset({FailureCode.TEXT_TOO_LONG, FailureCode.OUTPUT_INCOMPLETE})

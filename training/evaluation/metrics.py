@@ -131,7 +131,7 @@ def mean_of(values: Sequence[float]) -> Estimate:
 class Confusion(msgspec.Struct, frozen=True):
     """Which label was given for which: `rows[i][j]` rows of label i were answered with label j.
 
-    Row and column are in the order of `labels`; the last column counts answers that are none of them, as refusals.
+    Example and column are in the order of `labels`; the last column counts answers that are none of them, as refusals.
     """
 
     labels: list[str]
@@ -277,7 +277,7 @@ def _bootstrap(rows: int, statistic: Callable[[NDArray[np.intp]], NDArray[np.flo
 
 
 def _resamples(rows: int, width: int) -> Iterator[NDArray[np.intp]]:
-    """Row numbers drawn with replacement, [some, rows] at a time, `_RESAMPLES` in all, in bounded memory."""
+    """Example numbers drawn with replacement, [some, rows] at a time, `_RESAMPLES` in all, in bounded memory."""
     random = np.random.default_rng(_SEED)
     at_once = max(1, min(_RESAMPLES, 2_000_000 // max(rows, width)))
     for begin in range(0, _RESAMPLES, at_once):

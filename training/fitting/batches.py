@@ -34,7 +34,7 @@ def pieces(lengths: Sequence[int], most: int, *, by_length: bool = True) -> Iter
 
 
 class Batches:
-    """Row numbers, step by step. Every epoch uses each row once, in a new seeded order."""
+    """Example numbers, step by step. Every epoch uses each row once, in a new seeded order."""
 
     def __init__(self, lengths: Sequence[int], *, rows_per_step: int, seed: int, by_length: bool) -> None:
         """lengths: tokens of each row."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.fitting.stop_rules import Validation
-from guideway.training.fitting.time_plan import Plan
+from guideway.training.fitting.time_plan import TimePlan
 from guideway.training.runs.folder import write_whole
 
 _STATE: Final = "guideway"
@@ -31,7 +31,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     validation: Validation = Validation()
     look_s: float = 0.0
     """What the latest look at the validation rows took."""
-    plan: Plan | None = None
+    plan: TimePlan | None = None
     """None: the task's own."""
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.output import OutputRule, WordLabels
 from guideway.schemas.request import Part
-from guideway.training.data.examples import Row
+from guideway.training.data.examples import Example
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.engine.text.grammars import Grammars
 from guideway.workers.engine.text.prompt import PromptLayout, chat_end_ids
@@ -50,7 +50,7 @@ class Encoder:
         self._end = ends[0]
         """What ends the assistant's message in the chat template, as far as there is one."""
 
-    def encode(self, rows: Sequence[Row], *, virtual_tokens: int = 0) -> list[Encoded]:
+    def encode(self, rows: Sequence[Example], *, virtual_tokens: int = 0) -> list[Encoded]:
         """Raises: Refusal `invalid_data` for answers that serving could not give, or rows that it would refuse."""
         encoded: list[Encoded] = []
         refused: list[tuple[int, Refusal]] = []
@@ -66,7 +66,7 @@ class Encoder:
             raise Refusal(first.code, first.message + (more if others else ""))
         return encoded
 
-    def _encode(self, row: Row, virtual_tokens: int) -> Encoded:
+    def _encode(self, row: Example, virtual_tokens: int) -> Encoded:
         parts = [*row.context, Part(kind="input", source="caller", text=row.text)]
         if self._instruction:
             parts.insert(0, Part(kind="instruction", source="endpoint", text=self._instruction))
@@ -88,7 +88,7 @@ class Encoder:
             )
         return Encoded([*prompt, *answer], len(answer))
 
-    def _answer_ids(self, row: Row) -> list[int]:
+    def _answer_ids(self, row: Example) -> list[int]:
         words = row.text.split() if isinstance(self._output, WordLabels) else []
         grammar = self._grammars.start(self._output, words)
         ids = self._layout.answer_ids(row.answer) if grammar is None else grammar.ids(row.answer)

@@ -48,14 +48,14 @@ def trainable(method: Method, base: BaseModel, *, initial_text: str, model_name:
                 lora_dropout=method.dropout,
                 target_modules=method.targets or None,
             )
-            yield _adaptor(config, base, model_name)
+            yield _adapter(config, base, model_name)
         case Ia3():
             config = peft.IA3Config(
                 task_type="CAUSAL_LM",
                 target_modules=method.targets or None,
                 feedforward_modules=(method.feedforward if method.targets else method.feedforward or None),
             )
-            yield _adaptor(config, base, model_name)
+            yield _adapter(config, base, model_name)
         case InsertedLayer():
             layer = _inserted_layer(method, base)
             with layer.inserted(base.model):
@@ -117,7 +117,7 @@ def _prefix(method: Prefix, base: BaseModel, initial_text: str, model_name: str)
         raise Refusal(
             FailureCode.INVALID_SETTING,
             f"a model of type {config.model_type!r} keeps keys and values in a form that prefixes do not have: "
-            "train a soft prompt or an adaptor",
+            "train a soft prompt or an adapter",
         )
     encoder.embedding.weight.data.copy_(begin.permute(3, 0, 1, 2, 4).reshape(count, -1))
     return Trainable(
@@ -129,7 +129,7 @@ def _prefix(method: Prefix, base: BaseModel, initial_text: str, model_name: str)
     )
 
 
-def _adaptor(config: Any, base: BaseModel, model_name: str) -> Trainable:
+def _adapter(config: Any, base: BaseModel, model_name: str) -> Trainable:
     try:
         adapted = _adapted(base.model, config)
     except ValueError as error:

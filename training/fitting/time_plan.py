@@ -15,7 +15,7 @@ _LONGER: Final = 1.1
 """A plan is kept until there is time for more by so much: the learning rate follows it."""
 
 
-class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TimePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Until which step training goes on, and when the validation rows are looked at."""
 
     last_step: int
@@ -36,7 +36,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return steps * step_s + max(0, min(looks, steps)) * look_s
 
 
-def planned(wanted: Plan, present: Plan, step: int, *, left_s: float, step_s: float, look_s: float) -> Plan:
+def planned(wanted: TimePlan, present: TimePlan, step: int, *, left_s: float, step_s: float, look_s: float) -> TimePlan:
     """What can be done of `wanted` in `left_s` from `step` on; `present` while it fits and is about the same."""
     if step >= present.last_step:
         return present
@@ -45,7 +45,7 @@ def planned(wanted: Plan, present: Plan, step: int, *, left_s: float, step_s: fl
     return present if fits and found.last_step <= _LONGER * present.last_step else found
 
 
-def _shortened(wanted: Plan, step: int, *, left_s: float, step_s: float, look_s: float) -> Plan:
+def _shortened(wanted: TimePlan, step: int, *, left_s: float, step_s: float, look_s: float) -> TimePlan:
     usable_s = _USED * left_s
     if wanted.left_s(step, step_s=step_s, look_s=look_s) <= usable_s:
         return wanted
@@ -53,4 +53,4 @@ def _shortened(wanted: Plan, step: int, *, left_s: float, step_s: float, look_s:
     looks = max(1, min(wanted_looks, int(_LOOKS_SHARE * usable_s / max(look_s, 1e-9))))
     steps = max(0 if step else 1, int((usable_s - looks * look_s) / max(step_s, 1e-9)))
     steps = min(steps, wanted.last_step - step)
-    return Plan(step + steps, max(1, math.ceil(steps / looks)), step)
+    return TimePlan(step + steps, max(1, math.ceil(steps / looks)), step)

@@ -16,7 +16,7 @@ from guideway.training.fitting.encoding import Encoded
 
 @dataclass(frozen=True)
 class Trainable:
-    """A frozen model and the part that is trained; adaptors already stand in the model."""
+    """A frozen model and the part that is trained; adapters already stand in the model."""
 
     model: Any
     """A transformers causal LM, its modules perhaps wrapped or hooked."""

@@ -18,7 +18,7 @@ from guideway.training.fitting.batches import Batches, pieces
 from guideway.training.fitting.checkpoint import Position
 from guideway.training.fitting.encoding import Encoded
 from guideway.training.fitting.stop_rules import fired, last_step, rate
-from guideway.training.fitting.time_plan import Plan, planned
+from guideway.training.fitting.time_plan import TimePlan, planned
 from guideway.training.fitting.trainable import Trainable
 from guideway.training.runs.events import StopRule
 from guideway.training.runs.interruption import Interrupted, ShouldEnd, never
@@ -52,7 +52,7 @@ class Trainer:
             seed=schedule.seed,
             by_length=schedule.by_length,
         )
-        self.wanted = Plan(last_step(stop, self._batches.steps_per_epoch), schedule.evaluate_every)
+        self.wanted = TimePlan(last_step(stop, self._batches.steps_per_epoch), schedule.evaluate_every)
         """What is done if there is time for it."""
         self._parameters = trainable.parameters
         self._best = self._copies()
@@ -62,7 +62,7 @@ class Trainer:
         )
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> TimePlan:
         """What there is time for."""
         return self.position.plan or self.wanted
 
@@ -78,7 +78,7 @@ class Trainer:
         return sum(map(self._trainable.computed_tokens, self._pieces(rows, by_length=self.schedule.by_length)))
 
     def replan(self, step_s: float) -> bool:
-        """Plan for the time that is left, where a step takes so long; returns whether the plan is another now."""
+        """TimePlan for the time that is left, where a step takes so long; returns whether the plan is another now."""
         if self._stop.max_minutes is None:
             return False
         before, position = self.plan, self.position

@@ -10,7 +10,7 @@ from typing import Any, Final, assert_never
 import msgspec
 
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
-from guideway.training.data.examples import Row
+from guideway.training.data.examples import Example
 from guideway.training.runs.events import PromptSource
 from guideway.training.runs.task import PromptSearch
 
@@ -25,7 +25,7 @@ _NAMED: Final = 20
 """Labels or fields that a template names."""
 
 
-class Candidate(msgspec.Struct, frozen=True):
+class PromptCandidate(msgspec.Struct, frozen=True):
     """One text prompt, and where it comes from."""
 
     text: str
@@ -35,21 +35,21 @@ class Candidate(msgspec.Struct, frozen=True):
 def candidates(
     instruction: str,
     rule: OutputRule,
-    examples: Sequence[Row],
+    examples: Sequence[Example],
     proposals: Iterable[str],
     *,
     settings: PromptSearch,
     seed: int,
-) -> list[Candidate]:
+) -> list[PromptCandidate]:
     """At most `settings.candidates`, the task's own instruction first, no text twice.
 
     examples are rows of the training data; proposals are what the model wrote.
     """
-    of_model = [Candidate(text, "model") for text in map(cleaned, proposals) if text][: settings.own_proposals]
+    of_model = [PromptCandidate(text, "model") for text in map(cleaned, proposals) if text][: settings.own_proposals]
     shots = few_shot(instruction, rule, examples, most=settings.few_shot, seed=seed) if settings.few_shot else []
-    own = [Candidate(instruction, "task")] if instruction else [Candidate("", "task")]
-    written = [Candidate(text, "template") for text in templates(instruction, rule)]
-    found: dict[str, Candidate] = {}
+    own = [PromptCandidate(instruction, "task")] if instruction else [PromptCandidate("", "task")]
+    written = [PromptCandidate(text, "template") for text in templates(instruction, rule)]
+    found: dict[str, PromptCandidate] = {}
     # Examples and proposals have their places; templates, which cost nothing to think of, get those that are left.
     kept = max(0, settings.candidates - len(own) - len(of_model) - len(shots))
     for candidate in [*own, *written[:kept], *shots, *of_model]:
@@ -65,7 +65,9 @@ def templates(instruction: str, rule: OutputRule) -> list[str]:
     return [text for pair in zip(combined, asked, strict=True) for text in pair] if combined else asked
 
 
-def few_shot(instruction: str, rule: OutputRule, rows: Sequence[Row], *, most: int, seed: int) -> list[Candidate]:
+def few_shot(
+    instruction: str, rule: OutputRule, rows: Sequence[Example], *, most: int, seed: int
+) -> list[PromptCandidate]:
     """The instruction with examples after it: three selections of `most` rows, and one of half as many."""
     short = [row for row in rows if len(row.text) <= _EXAMPLE_CHARS] or sorted(rows, key=lambda row: len(row.text))[:20]
     lead = instruction.strip() or (_asked(rule) or [""])[0]
@@ -74,11 +76,11 @@ def few_shot(instruction: str, rule: OutputRule, rows: Sequence[Row], *, most: i
         chosen = _balanced(short, size, random.Random(seed + number))
         shown = "\n".join(f"{_one_line(row.text)} -> {_one_line(row.answer)}" for row in chosen)
         if shown:
-            found.append(Candidate(f"{lead}\n{shown}".strip(), "few_shot"))
+            found.append(PromptCandidate(f"{lead}\n{shown}".strip(), "few_shot"))
     return found
 
 
-def question_for_proposals(rows: Sequence[Row], *, seed: int) -> str:
+def question_for_proposals(rows: Sequence[Example], *, seed: int) -> str:
     """What the model is asked, so that it writes an instruction: examples, and which instruction leads to them."""
     short = [row for row in rows if len(row.text) <= _EXAMPLE_CHARS] or list(rows)
     chosen = _balanced(short, _SHOWN, random.Random(seed))
@@ -145,16 +147,16 @@ def _either(labels: Sequence[str]) -> str:
     return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} or {labels[-1]}"
 
 
-def _balanced(rows: Sequence[Row], size: int, chance: random.Random) -> list[Row]:
+def _balanced(rows: Sequence[Example], size: int, chance: random.Random) -> list[Example]:
     """`size` rows, as many of each answer as of any other while there are any, in an order that tells nothing."""
-    by_answer: dict[str, list[Row]] = {}
+    by_answer: dict[str, list[Example]] = {}
     for row in rows:
         by_answer.setdefault(row.answer, []).append(row)
     groups = list(by_answer.values())
     for group in groups:
         chance.shuffle(group)
     chance.shuffle(groups)
-    chosen: list[Row] = []
+    chosen: list[Example] = []
     while len(chosen) < size and any(groups):
         for group in groups:
             if group and len(chosen) < size:

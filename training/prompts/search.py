@@ -9,10 +9,10 @@ from typing import Final
 from guideway.schemas.calibration import Calibration
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import OutputRule
-from guideway.training.data.examples import Row
+from guideway.training.data.examples import Example
 from guideway.training.evaluation.evaluator import Evaluator, Subject, labels_of
 from guideway.training.evaluation.scoring import Answer, Evaluation, main_figure
-from guideway.training.prompts.candidates import Candidate, candidates, question_for_proposals
+from guideway.training.prompts.candidates import PromptCandidate, candidates, question_for_proposals
 from guideway.training.runs.events import PromptScored
 from guideway.training.runs.task import TEXT_PROMPT, PromptSearch
 
@@ -30,8 +30,8 @@ def search(
     instruction: str,
     output: OutputRule,
     generation: Generation,
-    examples: Sequence[Row],
-    validation: Sequence[Row],
+    examples: Sequence[Example],
+    validation: Sequence[Example],
     calibration: Calibration | None = None,
     settings: PromptSearch,
     seed: int,
@@ -56,7 +56,7 @@ def search(
         seed=seed,
     )
 
-    def subject(candidate: Candidate) -> Subject:
+    def subject(candidate: PromptCandidate) -> Subject:
         return Subject(
             label=TEXT_PROMPT,
             instructions=[candidate.text],
@@ -65,7 +65,7 @@ def search(
             calibration=calibration,
         )
 
-    def evaluated(some: Sequence[Candidate], on: Sequence[Row]) -> dict[Candidate, Evaluation]:
+    def evaluated(some: Sequence[PromptCandidate], on: Sequence[Example]) -> dict[PromptCandidate, Evaluation]:
         return {one: evaluator.evaluate(subject(one), on, latency=False) for one in some}
 
     first = evaluated(found, rows[: max(_LEAST_ROWS, len(rows) // _FIRST_SHARE)])
@@ -93,7 +93,7 @@ def search(
     return best.text
 
 
-def calibrated_accuracy(answers: Sequence[Answer], rows: Sequence[Row], labels: Sequence[str]) -> float | None:
+def calibrated_accuracy(answers: Sequence[Answer], rows: Sequence[Example], labels: Sequence[str]) -> float | None:
     """The share of rows whose answer is the likeliest label once each label's mean share over all rows is divided out.
 
     Batch calibration (Zhou et al. 2023, https://arxiv.org/abs/2309.17249): no labelled row is needed for it.
@@ -110,7 +110,7 @@ def calibrated_accuracy(answers: Sequence[Answer], rows: Sequence[Row], labels: 
     return sum(right) / len(rows)
 
 
-def _proposals(evaluator: Evaluator, examples: Sequence[Row], count: int, seed: int) -> list[str]:
+def _proposals(evaluator: Evaluator, examples: Sequence[Example], count: int, seed: int) -> list[str]:
     """Instructions that the model writes from examples; other examples for each."""
     questions = [question_for_proposals(examples, seed=seed + number) for number in range(count)]
     drawn = Generation(max_tokens=60, temperature=0.7, top_p=0.95, samples=2, seed=seed)

@@ -10,12 +10,12 @@ from guideway.catalogue.entries import Catalogue
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import RetrievalSet
 from guideway.schemas.retrieval import RetrievalRule, SetRef
-from guideway.training.data.examples import Row
+from guideway.training.data.examples import Example
 from guideway.training.sets.evaluate import Searched
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.retrieval.choice import CANDIDATES, choose, why_none
 from guideway.workers.retrieval.messages import FoundPassage
 from guideway.workers.retrieval.passages import with_context
+from guideway.workers.retrieval.selection import CANDIDATES, choose, why_none
 
 
 class RetrievalContext:
@@ -31,7 +31,7 @@ class RetrievalContext:
         """The versions that are looked up."""
         return [ref for ref, _ in self._sets]
 
-    def for_rows(self, rows: Sequence[Row], layout: PromptLayout) -> list[Row]:
+    def for_rows(self, rows: Sequence[Example], layout: PromptLayout) -> list[Example]:
         """The rows, each with the context that a worker would put into the text of an event like it.
 
         layout: of the model whose tokens the rule's `max_tokens` are. Raises: Refusal `invalid_data` for a row without

@@ -10,7 +10,7 @@ import msgspec
 from guideway.catalogue.artefacts.store import SET_FILES, ArtefactStore
 from guideway.catalogue.bounds import too_much
 from guideway.catalogue.entries import Catalogue, Change, Deletion, Identity, plan, plan_deletion
-from guideway.catalogue.topic import CatalogueReader, publish_planned
+from guideway.catalogue.topic import CatalogueFollower, publish_planned
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import MAX_METADATA_NAMES, RetrievalSet, SetAlias
 from guideway.workers.retrieval import set_folder
@@ -42,7 +42,7 @@ def previous(catalogue: Catalogue, namespace: str, name: str) -> RetrievalSet | 
 
 
 async def publish_set(
-    reader: CatalogueReader,
+    reader: CatalogueFollower,
     bootstrap: str,
     store: ArtefactStore,
     qdrant: Qdrant,
@@ -95,7 +95,7 @@ async def publish_set(
     )
 
 
-async def switch(reader: CatalogueReader, bootstrap: str, namespace: str, name: str, version: int) -> int:
+async def switch(reader: CatalogueFollower, bootstrap: str, namespace: str, name: str, version: int) -> int:
     """Have the set's name stand for this version, at once for every request from now on; returns the one before.
 
     Raises Refusal(guidance_unknown).

@@ -12,7 +12,7 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from guideway.catalogue.entries import Catalogue, Change, Identity, plan
-from guideway.catalogue.topic import CatalogueReader, publish_planned
+from guideway.catalogue.topic import CatalogueFollower, publish_planned
 from guideway.delivery.clients.kafka_client import unreachable
 from guideway.schemas.calibration import Calibration
 from guideway.schemas.failures import FailureCode, Refusal
@@ -36,7 +36,7 @@ class Calibrations:
     What is published first holds, so that every worker takes off the same. Not thread-safe.
     """
 
-    def __init__(self, reader: CatalogueReader, bootstrap: str, fingerprint: str) -> None:
+    def __init__(self, reader: CatalogueFollower, bootstrap: str, fingerprint: str) -> None:
         """fingerprint: of the model that is loaded."""
         self._reader = reader
         self._bootstrap = bootstrap

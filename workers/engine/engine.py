@@ -17,14 +17,14 @@ from guideway.workers.engine.faults import refusing
 from guideway.workers.engine.guidance.resident import ResidentGuidance
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.engine.model.model_kind import check_kind, context_of, settings_of
-from guideway.workers.engine.model.prefix_cache import SharedHeads, heads_of
+from guideway.workers.engine.model.prefix_cache import PrefixCache, shared_prefixes_of
 from guideway.workers.engine.model.runner import Runner
 from guideway.workers.engine.scheduling.chunks import BESIDE_OTHERS
-from guideway.workers.engine.scheduling.prefetch import GuidanceAhead
+from guideway.workers.engine.scheduling.prefetch import GuidancePrefetch
 from guideway.workers.engine.scheduling.preparation import Preparation, check_length
 from guideway.workers.engine.scheduling.row import Row, is_late
-from guideway.workers.engine.scheduling.scheduler import Batcher
-from guideway.workers.engine.scheduling.stopping import Reader, failed, told
+from guideway.workers.engine.scheduling.scheduler import Scheduler
+from guideway.workers.engine.scheduling.stopping import Stopping, failed, told
 from guideway.workers.engine.text.grammars import Grammars
 from guideway.workers.engine.text.prompt import PromptLayout
 from guideway.workers.engine.text.sampling import Sampler
@@ -59,24 +59,24 @@ class Engine:
         max_tokens = min(max_context_tokens, base.context_tokens, context_of(settled) or max_context_tokens)
         self._runner = Runner(base, max_rows=settings.max_rows, max_tokens=max_tokens, kv_bytes=settings.kv_bytes)
         self._max_tokens = min(max_tokens, self._runner.kv_tokens)
-        self._heads = SharedHeads(max_bytes=settings.head_bytes)
-        self._max_head_tokens = settings.head_bytes // self._runner.token_bytes
-        self._batcher = Batcher(
+        self._prefix_cache = PrefixCache(max_bytes=settings.prefix_cache_bytes)
+        self._max_prefix_tokens = settings.prefix_cache_bytes // self._runner.token_bytes
+        self._scheduler = Scheduler(
             max_rows=settings.max_rows,
             max_step_tokens=settings.max_step_tokens,
             max_kv_tokens=self._runner.kv_tokens,
-            heads=self._heads,
+            prefix_cache=self._prefix_cache,
             beside_others=BESIDE_OTHERS if settings.device == "cpu" else 1,
         )
         self._guidance = ResidentGuidance(model, max_bytes=settings.guidance_bytes, threads=settings.reader_threads)
-        self._ahead = GuidanceAhead(self._guidance)
+        self._ahead = GuidancePrefetch(self._guidance)
         layout = PromptLayout(base.tokenizer)
         vocabulary = model.get_output_embeddings().weight.shape[0]
         grammars = Grammars(base.tokenizer, vocabulary=vocabulary, eos_ids=base.eos_ids, layout=layout)
         self._preparation = Preparation(
             layout, grammars, max_tokens=self._max_tokens, threads=settings.preparer_threads
         )
-        self._reader = Reader(base.tokenizer, base.eos_ids, grammars.bytes_of, lead=grammars.lead)
+        self._stopping = Stopping(base.tokenizer, base.eos_ids, grammars.bytes_of, lead=grammars.lead)
         self._open: dict[str, list[Row]] = {}
         """The rows of every request that has not ended, one per sample; none as long as it arrives."""
         self._arriving: dict[str, Admit] = {}
@@ -118,10 +118,10 @@ class Engine:
         if self._runner.rows:
             self._steps += 1
             self._report_members()
-            plan = self._batcher.plan()
+            plan = self._scheduler.plan_step()
             outcomes = self._runner.run(plan)
             entering = [row for chunk in plan.chunks for row in chunk.rows]
-            self._keep_heads(row for row in entering if not isinstance(outcomes.get(row), Refusal))
+            self._keep_prefixes(row for row in entering if not isinstance(outcomes.get(row), Refusal))
             self._collect(outcomes)
         elif self._open:
             missing: set[concurrent.futures.Future[Any]] = {*self._ahead.missing, *self._preparation.missing}
@@ -139,7 +139,7 @@ class Engine:
         for admit in [admit for admit in self._arriving.values() if is_late(admit.request, now)]:
             self._refuse(admit.id, Refusal(FailureCode.DEADLINE_EXCEEDED, _LATE))
         self._arrive()
-        choice = self._batcher.choose(now, is_ready=self._is_ready)
+        choice = self._scheduler.schedule(now, is_ready=self._is_ready)
         for row in self._alive(choice.expired):
             self._refuse(row.id, Refusal(FailureCode.DEADLINE_EXCEEDED, _LATE))
         self._runner.leave(choice.preempted)
@@ -152,10 +152,10 @@ class Engine:
                 self._equip(row, in_use)
         for row in self._alive(choice.admitted):
             with self._refusing(row):
-                known = self._heads.longest(row.heads)
+                known = self._prefix_cache.longest(row.shared_prefixes)
                 self._runner.join(row, known)
                 self._reused_tokens += row.cached_tokens if known else 0
-        upcoming = self._batcher.upcoming(_ROWS_AHEAD)
+        upcoming = self._scheduler.upcoming(_ROWS_AHEAD)
         self._ahead.keep_only({*self._arriving, *upcoming})
         for row in upcoming:
             self._is_ready(row)
@@ -167,7 +167,7 @@ class Engine:
                 if self._ahead.has(admit.id, admit.artefacts) and self._preparation.has(admit.id):
                     del self._arriving[admit.id]
                     rows = self._open[admit.id] = self._rows(admit)
-                    self._batcher.add(rows)
+                    self._scheduler.add(rows)
 
     def _is_ready(self, row: Row) -> bool:
         """Whether the row's guidance is here; if not, it is read from now on."""
@@ -185,7 +185,7 @@ class Engine:
         guidance = self._ahead.load(admit.id, in_use=self._in_use(self._runner.rows))
         check_length(guidance, len(prompt.token_ids), request.generation.max_tokens, self._max_tokens)
         samples = request.generation.samples
-        heads = heads_of(prompt, request.namespace, admit.artefacts, guidance, samples=samples)
+        prefixes = shared_prefixes_of(prompt, request.namespace, admit.artefacts, guidance, samples=samples)
         return [
             Row(
                 admit=admit,
@@ -195,7 +195,7 @@ class Engine:
                 prefix_tokens=guidance.prefix_tokens,
                 form=grammar,
                 sampler=Sampler.of(request.generation, request_id=request.id, sample=sample),
-                heads=[head for head in heads if head.tokens <= self._max_head_tokens],
+                shared_prefixes=[prefix for prefix in prefixes if prefix.tokens <= self._max_prefix_tokens],
             )
             for sample in range(samples)
         ]
@@ -218,32 +218,32 @@ class Engine:
                 self._read(row, outcomes[row])
         self._end([row for row in self._runner.rows if row.generated is not None])
 
-    def _keep_heads(self, rows: Iterable[Row]) -> None:
-        """Keep the heads that `rows` were the first to take in; there is memory for a copy, or the row is refused."""
+    def _keep_prefixes(self, rows: Iterable[Row]) -> None:
+        """Cache the prefixes that `rows` were the first to take in; where memory is out, the row is refused."""
         for row in self._alive(rows):
-            for head in row.heads:
-                if head.key not in self._heads and row.cached_tokens >= head.tokens:
+            for prefix in row.shared_prefixes:
+                if prefix.key not in self._prefix_cache and row.cached_tokens >= prefix.tokens:
                     with self._refusing(row):
-                        self._heads.keep(head.key, self._runner.copy(row, head.tokens))
+                        self._prefix_cache.keep(prefix.key, self._runner.copy(row, prefix.tokens))
 
-    def _drop_heads(self, rows: Sequence[Row]) -> None:
+    def _drop_prefixes(self, rows: Sequence[Row]) -> None:
         """Forget the prompt that the samples of one request shared."""
         if len(rows) > 1:
-            for head in rows[0].heads:
-                if head.tokens == rows[0].prompt_tokens - 1:
-                    self._heads.drop(head.key)
+            for prefix in rows[0].shared_prefixes:
+                if prefix.tokens == rows[0].prompt_tokens - 1:
+                    self._prefix_cache.drop(prefix.key)
 
     def _read(self, row: Row, outcome: int | Refusal) -> None:
         if isinstance(outcome, Refusal):
             raise outcome
-        self._reader.read(row, outcome)
+        self._stopping.accept(row, outcome)
         self._output_tokens += 1
 
     def _end(self, rows: Sequence[Row]) -> None:
         """Free what ended samples hold; answer the requests that have come to their end with them."""
         for row in rows:
             self._ahead.drop(row)
-        self._batcher.drop(rows)
+        self._scheduler.drop(rows)
         self._runner.leave(rows)
         for row in rows:
             self._finish(row.id)
@@ -253,7 +253,7 @@ class Engine:
         rows = self._open.get(id_, [])
         if rows and all(row.generated is not None for row in rows):
             del self._open[id_]
-            self._drop_heads(rows)
+            self._drop_prefixes(rows)
             self._outbox.append(told(id_, rows))
 
     def _refuse(self, id_: str, refusal: Refusal) -> None:
@@ -263,8 +263,8 @@ class Engine:
         self._preparation.drop(id_)
         for waiting in (id_, *rows):
             self._ahead.drop(waiting)
-        self._drop_heads(rows)
-        self._batcher.drop(rows)
+        self._drop_prefixes(rows)
+        self._scheduler.drop(rows)
         self._runner.leave(rows)
         altered = refusal.digest if isinstance(refusal, Altered) else ""
         self._outbox.append(Refused(id=id_, code=refusal.code, message=refusal.message, altered=altered))
@@ -296,8 +296,8 @@ class Engine:
         self._outbox.append(
             Progress(
                 step=self._steps,
-                running=self._batcher.running,
-                waiting=self._batcher.waiting,
+                running=self._scheduler.running,
+                waiting=self._scheduler.waiting,
                 output_tokens=self._output_tokens,
                 busy_s=self._busy_s,
                 reused_tokens=self._reused_tokens,

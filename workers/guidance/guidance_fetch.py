@@ -9,7 +9,7 @@ from pathlib import Path
 from guideway.catalogue.artefacts.cache import bytes_of
 from guideway.catalogue.artefacts.store import MAX_ARTEFACT_BYTES
 from guideway.catalogue.together import check_number, check_together
-from guideway.catalogue.topic import CatalogueReader
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Guidance
 from guideway.schemas.request import GuidanceRef
@@ -21,7 +21,7 @@ class GuidanceFetch:
     """Rights are checked here again: the worker trusts no sender."""
 
     def __init__(
-        self, reader: CatalogueReader, artefacts: ArtefactFetch, fingerprint: str, former_fingerprint: str = ""
+        self, reader: CatalogueFollower, artefacts: ArtefactFetch, fingerprint: str, former_fingerprint: str = ""
     ) -> None:
         """fingerprint: of the model that is loaded; former_fingerprint: as it was computed before decision 15."""
         self._reader = reader

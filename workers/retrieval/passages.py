@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from guideway.catalogue.topic import CatalogueReader
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.request import Part, Request
 from guideway.schemas.retrieval import Citation, Retrieval, SetRef
 from guideway.workers.guidance.artefact_fetch import ArtefactFetch
 from guideway.workers.retrieval.messages import FoundPassage, SetArtefact
-from guideway.workers.retrieval.retrieval_client import RetrievalLink
+from guideway.workers.retrieval.retrieval_client import RetrievalClient
 
 NOTHING_FOUND = "Nothing was found on this."
 """What stands in the text instead of passages, where the endpoint's rule says `say_so`."""
@@ -23,7 +23,7 @@ NOTHING_FOUND = "Nothing was found on this."
 class Passages:
     """Rights are checked here again: the worker trusts no sender."""
 
-    def __init__(self, reader: CatalogueReader, artefacts: ArtefactFetch, link: RetrievalLink) -> None:
+    def __init__(self, reader: CatalogueFollower, artefacts: ArtefactFetch, link: RetrievalClient) -> None:
         self._reader = reader
         self._artefacts = artefacts
         self._link = link

@@ -38,8 +38,8 @@ _REST_S: Final = 30.0
 """After so many deaths in a row it is left alone for so long; lookups are refused at once meanwhile."""
 
 
-class RetrievalLink:
-    """`async with RetrievalLink(...) as link:` – the process is started by the first lookup or by `warm`.
+class RetrievalClient:
+    """`async with RetrievalClient(...) as link:` – the process is started by the first lookup or by `warm`.
 
     Its death is nobody else's: lookups are tried again, and refused once that has not helped.
     """
@@ -73,7 +73,7 @@ class RetrievalLink:
         self._rest_until = 0.0
         self._stopping = False
 
-    async def __aenter__(self) -> RetrievalLink:
+    async def __aenter__(self) -> RetrievalClient:
         return self
 
     async def __aexit__(

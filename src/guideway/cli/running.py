@@ -15,7 +15,7 @@ from rich.text import Text
 
 from guideway import config, logs
 from guideway.applying import apply_manifests
-from guideway.catalogue.topic import CatalogueReader
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.cli.catalogue import packaged
 from guideway.cli.console import interrupts
 from guideway.cli.console.output import AsJson, between, err, importing, out, print_json, print_table, run
@@ -115,7 +115,7 @@ def endpoints(
     delivery = DeliverySettings(bootstrap=settings.brokers(), capacity=256, flush_interval_s=flush_ms / 1000)
 
     async def work() -> None:
-        async with CatalogueReader(delivery.bootstrap) as reader:
+        async with CatalogueFollower(delivery.bootstrap) as reader:
             service = EndpointService(delivery, reader, queue=queue)
             interrupts.keeps("events that are not passed on yet stay in their topics")
             await until_signalled(service.run, service.pipeline.stop)
@@ -211,7 +211,7 @@ def _settings_check(settings: Settings) -> Check:
 
 
 async def _catalogue_check(bootstrap: str) -> Check:
-    async with CatalogueReader(bootstrap) as reader:
+    async with CatalogueFollower(bootstrap) as reader:
         count = reader.catalogue.unreadable
     mend = "`guideway get` shows them: use the newer guideway that wrote them, or `guideway delete KIND NAME@VERSION`"
     found = f"{count} entries that cannot be read" if count else "all of it can be read"

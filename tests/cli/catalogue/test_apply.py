@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from guideway.catalogue.documents.faults import Faulty
-from guideway.catalogue.topic import CatalogueReader
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.cli import app
 from guideway.delivery.clients.kafka_client import make_consumer
 from guideway.infra import topics
@@ -192,7 +192,7 @@ async def _make_catalogue(bootstrap: str) -> None:
 
 
 async def _kept(bootstrap: str, name: str) -> int:
-    async with CatalogueReader(bootstrap) as reader:
+    async with CatalogueFollower(bootstrap) as reader:
         return sum(name in (one.namespace, one.name) for _, one in reader.catalogue)
 
 

@@ -16,7 +16,7 @@ from guideway.applying import apply_manifests
 from guideway.catalogue.bounds import MAX_MANIFEST_BYTES
 from guideway.catalogue.documents.manifest_files import Source, read
 from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan, plan_deletion, records
-from guideway.catalogue.topic import CatalogueReader
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.cli.catalogue.delete import remove
 from guideway.cli.catalogue.get import found_in, identity_of
 from guideway.cli.catalogue.packaged import SMALL
@@ -59,7 +59,7 @@ class Bench:
         await remove(self.settings.brokers(), made_on, anyway=anyway)
 
     async def versions(self, manifest: Manifest) -> list[int]:
-        async with CatalogueReader(self.settings.brokers()) as reader:
+        async with CatalogueFollower(self.settings.brokers()) as reader:
             assert reader.catalogue.unread(Identity.of(manifest)) == []
             return reader.catalogue.versions(Identity.of(manifest))
 

@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import save_file
 from torch import zeros
 
-from guideway.catalogue.topic import CatalogueReader
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.cli.studio.publishing import apply_all
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
@@ -222,6 +222,6 @@ async def test_two_that_publish_at_once_get_a_version_each(broker: RunningBroker
     texts = ("Be kind.", "Be brief.")
     ends = await asyncio.gather(*(apply_all(broker.bootstrap, lambda _, t=t: [prompt(t)]) for t in texts))  # type: ignore[misc]
     assert sorted(change.version for [change] in ends) == [1, 2]
-    async with CatalogueReader(broker.bootstrap) as reader:
+    async with CatalogueFollower(broker.bootstrap) as reader:
         for [change] in ends:
             assert reader.catalogue.get(change.identity, change.version) == change.manifest

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from guideway.delivery.offsets.crash_history import FATAL, GROUP, NONE, Suspicion, new_token
+from guideway.delivery.offsets.crash_history import FATAL, GROUP, NONE, CrashHistory, new_token
 
 WINDOW = 64
 OURS = 2**31
 
 
-def died(suspicion: Suspicion, low: int = 100, alive: Collection[int] = ()) -> Suspicion:
+def died(crashes: CrashHistory, low: int = 100, alive: Collection[int] = ()) -> CrashHistory:
     """An owner came, began, and was killed; as the next one sees it."""
-    return suspicion.noted(new_token()).taken_over(low, 0, WINDOW, alive)
+    return crashes.noted(new_token()).taken_over(low, 0, WINDOW, alive)
 
 
 def test_each_death_narrows_what_is_worked_on_until_the_lowest_is_refused() -> None:
-    widths, suspicion = [], NONE
-    while not suspicion.refuses_lowest:
-        widths.append(suspicion.width)
-        suspicion = died(suspicion)
+    widths, crashes = [], NONE
+    while not crashes.refuses_lowest:
+        widths.append(crashes.width)
+        crashes = died(crashes)
     assert widths == [None, None, GROUP, 1, 1]
     assert len(widths) == FATAL
 
 
 def test_an_orderly_end_is_no_death() -> None:
-    suspicion = died(died(NONE))
-    assert suspicion.noted(OURS).ended() == suspicion
-    assert not suspicion.begun
+    crashes = died(died(NONE))
+    assert crashes.noted(OURS).ended() == crashes
+    assert not crashes.begun
 
 
 def test_an_idle_owner_that_is_killed_is_no_death() -> None:
@@ -36,20 +36,20 @@ def test_an_idle_owner_that_is_killed_is_no_death() -> None:
 
 
 def test_results_above_the_lowest_offset_are_no_progress_for_it() -> None:
-    suspicion = died(NONE).noted(OURS)
-    assert suspicion.published(100, advanced=False, under_way=True) == suspicion
-    assert died(suspicion.published(100, advanced=False, under_way=True)).deaths == 2
+    crashes = died(NONE).noted(OURS)
+    assert crashes.published(100, advanced=False, under_way=True) == crashes
+    assert died(crashes.published(100, advanced=False, under_way=True)).deaths == 2
 
 
 def test_the_count_starts_anew_once_the_lowest_offset_is_finished() -> None:
-    assert died(NONE).noted(OURS).published(101, advanced=True, under_way=True) == Suspicion(begun=True, owner=OURS)
+    assert died(NONE).noted(OURS).published(101, advanced=True, under_way=True) == CrashHistory(begun=True, owner=OURS)
 
 
 def test_care_is_taken_until_every_suspect_is_finished() -> None:
     grouped = died(died(NONE))
     assert grouped.until == 100 + WINDOW
     assert grouped.noted(OURS).published(130, advanced=True, under_way=True).width == GROUP
-    assert grouped.noted(OURS).published(100 + WINDOW, advanced=True, under_way=True) == Suspicion(
+    assert grouped.noted(OURS).published(100 + WINDOW, advanced=True, under_way=True) == CrashHistory(
         begun=True, owner=OURS
     )
     single = died(grouped)
@@ -66,30 +66,30 @@ def test_what_is_finished_above_does_not_count_among_the_suspects() -> None:
 
 
 def test_who_is_a_member_of_the_group_has_not_died_however_late_it_handed_over() -> None:
-    suspicion = NONE
+    crashes = NONE
     for late in range(100):
-        suspicion = suspicion.noted(OURS + late % 3).taken_over(100, 0, WINDOW, {OURS, OURS + 1, OURS + 2})
-    assert suspicion == NONE
+        crashes = crashes.noted(OURS + late % 3).taken_over(100, 0, WINDOW, {OURS, OURS + 1, OURS + 2})
+    assert crashes == NONE
 
 
 def test_who_was_expelled_and_came_back_lives_after_all() -> None:
-    suspicion = died(died(NONE))
+    crashes = died(died(NONE))
     for _ in range(10):
-        suspicion = suspicion.noted(OURS).taken_over(100, 0, WINDOW, {OURS + 1})
-        assert suspicion.deaths == 3, "a process dies once at most"
-        suspicion = suspicion.noted(OURS + 1).taken_over(100, 0, WINDOW, {OURS, OURS + 1})
-        assert suspicion.deaths == 2
+        crashes = crashes.noted(OURS).taken_over(100, 0, WINDOW, {OURS + 1})
+        assert crashes.deaths == 3, "a process dies once at most"
+        crashes = crashes.noted(OURS + 1).taken_over(100, 0, WINDOW, {OURS, OURS + 1})
+        assert crashes.deaths == 2
 
 
 def test_those_that_died_stay_dead_beside_one_that_lives() -> None:
-    suspicion = NONE
-    while not suspicion.refuses_lowest:
-        suspicion = died(suspicion, alive={OURS}).noted(OURS).taken_over(100, 0, WINDOW, {OURS})
-    assert suspicion.deaths == FATAL
+    crashes = NONE
+    while not crashes.refuses_lowest:
+        crashes = died(crashes, alive={OURS}).noted(OURS).taken_over(100, 0, WINDOW, {OURS})
+    assert crashes.deaths == FATAL
 
 
 def test_owners_without_a_token_are_counted_one_by_one() -> None:
-    suspicion = NONE
+    crashes = NONE
     for _ in range(FATAL):
-        suspicion = suspicion.noted(0).taken_over(100, 0, WINDOW, {OURS})
-    assert suspicion.refuses_lowest
+        crashes = crashes.noted(0).taken_over(100, 0, WINDOW, {OURS})
+    assert crashes.refuses_lowest

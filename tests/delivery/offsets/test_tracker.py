@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guideway.delivery.offsets.commit_metadata import UnreadableCompletedSet, _integers, decode, encode
-from guideway.delivery.offsets.crash_history import NONE, Suspicion
+from guideway.delivery.offsets.commit_metadata import UnreadableCommitMetadata, _integers, decode, encode
+from guideway.delivery.offsets.crash_history import NONE, CrashHistory
 from guideway.delivery.offsets.tracker import Commit, OffsetTracker
 
 offsets = st.integers(0, 60)
@@ -28,7 +28,7 @@ def test_metadata_reads_back(low: int, gaps: list[int]) -> None:
 @given(st.text(max_size=60))
 def test_foreign_metadata_is_never_taken_for_a_set(text: str) -> None:
     if text:
-        with pytest.raises(UnreadableCompletedSet):
+        with pytest.raises(UnreadableCommitMetadata):
             decode(0, text)
 
 
@@ -43,7 +43,7 @@ def test_lengths_that_no_program_writes_are_refused_before_they_take_memory(leng
             body.append(0x80 | rest & 0x7F)
             rest >>= 7
         body.append(rest)
-    with pytest.raises(UnreadableCompletedSet):
+    with pytest.raises(UnreadableCommitMetadata):
         decode(0, f"2:{zlib.crc32(body):08x}:{base64.b64encode(body).decode()}")
 
 
@@ -132,16 +132,16 @@ def test_every_offset_is_finished_once_over_crashes_and_any_order(data: st.DataO
 
 
 tokens = st.integers(1, 2**34)
-suspicions = st.builds(
-    Suspicion, dead=st.lists(tokens, max_size=9, unique=True).map(tuple), begun=st.booleans(), owner=tokens
+histories = st.builds(
+    CrashHistory, dead=st.lists(tokens, max_size=9, unique=True).map(tuple), begun=st.booleans(), owner=tokens
 )
 
 
-@given(low=st.integers(0, 2**40), suspicion=suspicions, reach=st.integers(0, 5000), done=st.sets(st.integers(0, 99)))
-def test_suspicion_reads_back_beside_the_set(low: int, suspicion: Suspicion, reach: int, done: set[int]) -> None:
+@given(low=st.integers(0, 2**40), crashes=histories, reach=st.integers(0, 5000), done=st.sets(st.integers(0, 99)))
+def test_a_crash_history_reads_back_beside_the_set(low: int, crashes: CrashHistory, reach: int, done: set[int]) -> None:
     finished = frozenset(low + offset for offset in done)
-    owner = suspicion.owner if suspicion.begun else 0
-    told = Suspicion(suspicion.dead, low + reach if reach else 0, suspicion.begun, owner)
+    owner = crashes.owner if crashes.begun else 0
+    told = CrashHistory(crashes.dead, low + reach if reach else 0, crashes.begun, owner)
     # A reach without deaths or work is nothing to remember.
     told = told if told.deaths or told.begun or finished else NONE
     assert decode(low, encode(low, finished, told)) == (finished, told)
@@ -151,11 +151,11 @@ def test_metadata_of_the_version_before_is_read() -> None:
     assert decode(351, "1:5db5739d:AFE=") == (frozenset(range(351, 432)), NONE)
 
 
-@given(low=st.integers(0, 2**40), suspicion=suspicions, done=st.sets(st.integers(0, 99)))
-def test_a_program_that_knows_no_tokens_reads_the_rest(low: int, suspicion: Suspicion, done: set[int]) -> None:
+@given(low=st.integers(0, 2**40), crashes=histories, done=st.sets(st.integers(0, 99)))
+def test_a_program_that_knows_no_tokens_reads_the_rest(low: int, crashes: CrashHistory, done: set[int]) -> None:
     """As the one before did: runs of which nothing is finished say nothing to it."""
     finished = frozenset(low + offset for offset in done)
-    metadata = encode(low, finished, suspicion)
+    metadata = encode(low, finished, crashes)
     if not metadata:
         return
     first, reach, *lengths = _integers(base64.b64decode(metadata.split(":")[2]))
@@ -164,13 +164,13 @@ def test_a_program_that_knows_no_tokens_reads_the_rest(low: int, suspicion: Susp
         at += skipped
         read.update(range(at, at + run))
         at += run
-    assert (first // 2, bool(first % 2), reach) == (suspicion.deaths, suspicion.begun, 0)
+    assert (first // 2, bool(first % 2), reach) == (crashes.deaths, crashes.begun, 0)
     assert read == finished
 
 
 def test_what_a_program_without_tokens_wrote_counts_as_before() -> None:
     body = bytes([2 * 3 + 1, 9, 1, 2])
     metadata = f"2:{zlib.crc32(body):08x}:{base64.b64encode(body).decode()}"
-    done, suspicion = decode(100, metadata)
-    assert (done, suspicion) == (frozenset({101, 102}), Suspicion((1, 2, 3), 109, begun=True, owner=0))
-    assert suspicion.taken_over(100, 2, 64, {2**31}).deaths == 4
+    done, crashes = decode(100, metadata)
+    assert (done, crashes) == (frozenset({101, 102}), CrashHistory((1, 2, 3), 109, begun=True, owner=0))
+    assert crashes.taken_over(100, 2, 64, {2**31}).deaths == 4

@@ -13,7 +13,7 @@ from guideway.schemas.calibration import Calibration, labels_of
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Text, WordLabels
-from guideway.training.data.examples import Row
+from guideway.training.data.examples import Example
 from guideway.training.evaluation.comparison import compare
 from guideway.training.evaluation.evaluator import Evaluator, Subject, _request
 from guideway.training.evaluation.metrics import Counts
@@ -39,8 +39,8 @@ def evaluator(tiny_base: BaseModel) -> Evaluator:
     return Evaluator(tiny_base, max_context_tokens=512, max_rows=8)
 
 
-def rows_of(*pairs: tuple[str, str]) -> list[Row]:
-    return [Row(number, text, answer) for number, (text, answer) in enumerate(pairs, start=1)]
+def rows_of(*pairs: tuple[str, str]) -> list[Example]:
+    return [Example(number, text, answer) for number, (text, answer) in enumerate(pairs, start=1)]
 
 
 def test_every_output_rule_is_read_and_scored(evaluator: Evaluator) -> None:
@@ -104,7 +104,7 @@ def test_a_subject_is_calibrated_as_workers_calibrate_an_endpoint(tiny_base: Bas
     subject = Subject(
         label="bare", instructions=["Which?"], output=rule, generation=generation, calibration=calibration
     )
-    request = _request(subject, Row(1, "a text", ""))
+    request = _request(subject, Example(1, "a text", ""))
 
     ends = []
     for kind in asked(calibration, request):
@@ -186,7 +186,9 @@ def test_the_search_tries_every_source_and_keeps_one(evaluator: Evaluator) -> No
 def test_on_the_real_model_guidance_is_told_from_chance(real_base: BaseModel) -> None:
     """The demo's soft prompt against the bare model, on the first rows of examples/data."""
     lines = (ROOT / "examples" / "data" / "uci_sentiment.jsonl").read_text("utf-8").split("\n")
-    rows = [Row(n, row["text"], row["label"]) for n, row in enumerate(map(json.loads, filter(None, lines)), start=1)]
+    rows = [
+        Example(n, row["text"], row["label"]) for n, row in enumerate(map(json.loads, filter(None, lines)), start=1)
+    ]
     artefact = Artefact(
         name="reviews/sentiment@1",
         form="soft_prompt",

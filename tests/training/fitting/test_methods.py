@@ -16,7 +16,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Choice, Text
 from guideway.schemas.request import Part, ReplyAddress, Request
-from guideway.training.data.examples import Row
+from guideway.training.data.examples import Example
 from guideway.training.fitting.encoding import Encoded, Encoder
 from guideway.training.fitting.methods import text_embeddings, trainable
 from guideway.training.fitting.trainable import Trainable
@@ -46,7 +46,7 @@ METHODS: list[Method] = [
     Ia3(targets=["k_proj", "v_proj", "down_proj"], feedforward=["down_proj"], learning_rate=0.05),
     InsertedLayer(bottleneck=8, learning_rate=0.01),
 ]
-ROWS = [Row(i, f"{'thin' if i % 2 else 'thick'} {i}", LABELS.labels[i % 2]) for i in range(40)]
+ROWS = [Example(i, f"{'thin' if i % 2 else 'thick'} {i}", LABELS.labels[i % 2]) for i in range(40)]
 each = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.label)
 
 
@@ -127,7 +127,7 @@ def test_all_of_them_serve_in_one_micro_batch_as_each_does_alone(tmp_path: Path)
 
 
 @pytest.mark.parametrize("method", [Lora(targets=["q_proj"]), Ia3(targets=["k_proj"]), InsertedLayer()], ids=str)
-def test_adaptors_begin_as_nothing(method: Method) -> None:
+def test_adapters_begin_as_nothing(method: Method) -> None:
     base, bare = tiny(), tiny()
     rows = encoded(base)
     plain = Trainable(bare.model, torch.nn.Module(), lambda folder: None)
@@ -185,18 +185,18 @@ def test_rows_that_are_too_long_or_cannot_be_served_are_refused() -> None:
     base = tiny()
     with pytest.raises(Refusal, match=r"row 7 is \d+ tokens longer than the 60") as caught:
         Encoder(base, instruction="", output=LABELS, max_tokens=60, answer_tokens=8).encode(
-            [Row(7, "long " * 20, "yes")]
+            [Example(7, "long " * 20, "yes")]
         )
     assert caught.value.code is FailureCode.INVALID_DATA
     with pytest.raises(Refusal, match="row 8: its answer is not of the task's output type"):
-        Encoder(base, instruction="", output=LABELS, max_tokens=60, answer_tokens=8).encode([Row(8, "x", "maybe")])
+        Encoder(base, instruction="", output=LABELS, max_tokens=60, answer_tokens=8).encode([Example(8, "x", "maybe")])
     text = Encoder(base, instruction="", output=Text(), max_tokens=60, answer_tokens=8)
-    assert text.encode([Row(8, "x", "abc")])
+    assert text.encode([Example(8, "x", "abc")])
     with pytest.raises(Refusal, match=r"row 9: its answer is \d+ tokens longer than the 8 of the task's generation"):
-        text.encode([Row(9, "x", "long " * 20)])
+        text.encode([Example(9, "x", "long " * 20)])
     roomy = Encoder(base, instruction="", output=LABELS, max_tokens=60, answer_tokens=59)
     with pytest.raises(Refusal, match="room for 59 of an answer included"):
-        roomy.encode([Row(10, "x y z", "yes")])
+        roomy.encode([Example(10, "x y z", "yes")])
 
 
 def _loss_without_end(part: Trainable, row: Encoded) -> float:
@@ -209,7 +209,7 @@ def _artefact(method: Method, folder: Path) -> Artefact:
     return Artefact(name=f"a/{method.label}@1", form=method.guidance_form, digest=method.label, folder=str(folder))
 
 
-def _served(asked: Sequence[tuple[Row, Artefact]]) -> list[float]:
+def _served(asked: Sequence[tuple[Example, Artefact]]) -> list[float]:
     """log p of the rows' answers, each with its artefact, all in one micro-batch of the engine that serves."""
     engine = Engine(tiny(), EngineSettings(max_rows=32, reader_threads=0, preparer_threads=0), max_context_tokens=512)
     admits = [
@@ -232,7 +232,7 @@ def _served(asked: Sequence[tuple[Row, Artefact]]) -> list[float]:
                 deadline_ms=None,
             ),
             artefacts=[artefact],
-            likelihood=True,
+            logprobs=True,
         )
         for number, (row, artefact) in enumerate(asked)
     ]
@@ -244,7 +244,7 @@ def _served(asked: Sequence[tuple[Row, Artefact]]) -> list[float]:
     for number in range(len(asked)):
         end = ends(messages)[str(number)]
         assert isinstance(end, Finished), end
-        likelihood = end.samples[0].likelihood
+        likelihood = end.samples[0].logprobs
         assert likelihood is not None
         found.append(likelihood.free)
     return found

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from guideway.training.fitting.time_plan import Plan, planned
+from guideway.training.fitting.time_plan import TimePlan, planned
 
-WANTED = Plan(160, 20)
+WANTED = TimePlan(160, 20)
 
 
-def needs_s(plan: Plan, step: int, step_s: float, look_s: float) -> float:
+def needs_s(plan: TimePlan, step: int, step_s: float, look_s: float) -> float:
     """As the loop goes: steps one after the other, looks where the plan says so and at the end."""
     took_s = 0.0
     while step < plan.last_step:
@@ -50,5 +50,5 @@ def test_a_plan_is_kept_while_the_speed_wavers_and_changed_where_it_was_wrong() 
 
 
 def test_looks_are_counted_from_where_the_plan_was_made() -> None:
-    plan = Plan(last_step=11, evaluate_every=4, from_step=3)
+    plan = TimePlan(last_step=11, evaluate_every=4, from_step=3)
     assert [step for step in range(12) if plan.looks_after(step)] == [0, 7, 11]

@@ -7,12 +7,12 @@ from collections import Counter
 import pytest
 
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
-from guideway.training.data.examples import Row
+from guideway.training.data.examples import Example
 from guideway.training.prompts.candidates import candidates, cleaned, few_shot, question_for_proposals, templates
 from guideway.training.runs.task import PromptSearch
 
 RULE = Choice(["good", "bad"])
-ROWS = [Row(i, f"text number {i}\nwith a line", "good" if i % 4 else "bad") for i in range(1, 41)]
+ROWS = [Example(i, f"text number {i}\nwith a line", "good" if i % 4 else "bad") for i in range(1, 41)]
 
 
 def test_the_own_instruction_comes_first_and_every_source_is_there() -> None:
@@ -55,7 +55,7 @@ def test_templates_name_what_the_rule_allows(rule: OutputRule, word: str) -> Non
 
 
 def test_examples_are_balanced_short_and_on_one_line() -> None:
-    rows = [*ROWS, Row(99, "x" * 5000, "bad")]
+    rows = [*ROWS, Example(99, "x" * 5000, "bad")]
     for candidate in few_shot("Say which.", RULE, rows, most=4, seed=3)[:3]:
         lead, *examples = candidate.text.split("\n")
         assert lead == "Say which."

@@ -23,7 +23,7 @@ from guideway.schemas.manifests import Model
 from guideway.schemas.output import Choice
 from guideway.schemas.request import Part
 from guideway.schemas.retrieval import RetrievalRule, SetRef
-from guideway.training.data.examples import Row
+from guideway.training.data.examples import Example
 from guideway.training.evaluation.evaluator import Subject
 from guideway.training.evaluation.report import kept_evaluations
 from guideway.training.fitting.encoding import Encoded
@@ -167,7 +167,7 @@ class Passages:
     def __init__(self) -> None:
         self.asked = 0
 
-    def for_rows(self, rows: Sequence[Row], _: PromptLayout) -> list[Row]:
+    def for_rows(self, rows: Sequence[Example], _: PromptLayout) -> list[Example]:
         self.asked += 1
         return [
             msgspec.structs.replace(row, context=[Part(kind="context", source="facts", text=f"of {row.text}")])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from guideway.catalogue.artefacts.store import ArtefactStore
-from guideway.catalogue.topic import CatalogueReader
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.runs.interruption import Interrupted
 from guideway.training.sets import build as building
@@ -139,7 +139,7 @@ async def test_a_folder_that_is_not_whole_is_not_published(tmp_path: Path) -> No
     nowhere, store = "127.0.0.1:1", ArtefactStore(str(tmp_path / "store"))
     with pytest.raises(Refusal) as caught:
         await publish_set(
-            CatalogueReader(nowhere),
+            CatalogueFollower(nowhere),
             nowhere,
             store,
             Qdrant(),

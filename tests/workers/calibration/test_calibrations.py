@@ -12,7 +12,7 @@ import pytest
 from aiokafka.errors import TopicAuthorizationFailedError
 
 from guideway.catalogue.entries import Identity, plan
-from guideway.catalogue.topic import CatalogueReader, publish
+from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
 from guideway.schemas.calibration import Calibration
@@ -57,13 +57,13 @@ class Cluster:
         endpoint = Endpoint(
             namespace=self.name, name="mood", model_size="small", output=output, calibration=calibration
         )
-        async with CatalogueReader(self.bootstrap) as reader:
+        async with CatalogueFollower(self.bootstrap) as reader:
             changes = plan(reader.catalogue, [endpoint])
             await publish(self.bootstrap, changes)
         return changes[0].version
 
-    async def worker(self, fingerprint: str = MODEL) -> tuple[Calibrations, CatalogueReader]:
-        reader = await self._stack.enter_async_context(CatalogueReader(self.bootstrap))
+    async def worker(self, fingerprint: str = MODEL) -> tuple[Calibrations, CatalogueFollower]:
+        reader = await self._stack.enter_async_context(CatalogueFollower(self.bootstrap))
         made = Calibrations(reader, self.bootstrap, fingerprint)
         self._stack.push_async_callback(made.stop)
         return made, reader
@@ -72,7 +72,7 @@ class Cluster:
         own = {"namespace": self.name, "endpoint": "mood", "endpoint_version": version, "output": LABELS}
         return self._make_request("secret text", **{**own, "calibration": "contextual", **fields})
 
-    def known(self, reader: CatalogueReader) -> list[Calibrated]:
+    def known(self, reader: CatalogueFollower) -> list[Calibrated]:
         identity = Identity("calibration", self.name, "mood")
         found = [reader.catalogue.get(identity, number) for number in reader.catalogue.versions(identity)]
         return [one for one in found if isinstance(one, Calibrated)]

@@ -1,4 +1,4 @@
-"""Rows and batchers for tests of what is decided: no model and no tensor."""
+"""Rows and schedulers for tests of what is decided: no model and no tensor."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Literal
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Text
 from guideway.schemas.request import Request
-from guideway.workers.engine.scheduling.row import Head, Row
-from guideway.workers.engine.scheduling.scheduler import Batcher
+from guideway.workers.engine.scheduling.row import Row, SharedPrefix
+from guideway.workers.engine.scheduling.scheduler import Scheduler
 from guideway.workers.messages import Admit
 
 
@@ -44,8 +44,8 @@ def row(
     )
 
 
-def with_heads(row: Row, **heads: int) -> Row:
-    row.heads = [Head(name.encode(), tokens) for name, tokens in heads.items()]
+def with_prefixes(row: Row, **prefixes: int) -> Row:
+    row.shared_prefixes = [SharedPrefix(name.encode(), tokens) for name, tokens in prefixes.items()]
     return row
 
 
@@ -53,9 +53,9 @@ def rows(names: str, **settings: Any) -> list[Row]:
     return [row(name, **settings) for name in names.split()]
 
 
-def batcher(*, max_rows: int = 4, max_step_tokens: int = 1000, **settings: Any) -> Batcher:
-    return Batcher(max_rows=max_rows, max_step_tokens=max_step_tokens, **settings)
+def scheduler(*, max_rows: int = 4, max_step_tokens: int = 1000, **settings: Any) -> Scheduler:
+    return Scheduler(max_rows=max_rows, max_step_tokens=max_step_tokens, **settings)
 
 
-def admitted(batcher: Batcher, now: float = 0.0) -> str:
-    return " ".join(row.id for row in batcher.choose(now).admitted)
+def admitted(scheduler: Scheduler, now: float = 0.0) -> str:
+    return " ".join(row.id for row in scheduler.schedule(now).admitted)

@@ -52,7 +52,7 @@ def test_a_prefix_takes_positions_of_the_context(
 ) -> None:
     """One that just fits runs, whatever the rows beside it, and leaves nothing behind; one token more is refused."""
     engine = make_engine(max_context_tokens=100)
-    text = PromptLayout(engine._reader._tokenizer).encode(make_admit("fits").request.parts).token_ids
+    text = PromptLayout(engine._stopping._tokenizer).encode(make_admit("fits").request.parts).token_ids
     prefix = make_prefix("a/long@1", num_virtual_tokens=100 - len(text) - 9)
     fits, beside = make_admit("fits", max_tokens=9, artefacts=[prefix]), make_admit("x" * 40, max_tokens=9)
     over = make_admit("fits", max_tokens=10, artefacts=[prefix])
@@ -69,7 +69,7 @@ def test_a_prefix_takes_positions_of_the_context(
 def test_greedy_text_is_that_of_generate(engine: Engine, make_admit: MakeAdmit) -> None:
     admit = make_admit(max_tokens=20)
     end = ends(run(engine, [admit]))[admit.id]
-    tokenizer = engine._reader._tokenizer
+    tokenizer = engine._stopping._tokenizer
     ids = PromptLayout(tokenizer).encode(admit.request.parts).token_ids
     alone = engine._runner._model.generate(torch.tensor([ids]), max_new_tokens=20, do_sample=False, pad_token_id=0)
     assert text_of(end) == tokenizer.decode(alone[0, len(ids) :], skip_special_tokens=True)
@@ -288,7 +288,7 @@ def test_a_sample_whose_numbers_go_wrong_leaves_its_siblings_alone(
     outcomes = [one.failure.code if one.failure else one.text for one in drawn()]
     assert outcomes == [FailureCode.ENGINE_FAILED if text == "qz" else "kz" for text in texts]
     assert not engine._runner.rows
-    assert engine._batcher.running == engine._batcher.waiting == 0
+    assert engine._scheduler.running == engine._scheduler.waiting == 0
 
 
 def finished(engine: Engine, admit: Admit) -> Finished:

@@ -14,12 +14,12 @@ from guideway.schemas.failures import FailureCode
 from guideway.schemas.output import Regex
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.guidance import prefix_tuning
-from guideway.workers.engine.guidance.batched_adapters import BatchedAdaptors
+from guideway.workers.engine.guidance.batched_adapters import BatchedAdapters
 from guideway.workers.engine.guidance.batched_inserted_layers import BatchedInsertedLayers
 from guideway.workers.engine.kernels.slab import Slab
 from guideway.workers.engine.model import runner
 from guideway.workers.engine.model.kv_cache import KvCache
-from guideway.workers.engine.model.prefix_cache import SharedHeads
+from guideway.workers.engine.model.prefix_cache import PrefixCache
 from guideway.workers.engine.scheduling.row import Row
 from guideway.workers.engine.text.grammars import Compiled
 from guideway.workers.messages import Admit, Finished, Refused
@@ -81,12 +81,12 @@ def outcomes(end: Finished | Refused) -> list[Any]:
 
 
 SEATING: list[tuple[Any, str]] = [
-    (BatchedAdaptors, "seat"),
+    (BatchedAdapters, "seat"),
     (BatchedInsertedLayers, "seat"),
     (KvCache, "put"),
     (runner, "prefix_states"),
-    (SharedHeads, "longest"),
-    (SharedHeads, "keep"),
+    (PrefixCache, "longest"),
+    (PrefixCache, "keep"),
     (KvCache, "copy"),
 ]
 
@@ -279,7 +279,7 @@ def test_an_order_to_end_is_no_fault_of_a_row(
     def interrupted(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(BatchedAdaptors, "seat", interrupted)
+    monkeypatch.setattr(BatchedAdapters, "seat", interrupted)
     with pytest.raises(KeyboardInterrupt):
         engine.step(1000.0)
 

@@ -13,7 +13,7 @@ from guideway.catalogue.artefacts.cache import ArtefactCache
 from guideway.catalogue.artefacts.store import Altered, ArtefactStore
 from guideway.catalogue.documents import manifest_files
 from guideway.catalogue.entries import plan
-from guideway.catalogue.topic import CatalogueReader
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.producers.checks.check import check
 from guideway.producers.marshalling.marshal import marshal
 from guideway.schemas.event import Event
@@ -67,7 +67,7 @@ def folder(
 async def test_every_form_comes_through(folder: Path, tmp_path: Path, make_engine: MakeEngine) -> None:
     store = ArtefactStore(str(tmp_path / "store"))
     found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read(folder)]
-    reader = CatalogueReader("no broker")
+    reader = CatalogueFollower("no broker")
     check(found, reader.catalogue)
     for change in plan(reader.catalogue, found):
         reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
@@ -96,7 +96,7 @@ async def test_guidance_bound_by_the_former_fingerprint_is_refused_with_the_way_
 ) -> None:
     store = ArtefactStore(str(tmp_path / "store"))
     found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read(folder)]
-    reader = CatalogueReader("no broker")
+    reader = CatalogueFollower("no broker")
     for change in plan(reader.catalogue, found):
         reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
     now = "sha256:" + "9" * 64
@@ -116,7 +116,7 @@ def test_a_scale_on_anything_but_a_lora_is_refused_when_it_is_applied(folder: Pa
     store = ArtefactStore(str(tmp_path / "store"))
     found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read(folder)]
     with pytest.raises(Refusal, match=rf"team/{name} is of form {form}, and only a lora takes a scale") as caught:
-        check(found, CatalogueReader("no broker").catalogue)
+        check(found, CatalogueFollower("no broker").catalogue)
     assert caught.value.code is FailureCode.INVALID_MANIFEST
 
 
@@ -126,7 +126,7 @@ async def test_a_copy_that_changed_under_the_engine_is_told_and_never_run(
     """The bytes are hashed when they are loaded, and not only when they are fetched."""
     store = ArtefactStore(str(tmp_path / "store"))
     found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read(folder)]
-    reader = CatalogueReader("no broker")
+    reader = CatalogueFollower("no broker")
     for change in plan(reader.catalogue, found):
         reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
     version, endpoint = reader.catalogue.endpoint("team", "task")
@@ -166,7 +166,7 @@ async def test_a_copy_that_changed_under_the_engine_is_told_and_never_run(
 async def test_a_worker_takes_each_guidance_once_whoever_wrote_the_request(
     folder: Path, tmp_path: Path, refs: list[tuple[str, float]], said: str
 ) -> None:
-    store, reader = ArtefactStore(str(tmp_path / "store")), CatalogueReader("no broker")
+    store, reader = ArtefactStore(str(tmp_path / "store")), CatalogueFollower("no broker")
     (folder / "twin.yaml").write_text(guidance("lora").replace("name: lora", "name: twin"))
     found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read(folder)]
     for change in plan(reader.catalogue, found):

@@ -14,7 +14,7 @@ from guideway.schemas.failures import Refusal
 from guideway.schemas.output import Boolean, Choice, Regex
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.model.runner import Runner
-from guideway.workers.engine.scheduling.chunks import Plan
+from guideway.workers.engine.scheduling.chunks import StepPlan
 from guideway.workers.engine.scheduling.row import Row
 from guideway.workers.engine.text.sampling import BatchedSampler
 from guideway.workers.messages import Admit, EngineSettings, Finished
@@ -90,7 +90,7 @@ def test_in_bfloat16_a_row_differs_from_the_row_alone_by_rounding_only(
     seen: list[Tensor] = []
     run_step, choose = Runner.run, BatchedSampler.choose
 
-    def noting(runner: Runner, plan: Plan) -> dict[Row, int | Refusal]:
+    def noting(runner: Runner, plan: StepPlan) -> dict[Row, int | Refusal]:
         outcomes = run_step(runner, plan)
         for row, one in zip(outcomes, seen.pop() if outcomes else [], strict=True):
             logits.setdefault(f"{row.id} {row.sample}", []).append(one)

@@ -115,7 +115,7 @@ class Soak:
             seated = {artefact.digest for row in engine._runner.rows for artefact in row.admit.artefacts}
             assert len(engine._runner.rows) <= MAX_ROWS
             assert engine._runner._kv.nbytes <= KV_BYTES
-            assert engine._heads.nbytes <= HEAD_BYTES
+            assert engine._prefix_cache.nbytes <= HEAD_BYTES
             needed = seated | engine._ahead.digests
             assert engine._guidance.nbytes <= GUIDANCE_BYTES or set(engine._guidance.digests) <= needed
 
@@ -138,7 +138,7 @@ def test_random_rows(
         reader_threads=reader_threads,
         guidance_bytes=GUIDANCE_BYTES,
         kv_bytes=KV_BYTES,
-        head_bytes=HEAD_BYTES,
+        prefix_cache_bytes=HEAD_BYTES,
     )
     soak = Soak(random.Random(ROWS + reader_threads), shelf, make_admit)
     soak.drive(engine)
@@ -183,8 +183,8 @@ def expect_nothing_left(engine: Engine) -> None:
     runner = engine._runner
     assert not engine._open
     assert not runner.rows
-    assert engine._batcher.running == engine._batcher.waiting == 0
-    assert runner._adaptors.modules == []
+    assert engine._scheduler.running == engine._scheduler.waiting == 0
+    assert runner._adapters.modules == []
     assert runner._inserted.places == []
     assert not any(module._forward_hooks for module in runner._model.modules())
     assert not any(kept.any() for kept in (*runner._kv._keys, *runner._kv._values))

@@ -1,4 +1,4 @@
-"""What both process clients are made of, and the engine's link on it: in virtual time, with a child in memory."""
+"""What both process clients are made of, and the engine's client on it: in virtual time, with a child in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.delivery.simulation.simulated_kafka import VirtualTime
 from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.request import Request
-from guideway.workers.engine_client import EngineLink
+from guideway.workers.engine_client import EngineClient
 from guideway.workers.messages import Admit, Cancel, EngineSettings, Finished, Generated, Progress, Ready, Start, Stop
 from guideway.workers.processes import child_client
 from guideway.workers.processes.child_client import ChildEnded
@@ -95,8 +95,8 @@ def in_virtual_time(test: Coroutine[Any, Any, None]) -> None:
         runner.run(test)
 
 
-def link(**settings: Any) -> EngineLink:
-    return EngineLink(Model(namespace="public", name="small", source="x"), EngineSettings(), **settings)
+def link(**settings: Any) -> EngineClient:
+    return EngineClient(Model(namespace="public", name="small", source="x"), EngineSettings(), **settings)
 
 
 @pytest.mark.parametrize("idle_s", [0.0, 299.0, 1_800.0, 100_000.0])

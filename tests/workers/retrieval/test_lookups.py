@@ -15,7 +15,7 @@ import pytest
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.request import Part
 from guideway.schemas.retrieval import Condition, Retrieval, RetrievalRule, SetRef
-from guideway.training.data.examples import Row
+from guideway.training.data.examples import Example
 from guideway.training.sets.context import RetrievalContext
 from guideway.training.sets.evaluate import Searched
 from guideway.workers.retrieval import set_folder
@@ -313,10 +313,10 @@ def test_rows_to_train_on_have_the_context_that_a_worker_gives(embedder: Embedde
 
     sets = [(ref, searched(artefact)) for ref, artefact in zip(refs, artefacts, strict=True)]
     context = RetrievalContext(rule, sets)
-    rows = context.for_rows([Row(1, query, "yes") for query in asked], Words())  # type: ignore[arg-type]
+    rows = context.for_rows([Example(1, query, "yes") for query in asked], Words())  # type: ignore[arg-type]
     assert [[parts[0], *row.context, parts[1]] for row in rows] == served
     assert any(row.context[0].source.startswith("team/") for row in rows)
     nothing = msgspec.structs.replace(rule, min_score=1.0, if_none="refuse")
     with pytest.raises(Refusal, match="row 7: no passage of team/animals@1, team/tools@1 is to the point") as caught:
-        RetrievalContext(nothing, sets).for_rows([Row(7, "Who gives milk?", "cow")], Words())  # type: ignore[arg-type]
+        RetrievalContext(nothing, sets).for_rows([Example(7, "Who gives milk?", "cow")], Words())  # type: ignore[arg-type]
     assert caught.value.code is FailureCode.INVALID_DATA

@@ -1,4 +1,4 @@
-"""The link to the retrieval process: started when needed, outlived, and refused with a code when it does not help."""
+"""The client to the retrieval process: started when needed, outlived, and refused with a code when it does not help."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.retrieval import Retrieval, SetRef
-from guideway.workers.retrieval.retrieval_client import RetrievalLink
+from guideway.workers.retrieval.retrieval_client import RetrievalClient
 from guideway.workers.retrieval.settings import RetrievalSettings
 
 MODEL = Model(namespace="public", name="small", source="x")
-MakeLink = Callable[..., RetrievalLink]
+MakeLink = Callable[..., RetrievalClient]
 
 
 def lookup(query: str) -> Retrieval:
@@ -34,8 +34,8 @@ def starts(tmp_path: Path) -> Callable[[], int]:
 def make_link(tmp_path: Path) -> MakeLink:
     program = (sys.executable, str(Path(__file__).with_name("fake_process.py")), str(tmp_path / "starts"))
 
-    def make(embedding: str = "fine", silence_s: float = 300) -> RetrievalLink:
-        return RetrievalLink(
+    def make(embedding: str = "fine", silence_s: float = 300) -> RetrievalClient:
+        return RetrievalClient(
             RetrievalSettings(embedding=embedding), MODEL, "models", program=program, silence_s=silence_s
         )
 
@@ -43,62 +43,62 @@ def make_link(tmp_path: Path) -> MakeLink:
 
 
 async def test_it_is_started_by_the_first_lookup_only(make_link: MakeLink, starts: Callable[[], int]) -> None:
-    async with make_link() as link:
+    async with make_link() as client:
         await asyncio.sleep(0.2)
         assert starts() == 0
-        found = await asyncio.gather(*(link.look_up(lookup(f"q{i}"), []) for i in range(20)))
+        found = await asyncio.gather(*(client.look_up(lookup(f"q{i}"), []) for i in range(20)))
         assert [one[0].text for one in found] == [f"q{i}" for i in range(20)]
     assert starts() == 1
 
 
 async def test_its_death_costs_its_neighbours_nothing(make_link: MakeLink) -> None:
-    async with make_link() as link:
-        poison = asyncio.create_task(link.look_up(lookup("die"), []))
-        fine = [asyncio.create_task(link.look_up(lookup(f"fine{i}"), [])) for i in range(5)]
+    async with make_link() as client:
+        poison = asyncio.create_task(client.look_up(lookup("die"), []))
+        fine = [asyncio.create_task(client.look_up(lookup(f"fine{i}"), [])) for i in range(5)]
         with pytest.raises(Refusal) as caught:
             await poison
         assert caught.value.code is FailureCode.RETRIEVAL_FAILED
         assert caught.value.code.retryable
         assert [(await one)[0].text for one in fine] == [f"fine{i}" for i in range(5)]
-        assert (await link.look_up(lookup("later"), []))[0].text == "later"
+        assert (await client.look_up(lookup("later"), []))[0].text == "later"
 
 
 async def test_after_three_deaths_in_a_row_it_is_left_alone(make_link: MakeLink, starts: Callable[[], int]) -> None:
-    async with make_link() as link:
+    async with make_link() as client:
         with pytest.raises(Refusal):
-            await link.look_up(lookup("die"), [])
+            await client.look_up(lookup("die"), [])
         with pytest.raises(Refusal) as caught:
-            await asyncio.wait_for(link.look_up(lookup("later"), []), 1)
+            await asyncio.wait_for(client.look_up(lookup("later"), []), 1)
         assert caught.value.code is FailureCode.RETRIEVAL_FAILED
     assert starts() == 3
 
 
 async def test_a_refusal_is_the_lookups_own(make_link: MakeLink) -> None:
-    async with make_link() as link:
+    async with make_link() as client:
         with pytest.raises(Refusal) as caught:
-            await link.look_up(lookup("refuse"), [])
+            await client.look_up(lookup("refuse"), [])
         assert caught.value.code is FailureCode.GUIDANCE_DAMAGED
-        assert (await link.look_up(lookup("fine"), []))[0].text == "fine"
+        assert (await client.look_up(lookup("fine"), []))[0].text == "fine"
 
 
 async def test_a_process_that_cannot_load_says_why(make_link: MakeLink) -> None:
-    async with make_link("broken") as link:
+    async with make_link("broken") as client:
         with pytest.raises(Refusal, match="no such model") as caught:
-            await link.look_up(lookup("fine"), [])
+            await client.look_up(lookup("fine"), [])
         assert caught.value.code is FailureCode.SET_WRONG_EMBEDDING
 
 
 async def test_a_silent_process_is_ended(make_link: MakeLink) -> None:
-    async with make_link(silence_s=0.4) as link:
+    async with make_link(silence_s=0.4) as client:
         with pytest.raises(Refusal) as caught:
-            await asyncio.wait_for(link.look_up(lookup("hang"), []), 20)
+            await asyncio.wait_for(client.look_up(lookup("hang"), []), 20)
         assert caught.value.code is FailureCode.RETRIEVAL_FAILED
 
 
 async def test_a_lookup_that_nobody_waits_for_any_more_disturbs_none(make_link: MakeLink) -> None:
-    async with make_link() as link:
-        await link.look_up(lookup("first"), [])
-        given_up = asyncio.create_task(link.look_up(lookup("second"), []))
+    async with make_link() as client:
+        await client.look_up(lookup("first"), [])
+        given_up = asyncio.create_task(client.look_up(lookup("second"), []))
         await asyncio.sleep(0)
         given_up.cancel()
-        assert (await link.look_up(lookup("third"), []))[0].text == "third"
+        assert (await client.look_up(lookup("third"), []))[0].text == "third"

@@ -1,4 +1,4 @@
-"""Adaptor weights at the linear modules of the frozen model: other ones for every row, in one pass."""
+"""Adapter weights at the linear modules of the frozen model: other ones for every row, in one pass."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 from transformers import PreTrainedModel
 
-from guideway.workers.engine.guidance.change import Change
+from guideway.workers.engine.guidance.folded_adapters import FoldedAdapters
 from guideway.workers.engine.guidance.ia3 import Ia3, Scales
 from guideway.workers.engine.guidance.lora import Factors, Lora
 from guideway.workers.engine.kernels import native
-from guideway.workers.engine.kernels.native_backend import NativeChanges
-from guideway.workers.engine.kernels.places import Changes, members_of
-from guideway.workers.engine.kernels.torch_backend import SlabChanges
-from guideway.workers.engine.model.fast_layers import Place
+from guideway.workers.engine.kernels.backend import AdapterBackend, members_of
+from guideway.workers.engine.kernels.native_backend import NativeBackend
+from guideway.workers.engine.kernels.torch_backend import TorchBackend
+from guideway.workers.engine.model.fast_layers import JoinedPlace
 
-Adaptor = Lora | Ia3
-NewChanges = Callable[[nn.Module, int], Changes]
+Adapter = Lora | Ia3
+NewBackend = Callable[[nn.Module, int], AdapterBackend]
 """For a module and the most rows that are seated at once."""
 
 
-class BatchedAdaptors:
-    """The adaptors of all seated rows; they act through hooks.
+class BatchedAdapters:
+    """The adapters of all seated rows; they act through hooks.
 
-    At every module that an adaptor of a seated row targets, for all rows at once and whatever the number of adaptors,
+    At every module that an adapter of a seated row targets, for all rows at once and whatever the number of adapters,
     y[j] = s[j] ⊙ (W (i[j] ⊙ x[j]) + b) + t[j] + ((i[j] ⊙ x[j]) A[j]ᵀ) B[j]
     with x [rows, tokens, in], y [rows, tokens, out], A [rows, r, in], B [rows, r, out]; i, s and t [rows, 1, features];
-    each row has its own of them, or none (`change.py`). Slots are those of the KV cache. Where no seated row targets a
-    module, it has no hook. Linears that are computed joined have one hook together.
+    each row has its own of them, or none (`folded_adapters.py`). Slots are those of the KV cache. Where no seated row
+    targets a module, it has no hook. Linears that are computed joined have one hook together.
     """
 
     def __init__(
@@ -36,25 +36,25 @@ class BatchedAdaptors:
         model: PreTrainedModel,
         *,
         max_rows: int,
-        new_changes: NewChanges = SlabChanges,
-        places: Mapping[str, Place] | None = None,
+        new_backend: NewBackend = TorchBackend,
+        places: Mapping[str, JoinedPlace] | None = None,
     ) -> None:
         """places: of the linears that are computed joined, by their names."""
         self._modules = dict(model.named_modules())
         self._places = places or {}
         self._max_rows = max_rows
-        self._new_changes = new_changes
-        self._seated: dict[nn.Module, Changes] = {}
+        self._new_changes = new_backend
+        self._seated: dict[nn.Module, AdapterBackend] = {}
         self._seen: slice | None = None
 
-    def seat(self, slot: int, adaptors: Sequence[Adaptor]) -> None:
-        """Put the adaptors of a new row, in the order in which they apply, into its slot, which is empty."""
-        changes: dict[nn.Module, list[Change | None]] = {}
-        for name, (factors, scales) in _by_module(adaptors).items():
+    def seat(self, slot: int, adapters: Sequence[Adapter]) -> None:
+        """Put the adapters of a new row, in the order in which they apply, into its slot, which is empty."""
+        changes: dict[nn.Module, list[FoldedAdapters | None]] = {}
+        for name, (factors, scales) in _by_module(adapters).items():
             module, place = self._modules[name], self._places.get(name)
             hooked, index = (place.joined, place.index) if place else (module, 0)
             of_members = changes.setdefault(hooked, [None] * len(members_of(hooked)))
-            of_members[index] = Change.of(factors, scales, module)
+            of_members[index] = FoldedAdapters.of(factors, scales, module)
         for hooked, of_members in changes.items():
             if hooked not in self._seated:
                 self._seated[hooked] = self._new_changes(hooked, self._max_rows)
@@ -90,20 +90,20 @@ class BatchedAdaptors:
         return sorted([*joined, *(name for name, module in self._modules.items() if module in self._seated)])
 
 
-def fastest_changes(model: PreTrainedModel) -> NewChanges:
+def fastest_backend(model: PreTrainedModel) -> NewBackend:
     """By the C kernels where they can be used with `model`."""
     kernels = native.kernels_for(model)
-    return SlabChanges if kernels is None else lambda module, max_rows: NativeChanges(module, max_rows, kernels)
+    return TorchBackend if kernels is None else lambda module, max_rows: NativeBackend(module, max_rows, kernels)
 
 
-def _by_module(adaptors: Sequence[Adaptor]) -> Mapping[str, tuple[list[Factors], list[Scales]]]:
+def _by_module(adapters: Sequence[Adapter]) -> Mapping[str, tuple[list[Factors], list[Scales]]]:
     found: dict[str, tuple[list[Factors], list[Scales]]] = {}
-    for adaptor in adaptors:
-        match adaptor:
+    for adapter in adapters:
+        match adapter:
             case Lora():
-                for name, factors in adaptor.factors.items():
+                for name, factors in adapter.factors.items():
                     found.setdefault(name, ([], []))[0].append(factors)
             case Ia3():
-                for name, scales in adaptor.scales.items():
+                for name, scales in adapter.scales.items():
                     found.setdefault(name, ([], []))[1].append(scales)
     return found

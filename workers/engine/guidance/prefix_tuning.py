@@ -21,7 +21,7 @@ from guideway.workers.engine.model.kv_cache import kept_shapes
 
 
 @dataclass(frozen=True, eq=False)
-class Prefix:
+class PrefixTuning:
     """Keys and values of one artefact, in the model's dtype and on its device.
 
     A prefix of n tokens has positions 0 to n - 1 of its row, and what follows it begins at n. As in PEFT, its keys are
@@ -32,7 +32,7 @@ class Prefix:
     """[layers, 2, kv_heads, tokens, head_dim]; keys, then values"""
 
     @classmethod
-    def load(cls, folder: Path, model: PreTrainedModel, digest: str | None = None) -> Prefix:
+    def load(cls, folder: Path, model: PreTrainedModel, digest: str | None = None) -> PrefixTuning:
         """From a folder that PEFT saved, with `prefix_projection` or without.
 
         Raises: Refusal `guidance_damaged` if it is no prefix or does not fit `model`; `guidance_unsupported` if none
@@ -64,7 +64,7 @@ class Prefix:
         return self.states.nbytes
 
 
-def prefix_states(prefixes: Sequence[Prefix]) -> list[tuple[Tensor, Tensor]]:
+def prefix_states(prefixes: Sequence[PrefixTuning]) -> list[tuple[Tensor, Tensor]]:
     """Keys and values per layer, each [kv_heads, tokens, head_dim], of all these one after the other; none of none."""
     if not prefixes:
         return []
@@ -81,6 +81,6 @@ def _cache_shape(model: PreTrainedModel) -> tuple[int, int, int]:
         raise Refusal(
             FailureCode.GUIDANCE_UNSUPPORTED,
             f"models of type {model.config.model_type!r} do not keep keys and values of one shape at every layer, and "
-            "a prefix is made of such: train a soft prompt or an adaptor",
+            "a prefix is made of such: train a soft prompt or an adapter",
         )
     return layers, shapes[0][0], shapes[0][1]

@@ -17,20 +17,20 @@ from guideway.catalogue.adapters.forms import MAX_BOTTLENECK, MAX_RANK
 from guideway.catalogue.artefacts.store import Altered
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import TrainedForm
-from guideway.workers.engine.guidance.batched_adapters import Adaptor
+from guideway.workers.engine.guidance.batched_adapters import Adapter
 from guideway.workers.engine.guidance.ia3 import Ia3
 from guideway.workers.engine.guidance.inserted_layer import InsertedLayer
 from guideway.workers.engine.guidance.lora import Lora
 from guideway.workers.engine.guidance.peft_folder import damaged
-from guideway.workers.engine.guidance.prefix_tuning import Prefix
+from guideway.workers.engine.guidance.prefix_tuning import PrefixTuning
 from guideway.workers.engine.guidance.soft_prompt import SoftPrompt
 from guideway.workers.messages import Artefact
 
-Trained = SoftPrompt | Prefix | Lora | Ia3 | InsertedLayer
+Trained = SoftPrompt | PrefixTuning | Lora | Ia3 | InsertedLayer
 
 FORMS: Final[Mapping[TrainedForm, type[Trained]]] = {
     "soft_prompt": SoftPrompt,
-    "prefix": Prefix,
+    "prefix": PrefixTuning,
     "lora": Lora,
     "ia3": Ia3,
     "inserted_layer": InsertedLayer,
@@ -45,9 +45,9 @@ _BOUNDS: Final = {"rank": MAX_RANK, "bottleneck": MAX_BOTTLENECK, "inserted laye
 class RowGuidance:
     """The trained guidance of one row by what it acts on; within each the order of the request stays."""
 
-    prefixes: Sequence[Prefix] = ()
+    prefixes: Sequence[PrefixTuning] = ()
     soft_prompts: Sequence[SoftPrompt] = ()
-    adaptors: Sequence[Adaptor] = ()
+    adapters: Sequence[Adapter] = ()
     inserted: Sequence[InsertedLayer] = ()
 
     @classmethod
@@ -55,9 +55,9 @@ class RowGuidance:
         """Raises: Refusal `guidance_forbidden` if it is more than one row may ask of every step."""
         _check_bounds(trained)
         return cls(
-            prefixes=[item for item in trained if isinstance(item, Prefix)],
+            prefixes=[item for item in trained if isinstance(item, PrefixTuning)],
             soft_prompts=[item for item in trained if isinstance(item, SoftPrompt)],
-            adaptors=[item for item in trained if isinstance(item, Lora | Ia3)],
+            adapters=[item for item in trained if isinstance(item, Lora | Ia3)],
             inserted=[item for item in trained if isinstance(item, InsertedLayer)],
         )
 

@@ -1,4 +1,4 @@
-"""Which modules of a model can carry an adaptor."""
+"""Which modules of a model can carry an adapter."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def full_name(model: PreTrainedModel, name: str) -> str:
 def features(name: str, module: nn.Module | None) -> tuple[int, int]:
     """(in, out) of the linear module `name`.
 
-    Raises: Refusal `guidance_damaged` if the model has no such module, or it can carry no adaptor.
+    Raises: Refusal `guidance_damaged` if the model has no such module, or it can carry no adapter.
     """
     if _EXPERT.search(name):
         # An expert sees tokens without the rows that they came from.

@@ -1,4 +1,4 @@
-/* What the adaptors of each row make of a linear module's output, one row after the other and all rows in parallel:
+/* What the adapters of each row make of a linear module's output, one row after the other and all rows in parallel:
  *
  *     y[j] = s[j] * y[j] + t[j] + (x[j] A[j]^T) B[j]
  *
@@ -18,14 +18,14 @@ typedef struct {
     const float *in_scale;  /* [in], or NULL */
     const float *out_scale; /* [out], or NULL */
     const float *out_shift; /* [out], or NULL */
-} Change;
+} FoldedAdapters;
 
 typedef struct {
     int64_t rows, tokens, members, bfloat16, stride; /* stride: features of one token of y, over all members */
     const int64_t *in, *out;                         /* [members] */
     const void *const *x;                            /* [members], each [rows, tokens, in] */
     char *y;                                         /* [rows, tokens, stride] */
-    const Change *changes;                           /* [rows, members] */
+    const FoldedAdapters *changes;                           /* [rows, members] */
     int64_t next;                                    /* the first block that nobody has taken, over all rows */
     int failed;
 } Work;
@@ -51,7 +51,7 @@ INLINE void dots(const void *a, int64_t from, int64_t step_a, int64_t in, const 
 }
 
 /* `tokens` and `bfloat16` are constants wherever this is inlined. */
-INLINE void change_tokens(const Change *change, const void *x, int64_t in, char *y, int64_t out, int64_t stride,
+INLINE void change_tokens(const FoldedAdapters *change, const void *x, int64_t in, char *y, int64_t out, int64_t stride,
                           float *room, const int tokens, const int bfloat16)
 {
     const int64_t rank = change->rank;
@@ -93,7 +93,7 @@ INLINE void change_tokens(const Change *change, const void *x, int64_t in, char 
     }
 }
 
-INLINE void change_member(const Change *change, const char *x, int64_t in, char *y, int64_t out, int64_t stride,
+INLINE void change_member(const FoldedAdapters *change, const char *x, int64_t in, char *y, int64_t out, int64_t stride,
                           int64_t tokens, float *room, const int bfloat16)
 {
     const int64_t size = bfloat16 ? 2 : 4;
@@ -109,7 +109,7 @@ static void change_block(Work *work, int64_t row, int64_t begin, int64_t tokens)
     const int64_t size = work->bfloat16 ? 2 : 4, first = row * work->tokens + begin;
     char *y = work->y + first * work->stride * size;
     for (int64_t m = 0; m < work->members; y += work->out[m] * size, m++) {
-        const Change *change = work->changes + row * work->members + m;
+        const FoldedAdapters *change = work->changes + row * work->members + m;
         const int64_t in = work->in[m], out = work->out[m];
         const char *x = (const char *)work->x[m] + first * in * size;
         if (!change->rank && !change->out_scale && !change->out_shift) continue;
@@ -149,7 +149,7 @@ void gw_scale_inputs(int64_t rows, int64_t tokens, int64_t members, int64_t memb
                      void *x, const void *changes)
 {
     for (int64_t row = 0; row < rows; row++) {
-        const float *scale = ((const Change *)changes + row * members + member)->in_scale;
+        const float *scale = ((const FoldedAdapters *)changes + row * members + member)->in_scale;
         if (!scale) continue;
         for (int64_t t = 0; t < tokens; t++) {
             char *at = (char *)x + (row * tokens + t) * in * (bfloat16 ? 2 : 4);

@@ -15,7 +15,7 @@ class JoinedLinear(nn.Module):
     """y = [x W1ᵀ + b1, x W2ᵀ + b2, …], the outputs of several frozen linears side by side.
 
     Owns no weights of the model. In bfloat16 on CPU it is one product by a packed copy; elsewhere each member computes
-    its part, so that nothing is copied. Adaptors of the members act through hooks here, not on the members themselves.
+    its part, so that nothing is copied. Adapters of the members act through hooks here, not on the members themselves.
     """
 
     def __init__(self, members: Sequence[nn.Linear]) -> None:
@@ -29,7 +29,7 @@ class JoinedLinear(nn.Module):
         self._packed = PackedLinear(*members) if same_bias and all(map(can_pack, members)) else None
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """inputs: x [rows, tokens, in], or one for each member where an adaptor scales what goes into it."""
+        """inputs: x [rows, tokens, in], or one for each member where an adapter scales what goes into it."""
         if len(inputs) > 1:
             return torch.cat([member(x) for member, x in zip(self.members, inputs, strict=True)], dim=-1)
         if self._packed is not None:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from guideway.workers.engine.guidance.change import Change
+from guideway.workers.engine.guidance.folded_adapters import FoldedAdapters
 from guideway.workers.engine.kernels import native
-from guideway.workers.engine.kernels.places import members_of, size_of
+from guideway.workers.engine.kernels.backend import members_of, size_of
 
 _FIELDS: Final = 6
-"""Of the kernels' `Change`: a, b, rank, in_scale, out_scale, out_shift; each of 64 bits"""
+"""Of the kernels' `FoldedAdapters`: a, b, rank, in_scale, out_scale, out_shift; each of 64 bits"""
 _INT, _AT = ctypes.c_int64, ctypes.c_void_p
 _ARGUMENTS: Final = {
     "gw_change_outputs": [_INT, _INT, _INT, _INT, _AT, _AT, _AT, _AT, _AT, _INT, _AT],
@@ -24,7 +24,7 @@ _ARGUMENTS: Final = {
 }
 
 
-class NativeChanges:
+class NativeBackend:
     """What each row owns stays where it is; a table tells the kernels where, a line for each slot.
 
     A row that comes, goes or moves costs one line, and a pass costs what the ranks of its own rows cost.
@@ -59,7 +59,7 @@ class NativeChanges:
     def is_used(self) -> bool:
         return any(self._held)
 
-    def seat(self, slot: int, changes: Sequence[Change | None]) -> None:
+    def seat(self, slot: int, changes: Sequence[FoldedAdapters | None]) -> None:
         for member, change in enumerate(changes):
             if change is None:
                 continue
@@ -141,7 +141,7 @@ class NativeChanges:
             native.parallel(),
         )
         if failed:
-            raise MemoryError("no memory for the sums of adaptors")
+            raise MemoryError("no memory for the sums of adapters")
         return y
 
     def _tokens(self, x: Tensor, width: int) -> int:

@@ -19,7 +19,7 @@ _ARGUMENTS: Final = {
 }
 
 
-class NativeSteps:
+class NativeLayer:
     """The steps of any layer, in one of `native.DTYPES`.
 
     Raises, all of them: ValueError where tensors do not fit together, for the kernels trust what they are told.

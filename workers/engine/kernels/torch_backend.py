@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from guideway.workers.engine.guidance.change import Change
-from guideway.workers.engine.kernels.places import by_row, members_of, size_of
+from guideway.workers.engine.guidance.folded_adapters import FoldedAdapters
+from guideway.workers.engine.kernels.backend import by_row, members_of, size_of
 from guideway.workers.engine.kernels.slab import Slab
 
 
-class SlabChanges:
+class TorchBackend:
     """What each row owns stands in slabs: r is the largest rank among the rows seen, smaller ones are filled with
     zeros, and so are rows without a LoRA; scales are ones and shifts zeros where a row has none."""
 
@@ -29,7 +29,7 @@ class SlabChanges:
     def is_used(self) -> bool:
         return any(slab.is_used for member in self._members for slab in member.slabs)
 
-    def seat(self, slot: int, changes: Sequence[Change | None]) -> None:
+    def seat(self, slot: int, changes: Sequence[FoldedAdapters | None]) -> None:
         for member, change in zip(self._members, changes, strict=True):
             if change is not None:
                 member.seat(slot, change)
@@ -86,7 +86,7 @@ class _Member:
         self._s: Tensor | None = None
         self._t: Tensor | None = None
 
-    def seat(self, slot: int, change: Change) -> None:
+    def seat(self, slot: int, change: FoldedAdapters) -> None:
         if len(change.a):
             self._a.put(slot, change.a)
             self._b.put(slot, change.b)

@@ -24,7 +24,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMS
 
 from guideway.workers.engine.kernels import native
 from guideway.workers.engine.kernels.joined import JoinedLinear
-from guideway.workers.engine.kernels.native_layer import NativeSteps
+from guideway.workers.engine.kernels.native_layer import NativeLayer
 from guideway.workers.engine.model.attention import causal_mask
 from guideway.workers.engine.model.kv_cache import KvCache
 
@@ -40,20 +40,20 @@ _TRIAL_TOLERANCE: Final = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where adaptors of one linear module act: it is member `index` of `joined`."""
+class JoinedPlace:
+    """Where adapters of one linear module act: it is member `index` of `joined`."""
 
     joined: JoinedLinear
     index: int
 
 
-def use_fast_layers(model: PreTrainedModel) -> dict[str, Place]:
+def use_fast_layers(model: PreTrainedModel) -> dict[str, JoinedPlace]:
     """Let the decoder layers of `model` that can compute the fast way do so; the places of their joined linears by the
     names of the linears."""
-    places: dict[str, Place] = {}
+    places: dict[str, JoinedPlace] = {}
     shared = SharedStates()
     kernels = native.kernels_for(model)
-    steps = None if kernels is None else NativeSteps(kernels)
+    steps = None if kernels is None else NativeLayer(kernels)
     for name, layer in model.named_modules():
         if not _is_known(layer):
             continue
@@ -66,7 +66,7 @@ def use_fast_layers(model: PreTrainedModel) -> dict[str, Place]:
             (fast.qkv, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
             (fast.gate_up, ("mlp.gate_proj", "mlp.up_proj")),
         ):
-            places |= {f"{name}.{member}": Place(joined, index) for index, member in enumerate(members)}
+            places |= {f"{name}.{member}": JoinedPlace(joined, index) for index, member in enumerate(members)}
     return places
 
 
@@ -96,10 +96,10 @@ class SharedStates:
 class FastLayer:
     """h ← h + O attend(q, k, v); h ← h + D (act(gate) ⊙ up), each part from a normalised h; stands in for `forward`.
 
-    Holds no weights of its own but packed copies. Adaptors act at `qkv` and `gate_up` and, by hooks, at o and down.
+    Holds no weights of its own but packed copies. Adapters act at `qkv` and `gate_up` and, by hooks, at o and down.
     """
 
-    def __init__(self, layer: nn.Module, shared: SharedStates, steps: NativeSteps | None) -> None:
+    def __init__(self, layer: nn.Module, shared: SharedStates, steps: NativeLayer | None) -> None:
         """layer: one that `_is_known`; steps: by which kernels compute what stands between the products, if any."""
         attention, mlp = cast(Any, layer).self_attn, cast(Any, layer).mlp
         self.qkv = JoinedLinear([attention.q_proj, attention.k_proj, attention.v_proj])

@@ -1,4 +1,4 @@
-"""Heads of prompts that many rows share: what stands before the caller's input, and a whole prompt for its samples.
+"""Beginnings of prompts that many rows share: all before the caller's input, or a whole prompt for its samples.
 
 Their keys and values are computed for the first row that needs them and copied into the slots of the others.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from guideway.workers.engine.scheduling.row import Head
+from guideway.workers.engine.scheduling.row import SharedPrefix
 from guideway.workers.engine.text.prompt import Prompt
 from guideway.workers.messages import Artefact
 
@@ -24,13 +24,13 @@ _LEAST_TOKENS: Final = 16
 """Computed tokens below which a copy and a second pass cost about as much."""
 
 
-def heads_of(
+def shared_prefixes_of(
     prompt: Prompt, namespace: str, artefacts: Sequence[Artefact], guidance: RowGuidance, *, samples: int
-) -> list[Head]:
-    """The heads of a request's rows that are worth sharing, the shortest first; none reaches the prompt's last token.
+) -> list[SharedPrefix]:
+    """The prefixes of a request's rows that are worth sharing, the shortest first; none has the prompt's last token.
 
-    A head's key covers all that its keys and values depend on, and the namespace: between namespaces nothing is shared,
-    not even the knowledge, by the time it takes, that somebody asks the same.
+    A prefix's key covers all that its keys and values depend on, and the namespace. Namespaces share nothing, not even
+    the knowledge that somebody asks the same, which the time of an answer would tell.
     """
     guided = msgspec.json.encode([namespace, [(a.digest, a.form, a.scale) for a in artefacts]])
     last = len(prompt.token_ids) - 1
@@ -39,12 +39,12 @@ def heads_of(
         if guidance.virtual_tokens + text_tokens >= _LEAST_TOKENS:
             text = msgspec.json.encode(prompt.token_ids[:text_tokens])
             tokens = guidance.prefix_tokens + guidance.virtual_tokens + text_tokens
-            found.append(Head(hashlib.sha256(guided + text).digest(), tokens))
+            found.append(SharedPrefix(hashlib.sha256(guided + text).digest(), tokens))
     return found
 
 
-class SharedHeads:
-    """Keys and values of heads, least recently used out first; owner of what is kept. Rows hold copies."""
+class PrefixCache:
+    """Keys and values of prefixes, least recently used out first; owner of what is kept. Rows hold copies."""
 
     def __init__(self, *, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -55,16 +55,16 @@ class SharedHeads:
     def __contains__(self, key: object) -> bool:
         return key in self._kept
 
-    def longest(self, heads: Sequence[Head]) -> States | None:
-        """The longest of `heads`, the shortest of which comes first, that is here."""
-        for head in reversed(heads):
-            if head.key in self._kept:
-                self._kept.move_to_end(head.key)
-                return self._kept[head.key]
+    def longest(self, prefixes: Sequence[SharedPrefix]) -> States | None:
+        """The longest of `prefixes`, the shortest of which comes first, that is here."""
+        for prefix in reversed(prefixes):
+            if prefix.key in self._kept:
+                self._kept.move_to_end(prefix.key)
+                return self._kept[prefix.key]
         return None
 
     def keep(self, key: bytes, states: States) -> None:
-        """Keep a head that is not here, if it is not too large."""
+        """Keep a prefix that is not here, if it is not too large."""
         size = _nbytes(states)
         if size > self._max_bytes:
             return
@@ -74,7 +74,7 @@ class SharedHeads:
             self.nbytes -= _nbytes(self._kept.popitem(last=False)[1])
 
     def drop(self, key: bytes) -> None:
-        """Forget a head that nobody will ask for again."""
+        """Forget a prefix that nobody will ask for again."""
         self.nbytes -= _nbytes(self._kept.pop(key, []))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.engine.faults import refusal_of
-from guideway.workers.engine.guidance.batched_adapters import BatchedAdaptors, fastest_changes
+from guideway.workers.engine.guidance.batched_adapters import BatchedAdapters, fastest_backend
 from guideway.workers.engine.guidance.batched_inserted_layers import BatchedInsertedLayers
 from guideway.workers.engine.guidance.prefix_tuning import prefix_states
 from guideway.workers.engine.guidance.resident import RowGuidance
@@ -21,10 +21,10 @@ from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.engine.model.fast_layers import use_fast_layers
 from guideway.workers.engine.model.kv_cache import KvCache, States
 from guideway.workers.engine.model.trial import check_runs
-from guideway.workers.engine.scheduling.chunks import Plan
+from guideway.workers.engine.scheduling.chunks import StepPlan
 from guideway.workers.engine.scheduling.row import Row
 from guideway.workers.engine.text.grammars import BatchedGrammar
-from guideway.workers.engine.text.logprobs import BatchedLikelihood, BatchedPartings
+from guideway.workers.engine.text.logprobs import BatchedLogprobs, BatchedPartings
 from guideway.workers.engine.text.sampling import BatchedSampler
 
 
@@ -44,8 +44,8 @@ class Runner:
         self._dtype = self._embed.weight.dtype
         self._kv = KvCache(max_rows=max_rows, max_tokens=max_tokens, max_bytes=kv_bytes)
         places = use_fast_layers(base.model)
-        self._adaptors = BatchedAdaptors(
-            base.model, max_rows=max_rows, new_changes=fastest_changes(base.model), places=places
+        self._adapters = BatchedAdapters(
+            base.model, max_rows=max_rows, new_backend=fastest_backend(base.model), places=places
         )
         self._inserted = BatchedInsertedLayers(base.model, max_rows=max_rows)
         self._last: Tensor | None = None
@@ -77,7 +77,7 @@ class Runner:
         if states := known or prefix_states(guidance.prefixes):
             self._kv.put(slot, states)
             row.cached_tokens = states[0][0].shape[1]
-        self._adaptors.seat(slot, guidance.adaptors)
+        self._adapters.seat(slot, guidance.adapters)
         self._inserted.seat(slot, guidance.inserted)
 
     @torch.inference_mode()
@@ -86,7 +86,7 @@ class Runner:
         for row in [row for row in rows if row in self.rows]:
             slot, last = self.rows.index(row), len(self.rows) - 1
             self._kv.leave(slot, last)
-            self._adaptors.leave(slot, last)
+            self._adapters.leave(slot, last)
             self._inserted.leave(slot, last)
             self.rows[slot] = self.rows[last]
             self.rows.pop()
@@ -98,7 +98,7 @@ class Runner:
         return self._kv.copy(self.rows.index(row), tokens)
 
     @torch.inference_mode()
-    def run(self, plan: Plan) -> dict[Row, int | Refusal]:
+    def run(self, plan: StepPlan) -> dict[Row, int | Refusal]:
         """One step: the next token of every row that has taken in all it missed, or why there is none.
 
         A row with which the pass fails, also alone, gives up its seat. Raises whatever fails without any row as well.
@@ -166,12 +166,12 @@ class Runner:
         """The next token of `rows`; logits float32 [rows, vocabulary]."""
         if rows != self._sampled:
             self._sample_for(rows)
-        self._likelihood.see_all(logits)
+        self._logprobs.see_all(logits)
         failed = self._grammars.mask_(logits)
         self._partings.see(logits)
         self._grammars.lean_(logits)
         tokens = self._sampler.choose(logits)
-        self._likelihood.add(logits, tokens)
+        self._logprobs.add(logits, tokens)
         outcomes = [
             failed.get(i) or (_not_finite(rows[i]) if token is None else token) for i, token in enumerate(tokens)
         ]
@@ -181,7 +181,7 @@ class Runner:
         self._sampled = rows
         self._grammars = BatchedGrammar([row.grammar for row in rows])
         self._sampler = BatchedSampler([row.sampler for row in rows])
-        self._likelihood = BatchedLikelihood(rows)
+        self._logprobs = BatchedLogprobs(rows)
         self._partings = BatchedPartings(rows)
 
     def _decode(self, slots: slice) -> Tensor:
@@ -226,7 +226,7 @@ class Runner:
     def _forward(self, slots: slice, positions: Tensor, longest: int, **inputs: Tensor) -> Tensor:
         """Logits [rows, vocabulary] of the rows in `slots`, whose queries stand at `positions` [rows, queries]."""
         self._kv.see(slots, positions, longest)
-        self._adaptors.see(slots)
+        self._adapters.see(slots)
         self._inserted.see(slots)
         logits: Tensor = self._model(
             **inputs,
@@ -261,7 +261,7 @@ class Runner:
 
     def _swap(self, one: int, other: int) -> None:
         self._kv.swap(one, other)
-        self._adaptors.swap(one, other)
+        self._adapters.swap(one, other)
         self._inserted.swap(one, other)
         self.rows[one], self.rows[other] = self.rows[other], self.rows[one]
 

@@ -27,7 +27,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StepPlan:
     """What one step runs; rows that are in neither part pause."""
 
     decoding: list[Row]

@@ -13,7 +13,7 @@ _ONE_IN: Final = 8
 """While rows of both lanes wait, one in so many that are taken is of the batch lane."""
 
 
-class WaitingRows:
+class FairQueue:
     """Owner of the queues, one for each lane and namespace, and of what each namespace has had.
 
     Within a lane it is the turn of the namespace whose rows have had the fewest tokens, taken in and generated; where

@@ -9,7 +9,7 @@ from guideway.workers.engine.guidance.resident import ResidentGuidance, RowGuida
 from guideway.workers.messages import Artefact
 
 
-class GuidanceAhead:
+class GuidancePrefetch:
     """Owner of who waits for which guidance. It stays in memory from when it is read until whoever waits is served."""
 
     def __init__(self, guidance: ResidentGuidance) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Text
 from guideway.schemas.request import Request
-from guideway.workers.messages import Admit, Branch, Generated, Likelihood, RowReport
+from guideway.workers.messages import Admit, Branch, Generated, Logprobs, RowReport
 
 if TYPE_CHECKING:
     from guideway.workers.engine.guidance.resident import RowGuidance
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from guideway.workers.engine.text.sampling import Sampler
 
 
-class Head(NamedTuple):
+class SharedPrefix(NamedTuple):
     """The first tokens of a row, which other rows have as well."""
 
     key: bytes
@@ -39,7 +39,7 @@ class Row:
     prefix_tokens: int = 0
     """Positions that prefixes take: they are in the cache from the beginning and are not computed."""
     sampler: Sampler
-    heads: Sequence[Head] = ()
+    shared_prefixes: Sequence[SharedPrefix] = ()
     """Worth sharing; the shortest first."""
 
     guidance: RowGuidance | None = None
@@ -53,7 +53,7 @@ class Row:
     """Generated so far; the token that ends a text is not among them."""
     cached_tokens: int = 0
     """Positions whose keys and values are in the cache."""
-    likelihood: Likelihood | None = None
+    logprobs: Logprobs | None = None
     """Of the tokens generated so far, where that is asked."""
     partings: list[list[Branch]] = field(default_factory=list)
     """Where its labels parted so far, where that is asked."""

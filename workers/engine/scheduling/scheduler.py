@@ -8,8 +8,15 @@ from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from guideway.workers.engine.scheduling.chunks import BESIDE_OTHERS, Plan, Visitors, budget_beside, in_turn, share_out
-from guideway.workers.engine.scheduling.fair_queue import WaitingRows
+from guideway.workers.engine.scheduling.chunks import (
+    BESIDE_OTHERS,
+    StepPlan,
+    Visitors,
+    budget_beside,
+    in_turn,
+    share_out,
+)
+from guideway.workers.engine.scheduling.fair_queue import FairQueue
 from guideway.workers.engine.scheduling.row import Row
 from guideway.workers.engine.scheduling.seats import LEAST_RUN_TOKENS, Holding, outsized, run_tokens, yielding
 
@@ -25,19 +32,19 @@ _PATIENCE_STEPS: Final = 256
 
 
 @dataclass(frozen=True)
-class Choice:
+class SchedulerOutput:
     """Who comes and who goes, before a step runs."""
 
     expired: list[Row]
-    """Past their deadline, waiting or running; no longer with the batcher."""
+    """Past their deadline, waiting or running; no longer with the scheduler."""
     preempted: list[Row]
     """To give up their seats and what is cached of them; they wait again."""
     admitted: list[Row]
     """To be seated; they count as running from here on."""
 
 
-class Batcher:
-    """Owner of who waits and who runs. Whose turn it is, is a matter of `WaitingRows`.
+class Scheduler:
+    """Owner of who waits and who runs. Whose turn it is, is a matter of `FairQueue`.
 
     A row whose turn it is takes a free seat. Where none is free, or no room, `seats.py` says who gives up theirs: so
     seats are shared equally between namespaces whose rows wait, and the interactive lane does not wait for the batch
@@ -52,7 +59,7 @@ class Batcher:
     goes; else the last one admitted, of the batch lane if there is one, and of the namespace that holds most, but never
     the one that has run longest. So some row always comes to its end.
 
-    A row waits as well while another one takes in a head that they share, and then need not compute it.
+    A row waits as well while another one takes in a prefix that they share, and then need not compute it.
     """
 
     def __init__(
@@ -61,16 +68,16 @@ class Batcher:
         max_rows: int,
         max_step_tokens: int,
         max_kv_tokens: int = 2**62,
-        heads: Container[bytes] = (),
+        prefix_cache: Container[bytes] = (),
         beside_others: int = BESIDE_OTHERS,
     ) -> None:
-        """heads: the keys of those that are known, at any time. beside_others: see `chunks.py`."""
+        """prefix_cache: the keys of those prefixes that are cached, at any time. beside_others: see `chunks.py`."""
         self._beside_others = beside_others
         self._max_rows = max_rows
         self._max_step_tokens = max_step_tokens
         self._max_kv_tokens = max_kv_tokens
-        self._heads = heads
-        self._waiting = WaitingRows()
+        self._prefix_cache = prefix_cache
+        self._waiting = FairQueue()
         self._running: dict[Row, int] = {}
         """→ How many tokens it has generated when it may have to go. The one that was admitted first comes first."""
         self._steps = 0
@@ -114,7 +121,7 @@ class Batcher:
                 if not self._waiting.has_namespace(row.namespace):
                     self._kept.append((self._steps + _KEPT_STEPS, row.namespace))
 
-    def choose(self, now: float, *, is_ready: Callable[[Row], bool] = lambda _: True) -> Choice:
+    def schedule(self, now: float, *, is_ready: Callable[[Row], bool] = lambda _: True) -> SchedulerOutput:
         """Who comes and who goes at `now` (Unix time in seconds).
 
         is_ready: whether a row's guidance is in memory; others overtake one that is not.
@@ -124,11 +131,11 @@ class Batcher:
         self._asked.clear()
         self._lacking.clear()
         if preempted := self._preempt():
-            return Choice(expired, preempted, [])
+            return SchedulerOutput(expired, preempted, [])
         admitted, preempted = self._admit(is_ready)
-        return Choice(expired, preempted, admitted)
+        return SchedulerOutput(expired, preempted, admitted)
 
-    def plan(self) -> Plan:
+    def plan_step(self) -> StepPlan:
         """What the next step runs of the rows that are seated."""
         self._steps += 1
         decoding = [row for row in self._running if row.decodes]
@@ -144,7 +151,7 @@ class Batcher:
             beside_others=self._beside_others,
             expected=self._visitors.expected(self._running, waiting, self._steps) and bool(waiting),
         )
-        return Plan(decoding, share_out(in_turn(entering, self._steps), budget))
+        return StepPlan(decoding, share_out(in_turn(entering, self._steps), budget))
 
     def upcoming(self, count: int) -> list[Row]:
         """The next rows in turn."""
@@ -191,14 +198,16 @@ class Batcher:
             self._kept.popleft()
         admitted: list[Row] = []
         gone: list[Row] = []
-        in_work = {head.key for row in self._running for head in row.heads if row.cached_tokens < head.tokens}
+        in_work = {
+            prefix.key for row in self._running for prefix in row.shared_prefixes if row.cached_tokens < prefix.tokens
+        }
         while found := self._next(in_work, is_ready, admitted):
             row, giving = found
             for other in giving:
                 del self._running[other]
             gone += giving
             self._take(row, given=bool(giving))
-            in_work.update(head.key for head in row.heads)
+            in_work.update(prefix.key for prefix in row.shared_prefixes)
             admitted.append(row)
         self._wait_again(reversed(gone))
         return admitted, gone
@@ -206,13 +215,15 @@ class Batcher:
     def _next(
         self, in_work: Collection[bytes], is_ready: Callable[[Row], bool], admitted: Collection[Row]
     ) -> tuple[Row, list[Row]] | None:
-        """Who comes next, and who gives up a seat for it; rows with a head that is being taken in wait for that."""
+        """Who comes next, and who gives up a seat for it; rows with a prefix that is being taken in wait for that."""
         without_claim: set[tuple[str, str]] = set()
         holding = Holding(self._running, [namespace for _, namespace in self._kept], seats=self._max_rows)
         reach = max((self._reach(other, _ROOM_TOKENS) for other in self._running), default=0)
         for row in self._waiting.in_turn():
             queue = row.lane, row.namespace
-            if queue in without_claim or any(head.key in in_work and head.key not in self._heads for head in row.heads):
+            if queue in without_claim or any(
+                prefix.key in in_work and prefix.key not in self._prefix_cache for prefix in row.shared_prefixes
+            ):
                 continue
             lacks_seat, lacks_room = not self._has_seat(row), not self._has_room(row, reach)
             if lacks_room:
@@ -289,7 +300,7 @@ class Batcher:
             stays = max(stays, LEAST_RUN_TOKENS)
         self._running[row] = len(row.token_ids) + stays
         if not (row.token_ids or row.preempted):
-            known = [head.tokens for head in row.heads if head.key in self._heads]
+            known = [prefix.tokens for prefix in row.shared_prefixes if prefix.key in self._prefix_cache]
             self._waiting.charge(row.namespace, row.prompt_tokens - max(known, default=0))
 
     @property

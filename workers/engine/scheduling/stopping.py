@@ -18,7 +18,7 @@ _SLACK_TOKENS = 8
 """A few more tokens than the stop string can span, for special tokens."""
 
 
-class Reader:
+class Stopping:
     """Reads tokens into rows."""
 
     def __init__(
@@ -39,7 +39,7 @@ class Reader:
         self._lead = lead.encode()
         self._free_lead = b" " if self._is_first_space_dropped() else b""
 
-    def read(self, row: Row, token_id: int) -> None:
+    def accept(self, row: Row, token_id: int) -> None:
         """Give `row` its next token; sets `row.generated` if it was the last.
 
         Raises: Refusal `output_unsatisfiable` if the row's grammar cannot be followed any further.
@@ -114,7 +114,7 @@ def told(id_: str, rows: Sequence[Row]) -> Finished | Refused:
 def _generated(row: Row, text: str, reason: FinishReason, incomplete: str = "") -> Generated:
     """incomplete: why the text is not a whole word of the row's grammar, or may have been meant to go on."""
     failure = SampleFailure(code=FailureCode.OUTPUT_INCOMPLETE, message=incomplete) if incomplete else None
-    return Generated(text=text, finish_reason=reason, failure=failure, likelihood=row.likelihood, partings=row.partings)
+    return Generated(text=text, finish_reason=reason, failure=failure, logprobs=row.logprobs, partings=row.partings)
 
 
 def _whole_characters(data: bytes) -> str:

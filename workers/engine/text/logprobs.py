@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from guideway.workers.engine.scheduling.row import Row
-from guideway.workers.messages import Branch, Likelihood
+from guideway.workers.messages import Branch, Logprobs
 
 _FEW: Final = 256
 """Tokens: those of the most labels whose shares anybody looks at."""
 
 
-class BatchedLikelihood:
+class BatchedLogprobs:
     """The rows of one step that want to know; none of them costs a step nothing.
 
     With x the logits of a row, t the token chosen and A the tokens that its grammar allows, a step adds
@@ -25,7 +25,7 @@ class BatchedLikelihood:
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        self._wanted = [(index, row) for index, row in enumerate(rows) if row.admit.likelihood]
+        self._wanted = [(index, row) for index, row in enumerate(rows) if row.admit.logprobs]
         self._indices = [index for index, _ in self._wanted]
         self._all = torch.empty(0)
 
@@ -44,8 +44,8 @@ class BatchedLikelihood:
             if (token := tokens[index]) is not None:
                 chosen = float(masked[place, token])
                 bias = row.grammar.biases.get(token, 0.0) if row.grammar is not None else 0.0
-                so_far = row.likelihood or Likelihood(free=0.0, allowed=0.0, first=_shares(masked[place]))
-                row.likelihood = Likelihood(
+                so_far = row.logprobs or Logprobs(free=0.0, allowed=0.0, first=_shares(masked[place]))
+                row.logprobs = Logprobs(
                     free=so_far.free + chosen - bias - float(self._all[place]),
                     allowed=so_far.allowed + chosen - float(allowed[place]),
                     first=so_far.first,

@@ -11,7 +11,7 @@ import typer
 from guideway.catalogue.difference import written
 from guideway.catalogue.documents.manifest_files import read
 from guideway.catalogue.entries import KINDS, Catalogue, Identity, Kind, Unreadable
-from guideway.catalogue.topic import CatalogueReader
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.cli.catalogue.apply import MaxPartitions, Replication
 from guideway.cli.console.output import AsJson, err, out, print_json, print_table, run
 from guideway.infra import topics
@@ -43,7 +43,7 @@ def topics_apply(
     async def work() -> topics.Applied:
         bootstrap = Settings.from_environ().answering_brokers()
         await topics.apply(bootstrap, topics.wanted([]), replication=replication)
-        async with CatalogueReader(bootstrap) as reader:
+        async with CatalogueFollower(bootstrap) as reader:
             manifests = [manifest for _, manifest in reader.catalogue]
         manifests += [source.manifest for source in read(file)] if file else []
         return await topics.apply(
@@ -72,7 +72,7 @@ def get(
     wanted = _kind(kind) if kind != "all" else None
 
     async def work() -> tuple[list[tuple[int, Manifest]], list[Unreadable], int]:
-        async with CatalogueReader(Settings.from_environ().answering_brokers()) as reader:
+        async with CatalogueFollower(Settings.from_environ().answering_brokers()) as reader:
             catalogue = reader.catalogue
             entries = [(version, one) for version, one in catalogue if wanted in (None, Identity.of(one).kind)]
             unread = [one for one in catalogue.unread() if wanted in (None, one.identity.kind)]
@@ -110,7 +110,7 @@ def describe(
     identity = identity_of(kind, name)
 
     async def work() -> tuple[list[int], tuple[int, Manifest]]:
-        async with CatalogueReader(Settings.from_environ().answering_brokers()) as reader:
+        async with CatalogueFollower(Settings.from_environ().answering_brokers()) as reader:
             return reader.catalogue.versions(identity), found_in(reader.catalogue, identity)
 
     versions, (version, manifest) = run(work())

@@ -79,7 +79,7 @@ def tell(report: Report) -> None:
     _heading("guideway demo")
     out.print(
         f"{len(endpoints)} endpoints of {len(namespaces)} teams share one frozen model, SmolLM2-135M, from a queue.\n"
-        "What differs from endpoint to endpoint is guidance: prompts, adaptors, facts.\n"
+        "What differs from endpoint to endpoint is guidance: prompts, adapters, facts.\n"
     )
     _heading("1. How many answers are right, on rows that no training saw")
     print_table(

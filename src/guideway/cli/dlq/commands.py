@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from guideway.cli.console.output import AsJson, err, out, print_json, print_table, run
 from guideway.cli.dlq.view import print_letter, view, when
 from guideway.delivery.replay.dead_letter_reader import DeadLetterReader, Spans
-from guideway.delivery.replay.decision import Place, Replayed, Selection, code_of
+from guideway.delivery.replay.decision import RecordPosition, Replayed, Selection, code_of
 from guideway.delivery.replay.replayer import Report, plan
 from guideway.delivery.replay.replayer import replay as put_back
 from guideway.infra.cluster import administrator
@@ -198,7 +198,7 @@ def _print_report(report: Report, origin: str, *, dry_run: bool, as_json: bool) 
     print_table(("", "records", "", "partition:offset"), rows)
 
 
-def _some(places: list[Place]) -> str:
+def _some(places: list[RecordPosition]) -> str:
     """Runs of places, as many as fit a line."""
     runs = [
         list(group) for _, group in groupby(enumerate(sorted(places)), key=lambda one: (one[1][0], one[1][1] - one[0]))
@@ -207,7 +207,7 @@ def _some(places: list[Place]) -> str:
     return ", ".join(texts[:5]) + (", …" if len(texts) > 5 else "")
 
 
-def _written(place: Place) -> str:
+def _written(place: RecordPosition) -> str:
     return f"{place[0]}:{place[1]}"
 
 
@@ -215,7 +215,7 @@ def _counts(codes: Counter[str]) -> str:
     return ", ".join(f"{on_one_line(code) or 'none'} {count}" for code, count in codes.most_common())
 
 
-def _place(text: str) -> Place:
+def _place(text: str) -> RecordPosition:
     partition, _, offset = text.partition(":")
     # Kafka's numbers have no more digits.
     if not (partition.isdecimal() and offset.isdecimal() and max(len(partition), len(offset)) < 20):

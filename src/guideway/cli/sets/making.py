@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from guideway.catalogue.artefacts.store import ArtefactStore
-from guideway.catalogue.topic import CatalogueReader
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.cli.console import interrupts
 from guideway.infra import topics
 from guideway.schemas.failures import FailureCode, Refusal
@@ -88,7 +88,7 @@ async def make_sets(
     maker = _Maker(settings, progress)
     await topics.apply(bootstrap, topics.wanted([]))
     made = []
-    async with CatalogueReader(bootstrap) as reader:
+    async with CatalogueFollower(bootstrap) as reader:
         for order, (passages, reading) in zip(orders, read, strict=True):
             work = settings.unfinished_sets / order.namespace / order.name
             with locked(work):
@@ -104,7 +104,7 @@ async def _published(
     passages: list[Passage],
     maker: _Maker,
     work: Path,
-    reader: CatalogueReader,
+    reader: CatalogueFollower,
     bootstrap: str,
     store: ArtefactStore,
     qdrant: Qdrant,

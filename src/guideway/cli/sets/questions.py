@@ -11,7 +11,7 @@ import typer
 
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.entries import Catalogue
-from guideway.catalogue.topic import CatalogueReader
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.cli.console.output import AsJson, out, print_json, print_table, run
 from guideway.cli.sets.making import a_qdrant, an_embedder
 from guideway.producers.client.client import Client
@@ -113,8 +113,8 @@ def _searched(name: str) -> tuple[SetRef, Searched]:
     return ref, Searched.of(manifest, str(ref), store, settings.artefact_cache, embedder, a_qdrant(settings))
 
 
-def open_catalogue() -> CatalogueReader:
-    return CatalogueReader(Settings.from_environ().answering_brokers())
+def open_catalogue() -> CatalogueFollower:
+    return CatalogueFollower(Settings.from_environ().answering_brokers())
 
 
 def found_set(catalogue: Catalogue, name: str) -> tuple[SetRef, RetrievalSet]:

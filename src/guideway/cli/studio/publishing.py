@@ -11,7 +11,7 @@ import typer
 
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.entries import Catalogue, Change, plan
-from guideway.catalogue.topic import CatalogueReader, publish_planned
+from guideway.catalogue.topic import CatalogueFollower, publish_planned
 from guideway.cli.catalogue.apply import tell
 from guideway.cli.console.output import AsJson, run
 from guideway.infra import topics
@@ -117,7 +117,7 @@ def catalogue_if_there(settings: Settings, *, needed: bool) -> Catalogue | None:
         return None
 
     async def read() -> Catalogue:
-        async with CatalogueReader(bootstrap) as reader:
+        async with CatalogueFollower(bootstrap) as reader:
             return reader.catalogue
 
     try:

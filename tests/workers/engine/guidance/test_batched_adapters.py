@@ -1,4 +1,4 @@
-"""Batched adaptors against a plain loop over the rows."""
+"""Batched adapters against a plain loop over the rows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from guideway.workers.engine.guidance.batched_adapters import Adaptor, BatchedAdaptors, NewChanges
+from guideway.workers.engine.guidance.batched_adapters import Adapter, BatchedAdapters, NewBackend
 from guideway.workers.engine.guidance.ia3 import Ia3, Scales
 from guideway.workers.engine.guidance.lora import Factors, Lora
 from guideway.workers.engine.kernels import native
 from guideway.workers.engine.kernels.joined import JoinedLinear
-from guideway.workers.engine.kernels.native_backend import NativeChanges
-from guideway.workers.engine.kernels.torch_backend import SlabChanges
+from guideway.workers.engine.kernels.native_backend import NativeBackend
+from guideway.workers.engine.kernels.torch_backend import TorchBackend
 from guideway.workers.engine.model.base_model import BaseModel
-from guideway.workers.engine.model.fast_layers import Place
+from guideway.workers.engine.model.fast_layers import JoinedPlace
 
 MODULE = "model.layers.1.self_attn.q_proj"
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
@@ -40,26 +40,26 @@ OF_KIND: dict[str, Callable[[int], list[str]]] = {
 
 
 @pytest.fixture(scope="module", params=["torch", "C"])
-def new_changes(request: pytest.FixtureRequest) -> NewChanges:
+def new_backend(request: pytest.FixtureRequest) -> NewBackend:
     if request.param == "torch":
-        return SlabChanges
+        return TorchBackend
     library = native.kernels()
     if library is None:
         pytest.skip("no C compiler")
-    return lambda module, max_rows: NativeChanges(module, max_rows, library)
+    return lambda module, max_rows: NativeBackend(module, max_rows, library)
 
 
-def reference(module: nn.Module, x: Tensor, rows: Sequence[Sequence[Adaptor]]) -> Tensor:
-    """One row after the other, one adaptor after the other, in float64; x [rows, tokens, in]."""
+def reference(module: nn.Module, x: Tensor, rows: Sequence[Sequence[Adapter]]) -> Tensor:
+    """One row after the other, one adapter after the other, in float64; x [rows, tokens, in]."""
     weight = module.weight.double() if isinstance(module, nn.Linear) else module.weight.double().T
     bias = torch.zeros(len(weight), dtype=torch.float64) if module.bias is None else module.bias.double()
     result = []
-    for adaptors, one in zip(rows, x.double(), strict=True):
-        scales = [adaptor.scales[MODULE] for adaptor in adaptors if isinstance(adaptor, Ia3)]
+    for adapters, one in zip(rows, x.double(), strict=True):
+        scales = [adapter.scales[MODULE] for adapter in adapters if isinstance(adapter, Ia3)]
         for s in scales:
             one = one if s.into is None else one * s.into.double()  # noqa: PLW2901
         y = one @ weight.T + bias
-        for f in [adaptor.factors[MODULE] for adaptor in adaptors if isinstance(adaptor, Lora)]:
+        for f in [adapter.factors[MODULE] for adapter in adapters if isinstance(adapter, Lora)]:
             y = y if f.dora_scale is None else (y - bias) * f.dora_scale.double() + bias
             y = y + one @ f.a.double().T @ f.b.double()
         for s in scales:
@@ -68,7 +68,7 @@ def reference(module: nn.Module, x: Tensor, rows: Sequence[Sequence[Adaptor]]) -
     return torch.stack(result)
 
 
-def adaptor(kind: str, rank: int, size: tuple[int, int]) -> Adaptor:
+def adapter(kind: str, rank: int, size: tuple[int, int]) -> Adapter:
     into, out = size
     if kind in {"lora", "dora"}:
         scale = torch.rand(out) + 0.5 if kind == "dora" else None
@@ -76,10 +76,10 @@ def adaptor(kind: str, rank: int, size: tuple[int, int]) -> Adaptor:
     return Ia3({MODULE: Scales(into=torch.rand(into) + 0.5) if kind == "into" else Scales(out=torch.rand(out) + 0.5)})
 
 
-def seated(model: PreTrainedModel, rows: Sequence[Sequence[Adaptor]], new_changes: NewChanges) -> BatchedAdaptors:
-    batched = BatchedAdaptors(model, max_rows=9, new_changes=new_changes)
-    for slot, adaptors in enumerate(rows):
-        batched.seat(slot, adaptors)
+def seated(model: PreTrainedModel, rows: Sequence[Sequence[Adapter]], new_backend: NewBackend) -> BatchedAdapters:
+    batched = BatchedAdapters(model, max_rows=9, new_backend=new_backend)
+    for slot, adapters in enumerate(rows):
+        batched.seat(slot, adapters)
     return batched
 
 
@@ -88,16 +88,16 @@ def seated(model: PreTrainedModel, rows: Sequence[Sequence[Adaptor]], new_change
 @pytest.mark.parametrize("kind", OF_KIND)
 @pytest.mark.parametrize("popularity", POPULARITY)
 @torch.inference_mode()
-def test_batched_adaptors_equal_a_loop(
-    base: BaseModel, new_changes: NewChanges, popularity: str, kind: str, tokens: int, dtype: torch.dtype
+def test_batched_adapters_equal_a_loop(
+    base: BaseModel, new_backend: NewBackend, popularity: str, kind: str, tokens: int, dtype: torch.dtype
 ) -> None:
     model = base.model.to(dtype)
     module = model.get_submodule(MODULE)
     module.bias = nn.Parameter(torch.randn(module.out_features, dtype=dtype), requires_grad=False)
     size = module.in_features, module.out_features
-    shelf = [[adaptor(k, 1 + 5 * i % 13, size) for k in OF_KIND[kind](i)] for i in range(9)]
+    shelf = [[adapter(k, 1 + 5 * i % 13, size) for k in OF_KIND[kind](i)] for i in range(9)]
     rows = [[] if i is None else shelf[i] for i in POPULARITY[popularity](9)]
-    seated(model, rows, new_changes).see(slice(0, 9))
+    seated(model, rows, new_backend).see(slice(0, 9))
     x = torch.randn(9, tokens, module.in_features).to(dtype)
     given = x.clone()
     expected = reference(module, x, rows)
@@ -106,17 +106,17 @@ def test_batched_adaptors_equal_a_loop(
 
 
 @torch.inference_mode()
-def test_rows_leave_and_come_and_only_the_slots_seen_matter(base: BaseModel, new_changes: NewChanges) -> None:
+def test_rows_leave_and_come_and_only_the_slots_seen_matter(base: BaseModel, new_backend: NewBackend) -> None:
     module = base.model.get_submodule(MODULE)
     size = module.in_features, module.out_features
     rows = [
-        [adaptor("lora", 2, size), adaptor("into", 1, size)],
-        [adaptor("dora", 12, size)],
+        [adapter("lora", 2, size), adapter("into", 1, size)],
+        [adapter("dora", 12, size)],
         [],
-        [adaptor("lora", 2, size), adaptor("lora", 5, size)],
-        [adaptor("out", 1, size)],
+        [adapter("lora", 2, size), adapter("lora", 5, size)],
+        [adapter("out", 1, size)],
     ]
-    batched = seated(base.model, rows, new_changes)
+    batched = seated(base.model, rows, new_backend)
     chance = random.Random(1)
     x = torch.randn(9, 3, module.in_features)
     for _ in range(60):
@@ -126,7 +126,7 @@ def test_rows_leave_and_come_and_only_the_slots_seen_matter(base: BaseModel, new
             expected = reference(module, x[: stop - first], rows[first:stop])
             torch.testing.assert_close(module(x[: stop - first]).double(), expected, rtol=1e-5, atol=1e-5)
         if len(rows) < 9 and chance.random() < 0.5:
-            rows.append([adaptor(k, chance.randint(1, 20), size) for k in OF_KIND["any"](chance.randint(0, 99))])
+            rows.append([adapter(k, chance.randint(1, 20), size) for k in OF_KIND["any"](chance.randint(0, 99))])
             batched.seat(len(rows) - 1, rows[-1])
         elif len(rows) > 1 and chance.random() < 0.5:
             one, other = chance.sample(range(len(rows)), 2)
@@ -139,10 +139,10 @@ def test_rows_leave_and_come_and_only_the_slots_seen_matter(base: BaseModel, new
             rows.pop()
 
 
-def test_a_module_carries_hooks_only_while_a_row_uses_them(base: BaseModel, new_changes: NewChanges) -> None:
+def test_a_module_carries_hooks_only_while_a_row_uses_them(base: BaseModel, new_backend: NewBackend) -> None:
     module = base.model.get_submodule(MODULE)
     size = module.in_features, module.out_features
-    batched = seated(base.model, [[adaptor("lora", 2, size)], [adaptor("into", 1, size)], []], new_changes)
+    batched = seated(base.model, [[adapter("lora", 2, size)], [adapter("into", 1, size)], []], new_backend)
     assert batched.modules == [MODULE]
     batched.leave(0, 2)
     assert (len(module._forward_hooks), len(module._forward_pre_hooks)) == (1, 1)
@@ -153,13 +153,13 @@ def test_a_module_carries_hooks_only_while_a_row_uses_them(base: BaseModel, new_
 
 
 @torch.inference_mode()
-def test_flattened_tokens_and_transposed_weights(base: BaseModel, new_changes: NewChanges) -> None:
+def test_flattened_tokens_and_transposed_weights(base: BaseModel, new_backend: NewBackend) -> None:
     """Some models flatten rows and tokens before a linear module, and GPT-2 keeps its weights the other way around."""
     module = Conv1D(24, 16)
     nn.init.normal_(module.bias)
     base.model.model.layers[1].self_attn.q_proj = module
-    rows = [[adaptor(kind, 3, (16, 24)) for kind in OF_KIND["any"](i)] for i in range(4)]
-    seated(base.model, rows, new_changes).see(slice(0, 4))
+    rows = [[adapter(kind, 3, (16, 24)) for kind in OF_KIND["any"](i)] for i in range(4)]
+    seated(base.model, rows, new_backend).see(slice(0, 4))
     x = torch.randn(4, 5, 16)
     expected = reference(module, x, rows)
     torch.testing.assert_close(module(x).double(), expected, rtol=1e-5, atol=1e-5)
@@ -169,20 +169,20 @@ def test_flattened_tokens_and_transposed_weights(base: BaseModel, new_changes: N
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("tokens", [1, 6, 37])
 @torch.inference_mode()
-def test_wide_modules_and_long_rows(base: BaseModel, new_changes: NewChanges, tokens: int, dtype: torch.dtype) -> None:
+def test_wide_modules_and_long_rows(base: BaseModel, new_backend: NewBackend, tokens: int, dtype: torch.dtype) -> None:
     """More outputs and tokens than the kernel takes at a time, and some that are left over."""
     module = nn.Linear(70, 600)
     base.model.model.layers[1].self_attn.q_proj = module
     base.model.to(dtype)
-    rows = [[adaptor(kind, 3 + i, (70, 600)) for kind in OF_KIND["any"](i)] for i in range(3)]
-    seated(base.model, rows, new_changes).see(slice(0, 3))
+    rows = [[adapter(kind, 3 + i, (70, 600)) for kind in OF_KIND["any"](i)] for i in range(3)]
+    seated(base.model, rows, new_backend).see(slice(0, 3))
     x = torch.randn(3, tokens, 70).to(dtype)
     expected = reference(module, x, rows)
     torch.testing.assert_close(module(x).double(), expected, rtol=TOLERANCE[dtype], atol=3 * TOLERANCE[dtype])
 
 
 @torch.inference_mode()
-def test_a_module_that_gives_another_shape_is_not_written_beyond(base: BaseModel, new_changes: NewChanges) -> None:
+def test_a_module_that_gives_another_shape_is_not_written_beyond(base: BaseModel, new_backend: NewBackend) -> None:
     class Grouped(nn.Linear):
         def forward(self, input: Tensor) -> Tensor:
             y = super().forward(input)
@@ -190,7 +190,7 @@ def test_a_module_that_gives_another_shape_is_not_written_beyond(base: BaseModel
 
     module = Grouped(16, 24)
     base.model.model.layers[1].self_attn.q_proj = module
-    seated(base.model, [[adaptor("lora", 3, (16, 24))]] * 2, new_changes).see(slice(0, 2))
+    seated(base.model, [[adapter("lora", 3, (16, 24))]] * 2, new_backend).see(slice(0, 2))
     with pytest.raises((ValueError, RuntimeError)):
         module(torch.randn(2, 5, 16))
 
@@ -198,7 +198,7 @@ def test_a_module_that_gives_another_shape_is_not_written_beyond(base: BaseModel
 JOINED = ("q_proj", "k_proj", "v_proj")
 
 
-def at(name: str, one: Adaptor) -> Adaptor:
+def at(name: str, one: Adapter) -> Adapter:
     """`one`, which acts at MODULE, acting at the module `name`."""
     if isinstance(one, Lora):
         return Lora({name: one.factors[MODULE]})
@@ -210,27 +210,27 @@ def at(name: str, one: Adaptor) -> Adaptor:
 @pytest.mark.parametrize("kind", OF_KIND)
 @torch.inference_mode()
 def test_joined_linears_equal_a_loop(
-    base: BaseModel, new_changes: NewChanges, kind: str, tokens: int, dtype: torch.dtype
+    base: BaseModel, new_backend: NewBackend, kind: str, tokens: int, dtype: torch.dtype
 ) -> None:
-    """Each row has adaptors at some of three joined linears, of which one is wider than the others."""
+    """Each row has adapters at some of three joined linears, of which one is wider than the others."""
     attention = base.model.to(dtype).model.layers[1].self_attn
     linears = [getattr(attention, name) for name in JOINED]
     for linear in linears:
         linear.bias = nn.Parameter(torch.randn(linear.out_features, dtype=dtype), requires_grad=False)
     joined = JoinedLinear(linears)
     names = [MODULE.replace("q_proj", name) for name in JOINED]
-    batched = BatchedAdaptors(
+    batched = BatchedAdapters(
         base.model,
         max_rows=9,
-        new_changes=new_changes,
-        places={name: Place(joined, index) for index, name in enumerate(names)},
+        new_backend=new_backend,
+        places={name: JoinedPlace(joined, index) for index, name in enumerate(names)},
     )
     chance = random.Random(f"{kind} {tokens} {dtype}")
-    rows: list[list[list[Adaptor]]] = []
+    rows: list[list[list[Adapter]]] = []
     for slot in range(9):
         wanted = [OF_KIND[kind](slot) if chance.random() < 0.6 else [] for _ in linears]
         rows.append([
-            [adaptor(k, chance.randint(1, 9), (linear.in_features, linear.out_features)) for k in kinds]
+            [adapter(k, chance.randint(1, 9), (linear.in_features, linear.out_features)) for k in kinds]
             for linear, kinds in zip(linears, wanted, strict=True)
         ])  # fmt: skip
         batched.seat(slot, [at(n, one) for n, ones in zip(names, rows[-1], strict=True) for one in ones])

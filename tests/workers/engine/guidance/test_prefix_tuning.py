@@ -15,7 +15,7 @@ from tests.workers.engine.families import LLAMA_LIKE, tiny
 from transformers import PreTrainedTokenizerFast
 
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.workers.engine.guidance.prefix_tuning import Prefix
+from guideway.workers.engine.guidance.prefix_tuning import PrefixTuning
 from guideway.workers.engine.model.base_model import BaseModel
 
 _GEMMA_4: dict[str, Any] = {
@@ -35,7 +35,7 @@ def test_states_are_those_of_peft(
     base: BaseModel, make_prefix: MakeArtefact, tokenizer: PreTrainedTokenizerFast, settings: dict[str, Any]
 ) -> None:
     folder = make_prefix("a/b@1", **settings).folder
-    prefix = Prefix.load(Path(folder), base.model)
+    prefix = PrefixTuning.load(Path(folder), base.model)
     cache = PeftModel.from_pretrained(tiny_llama(tokenizer), folder).get_prompt(batch_size=1)
     for ours, layer in zip(prefix.states, cache.layers, strict=True):
         assert torch.equal(ours[0], layer.keys[0])
@@ -56,7 +56,7 @@ def test_what_does_not_fit_is_refused(base: BaseModel, make_prefix: MakeArtefact
     ):
         save_file(tensors, file)
         with pytest.raises(Refusal, match=says):
-            Prefix.load(folder, base.model)
+            PrefixTuning.load(folder, base.model)
     save_file({"prompt_embeddings": flat}, file)
     for change, says in (
         ({"peft_type": "PROMPT_TUNING"}, "declare it with form soft_prompt"),
@@ -64,7 +64,7 @@ def test_what_does_not_fit_is_refused(base: BaseModel, make_prefix: MakeArtefact
     ):
         config.write_text(json.dumps(whole | change))
         with pytest.raises(Refusal, match=says):
-            Prefix.load(folder, base.model)
+            PrefixTuning.load(folder, base.model)
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_a_model_that_can_have_none_refuses_it(
 ) -> None:
     model = tiny(family, tokenizer, **{**LLAMA_LIKE, **settings})
     folder = Path(make_prefix("a/b@1").folder)
-    with pytest.raises(Refusal, match="train a soft prompt or an adaptor") as caught:
-        Prefix.load(folder, model)
+    with pytest.raises(Refusal, match="train a soft prompt or an adapter") as caught:
+        PrefixTuning.load(folder, model)
     assert caught.value.code == FailureCode.GUIDANCE_UNSUPPORTED
     assert not caught.value.code.retryable
 
@@ -103,4 +103,4 @@ def test_heads_that_all_queries_share_are_seen(tokenizer: PreTrainedTokenizerFas
     settings = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "multi_query": True}
     model = tiny("falcon", tokenizer, **settings)
     with pytest.raises(Refusal, match=r"the model needs \(2, 1, 16\)"):
-        Prefix.load(Path(make_prefix("a/b@1").folder), model)
+        PrefixTuning.load(Path(make_prefix("a/b@1").folder), model)

@@ -11,9 +11,9 @@ import pytest
 from tests.workers.engine.families import tiny
 from transformers import PreTrainedTokenizerFast
 
-from guideway.workers.engine.guidance.batched_adapters import fastest_changes
+from guideway.workers.engine.guidance.batched_adapters import fastest_backend
 from guideway.workers.engine.kernels import native
-from guideway.workers.engine.kernels.torch_backend import SlabChanges
+from guideway.workers.engine.kernels.torch_backend import TorchBackend
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 
@@ -66,7 +66,7 @@ def test_without_them_torch_computes(
 ) -> None:
     monkeypatch.setenv(name, value)
     assert native.kernels() is None
-    assert fastest_changes(tiny("llama", tokenizer)) is SlabChanges
+    assert fastest_backend(tiny("llama", tokenizer)) is TorchBackend
 
 
 @needs_compiler

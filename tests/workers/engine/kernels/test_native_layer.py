@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from guideway.workers.engine.kernels import native
-from guideway.workers.engine.kernels.native_layer import NativeSteps
+from guideway.workers.engine.kernels.native_layer import NativeLayer
 from guideway.workers.engine.model.kv_cache import KvCache
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 5e-3}
@@ -21,10 +21,10 @@ dtypes = pytest.mark.parametrize("dtype", native.DTYPES)
 
 
 @pytest.fixture
-def steps() -> NativeSteps:
+def steps() -> NativeLayer:
     if (kernels := native.kernels()) is None:
         pytest.skip("no C compiler")
-    return NativeSteps(kernels)
+    return NativeLayer(kernels)
 
 
 def normal(*shape: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
@@ -38,7 +38,7 @@ def near(ours: Tensor, exact: Tensor, dtype: torch.dtype) -> None:
 
 @dtypes
 @pytest.mark.parametrize("tokens", [1, 3, 200])
-def test_norms(steps: NativeSteps, tokens: int, dtype: torch.dtype) -> None:
+def test_norms(steps: NativeLayer, tokens: int, dtype: torch.dtype) -> None:
     h, delta = (normal(2, tokens, 330, dtype=dtype, seed=seed) for seed in (1, 2))
     weight = normal(330, dtype=dtype)
 
@@ -55,7 +55,7 @@ def test_norms(steps: NativeSteps, tokens: int, dtype: torch.dtype) -> None:
 
 @dtypes
 @pytest.mark.parametrize("tokens", [1, 200])
-def test_gates(steps: NativeSteps, tokens: int, dtype: torch.dtype) -> None:
+def test_gates(steps: NativeLayer, tokens: int, dtype: torch.dtype) -> None:
     both = normal(2, tokens, 2 * 301, dtype=dtype) * 10
     gate, up = both.double().chunk(2, dim=-1)
     ours = steps.gate(both)
@@ -97,7 +97,7 @@ def exactly(row: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor,
 
 @dtypes
 @pytest.mark.parametrize("dim", [10, 64, 128])
-def test_each_query_attends_to_its_own_row_up_to_itself(steps: NativeSteps, dim: int, dtype: torch.dtype) -> None:
+def test_each_query_attends_to_its_own_row_up_to_itself(steps: NativeLayer, dim: int, dtype: torch.dtype) -> None:
     slots, positions = slice(1, 4), torch.tensor([[0], [CAPACITY - 1], [7]])
     cache = filled(dtype, dim, slots, positions)
     before = [kept.clone() for kept in cache.kept(0)]
@@ -119,7 +119,7 @@ def test_each_query_attends_to_its_own_row_up_to_itself(steps: NativeSteps, dim:
         assert torch.equal(kept.nan_to_num(9), was.nan_to_num(9))
 
 
-def test_a_row_that_went_wrong_is_alone_with_it(steps: NativeSteps) -> None:
+def test_a_row_that_went_wrong_is_alone_with_it(steps: NativeLayer) -> None:
     cache = filled(torch.float32, 64, slice(0, 2), torch.tensor([[4], [4]]))
     cache.kept(0)[0][0, 0, 2] = math.nan
     qkv, cos = normal(2, 1, (HEADS + 2 * KV_HEADS) * 64, dtype=torch.float32), torch.ones(2, 1, 1, 64)
@@ -129,7 +129,7 @@ def test_a_row_that_went_wrong_is_alone_with_it(steps: NativeSteps) -> None:
 
 
 @pytest.mark.parametrize("position", [-1, CAPACITY])
-def test_a_query_outside_of_the_cache_is_refused(steps: NativeSteps, position: int) -> None:
+def test_a_query_outside_of_the_cache_is_refused(steps: NativeLayer, position: int) -> None:
     cache = filled(torch.float32, 64, slice(0, 1), torch.tensor([[4]]))
     cache.positions[:] = position
     qkv, cos = normal(1, 1, (HEADS + 2 * KV_HEADS) * 64, dtype=torch.float32), torch.ones(1, 1, 1, 64)
@@ -140,7 +140,7 @@ def test_a_query_outside_of_the_cache_is_refused(steps: NativeSteps, position: i
 @pytest.mark.parametrize(
     ("rows", "heads", "dtype"), [(3, 6, torch.float32), (2, 4, torch.float32), (2, 6, torch.bfloat16)]
 )
-def test_shapes_that_do_not_fit_are_refused(steps: NativeSteps, rows: int, heads: int, dtype: torch.dtype) -> None:
+def test_shapes_that_do_not_fit_are_refused(steps: NativeLayer, rows: int, heads: int, dtype: torch.dtype) -> None:
     cache = filled(torch.float32, 64, slice(0, 2), torch.tensor([[4], [4]]))
     qkv, cos = normal(rows, 1, (HEADS + 2 * KV_HEADS) * 64, dtype=dtype), torch.ones(rows, 1, 1, 64)
     with pytest.raises(ValueError, match="do not fit"):

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from guideway.workers.engine.kernels import native
-from guideway.workers.engine.kernels.native_layer import NativeSteps
+from guideway.workers.engine.kernels.native_layer import NativeLayer
 from guideway.workers.engine.model.attention import causal_mask
 from guideway.workers.engine.model.fast_layers import FastLayer, use_fast_layers
 from guideway.workers.engine.model.kv_cache import KvCache
@@ -113,8 +113,8 @@ def test_a_kernel_that_computes_something_else_is_not_used(
     tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a compiler might make it; the layers are fast all the same, by operations of torch."""
-    kernel = NativeSteps.attend_one
-    monkeypatch.setattr(NativeSteps, "attend_one", lambda *args, **given: kernel(*args, **given) * 1.1)
+    kernel = NativeLayer.attend_one
+    monkeypatch.setattr(NativeLayer, "attend_one", lambda *args, **given: kernel(*args, **given) * 1.1)
     model = tiny("llama", tokenizer)
     with torch.inference_mode():
         own = logits(model)

@@ -13,15 +13,15 @@ from guideway.schemas.output import Regex
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.guidance.resident import RowGuidance
 from guideway.workers.engine.model.kv_cache import States
-from guideway.workers.engine.model.prefix_cache import SharedHeads, heads_of
+from guideway.workers.engine.model.prefix_cache import PrefixCache, shared_prefixes_of
 from guideway.workers.engine.model.runner import Runner
-from guideway.workers.engine.scheduling.chunks import Plan
-from guideway.workers.engine.scheduling.row import Head
+from guideway.workers.engine.scheduling.chunks import StepPlan
+from guideway.workers.engine.scheduling.row import SharedPrefix
 from guideway.workers.engine.text.prompt import Prompt, PromptLayout, Span
 from guideway.workers.messages import Admit, Artefact, Finished
 
 INSTRUCTION = "Answer with one word, as a clerk would."
-ON, OFF = {"head_bytes": 2**20}, {"head_bytes": 0}
+ON, OFF = {"prefix_cache_bytes": 2**20}, {"prefix_cache_bytes": 0}
 
 
 def artefact(**changes: Any) -> Artefact:
@@ -32,38 +32,38 @@ def prompt(*ids: int, fixed: int = 20) -> Prompt:
     return Prompt([*range(fixed), *ids], [Span("instruction", "e", 2, fixed - 3), Span("input", "caller", fixed, 99)])
 
 
-def heads(prompt: Prompt, *artefacts: Artefact, namespace: str = "a", samples: int = 1) -> list[Head]:
-    return heads_of(prompt, namespace, artefacts, RowGuidance(), samples=samples)
+def prefixes(prompt: Prompt, *artefacts: Artefact, namespace: str = "a", samples: int = 1) -> list[SharedPrefix]:
+    return shared_prefixes_of(prompt, namespace, artefacts, RowGuidance(), samples=samples)
 
 
 def test_what_stands_before_the_input_is_the_head() -> None:
-    (head,) = heads(prompt(7, 8))
-    assert head.tokens == 20
-    assert heads(prompt(9)) == [head]
-    assert heads(prompt(7, 8, fixed=15)) == []
+    (prefix,) = prefixes(prompt(7, 8))
+    assert prefix.tokens == 20
+    assert prefixes(prompt(9)) == [prefix]
+    assert prefixes(prompt(7, 8, fixed=15)) == []
     without_input = Prompt(list(range(30)), [Span("instruction", "e", 0, 30)])
-    assert heads(without_input)[0].tokens == 29
+    assert prefixes(without_input)[0].tokens == 29
 
 
 def test_a_key_covers_all_that_the_head_depends_on() -> None:
     two = [artefact(), artefact(digest="other")]
     others = [
-        heads(prompt(7)),
-        heads(prompt(7), namespace="b"),
-        heads(prompt(7, fixed=21)),
-        heads(prompt(7), *two),
-        heads(prompt(7), *two[::-1]),
-        *(heads(prompt(7), artefact(**change)) for change in ({"scale": 0.5}, {"form": "ia3"}, {"digest": "e"}, {})),
+        prefixes(prompt(7)),
+        prefixes(prompt(7), namespace="b"),
+        prefixes(prompt(7, fixed=21)),
+        prefixes(prompt(7), *two),
+        prefixes(prompt(7), *two[::-1]),
+        *(prefixes(prompt(7), artefact(**change)) for change in ({"scale": 0.5}, {"form": "ia3"}, {"digest": "e"}, {})),
     ]
     assert len({found[0].key for found in others}) == len(others)
-    assert heads(prompt(7), artefact(name="elsewhere", folder="g")) == heads(prompt(8), artefact())
+    assert prefixes(prompt(7), artefact(name="elsewhere", folder="g")) == prefixes(prompt(8), artefact())
 
 
 def test_samples_share_the_whole_prompt_but_its_last_token() -> None:
-    shared, whole = heads(prompt(7, 8, 9), samples=2)
+    shared, whole = prefixes(prompt(7, 8, 9), samples=2)
     assert (shared.tokens, whole.tokens) == (20, 22)
-    assert heads(prompt(7, 8, 1), samples=2)[1] == whole
-    assert heads(prompt(7, 9, 1), samples=2)[1] != whole
+    assert prefixes(prompt(7, 8, 1), samples=2)[1] == whole
+    assert prefixes(prompt(7, 9, 1), samples=2)[1] != whole
 
 
 def states(tokens: int) -> States:
@@ -72,16 +72,18 @@ def states(tokens: int) -> States:
 
 
 def test_heads_are_kept_by_least_recent_use() -> None:
-    kept = SharedHeads(max_bytes=3200)
+    kept = PrefixCache(max_bytes=3200)
     for key in (b"a", b"b"):
         kept.keep(key, states(4))
-    assert kept.longest([Head(b"a", 4)]) is not None
+    assert kept.longest([SharedPrefix(b"a", 4)]) is not None
     kept.keep(b"c", states(5))
     assert [key in kept for key in (b"a", b"b", b"c")] == [True, False, True]
     assert kept.nbytes == 9 * 320
     kept.keep(b"d", states(11))
     assert b"d" not in kept
-    assert kept.longest([Head(b"a", 4), Head(b"c", 5), Head(b"d", 11)]) is kept.longest([Head(b"c", 5)])
+    assert kept.longest([SharedPrefix(b"a", 4), SharedPrefix(b"c", 5), SharedPrefix(b"d", 11)]) is kept.longest(
+        [SharedPrefix(b"c", 5)]
+    )
     for key in (b"a", b"c", b"c", b"z"):
         kept.drop(key)
     assert kept.nbytes == 0
@@ -93,7 +95,7 @@ def taken_in(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     run_step = Runner.run
 
-    def counting(runner: Runner, plan: Plan) -> Any:
+    def counting(runner: Runner, plan: StepPlan) -> Any:
         before = sum(row.cached_tokens for row in runner.rows)
         outcomes = run_step(runner, plan)
         counts.append(sum(row.cached_tokens for row in runner.rows) - before)
@@ -130,12 +132,12 @@ def test_rows_that_begin_alike_generate_what_they_generate_without_sharing(
         for settings in (greedy, {"instruction": INSTRUCTION, **drawn})
     ]
     alone = ends(run(make_engine(**OFF), admits))
-    for settings in (ON, {"head_bytes": 20_000}, {**ON, "max_step_tokens": 17, "max_rows": 5}):
+    for settings in (ON, {"prefix_cache_bytes": 20_000}, {**ON, "max_step_tokens": 17, "max_rows": 5}):
         assert ends(run(make_engine(**settings), admits)) == alone
 
 
 def prompt_tokens(engine: Engine, admit: Admit) -> int:
-    return len(PromptLayout(engine._reader._tokenizer).encode(admit.request.parts).token_ids)
+    return len(PromptLayout(engine._stopping._tokenizer).encode(admit.request.parts).token_ids)
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -154,7 +156,7 @@ def test_the_head_of_an_endpoint_is_taken_in_once(
 
 def engine_tail(engine: Engine, admit: Admit) -> int:
     """Tokens from the input on."""
-    prompt = PromptLayout(engine._reader._tokenizer).encode(admit.request.parts)
+    prompt = PromptLayout(engine._stopping._tokenizer).encode(admit.request.parts)
     return len(prompt.token_ids) - prompt.fixed_tokens
 
 
@@ -175,7 +177,7 @@ def test_samples_take_in_their_prompt_once(make_engine: MakeEngine, make_admit: 
     assert isinstance(end, Finished)
     assert end == ends(run(make_engine(**OFF), [admit]))[admit.id]
     assert taken_in[:4] == [end.prompt_tokens, 3, 3, 1]
-    assert engine._heads.nbytes == 0
+    assert engine._prefix_cache.nbytes == 0
 
 
 def test_the_next_row_takes_over_from_one_that_is_cancelled(make_engine: MakeEngine, make_admit: MakeAdmit) -> None:

@@ -12,11 +12,11 @@ from guideway.schemas.failures import FailureCode
 from guideway.schemas.names import Lane
 from guideway.schemas.output import Choice, Json, Regex
 from guideway.workers.engine.scheduling.row import Row
-from guideway.workers.engine.scheduling.scheduler import Batcher
+from guideway.workers.engine.scheduling.scheduler import Scheduler
 from guideway.workers.messages import Admit, BatchReport, Progress, Refused
 
 TOKEN_BYTES = 512
-"""Of the tiny model: 2 layers, keys and values, 2 heads of 16 float32."""
+"""Of the tiny model: 2 layers, keys and values, 2 prefixes of 16 float32."""
 
 
 @pytest.fixture
@@ -46,26 +46,26 @@ def admits(
     ]
 
 
-@pytest.mark.parametrize("head_bytes", [0, 2**20])
+@pytest.mark.parametrize("prefix_cache_bytes", [0, 2**20])
 def test_preemption_at_every_step_changes_nothing(
-    make_engine: MakeEngine, admits: list[Admit], monkeypatch: pytest.MonkeyPatch, head_bytes: int
+    make_engine: MakeEngine, admits: list[Admit], monkeypatch: pytest.MonkeyPatch, prefix_cache_bytes: int
 ) -> None:
     alone = ends(run(make_engine(), admits))
     steps = itertools.count()
     when = 0
 
-    def preempt(batcher: Batcher) -> list[Row]:
+    def preempt(scheduler: Scheduler) -> list[Row]:
         """At step `when`, all but the oldest; one step later the youngest; then as it may come."""
         step = next(steps)
-        count = {when: len(batcher._running) - 1, when + 1: 1}.get(step, 0)
-        rows = list(batcher._running)[1:][::-1][:count]
+        count = {when: len(scheduler._running) - 1, when + 1: 1}.get(step, 0)
+        rows = list(scheduler._running)[1:][::-1][:count]
         for row in rows:
-            del batcher._running[row]
-            batcher._waiting.put_back(row)
+            del scheduler._running[row]
+            scheduler._waiting.put_back(row)
         return rows
 
-    monkeypatch.setattr(Batcher, "_preempt", preempt)
-    engine = make_engine(max_step_tokens=50, head_bytes=head_bytes)
+    monkeypatch.setattr(Scheduler, "_preempt", preempt)
+    engine = make_engine(max_step_tokens=50, prefix_cache_bytes=prefix_cache_bytes)
     for when in range(1, 24):  # noqa: B007 - `preempt` reads it
         steps = itertools.count()
         assert ends(run(engine, admits)) == alone

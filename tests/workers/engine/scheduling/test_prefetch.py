@@ -128,7 +128,7 @@ def test_what_the_next_rows_need_is_read_before_there_is_a_seat(
     for admit in guided:
         engine.add(admit)
     messages += engine.step(1000.0)
-    assert engine._batcher.waiting == 6
+    assert engine._scheduler.waiting == 6
     first_four = {admit.artefacts[0].digest for admit in guided[:4]}
     assert engine._ahead.digests == first_four
     messages += engine.step(1000.0)

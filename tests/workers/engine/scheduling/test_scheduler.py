@@ -6,15 +6,15 @@ import random
 import subprocess
 import sys
 
-from tests.workers.engine.rows import admitted, batcher, row, rows, with_heads
+from tests.workers.engine.rows import admitted, row, rows, scheduler, with_prefixes
 
-from guideway.workers.engine.scheduling.chunks import Plan, share_out
+from guideway.workers.engine.scheduling.chunks import StepPlan, share_out
 from guideway.workers.engine.scheduling.row import Row
-from guideway.workers.engine.scheduling.scheduler import Batcher, Choice
+from guideway.workers.engine.scheduling.scheduler import Scheduler, SchedulerOutput
 
 
 def test_rows_are_admitted_in_order_while_there_is_room() -> None:
-    b = batcher(max_rows=3)
+    b = scheduler(max_rows=3)
     b.add(rows("a1 a2 a3 a4 a5"))
     assert admitted(b) == "a1 a2 a3"
     assert admitted(b) == ""
@@ -22,7 +22,7 @@ def test_rows_are_admitted_in_order_while_there_is_room() -> None:
 
 
 def test_an_ended_row_makes_room() -> None:
-    b = batcher(max_rows=2)
+    b = scheduler(max_rows=2)
     all_rows = rows("a1 a2 a3")
     b.add(all_rows)
     assert admitted(b) == "a1 a2"
@@ -31,14 +31,14 @@ def test_an_ended_row_makes_room() -> None:
     assert (b.running, b.waiting) == (2, 0)
 
 
-def chunks(plan: Plan) -> list[tuple[str, int]]:
+def chunks(plan: StepPlan) -> list[tuple[str, int]]:
     return [(" ".join(row.id for row in chunk.rows), chunk.tokens) for chunk in plan.chunks]
 
 
-def step(b: Batcher) -> tuple[str, list[tuple[str, int]]]:
+def step(b: Scheduler) -> tuple[str, list[tuple[str, int]]]:
     """Choose, plan, and take in what is planned; a row that has it all gets a token."""
-    b.choose(0.0)
-    plan = b.plan()
+    b.schedule(0.0)
+    plan = b.plan_step()
     for one in plan.decoding:
         one.cached_tokens += 1
         one.token_ids.append(0)
@@ -51,14 +51,14 @@ def step(b: Batcher) -> tuple[str, list[tuple[str, int]]]:
 
 
 def test_prompts_that_fit_are_taken_in_side_by_side() -> None:
-    b = batcher(max_step_tokens=90)
+    b = scheduler(max_step_tokens=90)
     b.add([row("a1", tokens=10), row("a2", tokens=30), row("a3", tokens=20)])
     assert step(b) == ("", [("a1 a3 a2", 30)])
     assert step(b) == ("a1 a2 a3", [])
 
 
 def test_a_long_prompt_is_taken_in_by_pieces_while_others_decode() -> None:
-    b = batcher(max_step_tokens=100)
+    b = scheduler(max_step_tokens=100)
     b.add([row("a1"), row("a2", tokens=250)])
     assert step(b) == ("", [("a1", 10), ("a2", 90)])
     assert step(b) == ("a1", [("a2", 99)])
@@ -67,7 +67,7 @@ def test_a_long_prompt_is_taken_in_by_pieces_while_others_decode() -> None:
 
 
 def test_short_prompts_do_not_wait_for_a_long_one_that_came_before() -> None:
-    b = batcher(max_step_tokens=100)
+    b = scheduler(max_step_tokens=100)
     b.add([row("a1", tokens=500)])
     assert step(b) == ("", [("a1", 100)])
     b.add([row("a2", tokens=20), row("a3", tokens=25)])
@@ -76,16 +76,16 @@ def test_short_prompts_do_not_wait_for_a_long_one_that_came_before() -> None:
 
 
 def test_long_prompts_share_a_step_only_where_each_gets_a_piece_worth_its_while() -> None:
-    b = batcher(max_step_tokens=128)
+    b = scheduler(max_step_tokens=128)
     b.add([row("a1", tokens=200), row("a2", tokens=300), row("a3", tokens=300)])
     assert step(b) == ("", [("a1 a2", 64)])
-    b = batcher(max_step_tokens=127)
+    b = scheduler(max_step_tokens=127)
     b.add([row("a1", tokens=200), row("a2", tokens=300)])
     assert [step(b) for _ in range(3)] == [("", [("a1", 127)]), ("", [("a1", 73)]), ("a1", [("a2", 126)])]
 
 
 def test_some_prompt_gets_on_however_many_decode() -> None:
-    b = batcher(max_step_tokens=2)
+    b = scheduler(max_step_tokens=2)
     b.add(rows("a1 a2 a3", tokens=2))
     assert [step(b) for _ in range(4)] == [
         ("", [("a1", 2)]),
@@ -114,9 +114,9 @@ def test_whatever_is_shared_out_keeps_the_budget_and_gets_on() -> None:
 
 def test_rows_wait_while_another_takes_in_the_head_that_they_share() -> None:
     known: set[bytes] = set()
-    b = Batcher(max_rows=9, max_step_tokens=50, heads=known)
-    first, second, other = (with_heads(row(f"a{i}", tokens=100), shared=60) for i in range(3))
-    b.add([first, second, other, row("b1", tokens=100), with_heads(row("b2"), another=9)])
+    b = Scheduler(max_rows=9, max_step_tokens=50, prefix_cache=known)
+    first, second, other = (with_prefixes(row(f"a{i}", tokens=100), shared=60) for i in range(3))
+    b.add([first, second, other, row("b1", tokens=100), with_prefixes(row("b2"), another=9)])
     assert admitted(b) == "a0 b1 b2"
     first.cached_tokens = 59
     assert admitted(b) == ""
@@ -127,8 +127,8 @@ def test_rows_wait_while_another_takes_in_the_head_that_they_share() -> None:
 
 def test_whoever_waits_for_a_head_takes_it_in_where_it_does_not_come() -> None:
     """The one that took it in has gone, or what it left has been let go."""
-    b = Batcher(max_rows=9, max_step_tokens=50, heads=())
-    first, second, third = (with_heads(row(f"a{i}", tokens=100), shared=60) for i in range(3))
+    b = Scheduler(max_rows=9, max_step_tokens=50, prefix_cache=())
+    first, second, third = (with_prefixes(row(f"a{i}", tokens=100), shared=60) for i in range(3))
     b.add([first, second, third])
     assert admitted(b) == "a0"
     b.drop([first])
@@ -144,19 +144,19 @@ def grown(*some: Row, by: int) -> None:
 
 
 def test_rows_are_admitted_where_they_fit_with_room_to_grow() -> None:
-    b = batcher(max_kv_tokens=200)
+    b = scheduler(max_kv_tokens=200)
     b.add([row("a1", tokens=17), row("a2", tokens=17), row("a3", tokens=17), row("a4", tokens=17)])
     assert admitted(b) == "a1 a2 a3 a4"
-    b = batcher(max_kv_tokens=199)
+    b = scheduler(max_kv_tokens=199)
     b.add([row("a1", tokens=17), row("a2", tokens=17), row("a3", tokens=17), row("b4", tokens=17, max_tokens=4)])
     assert admitted(b) == "a1 b4 a2"
-    b = batcher(max_kv_tokens=40)
+    b = scheduler(max_kv_tokens=40)
     b.add([row("a1", tokens=18, max_tokens=2), row("a2", tokens=18, max_tokens=2), row("a3", tokens=2, max_tokens=1)])
     assert admitted(b) == "a1 a2"
 
 
 def test_a_row_that_does_not_fit_is_not_overtaken_and_comes_when_it_is_alone() -> None:
-    b = batcher(max_kv_tokens=100)
+    b = scheduler(max_kv_tokens=100)
     first, long, last = row("a1"), row("a2", tokens=90), row("a3")
     b.add([first, long, last])
     assert admitted(b) == "a1"
@@ -168,69 +168,69 @@ def test_a_row_that_does_not_fit_is_not_overtaken_and_comes_when_it_is_alone() -
 
 
 def test_where_rows_outgrow_the_room_the_last_of_the_namespace_that_holds_most_goes() -> None:
-    b = batcher(max_rows=9, max_kv_tokens=200)
+    b = scheduler(max_rows=9, max_kv_tokens=200)
     a1, a2, b1, b2 = waiting = [row("a1"), row("a2"), row("b1"), row("b2", tokens=11)]
     b.add(waiting)
     assert admitted(b) == "a1 b1 a2 b2"
     grown(*waiting, by=38)
-    assert b.choose(0.0).preempted == []
+    assert b.schedule(0.0).preempted == []
     grown(a1, by=2)
-    assert b.choose(0.0).preempted == [a2]
+    assert b.schedule(0.0).preempted == [a2]
     assert (b.running, b.waiting) == (3, 1)
-    assert b.choose(0.0) == Choice([], [], [])
+    assert b.schedule(0.0) == SchedulerOutput([], [], [])
     grown(b1, b2, by=20)
-    assert b.choose(0.0).preempted == [b2]
+    assert b.schedule(0.0).preempted == [b2]
     b.drop([a1, b1])
-    assert b.choose(0.0).admitted == [a2, b2]
+    assert b.schedule(0.0).admitted == [a2, b2]
     assert len(a2.token_ids) == 38
 
 
 def test_rows_of_the_batch_lane_go_first_and_the_one_that_has_run_longest_never() -> None:
-    b = batcher(max_kv_tokens=150)
+    b = scheduler(max_kv_tokens=150)
     a1, a2, a3 = row("a1", max_tokens=1000), row("a2"), row("a3", lane="batch")
     for each in (a1, a2, a3):
         b.add([each])
-        b.choose(0.0)
+        b.schedule(0.0)
     assert b.running == 3
     grown(a1, by=45)
-    assert b.choose(0.0).preempted == [a3]
+    assert b.schedule(0.0).preempted == [a3]
     grown(a1, by=30)
-    assert b.choose(0.0).preempted == [a2]
+    assert b.schedule(0.0).preempted == [a2]
     grown(a1, by=500)
-    assert b.choose(0.0).preempted == []
+    assert b.schedule(0.0).preempted == []
 
 
 def test_a_preempted_row_comes_before_the_others_of_its_namespace() -> None:
-    b = batcher(max_kv_tokens=200)
+    b = scheduler(max_kv_tokens=200)
     first, second, third = row("a1", max_tokens=200), row("a2"), row("a3")
     b.add([first, second, third])
     assert admitted(b) == "a1 a2 a3"
     b.add(rows("a4"))
     grown(first, by=95)
-    assert b.choose(0.0).preempted == [third, second]
+    assert b.schedule(0.0).preempted == [third, second]
     b.drop([first])
     assert admitted(b) == "a2 a3 a4"
 
 
 def test_rows_past_their_deadline_are_given_back_and_not_admitted() -> None:
-    b = batcher(max_rows=2)
+    b = scheduler(max_rows=2)
     running, late, in_time = row("a1", deadline_ms=5_000), row("a2", deadline_ms=5_000), row("a3", deadline_ms=5_001)
     b.add([running])
     assert admitted(b, now=4.0) == "a1"
     b.add([late, in_time])
-    assert b.choose(5.0).expired == []
-    b = batcher(max_rows=2)
+    assert b.schedule(5.0).expired == []
+    b = scheduler(max_rows=2)
     b.add([running])
-    b.choose(4.0)
+    b.schedule(4.0)
     b.add([late, in_time])
-    choice = b.choose(5.001)
+    choice = b.schedule(5.001)
     assert choice.expired == [running, late]
     assert choice.admitted == [in_time]
     assert (b.running, b.waiting) == (1, 0)
 
 
 def test_a_dropped_row_does_not_come() -> None:
-    b = batcher(max_rows=1)
+    b = scheduler(max_rows=1)
     waiting = rows("a1 a2 b1")
     b.add(waiting)
     b.drop(waiting[1:])
@@ -243,14 +243,14 @@ def test_a_dropped_row_does_not_come() -> None:
 
 def test_every_row_runs_once_whatever_comes_and_goes() -> None:
     chance = random.Random(1)
-    b = batcher(max_rows=5, max_step_tokens=60)
+    b = scheduler(max_rows=5, max_step_tokens=60)
     all_rows = [row(f"{chance.choice('abc')}{i}", tokens=chance.randint(2, 80)) for i in range(200)]
     unsent = list(all_rows)
     running: list[Row] = []
     seen: list[Row] = []
     while unsent or b.waiting or b.running:
         b.add([unsent.pop() for _ in range(min(len(unsent), chance.randint(0, 4)))])
-        choice = b.choose(0.0)
+        choice = b.schedule(0.0)
         assert b.running <= 5
         seen += [r for r in choice.admitted if r not in seen]
         running = [r for r in running if r not in choice.preempted] + choice.admitted

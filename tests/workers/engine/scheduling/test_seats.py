@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
-from tests.workers.engine.rows import admitted, batcher, row, rows
+from tests.workers.engine.rows import admitted, row, rows, scheduler
 from tests.workers.engine.scheduling.test_scheduler import chunks, grown
 
 from guideway.workers.engine.scheduling.chunks import RECENT_STEPS
 from guideway.workers.engine.scheduling.row import Row
-from guideway.workers.engine.scheduling.scheduler import Batcher
+from guideway.workers.engine.scheduling.scheduler import Scheduler
 from guideway.workers.engine.scheduling.seats import LEAST_RUN_TOKENS, run_tokens
 
 
 @dataclass
 class Served:
-    """A batcher that is driven step by step, as the engine drives it."""
+    """A scheduler that is driven step by step, as the engine drives it."""
 
-    batcher: Batcher
+    scheduler: Scheduler
     lengths: dict[Row, int] = field(default_factory=dict)
     """Tokens that each row will generate."""
     step: int = 0
@@ -39,7 +39,7 @@ class Served:
         for each in some:
             self.lengths[each] = length
             self.came[each] = self.step
-        self.batcher.add(some)
+        self.scheduler.add(some)
 
     def run(self, steps: int = 1) -> None:
         for _ in range(steps):
@@ -54,12 +54,12 @@ class Served:
 
     def _run(self) -> None:
         self.step += 1
-        choice = self.batcher.choose(0.0)
+        choice = self.scheduler.schedule(0.0)
         assert not set(choice.preempted) & set(choice.admitted)
         for each in choice.preempted:
             self.running.remove(each)
             each.cached_tokens = 0
-            if each.preempted > 1 and not self.batcher._max_kv_tokens < 2**62:
+            if each.preempted > 1 and not self.scheduler._max_kv_tokens < 2**62:
                 made = len(each.token_ids) - self.at_seat[each]
                 assert made >= LEAST_RUN_TOKENS, "it had come back just now"
             self.gone.append(each)
@@ -67,16 +67,16 @@ class Served:
             self.running.append(each)
             self.began.setdefault(each, self.step)
             self.at_seat[each] = len(each.token_ids)
-        assert set(self.running) == set(self.batcher._running)
-        assert len(self.running) <= self.batcher._max_rows
+        assert set(self.running) == set(self.scheduler._running)
+        assert len(self.running) <= self.scheduler._max_rows
         if len(self.running) > 1:
             longest = max(each.total_tokens + 1 for each in self.running)
-            assert len(self.running) * longest <= self.batcher._max_kv_tokens
-        assert self.running or not self.batcher.waiting, "nobody runs, and somebody waits"
+            assert len(self.running) * longest <= self.scheduler._max_kv_tokens
+        assert self.running or not self.scheduler.waiting, "nobody runs, and somebody waits"
         self._work()
 
     def _work(self) -> None:
-        plan = self.batcher.plan()
+        plan = self.scheduler.plan_step()
         assert len(set(plan.decoding)) + sum(len(chunk.rows) for chunk in plan.chunks) > 0 or not self.running
         taking = [(each, 1) for each in plan.decoding]
         taking += [(each, min(chunk.tokens, each.missing_tokens)) for chunk in plan.chunks for each in chunk.rows]
@@ -89,7 +89,7 @@ class Served:
                 if len(each.token_ids) >= self.lengths[each]:
                     self.ended[each] = self.step
                     self.running.remove(each)
-                    self.batcher.drop([each])
+                    self.scheduler.drop([each])
 
     def waits(self, namespace: str) -> list[int]:
         """Steps from coming to the first seat, of the rows of this namespace."""
@@ -100,7 +100,7 @@ class Served:
 
 
 def served(**settings: Any) -> Served:
-    return Served(batcher(**{"max_rows": 8, "max_step_tokens": 512, **settings}))
+    return Served(scheduler(**{"max_rows": 8, "max_step_tokens": 512, **settings}))
 
 
 def many(namespace: str, count: int, **settings: Any) -> list[Row]:
@@ -159,9 +159,9 @@ def test_the_row_that_is_taken_in_again_at_the_least_cost_goes() -> None:
 def test_a_lone_tenant_loses_nothing() -> None:
     s = served()
     s.add(*many("a", 40), length=100)
-    s.run_until(lambda: s.batcher.waiting == 0)
+    s.run_until(lambda: s.scheduler.waiting == 0)
     assert not s.gone
-    seats = s.batcher._max_rows
+    seats = s.scheduler._max_rows
     assert s.step <= 40 / seats * 103
 
 
@@ -221,7 +221,7 @@ def test_the_batch_lane_gets_on_whatever_comes(seats: int) -> None:
     s.add(*many("a", 6, lane="batch"), length=200)
     ended = 0
     while ended < 6:
-        if s.batcher.waiting < 30:
+        if s.scheduler.waiting < 30:
             s.add(*(row(f"b{s.step}x{i}") for i in range(20)), length=20)
         s.run()
         ended = sum(each.lane == "batch" for each in s.ended)
@@ -248,7 +248,7 @@ def test_a_long_row_that_would_take_the_others_room_is_overtaken_for_a_time_and_
     s.add(long := row("a1", tokens=2000, max_tokens=2000), length=50)
     beside = 0
     while long not in s.began:
-        if s.batcher.waiting < 30:
+        if s.scheduler.waiting < 30:
             s.add(*many("b", 40, tokens=100), length=100)
         s.run()
         beside = max(beside, len(s.running))
@@ -262,9 +262,9 @@ def test_rows_that_keep_others_from_the_room_have_it_for_half_of_the_time() -> N
     s = served(max_rows=64, max_kv_tokens=8000, max_step_tokens=4000)
     counts: list[int] = []
     for _ in range(8000):
-        if not any(each.namespace == "a" for each in (*s.running, *s.batcher._waiting)):
+        if not any(each.namespace == "a" for each in (*s.running, *s.scheduler._waiting)):
             s.add(row(f"a{s.step}", tokens=2000, max_tokens=2000), length=600)
-        if s.batcher.waiting < 30:
+        if s.scheduler.waiting < 30:
             s.add(*many("b", 40, tokens=100), length=100)
         s.run()
         counts.append(s.held().count("b"))
@@ -321,11 +321,11 @@ def test_a_long_row_makes_no_short_rows_of_others_go() -> None:
 
 def test_a_prompt_does_not_wait_for_another_tenants_many_long_ones() -> None:
     """In the order of their coming, the eight oldest would have had all of the step."""
-    b = batcher(max_rows=16, max_step_tokens=512)
+    b = scheduler(max_rows=16, max_step_tokens=512)
     b.add(many("a", 15, tokens=3000))
     b.add([row("b1", tokens=200)])
-    b.choose(0.0)
-    planned = chunks(b.plan())
+    b.schedule(0.0)
+    planned = chunks(b.plan_step())
     assert planned[0] == ("b1", 200)
     assert "a0" in planned[1][0]
 
@@ -340,51 +340,51 @@ def test_long_prompts_of_two_tenants_get_on_alike() -> None:
 
 def test_rows_that_decode_wait_less_for_the_prompts_of_others() -> None:
     for beside_others, beside in ((4, 128), (1, 511)):
-        b = batcher(max_rows=4, max_step_tokens=512, beside_others=beside_others)
+        b = scheduler(max_rows=4, max_step_tokens=512, beside_others=beside_others)
         expect_prompts_beside_others(b, beside)
 
 
-def expect_prompts_beside_others(b: Batcher, tokens: int) -> None:
+def expect_prompts_beside_others(b: Scheduler, tokens: int) -> None:
     b.add(first := rows("b1"))
-    b.choose(0.0)
-    b.plan()
+    b.schedule(0.0)
+    b.plan_step()
     first[0].cached_tokens = 10
     first[0].token_ids.append(0)
     b.add([row("a1", tokens=3000)])
-    b.choose(0.0)
-    assert chunks(b.plan()) == [("a1", tokens)]
+    b.schedule(0.0)
+    assert chunks(b.plan_step()) == [("a1", tokens)]
     b.drop(first)
-    assert chunks(b.plan()) == [("a1", 512)]
+    assert chunks(b.plan_step()) == [("a1", 512)]
 
 
 def test_steps_are_short_while_somebody_is_expected_beside_a_backlog() -> None:
-    b = batcher(max_rows=2, max_step_tokens=512, beside_others=4)
+    b = scheduler(max_rows=2, max_step_tokens=512, beside_others=4)
     b.add(row(f"a{i}", tokens=3000) for i in range(9))
-    b.choose(0.0)
-    assert chunks(b.plan()) == [("a0 a1", 256)], "whoever is alone has all of it"
+    b.schedule(0.0)
+    assert chunks(b.plan_step()) == [("a0 a1", 256)], "whoever is alone has all of it"
     b.add(visitor := [row("b0", tokens=10)])
-    b.choose(0.0)
-    short = sum(tokens * len(names.split()) for names, tokens in chunks(b.plan()))
+    b.schedule(0.0)
+    short = sum(tokens * len(names.split()) for names, tokens in chunks(b.plan_step()))
     assert short <= 64
     b.drop(visitor)
-    b.choose(0.0)
+    b.schedule(0.0)
     for _ in range(RECENT_STEPS):
-        assert sum(tokens * len(names.split()) for names, tokens in chunks(b.plan())) <= 64
-    assert sum(tokens * len(names.split()) for names, tokens in chunks(b.plan())) == 512
+        assert sum(tokens * len(names.split()) for names, tokens in chunks(b.plan_step())) <= 64
+    assert sum(tokens * len(names.split()) for names, tokens in chunks(b.plan_step())) == 512
 
 
 def test_on_a_gpu_steps_are_whole_whoever_is_expected() -> None:
-    b = batcher(max_rows=2, max_step_tokens=512, beside_others=1)
+    b = scheduler(max_rows=2, max_step_tokens=512, beside_others=1)
     b.add([*(row(f"a{i}", tokens=3000) for i in range(9)), row("b0", tokens=10)])
-    b.choose(0.0)
-    assert sum(tokens * len(names.split()) for names, tokens in chunks(b.plan())) > 256
+    b.schedule(0.0)
+    assert sum(tokens * len(names.split()) for names, tokens in chunks(b.plan_step())) > 256
 
 
 def test_steps_are_whole_where_everybody_has_a_backlog() -> None:
-    b = batcher(max_rows=2, max_step_tokens=512, beside_others=4)
+    b = scheduler(max_rows=2, max_step_tokens=512, beside_others=4)
     b.add(row(f"{name}{i}", tokens=3000) for i in range(9) for name in "ab")
-    b.choose(0.0)
-    assert sum(tokens * len(names.split()) for names, tokens in chunks(b.plan())) == 512
+    b.schedule(0.0)
+    assert sum(tokens * len(names.split()) for names, tokens in chunks(b.plan_step())) == 512
 
 
 # Simulation ----------------------------------------------------------------------------------------------------------
@@ -415,14 +415,14 @@ def test_whatever_comes_every_row_ends_and_little_is_done_twice(seed: int) -> No
         while due and due[0][0] <= s.step:
             _, each, length = due.pop(0)
             s.add(each, length=length)
-        if s.running or s.batcher.waiting:
+        if s.running or s.scheduler.waiting:
             s.run()
         else:
             s.step += 1
         assert s.step < 200_000, "it does not come to an end"
-    assert s.batcher.running == s.batcher.waiting == 0
-    assert not s.batcher._given
-    assert not s.batcher._overtaken
+    assert s.scheduler.running == s.scheduler.waiting == 0
+    assert not s.scheduler._given
+    assert not s.scheduler._overtaken
     once = sum(each.prompt_tokens + len(each.token_ids) - 1 for each in s.lengths)
     if room == 2**62:
         assert s.taken_in <= 2 * once
@@ -435,7 +435,7 @@ def test_the_waiting_time_of_the_innocent_is_bounded(seed: int) -> None:
     seats = chance.choice([4, 8, 16])
     s = served(max_rows=seats)
     for step in range(3000):
-        if s.batcher.waiting < 60:
+        if s.scheduler.waiting < 60:
             s.add(*many(chance.choice("ac"), 50, tokens=chance.choice([10, 200])), length=chance.choice([50, 900]))
         # A quarter of its share, so that its own rows seldom wait for each other.
         if chance.random() < 0.003 * seats:
@@ -449,7 +449,7 @@ def test_the_waiting_time_of_the_innocent_is_bounded(seed: int) -> None:
 
 
 def test_admission_is_as_before_for_one_tenant_and_lane() -> None:
-    b = batcher(max_rows=3)
+    b = scheduler(max_rows=3)
     b.add(rows("a1 a2 a3 a4 a5"))
     assert admitted(b) == "a1 a2 a3"
     assert admitted(b) == ""

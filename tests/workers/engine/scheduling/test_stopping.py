@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, WordLabels
 from guideway.workers.engine.scheduling.row import Row
-from guideway.workers.engine.scheduling.stopping import Reader
+from guideway.workers.engine.scheduling.stopping import Stopping
 from guideway.workers.engine.text.grammars import Grammars
 from guideway.workers.engine.text.prompt import PromptLayout
 from guideway.workers.engine.text.sampling import Sampler
@@ -24,14 +24,14 @@ def grammars_of(tokenizer: PreTrainedTokenizerFast) -> Grammars:
     return Grammars(tokenizer, vocabulary=max(300, len(tokenizer)), eos_ids={tokenizer.eos_token_id})
 
 
-def reader_of(tokenizer: PreTrainedTokenizerFast) -> Reader:
+def stopping_of(tokenizer: PreTrainedTokenizerFast) -> Stopping:
     grammars = grammars_of(tokenizer)
-    return Reader(tokenizer, {tokenizer.eos_token_id}, grammars.bytes_of, lead=grammars.lead)
+    return Stopping(tokenizer, {tokenizer.eos_token_id}, grammars.bytes_of, lead=grammars.lead)
 
 
 @pytest.fixture
-def reader(tokenizer: PreTrainedTokenizerFast) -> Reader:
-    return reader_of(tokenizer)
+def reader(tokenizer: PreTrainedTokenizerFast) -> Stopping:
+    return stopping_of(tokenizer)
 
 
 def byte_fallback_tokenizer() -> PreTrainedTokenizerFast:
@@ -54,11 +54,11 @@ def row(make_admit: MakeAdmit, **settings: Any) -> Row:
     return Row(admit=admit, sample=0, prompt_ids=[1], virtual_tokens=0, sampler=sampler)
 
 
-def read(reader: Reader, row: Row, token_ids: list[int]) -> Generated | None:
+def read(stopping: Stopping, row: Row, token_ids: list[int]) -> Generated | None:
     """What comes of the tokens; every one of them is needed."""
     for token_id in token_ids:
         assert row.generated is None
-        reader.read(row, token_id)
+        stopping.accept(row, token_id)
     return row.generated
 
 
@@ -75,25 +75,29 @@ def read(reader: Reader, row: Row, token_ids: list[int]) -> Generated | None:
     ],
 )
 def test_the_text_ends_before_the_stop_string(
-    reader: Reader, make_admit: MakeAdmit, text: str, stop: list[str], left: str
+    stopping: Stopping, make_admit: MakeAdmit, text: str, stop: list[str], left: str
 ) -> None:
-    generated = read(reader, row(make_admit, stop=stop), tiny_tokenizer().encode(text))
+    generated = read(stopping, row(make_admit, stop=stop), tiny_tokenizer().encode(text))
     assert generated == Generated(text=left, finish_reason="stop")
 
 
 def test_text_beside_the_stop_string_goes_on(
-    reader: Reader, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast
+    stopping: Stopping, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    assert read(reader, row(make_admit, stop=["stop!"]), tokenizer.encode("do not stop, never stop")) is None
+    assert read(stopping, row(make_admit, stop=["stop!"]), tokenizer.encode("do not stop, never stop")) is None
 
 
-def test_the_end_token_is_not_text(reader: Reader, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast) -> None:
-    generated = read(reader, row(make_admit), [*tokenizer.encode(" th\n"), tokenizer.eos_token_id])
+def test_the_end_token_is_not_text(
+    stopping: Stopping, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    generated = read(stopping, row(make_admit), [*tokenizer.encode(" th\n"), tokenizer.eos_token_id])
     assert generated == Generated(text=" th\n", finish_reason="stop")
 
 
-def test_max_tokens_ends_the_text(reader: Reader, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast) -> None:
-    generated = read(reader, row(make_admit, max_tokens=3), tokenizer.encode("abc"))
+def test_max_tokens_ends_the_text(
+    stopping: Stopping, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    generated = read(stopping, row(make_admit, max_tokens=3), tokenizer.encode("abc"))
     assert generated == Generated(text="abc", finish_reason="length")
 
 
@@ -108,7 +112,7 @@ def test_a_character_that_max_tokens_cuts_is_left_out_and_nothing_else(
     """Also where a tokenizer's own decoding gives up the whole run of bytes."""
     tokenizer = kind()
     ids = tokenizer.encode("so 日本語", add_special_tokens=False)[:-left_out]
-    generated = read(reader_of(tokenizer), row(make_admit, max_tokens=len(ids)), ids)
+    generated = read(stopping_of(tokenizer), row(make_admit, max_tokens=len(ids)), ids)
     assert generated == Generated(text="so 日本", finish_reason="length")
 
 
@@ -116,14 +120,16 @@ def test_a_character_that_max_tokens_cuts_is_left_out_and_nothing_else(
 def test_a_character_that_the_model_does_not_finish_is_left_out(kind: Any, make_admit: MakeAdmit) -> None:
     tokenizer = kind()
     ids = [*tokenizer.encode("日本", add_special_tokens=False)[:-1], tokenizer.eos_token_id]
-    assert read(reader_of(tokenizer), row(make_admit), ids) == Generated(text="日", finish_reason="stop")
+    assert read(stopping_of(tokenizer), row(make_admit), ids) == Generated(text="日", finish_reason="stop")
 
 
 def test_a_replacement_character_that_was_written_stays(
-    reader: Reader, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast
+    stopping: Stopping, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     ids = tokenizer.encode("a\ufffd")
-    assert read(reader, row(make_admit, max_tokens=len(ids)), ids) == Generated(text="a\ufffd", finish_reason="length")
+    assert read(stopping, row(make_admit, max_tokens=len(ids)), ids) == Generated(
+        text="a\ufffd", finish_reason="length"
+    )
 
 
 @both_kinds
@@ -131,7 +137,7 @@ def test_text_is_that_of_the_tokenizers_own_decoding(kind: Any, make_admit: Make
     tokenizer = kind()
     for text in ["note", " note", "  note ", "日 a\n", "", "\ufffd"]:
         ids = tokenizer.encode(text, add_special_tokens=False)
-        generated = read(reader_of(tokenizer), row(make_admit), [*ids, tokenizer.eos_token_id])
+        generated = read(stopping_of(tokenizer), row(make_admit), [*ids, tokenizer.eos_token_id])
         assert generated == Generated(text=tokenizer.decode(ids), finish_reason="stop")
         assert generated.text == text
 
@@ -141,7 +147,7 @@ def test_so_it_is_for_all_families_of_tokenizers(family: str, make_admit: MakeAd
     tokenizer: Any = tokenizer_of(family)
     for text in ["note", " note", "  two  spaces ", "日本語 a\n", "é e\u0301", "\ttab", " ", "12 34", "don't !"]:
         ids = tokenizer.encode(text, add_special_tokens=False)
-        generated = read(reader_of(tokenizer), row(make_admit), [*ids, tokenizer.eos_token_id])
+        generated = read(stopping_of(tokenizer), row(make_admit), [*ids, tokenizer.eos_token_id])
         assert generated == Generated(text=tokenizer.decode(ids, skip_special_tokens=True), finish_reason="stop")
 
 
@@ -155,7 +161,7 @@ def test_the_space_before_an_answer_is_no_part_of_it(family: str, make_admit: Ma
     ids = [*PromptLayout(tokenizer).answer_ids("note"), *tokenizer.encode("a ;", add_special_tokens=False)[-2:]]
     for id_ in ids:
         if guided.generated is None:
-            reader_of(tokenizer).read(guided, id_)
+            stopping_of(tokenizer).accept(guided, id_)
     assert guided.generated == Generated(text="note", finish_reason="stop")
 
 
@@ -177,20 +183,20 @@ def test_a_stop_string_of_several_bytes_is_found_wherever_its_tokens_begin(
     stopped = row(make_admit, stop=[stop])
     for id_ in tokenizer.encode(text, add_special_tokens=False):
         if stopped.generated is None:
-            reader_of(tokenizer).read(stopped, id_)
+            stopping_of(tokenizer).accept(stopped, id_)
     assert stopped.generated == Generated(text=left, finish_reason="stop")
 
 
 def test_a_text_that_begins_with_a_token_for_a_space_is_not_stopped_by_it(make_admit: MakeAdmit) -> None:
     tokenizer = byte_fallback_tokenizer()
     ids = tokenizer.encode("note", add_special_tokens=False)
-    assert read(reader_of(tokenizer), row(make_admit, stop=[" "]), ids) is None
+    assert read(stopping_of(tokenizer), row(make_admit, stop=[" "]), ids) is None
 
 
 def test_half_a_character_is_no_stop_string(
-    reader: Reader, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast
+    stopping: Stopping, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    assert read(reader, row(make_admit, stop=["\ufffd"]), tokenizer.encode("日本")) is None
+    assert read(stopping, row(make_admit, stop=["\ufffd"]), tokenizer.encode("日本")) is None
 
 
 # A form is whole, or says what cut it ---------------------------------------------------------------------------------
@@ -234,12 +240,12 @@ TOKENS, STOP = "tokens were not enough", "the stop string"
     ids=str,
 )
 def test_a_form_is_whole_or_says_what_cut_it(
-    reader: Reader, make_admit: MakeAdmit, rule: OutputRule, text: str, left: str, cause: str
+    stopping: Stopping, make_admit: MakeAdmit, rule: OutputRule, text: str, left: str, cause: str
 ) -> None:
     tokenizer = tiny_tokenizer()
     guided = row(make_admit, output=rule, max_tokens=5, stop=[";"])
     guided.grammar = grammars_of(tokenizer).start(rule, ["a"])
-    generated = read(reader, guided, tokenizer.encode(text))
+    generated = read(stopping, guided, tokenizer.encode(text))
     assert generated is not None
     assert (generated.text, generated.finish_reason) == (left, "length" if cause == TOKENS else "stop")
     assert (generated.failure is None) == (not cause)
@@ -251,11 +257,11 @@ def test_a_form_is_whole_or_says_what_cut_it(
 
 
 def test_a_number_that_a_stop_string_cuts_is_no_number(
-    reader: Reader, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast
+    stopping: Stopping, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     guided = row(make_admit, output=Number(), stop=["5"])
     guided.grammar = grammars_of(tokenizer).start(Number(), [])
-    generated = read(reader, guided, tokenizer.encode("125"))
+    generated = read(stopping, guided, tokenizer.encode("125"))
     assert generated is not None
     assert generated.failure is not None
     assert 'the stop string "5"' in generated.failure.message

@@ -97,7 +97,7 @@ def test_a_label_without_a_bias_refuses_its_row_only(engine: Engine, make_admit:
 
 
 def test_how_likely_a_text_was_among_all_texts_is_told_without_its_bias(engine: Engine, make_admit: MakeAdmit) -> None:
-    plain = msgspec.structs.replace(make_admit(output=Choice(["yes", "no"])), likelihood=True)
+    plain = msgspec.structs.replace(make_admit(output=Choice(["yes", "no"])), logprobs=True)
     other = "no" if text(engine, plain) == "yes" else "yes"
     alone = msgspec.structs.replace(plain, request=msgspec.structs.replace(plain.request, output=Choice([other])))
     leant = leaning(plain, {label: 9.0 * (label == other) for label in ("yes", "no")})
@@ -106,15 +106,15 @@ def test_how_likely_a_text_was_among_all_texts_is_told_without_its_bias(engine: 
         end = ends(run(engine, [admit]))[admit.id]
         assert isinstance(end, Finished)
         assert end.samples[0].text == other
-        assert end.samples[0].likelihood is not None
-        free.append(end.samples[0].likelihood.free)
+        assert end.samples[0].logprobs is not None
+        free.append(end.samples[0].logprobs.free)
     assert free[0] == pytest.approx(free[1], abs=1e-4)
 
 
 @torch.inference_mode()
 def test_partings_are_told_as_the_model_has_them(engine: Engine, make_admit: MakeAdmit) -> None:
     admit = msgspec.structs.replace(make_admit(output=Choice(["yes", "no", "true"])), partings=True)
-    tokenizer = engine._reader._tokenizer
+    tokenizer = engine._stopping._tokenizer
     prompt = PromptLayout(tokenizer).encode(admit.request.parts).token_ids
     logits = engine._runner._model(torch.tensor([prompt])).logits[0, -1]
     first = {label: float(logits[tokenizer.encode(label)[0]]) for label in ("yes", "no", "true")}

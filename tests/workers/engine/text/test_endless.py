@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.workers.engine.conftest import MakeAdmit, tiny_tokenizer
-from tests.workers.engine.scheduling.test_stopping import grammars_of, reader_of, row
+from tests.workers.engine.scheduling.test_stopping import grammars_of, row, stopping_of
 from tests.workers.engine.text.test_grammars import allowed
 
 from guideway.schemas.failures import FailureCode, Refusal
@@ -32,10 +32,10 @@ def written(make_admit: MakeAdmit, schema: dict[str, Any], text: str, max_tokens
     """What becomes of a row that writes `text` for ever, or up to its end."""
     guided = row(make_admit, output=Json(schema), max_tokens=max_tokens)
     guided.grammar = grammars_of(TOKENIZER).start(Json(schema), [])
-    reader = reader_of(TOKENIZER)
+    stopping = stopping_of(TOKENIZER)
     try:
         for id_ in TOKENIZER.encode(text):
-            reader.read(guided, id_)
+            stopping.accept(guided, id_)
             if guided.generated is not None:
                 return guided.generated
     except Refusal as refusal:

@@ -12,23 +12,23 @@ from tests.workers.engine.conftest import MakeAdmit, MakeArtefact, MakeEngine, e
 from guideway.schemas.output import Choice
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.messages import Admit, Finished, Likelihood
+from guideway.workers.messages import Admit, Finished, Logprobs
 
 
 def asked(admit: Admit) -> Admit:
-    return msgspec.structs.replace(admit, likelihood=True)
+    return msgspec.structs.replace(admit, logprobs=True)
 
 
-def likelihood_of(engine: Engine, admit: Admit) -> Likelihood | None:
+def likelihood_of(engine: Engine, admit: Admit) -> Logprobs | None:
     end = ends(run(engine, [admit]))[admit.id]
     assert isinstance(end, Finished), end
-    return end.samples[0].likelihood
+    return end.samples[0].logprobs
 
 
 @torch.inference_mode()
 def log_probabilities(engine: Engine, admit: Admit, text: str) -> tuple[torch.Tensor, list[int]]:
     """[tokens of text, vocabulary] after the prompt, and the tokens."""
-    tokenizer = engine._reader._tokenizer
+    tokenizer = engine._stopping._tokenizer
     prompt = PromptLayout(tokenizer).encode(admit.request.parts).token_ids
     ids = tokenizer.encode(text, add_special_tokens=False)
     logits = engine._runner._model(torch.tensor([[*prompt, *ids]])).logits[0]
@@ -49,7 +49,7 @@ def test_shares_of_labels_sum_to_1(engine: Engine, make_admit: MakeAdmit) -> Non
     labels = ["yes", "no", "true"]
     each = {label: likelihood_of(engine, asked(make_admit(output=Choice([label])))) for label in labels}
     table, _ = log_probabilities(engine, make_admit(), "y")
-    first = {label: float(table[0, engine._reader._tokenizer.encode(label)[0]]) for label in labels}
+    first = {label: float(table[0, engine._stopping._tokenizer.encode(label)[0]]) for label in labels}
     chosen = max(first, key=lambda label: first[label])
     found = likelihood_of(engine, asked(make_admit(output=Choice(labels))))
     assert found is not None
@@ -72,12 +72,12 @@ def test_it_is_the_rows_own_in_a_micro_batch(
     for admit in admits:
         end, alone = together[admit.id], likelihood_of(make_engine(), admit)
         assert isinstance(end, Finished)
-        assert end.samples[0].likelihood is not None
+        assert end.samples[0].logprobs is not None
         assert alone is not None
-        assert end.samples[0].likelihood.free == pytest.approx(alone.free, abs=1e-4)
+        assert end.samples[0].logprobs.free == pytest.approx(alone.free, abs=1e-4)
         # Without a grammar everything is allowed.
         assert alone.free == alone.allowed
     for admit in silent:
         end = together[admit.id]
         assert isinstance(end, Finished)
-        assert end.samples[0].likelihood is None
+        assert end.samples[0].logprobs is None

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from guideway.schemas.retrieval import Condition, Retrieval, SetRef
-from guideway.workers.retrieval.choice import choose, why_none
 from guideway.workers.retrieval.index import Hit
+from guideway.workers.retrieval.selection import choose, why_none
 
 
 def hit(id_: str, score: float, vector: tuple[float, float] = (1, 0), text: str = "") -> Hit:

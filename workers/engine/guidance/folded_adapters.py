@@ -1,4 +1,4 @@
-"""What all the adaptors of one row make of one linear module."""
+"""What all the adapters of one row make of one linear module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from guideway.workers.engine.guidance.lora import Factors
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
+class FoldedAdapters:
     """Put together once, when the row is seated:
 
     y = s ⊙ (W (i ⊙ x) + b) + t + ((i ⊙ x) Aᵀ) B, on the model's device; None and no rows change nothing.
@@ -35,7 +35,7 @@ class Change:
     """t [out], float32"""
 
     @classmethod
-    def of(cls, factors: Sequence[Factors], scales: Sequence[Scales], module: nn.Module) -> Change:
+    def of(cls, factors: Sequence[Factors], scales: Sequence[Scales], module: nn.Module) -> FoldedAdapters:
         """factors and scales: those that one row has at `module`, in the order in which they apply."""
         bias = module.bias
         assert bias is None or isinstance(bias, Tensor)

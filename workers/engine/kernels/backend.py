@@ -1,4 +1,4 @@
-"""Where adaptors of linear modules act: at the module itself, or at the one product of several joined linears."""
+"""Where adapters of linear modules act: at the module itself, or at the one product of several joined linears."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Protocol
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from guideway.workers.engine.guidance.change import Change
+from guideway.workers.engine.guidance.folded_adapters import FoldedAdapters
 from guideway.workers.engine.kernels.joined import JoinedLinear
 
 
-class Changes(Protocol):
+class AdapterBackend(Protocol):
     """The changes of all seated rows at one place; owner of its hooks. Slots are those of the KV cache."""
 
     @property
     def is_used(self) -> bool: ...
 
-    def seat(self, slot: int, changes: Sequence[Change | None]) -> None:
+    def seat(self, slot: int, changes: Sequence[FoldedAdapters | None]) -> None:
         """Put what a new row changes at each member, None where nothing, into its slot, which is empty."""
 
     def leave(self, slot: int, last: int) -> None:

@@ -12,7 +12,7 @@ CANDIDATES: Final = 4
 """So many times the passages wanted are looked at, for the budget and for diversity to choose from."""
 
 
-class Candidate(NamedTuple):
+class ScoredPassage(NamedTuple):
     """A passage of one of the request's sets."""
 
     set: int
@@ -22,7 +22,7 @@ class Candidate(NamedTuple):
     """Its score times its set's weight."""
 
 
-def choose(wanted: Retrieval, found: Sequence[Sequence[Hit]], tokens_of: Callable[[str], int]) -> list[Candidate]:
+def choose(wanted: Retrieval, found: Sequence[Sequence[Hit]], tokens_of: Callable[[str], int]) -> list[ScoredPassage]:
     """Best first, from what each set of `wanted.sets` gave; `tokens_of` says what a passage takes of the budget.
 
     Maximal marginal relevance (Carbonell and Goldstein 1998): the next one has the largest
@@ -30,12 +30,12 @@ def choose(wanted: Retrieval, found: Sequence[Sequence[Hit]], tokens_of: Callabl
     A text that is there already is not taken again, whatever set it is from.
     """
     left = [
-        Candidate(number, hit, hit.score * ref.weight)
+        ScoredPassage(number, hit, hit.score * ref.weight)
         for number, (ref, hits) in enumerate(zip(wanted.sets, found, strict=True))
         for hit in hits
         if hit.score >= wanted.min_score and ref.weight > 0
     ]
-    chosen: list[Candidate] = []
+    chosen: list[ScoredPassage] = []
     budget = wanted.max_tokens
     while left and len(chosen) < wanted.passages:
         best = max(left, key=lambda one: _worth(one, chosen, wanted.diversity))
@@ -70,7 +70,7 @@ def why_none(wanted: Retrieval, found: Sequence[Sequence[Hit]]) -> str:
     )
 
 
-def _worth(one: Candidate, chosen: Sequence[Candidate], diversity: float) -> float:
+def _worth(one: ScoredPassage, chosen: Sequence[ScoredPassage], diversity: float) -> float:
     if not chosen or not diversity:
         return one.weighted
     nearest = max(_cosine(one.hit, other.hit) for other in chosen)
