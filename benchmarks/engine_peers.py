@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from guideway.workers.engine.kernels.packed import PackedLinear, can_pack
 from guideway.workers.engine.model.base_model import BaseModel
-from guideway.workers.messages import Artefact
+from guideway.workers.messages.to_engine import Artefact
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.guidance.inserted_training import TrainableInsertedLayer
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.messages import Admit, Artefact, EngineSettings
+from guideway.workers.messages.to_engine import Admit, Artefact, EngineSettings
 
 VIRTUAL_TOKENS: Final = 20
 QV: Final = ("q_proj", "v_proj")

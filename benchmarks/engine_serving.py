@@ -15,7 +15,8 @@ from benchmarks.figures import Figure, now, quantile
 
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.model.base_model import BaseModel
-from guideway.workers.messages import Artefact, Finished
+from guideway.workers.messages.from_engine import Finished
+from guideway.workers.messages.to_engine import Artefact
 
 KINDS = ("none", "soft prompts", "prefixes", "LoRAs (q, v)", "LoRAs (all linears)", "IA3", "inserted layers")
 

@@ -30,7 +30,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.messages import Admit, Artefact
+from guideway.workers.messages.to_engine import Admit, Artefact
 
 SHAPES: Final[dict[str, dict[str, int]]] = {
     "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,

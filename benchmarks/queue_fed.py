@@ -87,7 +87,8 @@ def in_process(requests: int, apart: bool) -> None:
 
     from guideway.workers.engine.engine import Engine
     from guideway.workers.engine.model import base_model
-    from guideway.workers.messages import Admit, EngineSettings, Finished
+    from guideway.workers.messages.from_engine import Finished
+    from guideway.workers.messages.to_engine import Admit, EngineSettings
 
     base = base_model.load(base_model.prepare(SOURCE, CACHE, lambda _: None), dtype=torch.bfloat16, device="cpu")
     engine = Engine(base, EngineSettings(max_rows=ROWS), max_context_tokens=2048)

@@ -35,11 +35,11 @@ from guideway.training.sets.document import Columns
 from guideway.training.sets.documents import read_documents
 from guideway.training.sets.evaluate import Pair, Searched, scores
 from guideway.workers.engine_client import EngineClient
-from guideway.workers.messages import EngineSettings
+from guideway.workers.messages.to_engine import EngineSettings
+from guideway.workers.messages.to_retrieval import SetArtefact
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.embedder import Embedder
 from guideway.workers.retrieval.index import Qdrant
-from guideway.workers.retrieval.messages import SetArtefact
 from guideway.workers.retrieval.passages import with_context
 from guideway.workers.retrieval.retrieval_client import RetrievalClient
 from guideway.workers.retrieval.set_folder import Passage, SetFolder, SetInfo

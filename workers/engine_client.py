@@ -15,21 +15,9 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.names import Lane
 from guideway.schemas.request import Request
-from guideway.workers.messages import (
-    FROM_ENGINE,
-    Admit,
-    Artefact,
-    BatchReport,
-    Broken,
-    Cancel,
-    EngineSettings,
-    Finished,
-    FromEngine,
-    Progress,
-    Ready,
-    Refused,
-    Start,
-)
+from guideway.workers.messages.every_child import Broken, Ready
+from guideway.workers.messages.from_engine import FROM_ENGINE, BatchReport, Finished, FromEngine, Progress, Refused
+from guideway.workers.messages.to_engine import Admit, Artefact, Cancel, EngineSettings, Start
 from guideway.workers.processes.child_client import ChildClient, ChildEnded, cancelled
 from guideway.workers.quarantine import Quarantine
 
@@ -57,7 +45,7 @@ class EngineClient:
         on_batch: Callable[[BatchReport], None] = lambda report: None,
         program: Sequence[str] = (sys.executable, "-m", "guideway.workers.engine_process"),
     ) -> None:
-        """`program --fd N` speaks `workers/messages.py` on socket N."""
+        """`program --fd N` speaks `workers/messages/` on socket N."""
         self._attempts = attempts
         self._start_timeout_s = start_timeout_s
         self._on_batch = on_batch

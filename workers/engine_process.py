@@ -22,7 +22,8 @@ from guideway import logs
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.workers.engine.model.model_kind import unsupported
-from guideway.workers.messages import TO_ENGINE, Admit, Broken, Cancel, Ready, Start, Stop, ToEngine
+from guideway.workers.messages.every_child import Broken, Ready, Stop
+from guideway.workers.messages.to_engine import TO_ENGINE, Admit, Cancel, Start, ToEngine
 from guideway.workers.processes.channel import Channel
 
 if TYPE_CHECKING:

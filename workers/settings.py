@@ -10,7 +10,7 @@ import msgspec
 from guideway.catalogue.artefacts.cache import ArtefactCache
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.names import LANES
-from guideway.workers.messages import EngineSettings
+from guideway.workers.messages.to_engine import EngineSettings
 from guideway.workers.retrieval.settings import RetrievalSettings
 
 
@@ -31,7 +31,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 3
     """Engine deaths after which a request that was there each time is answered `engine_failed`."""
     engine_program: tuple[str, ...] = (sys.executable, "-m", "guideway.workers.engine_process")
-    """`PROGRAM --fd N` speaks `workers/messages.py` on socket N."""
+    """`PROGRAM --fd N` speaks `workers/messages/` on socket N."""
     engine_start_timeout_s: float = 600.0
     engine_silence_s: float = 300.0
     """A busy engine that says nothing for so long is ended and started anew."""

@@ -30,7 +30,7 @@ from guideway.workers.cancellations import CancellationFollower, Cancellations
 from guideway.workers.engine_client import EngineClient, Poison
 from guideway.workers.guidance.artefact_fetch import ArtefactFetch
 from guideway.workers.guidance.guidance_fetch import GuidanceFetch
-from guideway.workers.messages import BatchReport, Finished, Generated
+from guideway.workers.messages.from_engine import BatchReport, Finished, Generated
 from guideway.workers.output_parser import read_value
 from guideway.workers.retrieval.passages import Passages
 from guideway.workers.retrieval.retrieval_client import RetrievalClient

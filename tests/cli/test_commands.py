@@ -20,7 +20,7 @@ from guideway.cli.demo.report import most_mixed
 from guideway.cli.supervise import FINAL_CODES
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
-from guideway.workers.messages import BatchReport, RowReport
+from guideway.workers.messages.from_engine import BatchReport, RowReport
 
 
 def guideway(home: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

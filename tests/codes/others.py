@@ -38,7 +38,8 @@ from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.guidance.prefix_tuning import PrefixTuning
 from guideway.workers.engine.model.model_kind import check_kind
 from guideway.workers.engine_client import EngineClient
-from guideway.workers.messages import Admit, EngineSettings, Refused
+from guideway.workers.messages.from_engine import Refused
+from guideway.workers.messages.to_engine import Admit, EngineSettings
 
 C: Final = FailureCode
 _FAKE_ENGINE = Path(__file__).parents[1] / "workers" / "fake_engine.py"

@@ -25,7 +25,7 @@ from guideway.catalogue.artefacts.cache import ArtefactCache
 from guideway.delivery.guards import aiokafka_guards
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.failures import Refusal
-from guideway.workers.messages import EngineSettings
+from guideway.workers.messages.to_engine import EngineSettings
 from guideway.workers.settings import WorkerSettings
 from guideway.workers.worker import Worker
 

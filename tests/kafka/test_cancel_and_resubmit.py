@@ -18,7 +18,7 @@ from guideway.schemas import names
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.reply import Completed, Failed, Reply
 from guideway.schemas.wire import CANCELLATION, REPLY
-from guideway.workers.messages import BatchReport
+from guideway.workers.messages.from_engine import BatchReport
 
 from .conftest import System
 

@@ -29,7 +29,7 @@ from guideway.schemas.manifests import Calibrated, Endpoint
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
 from guideway.schemas.reply import Completed, Failed
 from guideway.schemas.wire import REPLY
-from guideway.workers.messages import BatchReport
+from guideway.workers.messages.from_engine import BatchReport
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
 

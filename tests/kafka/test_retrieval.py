@@ -26,7 +26,7 @@ from guideway.schemas.wire import REPLY, REQUEST
 from guideway.training.sets.build import Splitting
 from guideway.training.sets.document import Columns
 from guideway.training.sets.publish import switch
-from guideway.workers.messages import BatchReport
+from guideway.workers.messages.from_engine import BatchReport
 
 from .conftest import FACTS, ROOT, System
 

@@ -17,7 +17,7 @@ from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import TrainedForm
 from guideway.workers.engine.guidance.target_modules import features
 from guideway.workers.engine.model.kv_cache import kept_shapes
-from guideway.workers.messages import Artefact
+from guideway.workers.messages.to_engine import Artefact
 
 
 def lora(model: PreTrainedModel, folder: Path) -> Artefact:

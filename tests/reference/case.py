@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import OutputRule, Text
 from guideway.schemas.request import Part, ReplyAddress, Request
-from guideway.workers.messages import Admit, Artefact
+from guideway.workers.messages.to_engine import Admit, Artefact
 
 
 @dataclass(frozen=True)

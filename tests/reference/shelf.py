@@ -23,7 +23,7 @@ from peft import (
 from transformers import PreTrainedModel
 
 from guideway.workers.engine.guidance.inserted_training import TrainableInsertedLayer
-from guideway.workers.messages import Artefact
+from guideway.workers.messages.to_engine import Artefact
 
 LLAMA_TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TARGETS: Final[Mapping[str, Sequence[str]]] = {

@@ -27,7 +27,7 @@ from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.guidance.inserted_training import TrainableInsertedLayer
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.messages import Admit, Artefact, EngineSettings
+from guideway.workers.messages.to_engine import Admit, Artefact, EngineSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT uses what transformers has deprecated
 

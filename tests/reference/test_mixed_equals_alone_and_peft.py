@@ -19,7 +19,8 @@ from tests.reference.peft_reference import Reference
 from guideway.schemas.output import Boolean, Choice, Json, Regex
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.model.base_model import BaseModel
-from guideway.workers.messages import BatchReport, EngineSettings, Finished, FromEngine
+from guideway.workers.messages.from_engine import BatchReport, Finished, FromEngine
+from guideway.workers.messages.to_engine import EngineSettings
 
 pytestmark = [
     pytest.mark.model,

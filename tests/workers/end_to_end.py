@@ -26,7 +26,7 @@ from guideway.schemas.output import Text
 from guideway.schemas.record import Record
 from guideway.schemas.reply import Reply
 from guideway.schemas.wire import REPLY
-from guideway.workers.messages import EngineSettings
+from guideway.workers.messages.to_engine import EngineSettings
 from guideway.workers.settings import WorkerSettings
 from guideway.workers.worker import Worker
 

@@ -11,22 +11,10 @@ from typing import BinaryIO
 
 from guideway.catalogue.artefacts.store import Altered, read_fetched
 from guideway.schemas.failures import FailureCode
-from guideway.workers.messages import (
-    HEADER_BYTES,
-    TO_ENGINE,
-    Admit,
-    Broken,
-    Cancel,
-    Finished,
-    FromEngine,
-    Generated,
-    Ready,
-    Refused,
-    Start,
-    Stop,
-    body_length,
-    frame,
-)
+from guideway.workers.messages.every_child import Broken, Ready, Stop
+from guideway.workers.messages.frames import HEADER_BYTES, body_length, frame
+from guideway.workers.messages.from_engine import Finished, FromEngine, Generated, Refused
+from guideway.workers.messages.to_engine import TO_ENGINE, Admit, Cancel, Start
 
 
 class FakeEngine:

@@ -17,7 +17,7 @@ from guideway.schemas.manifests import Model
 from guideway.schemas.request import Request
 from guideway.workers.engine_client import EngineClient, Poison
 from guideway.workers.guidance.artefact_fetch import ArtefactFetch
-from guideway.workers.messages import Artefact, EngineSettings
+from guideway.workers.messages.to_engine import Artefact, EngineSettings
 
 MakeRequest = Callable[..., Request]
 

@@ -14,7 +14,7 @@ from guideway.catalogue.artefacts.cache import ArtefactCache
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.manifests import Model
 from guideway.workers import worker
-from guideway.workers.messages import EngineSettings
+from guideway.workers.messages.to_engine import EngineSettings
 from guideway.workers.settings import WorkerSettings
 
 

@@ -19,7 +19,7 @@ from guideway.training.runs.events import LeftOut, RunEvent, Scoring, fold_name
 from guideway.training.runs.interruption import Interrupted, ShouldEnd
 from guideway.training.runs.task import BARE, PRESENT, TEXT_PROMPT
 from guideway.workers.engine.model.base_model import BaseModel
-from guideway.workers.messages import Artefact
+from guideway.workers.messages.to_engine import Artefact
 
 _TELL_EVERY_S: Final = 5
 

@@ -10,7 +10,7 @@ from guideway.schemas.manifests import Model
 from guideway.training.evaluation.evaluator import Subject
 from guideway.training.publishing.decision import present_endpoint
 from guideway.training.runs.task import PRESENT, Task
-from guideway.workers.messages import Artefact
+from guideway.workers.messages.to_engine import Artefact
 
 
 def present_subject(

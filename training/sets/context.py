@@ -13,7 +13,7 @@ from guideway.schemas.retrieval import RetrievalRule, SetRef
 from guideway.training.data.examples import Example
 from guideway.training.sets.evaluate import Searched
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.retrieval.messages import FoundPassage
+from guideway.workers.messages.from_retrieval import FoundPassage
 from guideway.workers.retrieval.passages import with_context
 from guideway.workers.retrieval.selection import CANDIDATES, choose, why_none
 

@@ -14,7 +14,7 @@ from guideway.schemas.output import WordLabels
 from guideway.schemas.request import Part, Request
 from guideway.workers.calibration.content_free import kinds
 from guideway.workers.calibration.label_shares import Parting, agreed, fitted, usual
-from guideway.workers.messages import Finished
+from guideway.workers.messages.from_engine import Finished
 
 OF_THE_TEXT: Final = {FailureCode.TEXT_TOO_LONG, FailureCode.OUTPUT_INCOMPLETE, FailureCode.OUTPUT_UNSATISFIABLE}
 """What one text may be refused for, while others are enough."""

@@ -19,7 +19,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Calibrated, LabelBias
 from guideway.schemas.request import Request
 from guideway.workers.calibration.calibrating import OF_THE_TEXT, asked, made_of
-from guideway.workers.messages import Finished
+from guideway.workers.messages.from_engine import Finished
 
 log = structlog.get_logger(__name__)
 

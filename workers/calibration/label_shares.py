@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from guideway.schemas.calibration import MAX_BIAS
-from guideway.workers.messages import Branch
+from guideway.workers.messages.from_engine import Branch
 
 Parting = Sequence[Branch]
 Labels = tuple[str, ...]

@@ -14,7 +14,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Guidance
 from guideway.schemas.request import GuidanceRef
 from guideway.workers.guidance.artefact_fetch import ArtefactFetch
-from guideway.workers.messages import Artefact
+from guideway.workers.messages.to_engine import Artefact
 
 
 class GuidanceFetch:

@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 import msgspec
 import structlog
 
-from guideway.workers.messages import HEADER_BYTES, body_length, frame
+from guideway.workers.messages.frames import HEADER_BYTES, body_length, frame
 
 In = TypeVar("In")
 _LOOK_FOR_PARENT_S: Final = 1.0

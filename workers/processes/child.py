@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from guideway.workers.messages import HEADER_BYTES, body_length, frame
+from guideway.workers.messages.frames import HEADER_BYTES, body_length, frame
 
 T = TypeVar("T")
 _DRAIN_S: Final = 5.0

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from guideway.schemas.failures import Refusal
-from guideway.workers.messages import Ready, Stop
+from guideway.workers.messages.every_child import Ready, Stop
 from guideway.workers.processes.child import Child, child_process
 from guideway.workers.processes.silence import Silence
 

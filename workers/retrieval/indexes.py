@@ -15,9 +15,9 @@ from cachetools import TTLCache
 
 from guideway.catalogue.artefacts.store import Altered, read_fetched
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.workers.messages.to_retrieval import SetArtefact
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.index import LOCAL_LIMIT, Index, Qdrant
-from guideway.workers.retrieval.messages import SetArtefact
 
 log = structlog.get_logger()
 

@@ -16,10 +16,11 @@ from cachetools import LRUCache
 from guideway.catalogue.artefacts.store import Altered
 from guideway.schemas.failures import FailureCode, Refusal, our_fault
 from guideway.schemas.retrieval import Condition
+from guideway.workers.messages.from_retrieval import Found, FoundPassage, NotFound
+from guideway.workers.messages.to_retrieval import Lookup
 from guideway.workers.retrieval.embedder import Embedder, Vectors
 from guideway.workers.retrieval.index import Hit, Index
 from guideway.workers.retrieval.indexes import Indexes
-from guideway.workers.retrieval.messages import Found, FoundPassage, Lookup, NotFound
 from guideway.workers.retrieval.selection import CANDIDATES, choose, why_none
 
 A = TypeVar("A")

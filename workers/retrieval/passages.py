@@ -13,7 +13,8 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.request import Part, Request
 from guideway.schemas.retrieval import Citation, Retrieval, SetRef
 from guideway.workers.guidance.artefact_fetch import ArtefactFetch
-from guideway.workers.retrieval.messages import FoundPassage, SetArtefact
+from guideway.workers.messages.from_retrieval import FoundPassage
+from guideway.workers.messages.to_retrieval import SetArtefact
 from guideway.workers.retrieval.retrieval_client import RetrievalClient
 
 NOTHING_FOUND = "Nothing was found on this."

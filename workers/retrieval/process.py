@@ -19,15 +19,9 @@ import structlog
 
 from guideway import logs
 from guideway.schemas.failures import Refusal
-from guideway.workers.messages import Broken, Ready, Stop
+from guideway.workers.messages.every_child import Broken, Ready, Stop
+from guideway.workers.messages.to_retrieval import TO_RETRIEVAL, Lookup, Opened, StartRetrieval, ToRetrieval
 from guideway.workers.processes.channel import Channel
-from guideway.workers.retrieval.messages import (
-    TO_RETRIEVAL,
-    Lookup,
-    Opened,
-    StartRetrieval,
-    ToRetrieval,
-)
 
 if TYPE_CHECKING:
     from guideway.workers.retrieval.lookups import Lookups

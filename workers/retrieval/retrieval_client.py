@@ -15,18 +15,10 @@ from guideway.catalogue.artefacts.store import as_refusal
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.retrieval import Retrieval
-from guideway.workers.messages import Broken, Ready
+from guideway.workers.messages.every_child import Broken, Ready
+from guideway.workers.messages.from_retrieval import FROM_RETRIEVAL, Found, FoundPassage, FromRetrieval, NotFound
+from guideway.workers.messages.to_retrieval import Lookup, SetArtefact, StartRetrieval
 from guideway.workers.processes.child_client import ChildClient, ChildEnded, cancelled
-from guideway.workers.retrieval.messages import (
-    FROM_RETRIEVAL,
-    Found,
-    FoundPassage,
-    FromRetrieval,
-    Lookup,
-    NotFound,
-    SetArtefact,
-    StartRetrieval,
-)
 from guideway.workers.retrieval.settings import RetrievalSettings
 
 log = structlog.get_logger(__name__)
@@ -54,7 +46,7 @@ class RetrievalClient:
         start_timeout_s: float = 600.0,
         program: Sequence[str] = PROGRAM,
     ) -> None:
-        """`program --fd N` speaks `retrieval/messages.py` on socket N; busy and silent for `silence_s`, it is ended."""
+        """`program --fd N` speaks `workers/messages` on socket N; busy and silent for `silence_s`, it is ended."""
         self._process: ChildClient[FromRetrieval, list[FoundPassage]] = ChildClient(
             "retrieval",
             program,

@@ -141,7 +141,7 @@ def worker(
     end_with_parent()
     with importing("worker"):
         from guideway.cli.sets.making import retrieval_settings
-        from guideway.workers.messages import EngineSettings
+        from guideway.workers.messages.to_engine import EngineSettings
         from guideway.workers.settings import WorkerSettings
         from guideway.workers.worker import Worker
     settings = Settings.from_environ()

@@ -13,7 +13,7 @@ from guideway.cli.demo.sets import SideBySide
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.reply import Completed, Failed, Reply, Sample, Usage
 from guideway.schemas.retrieval import Citation
-from guideway.workers.messages import BatchReport, RowReport
+from guideway.workers.messages.from_engine import BatchReport, RowReport
 
 
 def completed(value: object, *, cites: bool = False) -> Completed:

@@ -35,7 +35,8 @@ from guideway.training.runs.task import (
 )
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.model.base_model import BaseModel
-from guideway.workers.messages import Admit, Artefact, BatchReport, EngineSettings, Finished
+from guideway.workers.messages.from_engine import BatchReport, Finished
+from guideway.workers.messages.to_engine import Admit, Artefact, EngineSettings
 
 LABELS = Choice(labels=["yes", "no"])
 METHODS: list[Method] = [

@@ -62,7 +62,7 @@ from guideway.training.runs.task import (
 from guideway.training.sets.context import RetrievalContext
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.messages import Artefact
+from guideway.workers.messages.to_engine import Artefact
 
 ROOT = Path(__file__).resolve().parents[3]
 STEPS = 30

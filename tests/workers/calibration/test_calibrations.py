@@ -23,7 +23,7 @@ from guideway.schemas.output import Choice, OutputRule
 from guideway.schemas.request import GuidanceRef, Part, Request
 from guideway.workers.calibration import calibrations
 from guideway.workers.calibration.calibrations import Calibrations, Run
-from guideway.workers.messages import Branch, Finished, Generated
+from guideway.workers.messages.from_engine import Branch, Finished, Generated
 
 MODEL = "sha256:" + "1" * 64
 LABELS = Choice(["good", "bad"])

@@ -11,7 +11,7 @@ import pytest
 from guideway.schemas.calibration import MAX_BIAS
 from guideway.workers.calibration.content_free import kinds
 from guideway.workers.calibration.label_shares import Parting, agreed, fitted, usual
-from guideway.workers.messages import Branch
+from guideway.workers.messages.from_engine import Branch
 
 
 def flat(**shares: float) -> Parting:

@@ -9,7 +9,7 @@ from guideway.schemas.output import Text
 from guideway.schemas.request import Request
 from guideway.workers.engine.scheduling.row import Row, SharedPrefix
 from guideway.workers.engine.scheduling.scheduler import Scheduler
-from guideway.workers.messages import Admit
+from guideway.workers.messages.to_engine import Admit
 
 
 def row(

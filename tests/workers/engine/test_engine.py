@@ -17,7 +17,8 @@ from guideway.schemas.failures import FailureCode
 from guideway.schemas.output import Boolean, Choice, Json, Regex, WordLabels
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.messages import Admit, BatchReport, Finished, Generated, Progress, Refused
+from guideway.workers.messages.from_engine import BatchReport, Finished, Generated, Progress, Refused
+from guideway.workers.messages.to_engine import Admit
 
 
 def test_rows_that_join_midway_generate_what_they_generate_alone(

@@ -22,7 +22,8 @@ from guideway.schemas.request import GuidanceRef, ReplyAddress
 from guideway.schemas.wire import MANIFEST, REQUEST
 from guideway.workers.guidance.artefact_fetch import ArtefactFetch
 from guideway.workers.guidance.guidance_fetch import GuidanceFetch
-from guideway.workers.messages import Admit, Artefact, BatchReport, Finished, Refused
+from guideway.workers.messages.from_engine import BatchReport, Finished, Refused
+from guideway.workers.messages.to_engine import Admit, Artefact
 
 FINGERPRINT = "sha256:" + "0" * 64
 MODEL = f"kind: model/v1\nnamespace: public\nname: small\nsource: somewhere\nfingerprint: {FINGERPRINT}\n"

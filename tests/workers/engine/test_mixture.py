@@ -17,7 +17,8 @@ from guideway.workers.engine.model.runner import Runner
 from guideway.workers.engine.scheduling.chunks import StepPlan
 from guideway.workers.engine.scheduling.row import Row
 from guideway.workers.engine.text.sampling import BatchedSampler
-from guideway.workers.messages import Admit, EngineSettings, Finished
+from guideway.workers.messages.from_engine import Finished
+from guideway.workers.messages.to_engine import Admit, EngineSettings
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ from tests.workers.engine.conftest import MakeAdmit
 from guideway.schemas.output import Choice
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine_process import serve
-from guideway.workers.messages import Admit, BatchReport, Finished, Stop, ToEngine
+from guideway.workers.messages.every_child import Stop
+from guideway.workers.messages.from_engine import BatchReport, Finished
+from guideway.workers.messages.to_engine import Admit, ToEngine
 from guideway.workers.processes.channel import Channel
 
 

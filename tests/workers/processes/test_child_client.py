@@ -15,7 +15,9 @@ from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.request import Request
 from guideway.workers.engine_client import EngineClient
-from guideway.workers.messages import Admit, Cancel, EngineSettings, Finished, Generated, Progress, Ready, Start, Stop
+from guideway.workers.messages.every_child import Ready, Stop
+from guideway.workers.messages.from_engine import Finished, Generated, Progress
+from guideway.workers.messages.to_engine import Admit, Cancel, EngineSettings, Start
 from guideway.workers.processes import child_client
 from guideway.workers.processes.child_client import ChildEnded
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from guideway.schemas.manifests import EmbeddingModel
+from guideway.workers.messages.to_retrieval import SetArtefact
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.embedder import Embedder
-from guideway.workers.retrieval.messages import SetArtefact
 from guideway.workers.retrieval.set_folder import Passage, SetFolder, SetInfo
 from guideway.workers.retrieval.settings import DEFAULT_EMBEDDING
 

@@ -8,15 +8,10 @@ import sys
 import time
 
 from guideway.schemas.failures import FailureCode
-from guideway.workers.messages import HEADER_BYTES, Broken, Ready, Stop, body_length, frame
-from guideway.workers.retrieval.messages import (
-    TO_RETRIEVAL,
-    Found,
-    FoundPassage,
-    Lookup,
-    NotFound,
-    StartRetrieval,
-)
+from guideway.workers.messages.every_child import Broken, Ready, Stop
+from guideway.workers.messages.frames import HEADER_BYTES, body_length, frame
+from guideway.workers.messages.from_retrieval import Found, FoundPassage, NotFound
+from guideway.workers.messages.to_retrieval import TO_RETRIEVAL, Lookup, StartRetrieval
 
 
 def main() -> None:

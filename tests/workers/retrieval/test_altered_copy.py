@@ -13,12 +13,13 @@ from guideway.catalogue.artefacts.store import SET_FILES, Altered, ArtefactStore
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import EmbeddingModel
 from guideway.schemas.retrieval import Retrieval, SetRef
+from guideway.workers.messages.from_retrieval import Found, NotFound
+from guideway.workers.messages.to_retrieval import Lookup, SetArtefact
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.embedder import Vectors
 from guideway.workers.retrieval.index import Qdrant
 from guideway.workers.retrieval.indexes import Indexes
 from guideway.workers.retrieval.lookups import Lookups
-from guideway.workers.retrieval.messages import Found, Lookup, NotFound, SetArtefact
 from guideway.workers.retrieval.set_folder import Passage, SetInfo
 
 FINGERPRINT = "sha256:" + "1" * 64

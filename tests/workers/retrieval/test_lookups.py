@@ -18,12 +18,13 @@ from guideway.schemas.retrieval import Condition, Retrieval, RetrievalRule, SetR
 from guideway.training.data.examples import Example
 from guideway.training.sets.context import RetrievalContext
 from guideway.training.sets.evaluate import Searched
+from guideway.workers.messages.from_retrieval import Found, NotFound
+from guideway.workers.messages.to_retrieval import Lookup, SetArtefact
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.embedder import Embedder
 from guideway.workers.retrieval.index import Index, Qdrant
 from guideway.workers.retrieval.indexes import Indexes
 from guideway.workers.retrieval.lookups import Lookups
-from guideway.workers.retrieval.messages import Found, Lookup, NotFound, SetArtefact
 from guideway.workers.retrieval.passages import with_context
 from guideway.workers.retrieval.set_folder import SetFolder
 

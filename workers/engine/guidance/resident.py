@@ -24,7 +24,7 @@ from guideway.workers.engine.guidance.lora import Lora
 from guideway.workers.engine.guidance.peft_folder import damaged
 from guideway.workers.engine.guidance.prefix_tuning import PrefixTuning
 from guideway.workers.engine.guidance.soft_prompt import SoftPrompt
-from guideway.workers.messages import Artefact
+from guideway.workers.messages.to_engine import Artefact
 
 Trained = SoftPrompt | PrefixTuning | Lora | Ia3 | InsertedLayer
 

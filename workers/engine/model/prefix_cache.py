@@ -14,7 +14,7 @@ import msgspec
 
 from guideway.workers.engine.scheduling.row import SharedPrefix
 from guideway.workers.engine.text.prompt import Prompt
-from guideway.workers.messages import Artefact
+from guideway.workers.messages.to_engine import Artefact
 
 if TYPE_CHECKING:
     from guideway.workers.engine.guidance.resident import RowGuidance

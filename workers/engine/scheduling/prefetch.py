@@ -6,7 +6,7 @@ from collections.abc import Collection, Container, Hashable, Sequence
 from concurrent.futures import Future
 
 from guideway.workers.engine.guidance.resident import ResidentGuidance, RowGuidance, Trained
-from guideway.workers.messages import Artefact
+from guideway.workers.messages.to_engine import Artefact
 
 
 class GuidancePrefetch:

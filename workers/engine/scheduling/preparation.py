@@ -17,7 +17,7 @@ from guideway.workers.engine.guidance.resident import RowGuidance
 from guideway.workers.engine.text.grammar import Grammar
 from guideway.workers.engine.text.grammars import Grammars
 from guideway.workers.engine.text.prompt import Prompt, PromptLayout
-from guideway.workers.messages import Admit
+from guideway.workers.messages.to_engine import Admit
 
 J = TypeVar("J")
 _ONE_IN: Final = 8

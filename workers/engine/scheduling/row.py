@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Text
 from guideway.schemas.request import Request
-from guideway.workers.messages import Admit, Branch, Generated, Logprobs, RowReport
+from guideway.workers.messages.from_engine import Branch, Generated, Logprobs, RowReport
+from guideway.workers.messages.to_engine import Admit
 
 if TYPE_CHECKING:
     from guideway.workers.engine.guidance.resident import RowGuidance

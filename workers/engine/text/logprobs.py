@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from guideway.workers.engine.scheduling.row import Row
-from guideway.workers.messages import Branch, Logprobs
+from guideway.workers.messages.from_engine import Branch, Logprobs
 
 _FEW: Final = 256
 """Tokens: those of the most labels whose shares anybody looks at."""

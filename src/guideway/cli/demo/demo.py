@@ -28,7 +28,7 @@ from guideway.producers.client.client import Client
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.reply import Completed
 from guideway.settings import Settings
-from guideway.workers.messages import BatchReport
+from guideway.workers.messages.from_engine import BatchReport
 
 EXAMPLES = Path(guideway.__file__).resolve().parents[2] / "examples"
 

@@ -13,7 +13,7 @@ from guideway.cli.demo.sets import SideBySide
 from guideway.cli.traffic import show_value
 from guideway.printable import on_one_line, printable
 from guideway.schemas.reply import Completed, Reply
-from guideway.workers.messages import BatchReport
+from guideway.workers.messages.from_engine import BatchReport
 
 
 class Told(msgspec.Struct):

@@ -23,7 +23,8 @@ from guideway.workers.engine.guidance.ia3 import Ia3
 from guideway.workers.engine.guidance.lora import Lora
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.messages import Artefact, Finished
+from guideway.workers.messages.from_engine import Finished
+from guideway.workers.messages.to_engine import Artefact
 
 # PEFT asks transformers for something by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerFast
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.messages import EngineSettings, Refused
+from guideway.workers.messages.from_engine import Refused
+from guideway.workers.messages.to_engine import EngineSettings
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -18,7 +18,8 @@ from guideway.workers.engine.model.runner import Runner
 from guideway.workers.engine.scheduling.chunks import StepPlan
 from guideway.workers.engine.scheduling.row import SharedPrefix
 from guideway.workers.engine.text.prompt import Prompt, PromptLayout, Span
-from guideway.workers.messages import Admit, Artefact, Finished
+from guideway.workers.messages.from_engine import Finished
+from guideway.workers.messages.to_engine import Admit, Artefact
 
 INSTRUCTION = "Answer with one word, as a clerk would."
 ON, OFF = {"prefix_cache_bytes": 2**20}, {"prefix_cache_bytes": 0}

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.model.base_model import BaseModel
-from guideway.workers.messages import EngineSettings
+from guideway.workers.messages.to_engine import EngineSettings
 
 _ROBERTA = {
     **{key: value for key, value in LLAMA_LIKE.items() if key != "num_key_value_heads"},

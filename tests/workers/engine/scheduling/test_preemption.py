@@ -13,7 +13,8 @@ from guideway.schemas.names import Lane
 from guideway.schemas.output import Choice, Json, Regex
 from guideway.workers.engine.scheduling.row import Row
 from guideway.workers.engine.scheduling.scheduler import Scheduler
-from guideway.workers.messages import Admit, BatchReport, Progress, Refused
+from guideway.workers.messages.from_engine import BatchReport, Progress, Refused
+from guideway.workers.messages.to_engine import Admit
 
 TOKEN_BYTES = 512
 """Of the tiny model: 2 layers, keys and values, 2 prefixes of 16 float32."""

@@ -23,7 +23,7 @@ from guideway.workers.engine.text.grammars import Grammars
 from guideway.workers.engine.text.guarded_tokenizer import GuardedTokenizer
 from guideway.workers.engine.text.json_grammar import json_source
 from guideway.workers.engine.text.prompt import Prompt, PromptLayout
-from guideway.workers.messages import FromEngine, Refused
+from guideway.workers.messages.from_engine import FromEngine, Refused
 
 PATTERNS = [{"type": "string", "pattern": f"(a|b)*a(a|b){{{i}}}"} for i in range(20)]
 ENDLESS = Json({"allOf": PATTERNS})

@@ -17,7 +17,7 @@ from guideway.workers.engine.scheduling.stopping import Stopping
 from guideway.workers.engine.text.grammars import Grammars
 from guideway.workers.engine.text.prompt import PromptLayout
 from guideway.workers.engine.text.sampling import Sampler
-from guideway.workers.messages import Generated
+from guideway.workers.messages.from_engine import Generated
 
 
 def grammars_of(tokenizer: PreTrainedTokenizerFast) -> Grammars:

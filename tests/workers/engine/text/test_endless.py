@@ -16,7 +16,7 @@ from guideway.schemas.output import Choice, Json, Number, OutputRule, Regex, Wor
 from guideway.workers.engine.scheduling.stopping import failed
 from guideway.workers.engine.text.grammars import Grammars
 from guideway.workers.engine.text.incomplete import ran_out
-from guideway.workers.messages import Generated
+from guideway.workers.messages.from_engine import Generated
 from guideway.workers.output_parser import read_value
 
 TOKENIZER = tiny_tokenizer()

@@ -12,7 +12,8 @@ from tests.workers.engine.conftest import MakeAdmit, MakeArtefact, MakeEngine, e
 from guideway.schemas.output import Choice
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.messages import Admit, Finished, Logprobs
+from guideway.workers.messages.from_engine import Finished, Logprobs
+from guideway.workers.messages.to_engine import Admit
 
 
 def asked(admit: Admit) -> Admit:

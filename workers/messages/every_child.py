@@ -1,0 +1,26 @@
+"""What every child process is told and tells: that its model is loaded or cannot be, and that it is to end."""
+
+from __future__ import annotations
+
+from guideway.schemas.failures import FailureCode
+from guideway.workers.messages.frames import Message
+
+
+class Stop(Message, frozen=True, tag="stop"):
+    """End the process."""
+
+
+class Ready(Message, frozen=True, tag="ready"):
+    """The model is loaded and work can come. Retrieval says it of its embedding model."""
+
+    fingerprint: str
+    load_s: float
+    former_fingerprint: str = ""
+    """As it was computed before decision 15, to tell who named it so."""
+
+
+class Broken(Message, frozen=True, tag="broken"):
+    """The model cannot be loaded; the process ends."""
+
+    code: FailureCode
+    message: str

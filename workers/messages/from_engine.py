@@ -1,0 +1,111 @@
+"""Engine process → I/O process."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from guideway.schemas.failures import FailureCode
+from guideway.schemas.reply import FinishReason
+from guideway.workers.messages.every_child import Broken, Ready
+from guideway.workers.messages.frames import Message
+
+
+class Logprobs(msgspec.Struct, frozen=True, kw_only=True):
+    """Natural logarithms of the probability of a text's tokens, with its end token if it has one, at temperature 1."""
+
+    free: float
+    """Among all that the model could have written."""
+    allowed: float
+    """Among what the row's grammar allowed; where the grammar left no choice, 0."""
+    first: dict[int, float] = {}
+    """Each token that the grammar allowed as the first → its share of the probability of these, where they are few."""
+
+
+class Branch(msgspec.Struct, frozen=True, kw_only=True):
+    """One way on where labels part."""
+
+    labels: list[str]
+    """All that it leads to."""
+    log_share: float
+    """Natural logarithm of its probability among the ways on, biases not counted."""
+
+
+class SampleFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a sample is no result."""
+
+    code: FailureCode
+    message: str
+
+
+class Generated(msgspec.Struct, frozen=True, kw_only=True):
+    """One sample's text."""
+
+    text: str
+    finish_reason: FinishReason
+    failure: SampleFailure | None = None
+    """None where the text is a whole word of the row's grammar that was not cut; always so without a grammar."""
+    logprobs: Logprobs | None = None
+    """Where the request was admitted with it."""
+    partings: list[list[Branch]] = []
+    """Where labels parted, in their order, where the request was admitted with it: of each place the ways on."""
+
+
+class Finished(Message, frozen=True, tag="finished"):
+    """A request ran to its end."""
+
+    id: str
+    samples: list[Generated]
+    """As many as were asked for, in their order."""
+    prompt_tokens: int
+    output_tokens: int
+
+
+class Refused(Message, frozen=True, tag="refused"):
+    """A request cannot be run, or not to its end."""
+
+    id: str
+    code: FailureCode
+    message: str
+    altered: str = ""
+    """Digest of an artefact whose copy on this machine's disk is not what it was: fetched again, it may run."""
+
+
+class RowReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of a micro-batch, without its text."""
+
+    request_id: str
+    namespace: str
+    endpoint: str
+    guidance: list[str]
+    """What is at work on the row: `soft_prompt a/b@1`, `lora c/d@2*0.5`, `text_prompt`, `grammar choice`, ..."""
+
+
+class BatchReport(Message, frozen=True, tag="batch"):
+    """A micro-batch whose members changed since the step before."""
+
+    step: int
+    rows: list[RowReport]
+
+
+class Progress(Message, frozen=True, tag="progress"):
+    """Sent about once a second while rows run, and whenever the engine goes idle."""
+
+    step: int
+    running: int
+    waiting: int
+    output_tokens: int
+    """Since the start."""
+    busy_s: float
+    """Time spent in steps since the start."""
+    reused_tokens: int = 0
+    """Prompt tokens since the start that were not computed, for their keys and values were there."""
+    preempted: int = 0
+    """How often since the start a row had to wait again: those that ran had grown, or others waited for its seat."""
+
+
+FromEngine = Ready | Broken | Finished | Refused | BatchReport | Progress
+FROM_ENGINE: Final[msgspec.msgpack.Decoder[FromEngine]] = msgspec.msgpack.Decoder(
+    Ready | Broken | Finished | Refused | BatchReport | Progress
+)

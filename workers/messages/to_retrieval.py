@@ -1,0 +1,57 @@
+"""I/O process → retrieval process."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from guideway.schemas.manifests import Model
+from guideway.schemas.retrieval import Retrieval
+from guideway.workers.messages.every_child import Stop
+from guideway.workers.messages.frames import Message
+from guideway.workers.retrieval.settings import RetrievalSettings
+
+
+class StartRetrieval(Message, frozen=True, tag="start"):
+    """The first message."""
+
+    settings: RetrievalSettings
+    model: Model
+    """The base model, in whose tokens budgets are kept."""
+    model_cache: str
+
+
+class SetArtefact(msgspec.Struct, frozen=True, kw_only=True):
+    """One set's version, fetched, checked and on this machine's disk."""
+
+    name: str
+    """`NAMESPACE/NAME@VERSION`"""
+    digest: str
+    folder: str
+    by_content: bool = False
+    """Whether the digest is that of the folder's bytes, as of all that was published: they are hashed when it is
+    opened."""
+    passages: int
+    fingerprint: str
+    """Of the embedding model that its vectors are by."""
+
+
+class Lookup(Message, frozen=True, tag="lookup"):
+    """Find passages for one request. It ends in exactly one `Found` or `NotFound`."""
+
+    id: str
+    """Chosen by the I/O process, opaque to the other."""
+    wanted: Retrieval
+    artefacts: list[SetArtefact]
+    """In the order of `wanted.sets`."""
+
+
+class Opened(Message, frozen=True, tag="opened"):
+    """From within the process: an index has been opened, or could not be."""
+
+
+ToRetrieval = StartRetrieval | Lookup | Opened | Stop
+TO_RETRIEVAL: Final[msgspec.msgpack.Decoder[ToRetrieval]] = msgspec.msgpack.Decoder(
+    StartRetrieval | Lookup | Opened | Stop
+)
