@@ -1,4 +1,4 @@
-"""What exactly-once delivery costs: the worker's road beside a bare loop, and memory.
+"""What exactly-once delivery costs: the worker beside a bare loop, and memory.
 
     python -m benchmarks.delivery --requests 10000 --turns 3
 
@@ -153,7 +153,7 @@ async def measure(args: argparse.Namespace) -> list[Figure]:
             figures.append(Figure("worker", statistics.median(ours), "requests/s"))
             figures.append(Figure("bare loop", statistics.median(bare), "requests/s"))
             ratio = statistics.median(map(truediv, ours, bare))
-            figures.append(Figure("worker road against a bare loop", ratio, "ratio"))
+            figures.append(Figure("worker against a bare loop", ratio, "ratio"))
             (Path(folder) / "memory").mkdir()
             early, late = await memory_while_waiting(Path(folder) / "memory", broker.bootstrap, args.waiting)
             print(f"worker's memory with {args.waiting} waiting: {early:.0f} MiB, then {late:.0f} MiB")

@@ -71,7 +71,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "soft-prompt: steps/s by length against random": Target(1.3),
     "lora: steps/s by length against random": Target(1.3),
     "memory of the training process": Target(4096, "≤"),
-    "worker road against a bare loop": Target(0.5),
+    "worker against a bare loop": Target(0.5),
     "queue-fed against in process": Target(0.95),
     "queue-fed against in process, engine on a core of its own": Target(0.95),
     "memory with 50,000 waiting, late against early": Target(1.1, "≤"),

@@ -65,7 +65,7 @@ def request(number: int, size: str) -> Request:
 
 
 def numbers(requests: int) -> list[int]:
-    """In which order the rows come: in none, or the road that keeps an order would pad prompts of like length less."""
+    """In which order the rows come: in none, or what keeps an order would pad prompts of like length less."""
     return random.Random(0).sample(range(requests), requests)
 
 

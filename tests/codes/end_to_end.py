@@ -115,21 +115,21 @@ async def end_to_end_of(endpoints: Mapping[str, str]) -> AsyncIterator[EndToEnd]
                 make_consumer(broker.bootstrap, "test", auto_offset_reset="earliest"), broker.bootstrap
             ) as consumer,
         ):
-            road = EndToEnd(system, client, producer)
+            e2e = EndToEnd(system, client, producer)
             there = await consumer.topics()
             consumer.subscribe(sorted(one for one in there if one.endswith((".out.v1", ".dlq"))))
-            hearing = asyncio.create_task(_hear(road, consumer))
+            hearing = asyncio.create_task(_hear(e2e, consumer))
             try:
-                yield road
+                yield e2e
             finally:
                 hearing.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await hearing
 
 
-async def _hear(road: EndToEnd, consumer: Any) -> None:
+async def _hear(e2e: EndToEnd, consumer: Any) -> None:
     async for record in consumer:
-        road.hear(record)
+        e2e.hear(record)
 
 
 async def _apply(system: System, folder: Path, endpoints: Mapping[str, str]) -> None:

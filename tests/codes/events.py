@@ -1,4 +1,4 @@
-"""Failures that an event meets, each provoked on the road: published, read, refused, answered."""
+"""Failures that an event meets, each provoked end to end: published, read, refused, answered."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def event(
         name.replace("_type", "-type") if name == "content_type" else name: text for name, text in headers.items()
     }
 
-    async def provoke(road: EndToEnd) -> Refusal:
+    async def provoke(e2e: EndToEnd) -> Refusal:
         stamp = int((time.time() - ago_s) * 1000) if ago_s else None
-        return as_refusal(await road.sent(names.event_topic("shop", endpoint), value, headers, timestamp_ms=stamp))
+        return as_refusal(await e2e.sent(names.event_topic("shop", endpoint), value, headers, timestamp_ms=stamp))
 
     text = shown or f"`{'null' if value is None else value.decode('utf-8', 'backslashreplace')}`"
     with_headers = "".join(f", header `{name}: {_abbreviated(text)}`" for name, text in headers.items())
@@ -108,17 +108,17 @@ def other(code: FailureCode, example: str, remedy: str, provoke: Provoke) -> Cas
     return Case(code=code, example=example, remedy=remedy, provoke=provoke)
 
 
-async def _cancelled(road: EndToEnd) -> Refusal:
+async def _cancelled(e2e: EndToEnd) -> Refusal:
     topic = names.event_topic("shop", "parcel")
-    await road.producer.send_and_wait(topic, value=None, key=b"k", headers=[(names.CANCEL, b"order-17")])
-    return await road.refused(topic, b"Hello", {names.REQUEST_ID: "order-17"})
+    await e2e.producer.send_and_wait(topic, value=None, key=b"k", headers=[(names.CANCEL, b"order-17")])
+    return await e2e.refused(topic, b"Hello", {names.REQUEST_ID: "order-17"})
 
 
-async def _too_large_reply(road: EndToEnd) -> Refusal:
+async def _too_large_reply(e2e: EndToEnd) -> Refusal:
     """The request fits, with its headers, and the reply does not: how long they may be depends on both."""
     topic = names.event_topic("shop", "story")
     tries = [
-        asyncio.create_task(road.sent(topic, b"Tell me a long story.", correlation=b"x" * size))
+        asyncio.create_task(e2e.sent(topic, b"Tell me a long story.", correlation=b"x" * size))
         for size in range(997_200, 999_600, 800)
     ]
     try:
@@ -133,15 +133,15 @@ async def _too_large_reply(road: EndToEnd) -> Refusal:
     raise AssertionError("each was answered, or refused for another reason")
 
 
-async def _misspelt(road: EndToEnd) -> Refusal:
-    return await _refusal(road.client.submit("/shop/parcell", "Hello"))
+async def _misspelt(e2e: EndToEnd) -> Refusal:
+    return await _refusal(e2e.client.submit("/shop/parcell", "Hello"))
 
 
-async def _no_request(road: EndToEnd) -> Refusal:
-    return await road.refused(names.request_topic("small", "batch"), b"nonsense")
+async def _no_request(e2e: EndToEnd) -> Refusal:
+    return await e2e.refused(names.request_topic("small", "batch"), b"nonsense")
 
 
-async def _unreachable(road: EndToEnd) -> Refusal:
+async def _unreachable(e2e: EndToEnd) -> Refusal:
     async def enter() -> None:
         async with Client("127.0.0.1:1"):
             pass
@@ -149,18 +149,18 @@ async def _unreachable(road: EndToEnd) -> Refusal:
     return await _refusal(enter())
 
 
-async def _not_open(road: EndToEnd) -> Refusal:
-    return await _refusal(Client(road.system.bootstrap).submit("/shop/parcel", "Hello"))
+async def _not_open(e2e: EndToEnd) -> Refusal:
+    return await _refusal(Client(e2e.system.bootstrap).submit("/shop/parcel", "Hello"))
 
 
-async def _not_of_this_version(road: EndToEnd) -> Refusal:
+async def _not_of_this_version(e2e: EndToEnd) -> Refusal:
     """Nobody works for the size `idle`: what comes is what we write."""
     id_ = uuid.uuid4().hex
-    waiting = asyncio.create_task(_refusal(road.client.submit("/shop/idle", "Hello", request_id=id_)))
+    waiting = asyncio.create_task(_refusal(e2e.client.submit("/shop/idle", "Hello", request_id=id_)))
     headers: Mapping[str, str] = {names.REQUEST_ID: id_, names.CLOUD_EVENT_SOURCE: "/shop/idle"}
     while not waiting.done():
         # Again until somebody waits for it.
-        await road.producer.send_and_wait(
+        await e2e.producer.send_and_wait(
             names.reply_topic("shop", "idle"),
             value=b"{}",
             headers=[(name, text.encode()) for name, text in headers.items()],
@@ -170,9 +170,9 @@ async def _not_of_this_version(road: EndToEnd) -> Refusal:
     return waiting.result()
 
 
-async def _no_server(road: EndToEnd) -> Refusal:
-    away = msgspec.structs.replace(road.system.settings, qdrant_url="http://127.0.0.1:1")
-    file = road.system.home / "half.txt"
+async def _no_server(e2e: EndToEnd) -> Refusal:
+    away = msgspec.structs.replace(e2e.system.settings, qdrant_url="http://127.0.0.1:1")
+    file = e2e.system.home / "half.txt"
     file.write_text("Some text.")
     order = Order(namespace="shop", name="half", documents=[file], columns=Columns(), splitting=Splitting())
     return await _refusal(make_sets(away, [order]))

@@ -61,7 +61,7 @@ _REQUEST = Request(
 def here(do: Callable[[Path], Any]) -> Provoke:
     """Does something in an empty folder that is refused."""
 
-    async def provoke(road: EndToEnd) -> Refusal:
+    async def provoke(e2e: EndToEnd) -> Refusal:
         with tempfile.TemporaryDirectory() as folder:
             return _refusal(lambda: do(Path(folder)))
 
@@ -130,7 +130,7 @@ def _no_number(folder: Path) -> Settings:
     return Settings.from_environ({"GUIDEWAY_ARTEFACT_CACHE_BYTES": "ten", "GUIDEWAY_HOME": str(folder)})
 
 
-async def _deadly(road: EndToEnd) -> Refusal:
+async def _deadly(e2e: EndToEnd) -> Refusal:
     model = Model(namespace="public", name="small", source="fine")
     program = (sys.executable, str(_FAKE_ENGINE))
     async with EngineClient(model, EngineSettings(), program=program) as link:

@@ -57,8 +57,8 @@ def line(case: Case, came: Refusal) -> Line:
 
 async def provoked() -> list[tuple[Case, Refusal]]:
     """All of them, in the order of the codes; those that an event meets at once."""
-    async with end_to_end_of(ENDPOINTS) as road:
-        came = await asyncio.gather(*(case.provoke(road) for case in CASES))
+    async with end_to_end_of(ENDPOINTS) as e2e:
+        came = await asyncio.gather(*(case.provoke(e2e) for case in CASES))
     return [*zip(CASES, came, strict=True)]
 
 

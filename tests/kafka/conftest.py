@@ -1,4 +1,4 @@
-"""The whole road, running: a broker of each kind, the endpoint service and a worker as processes, the real model."""
+"""All of it, running: a broker of each kind, the endpoint service and a worker as processes, the real model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retrieval on the whole road: the same question, other facts, another answer, with what it cites."""
+"""Retrieval end to end: the same question, other facts, another answer, with what it cites."""
 
 from __future__ import annotations
 

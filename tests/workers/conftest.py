@@ -37,6 +37,6 @@ def make_request() -> Callable[..., Request]:
 
 
 @pytest.fixture
-async def road(broker: RunningBroker, unique_name: str, tmp_path: Path) -> AsyncIterator[EndToEnd]:
+async def system(broker: RunningBroker, unique_name: str, tmp_path: Path) -> AsyncIterator[EndToEnd]:
     async with end_to_end_of(broker.bootstrap, unique_name, tmp_path) as made:
         yield made
