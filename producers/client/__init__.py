@@ -1,1 +1,1 @@
-"""The client library: submit events, await replies."""
+"""The client library: submit events, await replies. Programs import it from `guideway`."""
