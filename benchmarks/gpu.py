@@ -13,6 +13,7 @@ import argparse
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -200,7 +201,7 @@ def main() -> None:
         print(f"{where}; torch {version('torch')}, transformers {version('transformers')}, PEFT {version('peft')}")
         for size in sizes:
             for rows in map(int, args.rows.split(",")):
-                _unless_too_large(lambda size=size, rows=rows: measure(size, rows, Path(folder), args), size, rows)
+                _unless_too_large(partial(measure, size, rows, Path(folder), args), size, rows)
 
 
 def _unless_too_large(run: Callable[[], None], size: str, rows: int) -> None:

@@ -39,7 +39,7 @@ from guideway.workers.messages.to_engine import EngineSettings
 from guideway.workers.messages.to_retrieval import SetArtefact
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.embedder import Embedder
-from guideway.workers.retrieval.index import Qdrant
+from guideway.workers.retrieval.index import Index, Qdrant
 from guideway.workers.retrieval.passages import with_context
 from guideway.workers.retrieval.retrieval_client import RetrievalClient
 from guideway.workers.retrieval.set_folder import Passage, SetFolder, SetInfo
@@ -72,7 +72,7 @@ def read_facts(folder: Path) -> list[Passage]:
 def enlarged(passages: Sequence[Passage], vectors: Any, embedder: Embedder, count: int, seed: int) -> SetFolder:
     """`count` passages: the given ones, again and again, each time with a little noise on their vectors."""
     noise = np.random.default_rng(seed)
-    rows = np.arange(count) % len(passages)
+    rows = [number % len(passages) for number in range(count)]
     moved = vectors[rows] + noise.normal(0, 0.02, (count, vectors.shape[1])).astype(np.float32)
     model = EmbeddingModel(source=embedder.source, fingerprint=embedder.fingerprint, dimension=embedder.dimension)
     return SetFolder(
@@ -215,7 +215,7 @@ def indexing(folder: Path, facts: Path, embedder: Embedder, turns: int) -> list[
 
 def search(content: SetFolder, embedder: Embedder, name: str, queries: int = 200) -> Figure:
     """Of one query at a time, its embedding not counted."""
-    index = Qdrant().open("sha256:x", len(content.passages), lambda: content)
+    index = _opened(content)
     asked = embedder.embed([f"What is meant by {passage.document}?" for passage in content.passages[:queries]])
     took_ms = []
     for query in asked:
@@ -226,6 +226,10 @@ def search(content: SetFolder, embedder: Embedder, name: str, queries: int = 200
     return Figure(name, quantile(took_ms, 0.95), "ms")
 
 
+def _opened(content: SetFolder) -> Index:
+    return Qdrant().open("sha256:x", len(content.passages), lambda: content)
+
+
 def recall(folder: Path, facts: Path, embedder: Embedder) -> list[Figure]:
     """Every definition of every fact set, looked up by a question that holds its term."""
     found, questions = [], 0
@@ -233,7 +237,7 @@ def recall(folder: Path, facts: Path, embedder: Embedder) -> list[Figure]:
         documents = list(read_documents([file], Columns(id="term")))
         made = build(passages_of(documents, Splitting()), embedder, Splitting(), folder / file.stem)
         content = set_folder.read(made)
-        index = Qdrant().open("sha256:x", len(content.passages), lambda content=content: content)
+        index = _opened(content)
         pairs = [Pair(question=f"What is the meaning of {one.id}?", id=one.id) for one in documents]
         scored = scores(Searched(embedder, index), pairs, 5)
         log(f"{file.stem}: recall@5 {scored.recall:.3f}, MRR {scored.mean_reciprocal_rank:.3f}, {len(pairs)} terms")

@@ -168,7 +168,7 @@ class Writer:
         """Pairs that exclude each other."""
         listed = self._words["relations"][relation]["pairs"].split(", ")
         if all("/" in pair for pair in listed):
-            return [tuple(pair.split("/")) for pair in listed]  # type: ignore[misc]
+            return [(one, two) for one, two in (pair.split("/") for pair in listed)]
         return [(one, two) for one in listed for two in listed if one != two]
 
     def _question(self, subject: Subject, relation: str, what: str) -> str:
@@ -242,7 +242,7 @@ def _found(passages: list[Passage], sets: list[list[str]], embedder: Embedder) -
     vectors = [np.array([*embedder.embed(texts)]) for texts in sets]
     for place, passage in enumerate(passages):
         asked = np.array([*embedder.embed([row.question for row in passage.rows])])
-        firsts = np.array([(asked @ of_set.T).argmax(1) == place for of_set in vectors]).all(0)
+        firsts = np.logical_and.reduce([(asked @ of_set.T).argmax(1) == place for of_set in vectors])
         passage.rows[:] = [row for row, first in zip(passage.rows, firsts, strict=True) if first]
 
 
@@ -254,7 +254,10 @@ def _store(name: str, rows: list[dict[str, str]]) -> None:
 def main() -> None:
     """Everything, from one seed."""
     writer = Writer(yaml.safe_load((HERE / "words.yaml").read_text(encoding="utf-8")), random.Random(20261))
-    train, held_out, open_train, open_eval = _written(), [], [], []
+    train = _written()
+    held_out: list[Passage] = []
+    open_train: list[Row] = []
+    open_eval: list[Row] = []
     for place, subject in enumerate(writer.subjects()):
         is_eval = place % EVAL_SHARE == 0
         if place % QUESTIONS_OF_NOTHING == 1:
