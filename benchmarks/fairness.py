@@ -29,8 +29,9 @@ import msgspec
 from benchmarks.figures import Figure, markdown, quantile, save
 
 from guideway.applying import apply_manifests
+from guideway.catalogue.changes import Deletion
 from guideway.catalogue.documents.manifest_files import Source, read
-from guideway.catalogue.entries import Deletion, Identity
+from guideway.catalogue.entries import Identity
 from guideway.catalogue.topic import publish
 from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.infra import local_broker

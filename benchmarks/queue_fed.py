@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.figures import Figure, markdown, save
 
-from guideway.catalogue.entries import plan
+from guideway.catalogue.changes import plan
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer
 from guideway.infra import local_broker, topics

@@ -6,8 +6,9 @@ import difflib
 
 import msgspec
 
+from guideway.catalogue.changes import Change
 from guideway.catalogue.documents.yaml_text import as_yaml
-from guideway.catalogue.entries import Change, Identity
+from guideway.catalogue.entries import Identity
 from guideway.schemas.manifests import Manifest
 
 

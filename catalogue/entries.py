@@ -1,7 +1,4 @@
-"""The catalogue in memory. Pure: fed with records of the catalogue topic, asked by everybody.
-
-More than 300 lines: which versions there are, and which one is next, are two halves of one rule.
-"""
+"""The catalogue in memory. Pure: fed with records of the catalogue topic, asked by everybody."""
 
 from __future__ import annotations
 
@@ -104,7 +101,7 @@ class Catalogue:
         try:
             entry = CATALOGUE_ENTRY.decode(value)
         except Undecodable as error:
-            # It must not leave an older one in its place, and it must not be taken for nothing: see `plan`.
+            # It must not leave an older one in its place, and it must not be taken for nothing: see `changes.plan`.
             self._unread.setdefault(identity, {})[version] = str(error)
             return
         if isinstance(entry, Deleted):
@@ -122,13 +119,13 @@ class Catalogue:
             if not versions:
                 by_version.pop(identity, None)
 
-    def after(self, changes: Iterable[Change | Deletion]) -> Catalogue:
-        """The catalogue as it will be; this one stays as it is."""
+    def after(self, records: Iterable[tuple[bytes, bytes | None]]) -> Catalogue:
+        """The catalogue as these records (key, value) of its topic will make it; this one stays as it is."""
         later = Catalogue()
         later._versions = {identity: dict(versions) for identity, versions in self._versions.items()}
         later._unread = {identity: dict(versions) for identity, versions in self._unread.items()}
         later._given = dict(self._given)
-        for key, value in records(changes):
+        for key, value in records:
             later.absorb(key, value)
         return later
 
@@ -282,78 +279,3 @@ class Catalogue:
 def _number(version: str) -> int:
     """A version as it is written; 0, which none is, for what is no number."""
     return int(version) if _VERSION.fullmatch(version) else 0
-
-
-class Change(msgspec.Struct, frozen=True):
-    """What applying a manifest does to the catalogue."""
-
-    identity: Identity
-    version: int
-    manifest: Manifest
-    action: Literal["created", "updated", "unchanged"]
-
-
-class Deletion(msgspec.Struct, frozen=True):
-    """One version goes."""
-
-    identity: Identity
-    version: int
-    kept: bool
-    """Whether its number stays in the catalogue, as deleted: it is the highest, from which the next one is counted."""
-
-
-def plan(catalogue: Catalogue, manifests: Iterable[Manifest]) -> list[Change]:
-    """A changed manifest becomes the next version; an unchanged one stays what it is.
-
-    A version is never given twice, whatever was deleted: requests that are under way are bound to one by its number.
-    Raises Refusal(invalid_manifest) where the newest version cannot be read, or no number is left.
-    """
-    changes = []
-    for manifest in manifests:
-        identity = Identity.of(manifest)
-        latest = catalogue.latest(identity)
-        require_newest_read(catalogue, identity)
-        following = catalogue.last_given(identity) + 1
-        if latest is not None and CATALOGUE_ENTRY.encode(latest[1]) == CATALOGUE_ENTRY.encode(manifest):
-            # As they are kept: to Python, true equals 1, and the properties of a schema have no order.
-            changes.append(Change(identity, latest[0], manifest, "unchanged"))
-        elif following > MAX_VERSION:
-            raise Refusal(
-                FailureCode.INVALID_MANIFEST,
-                f"{identity} has had version {MAX_VERSION}, and no higher one can be: give it another name",
-            )
-        else:
-            changes.append(Change(identity, following, manifest, "created" if latest is None else "updated"))
-    return changes
-
-
-def require_newest_read(catalogue: Catalogue, identity: Identity) -> None:
-    """Raises Refusal(invalid_manifest) where the newest version cannot be read: nobody here knows what it says."""
-    unread = catalogue.unread(identity)
-    if unread and unread[-1].version > max(catalogue.versions(identity), default=0):
-        newest = unread[-1]
-        raise Refusal(
-            FailureCode.INVALID_MANIFEST,
-            f"version {newest.version} of {identity} cannot be read by this guideway ({newest.why}), so nothing is "
-            "written over it: use the newer guideway that wrote it, or remove it with "
-            f"`guideway delete {identity.kind} {identity.namespace}/{identity.name}@{newest.version}`",
-        )
-
-
-def plan_deletion(catalogue: Catalogue, identity: Identity, versions: Sequence[int]) -> list[Deletion]:
-    """These versions go, and with them what is kept of earlier deletions and is not needed any more."""
-    last = catalogue.last_given(identity)
-    needless = [number for number in catalogue.kept_as_deleted(identity) if number < last and last in versions]
-    return [Deletion(identity, number, kept=number == last) for number in [*versions, *needless]]
-
-
-def records(changes: Iterable[Change | Deletion]) -> list[tuple[bytes, bytes | None]]:
-    """(key, value) of the catalogue topic's record for each change that changes something."""
-    found: list[tuple[bytes, bytes | None]] = []
-    for change in changes:
-        key = change.identity.key(change.version)
-        if isinstance(change, Deletion):
-            found.append((key, CATALOGUE_ENTRY.encode(Deleted()) if change.kept else None))
-        elif change.action != "unchanged":
-            found.append((key, CATALOGUE_ENTRY.encode(change.manifest)))
-    return found

@@ -1,4 +1,4 @@
-"""The catalogue topic: read whole and then followed, and written to. The decisions are in entries.py."""
+"""The catalogue topic: read whole and then followed, and written to. The decisions are in entries.py and changes.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import structlog
 from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.structs import TopicPartition
 
-from guideway.catalogue.entries import Catalogue, Change, Deletion, records
+from guideway.catalogue.changes import Change, Deletion, records
+from guideway.catalogue.entries import Catalogue
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started, unreachable
 from guideway.delivery.guards.aiokafka_guards import discard
 from guideway.schemas import names

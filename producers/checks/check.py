@@ -13,10 +13,11 @@ from typing import Any, Final
 import msgspec
 
 from guideway.catalogue.bounds import too_much
+from guideway.catalogue.changes import Change, Deletion, plan, records
 from guideway.catalogue.documents.conversion import leading
 from guideway.catalogue.documents.faults import MAX_FOUND, Fault, Faulty, FieldPath, dotted, listed
 from guideway.catalogue.documents.manifest_files import Source
-from guideway.catalogue.entries import Catalogue, Change, Deletion, Identity, Kind, plan
+from guideway.catalogue.entries import Catalogue, Identity, Kind
 from guideway.catalogue.together import check_together
 from guideway.producers.checks.check_input import check_input
 from guideway.producers.checks.check_input import doubts as check_input_doubts
@@ -58,7 +59,8 @@ def faults_alone(sources: Sequence[Source]) -> list[Fault]:
 
 def faults_together(sources: Sequence[Source], catalogue: Catalogue) -> list[Fault]:
     """What the others say of them, these and the catalogue's; only where each is well alone."""
-    after = catalogue.after(change for source in sources for change in _planned(source.manifest, catalogue))
+    planned = [change for source in sources for change in _planned(source.manifest, catalogue)]
+    after = catalogue.after(records(planned))
     found = _faults(sources, partial(_planable, catalogue=catalogue))
     return [*islice(chain(found, _faults(sources, partial(_named, catalogue=after))), MAX_FOUND)]
 
@@ -145,7 +147,7 @@ def _outgrowing(schema: Mapping[str, Any], max_tokens: int) -> Iterator[str]:
 
 def broken_by(deletions: Iterable[Deletion], catalogue: Catalogue) -> list[tuple[Endpoint, str]]:
     """The endpoints that name something that would be gone, each with what is said of it then."""
-    after = catalogue.after(deletions)
+    after = catalogue.after(records(deletions))
     found = []
     for _, manifest in after:
         if isinstance(manifest, Endpoint):

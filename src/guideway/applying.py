@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from guideway.catalogue.artefacts.store import ArtefactStore, Contents, digest_of
+from guideway.catalogue.changes import Change, plan
 from guideway.catalogue.documents.calibration_files import with_texts
 from guideway.catalogue.documents.faults import Fault, Faulty
 from guideway.catalogue.documents.manifest_files import Source, resolved
-from guideway.catalogue.entries import Catalogue, Change, plan
+from guideway.catalogue.entries import Catalogue
 from guideway.catalogue.owned import known_artefacts, not_owned
 from guideway.catalogue.topic import CatalogueFollower, publish_planned
 from guideway.infra import topics

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from guideway.applying import check_together
 from guideway.catalogue.artefacts.store import digest_of
+from guideway.catalogue.changes import Change, plan
 from guideway.catalogue.difference import difference, written
 from guideway.catalogue.documents.faults import Faulty
 from guideway.catalogue.documents.manifest_files import Source, read, resolved
 from guideway.catalogue.documents.yaml_text import as_yaml
-from guideway.catalogue.entries import Catalogue, Change, Identity, plan
+from guideway.catalogue.entries import Catalogue, Identity
 from guideway.catalogue.owned import known_artefacts
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import (

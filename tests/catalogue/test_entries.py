@@ -1,4 +1,4 @@
-"""The catalogue in memory."""
+"""The catalogue in memory, and how it is changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guideway.catalogue.entries import MAX_VERSION, Catalogue, Identity, plan, plan_deletion, records
+from guideway.catalogue.changes import plan, plan_deletion, records
+from guideway.catalogue.entries import MAX_VERSION, Catalogue, Identity
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import (
     Calibrated,

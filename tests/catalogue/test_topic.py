@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from aiokafka.structs import TopicPartition
 
-from guideway.catalogue.entries import Catalogue, Change, Identity, plan, plan_deletion
+from guideway.catalogue.changes import Change, plan, plan_deletion
+from guideway.catalogue.entries import Catalogue, Identity
 from guideway.catalogue.topic import CatalogueFollower, Overtaken, publish, publish_planned, sole_writer
 from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.infra import topics

@@ -20,8 +20,9 @@ from tests.conftest import environ_for
 from tests.kafka.conftest import DEMO, ROOT, System
 
 from guideway.catalogue.artefacts.store import ArtefactStore
+from guideway.catalogue.changes import Deletion, plan
 from guideway.catalogue.documents.manifest_files import read, upload
-from guideway.catalogue.entries import Deletion, Identity, plan
+from guideway.catalogue.entries import Identity
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.cli.sets.making import Order, make_sets
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started

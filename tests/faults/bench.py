@@ -20,7 +20,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from guideway.catalogue.entries import plan
+from guideway.catalogue.changes import plan
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer
 from guideway.delivery.guards import aiokafka_guards

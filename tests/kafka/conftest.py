@@ -20,8 +20,9 @@ from safetensors.numpy import save_file
 
 from guideway.applying import apply_manifests
 from guideway.catalogue.artefacts.store import ArtefactStore
+from guideway.catalogue.changes import Deletion, plan
 from guideway.catalogue.documents.manifest_files import read, upload
-from guideway.catalogue.entries import Deletion, Identity, plan
+from guideway.catalogue.entries import Identity
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.cli.demo.sets import FactSet, make_fact_sets
 from guideway.cli.sets.making import Order, make_sets

@@ -12,7 +12,7 @@ from pathlib import Path
 from aiokafka.structs import TopicPartition
 
 from guideway.catalogue.artefacts.cache import ArtefactCache
-from guideway.catalogue.entries import plan
+from guideway.catalogue.changes import plan
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.delivery.clients.kafka_client import make_consumer, started
 from guideway.delivery.pipeline import as_record

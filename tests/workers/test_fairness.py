@@ -6,7 +6,7 @@ from collections import Counter
 
 from tests.workers.end_to_end import EndToEnd, until
 
-from guideway.catalogue.entries import plan
+from guideway.catalogue.changes import plan
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.infra import topics

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from tests.workers.end_to_end import EndToEnd, manifests, until
 
-from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan, plan_deletion
+from guideway.catalogue.changes import Deletion, plan, plan_deletion
+from guideway.catalogue.entries import Catalogue, Identity
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.cli.catalogue.delete import remove
 from guideway.schemas import names

@@ -9,7 +9,8 @@ import msgspec
 
 from guideway.catalogue.artefacts.store import SET_FILES, ArtefactStore
 from guideway.catalogue.bounds import too_much
-from guideway.catalogue.entries import Catalogue, Change, Deletion, Identity, plan, plan_deletion
+from guideway.catalogue.changes import Change, Deletion, plan, plan_deletion
+from guideway.catalogue.entries import Catalogue, Identity
 from guideway.catalogue.topic import CatalogueFollower, publish_planned
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import MAX_METADATA_NAMES, RetrievalSet, SetAlias

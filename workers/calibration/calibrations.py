@@ -11,7 +11,8 @@ from typing import Final
 import structlog
 from aiokafka.errors import KafkaError
 
-from guideway.catalogue.entries import Catalogue, Change, Identity, plan
+from guideway.catalogue.changes import Change, plan
+from guideway.catalogue.entries import Catalogue, Identity
 from guideway.catalogue.topic import CatalogueFollower, publish_planned
 from guideway.delivery.clients.kafka_client import unreachable
 from guideway.schemas.calibration import Calibration

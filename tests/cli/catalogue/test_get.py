@@ -14,8 +14,9 @@ import pytest
 
 from guideway.applying import apply_manifests
 from guideway.catalogue.bounds import MAX_MANIFEST_BYTES
+from guideway.catalogue.changes import Deletion, plan, plan_deletion, records
 from guideway.catalogue.documents.manifest_files import Source, read
-from guideway.catalogue.entries import Catalogue, Deletion, Identity, plan, plan_deletion, records
+from guideway.catalogue.entries import Catalogue, Identity
 from guideway.catalogue.topic import CatalogueFollower
 from guideway.cli.catalogue.delete import remove
 from guideway.cli.catalogue.get import found_in, identity_of

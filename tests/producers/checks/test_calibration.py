@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from guideway.catalogue.entries import Catalogue, plan, records
+from guideway.catalogue.changes import plan, records
+from guideway.catalogue.entries import Catalogue
 from guideway.producers.checks.calibration import check_calibration, settled
 from guideway.producers.marshalling.marshal import marshal
 from guideway.schemas.calibration import MAX_LABELS, Calibration

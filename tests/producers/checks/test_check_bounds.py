@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from guideway.catalogue.bounds import too_much
+from guideway.catalogue.changes import plan, plan_deletion, records
 from guideway.catalogue.documents.manifest_files import read
-from guideway.catalogue.entries import Catalogue, Identity, plan, plan_deletion
+from guideway.catalogue.entries import Catalogue, Identity
 from guideway.cli.demo.demo import EXAMPLES
 from guideway.producers.checks.check import broken_by, check
 from guideway.schemas.failures import FailureCode, Refusal
@@ -84,7 +85,7 @@ FACTS = RetrievalSet(
 
 def with_all(catalogue: Catalogue, *manifests: Manifest) -> Catalogue:
     for manifest in manifests:
-        catalogue = catalogue.after(plan(catalogue, [manifest]))
+        catalogue = catalogue.after(records(plan(catalogue, [manifest])))
     return catalogue
 
 

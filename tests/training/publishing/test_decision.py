@@ -9,7 +9,8 @@ import pytest
 
 from guideway.catalogue.artefacts.cache import ArtefactCache
 from guideway.catalogue.artefacts.store import ArtefactStore
-from guideway.catalogue.entries import Catalogue, plan
+from guideway.catalogue.changes import plan
+from guideway.catalogue.entries import Catalogue
 from guideway.producers.checks.calibration import settled
 from guideway.schemas.calibration import automatic
 from guideway.schemas.failures import FailureCode, Refusal

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from guideway.catalogue.entries import Catalogue, Deletion, Identity
+from guideway.catalogue.changes import Deletion
+from guideway.catalogue.entries import Catalogue, Identity
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import EmbeddingModel, Manifest, RetrievalSet, SetAlias
 from guideway.schemas.reply import Completed, Failed, Reply, Sample, Usage

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 from aiokafka.errors import TopicAuthorizationFailedError
 
-from guideway.catalogue.entries import Identity, plan
+from guideway.catalogue.changes import plan
+from guideway.catalogue.entries import Identity
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker

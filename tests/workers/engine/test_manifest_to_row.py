@@ -11,8 +11,8 @@ from tests.workers.engine.conftest import MakeArtefact, MakeEngine, ends, run, t
 
 from guideway.catalogue.artefacts.cache import ArtefactCache
 from guideway.catalogue.artefacts.store import Altered, ArtefactStore
+from guideway.catalogue.changes import plan
 from guideway.catalogue.documents import manifest_files
-from guideway.catalogue.entries import plan
 from guideway.catalogue.topic import CatalogueFollower
 from guideway.producers.checks.check import check
 from guideway.producers.marshalling.marshal import marshal

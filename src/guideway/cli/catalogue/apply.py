@@ -11,9 +11,9 @@ import typer
 from rich.text import Text
 
 from guideway.applying import Preview, apply_manifests, preview
+from guideway.catalogue.changes import Change
 from guideway.catalogue.difference import difference
 from guideway.catalogue.documents.manifest_files import Source, read
-from guideway.catalogue.entries import Change
 from guideway.cli.catalogue import packaged
 from guideway.cli.console.output import AsJson, complain, err, out, print_json, print_table, run
 from guideway.infra import topics

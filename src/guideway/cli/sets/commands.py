@@ -13,7 +13,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from guideway.catalogue.artefacts.store import ArtefactStore
-from guideway.catalogue.entries import Catalogue, Deletion, Identity
+from guideway.catalogue.changes import Deletion
+from guideway.catalogue.entries import Catalogue, Identity
 from guideway.cli.catalogue.delete import EvenIfUsed, remove
 from guideway.cli.console import interrupts
 from guideway.cli.console.output import LINE_EVERY_S, AsJson, clock, err, out, print_json, print_table, run

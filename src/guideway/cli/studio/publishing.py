@@ -10,7 +10,8 @@ import msgspec
 import typer
 
 from guideway.catalogue.artefacts.store import ArtefactStore
-from guideway.catalogue.entries import Catalogue, Change, plan
+from guideway.catalogue.changes import Change, plan
+from guideway.catalogue.entries import Catalogue
 from guideway.catalogue.topic import CatalogueFollower, publish_planned
 from guideway.cli.catalogue.apply import tell
 from guideway.cli.console.output import AsJson, run
