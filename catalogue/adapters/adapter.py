@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Never
 
 from guideway.catalogue.adapters.tensor_names import adapters, plain_name
-from guideway.catalogue.artefacts.store import MAX_TEXT_BYTES, Contents
+from guideway.catalogue.artefacts.contents import MAX_TEXT_BYTES, Contents
 from guideway.schemas.failures import FailureCode, Refusal
 
 CONFIG: Final = "adapter_config.json"

@@ -22,7 +22,7 @@ from guideway.catalogue.adapters.peft_settings import (
     PROMPT_KNOWN,
     PROMPT_UNSUPPORTED,
 )
-from guideway.catalogue.artefacts.store import Contents
+from guideway.catalogue.artefacts.contents import Contents
 from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import TrainedForm
 

@@ -1,12 +1,11 @@
-"""Artefacts by content: a folder of files is named by the hash of its listing, each file by the hash of its bytes."""
+"""Artefacts in an object store. Each file is named by the hash of its bytes, an artefact by that of its listing."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,119 +13,24 @@ import fsspec
 import msgspec
 
 from guideway.catalogue.artefacts.cache import ArtefactCache
-from guideway.catalogue.artefacts.plain_files import NotPlain, missing, read_plain_files
+from guideway.catalogue.artefacts.contents import (
+    DIGEST,
+    FILE_LIMITS,
+    MAX_ARTEFACT_BYTES,
+    PEFT_FILES,
+    Altered,
+    Contents,
+    Listing,
+    digest_of_bytes,
+    listing_of,
+    read_fetched,
+    read_folder,
+    reason,
+)
 from guideway.schemas.failures import FailureCode, Refusal
 
-Contents = Mapping[str, bytearray]
-"""An artefact in memory: file name → its bytes."""
-
-MAX_ARTEFACT_BYTES: Final = 2 * 2**30
-MAX_TEXT_BYTES: Final = 4 * 2**20
-"""Of a file that describes: it is read whole, in one go."""
-PEFT_FILES: Final = frozenset({"adapter_config.json", "adapter_model.safetensors"})
-SET_FILES: Final = frozenset({"set.json", "passages.jsonl", "vectors.safetensors"})
-_ABOUT: Final = "README.md"
-_LIMITS: Final = {
-    "adapter_config.json": MAX_TEXT_BYTES,
-    "adapter_model.safetensors": MAX_ARTEFACT_BYTES,
-    "set.json": MAX_TEXT_BYTES,
-    "passages.jsonl": MAX_ARTEFACT_BYTES,
-    "vectors.safetensors": MAX_ARTEFACT_BYTES,
-    _ABOUT: MAX_TEXT_BYTES,
-}
-"""Nothing that could be unpickled or run is ever taken in."""
-_DIGEST: Final = re.compile("sha256:[0-9a-f]{64}")
 _MAX_LISTING_BYTES: Final = 2**16
 _PIECE_BYTES: Final = 2**20
-
-
-class _Listing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    files: dict[str, str]
-    """File name → digest of its bytes."""
-
-
-class Altered(Refusal):
-    """A copy on this machine's disk is not what its digest says, or not there any more: it is to be fetched again."""
-
-    def __init__(self, digest: str, message: str = "") -> None:
-        super().__init__(
-            FailureCode.GUIDANCE_MISSING,
-            message
-            or "its copy on this machine's disk is not what it was: send the event again; if that does not help, look "
-            "at the disk, and at who else writes to the artefact cache",
-        )
-        self.digest = digest
-
-
-def as_refusal(code: FailureCode, message: str, altered: str) -> Refusal:
-    """What another process refused; `altered` is the digest of the artefact that it found so, if it did."""
-    return Altered(altered, message) if altered else Refusal(code, message)
-
-
-def read_folder(folder: Path, needed: frozenset[str]) -> dict[str, bytearray]:
-    """The files of an artefact that somebody made: those `needed`, and what is said about them.
-
-    Raises Refusal(invalid_manifest) for anything else.
-    """
-    limits = {name: _LIMITS[name] for name in [*needed, _ABOUT]}
-    try:
-        files = read_plain_files(folder, limits, total=MAX_ARTEFACT_BYTES)
-    except NotPlain as error:
-        raise Refusal(FailureCode.INVALID_MANIFEST, f"{folder} is no artefact: {error}") from None
-    except (FileNotFoundError, NotADirectoryError):
-        files = {}
-    except OSError as error:
-        raise Refusal(
-            FailureCode.INVALID_MANIFEST, f"{folder} cannot be read ({_why(error)}): give us the right to"
-        ) from None
-    if lacks := missing(files, needed):
-        hint = _hint(folder, needed)
-        raise Refusal(FailureCode.INVALID_MANIFEST, f"{folder} is no artefact: it lacks {lacks}{hint}")
-    return files
-
-
-def _hint(folder: Path, needed: frozenset[str]) -> str:
-    """What is there instead, and what to do; empty where that is not to be seen."""
-    try:
-        inside = sorted(os.listdir(folder))
-        below = [one for one in inside if needed <= {*_listdir(folder / one)}]
-    except OSError:
-        return ": there is no such folder" if not folder.exists() else ""
-    if len(below) == 1:
-        return f"; its folder {below[0]} has them: name it"
-    if below:
-        return f"; its folders {', '.join(below[-3:])} have them: name one"
-    if "adapter_model.bin" in inside and needed == PEFT_FILES:
-        return (
-            "; adapter_model.bin is a pickle, which could run anything and is never read: load it with PEFT and save "
-            "it again with `save_pretrained(FOLDER)`, which writes safetensors"
-        )
-    if needed == PEFT_FILES and any(one.startswith("model") and one.endswith(".safetensors") for one in inside):
-        return "; it holds a whole model: save the adapter alone, before it is merged"
-    return ""
-
-
-def _listdir(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() else []
-
-
-def read_fetched(folder: Path, digest: str) -> Contents:
-    """The files of a fetched artefact, whose bytes are hashed after they were read: nobody can change them any more.
-
-    Raises Altered if they are not what `digest` says.
-    """
-    try:
-        files = read_plain_files(folder, _LIMITS, total=MAX_ARTEFACT_BYTES)
-    except (NotPlain, OSError):
-        raise Altered(digest) from None
-    if digest_of(files) != digest:
-        raise Altered(digest)
-    return files
-
-
-def digest_of(files: Contents) -> str:
-    """The digest of an artefact."""
-    return _digest(_listed({name: _digest(content) for name, content in files.items()}))
 
 
 class ArtefactStore:
@@ -166,7 +70,7 @@ class ArtefactStore:
 
     def put(self, files: Contents) -> str:
         """Store an artefact; returns its digest. Raises Refusal(invalid_setting) where it cannot be written."""
-        return self._put(_listed({name: self._put(content) for name, content in files.items()}))
+        return self._put(listing_of({name: self._put(content) for name, content in files.items()}))
 
     def fetch(self, digest: str, cache: ArtefactCache) -> Path:
         """The artefact as a folder of the cache, fetched and checked the first time; it stays until this process ends.
@@ -202,22 +106,22 @@ class ArtefactStore:
         for name, content in files.items():
             size = self._size(content)
             total += size
-            if size > _LIMITS[name] or total > MAX_ARTEFACT_BYTES:
+            if size > FILE_LIMITS[name] or total > MAX_ARTEFACT_BYTES:
                 raise _damaged(digest)
         for name, content in files.items():
             with (folder / name).open("xb") as file:
-                for piece in self._pieces(content, _LIMITS[name]):
+                for piece in self._pieces(content, FILE_LIMITS[name]):
                     file.write(piece)
 
     def _files(self, digest: str) -> dict[str, str]:
         """The listing: names that an artefact may have → digests; all known before any of their bytes is read."""
         listing = b"".join(self._pieces(digest, _MAX_LISTING_BYTES))
         try:
-            files = msgspec.json.decode(listing, type=_Listing).files
+            files = msgspec.json.decode(listing, type=Listing).files
         except (msgspec.DecodeError, RecursionError):
             raise _damaged(digest) from None
-        plain = files.keys() <= _LIMITS.keys() and all(map(_DIGEST.fullmatch, files.values()))
-        if not plain or _listed(files) != listing:
+        plain = files.keys() <= FILE_LIMITS.keys() and all(map(DIGEST.fullmatch, files.values()))
+        if not plain or listing_of(files) != listing:
             raise _damaged(digest)
         return files
 
@@ -225,7 +129,7 @@ class ArtefactStore:
         return f"{self._base}/sha256/{digest.removeprefix('sha256:')}"
 
     def _put(self, data: bytes | bytearray) -> str:
-        digest = _digest(data)
+        digest = digest_of_bytes(data)
         path = self._path(digest)
         # Whole or not at all: what is there is never written again.
         fresh = f"{path}.{uuid.uuid4().hex}"
@@ -267,28 +171,16 @@ class ArtefactStore:
     def _not_written(self, error: OSError) -> Refusal:
         return Refusal(
             FailureCode.INVALID_SETTING,
-            f"the artefact store {self.address} cannot be written ({_why(error)}): see that there is room and that we "
-            "have the right to, or name another with GUIDEWAY_STORE",
+            f"the artefact store {self.address} cannot be written ({reason(error)}): see that there is room and that "
+            "we have the right to, or name another with GUIDEWAY_STORE",
         )
 
 
 def cache_name(digest: str) -> str:
     """The name in a cache. Raises Refusal(guidance_damaged) for what is no digest."""
-    if not _DIGEST.fullmatch(digest):
+    if not DIGEST.fullmatch(digest):
         raise _damaged(digest)
     return digest.removeprefix("sha256:")
-
-
-def _digest(data: bytes | bytearray) -> str:
-    return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def _listed(files: dict[str, str]) -> bytes:
-    return msgspec.json.encode(_Listing(files), order="deterministic")
-
-
-def _why(error: OSError) -> str:
-    return error.strerror or type(error).__name__
 
 
 def _not_read(digest: str, error: OSError) -> Refusal:
@@ -300,7 +192,8 @@ def _not_read(digest: str, error: OSError) -> Refusal:
         )
     return Refusal(
         FailureCode.GUIDANCE_MISSING,
-        f"the artefact store cannot be read ({_why(error)}): give us the right to, or name another with GUIDEWAY_STORE",
+        f"the artefact store cannot be read ({reason(error)}): give us the right to, or name another with "
+        "GUIDEWAY_STORE",
     )
 
 

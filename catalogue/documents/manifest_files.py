@@ -11,7 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from guideway.catalogue.adapters.forms import check_folder
-from guideway.catalogue.artefacts.store import PEFT_FILES, ArtefactStore, Contents, read_folder
+from guideway.catalogue.artefacts.contents import PEFT_FILES, Contents, read_folder
+from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.documents.calibration_files import with_texts
 from guideway.catalogue.documents.conversion import converted
 from guideway.catalogue.documents.document import STDIN, Document, name_of, read_documents

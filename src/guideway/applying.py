@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from guideway.catalogue.artefacts.store import ArtefactStore, Contents, digest_of
+from guideway.catalogue.artefacts.contents import Contents, digest_of
+from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.changes import Change, plan
 from guideway.catalogue.documents.calibration_files import with_texts
 from guideway.catalogue.documents.faults import Fault, Faulty

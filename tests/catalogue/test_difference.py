@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guideway.applying import check_together
-from guideway.catalogue.artefacts.store import digest_of
+from guideway.catalogue.artefacts.contents import digest_of
 from guideway.catalogue.changes import Change, plan
 from guideway.catalogue.difference import difference, written
 from guideway.catalogue.documents.faults import Faulty

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from guideway.catalogue.artefacts.store import Altered, read_fetched
+from guideway.catalogue.artefacts.contents import Altered, read_fetched
 from guideway.schemas.failures import FailureCode
 from guideway.workers.messages.every_child import Broken, Ready, Stop
 from guideway.workers.messages.frames import HEADER_BYTES, body_length, frame

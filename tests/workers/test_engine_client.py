@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from guideway.catalogue.artefacts.cache import ArtefactCache
-from guideway.catalogue.artefacts.store import Altered, ArtefactStore
+from guideway.catalogue.artefacts.contents import Altered
+from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.request import Request

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from guideway.catalogue.artefacts.store import SET_FILES, ArtefactStore
+from guideway.catalogue.artefacts.contents import SET_FILES
+from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.bounds import too_much
 from guideway.catalogue.changes import Change, Deletion, plan, plan_deletion
 from guideway.catalogue.entries import Catalogue, Identity

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import structlog
 
-from guideway.catalogue.artefacts.store import Altered
+from guideway.catalogue.artefacts.contents import Altered
 from guideway.schemas.cancellation import cancelled_by_caller
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.engine.faults import refusing

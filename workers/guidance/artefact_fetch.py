@@ -12,7 +12,8 @@ from typing import Final, TypeVar
 import structlog
 
 from guideway.catalogue.artefacts.cache import ArtefactCache
-from guideway.catalogue.artefacts.store import Altered, ArtefactStore, cache_name
+from guideway.catalogue.artefacts.contents import Altered
+from guideway.catalogue.artefacts.store import ArtefactStore, cache_name
 from guideway.schemas.failures import FailureCode, Refusal
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from guideway.catalogue.artefacts.cache import bytes_of
-from guideway.catalogue.artefacts.store import MAX_ARTEFACT_BYTES
+from guideway.catalogue.artefacts.contents import MAX_ARTEFACT_BYTES
 from guideway.catalogue.together import check_number, check_together
 from guideway.catalogue.topic import CatalogueFollower
 from guideway.schemas.failures import FailureCode, Refusal

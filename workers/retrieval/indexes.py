@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 from cachetools import TTLCache
 
-from guideway.catalogue.artefacts.store import Altered, read_fetched
+from guideway.catalogue.artefacts.contents import Altered, read_fetched
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.messages.to_retrieval import SetArtefact
 from guideway.workers.retrieval import set_folder

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from cachetools import LRUCache
 
-from guideway.catalogue.artefacts.store import Altered
+from guideway.catalogue.artefacts.contents import Altered
 from guideway.schemas.failures import FailureCode, Refusal, our_fault
 from guideway.schemas.retrieval import Condition
 from guideway.workers.messages.from_retrieval import Found, FoundPassage, NotFound

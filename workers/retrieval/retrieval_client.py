@@ -11,7 +11,7 @@ from typing import Final, assert_never
 
 import structlog
 
-from guideway.catalogue.artefacts.store import as_refusal
+from guideway.catalogue.artefacts.contents import as_refusal
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.retrieval import Retrieval

@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
-from guideway.catalogue.artefacts.store import Contents
+from guideway.catalogue.artefacts.contents import Contents
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import EmbeddingModel
 from guideway.schemas.retrieval import Metadata

@@ -14,7 +14,8 @@ from safetensors.numpy import save
 
 from guideway.catalogue.adapters.adapter import check_finite, parsed
 from guideway.catalogue.adapters.forms import check_folder
-from guideway.catalogue.artefacts.store import MAX_TEXT_BYTES, ArtefactStore
+from guideway.catalogue.artefacts.contents import MAX_TEXT_BYTES
+from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.documents.manifest_files import upload
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Guidance, TrainedForm

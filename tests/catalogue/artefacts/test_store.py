@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from guideway.catalogue.artefacts.cache import ArtefactCache
-from guideway.catalogue.artefacts.store import MAX_ARTEFACT_BYTES, MAX_TEXT_BYTES, Altered, ArtefactStore, read_fetched
+from guideway.catalogue.artefacts.contents import MAX_ARTEFACT_BYTES, MAX_TEXT_BYTES, Altered, read_fetched
+from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.schemas.failures import FailureCode, Refusal
 
 

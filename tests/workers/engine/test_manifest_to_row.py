@@ -10,7 +10,8 @@ import pytest
 from tests.workers.engine.conftest import MakeArtefact, MakeEngine, ends, run, text_of
 
 from guideway.catalogue.artefacts.cache import ArtefactCache
-from guideway.catalogue.artefacts.store import Altered, ArtefactStore
+from guideway.catalogue.artefacts.contents import Altered
+from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.changes import plan
 from guideway.catalogue.documents import manifest_files
 from guideway.catalogue.topic import CatalogueFollower

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from guideway.catalogue.artefacts.cache import ArtefactCache
-from guideway.catalogue.artefacts.store import Altered, ArtefactStore, read_fetched
+from guideway.catalogue.artefacts.contents import Altered, read_fetched
+from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.guidance.artefact_fetch import ArtefactFetch
 

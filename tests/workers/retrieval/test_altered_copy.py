@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from guideway.catalogue.artefacts.cache import ArtefactCache
-from guideway.catalogue.artefacts.store import SET_FILES, Altered, ArtefactStore, read_folder
+from guideway.catalogue.artefacts.contents import SET_FILES, Altered, read_folder
+from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import EmbeddingModel
 from guideway.schemas.retrieval import Retrieval, SetRef

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from guideway.catalogue.adapters.adapter import Adapter, TensorInfo, damaged, not_finite, parsed
 from guideway.catalogue.adapters.forms import check_type
-from guideway.catalogue.artefacts.store import PEFT_FILES, read_fetched, read_folder
+from guideway.catalogue.artefacts.contents import PEFT_FILES, read_fetched, read_folder
 from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import TrainedForm
 

@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from guideway.catalogue.adapters.forms import MAX_BOTTLENECK, MAX_RANK
-from guideway.catalogue.artefacts.store import Altered
+from guideway.catalogue.artefacts.contents import Altered
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import TrainedForm
 from guideway.workers.engine.guidance.batched_adapters import Adapter

@@ -1,0 +1,141 @@
+"""An artefact in memory: its files, how large they may be, its digest, and reading it from a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from guideway.catalogue.artefacts.plain_files import NotPlain, missing, read_plain_files
+from guideway.schemas.failures import FailureCode, Refusal
+
+Contents = Mapping[str, bytearray]
+"""An artefact in memory: file name → its bytes."""
+
+MAX_ARTEFACT_BYTES: Final = 2 * 2**30
+MAX_TEXT_BYTES: Final = 4 * 2**20
+"""Of a file that describes: it is read whole, in one go."""
+PEFT_FILES: Final = frozenset({"adapter_config.json", "adapter_model.safetensors"})
+SET_FILES: Final = frozenset({"set.json", "passages.jsonl", "vectors.safetensors"})
+_ABOUT: Final = "README.md"
+FILE_LIMITS: Final = {
+    "adapter_config.json": MAX_TEXT_BYTES,
+    "adapter_model.safetensors": MAX_ARTEFACT_BYTES,
+    "set.json": MAX_TEXT_BYTES,
+    "passages.jsonl": MAX_ARTEFACT_BYTES,
+    "vectors.safetensors": MAX_ARTEFACT_BYTES,
+    _ABOUT: MAX_TEXT_BYTES,
+}
+"""File name → its most bytes. Nothing that could be unpickled or run is ever taken in."""
+DIGEST: Final = re.compile("sha256:[0-9a-f]{64}")
+
+
+class Listing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the digest of an artefact is the hash of."""
+
+    files: dict[str, str]
+    """File name → digest of its bytes."""
+
+
+class Altered(Refusal):
+    """A copy on this machine's disk is not what its digest says, or not there any more: it is to be fetched again."""
+
+    def __init__(self, digest: str, message: str = "") -> None:
+        super().__init__(
+            FailureCode.GUIDANCE_MISSING,
+            message
+            or "its copy on this machine's disk is not what it was: send the event again; if that does not help, look "
+            "at the disk, and at who else writes to the artefact cache",
+        )
+        self.digest = digest
+
+
+def as_refusal(code: FailureCode, message: str, altered: str) -> Refusal:
+    """What another process refused; `altered` is the digest of the artefact that it found so, if it did."""
+    return Altered(altered, message) if altered else Refusal(code, message)
+
+
+def read_folder(folder: Path, needed: frozenset[str]) -> dict[str, bytearray]:
+    """The files of an artefact that somebody made: those `needed`, and what is said about them.
+
+    Raises Refusal(invalid_manifest) for anything else.
+    """
+    limits = {name: FILE_LIMITS[name] for name in [*needed, _ABOUT]}
+    try:
+        files = read_plain_files(folder, limits, total=MAX_ARTEFACT_BYTES)
+    except NotPlain as error:
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"{folder} is no artefact: {error}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        files = {}
+    except OSError as error:
+        raise Refusal(
+            FailureCode.INVALID_MANIFEST, f"{folder} cannot be read ({reason(error)}): give us the right to"
+        ) from None
+    if lacks := missing(files, needed):
+        hint = _hint(folder, needed)
+        raise Refusal(FailureCode.INVALID_MANIFEST, f"{folder} is no artefact: it lacks {lacks}{hint}")
+    return files
+
+
+def _hint(folder: Path, needed: frozenset[str]) -> str:
+    """What is there instead, and what to do; empty where that is not to be seen."""
+    try:
+        inside = sorted(os.listdir(folder))
+        below = [one for one in inside if needed <= {*_listdir(folder / one)}]
+    except OSError:
+        return ": there is no such folder" if not folder.exists() else ""
+    if len(below) == 1:
+        return f"; its folder {below[0]} has them: name it"
+    if below:
+        return f"; its folders {', '.join(below[-3:])} have them: name one"
+    if "adapter_model.bin" in inside and needed == PEFT_FILES:
+        return (
+            "; adapter_model.bin is a pickle, which could run anything and is never read: load it with PEFT and save "
+            "it again with `save_pretrained(FOLDER)`, which writes safetensors"
+        )
+    if needed == PEFT_FILES and any(one.startswith("model") and one.endswith(".safetensors") for one in inside):
+        return "; it holds a whole model: save the adapter alone, before it is merged"
+    return ""
+
+
+def _listdir(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []
+
+
+def read_fetched(folder: Path, digest: str) -> Contents:
+    """The files of a fetched artefact, whose bytes are hashed after they were read: nobody can change them any more.
+
+    Raises Altered if they are not what `digest` says.
+    """
+    try:
+        files = read_plain_files(folder, FILE_LIMITS, total=MAX_ARTEFACT_BYTES)
+    except (NotPlain, OSError):
+        raise Altered(digest) from None
+    if digest_of(files) != digest:
+        raise Altered(digest)
+    return files
+
+
+def digest_of(files: Contents) -> str:
+    """The digest of an artefact."""
+    return digest_of_bytes(listing_of({name: digest_of_bytes(content) for name, content in files.items()}))
+
+
+def digest_of_bytes(data: bytes | bytearray) -> str:
+    """`sha256:HEX` of the bytes of one file, or of a listing."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def listing_of(files: dict[str, str]) -> bytes:
+    """The listing of an artefact as it is stored, of file name → digest: the same files give the same bytes."""
+    return msgspec.json.encode(Listing(files), order="deterministic")
+
+
+def reason(error: OSError) -> str:
+    """Why a disk or a store refused, in the system's words."""
+    return error.strerror or type(error).__name__
