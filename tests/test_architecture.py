@@ -1,29 +1,47 @@
-"""ARCHITECTURE.md is true: what it names is there, and its tree has every folder of the rooms."""
+"""The pages that name code are true: files are there, names are defined in them, and the tree has every folder."""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import Final
 
 import pytest
 from tests.rooms import ROOMS, ROOT
 
-PAGE: Final = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-LINK: Final = re.compile(r"\[([^\]]+)\]\(([^)#]+)\)")
+PAGES: Final = ("ARCHITECTURE.md", "CONTRIBUTING.md", "docs/glossary.md")
+DOCUMENTS: Final = ("README.md", *PAGES, *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("docs/**/*.md"))))
+LINK: Final = re.compile(r"\[([^\]]+)\]\(([^)#\s]+)(?:#[^)]*)?\)")
 NAMES: Final = re.compile(r":\s(`[\w.]+`(?:(?:,| and|, and)\s`[\w.]+`)*)")
 """After a link: what is defined in its file."""
-TREE: Final = re.search(r"^## Folders\n+```\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
-def named() -> list[tuple[str, str]]:
-    """(file, name) for each name that the page gives with a file."""
-    found = []
-    for link in LINK.finditer(PAGE):
-        if names := NAMES.match(PAGE, link.end()):
-            found += [(link[2], name) for name in re.findall(r"`([\w.]+)`", names[1])]
-    return found
+@cache
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def links(page: str) -> Iterator[tuple[str, Path, list[str]]]:
+    """(text, file, names given with it) of each link to a file of ours."""
+    text = text_of(page)
+    for link in LINK.finditer(text):
+        if not link[2].startswith(("http", "mailto")):
+            names = NAMES.match(text, link.end())
+            yield link[1], (ROOT / page).parent / link[2], re.findall(r"`([\w.]+)`", names[1]) if names else []
+
+
+NAMED: Final = sorted(
+    {
+        (str(file.resolve().relative_to(ROOT)), name)
+        for page in PAGES
+        for _, file, names in links(page)
+        if file.suffix == ".py"
+        for name in names
+    }
+)
 
 
 def defined(body: list[ast.stmt], before: str = "") -> Iterator[str]:
@@ -41,39 +59,47 @@ def defined(body: list[ast.stmt], before: str = "") -> Iterator[str]:
                 yield before + name
 
 
-def folders() -> list[str]:
-    """Those of the tree, by their paths."""
-    assert TREE is not None
+def tree() -> list[str]:
+    """The folders of ARCHITECTURE's tree, by their paths."""
+    drawn = re.search(r"^## Folders\n+```\n(.*?)^```", text_of("ARCHITECTURE.md"), re.MULTILINE | re.DOTALL)
+    assert drawn is not None
     path: list[str] = []
     found = []
-    for indent, name in re.findall(r"^( *)([\w/-]+)/ ", TREE[1], re.MULTILINE):
+    for indent, name in re.findall(r"^( *)([\w/-]+)/ ", drawn[1], re.MULTILINE):
         path = [*path[: len(indent) // 4], name]
         found.append("/".join(path))
     return found
 
 
-def test_each_file_is_there() -> None:
-    links = LINK.findall(PAGE)
-    assert len(links) > 100
-    assert not [target for _, target in links if not target.startswith("http") and not (ROOT / target).exists()]
-    assert not [(text, target) for text, target in links if text.endswith(".py") and text != target]
-    assert not [path for path in re.findall(r"`([\w/]+\.py)`", PAGE) if not (ROOT / path).exists()]
+@pytest.mark.parametrize("page", DOCUMENTS)
+def test_each_link_leads_to_a_file(page: str) -> None:
+    assert not [str(file) for _, file, _ in links(page) if not file.exists()]
 
 
-@pytest.mark.parametrize(("file", "name"), named())
+def test_a_link_to_code_shows_its_path() -> None:
+    shown = [(text, file.resolve()) for page in PAGES for text, file, _ in links(page) if file.suffix == ".py"]
+    assert len(shown) > 200
+    assert not [text for text, file in shown if ROOT / text != file]
+
+
+def test_each_file_named_without_a_link_is_there() -> None:
+    named = {path for page in PAGES for path in re.findall(r"`([\w/]+/[\w/]+\.(?:py|md))`", text_of(page))}
+    assert not [path for path in named if "NAME" not in path and not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED)
 def test_each_name_is_defined_in_its_file(file: str, name: str) -> None:
     assert name in set(defined(ast.parse((ROOT / file).read_text(encoding="utf-8")).body))
 
 
 def test_the_table_of_questions_is_read() -> None:
-    questions = re.findall(r"^\| [^|]+\? \| (.+) \|$", PAGE, re.MULTILINE)
-    assert len(questions) >= 10
-    assert all(LINK.search(answer) for answer in questions)
+    answers = re.findall(r"^\| [^|]+\? \| (.+) \|$", text_of("ARCHITECTURE.md"), re.MULTILINE)
+    assert len(answers) >= 10
+    assert all(LINK.search(answer) for answer in answers)
 
 
 def test_the_tree_has_each_folder() -> None:
-    tree = folders()
-    assert not [path for path in tree if not (ROOT / path).is_dir()]
-    # Two levels; of the engine three, for it is large.
-    below = {path.parent for room in ROOMS for path in (ROOT / room).rglob("*.py")}
-    assert not {str(path.relative_to(ROOT)) for path in below} - {*tree}
+    drawn = tree()
+    assert not [path for path in drawn if not (ROOT / path).is_dir()]
+    with_code = {path.parent for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    assert not {str(path.relative_to(ROOT)) for path in with_code} - {*drawn}
