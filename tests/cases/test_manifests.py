@@ -12,7 +12,8 @@ import pytest
 from guideway.catalogue.documents.faults import Faulty
 from guideway.catalogue.documents.manifest_files import Source, read
 from guideway.catalogue.entries import Catalogue, Identity
-from guideway.producers.checks.check import doubtful, faults
+from guideway.producers.checks.check import faults
+from guideway.producers.checks.doubts import doubtful
 from guideway.schemas.manifests import Endpoint, Model
 from guideway.schemas.output import Choice, Json
 from guideway.schemas.wire import MANIFEST

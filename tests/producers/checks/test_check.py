@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from guideway.catalogue.entries import Catalogue, Identity
-from guideway.producers.checks.check import check, doubts
+from guideway.producers.checks.check import check
+from guideway.producers.checks.doubts import doubts
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
 from guideway.schemas.json_schema.keywords import FORMATS

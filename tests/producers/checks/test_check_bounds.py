@@ -12,7 +12,8 @@ from guideway.catalogue.changes import plan, plan_deletion, records
 from guideway.catalogue.documents.manifest_files import read
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.cli.demo.demo import EXAMPLES
-from guideway.producers.checks.check import broken_by, check
+from guideway.producers.checks.check import check
+from guideway.producers.checks.references import broken_by
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import EmbeddingModel, Endpoint, Field, Guidance, Manifest, Model, RetrievalSet
 

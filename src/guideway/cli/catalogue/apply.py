@@ -18,7 +18,7 @@ from guideway.cli.catalogue import packaged
 from guideway.cli.console.output import AsJson, complain, err, out, print_json, print_table, run
 from guideway.infra import topics
 from guideway.printable import printable
-from guideway.producers.checks.check import doubtful
+from guideway.producers.checks.doubts import doubtful
 from guideway.reference.schema import schema
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings

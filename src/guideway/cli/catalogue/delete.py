@@ -15,7 +15,7 @@ from guideway.cli.console.output import AsJson, out, print_json, run
 from guideway.delivery.clients.unanswered import ENOUGH, unanswered
 from guideway.infra import topics
 from guideway.infra.cluster import administrator
-from guideway.producers.checks.check import broken_by
+from guideway.producers.checks.references import broken_by
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
