@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -10,6 +10,7 @@ from msgspec import Meta
 from guideway.schemas import names
 from guideway.schemas.calibration import MAX_BIAS, CalibratedBy, CalibrationRule
 from guideway.schemas.generation import Generation
+from guideway.schemas.input import InputRule
 from guideway.schemas.output import OutputRule, WordLabels
 from guideway.schemas.request import MAX_SCALE
 from guideway.schemas.retrieval import GuidanceName, RetrievalRule, is_filterable
@@ -48,47 +49,6 @@ class _Manifest(
     def __post_init__(self) -> None:
         if self.namespace in names.RESERVED_NAMESPACES:
             raise ValueError(f"namespace {self.namespace!r} is reserved: choose another")
-
-
-_PYTHON_TYPES: Final[dict[str, tuple[type, ...]]] = {
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "array": (list,),
-    "object": (dict,),
-}
-
-
-class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A typed input field of an endpoint."""
-
-    type: Literal["string", "integer", "number", "boolean", "array", "object"] = "string"
-    """Of JSON; an event with a value of another type is refused."""
-    required: bool = True
-    """Whether an event without it is refused."""
-    default: Any = None
-    """What an absent optional field becomes."""
-    max_chars: Annotated[int, Meta(ge=1)] | None = None
-    """Of a string; an event with a longer one is refused."""
-    description: str = ""
-    """For people."""
-
-    def takes(self, value: Any) -> bool:
-        """Whether the value is of the field's type."""
-        # JSON's true and false are no numbers, though Python's are.
-        return isinstance(value, _PYTHON_TYPES[self.type]) and (self.type == "boolean" or not isinstance(value, bool))
-
-
-class InputRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """How an event's fields become the input text."""
-
-    fields: Annotated[dict[str, Field], Meta(min_length=1)] = msgspec.field(default_factory=lambda: {"text": Field()})
-    """By name. An event with a field that is not declared is refused."""
-    template: str = "{text}"
-    """Text with `{EXPRESSION}`: a field's name or a JMESPath expression over the fields; `{{` and `}}` are braces."""
-    text_field: str | None = "text"
-    """The field that a plain-text event fills; null: plain text is refused."""
 
 
 class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):

@@ -11,7 +11,8 @@ from guideway.catalogue.entries import Catalogue
 from guideway.producers.marshalling.template import parse
 from guideway.schemas.calibration import MAX_LABELS, Calibration, CalibrationRule, automatic, labels_of
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Field, Guidance, Manifest
+from guideway.schemas.input import Field
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest
 from guideway.schemas.output import WordLabels
 
 _MARK: Final = "\u2063guideway\u2063"

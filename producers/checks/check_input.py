@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from guideway.producers.marshalling.expression import WHOLE, NoFunction, TooCostly
 from guideway.producers.marshalling.template import parse
-from guideway.schemas.manifests import InputRule
+from guideway.schemas.input import InputRule
 
 
 def check_input(rule: InputRule) -> None:

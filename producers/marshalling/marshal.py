@@ -12,7 +12,8 @@ from guideway.schemas import names
 from guideway.schemas.calibration import CalibratedBy, Calibration
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Field
+from guideway.schemas.input import Field
+from guideway.schemas.manifests import Endpoint
 from guideway.schemas.output import WordLabels
 from guideway.schemas.request import MAX_GUIDANCE, GuidanceRef, Part, ReplyAddress, Request
 from guideway.schemas.retrieval import MAX_SETS, Condition, Retrieval, Scalar, is_filterable

@@ -21,13 +21,12 @@ from guideway.catalogue.documents.yaml_text import as_yaml
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.catalogue.owned import known_artefacts
 from guideway.schemas.generation import Generation
+from guideway.schemas.input import Field, InputRule
 from guideway.schemas.manifests import (
     Calibrated,
     EmbeddingModel,
     Endpoint,
-    Field,
     Guidance,
-    InputRule,
     LabelBias,
     Lineage,
     Manifest,

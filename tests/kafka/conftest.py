@@ -30,7 +30,8 @@ from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
 from guideway.producers.client.client import Client
 from guideway.schemas.generation import Generation
-from guideway.schemas.manifests import Endpoint, Field, Guidance, InputRule, Manifest, Model
+from guideway.schemas.input import Field, InputRule
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
 from guideway.schemas.output import Boolean, Json, OutputRule, Regex, Text
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.settings import Settings

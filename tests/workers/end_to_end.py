@@ -21,7 +21,8 @@ from guideway.infra import topics
 from guideway.producers.client.client import Client
 from guideway.producers.endpoint_service import EndpointService
 from guideway.schemas import names
-from guideway.schemas.manifests import Endpoint, Field, InputRule, Manifest, Model
+from guideway.schemas.input import Field, InputRule
+from guideway.schemas.manifests import Endpoint, Manifest, Model
 from guideway.schemas.output import Text
 from guideway.schemas.record import Record
 from guideway.schemas.reply import Reply

@@ -10,7 +10,8 @@ import msgspec
 
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Guidance, InputRule, Lineage
+from guideway.schemas.input import InputRule
+from guideway.schemas.manifests import Endpoint, Guidance, Lineage
 from guideway.training.runs.events import MethodStarted, PromptScored, RunEvent, Scored, Stopped
 from guideway.training.runs.folder import Run, RunFolder
 from guideway.training.runs.task import BARE, PRESENT, TEXT_PROMPT, Task

@@ -16,7 +16,8 @@ from guideway.catalogue.documents.document import read_documents
 from guideway.catalogue.documents.manifest_files import read, upload
 from guideway.catalogue.documents.yaml_text import as_yaml
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Field, Guidance
+from guideway.schemas.input import Field
+from guideway.schemas.manifests import Endpoint, Guidance
 from guideway.schemas.output import Choice
 from guideway.training.runs.task import read_task
 

@@ -27,16 +27,8 @@ from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import (
-    EmbeddingModel,
-    Endpoint,
-    Field,
-    Guidance,
-    InputRule,
-    Manifest,
-    Model,
-    RetrievalSet,
-)
+from guideway.schemas.input import Field, InputRule
+from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, Manifest, Model, RetrievalSet
 from guideway.schemas.output import Boolean
 from guideway.schemas.wire import MANIFEST
 from guideway.settings import Settings

@@ -13,7 +13,8 @@ from guideway.producers.marshalling.marshal import marshal
 from guideway.schemas.calibration import MAX_LABELS, Calibration
 from guideway.schemas.event import Event
 from guideway.schemas.failures import Refusal
-from guideway.schemas.manifests import Endpoint, Field, Guidance, InputRule, Manifest
+from guideway.schemas.input import Field, InputRule
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest
 from guideway.schemas.output import Boolean, Choice, Number, Text, WordLabels
 from guideway.schemas.request import ReplyAddress
 from guideway.schemas.retrieval import RetrievalRule

@@ -13,8 +13,9 @@ from guideway.producers.checks.check import check
 from guideway.producers.checks.doubts import doubts
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
+from guideway.schemas.input import Field, InputRule
 from guideway.schemas.json_schema.keywords import FORMATS
-from guideway.schemas.manifests import EmbeddingModel, Endpoint, Field, InputRule, RetrievalSet
+from guideway.schemas.manifests import EmbeddingModel, Endpoint, RetrievalSet
 from guideway.schemas.output import Choice, Json, Regex, Text, WordLabels
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.schemas.wire import MANIFEST

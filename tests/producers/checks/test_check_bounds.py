@@ -15,7 +15,8 @@ from guideway.cli.demo.demo import EXAMPLES
 from guideway.producers.checks.check import check
 from guideway.producers.checks.references import broken_by
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import EmbeddingModel, Endpoint, Field, Guidance, Manifest, Model, RetrievalSet
+from guideway.schemas.input import Field
+from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, Manifest, Model, RetrievalSet
 
 
 def endpoint(**fields: Any) -> Endpoint:

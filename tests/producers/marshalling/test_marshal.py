@@ -14,7 +14,8 @@ from guideway.producers.checks.check import check
 from guideway.producers.marshalling.marshal import marshal
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import EmbeddingModel, Endpoint, Field, Guidance, InputRule, RetrievalSet
+from guideway.schemas.input import Field, InputRule
+from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, RetrievalSet
 from guideway.schemas.output import Text, WordLabels
 from guideway.schemas.request import ReplyAddress, Request
 from guideway.schemas.retrieval import Condition, RetrievalRule

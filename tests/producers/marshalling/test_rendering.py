@@ -12,7 +12,8 @@ from guideway.producers.marshalling import rendering
 from guideway.producers.marshalling.marshal import Rendered, render
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Field, InputRule
+from guideway.schemas.input import Field, InputRule
+from guideway.schemas.manifests import Endpoint
 
 MakeEndpoint = Callable[..., Endpoint]
 

@@ -14,7 +14,8 @@ from guideway.catalogue.entries import Catalogue
 from guideway.producers.checks.calibration import settled
 from guideway.schemas.calibration import automatic
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Endpoint, Guidance, InputRule, Lineage, Manifest, Model
+from guideway.schemas.input import InputRule
+from guideway.schemas.manifests import Endpoint, Guidance, Lineage, Manifest, Model
 from guideway.schemas.output import Choice
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.schemas.wire import MANIFEST
