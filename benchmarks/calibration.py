@@ -23,7 +23,8 @@ from guideway.schemas.generation import Generation
 from guideway.schemas.output import Boolean, Choice, OutputRule, WordLabels
 from guideway.training.data.examples import Example
 from guideway.training.evaluation.evaluator import Evaluator, Subject, labels_of
-from guideway.training.evaluation.metrics import Estimate, difference
+from guideway.training.evaluation.intervals import Estimate
+from guideway.training.evaluation.metrics import difference
 from guideway.workers.engine.model import base_model
 from guideway.workers.messages.from_engine import Finished
 

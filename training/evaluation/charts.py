@@ -9,7 +9,8 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
-from guideway.training.evaluation.metrics import Calibration, Estimate
+from guideway.training.evaluation.intervals import Estimate
+from guideway.training.evaluation.metrics import Calibration
 
 _WIDTH: Final = 640
 _HEIGHT: Final = 260

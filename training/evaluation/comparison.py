@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from guideway.training.evaluation.metrics import Estimate, difference
+from guideway.training.evaluation.intervals import Estimate
+from guideway.training.evaluation.metrics import difference
 from guideway.training.evaluation.scoring import Evaluation
 from guideway.training.runs.events import Scored
 from guideway.training.runs.task import BARE, PRESENT, REFERENCES

@@ -14,7 +14,7 @@ from guideway.schemas.generation import Generation
 from guideway.schemas.output import Boolean, Choice, OutputRule, Text, WordLabels
 from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.training.data.examples import Example
-from guideway.training.evaluation.metrics import quantile
+from guideway.training.evaluation.intervals import quantile
 from guideway.training.evaluation.scoring import Answer, Evaluation, Latency, counts_of, evaluation_of
 from guideway.training.runs.task import BARE
 from guideway.workers.calibration.calibrating import asked, made_of

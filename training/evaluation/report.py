@@ -16,7 +16,7 @@ from guideway.catalogue.documents.yaml_text import as_yaml
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.evaluation import charts
 from guideway.training.evaluation.comparison import Changed, Comparison, Line, changed, compare
-from guideway.training.evaluation.metrics import Estimate, few_rows
+from guideway.training.evaluation.intervals import Estimate, few_rows
 from guideway.training.evaluation.scoring import Evaluation
 from guideway.training.publishing.decision import method_of
 from guideway.training.runs.events import (

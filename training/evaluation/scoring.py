@@ -9,19 +9,17 @@ from typing import Any, Final, assert_never
 import msgspec
 
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
+from guideway.training.evaluation.intervals import Estimate, mean_of, share_of
 from guideway.training.evaluation.metrics import (
     Calibration,
     Confusion,
     Counts,
-    Estimate,
     balanced_accuracy,
     calibration,
     confusion,
     json_counts,
     macro_f1,
-    mean_of,
     score,
-    share_of,
 )
 
 MOST_CONFUSED_LABELS: Final = 30

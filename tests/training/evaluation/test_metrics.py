@@ -6,18 +6,15 @@ import random
 
 import pytest
 
+from guideway.training.evaluation.intervals import Estimate, mean_of, quantile, wilson
 from guideway.training.evaluation.metrics import (
     Counts,
-    Estimate,
     calibration,
     confusion,
     difference,
     json_counts,
     macro_f1,
-    mean_of,
-    quantile,
     score,
-    wilson,
 )
 
 

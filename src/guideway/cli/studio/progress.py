@@ -163,7 +163,7 @@ def _few(event: RunStarted) -> str:
 
 def _said_of_few(rows: int) -> str:
     with importing("studio"):
-        from guideway.training.evaluation.metrics import few_rows
+        from guideway.training.evaluation.intervals import few_rows
 
     return few_rows(rows)
 
