@@ -17,7 +17,7 @@ from torch import Tensor
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.fitting.trainable import Trainable
-from guideway.training.runs.task import Ia3, InsertedLayer, Lora, Method, Prefix, PTuning, SoftPrompt
+from guideway.training.runs.task_methods import Ia3, InsertedLayer, Lora, Method, Prefix, PTuning, SoftPrompt
 from guideway.workers.engine.guidance.inserted_layer import decoder_layers
 from guideway.workers.engine.guidance.inserted_training import TrainableInsertedLayer
 from guideway.workers.engine.model.base_model import BaseModel

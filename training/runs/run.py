@@ -46,7 +46,8 @@ from guideway.training.runs.events import (
     size_of,
 )
 from guideway.training.runs.interruption import Interrupted, ShouldEnd, never
-from guideway.training.runs.task import BARE, Method, Prefix, PTuning, SoftPrompt, StopRules, Task
+from guideway.training.runs.task import BARE, StopRules, Task
+from guideway.training.runs.task_methods import Method, Prefix, PTuning, SoftPrompt
 from guideway.workers.engine.model import base_model
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.engine.text.prompt import PromptLayout

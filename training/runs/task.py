@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -16,15 +16,14 @@ from guideway.catalogue.documents.foreign import no_task
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
-from guideway.schemas.manifests import Name, TrainedForm
+from guideway.schemas.manifests import Name
 from guideway.schemas.output import OutputRule, check
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.training.data.records import Format
+from guideway.training.runs.task_methods import Count, Method, SoftPrompt, TaskPart
 
 FOLD: Final = re.compile(r"fold-\d+")
 Share = Annotated[float, Meta(gt=0, lt=1)]
-Count = Annotated[int, Meta(ge=1)]
-Rate = Annotated[float, Meta(gt=0, le=1)]
 BARE: Final = "bare"
 TEXT_PROMPT: Final = "text-prompt"
 PRESENT: Final = "present"
@@ -32,11 +31,7 @@ REFERENCES: Final = (BARE, TEXT_PROMPT, PRESENT)
 """What methods are compared against, and not called as; all but `bare` may be missing."""
 
 
-class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    pass
-
-
-class Columns(_Settings, frozen=True, kw_only=True):
+class Columns(TaskPart, frozen=True, kw_only=True):
     """Which columns of the data are what. Without it: `text` and `label`, `prompt` and `completion`, or `messages`."""
 
     text: str
@@ -45,7 +40,7 @@ class Columns(_Settings, frozen=True, kw_only=True):
     """The name of the column with the answer that is right."""
 
 
-class Data(_Settings, frozen=True, kw_only=True):
+class Data(TaskPart, frozen=True, kw_only=True):
     """The examples. Paths are relative to the task's file."""
 
     train: Annotated[str, Meta(min_length=1)]
@@ -71,7 +66,7 @@ class Data(_Settings, frozen=True, kw_only=True):
     """Rows with the text and the answer of another one."""
     columns: Columns | None = None
     """Which columns are what, where their names do not tell."""
-    ignore_columns: list[str] = []
+    ignore_columns: list[str] = msgspec.field(default_factory=list)
     """Columns that are there and are not used; any other unknown column is refused."""
     origin: str = ""
     """Source and licence of the data, for the model card."""
@@ -83,95 +78,7 @@ class Data(_Settings, frozen=True, kw_only=True):
             raise ValueError("folds divides the rows of train, and eval names others: set one of the two")
 
 
-class _Method(_Settings, frozen=True, kw_only=True, tag_field="form"):
-    guidance_form: ClassVar[TrainedForm]
-    """The form under which the catalogue has what is trained."""
-    name: Name | None = None
-    """To tell two of one form apart; None: the form."""
-    max_steps: Count | None = None
-    """None: the task's."""
-    learning_rate: Rate
-    """The highest; see `schedule.warm_up`."""
-
-    @property
-    def label(self) -> str:
-        """The method's name in its run: in folders, events and tables."""
-        return self.name or str(self.__struct_config__.tag).replace("_", "-")
-
-
-class _VirtualTokens(_Method, frozen=True, kw_only=True):
-    virtual_tokens: Annotated[int, Meta(ge=1, le=1000)] = 20
-    """How many are trained."""
-    initial_text: str = ""
-    """What the virtual tokens begin as, repeated as needed. Empty: the best text prompt, or the task's instruction."""
-
-
-class SoftPrompt(_VirtualTokens, frozen=True, kw_only=True, tag="soft_prompt"):
-    """Virtual tokens before the text (prompt tuning, https://arxiv.org/abs/2104.08691)."""
-
-    guidance_form: ClassVar[TrainedForm] = "soft_prompt"
-    learning_rate: Rate = 1e-2
-
-
-class PTuning(_VirtualTokens, frozen=True, kw_only=True, tag="p_tuning"):
-    """Virtual tokens that an encoder makes in training (https://arxiv.org/abs/2103.10385); only they are kept."""
-
-    guidance_form: ClassVar[TrainedForm] = "soft_prompt"
-    learning_rate: Rate = 2e-3
-    encoder_hidden_size: Annotated[int, Meta(ge=1, le=65_536)] = 256
-    """Of the encoder that makes the virtual tokens."""
-
-
-class Prefix(_VirtualTokens, frozen=True, kw_only=True, tag="prefix"):
-    """Keys and values before everything, at every layer (https://arxiv.org/abs/2101.00190)."""
-
-    guidance_form: ClassVar[TrainedForm] = "prefix"
-    learning_rate: Rate = 1e-2
-
-
-class Lora(_Method, frozen=True, kw_only=True, tag="lora"):
-    """Low-rank updates beside linear modules (https://arxiv.org/abs/2106.09685)."""
-
-    guidance_form: ClassVar[TrainedForm] = "lora"
-    learning_rate: Rate = 1e-3
-    rank: Annotated[int, Meta(ge=1, le=256)] = 8
-    """Of the updates."""
-    alpha: Annotated[float, Meta(gt=0, le=1e6)] | None = None
-    """None: twice the rank."""
-    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
-    """Share of the inputs of an update that a training step leaves out."""
-    targets: list[str] = []
-    """Names of linear modules; empty: what PEFT takes for the model's type."""
-
-
-class Ia3(_Method, frozen=True, kw_only=True, tag="ia3"):
-    """Vectors that scale activations (https://arxiv.org/abs/2205.05638)."""
-
-    guidance_form: ClassVar[TrainedForm] = "ia3"
-    learning_rate: Rate = 1e-2
-    targets: list[str] = []
-    """Names of linear modules; empty: what PEFT takes for the model's type."""
-    feedforward: list[str] = []
-    """Those of the targets whose input is scaled and not their output; empty: as `targets`."""
-
-
-class InsertedLayer(_Method, frozen=True, kw_only=True, tag="inserted_layer"):
-    """Bottleneck blocks between decoder layers, which begin as nothing (after https://arxiv.org/abs/1902.00751)."""
-
-    guidance_form: ClassVar[TrainedForm] = "inserted_layer"
-    learning_rate: Rate = 1e-3
-    bottleneck: Annotated[int, Meta(ge=1, le=4096)] = 32
-    """Width of the block's inner layer."""
-    after_layers: list[Annotated[int, Meta(ge=0)]] = []
-    """Numbers of layers, from 0 on; empty: after one third and two thirds of them."""
-    activation: Literal["gelu", "silu", "relu"] = "gelu"
-    """Of the block's inner layer."""
-
-
-Method = SoftPrompt | PTuning | Prefix | Lora | Ia3 | InsertedLayer
-
-
-class Schedule(_Settings, frozen=True, kw_only=True):
+class Schedule(TaskPart, frozen=True, kw_only=True):
     """How steps are made, for every method of the task."""
 
     rows_per_step: Annotated[int, Meta(ge=1, le=4096)] = 16
@@ -200,7 +107,7 @@ class Schedule(_Settings, frozen=True, kw_only=True):
     """At most this much work is lost when a run is killed; 0: a checkpoint after every step."""
 
 
-class StopRules(_Settings, frozen=True, kw_only=True):
+class StopRules(TaskPart, frozen=True, kw_only=True):
     """When training ends: the first that fires does it, and is reported."""
 
     max_steps: Count = 160
@@ -217,7 +124,7 @@ class StopRules(_Settings, frozen=True, kw_only=True):
     """What counts as lower."""
 
 
-class PublishRule(_Settings, frozen=True, kw_only=True):
+class PublishRule(TaskPart, frozen=True, kw_only=True):
     """Which method is published, and whether."""
 
     when: Literal["better", "always"] = "better"
@@ -226,7 +133,7 @@ class PublishRule(_Settings, frozen=True, kw_only=True):
     """None: that of the lowest validation loss."""
 
 
-class PromptSearch(_Settings, frozen=True, kw_only=True):
+class PromptSearch(TaskPart, frozen=True, kw_only=True):
     """How text prompts are proposed and chosen, before anything is trained."""
 
     candidates: Annotated[int, Meta(ge=0, le=200)] = 12

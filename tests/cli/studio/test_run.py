@@ -22,7 +22,8 @@ from guideway.schemas.manifests import Guidance
 from guideway.schemas.output import Choice
 from guideway.training.runs.events import MethodStarted, Scored, Stopped
 from guideway.training.runs.folder import Run, RunFolder
-from guideway.training.runs.task import Data, SoftPrompt, Task
+from guideway.training.runs.task import Data, Task
+from guideway.training.runs.task_methods import SoftPrompt
 
 ROOT = Path(__file__).resolve().parents[3]
 FINGERPRINT = "sha256:" + "e" * 64

@@ -12,7 +12,8 @@ from guideway.training.runs.events import Evaluated, Scored, Step, Stopped, as_i
 from guideway.training.runs.folder import RunFolder
 from guideway.training.runs.interruption import Interrupted
 from guideway.training.runs.run import Machine, carry_out
-from guideway.training.runs.task import Data, PromptSearch, Schedule, SoftPrompt, StopRules, Task
+from guideway.training.runs.task import Data, PromptSearch, Schedule, StopRules, Task
+from guideway.training.runs.task_methods import SoftPrompt
 
 ROOT = Path(__file__).resolve().parents[3]
 

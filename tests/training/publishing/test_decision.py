@@ -23,7 +23,8 @@ from guideway.training.evaluation.present import present_subject
 from guideway.training.publishing.decision import choose, endpoint_for, guidance_for, promoted, unpaired
 from guideway.training.runs.events import MethodStarted, PromptScored, RunEvent, Scored, Stopped, StopRule
 from guideway.training.runs.folder import Run, RunFolder
-from guideway.training.runs.task import BARE, Data, Lora, PTuning, PublishRule, SoftPrompt, Task
+from guideway.training.runs.task import BARE, Data, PublishRule, Task
+from guideway.training.runs.task_methods import Lora, PTuning, SoftPrompt
 
 DIGEST = "sha256:" + "a" * 64
 LABELS = Choice(labels=["good", "bad"])
