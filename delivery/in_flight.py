@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from guideway.delivery.dead_letters import dead_letter
-from guideway.delivery.deliverable import Result
+from guideway.delivery.publishing.deliverable import Result
 from guideway.delivery.settings import MAX_HEADERS, MAX_READ_BYTES
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.record import Outgoing, Record, Withheld

@@ -14,13 +14,13 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery.budget import Budget
-from guideway.delivery.clients.slow_topics import SlowTopics
-from guideway.delivery.deliverable import DeadLetterHeld, deliverable, first_results, refusals, topics_of
 from guideway.delivery.in_flight import Handle, InFlight, Refuse, refuse_by_dead_letter
 from guideway.delivery.offsets.commit_metadata import decode
 from guideway.delivery.offsets.crash_history import FATAL, CrashHistory
 from guideway.delivery.offsets.tracker import Commit, OffsetTracker
 from guideway.delivery.partition_kafka import PartitionKafka
+from guideway.delivery.publishing.deliverable import DeadLetterHeld, deliverable, first_results, refusals, topics_of
+from guideway.delivery.publishing.slow_topics import SlowTopics
 from guideway.delivery.recovery import Rejoin, Reopen, after_failure
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas import names

@@ -15,9 +15,9 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery.clients.kafka_client import START_TIMEOUT_S, make_producer
-from guideway.delivery.deliverable import refusals
 from guideway.delivery.guards import aiokafka_guards
 from guideway.delivery.offsets.tracker import Commit
+from guideway.delivery.publishing.deliverable import refusals
 from guideway.delivery.replay.dead_letter_reader import DeadLetterReader, OffsetRange, Spans
 from guideway.delivery.replay.decision import Ledger, RecordPosition, Replayed, Selection, Why, decide
 from guideway.delivery.settings import MAX_RECORD_BYTES

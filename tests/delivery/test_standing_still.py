@@ -14,8 +14,8 @@ from tests.delivery.simulation.simulated_kafka import VirtualTime
 from tests.delivery.test_partition import TP, FewLines, closed
 
 from guideway.delivery import partition as partition_module
-from guideway.delivery.clients.slow_topics import SlowTopics
 from guideway.delivery.partition import Partition, Phase
+from guideway.delivery.publishing.slow_topics import SlowTopics
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.record import Outgoing, Record
 
