@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, assert_never
 
 import structlog
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery.budget import Budget
@@ -19,8 +18,15 @@ from guideway.delivery.offsets.commit_metadata import decode
 from guideway.delivery.offsets.crash_history import FATAL, CrashHistory
 from guideway.delivery.offsets.tracker import Commit, OffsetTracker
 from guideway.delivery.partition_kafka import PartitionKafka
-from guideway.delivery.publishing.deliverable import DeadLetterHeld, deliverable, first_results, refusals, topics_of
-from guideway.delivery.publishing.slow_topics import SlowTopics
+from guideway.delivery.publishing.publish_schedule import (
+    NoteBeginning,
+    NoteEnd,
+    Publish,
+    PublishSchedule,
+    Situation,
+    Wait,
+)
+from guideway.delivery.publishing.publisher import OnPublished, Publisher
 from guideway.delivery.recovery import Rejoin, Reopen, after_failure
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas import names
@@ -28,9 +34,6 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.record import Outgoing, Record
 
 log = structlog.get_logger(__name__)
-
-OnPublished = Callable[[str, Sequence[tuple[Outgoing, Any]]], None]
-"""The input's topic, and what was published of it beside where it stands (aiokafka's RecordMetadata)."""
 
 _DEADLY: Final = Refusal(
     FailureCode.ENGINE_FAILED,
@@ -83,18 +86,19 @@ class Partition:
         self._tracker = OffsetTracker(0)
         self._metadata_chars = 0
         self._on_room = on_room
-        self._on_published = on_published
         self._is_new, self._has_noted, self._leaving = True, False, False
         self._begun = asyncio.Event()
         self._work = InFlight(handle, refuse, may_begin=self._may_begin, on_result=self._result_came)
+        self._publisher = Publisher(
+            tp, group=group, kafka=kafka, settings=settings, work=self._work, on_published=on_published
+        )
+        self._schedule = PublishSchedule(settings)
         self._budget = budget or Budget(settings.held_bytes, lambda: self._work.held_bytes)
         self._out_of_range = False
         self._owes_since: float | None = None
         self.moved_at = float("-inf")
-        """When (`time.monotonic`) it last opened or published."""
-        self._slow = SlowTopics(settings.hold_s)
+        """When it last opened or published."""
         self._wake = asyncio.Event()
-        self._publish_by: float | None = None
         self._closing = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
         self._discarding: set[asyncio.Task[None]] = set()
@@ -127,7 +131,7 @@ class Partition:
 
     @property
     def owes_since(self) -> float | None:
-        """Since when (`time.monotonic`) the partition has been waiting to open or to publish; None: it owes nothing."""
+        """Since when the partition has been waiting to open or to publish; None: it owes nothing."""
         return self._owes_since
 
     # Ownership -------------------------------------------------------------------------------------------------------
@@ -141,7 +145,7 @@ class Partition:
 
     def _start_life(self) -> None:
         self.phase = Phase.OPENING
-        self._owes_since = time.monotonic()
+        self._owes_since = _now()
         self._life = asyncio.create_task(self._live(), name=f"own {self.tp.topic}/{self.tp.partition}")
 
     async def disown(self, timeout_s: float) -> None:
@@ -197,12 +201,12 @@ class Partition:
                 match after_failure(error, failures, self._settings.max_backoff_s):
                     case Rejoin():
                         self.phase = Phase.FENCED
-                        self._owes_since = self._owes_since or time.monotonic()
+                        self._owes_since = self._owes_since or _now()
                         self._log.warning("another process took the partition's lock; the group is asked whose it is")
                         return
                     case Reopen(wait_s, expected, helps):
                         self.phase = Phase.OPENING
-                        self._owes_since = (self._owes_since or time.monotonic()) if helps else None
+                        self._owes_since = (self._owes_since or _now()) if helps else None
                         self._log.warning("partition reopens", error=repr(error), exc_info=not expected)
             finally:
                 self._discard(producer)
@@ -235,8 +239,8 @@ class Partition:
         self._kafka.seek(self.tp, self._tracker.low)
         self.phase = Phase.OPEN
         self._metadata_chars = len(committed.metadata) if committed else 0
-        self.moved_at = time.monotonic()
-        self._owes_since = self._owes()
+        self.moved_at = _now()
+        self._owes_since = self._owes(self.moved_at)
         self._wake.set()
         self._on_room()
 
@@ -306,170 +310,107 @@ class Partition:
         return None
 
     def _result_came(self, took_s: float) -> None:
-        self._owes_since = self._owes_since or time.monotonic()
-        by = asyncio.get_running_loop().time() + self._settings.gathering_s(took_s)
-        self._publish_by = by if self._publish_by is None else min(by, self._publish_by)
+        self._owes_since = self._owes_since or _now()
+        self._schedule.result_came(took_s, _now())
         self._wake.set()
         self._on_room()
 
     # Results ---------------------------------------------------------------------------------------------------------
 
     async def _publish_until_closing(self, producer: Any) -> None:
-        # What others had finished before us lies below our position once it has been read again. If no result comes
-        # that carries this along, a commit of its own says so, or it would be shown as lag for ever.
-        tidy = False
+        """Do what the schedule says, until the partition is given up and nothing is left to publish."""
+        self._schedule.opened()
         while True:
-            closing = self._closing.is_set()
             self._wake.clear()
-            if self._work.running and not self._begun.is_set() and not (self._leaving and self._has_noted):
-                await self._note_beginning(producer)
-            if self._leaving:
-                await self._take_note_back(producer)
-            await self._gather()
-            self._publish_by = None
-            batch = await self._next_batch()
-            chosen, commit = self._tracker.largest_commit(batch, self._settings.max_metadata_chars)
-            if chosen or (tidy and commit.low > self._tracker.committed_low):
-                await self._commit(producer, {offset: batch[offset] for offset in chosen}, commit)
-                self._work.start(at_most=self._tracker.crashes.width)
-            elif closing:
-                await self._take_note_back(producer)
-                return
-            else:
-                tidy = not await self._results_come()
+            match self._schedule.next(self._situation(), _now()):
+                case NoteBeginning():
+                    await self._note_beginning(producer)
+                case NoteEnd():
+                    await self._note_end(producer)
+                case Publish(tidy, last):
+                    if not await self._publish(producer, tidy=tidy) and last:
+                        await self._note_end(producer)
+                        return
+                case Wait(until):
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout_at(until):
+                            await self._wake.wait()
+                case step:
+                    assert_never(step)
 
-    async def _commit(self, producer: Any, batch: dict[int, list[Outgoing]], commit: Commit) -> None:
-        offsets = OffsetAndMetadata(commit.low, commit.metadata)
-        async with asyncio.timeout(self._settings.flush_timeout_s):
-            await self._transact(producer, batch, offsets)
-            # What the network still holds of this transaction is refused from here on.
-            await self._kafka.renew(producer)
-        self._tracker.apply(commit)
-        if not commit.crashes.begun:
-            self._begun.clear()
-        self._metadata_chars = len(offsets.metadata)
-        for offset in batch:
-            self._work.published(offset)
-        self._slow.took({out.topic for outgoing in batch.values() for out in outgoing})
-        self.moved_at = time.monotonic()
-        self._owes_since = self._owes()
+    def _situation(self) -> Situation:
+        return Situation(
+            running=len(self._work.running),
+            finished=len(self._work.ready),
+            may_begin=self._begun.is_set(),
+            has_noted=self._has_noted,
+            note_stands=self._tracker.crashes.begun,
+            leaving=self._leaving,
+            closing=self._closing.is_set(),
+        )
 
-    def _owes(self) -> float | None:
-        """A dead letter that is held back is owed by whoever can make its topic take it, and not by this process."""
-        now = time.monotonic()
-        return now if any(result.held_until <= now for result in self._work.ready.values()) else None
+    async def _publish(self, producer: Any, *, tidy: bool) -> bool:
+        """Publish the next results; False if there was nothing to commit.
+
+        `tidy`: commit without results where the low watermark has moved. What others had finished before us lies below
+        our position once it was read again. If no result came that carries this along, it would be shown as lag for
+        ever.
+        """
+        now = _now()
+        batch = await self._publisher.next_batch(now)
+        if batch.holds_back and not batch.records:
+            self._owes_since = self._owes(now)
+        chosen, commit = self._tracker.largest_commit(batch.records, self._settings.max_metadata_chars)
+        if not chosen and not (tidy and commit.low > self._tracker.committed_low):
+            self._schedule.found_nothing(_now())
+            return False
+        await self._commit(producer, {offset: batch.records[offset] for offset in chosen}, commit)
+        self._work.start(at_most=self._tracker.crashes.width)
+        return True
 
     async def _note_beginning(self, producer: Any) -> None:
+        """Commit that work is under way, and let it begin."""
         await self._commit(producer, {}, self._tracker.commit_of_beginning(self._token))
         self._has_noted = True
         self._begun.set()
 
-    async def _take_note_back(self, producer: Any) -> None:
+    async def _note_end(self, producer: Any) -> None:
+        """Commit that no work is under way, if the last commit says otherwise."""
         if self._tracker.crashes.begun:
             await self._commit(producer, {}, self._tracker.commit_of_end())
 
-    async def _results_come(self) -> bool:
-        """Wait for results to publish; False if none came for a while."""
-        try:
-            await asyncio.wait_for(self._wake.wait(), self._settings.idle_s)
-        except TimeoutError:
-            return False
-        if not self._closing.is_set():
-            await asyncio.sleep(self._settings.flush_interval_s)
-        return True
+    async def _commit(self, producer: Any, records: Mapping[int, list[Outgoing]], commit: Commit) -> None:
+        """Make results and what they finish visible together. Raises KafkaError, TimeoutError.
 
-    async def _gather(self) -> None:
-        """Wait for more results to share the transaction, until the first of those that are here is to be published."""
-        clock = asyncio.get_running_loop().time
-        while self._publish_by is not None and (left_s := self._publish_by - clock()) > 0 and not self._hurries:
-            self._wake.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), left_s)
-
-    @property
-    def _hurries(self) -> bool:
-        """Whether the results that are here are not to wait for others, or have no others to wait for."""
-        return (
-            self._closing.is_set()
-            or not self._work.running
-            or not self._begun.is_set()
-            or len(self._work.ready) >= self._settings.flush_results
-        )
-
-    async def _next_batch(self) -> dict[int, list[Outgoing]]:
-        """What to send for the next results, by offset; those that nobody can take yet are held back."""
-        now = time.monotonic()
-        due = {offset: result for offset, result in self._work.ready.items() if result.held_until <= now}
-        due = self._slow.chosen(due, lambda result: [out.topic for out in result.outgoing], now)
-        due = first_results(due, self._settings.flush_results, self._settings.flush_bytes)
-        topics = set().union(*map(topics_of, due.values()))
+        1. Publish the records (by offset) and the commit in one transaction.
+        2. Give the producer a new epoch: what the network still holds of this transaction is refused from here on.
+        3. Take note of what is finished.
+        4. Forget the results.
+        """
+        offsets = OffsetAndMetadata(commit.low, commit.metadata)
         async with asyncio.timeout(self._settings.flush_timeout_s):
-            partitions = {topic: await self._kafka.partitions(topic) for topic in topics}
-        batch: dict[int, list[Outgoing]] = {}
-        why: set[str] = set()
-        for offset, result in due.items():
-            try:
-                batch[offset] = deliverable(result, partitions)
-            except DeadLetterHeld as held:
-                result.hold(now, self._settings.hold_s, self._settings.max_hold_s)
-                why.add(str(held))
-        if why:
-            self._log.error("dead letters are held back", why=sorted(why), results=len(due) - len(batch))
-            self._owes_since = self._owes_since if batch else self._owes()
-        return batch
+            await self._publisher.transact(producer, records, offsets)
+            await self._kafka.renew(producer)
+        self._tracked(commit, offsets)
+        for offset in records:
+            self._work.published(offset)
+        self.moved_at = _now()
+        self._owes_since = self._owes(self.moved_at)
 
-    async def _transact(self, producer: Any, batch: dict[int, list[Outgoing]], commit: OffsetAndMetadata) -> None:
-        await producer.begin_transaction()
-        sent: dict[int, list[asyncio.Future[Any]]] = {offset: [] for offset in batch}
-        try:
-            for offset, outgoing in batch.items():
-                for out in outgoing:
-                    sent[offset].append(
-                        await producer.send(
-                            out.topic, value=out.value, key=out.key, partition=out.partition, headers=list(out.headers)
-                        )
-                    )
-            if futures := [one for each in sent.values() for one in each]:
-                await asyncio.wait(futures)
-        except (asyncio.CancelledError, KafkaError) as error:
-            if not isinstance(error, ProducerFenced):
-                self._note_slow(batch, sent)
-            for one in (one for each in sent.values() for one in each):
-                # Nobody waits for it any more: asyncio need not print what becomes of it.
-                if not one.cancel() and not one.cancelled():
-                    one.exception()
-            raise
-        # A refused record does not fail the commit by itself: its result would be lost and its offset committed.
-        await self._all_taken(batch, sent)
-        await producer.send_offsets_to_transaction({self.tp: commit}, self._group)
-        await producer.commit_transaction()
-        self._on_published(
-            self.tp.topic,
-            [
-                (out, future.result())
-                for offset, futures in sent.items()
-                for out, future in zip(batch[offset], futures, strict=True)
-            ],
-        )
+    def _tracked(self, commit: Commit, offsets: OffsetAndMetadata) -> None:
+        self._tracker.apply(commit)
+        self._metadata_chars = len(offsets.metadata)
+        if not commit.crashes.begun:
+            self._begun.clear()
 
-    def _note_slow(self, batch: dict[int, list[Outgoing]], sent: dict[int, list[asyncio.Future[Any]]]) -> None:
-        """Topics were waited for in vain: those that took nothing, or the first that could not even be sent to."""
-        waiting: set[str] = set()
-        for offset, outgoing in batch.items():
-            waiting |= {out.topic for out, one in zip(outgoing, sent[offset], strict=False) if not one.done()}
-            if len(sent[offset]) < len(outgoing):
-                waiting.add(outgoing[len(sent[offset])].topic)
-                break
-        if news := self._slow.waited_for(waiting, time.monotonic()):
-            self._log.error("topics take nothing; what goes there is tried alone, and less often", topics=sorted(news))
+    def _owes(self, now: float) -> float | None:
+        """`now`, or None where nothing can be published now.
 
-    async def _all_taken(self, batch: dict[int, list[Outgoing]], sent: dict[int, list[asyncio.Future[Any]]]) -> None:
-        """Raises the first error; what brokers will never take is remembered, and sent otherwise the next time."""
-        first: BaseException | None = None
-        for offset, futures in sent.items():
-            for out, outcome in zip(batch[offset], await asyncio.gather(*futures, return_exceptions=True), strict=True):
-                if isinstance(outcome, BaseException):
-                    first = first or outcome
-                    self._work.ready[offset].note(refusals(outcome, {out.topic}), outcome)
-        if first is not None:
-            raise first
+        A dead letter that is held back is owed by whoever can make its topic take it, and not by this process.
+        """
+        return now if any(result.held_until <= now for result in self._work.ready.values()) else None
+
+
+def _now() -> float:
+    """Seconds of the event loop's clock. It is that of `time.monotonic`, by which the watchdog looks."""
+    return asyncio.get_running_loop().time()

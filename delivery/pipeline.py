@@ -23,7 +23,8 @@ from guideway.delivery.guards import aiokafka_guards
 from guideway.delivery.in_flight import Handle, Refuse, refuse_by_dead_letter
 from guideway.delivery.intake import Intake, Room
 from guideway.delivery.offsets.crash_history import new_token
-from guideway.delivery.partition import OnPublished, Partition, Phase
+from guideway.delivery.partition import Partition, Phase
+from guideway.delivery.publishing.publisher import OnPublished
 from guideway.delivery.settings import DeliverySettings
 from guideway.delivery.watchdog import Signs, Watchdog
 from guideway.schemas import names

@@ -51,10 +51,6 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     stall_s: float = 120.0
     """Without progress for so long, the process ends with exit code 75, to be started again."""
 
-    def gathering_s(self, took_s: float) -> float:
-        """How long a result that took so long may wait for others, in a partition in which more of them are to come."""
-        return max(self.flush_interval_s, min(self.flush_share * took_s, self.max_flush_interval_s))
-
     def __post_init__(self) -> None:
         if not self.bootstrap:
             raise ValueError("bootstrap is empty: name the brokers, HOST:PORT with commas")

@@ -39,7 +39,7 @@ class Result:
     doubts: int = 0
     """Errors that say nothing, so far."""
     held_until: float = float("-inf")
-    """Not to be tried again before (`time.monotonic`)."""
+    """Not to be tried again before (seconds of the event loop's clock)."""
     times_held: int = 0
 
     def hold(self, now: float, first_s: float, longest_s: float) -> None:

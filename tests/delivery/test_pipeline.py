@@ -350,13 +350,13 @@ async def test_owners_that_hand_over_in_haste_are_members_still_and_have_not_die
     broker: RunningBroker, unique_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A last flush that takes longer than a revocation gives it, as where brokers are slow."""
-    flush = Partition._take_note_back
+    flush = Partition._note_end
 
     async def slow_flush(self: Partition, producer: object) -> None:
         await asyncio.sleep(0.3)
         await flush(self, producer)
 
-    monkeypatch.setattr(Partition, "_take_note_back", slow_flush)
+    monkeypatch.setattr(Partition, "_note_end", slow_flush)
     bench, begun, done = Bench(broker.bootstrap, unique_name), Counter[bytes | None](), asyncio.Event()
     await bench.prepare(3)
 

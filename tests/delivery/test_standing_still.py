@@ -6,30 +6,18 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-import pytest
 from aiokafka.errors import TransactionalIdAuthorizationFailed
 from aiokafka.structs import OffsetAndMetadata
 from structlog.testing import capture_logs
 from tests.delivery.simulation.simulated_kafka import VirtualTime
 from tests.delivery.test_partition import TP, FewLines, closed
 
-from guideway.delivery import partition as partition_module
 from guideway.delivery.partition import Partition, Phase
 from guideway.delivery.publishing.slow_topics import SlowTopics
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.record import Outgoing, Record
 
 SETTINGS = DeliverySettings(bootstrap="b")
-
-
-@pytest.fixture(autouse=True)
-def _virtual(monkeypatch: pytest.MonkeyPatch) -> None:
-    class LoopClock:
-        @staticmethod
-        def monotonic() -> float:
-            return asyncio.get_running_loop().time()
-
-    monkeypatch.setattr(partition_module, "time", LoopClock)
 
 
 def record(offset: int, value: bytes) -> Record:

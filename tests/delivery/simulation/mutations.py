@@ -21,11 +21,12 @@ from aiokafka.producer.sender import (
 )
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
-from guideway.delivery import pipeline
+from guideway.delivery import partition, pipeline
 from guideway.delivery.clients import kafka_client
 from guideway.delivery.guards import aiokafka_guards
 from guideway.delivery.offsets.tracker import Commit, OffsetTracker
 from guideway.delivery.partition import Partition
+from guideway.delivery.publishing.publisher import Publisher, Sending
 from guideway.schemas.record import Outgoing
 
 Patch = Callable[[Any, str, Any], None]
@@ -59,14 +60,14 @@ class ReadsBeforeFencing(Partition):
             self._kafka = plain
 
 
-class SendsMoreThanItCommits(Partition):
+class SendsMoreThanItCommits(Publisher):
     """Results that are finished while a transaction is being made ride along, and the offsets omit them."""
 
-    async def _transact(self, producer: Any, batch: dict[int, list[Outgoing]], commit: OffsetAndMetadata) -> None:
+    async def transact(self, producer: Any, records: Mapping[int, list[Outgoing]], offsets: OffsetAndMetadata) -> None:
         late: set[int] = set()
 
         async def commit_transaction() -> None:
-            late.update(self._work.ready.keys() - batch.keys())
+            late.update(self._work.ready.keys() - records.keys())
             out = [out for offset in late for out in self._work.ready[offset].outgoing]
             await asyncio.gather(
                 *[
@@ -76,20 +77,24 @@ class SendsMoreThanItCommits(Partition):
             )
             await producer.commit_transaction()
 
-        await super()._transact(With(producer, commit_transaction=commit_transaction), batch, commit)
+        await super().transact(With(producer, commit_transaction=commit_transaction), records, offsets)
         for offset in late:
             self._work.published(offset)
 
 
-class DoesNotGather(Partition):
+class DoesNotCheck(Publisher):
     """Nobody looks whether the records of a transaction were taken."""
 
-    async def _all_taken(self, batch: Any, sent: dict[int, list[asyncio.Future[Any]]]) -> None:
-        await asyncio.gather(*(one for futures in sent.values() for one in futures), return_exceptions=True)
+    def _check_all_taken(self, sending: Sending) -> None:
+        list(sending.failed())
 
 
 def _partition(kind: type[Partition]) -> Callable[[Patch], None]:
     return lambda patch: patch(pipeline, "Partition", kind)
+
+
+def _publisher(kind: type[Publisher]) -> Callable[[Patch], None]:
+    return lambda patch: patch(partition, "Publisher", kind)
 
 
 async def _keeps_the_epoch(producer: Any) -> None:
@@ -158,11 +163,11 @@ MUTATIONS: Final[Mapping[str, Callable[[Patch], None]]] = {
     "C: repeats requests on the same epoch (no guard 3, no new epochs)": _repeats_on_the_same_epoch,
     "one epoch for many transactions": _one_epoch_for_many_transactions,
     "D: commits without the completed-set": _forgets_what_is_done,
-    "E: sends results that its offsets omit": _partition(SendsMoreThanItCommits),
+    "E: sends results that its offsets omit": _publisher(SendsMoreThanItCommits),
     "F: one transactional id per process": _one_id_per_process,
     "H: no transactions": _no_transactions,
     "I: drops a done offset at the low watermark": _drops_done_at_low,
-    "no gather": _partition(DoesNotGather),
+    "no gather": _publisher(DoesNotCheck),
     "no guard 1": _without_guard_1,
     "adopts what others have finished": _keeps_what_others_finished,
 }
