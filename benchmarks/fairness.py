@@ -28,7 +28,6 @@ from typing import Final
 import msgspec
 from benchmarks.figures import Figure, markdown, quantile, save
 
-from guideway.applying import apply_manifests
 from guideway.catalogue.changes import Deletion
 from guideway.catalogue.documents.manifest_files import Source, read
 from guideway.catalogue.entries import Identity
@@ -42,6 +41,7 @@ from guideway.schemas.manifests import Endpoint, Guidance, Model
 from guideway.schemas.output import Boolean, Text
 from guideway.schemas.reply import Completed
 from guideway.settings import Settings
+from guideway.usecases.apply import apply_manifests
 
 RESULTS: Final = Path(__file__).parent / "results" / "fairness.json"
 DEMO: Final = Path(__file__).resolve().parents[1] / "examples" / "demo" / "manifests"

@@ -12,21 +12,35 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 PICTURE: Final = ROOT / "docs" / "pictures" / "rooms.svg"
 ROOMS: Final = ("schemas", "delivery", "catalogue", "producers", "workers", "training", "infra")
+USECASES: Final = "usecases"
+"""What stands on all rooms; it is a package of `src/guideway`, not a folder at the top."""
 PROGRAM: Final = "guideway"
-"""What stands above all rooms: the command line and the settings."""
+"""What stands above all of them: the command line and the settings."""
 _WIDTH, _HEIGHT, _GAP, _RISE = 250, 74, 40, 56  # of a box, and between boxes, in pixels
 
 
-def modules(room: str) -> list[Path]:
-    """All files of a room. The program's are those of `src/guideway` that are not reached through a link to a room."""
-    if room != PROGRAM:
-        return sorted((ROOT / room).rglob("*.py"))
+def folder(room: str) -> Path:
+    """Where a room's files lie."""
     top = ROOT / "src" / "guideway"
+    return {PROGRAM: top, USECASES: top / USECASES}.get(room, ROOT / room)
+
+
+def modules(room: str) -> list[Path]:
+    """All files of a room. The program's are those of `src/guideway` that no other room has."""
+    if room != PROGRAM:
+        return sorted(folder(room).rglob("*.py"))
+    top = folder(PROGRAM)
     return sorted([*top.glob("*.py"), *(top / "cli").rglob("*.py")])
 
 
 def imported_rooms(path: Path) -> set[str]:
     """The rooms that one file imports from, wherever in it the import stands."""
+    parts = (name.split(".") for name in imported(path))
+    return {part[1] for part in parts if part[0] == "guideway" and len(part) > 1 and part[1] in {*ROOMS, USECASES}}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that one file imports, and the names that it takes from them: `typer`, `guideway.cli.console`."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         match node:
@@ -34,14 +48,14 @@ def imported_rooms(path: Path) -> set[str]:
                 names |= {alias.name for alias in node.names}
             case ast.ImportFrom(module=str(module)):
                 names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
-    parts = (name.split(".") for name in names)
-    return {part[1] for part in parts if part[0] == "guideway" and len(part) > 1 and part[1] in ROOMS}
+    return names
 
 
 def arrows() -> dict[str, set[str]]:
     """Each room with the rooms that it imports."""
     return {
-        room: set[str]().union(*(imported_rooms(path) for path in modules(room))) - {room} for room in (*ROOMS, PROGRAM)
+        room: set[str]().union(*(imported_rooms(path) for path in modules(room))) - {room}
+        for room in (*ROOMS, USECASES, PROGRAM)
     }
 
 
@@ -107,9 +121,9 @@ def _arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
 
 
 def _box(room: str, x: int, y: int) -> str:
-    file = ROOT / room / "__init__.py" if room != PROGRAM else ROOT / "src" / "guideway" / "__init__.py"
+    file = folder(room) / "__init__.py"
     said = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n")[0]
-    name = f"{room}/" if room != PROGRAM else "src/guideway/cli/"
+    name = {PROGRAM: "src/guideway/cli/", USECASES: "src/guideway/usecases/"}.get(room, f"{room}/")
     lines = textwrap.wrap(said, 38, max_lines=3, placeholder=" …")
     texts = [f'<text x="{x + 12}" y="{y + 20}" font-size="14" font-weight="bold">{escape(name)}</text>']
     texts += [

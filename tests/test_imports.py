@@ -18,6 +18,9 @@ ALLOWED = {
     "infra": {"schemas"},
     "training": {"schemas", "catalogue", "delivery", "workers"},
 }
+USECASES_MAY = {*ALLOWED, rooms.USECASES, "settings", "printable", "logs", "config"}
+"""Of `guideway`: neither the command line nor what prints."""
+PRINTING = {"typer", "rich", "click"}
 WITHOUT_TORCH = ("schemas", "delivery", "catalogue", "producers", "infra")
 
 
@@ -28,6 +31,21 @@ def test_a_room_imports_only_the_rooms_before_it(room: str) -> None:
     assert not {path: more for path, more in wrong.items() if more}
 
 
+def test_use_cases_know_nothing_of_the_command_line() -> None:
+    assert modules(rooms.USECASES)
+    for path in modules(rooms.USECASES):
+        parts = [name.split(".") for name in rooms.imported(path)]
+        ours = {part[1] for part in parts if part[0] == "guideway" and len(part) > 1}
+        assert not ours - USECASES_MAY, path
+        assert not {part[0] for part in parts} & PRINTING, path
+
+
+def test_use_cases_are_called_by_the_command_line_only() -> None:
+    top = rooms.folder(rooms.PROGRAM)
+    callers = [path for path in modules(rooms.PROGRAM) if rooms.USECASES in imported_rooms(path)]
+    assert {path.relative_to(top).parts[0] for path in callers} == {"cli"}
+
+
 def test_torch_is_unreachable_from_producers() -> None:
     """In a fresh interpreter: everything in these rooms and the command line is imported, and torch is not there."""
     names = [
@@ -36,9 +54,10 @@ def test_torch_is_unreachable_from_producers() -> None:
         for path in modules(room)
         if path.name != "__main__.py"
     ]
+    usecases = [f"guideway.usecases.{path.stem}" for path in modules(rooms.USECASES) if path.stem != "__init__"]
     program = (
         "import importlib, sys\n"
-        f"for name in {[*names, 'guideway.cli']!r}: importlib.import_module(name)\n"
+        f"for name in {[*names, *usecases, 'guideway.cli']!r}: importlib.import_module(name)\n"
         "heavy = {'torch', 'transformers', 'llguidance', 'numpy', 'peft'} & set(sys.modules)\n"
         "sys.exit(f'reachable: {sorted(heavy)}' if heavy else 0)\n"
     )

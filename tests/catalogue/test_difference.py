@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guideway.applying import check_together
 from guideway.catalogue.artefacts.contents import digest_of
 from guideway.catalogue.changes import Change, plan
 from guideway.catalogue.difference import difference, written
@@ -37,6 +36,7 @@ from guideway.schemas.manifests import (
 from guideway.schemas.output import Choice, Json, Regex
 from guideway.schemas.wire import MANIFEST
 from guideway.training.runs.task import Task, read_task
+from guideway.usecases.apply import check_together
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DIGEST, OTHER = f"sha256:{'0' * 64}", f"sha256:{'1' * 64}"

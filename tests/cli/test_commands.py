@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,9 @@ from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.cli import app
 from guideway.cli.demo.demo import EXAMPLES, Plan
 from guideway.cli.demo.report import most_mixed
-from guideway.cli.supervise import FINAL_CODES
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
+from guideway.usecases.supervise import FINAL_CODES
 from guideway.workers.messages.from_engine import BatchReport, RowReport
 
 
@@ -254,27 +253,3 @@ def test_empty_settings_are_settings_that_are_not_there() -> None:
     settings = Settings.from_environ({"GUIDEWAY_HOME": "", "GUIDEWAY_STORE": " ", "KAFKA_BOOTSTRAP_SERVERS": " "})
     assert settings.store == str(settings.home / "store")
     assert settings.bootstrap is None
-
-
-def test_a_supervised_process_has_its_time_to_end(tmp_path: Path) -> None:
-    """SIGTERM is passed on, and what takes the child two seconds is not cut short."""
-    child = tmp_path / "guideway.py"
-    child.write_text(
-        "import signal, sys, time, pathlib\n"
-        "def end(*_):\n"
-        "    time.sleep(2); pathlib.Path('ended').write_text('x'); sys.exit(0)\n"
-        "signal.signal(signal.SIGTERM, end)\n"
-        "pathlib.Path('ready').write_text('x')\n"
-        "time.sleep(60)\n"
-    )
-    program = (
-        "import sys, guideway.cli.supervise as s, subprocess\n"
-        f"s._start = lambda arguments: subprocess.Popen([sys.executable, {str(child)!r}])\n"
-        "sys.exit(s.supervise([]))\n"
-    )
-    supervisor = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path)
-    while not (tmp_path / "ready").exists():
-        time.sleep(0.05)
-    supervisor.terminate()
-    assert supervisor.wait(20) == 0
-    assert (tmp_path / "ended").exists()

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from guideway.cli import app
-from guideway.cli.console.unforeseen import refusal_of
 from guideway.schemas.failures import Refusal
+from guideway.usecases.unforeseen import refusal_of
 
 COMMANDS = [
     "apply -f",

@@ -24,7 +24,6 @@ from guideway.catalogue.changes import Deletion, plan
 from guideway.catalogue.documents.manifest_files import read, upload
 from guideway.catalogue.entries import Identity
 from guideway.catalogue.topic import CatalogueFollower, publish
-from guideway.cli.sets.making import Order, make_sets
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started
 from guideway.infra import local_broker, topics
 from guideway.producers.client.client import Client
@@ -36,6 +35,7 @@ from guideway.schemas.wire import REPLY
 from guideway.settings import Settings
 from guideway.training.sets.build import Splitting
 from guideway.training.sets.document import Columns
+from guideway.usecases.make_sets import Order, make_sets
 
 WAIT_S = 350.0
 """For the model to be loaded, on a machine that does other things as well."""

@@ -13,13 +13,13 @@ import msgspec
 from tests.codes.case import Case, Provoke
 from tests.codes.end_to_end import EndToEnd, as_refusal
 
-from guideway.cli.sets.making import Order, make_sets
 from guideway.producers.client.client import Client
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.reply import Completed
 from guideway.training.sets.build import Splitting
 from guideway.training.sets.document import Columns
+from guideway.usecases.make_sets import Order, make_sets
 
 ENDPOINTS: Final = {
     "parcel": "{input: {fields: {text: {max_chars: 50}, weight: {type: integer, required: false}}}, output: "

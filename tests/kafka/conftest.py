@@ -18,14 +18,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from guideway.applying import apply_manifests
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.changes import Deletion, plan
 from guideway.catalogue.documents.manifest_files import read, upload
 from guideway.catalogue.entries import Identity
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.cli.demo.sets import FactSet, make_fact_sets
-from guideway.cli.sets.making import Order, make_sets
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
 from guideway.producers.client.client import Client
@@ -37,6 +35,8 @@ from guideway.schemas.retrieval import RetrievalRule
 from guideway.settings import Settings
 from guideway.training.sets.build import Splitting
 from guideway.training.sets.document import Columns
+from guideway.usecases.apply import apply_manifests
+from guideway.usecases.make_sets import Order, make_sets
 
 FACTS = ("plain", "devil", "jargon")
 ROOT = Path(__file__).resolve().parents[2]

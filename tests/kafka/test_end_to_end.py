@@ -18,7 +18,6 @@ import msgspec
 import pytest
 from tests.kafka.conftest import DEMO, ROOT, System
 
-from guideway.applying import apply_manifests
 from guideway.catalogue.documents.manifest_files import read
 from guideway.catalogue.topic import CatalogueFollower
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started
@@ -29,6 +28,7 @@ from guideway.schemas.manifests import Calibrated, Endpoint
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
 from guideway.schemas.reply import Completed, Failed
 from guideway.schemas.wire import REPLY
+from guideway.usecases.apply import apply_manifests
 from guideway.workers.messages.from_engine import BatchReport
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]

@@ -12,7 +12,6 @@ import msgspec
 import pytest
 
 from guideway.catalogue.topic import CatalogueFollower
-from guideway.cli.sets.making import Order, make_sets
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started
 from guideway.producers.client.client import Client
 from guideway.schemas import names
@@ -26,6 +25,7 @@ from guideway.schemas.wire import REPLY, REQUEST
 from guideway.training.sets.build import Splitting
 from guideway.training.sets.document import Columns
 from guideway.training.sets.publish import switch
+from guideway.usecases.make_sets import Order, make_sets
 from guideway.workers.messages.from_engine import BatchReport
 
 from .conftest import FACTS, ROOT, System

@@ -17,12 +17,12 @@ from guideway.cli.catalogue import get as catalogue
 from guideway.cli.console import interrupts
 from guideway.cli.console.help import make_readable
 from guideway.cli.console.output import complain, end_unheard, open_streams
-from guideway.cli.console.unforeseen import bug, refusal_of
 from guideway.cli.dlq import commands as dlq
 from guideway.cli.sets import commands as sets
 from guideway.cli.studio import run as studio
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import home
+from guideway.usecases.unforeseen import bug, refusal_of
 
 EXIT_BUG: Final = 70
 """Apart from 1, so that whoever restarts us can tell a crash from a refusal (`EX_SOFTWARE` of sysexits.h)."""

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from guideway import config, logs
-from guideway.applying import apply_manifests
 from guideway.catalogue.topic import CatalogueFollower
-from guideway.cli.catalogue import packaged
 from guideway.cli.console import interrupts
-from guideway.cli.console.output import AsJson, between, err, importing, out, print_json, print_table, run
+from guideway.cli.console.output import AsJson, between, err, out, print_json, print_table, run
+from guideway.cli.console.services import Restart, supervised, until_signalled
 from guideway.cli.demo import demo as demonstration
-from guideway.cli.supervise import end_with_parent, supervise
 from guideway.delivery.settings import DeliverySettings
 from guideway.infra import local_broker
 from guideway.infra.doctor import Check, checks
@@ -30,10 +27,10 @@ from guideway.producers.intake.shares import QUEUE
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.names import LANES
 from guideway.settings import Settings
-
-HURRY_S: Final = 1.5
-"""For what is running at Ctrl-C; to publish it and to leave the group takes time as well."""
-Restart = Annotated[bool, typer.Option("--restart/--no-restart", help="Start again when killed or crashed.")]
+from guideway.usecases import packaged
+from guideway.usecases.apply import apply_manifests
+from guideway.usecases.extras import importing
+from guideway.usecases.supervise import end_with_parent
 
 
 def add_to(app: typer.Typer) -> None:
@@ -109,7 +106,7 @@ def endpoints(
     """Run the endpoint service: events on endpoint topics become requests for the models. Any number may run."""
     logs.configure()
     if restart:
-        raise typer.Exit(supervise(["endpoints", "--no-restart", "--flush-ms", str(flush_ms), "--queue", str(queue)]))
+        raise typer.Exit(supervised(["endpoints", "--no-restart", "--flush-ms", str(flush_ms), "--queue", str(queue)]))
     end_with_parent()
     settings = Settings.from_environ()
     delivery = DeliverySettings(bootstrap=settings.brokers(), capacity=256, flush_interval_s=flush_ms / 1000)
@@ -137,10 +134,10 @@ def worker(
     """Run a worker: requests of one model size become typed replies. Any number may run, on any machines."""
     logs.configure()
     if restart:
-        raise typer.Exit(supervise([*sys.argv[1:], "--no-restart"]))
+        raise typer.Exit(supervised([*sys.argv[1:], "--no-restart"]))
     end_with_parent()
     with importing("worker"):
-        from guideway.cli.sets.making import retrieval_settings
+        from guideway.usecases.retrieval import retrieval_settings
         from guideway.workers.messages.to_engine import EngineSettings
         from guideway.workers.settings import WorkerSettings
         from guideway.workers.worker import Worker
@@ -230,24 +227,6 @@ def demo(
     # Whoever ends it otherwise means the same: what it has started is not to be left behind.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     raise typer.Exit(run(demonstration.run_demo(settings, as_json=as_json, keep=keep)))
-
-
-async def until_signalled(work: Callable[[], Awaitable[None]], stop: Callable[[float | None], None]) -> None:
-    """Do the work; SIGTERM and Ctrl-C ask it to stop, the latter with the seconds that it may take for that.
-
-    What is not finished then is left to the next process; raises KeyboardInterrupt at the end.
-    """
-    loop = asyncio.get_running_loop()
-
-    def hurry() -> None:
-        interrupts.pressed()
-        stop(HURRY_S)
-
-    loop.add_signal_handler(signal.SIGTERM, stop, None)
-    loop.add_signal_handler(signal.SIGINT, hurry)
-    await work()
-    if interrupts.asked():
-        raise KeyboardInterrupt
 
 
 def _say(line: str) -> None:

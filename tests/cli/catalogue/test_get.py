@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from guideway.applying import apply_manifests
 from guideway.catalogue.bounds import MAX_MANIFEST_BYTES
 from guideway.catalogue.changes import Deletion, plan, plan_deletion, records
 from guideway.catalogue.documents.manifest_files import Source, read
@@ -20,7 +19,6 @@ from guideway.catalogue.entries import Catalogue, Identity
 from guideway.catalogue.topic import CatalogueFollower
 from guideway.cli.catalogue.delete import remove
 from guideway.cli.catalogue.get import found_in, identity_of
-from guideway.cli.catalogue.packaged import SMALL
 from guideway.cli.sets.questions import found_set
 from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.infra import topics
@@ -32,6 +30,8 @@ from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, Manif
 from guideway.schemas.output import Boolean
 from guideway.schemas.wire import MANIFEST
 from guideway.settings import Settings
+from guideway.usecases.apply import apply_manifests
+from guideway.usecases.packaged import SMALL
 
 
 class Bench:

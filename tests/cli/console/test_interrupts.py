@@ -151,9 +151,10 @@ def test_a_supervisor_ends_its_child(tmp_path: Path, presses: int, listens: bool
     )
     (tmp_path / "child.py").write_text(f"import pathlib, time\npathlib.Path('child').write_text('x')\n{child}\n")
     body = (
-        "import subprocess, guideway.cli.supervise as s\n"
+        "import subprocess, guideway.usecases.supervise as s\n"
+        "from guideway.cli.console import services\n"
         "s._start = lambda _: subprocess.Popen([sys.executable, 'child.py'], process_group=0, stderr=-3)\n"
-        "sys.exit(s.supervise([]))"
+        "sys.exit(services.supervised([]))"
     )
     with running(program(tmp_path, body, 0.5 if presses == 1 else 300), tmp_path) as process:
         until((tmp_path / "child").exists, process)

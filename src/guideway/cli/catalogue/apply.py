@@ -10,11 +10,9 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
-from guideway.applying import Preview, apply_manifests, preview
 from guideway.catalogue.changes import Change
 from guideway.catalogue.difference import difference
 from guideway.catalogue.documents.manifest_files import Source, read
-from guideway.cli.catalogue import packaged
 from guideway.cli.console.output import AsJson, complain, err, out, print_json, print_table, run
 from guideway.infra import topics
 from guideway.printable import printable
@@ -22,6 +20,8 @@ from guideway.producers.checks.doubts import doubtful
 from guideway.reference.schema import schema
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
+from guideway.usecases import packaged
+from guideway.usecases.apply import Preview, apply_manifests, preview
 
 _FILES: Final = (
     "A manifest file, a folder of them (YAML or TOML; hidden ones are left out), or - for standard input. May be "

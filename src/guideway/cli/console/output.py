@@ -8,7 +8,7 @@ import io
 import os
 import select
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import IO, Annotated, Any, Final, NoReturn, TypeVar
 
 import msgspec
@@ -18,12 +18,11 @@ from rich.style import Style
 from rich.text import Text
 from rich.theme import Theme
 
-from guideway import logs
 from guideway.catalogue.documents.faults import Faulty
 from guideway.cli.console import interrupts
 from guideway.cli.console.tables import aligned, blocks, fitted
 from guideway.printable import on_one_line, printable
-from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.failures import Refusal
 
 T = TypeVar("T")
 
@@ -164,18 +163,6 @@ def complain(refusal: Refusal) -> None:
 def in_red(code: str, message: str) -> Text:
     """`CODE: MESSAGE`; the message is never read as markup."""
     return Text.assemble((code, "red"), ": ", printable(message))
-
-
-@contextlib.contextmanager
-def importing(extra: str) -> Iterator[None]:
-    """Around imports that need an extra of guideway's. Raises: Refusal `invalid_setting` where it is not installed."""
-    try:
-        yield
-        logs.adopt_libraries()
-    except ImportError as error:
-        raise Refusal(
-            FailureCode.INVALID_SETTING, f"{error.name} is not installed: pip install 'guideway[{extra}]'"
-        ) from None
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

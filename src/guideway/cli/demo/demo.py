@@ -17,7 +17,6 @@ import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 import guideway
-from guideway.applying import apply_manifests
 from guideway.catalogue.documents.manifest_files import read
 from guideway.cli.console import interrupts
 from guideway.cli.console.output import err, out, print_json
@@ -28,6 +27,7 @@ from guideway.producers.client.client import Client
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.reply import Completed
 from guideway.settings import Settings
+from guideway.usecases.apply import apply_manifests
 from guideway.workers.messages.from_engine import BatchReport
 
 EXAMPLES = Path(guideway.__file__).resolve().parents[2] / "examples"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from guideway.cli.sets.making import Order, make_sets
+from guideway.cli.console import interrupts
 from guideway.settings import Settings
+from guideway.usecases.make_sets import Order, make_sets
 
 if TYPE_CHECKING:
     from guideway.training.sets.publish import Published
@@ -50,4 +51,4 @@ async def make_fact_sets(settings: Settings, sets: Sequence[FactSet], data: Path
                 shared_with=["*"],
             )
         )
-    return await make_sets(settings, orders)
+    return await make_sets(settings, orders, should_end=interrupts.asked)

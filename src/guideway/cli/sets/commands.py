@@ -19,11 +19,12 @@ from guideway.cli.catalogue.delete import EvenIfUsed, remove
 from guideway.cli.console import interrupts
 from guideway.cli.console.output import LINE_EVERY_S, AsJson, clock, err, out, print_json, print_table, run
 from guideway.cli.sets import questions
-from guideway.cli.sets.making import Order, a_qdrant, make_sets
 from guideway.cli.sets.questions import VersionArgument, found_set, open_catalogue, split_name
 from guideway.schemas.manifests import RetrievalSet
 from guideway.schemas.retrieval import SetRef
 from guideway.settings import Settings
+from guideway.usecases.make_sets import Order, make_sets
+from guideway.usecases.retrieval import a_qdrant
 
 if TYPE_CHECKING:
     from guideway.training.sets.build import Splitting
@@ -246,7 +247,7 @@ def _order(
 def _make(order: Order, *, as_json: bool) -> None:
     interrupts.keeps("what is embedded is kept, and nothing is published; the same command goes on with it")
     with _bar(as_json) as progress:
-        (published,) = run(make_sets(Settings.from_environ(), [order], progress))
+        (published,) = run(make_sets(Settings.from_environ(), [order], progress, interrupts.asked))
     _tell(published, as_json=as_json)
 
 

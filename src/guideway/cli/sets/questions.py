@@ -13,7 +13,6 @@ from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.entries import Catalogue
 from guideway.catalogue.topic import CatalogueFollower
 from guideway.cli.console.output import AsJson, out, print_json, print_table, run
-from guideway.cli.sets.making import a_qdrant, an_embedder
 from guideway.producers.client.client import Client
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
@@ -22,6 +21,7 @@ from guideway.schemas.nearest import did_you_mean
 from guideway.schemas.reply import Reply
 from guideway.schemas.retrieval import SetRef
 from guideway.settings import Settings
+from guideway.usecases.retrieval import a_qdrant, an_embedder
 
 if TYPE_CHECKING:
     from guideway.training.sets.evaluate import Pair, Searched

@@ -11,9 +11,8 @@ import typer
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.entries import Catalogue
 from guideway.cli.console import interrupts
-from guideway.cli.console.output import AsJson, importing, out, print_json
+from guideway.cli.console.output import AsJson, out, print_json
 from guideway.cli.studio.publishing import OutFolder, RunPlace, catalogue_if_there, folder_of
-from guideway.cli.studio.retrieval import retrieval_context
 from guideway.schemas.calibration import automatic
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
@@ -21,6 +20,8 @@ from guideway.training.data.examples import Examples, read_examples
 from guideway.training.publishing.decision import present_endpoint, score_of
 from guideway.training.runs.begin import models_of
 from guideway.training.runs.task import BARE, Task, read_task
+from guideway.usecases.extras import importing
+from guideway.usecases.retrieval import retrieval_context
 
 
 def add_to(group: typer.Typer) -> None:

@@ -13,10 +13,9 @@ import typer
 from guideway import logs
 from guideway.cli.console import interrupts
 from guideway.cli.console.output import AsJson, err, in_red, out, print_json, run
-from guideway.cli.running import Restart, until_signalled
+from guideway.cli.console.services import Restart, supervised, until_signalled
 from guideway.cli.studio.progress import Watch
 from guideway.cli.studio.publishing import catalogue_if_there
-from guideway.cli.supervise import end_with_parent, supervise
 from guideway.infra import topics
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
@@ -25,6 +24,7 @@ from guideway.training.jobs import job_topics
 from guideway.training.jobs.messages import Job, JobEnded, with_absolute_paths
 from guideway.training.jobs.service import JobService, TrainerSettings
 from guideway.training.runs.task import read_task
+from guideway.usecases.supervise import end_with_parent
 
 JobId = Annotated[str, typer.Argument(help="As `guideway studio submit` printed it.")]
 EXIT_FAILED, EXIT_CANCELLED = 1, 130
@@ -107,7 +107,7 @@ def trainer(
     """Run a trainer: jobs from the training topic, one at a time. Any number may run; a job has one of them."""
     logs.configure()
     if restart:
-        raise typer.Exit(supervise([*sys.argv[1:], "--no-restart"]))
+        raise typer.Exit(supervised([*sys.argv[1:], "--no-restart"]))
     end_with_parent()
     settings = Settings.from_environ()
     bootstrap = settings.brokers()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from rich.progress import BarColumn, Progress, TextColumn
 
 from guideway.cli.console import interrupts
-from guideway.cli.console.output import LINE_EVERY_S, clock, err, importing, out, print_json, print_table
+from guideway.cli.console.output import LINE_EVERY_S, clock, err, out, print_json, print_table
 from guideway.training.runs.events import (
     Evaluated,
     LeftOut,
@@ -26,6 +26,7 @@ from guideway.training.runs.events import (
     Stopped,
     size_of,
 )
+from guideway.usecases.extras import importing
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -11,16 +11,17 @@ import typer
 
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.cli.console import interrupts
-from guideway.cli.console.output import AsJson, importing, out, print_json
+from guideway.cli.console.output import AsJson, out, print_json
 from guideway.cli.studio import evaluation, jobs, publishing, versions
 from guideway.cli.studio.publishing import OutFolder, catalogue_if_there
-from guideway.cli.studio.retrieval import retrieval_context
-from guideway.cli.supervise import end_with_parent
 from guideway.schemas.failures import Refusal
 from guideway.settings import Settings
 from guideway.training.publishing import decision
 from guideway.training.runs.begin import Begun, begin, models_of
 from guideway.training.runs.task import read_task
+from guideway.usecases.extras import importing
+from guideway.usecases.retrieval import retrieval_context
+from guideway.usecases.supervise import end_with_parent
 
 if TYPE_CHECKING:
     from guideway.training.evaluation.evaluator import Subject

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from guideway.applying import apply_manifests
 from guideway.catalogue.documents.manifest_files import Source
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.settings import Settings
+from guideway.usecases.apply import apply_manifests
 from guideway.workers.engine.model.model_kind import check_kind, check_source, context_of
 
 

@@ -12,20 +12,18 @@ import msgspec
 
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.topic import CatalogueFollower
-from guideway.cli.console import interrupts
 from guideway.infra import topics
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
+from guideway.usecases.retrieval import a_qdrant, an_embedder, retrieval_settings
 
 if TYPE_CHECKING:
     from guideway.training.sets.build import Splitting
     from guideway.training.sets.document import Columns
     from guideway.training.sets.documents import Reading
     from guideway.training.sets.publish import Published
-    from guideway.workers.retrieval.embedder import Embedder
     from guideway.workers.retrieval.index import Qdrant
     from guideway.workers.retrieval.set_folder import Passage, SetFolder
-    from guideway.workers.retrieval.settings import RetrievalSettings
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,45 +45,23 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """To what is there, instead of replacing it."""
 
 
-def retrieval_settings(settings: Settings) -> RetrievalSettings:
-    """What the environment says of retrieval."""
-    from guideway.workers.retrieval.settings import DEFAULT_EMBEDDING, RetrievalSettings
-
-    return RetrievalSettings(
-        embedding=settings.embedding or DEFAULT_EMBEDDING,
-        qdrant_url=settings.qdrant_url,
-        qdrant_api_key=settings.qdrant_api_key,
-    )
-
-
-def an_embedder(settings: Settings) -> Embedder:
-    """The embedding model that sets are made and searched with here. Raises Refusal(set_wrong_embedding)."""
-    try:
-        from guideway.workers.retrieval.embedder import Embedder
-    except ImportError as error:
-        raise Refusal(
-            FailureCode.INVALID_SETTING, f"{error.name} is not installed: pip install 'guideway[studio]'"
-        ) from None
-    return Embedder(retrieval_settings(settings).embedding, settings.model_cache)
-
-
-def a_qdrant(settings: Settings) -> Qdrant:
-    """Where indexes are."""
-    from guideway.workers.retrieval.index import Qdrant
-
-    return Qdrant(settings.qdrant_url, settings.qdrant_api_key)
-
-
 async def make_sets(
-    settings: Settings, orders: Sequence[Order], progress: Callable[[int, int], None] = lambda done, of: None
+    settings: Settings,
+    orders: Sequence[Order],
+    progress: Callable[[int, int], None] = lambda done, of: None,
+    should_end: Callable[[], bool] = lambda: False,
 ) -> list[Published]:
-    """Read, split, embed, store, publish; in this order, so that nothing half-made is visible."""
+    """Read, split, embed, store, publish; in this order, so that nothing half-made is visible.
+
+    progress: gets the passages that are embedded, and all. should_end: whether embedding is to end; what is embedded
+    stays, and whoever makes the same sets again goes on with it.
+    """
     from guideway.training.sets.progress import discard, locked
 
     read = [await asyncio.to_thread(_read, order) for order in orders]
     bootstrap, store, qdrant = settings.answering_brokers(), ArtefactStore(settings.store), a_qdrant(settings)
     store.check_writable()
-    maker = _Maker(settings, progress)
+    maker = _Maker(settings, progress, should_end)
     await topics.apply(bootstrap, topics.wanted([]))
     made = []
     async with CatalogueFollower(bootstrap) as reader:
@@ -138,9 +114,12 @@ def _read(order: Order) -> tuple[list[Passage], Reading]:
 class _Maker:
     """The embedding model, loaded when it is first needed."""
 
-    def __init__(self, settings: Settings, progress: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, settings: Settings, progress: Callable[[int, int], None], should_end: Callable[[], bool]
+    ) -> None:
         self.settings = settings
         self.progress = progress
+        self.should_end = should_end
         self.embedder = cache(lambda: an_embedder(settings))
 
     def has_made(self, known: SetFolder, passages: list[Passage], splitting: Splitting) -> bool:
@@ -175,5 +154,5 @@ def _built(order: Order, passages: list[Passage], there: Path | None, maker: _Ma
         work,
         known=known,
         progress=maker.progress,
-        should_end=interrupts.asked,
+        should_end=maker.should_end,
     )

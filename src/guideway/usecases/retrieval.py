@@ -1,4 +1,4 @@
-"""The passages that a task's rows have, as the commands of the studio look them up."""
+"""What searches retrieval sets here: the embedding model, the indexes, and the passages that a task's rows have."""
 
 from __future__ import annotations
 
@@ -7,16 +7,44 @@ from typing import TYPE_CHECKING
 
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.entries import Catalogue
-from guideway.cli.console.output import importing
-from guideway.cli.sets.making import a_qdrant, an_embedder
 from guideway.schemas.manifests import RetrievalSet
 from guideway.schemas.retrieval import SetRef
 from guideway.settings import Settings
 from guideway.training.runs.task import Task
+from guideway.usecases.extras import importing
 
 if TYPE_CHECKING:
     from guideway.training.sets.context import RetrievalContext
     from guideway.training.sets.evaluate import Searched
+    from guideway.workers.retrieval.embedder import Embedder
+    from guideway.workers.retrieval.index import Qdrant
+    from guideway.workers.retrieval.settings import RetrievalSettings
+
+
+def retrieval_settings(settings: Settings) -> RetrievalSettings:
+    """What the environment says of retrieval."""
+    from guideway.workers.retrieval.settings import DEFAULT_EMBEDDING, RetrievalSettings
+
+    return RetrievalSettings(
+        embedding=settings.embedding or DEFAULT_EMBEDDING,
+        qdrant_url=settings.qdrant_url,
+        qdrant_api_key=settings.qdrant_api_key,
+    )
+
+
+def an_embedder(settings: Settings) -> Embedder:
+    """The embedding model that sets are made and searched with here. Raises Refusal(set_wrong_embedding)."""
+    with importing("studio"):
+        from guideway.workers.retrieval.embedder import Embedder
+
+    return Embedder(retrieval_settings(settings).embedding, settings.model_cache)
+
+
+def a_qdrant(settings: Settings) -> Qdrant:
+    """Where indexes are."""
+    from guideway.workers.retrieval.index import Qdrant
+
+    return Qdrant(settings.qdrant_url, settings.qdrant_api_key)
 
 
 def retrieval_context(

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Final
 
 import guideway.catalogue
-from guideway.applying import present
 from guideway.catalogue.documents.manifest_files import Source, read
 from guideway.catalogue.entries import Identity
 from guideway.infra.doctor import MODEL_PACKAGE
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.settings import Settings
+from guideway.usecases.apply import present
 
 SMALL: Final = Path(guideway.catalogue.__file__).parent / "packaged" / "small.yaml"
 WHAT_IT_IS: Final = "SmolLM2-135M, which the packages carry to try things out with"
