@@ -10,15 +10,14 @@ from typing import Any, Final, assert_never
 
 import structlog
 
-from guideway.catalogue.artefacts.contents import as_refusal
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.names import Lane
 from guideway.schemas.request import Request
-from guideway.workers.messages.every_child import Broken, Ready
-from guideway.workers.messages.from_engine import FROM_ENGINE, BatchReport, Finished, FromEngine, Progress, Refused
+from guideway.workers.messages.every_child import Broken, Ready, Refused
+from guideway.workers.messages.from_engine import FROM_ENGINE, BatchReport, Finished, FromEngine, Progress
 from guideway.workers.messages.to_engine import Admit, Artefact, Cancel, EngineSettings, Start
-from guideway.workers.processes.child_client import ChildClient, ChildEnded, cancelled
+from guideway.workers.processes.child_client import ChildClient, ChildEnded
 from guideway.workers.quarantine import Quarantine
 
 log = structlog.get_logger(__name__)
@@ -70,7 +69,7 @@ class EngineClient:
 
     async def __aenter__(self) -> EngineClient:
         self.broken = asyncio.get_running_loop().create_future()
-        self._keeper = asyncio.create_task(self._keep_running(), name="keep the engine running")
+        self._engine.start(self._keep_running)
         started = asyncio.create_task(self._engine.ready.wait())
         either: list[asyncio.Future[Any]] = [started, self.broken]
         try:
@@ -96,8 +95,7 @@ class EngineClient:
         await self._end()
 
     async def _end(self) -> None:
-        await self._engine.stop()
-        await cancelled(self._keeper)
+        await self._engine.close()
         if not self.broken.done():
             self.broken.cancel()
 
@@ -183,7 +181,7 @@ class EngineClient:
             case Finished():
                 self._engine.answer(message.id, message)
             case Refused():
-                self._engine.answer(message.id, as_refusal(message.code, message.message, message.altered))
+                self._engine.refuse(message)
             case BatchReport():
                 self._on_batch(message)
             case Progress():

@@ -38,7 +38,7 @@ from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.guidance.prefix_tuning import PrefixTuning
 from guideway.workers.engine.model.model_kind import check_kind
 from guideway.workers.engine_client import EngineClient
-from guideway.workers.messages.from_engine import Refused
+from guideway.workers.messages.every_child import Refused
 from guideway.workers.messages.to_engine import Admit, EngineSettings
 
 C: Final = FailureCode

@@ -16,9 +16,9 @@ import sys
 import time
 
 from guideway.schemas.failures import FailureCode
-from guideway.workers.messages.every_child import Ready, Stop
+from guideway.workers.messages.every_child import Ready, Refused, Stop
 from guideway.workers.messages.frames import HEADER_BYTES, body_length, frame
-from guideway.workers.messages.from_engine import Finished, Generated, Progress, Refused
+from guideway.workers.messages.from_engine import Finished, Generated, Progress
 from guideway.workers.messages.to_engine import TO_ENGINE, Admit, Cancel, Start, ToEngine
 
 FINGERPRINT = "sha256:" + "f" * 64

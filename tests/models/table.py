@@ -22,7 +22,8 @@ from guideway.schemas.failures import Refusal
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.model.model_kind import check_kind, context_of, settings_of
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.messages.from_engine import Finished, Refused
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_engine import Finished
 from guideway.workers.messages.to_engine import Artefact, EngineSettings
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "models.md"

@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 from guideway.catalogue.artefacts.contents import Altered, read_fetched
 from guideway.schemas.failures import FailureCode
-from guideway.workers.messages.every_child import Broken, Ready, Stop
+from guideway.workers.messages.every_child import Broken, Ready, Refused, Stop
 from guideway.workers.messages.frames import HEADER_BYTES, body_length, frame
-from guideway.workers.messages.from_engine import Finished, FromEngine, Generated, Refused
+from guideway.workers.messages.from_engine import Finished, FromEngine, Generated
 from guideway.workers.messages.to_engine import TO_ENGINE, Admit, Cancel, Start
 
 

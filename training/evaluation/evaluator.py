@@ -18,7 +18,8 @@ from guideway.training.evaluation.intervals import quantile
 from guideway.training.evaluation.scoring import Answer, Evaluation, Latency, counts_of, evaluation_of
 from guideway.training.runs.task import BARE
 from guideway.workers.calibration.calibrating import asked, made_of
-from guideway.workers.messages.from_engine import Finished, Logprobs, Refused
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_engine import Finished, Logprobs
 from guideway.workers.messages.to_engine import Admit, Artefact, EngineSettings
 from guideway.workers.output_parser import read_value
 from guideway.workers.worker import completed_reply

@@ -28,7 +28,8 @@ from guideway.workers.engine.scheduling.stopping import Stopping, failed, told
 from guideway.workers.engine.text.grammars import Grammars
 from guideway.workers.engine.text.prompt import PromptLayout
 from guideway.workers.engine.text.sampling import Sampler
-from guideway.workers.messages.from_engine import BatchReport, FromEngine, Progress, Refused
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_engine import BatchReport, FromEngine, Progress
 from guideway.workers.messages.to_engine import Admit, EngineSettings
 
 _PROGRESS_S: Final = 1.0

@@ -1,4 +1,4 @@
-"""What every child process is told and tells: that its model is loaded or cannot be, and that it is to end."""
+"""What every child process is told and tells: end, the model is loaded, it cannot be, one question is refused."""
 
 from __future__ import annotations
 
@@ -24,3 +24,13 @@ class Broken(Message, frozen=True, tag="broken"):
 
     code: FailureCode
     message: str
+
+
+class Refused(Message, frozen=True, tag="refused"):
+    """A question cannot be answered: a request cannot be run, or not to its end; a lookup cannot be done."""
+
+    id: str
+    code: FailureCode
+    message: str
+    altered: str = ""
+    """Digest of an artefact whose copy on this machine's disk is not what it was: fetched again, it may do."""

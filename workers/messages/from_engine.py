@@ -8,7 +8,7 @@ import msgspec
 
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.reply import FinishReason
-from guideway.workers.messages.every_child import Broken, Ready
+from guideway.workers.messages.every_child import Broken, Ready, Refused
 from guideway.workers.messages.frames import Message
 
 
@@ -60,16 +60,6 @@ class Finished(Message, frozen=True, tag="finished"):
     """As many as were asked for, in their order."""
     prompt_tokens: int
     output_tokens: int
-
-
-class Refused(Message, frozen=True, tag="refused"):
-    """A request cannot be run, or not to its end."""
-
-    id: str
-    code: FailureCode
-    message: str
-    altered: str = ""
-    """Digest of an artefact whose copy on this machine's disk is not what it was: fetched again, it may run."""
 
 
 class RowReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,8 +6,7 @@ from typing import Final
 
 import msgspec
 
-from guideway.schemas.failures import FailureCode
-from guideway.workers.messages.every_child import Broken, Ready
+from guideway.workers.messages.every_child import Broken, Ready, Refused
 from guideway.workers.messages.frames import Message
 
 
@@ -28,17 +27,7 @@ class Found(Message, frozen=True, tag="found"):
     passages: list[FoundPassage]
 
 
-class NotFound(Message, frozen=True, tag="not_found"):
-    """The lookup cannot be done."""
-
-    id: str
-    code: FailureCode
-    message: str
-    altered: str = ""
-    """Digest of an artefact whose copy on this machine's disk is not what it was: fetched again, it may be done."""
-
-
-FromRetrieval = Ready | Broken | Found | NotFound
+FromRetrieval = Ready | Broken | Found | Refused
 FROM_RETRIEVAL: Final[msgspec.msgpack.Decoder[FromRetrieval]] = msgspec.msgpack.Decoder(
-    Ready | Broken | Found | NotFound
+    Ready | Broken | Found | Refused
 )

@@ -38,7 +38,7 @@ class SetArtefact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lookup(Message, frozen=True, tag="lookup"):
-    """Find passages for one request. It ends in exactly one `Found` or `NotFound`."""
+    """Find passages for one request. It ends in exactly one `Found` or `Refused`."""
 
     id: str
     """Chosen by the I/O process, opaque to the other."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
 import structlog
 
+from guideway.catalogue.artefacts.contents import as_refusal
 from guideway.schemas.failures import Refusal
-from guideway.workers.messages.every_child import Ready, Stop
+from guideway.workers.messages.every_child import Ready, Refused, Stop
 from guideway.workers.processes.child import Child, child_process
 from guideway.workers.processes.silence import Silence
 
@@ -23,13 +24,14 @@ log = structlog.get_logger(__name__)
 
 
 class ChildEnded(Exception):
-    """The process ended, or could not be started, while it had this question."""
+    """The process ended, or could not be started, while it had this question; or nobody starts one any more."""
 
 
 class ChildClient(Generic[Message, Answer]):
     """Owner of one process at a time, of its socket, and of the questions that it has not answered.
 
-    When a process is to live, and how often, is for whoever calls `live`.
+    Message: what the process tells; Answer: what ends a question well. When a process is to live, and how often, is for
+    whoever calls `live`.
     """
 
     def __init__(
@@ -45,8 +47,8 @@ class ChildClient(Generic[Message, Answer]):
     ) -> None:
         """`program --fd N` is told `start` first, on socket N. hear: is given each of its messages.
 
-        A process that says nothing for `silence_s` while somebody waits for it is ended, and one that is not ready
-        `start_timeout_s` after its start.
+        A process that says nothing for `silence_s` seconds while somebody waits for it is ended, and so is one that is
+        not ready `start_timeout_s` seconds after its start.
         """
         self._name = name
         self._program = program
@@ -55,10 +57,13 @@ class ChildClient(Generic[Message, Answer]):
         self._hear = hear
         self._silence = Silence(busy_s=silence_s, start_s=start_timeout_s)
         self._child: Child | None = None
-        self._unsent: list[msgspec.Struct] = []
-        """Asked before the process was there."""
+        self._unsent: dict[str, msgspec.Struct] = {}
+        """Asked before the process was there, by id."""
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
         self._ids = itertools.count()
+        self._keeper: asyncio.Task[None] | None = None
+        self.closed = False
+        """Whether no process is started any more."""
         self.ready = asyncio.Event()
         """Set from the process's `Ready` until it ends."""
 
@@ -66,6 +71,22 @@ class ChildClient(Generic[Message, Answer]):
     def waiting(self) -> int:
         """Questions without an answer."""
         return len(self._waiting)
+
+    def start(self, keep: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Have `keep` call `live`, once or more often, in a task of its own; not if one does, or once closed."""
+        if not self.closed and (self._keeper is None or self._keeper.done()):
+            self._keeper = asyncio.create_task(keep(), name=f"keep {self._name}")
+
+    async def close(self) -> None:
+        """Tell the process to end, and wait until it has; no other is started from now on.
+
+        One that does not end by itself is killed. Those who wait get ChildEnded.
+        """
+        self.closed = True
+        if self._child is not None:
+            self._child.send(Stop())
+            await self._child.drain()
+        await _cancelled(self._keeper)
 
     async def live(self) -> bool:
         """One life of the process, until it has ended; returns whether it became ready.
@@ -78,7 +99,7 @@ class ChildClient(Generic[Message, Answer]):
             async with child_process(self._program) as child:
                 self._silence.heard(_now())
                 self._child = child
-                for message in (self._start, *self._unsent):
+                for message in (self._start, *self._unsent.values()):
                     child.send(message)
                 self._unsent.clear()
                 watch = asyncio.create_task(self._end_if_silent(child), name=f"watch {self._name}")
@@ -107,11 +128,16 @@ class ChildClient(Generic[Message, Answer]):
 
         withdrawal: what to send of this id if nobody waits any more. Raises ChildEnded; Refusal, where it is refused.
         """
+        if self.closed:
+            raise ChildEnded
         id_ = str(next(self._ids))
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._count()
         self._waiting[id_] = answer
-        self._send(question(id_))
+        if self._child is None:
+            self._unsent[id_] = question(id_)
+        else:
+            self._child.send(question(id_))
         try:
             return await answer
         except asyncio.CancelledError:
@@ -121,6 +147,7 @@ class ChildClient(Generic[Message, Answer]):
         finally:
             self._count()
             del self._waiting[id_]
+            self._unsent.pop(id_, None)
 
     def answer(self, id_: str, answer: Answer | Refusal) -> None:
         """Give whoever waits for this id the answer; where nobody does, nothing."""
@@ -132,22 +159,14 @@ class ChildClient(Generic[Message, Answer]):
         else:
             waiting.set_result(answer)
 
+    def refuse(self, refused: Refused) -> None:
+        """Give whoever waits for the question that the process refuses its reason; where nobody does, nothing."""
+        self.answer(refused.id, as_refusal(refused.code, refused.message, refused.altered))
+
     def refuse_all(self, refusal: Refusal) -> None:
         """Give this to all who wait."""
         for id_ in self._waiting:
             self.answer(id_, refusal)
-
-    async def stop(self) -> None:
-        """Tell the process, if one lives, to end."""
-        if self._child is not None:
-            self._child.send(Stop())
-            await self._child.drain()
-
-    def _send(self, message: msgspec.Struct) -> None:
-        if self._child is None:
-            self._unsent.append(message)
-        else:
-            self._child.send(message)
 
     def _count(self) -> None:
         self._silence.count(_now(), owing=bool(self._waiting) or not self.ready.is_set())
@@ -163,13 +182,11 @@ class ChildClient(Generic[Message, Answer]):
                 return
 
 
-async def cancelled(*tasks: asyncio.Task[Any] | None) -> None:
-    """End tasks, one after the other, and wait until they have ended."""
-    for task in tasks:
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+async def _cancelled(task: asyncio.Task[Any] | None) -> None:
+    if task is not None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 def _now() -> float:

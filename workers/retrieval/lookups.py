@@ -16,7 +16,8 @@ from cachetools import LRUCache
 from guideway.catalogue.artefacts.contents import Altered
 from guideway.schemas.failures import FailureCode, Refusal, our_fault
 from guideway.schemas.retrieval import Condition
-from guideway.workers.messages.from_retrieval import Found, FoundPassage, NotFound
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_retrieval import Found, FoundPassage
 from guideway.workers.messages.to_retrieval import Lookup
 from guideway.workers.retrieval.embedder import Embedder, Vectors
 from guideway.workers.retrieval.index import Hit, Index
@@ -63,9 +64,9 @@ class Lookups:
     def add(self, lookup: Lookup) -> None:
         self._waiting.append(lookup)
 
-    def answer(self) -> list[Found | NotFound]:
+    def answer(self) -> list[Found | Refused]:
         """Answers for all whose indexes are open; the others wait on. One lookup's failure is no other's."""
-        answers: list[Found | NotFound] = []
+        answers: list[Found | Refused] = []
         ready: list[Lookup] = []
         indexes: dict[str, Index] = {}
         for lookup in self._waiting:
@@ -148,15 +149,15 @@ class Lookups:
         )
 
     @contextlib.contextmanager
-    def _refusing(self, id_: str, answers: list[Found | NotFound]) -> Iterator[None]:
+    def _refusing(self, id_: str, answers: list[Found | Refused]) -> Iterator[None]:
         try:
             yield
         except Refusal as refusal:
             altered = refusal.digest if isinstance(refusal, Altered) else ""
-            answers.append(NotFound(id=id_, code=refusal.code, message=refusal.message, altered=altered))
+            answers.append(Refused(id=id_, code=refusal.code, message=refusal.message, altered=altered))
         except Exception as error:
             unexpected = _unexpected(error)
-            answers.append(NotFound(id=id_, code=unexpected.code, message=unexpected.message))
+            answers.append(Refused(id=id_, code=unexpected.code, message=unexpected.message))
 
 
 def _searches(lookup: Lookup) -> list[_Search]:

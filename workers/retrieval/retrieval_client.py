@@ -11,14 +11,13 @@ from typing import Final, assert_never
 
 import structlog
 
-from guideway.catalogue.artefacts.contents import as_refusal
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.retrieval import Retrieval
-from guideway.workers.messages.every_child import Broken, Ready
-from guideway.workers.messages.from_retrieval import FROM_RETRIEVAL, Found, FoundPassage, FromRetrieval, NotFound
+from guideway.workers.messages.every_child import Broken, Ready, Refused
+from guideway.workers.messages.from_retrieval import FROM_RETRIEVAL, Found, FoundPassage, FromRetrieval
 from guideway.workers.messages.to_retrieval import Lookup, SetArtefact, StartRetrieval
-from guideway.workers.processes.child_client import ChildClient, ChildEnded, cancelled
+from guideway.workers.processes.child_client import ChildClient, ChildEnded
 from guideway.workers.retrieval.settings import RetrievalSettings
 
 log = structlog.get_logger(__name__)
@@ -59,11 +58,9 @@ class RetrievalClient:
         self._suspects = asyncio.Lock()
         """Held by the lookup that is tried again: of several that were there when the process ended, nobody knows
         whose doing it was, and tried one by one each answers for itself."""
-        self._running: asyncio.Task[None] | None = None
         self._deaths = 0
         """In a row, without an answer between them."""
         self._rest_until = 0.0
-        self._stopping = False
 
     async def __aenter__(self) -> RetrievalClient:
         return self
@@ -71,14 +68,11 @@ class RetrievalClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopping = True
-        await self._process.stop()
-        await cancelled(self._running)
+        await self._process.close()
 
     def warm(self) -> None:
         """Have the process load its models, if it does not run."""
-        if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._run_process(), name="run retrieval")
+        self._process.start(self._run_process)
 
     async def look_up(self, wanted: Retrieval, artefacts: Sequence[SetArtefact]) -> list[FoundPassage]:
         """The passages for one request, best first. Raises Refusal, in the end retrieval_failed."""
@@ -99,7 +93,7 @@ class RetrievalClient:
         except Exception:
             log.exception("the retrieval process cannot be run")
         finally:
-            if not self._stopping:
+            if not self._process.closed:
                 self._count_death()
 
     def _count_death(self) -> None:
@@ -119,8 +113,8 @@ class RetrievalClient:
             case Found():
                 self._deaths = 0
                 self._process.answer(message.id, message.passages)
-            case NotFound():
+            case Refused():
                 self._deaths = 0
-                self._process.answer(message.id, as_refusal(message.code, message.message, message.altered))
+                self._process.refuse(message)
             case _:
                 assert_never(message)

@@ -23,7 +23,8 @@ from guideway.training.runs.events import PromptScored
 from guideway.training.runs.task import PromptSearch
 from guideway.workers.calibration.calibrating import asked, made_of
 from guideway.workers.engine.model.base_model import BaseModel
-from guideway.workers.messages.from_engine import Finished, Refused
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_engine import Finished
 from guideway.workers.messages.to_engine import Admit, Artefact
 
 CHOICE = Choice(["yes", "no"])

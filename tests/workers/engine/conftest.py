@@ -21,7 +21,8 @@ from guideway.schemas.request import GuidanceRef, Part, ReplyAddress, Request
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.guidance.inserted_training import TrainableInsertedLayer
 from guideway.workers.engine.model.base_model import BaseModel
-from guideway.workers.messages.from_engine import Finished, FromEngine, Refused
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_engine import Finished, FromEngine
 from guideway.workers.messages.to_engine import Admit, Artefact, EngineSettings
 
 EOS = "<|end|>"

@@ -17,7 +17,8 @@ from guideway.schemas.failures import FailureCode
 from guideway.schemas.output import Boolean, Choice, Json, Regex, WordLabels
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.messages.from_engine import BatchReport, Finished, Generated, Progress, Refused
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_engine import BatchReport, Finished, Generated, Progress
 from guideway.workers.messages.to_engine import Admit
 
 

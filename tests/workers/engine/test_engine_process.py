@@ -21,9 +21,9 @@ from guideway.schemas.failures import FailureCode
 from guideway.schemas.manifests import Model
 from guideway.workers.engine.model import base_model
 from guideway.workers.engine.model.fingerprint import identify
-from guideway.workers.messages.every_child import Broken, Ready, Stop
+from guideway.workers.messages.every_child import Broken, Ready, Refused, Stop
 from guideway.workers.messages.frames import HEADER_BYTES, body_length, frame
-from guideway.workers.messages.from_engine import FROM_ENGINE, BatchReport, Finished, FromEngine, Progress, Refused
+from guideway.workers.messages.from_engine import FROM_ENGINE, BatchReport, Finished, FromEngine, Progress
 from guideway.workers.messages.to_engine import Cancel, EngineSettings, Start, ToEngine
 
 TIMEOUT_S = 60.0

@@ -22,7 +22,8 @@ from guideway.workers.engine.model.kv_cache import KvCache
 from guideway.workers.engine.model.prefix_cache import PrefixCache
 from guideway.workers.engine.scheduling.row import Row
 from guideway.workers.engine.text.grammars import Compiled
-from guideway.workers.messages.from_engine import Finished, Refused
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_engine import Finished
 from guideway.workers.messages.to_engine import Admit
 
 

@@ -23,7 +23,8 @@ from guideway.schemas.request import GuidanceRef, ReplyAddress
 from guideway.schemas.wire import MANIFEST, REQUEST
 from guideway.workers.guidance.artefact_fetch import ArtefactFetch
 from guideway.workers.guidance.guidance_fetch import GuidanceFetch
-from guideway.workers.messages.from_engine import BatchReport, Finished, Refused
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_engine import BatchReport, Finished
 from guideway.workers.messages.to_engine import Admit, Artefact
 
 FINGERPRINT = "sha256:" + "0" * 64

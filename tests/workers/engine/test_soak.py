@@ -21,7 +21,8 @@ from guideway.schemas.output import Choice, OutputRule, Regex, Text
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.scheduling import scheduler
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.messages.from_engine import Finished, FromEngine, Refused
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_engine import Finished, FromEngine
 from guideway.workers.messages.to_engine import Admit, Artefact
 
 ROWS = int(os.environ.get("GUIDEWAY_SOAK_ROWS", "150"))

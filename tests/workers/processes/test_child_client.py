@@ -217,3 +217,63 @@ def test_what_is_asked_before_there_is_a_process_is_asked_of_the_next_and_ends_w
         assert engine.waiting == 0
 
     in_virtual_time(test())
+
+
+def test_what_nobody_waits_for_any_more_when_the_process_comes_is_not_sent(
+    make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children = Children(monkeypatch)
+
+    async def test() -> None:
+        engine = link()._engine
+        given_up = asyncio.create_task(engine.ask(lambda id_: Admit(id=id_, request=make_request("x"), artefacts=[])))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        engine.start(engine.live)
+        await engine.ready.wait()
+        await engine.close()
+        assert [type(message) for message in children.started[0].told] == [Start, Stop]
+
+    in_virtual_time(test())
+
+
+def test_one_that_is_closed_starts_no_process_any_more_and_answers_nobody(
+    make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children = Children(monkeypatch)
+
+    async def test() -> None:
+        engine = link()._engine
+        engine.start(engine.live)
+        await engine.ready.wait()
+        await engine.close()
+        assert engine.closed
+        engine.start(engine.live)
+        with pytest.raises(ChildEnded):
+            await engine.ask(lambda id_: Admit(id=id_, request=make_request("x"), artefacts=[]))
+        await asyncio.sleep(100)
+        assert len(children.started) == 1
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    in_virtual_time(test())
+
+
+def test_a_process_is_kept_by_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    children = Children(monkeypatch)
+
+    async def test() -> None:
+        engine = link()._engine
+        for _ in range(3):
+            engine.start(engine.live)
+            await engine.ready.wait()
+        assert len(children.started) == 1
+        children.started[0].kill()
+        await asyncio.sleep(1)
+        engine.start(engine.live)
+        await engine.ready.wait()
+        assert len(children.started) == 2
+        await engine.close()
+
+    in_virtual_time(test())

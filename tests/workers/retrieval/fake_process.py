@@ -8,9 +8,9 @@ import sys
 import time
 
 from guideway.schemas.failures import FailureCode
-from guideway.workers.messages.every_child import Broken, Ready, Stop
+from guideway.workers.messages.every_child import Broken, Ready, Refused, Stop
 from guideway.workers.messages.frames import HEADER_BYTES, body_length, frame
-from guideway.workers.messages.from_retrieval import Found, FoundPassage, NotFound
+from guideway.workers.messages.from_retrieval import Found, FoundPassage
 from guideway.workers.messages.to_retrieval import TO_RETRIEVAL, Lookup, StartRetrieval
 
 
@@ -31,7 +31,9 @@ def main() -> None:
                     case "hang":
                         time.sleep(3600)
                     case "refuse":
-                        stream.write(frame(NotFound(id=id_, code=FailureCode.GUIDANCE_DAMAGED, message="damaged")))
+                        stream.write(frame(Refused(id=id_, code=FailureCode.GUIDANCE_DAMAGED, message="damaged")))
+                    case "wait":
+                        pass
                     case query:
                         passage = FoundPassage(set=0, id="p", text=query, score=0.5)
                         stream.write(frame(Found(id=id_, passages=[passage])))

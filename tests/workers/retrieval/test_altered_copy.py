@@ -14,7 +14,8 @@ from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import EmbeddingModel
 from guideway.schemas.retrieval import Retrieval, SetRef
-from guideway.workers.messages.from_retrieval import Found, NotFound
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_retrieval import Found
 from guideway.workers.messages.to_retrieval import Lookup, SetArtefact
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.embedder import Vectors
@@ -51,7 +52,7 @@ def test_a_copy_that_changed_is_told_and_opened_once_it_is_whole(tmp_path: Path)
         name="t/s@1", digest=digest, folder=str(folder), by_content=True, passages=1, fingerprint=FINGERPRINT
     )
 
-    def ask(id_: str) -> Found | NotFound:
+    def ask(id_: str) -> Found | Refused:
         sets = [SetRef(namespace="t", name="s", version=1)]
         lookups.add(Lookup(id=id_, wanted=Retrieval(sets=sets, query="mayor?"), artefacts=[artefact]))
         while not (answers := lookups.answer()):
@@ -62,7 +63,7 @@ def test_a_copy_that_changed_is_told_and_opened_once_it_is_whole(tmp_path: Path)
     passages.write_bytes(passages.read_bytes().replace(b"Kari", b"Ola!"))
     for id_ in ("first", "second"):
         refused = ask(id_)
-        assert isinstance(refused, NotFound)
+        assert isinstance(refused, Refused)
         assert (refused.altered, refused.code) == (digest, FailureCode.GUIDANCE_MISSING)
     store.renew(digest, cache)
     found = ask("third")

@@ -11,7 +11,8 @@ import pytest
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.retrieval import Retrieval, SetRef
-from guideway.workers.messages.from_retrieval import Found, NotFound
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_retrieval import Found
 from guideway.workers.messages.to_retrieval import Lookup, SetArtefact
 from guideway.workers.retrieval.embedder import Vectors
 from guideway.workers.retrieval.index import Hit
@@ -141,7 +142,7 @@ def test_an_index_that_its_server_lost_is_opened_again(
 ) -> None:
     lookups = Lookups(OneVector(), indexes, len, kept_bytes=0)  # type: ignore[arg-type]
 
-    def ask(query: str) -> Found | NotFound:
+    def ask(query: str) -> Found | Refused:
         wanted = Retrieval(sets=[SetRef(namespace="team", name="facts", version=1)], query=query)
         lookups.add(Lookup(id=query, wanted=wanted, artefacts=[artefact("facts")]))
         while not (answers := lookups.answer()):
@@ -151,7 +152,7 @@ def test_an_index_that_its_server_lost_is_opened_again(
     assert isinstance(ask("a"), Found)
     opener.made.lost = True
     refused = ask("b")
-    assert isinstance(refused, NotFound)
+    assert isinstance(refused, Refused)
     assert refused.code is FailureCode.RETRIEVAL_FAILED
     assert isinstance(ask("b"), Found)
     assert len(opener.opened) == 2

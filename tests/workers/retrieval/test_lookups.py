@@ -18,7 +18,8 @@ from guideway.schemas.retrieval import Condition, Retrieval, RetrievalRule, SetR
 from guideway.training.data.examples import Example
 from guideway.training.sets.context import RetrievalContext
 from guideway.training.sets.evaluate import Searched
-from guideway.workers.messages.from_retrieval import Found, NotFound
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_retrieval import Found
 from guideway.workers.messages.to_retrieval import Lookup, SetArtefact
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.embedder import Embedder
@@ -61,14 +62,14 @@ class Desk:
         self.embedded.append(len(texts))
         return self._embedder.embed(texts)
 
-    def ask(self, *asked: Asked) -> list[Found | NotFound]:
+    def ask(self, *asked: Asked) -> list[Found | Refused]:
         ids = []
         for query, artefacts, fields in asked:
             sets = [SetRef(namespace="team", name=one.name[5:-2], version=1) for one in artefacts]
             ids.append(str(next(self._ids)))
             wanted = Retrieval(sets=sets, query=query, **fields)
             self._lookups.add(Lookup(id=ids[-1], wanted=wanted, artefacts=artefacts))
-        answers: dict[str, Found | NotFound] = {}
+        answers: dict[str, Found | Refused] = {}
         while answers.keys() != {*ids}:
             answers |= {one.id: one for one in self._lookups.answer()}
             if answers.keys() != {*ids}:
@@ -76,13 +77,13 @@ class Desk:
         return [answers[id_] for id_ in ids]
 
 
-def ids(answer: Found | NotFound) -> list[str]:
+def ids(answer: Found | Refused) -> list[str]:
     assert isinstance(answer, Found), answer
     return [one.id for one in answer.passages]
 
 
-def code(answer: Found | NotFound) -> FailureCode:
-    assert isinstance(answer, NotFound), answer
+def code(answer: Found | Refused) -> FailureCode:
+    assert isinstance(answer, Refused), answer
     return answer.code
 
 

@@ -102,3 +102,17 @@ async def test_a_lookup_that_nobody_waits_for_any_more_disturbs_none(make_link: 
         await asyncio.sleep(0)
         given_up.cancel()
         assert (await client.look_up(lookup("third"), []))[0].text == "third"
+
+
+async def test_who_waits_while_it_is_closed_is_refused_and_starts_it_no_more(
+    make_link: MakeLink, starts: Callable[[], int]
+) -> None:
+    async with make_link() as client:
+        await client.look_up(lookup("first"), [])
+        waiting = asyncio.create_task(client.look_up(lookup("wait"), []))
+        await asyncio.sleep(0.1)
+    with pytest.raises(Refusal) as caught:
+        await asyncio.wait_for(waiting, 5)
+    assert caught.value.code is FailureCode.RETRIEVAL_FAILED
+    await asyncio.sleep(0.3)
+    assert starts() == 1

@@ -12,7 +12,8 @@ from guideway.schemas.output import Regex
 from guideway.schemas.reply import FinishReason
 from guideway.workers.engine.scheduling.row import Row
 from guideway.workers.engine.text.incomplete import ENDED, ran_out, stopped
-from guideway.workers.messages.from_engine import Finished, Generated, Refused, SampleFailure
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_engine import Finished, Generated, SampleFailure
 
 _SLACK_TOKENS = 8
 """A few more tokens than the stop string can span, for special tokens."""

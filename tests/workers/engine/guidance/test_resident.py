@@ -24,7 +24,8 @@ from guideway.workers.engine.guidance.lora import Lora
 from guideway.workers.engine.guidance.resident import FORMS, ResidentGuidance, RowGuidance
 from guideway.workers.engine.guidance.soft_prompt import SoftPrompt, batched_embeddings
 from guideway.workers.engine.model.base_model import BaseModel
-from guideway.workers.messages.from_engine import Finished, Refused
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_engine import Finished
 
 PROMPT_BYTES = 5 * 64 * 4
 

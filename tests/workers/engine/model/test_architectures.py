@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.messages.from_engine import Refused
+from guideway.workers.messages.every_child import Refused
 from guideway.workers.messages.to_engine import EngineSettings
 
 

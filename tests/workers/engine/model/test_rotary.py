@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from guideway.schemas.failures import FailureCode
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.messages.from_engine import Refused
+from guideway.workers.messages.every_child import Refused
 from guideway.workers.messages.to_engine import EngineSettings
 
 _ORIGINAL: Final = 64

@@ -13,7 +13,8 @@ from guideway.schemas.names import Lane
 from guideway.schemas.output import Choice, Json, Regex
 from guideway.workers.engine.scheduling.row import Row
 from guideway.workers.engine.scheduling.scheduler import Scheduler
-from guideway.workers.messages.from_engine import BatchReport, Progress, Refused
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_engine import BatchReport, Progress
 from guideway.workers.messages.to_engine import Admit
 
 TOKEN_BYTES = 512

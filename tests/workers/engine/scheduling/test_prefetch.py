@@ -14,7 +14,8 @@ from guideway.schemas.failures import FailureCode
 from guideway.schemas.output import Regex
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.guidance.lora import Lora
-from guideway.workers.messages.from_engine import Finished, FromEngine, Progress, Refused
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_engine import Finished, FromEngine, Progress
 from guideway.workers.messages.to_engine import Admit
 
 TIMEOUT_S = 30.0

@@ -23,7 +23,8 @@ from guideway.workers.engine.text.grammars import Grammars
 from guideway.workers.engine.text.guarded_tokenizer import GuardedTokenizer
 from guideway.workers.engine.text.json_grammar import json_source
 from guideway.workers.engine.text.prompt import Prompt, PromptLayout
-from guideway.workers.messages.from_engine import FromEngine, Refused
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_engine import FromEngine
 
 PATTERNS = [{"type": "string", "pattern": f"(a|b)*a(a|b){{{i}}}"} for i in range(20)]
 ENDLESS = Json({"allOf": PATTERNS})

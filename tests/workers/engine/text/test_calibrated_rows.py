@@ -14,7 +14,8 @@ from guideway.schemas.failures import FailureCode
 from guideway.schemas.output import Boolean, Choice, OutputRule, WordLabels
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.messages.from_engine import Finished, Refused
+from guideway.workers.messages.every_child import Refused
+from guideway.workers.messages.from_engine import Finished
 from guideway.workers.messages.to_engine import Admit
 
 LABELS = ["yes", "no", "true", "true no", "you"]
