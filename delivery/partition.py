@@ -1,4 +1,10 @@
-"""One owned input partition: its lock (a transactional producer), its offsets, its running work and its results."""
+"""One owned input partition: its lock (a transactional producer), its offsets, its running work and its results.
+
+What can be decided or asked without this state stands in modules of its own: where an owner begins (`opening.py`), what
+follows a failure (`recovery.py`), when to publish (`publishing/publish_schedule.py`) and how
+(`publishing/publisher.py`). What is left is past 300 lines because opening, work and commits change the same offsets,
+and their order is the guarantee: it is to be read in one place.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +15,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, assert_never
 
 import structlog
-from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery.budget import Budget
 from guideway.delivery.in_flight import Handle, InFlight, Refuse, refuse_by_dead_letter
-from guideway.delivery.offsets.commit_metadata import decode
-from guideway.delivery.offsets.crash_history import FATAL, CrashHistory
+from guideway.delivery.offsets.crash_history import FATAL
 from guideway.delivery.offsets.tracker import Commit, OffsetTracker
+from guideway.delivery.opening import Opening
 from guideway.delivery.partition_kafka import PartitionKafka
 from guideway.delivery.publishing.publish_schedule import (
     NoteBeginning,
@@ -51,10 +56,12 @@ class Phase(enum.Enum):
 
 
 class Partition:
-    """Work may outlive an ownership: what is running when the partition is taken away is adopted when it comes back.
+    """Takes records in while it is open, has them worked on, and publishes what comes of them, exactly once.
 
-    The order in `_open` carries the guarantee: initialising the producer fences every earlier owner and ends its open
-    transaction, and only then is the committed offset the last word.
+    `_live` opens it (`_open`), publishes (`_publish_until_closing`), and opens it anew after a failure.
+
+    Work may outlive an ownership: what runs when the partition is taken away is adopted when it comes back. Times are
+    seconds of the event loop's clock.
     """
 
     def __init__(
@@ -79,10 +86,12 @@ class Partition:
         """
         self.tp = tp
         self.phase = Phase.CLOSED
+        self._log = log.bind(topic=tp.topic, partition=tp.partition)
         self._group = group
         self._token = token
         self._kafka = kafka
         self._settings = settings
+        self._opening = Opening(tp, kafka, settings, token, self._log)
         self._tracker = OffsetTracker(0)
         self._metadata_chars = 0
         self._on_room = on_room
@@ -102,7 +111,6 @@ class Partition:
         self._closing = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
         self._discarding: set[asyncio.Task[None]] = set()
-        self._log = log.bind(topic=tp.topic, partition=tp.partition)
 
     @property
     def running(self) -> int:
@@ -220,74 +228,41 @@ class Partition:
         task.add_done_callback(self._discarding.discard)
 
     async def _open(self, producer: Any) -> None:
+        """Become the partition's owner. The order carries the guarantee. Raises KafkaError, TimeoutError and others.
+
+        1. Initialise the producer. This fences every earlier owner and ends its open transaction: only from here on is
+           what was committed the last word.
+        2. Read what was committed, and learn from it what is finished and how the owners before have ended.
+        3. Where the brokers have no record at that position, go on where they have some.
+        4. Keep the work that runs since an earlier ownership, as far as nobody else has finished it; drop the rest.
+        5. Read on from the lowest offset that is not finished.
+        6. Let records in.
+        """
         timeout_s = self._settings.open_timeout_s
         await asyncio.wait_for(producer.start(), timeout_s)
         committed = await asyncio.wait_for(self._kafka.committed(self.tp), timeout_s)
-        if committed is None:
-            self._tracker = OffsetTracker(await asyncio.wait_for(self._kafka.first_offset(self.tp), timeout_s))
-        else:
-            low = committed.offset
-            done, crashes = decode(low, committed.metadata)
-            if self._is_new and (crashes.begun or crashes.dead):
-                crashes = await self._taken_over(crashes, low, len(done))
-            self._tracker = OffsetTracker(low, done, crashes)
+        self._tracker = await self._opening.tracker(committed, is_new=self._is_new)
         if self._out_of_range:
-            async with asyncio.timeout(timeout_s):
-                await self._find_range()
+            await self._find_range()
         self._is_new = False
         self._work.drop(lambda offset: not self._tracker.adopt(offset))
         self._kafka.seek(self.tp, self._tracker.low)
-        self.phase = Phase.OPEN
         self._metadata_chars = len(committed.metadata) if committed else 0
+        self._let_in()
+
+    async def _find_range(self) -> None:
+        before, self._tracker = self._tracker.low, await self._opening.in_range(self._tracker)
+        if self._tracker.low < before:
+            # These offsets mean other records now.
+            self.abandon()
+        self._out_of_range = False
+
+    def _let_in(self) -> None:
+        self.phase = Phase.OPEN
         self.moved_at = _now()
         self._owes_since = self._owes(self.moved_at)
         self._wake.set()
         self._on_room()
-
-    async def _taken_over(self, before: CrashHistory, low: int, finished_above: int) -> CrashHistory:
-        """What is to be thought of the owners before, by who of them still is a member of the group."""
-        alive = {self._token}
-        try:
-            alive |= await asyncio.wait_for(self._kafka.alive(), self._settings.open_timeout_s)
-        except KafkaError as error:
-            if error.retriable:
-                raise
-            self._log.warning("who lives is not told, so every owner that left its work counts", error=repr(error))
-        crashes = before.taken_over(low, finished_above, self._settings.capacity, alive)
-        if before.begun:
-            died = crashes.deaths > 0 and before.owner not in alive
-            self._log.warning(
-                "the owner before died in mid-work; what it had begun and not published is worked on again"
-                if died
-                else "the owner before lives and handed over late; what it had not published is worked on again",
-                from_offset=low,
-                finished_above=finished_above,
-                at_most=self._settings.capacity,
-                deaths=crashes.deaths,
-            )
-        return crashes
-
-    async def _find_range(self) -> None:
-        """Go on where the partition has records, and say loudly what is not there any more."""
-        first, end = await self._kafka.first_offset(self.tp), await self._kafka.end_offset(self.tp)
-        low = self._tracker.low
-        if low < first:
-            self._log.error(
-                "records were deleted before they were answered; lengthen the topic's retention",
-                deleted_up_to=first,
-                unanswered_from=low,
-            )
-            self._tracker = OffsetTracker(first)
-        elif low > end:
-            self._log.error(
-                "the partition ends before our position: the topic was made anew; it is read from its beginning",
-                position=low,
-                end=end,
-            )
-            # These offsets mean other records now.
-            self.abandon()
-            self._tracker = OffsetTracker(first)
-        self._out_of_range = False
 
     # Work ------------------------------------------------------------------------------------------------------------
 
