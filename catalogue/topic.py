@@ -18,7 +18,7 @@ from aiokafka.structs import TopicPartition
 from guideway.catalogue.changes import Change, Deletion, records
 from guideway.catalogue.entries import Catalogue
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started, unreachable
-from guideway.delivery.guards.aiokafka_guards import discard
+from guideway.delivery.guards.transaction_guards import discard
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 

@@ -19,7 +19,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from guideway.delivery.budget import Budget
 from guideway.delivery.clients.kafka_client import PartitionClient, make_consumer, unreachable
 from guideway.delivery.clients.topic_directory import TopicDirectory
-from guideway.delivery.guards import aiokafka_guards
+from guideway.delivery.guards import fetch_guards, group_guards
 from guideway.delivery.in_flight import Handle, Refuse, refuse_by_dead_letter
 from guideway.delivery.intake import Intake, Room
 from guideway.delivery.offsets.crash_history import new_token
@@ -209,13 +209,13 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         fenced = any(partition.phase is Phase.FENCED for partition in self._partitions.values())
         if fenced and now - self._rejoined_at >= self._settings.rejoin_interval_s:
             self._rejoined_at = now
-            aiokafka_guards.request_rejoin(self._consumer)
+            group_guards.request_rejoin(self._consumer)
 
     def _signs(self) -> Signs:
         return Signs(
             polled_at=self._polled_at,
-            heartbeat_at=max(self._started_at, aiokafka_guards.heartbeat_answered_at(self._consumer)),
-            fetched_at=max(self._fetching_since, aiokafka_guards.fetch_answered_at(self._consumer)),
+            heartbeat_at=max(self._started_at, fetch_guards.heartbeat_answered_at(self._consumer)),
+            fetched_at=max(self._fetching_since, fetch_guards.fetch_answered_at(self._consumer)),
             owing_since={
                 f"{tp.topic}/{tp.partition}": partition.owes_since
                 for tp, partition in list(self._partitions.items())

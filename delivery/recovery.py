@@ -8,7 +8,7 @@ from typing import Final
 from aiokafka import errors
 from aiokafka.errors import KafkaError, ProducerFenced
 
-from guideway.delivery.guards.aiokafka_guards import OutcomeUnknown, TopicsRefused
+from guideway.delivery.guards.transaction_guards import OutcomeUnknown, TopicsRefused
 from guideway.delivery.offsets.commit_metadata import UnreadableCommitMetadata
 
 _NotAllowed = (

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery.clients.topic_directory import TopicDirectory
-from guideway.delivery.guards import aiokafka_guards
+from guideway.delivery.guards import aiokafka_guards, group_guards, transaction_guards
 from guideway.delivery.settings import MAX_RECORD_BYTES, DeliverySettings
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
@@ -56,16 +56,16 @@ class PartitionClient:
         )
 
     async def renew(self, producer: AIOKafkaProducer) -> None:
-        await aiokafka_guards.renew_epoch(producer)
+        await transaction_guards.renew_epoch(producer)
 
     async def discard(self, producer: AIOKafkaProducer) -> None:
-        await aiokafka_guards.discard(producer)
+        await transaction_guards.discard(producer)
 
     async def committed(self, tp: TopicPartition) -> OffsetAndMetadata | None:
-        return await aiokafka_guards.committed(self._consumer, tp)
+        return await group_guards.committed(self._consumer, tp)
 
     async def alive(self) -> frozenset[int]:
-        tokens = map(names.token_of_client_id, await aiokafka_guards.members(self._consumer))
+        tokens = map(names.token_of_client_id, await group_guards.members(self._consumer))
         return frozenset(token for token in tokens if token is not None)
 
     async def first_offset(self, tp: TopicPartition) -> int:

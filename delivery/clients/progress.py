@@ -9,7 +9,7 @@ import msgspec
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery.clients.kafka_client import make_consumer
-from guideway.delivery.guards import aiokafka_guards
+from guideway.delivery.guards import fetch_guards, group_guards
 from guideway.delivery.offsets.commit_metadata import UnreadableCommitMetadata, decode
 
 
@@ -52,14 +52,14 @@ class GroupProgress:
     async def of(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Progress]:
         """One request for all commits, one for all ends of each broker."""
         consumer = await self._consumer()
-        await aiokafka_guards.know_topics(consumer, {tp.topic for tp in partitions})
-        commits = await aiokafka_guards.all_committed(consumer, partitions)
+        await fetch_guards.know_topics(consumer, {tp.topic for tp in partitions})
+        commits = await group_guards.all_committed(consumer, partitions)
         ends = await consumer.end_offsets(partitions)
         return {tp: _progress(commits.get(tp), ends[tp]) for tp in partitions}
 
     async def members(self) -> int:
         """How many processes are in the group."""
-        return len(await aiokafka_guards.members(await self._consumer()))
+        return len(await group_guards.members(await self._consumer()))
 
 
 def _progress(commit: OffsetAndMetadata | None, end: int) -> Progress:

@@ -9,7 +9,7 @@ from typing import Final
 from aiokafka.errors import KafkaError
 
 from guideway.delivery.clients.kafka_client import make_consumer, started, unreachable
-from guideway.delivery.guards import aiokafka_guards
+from guideway.delivery.guards import group_guards
 from guideway.delivery.offsets.commit_metadata import UnreadableCommitMetadata, decode
 from guideway.delivery.replay.dead_letter_reader import DeadLetterReader, OffsetRange
 from guideway.schemas.failures import FailureCode, Refusal
@@ -30,7 +30,7 @@ async def unanswered(bootstrap: str, group: str, topics: Mapping[str, int], time
         for tp, span in (await reader.spans(topics)).items():
             try:
                 async with asyncio.timeout(timeout_s):
-                    committed = await aiokafka_guards.committed(consumer, tp)
+                    committed = await group_guards.committed(consumer, tp)
                 low = span.first if committed is None else committed.offset
                 done = decode(low, committed.metadata)[0] if committed is not None else frozenset()
             except UnreadableCommitMetadata as error:

@@ -9,7 +9,7 @@ from typing import Final
 from aiokafka import errors
 
 from guideway.delivery.dead_letters import dead_letter
-from guideway.delivery.guards.aiokafka_guards import TopicsRefused
+from guideway.delivery.guards.transaction_guards import TopicsRefused
 from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal

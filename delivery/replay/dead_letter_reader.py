@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from guideway.delivery.clients.kafka_client import make_consumer, started, unreachable
-from guideway.delivery.guards import aiokafka_guards
+from guideway.delivery.guards import fetch_guards, group_guards
 from guideway.delivery.offsets.commit_metadata import UnreadableCommitMetadata
 from guideway.delivery.pipeline import as_record
 from guideway.delivery.replay.decision import Replayed
@@ -59,7 +59,7 @@ class DeadLetterReader:
         wanted = [TopicPartition(topic, number) for topic, count in topics.items() for number in range(count)]
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                await aiokafka_guards.know_topics(self._consumer, topics)
+                await fetch_guards.know_topics(self._consumer, topics)
                 first = await self._consumer.beginning_offsets(wanted)
                 end = await self._consumer.end_offsets(wanted)
         except (KafkaError, TimeoutError) as error:
@@ -70,7 +70,7 @@ class DeadLetterReader:
         """What was replayed of the partition. Who is to rely on it has initialised the partition's producer before."""
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                committed = await aiokafka_guards.committed(self._consumer, tp)
+                committed = await group_guards.committed(self._consumer, tp)
             return Replayed.of_commit(committed.offset, committed.metadata) if committed is not None else Replayed()
         except UnreadableCommitMetadata as error:
             raise Refusal(

@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery.clients.kafka_client import START_TIMEOUT_S, make_producer
-from guideway.delivery.guards import aiokafka_guards
+from guideway.delivery.guards import transaction_guards
 from guideway.delivery.offsets.tracker import Commit
 from guideway.delivery.publishing.deliverable import refusals
 from guideway.delivery.replay.dead_letter_reader import DeadLetterReader, OffsetRange, Spans
@@ -198,7 +198,7 @@ async def _owner(bootstrap: str, tp: TopicPartition) -> AsyncIterator[AIOKafkaPr
         await asyncio.wait_for(producer.start(), START_TIMEOUT_S)
         yield producer
     finally:
-        await aiokafka_guards.discard(producer)
+        await transaction_guards.discard(producer)
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from aiokafka import errors
 
-from guideway.delivery.guards.aiokafka_guards import OutcomeUnknown, TopicsRefused
+from guideway.delivery.guards.transaction_guards import OutcomeUnknown, TopicsRefused
 from guideway.delivery.offsets.commit_metadata import UnreadableCommitMetadata
 from guideway.delivery.recovery import Rejoin, Reopen, after_failure
 

@@ -23,7 +23,7 @@ from aiokafka.structs import TopicPartition
 from guideway.catalogue.changes import plan
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer
-from guideway.delivery.guards import aiokafka_guards
+from guideway.delivery.guards import group_guards
 from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.infra import topics
 from guideway.schemas import names
@@ -269,7 +269,7 @@ class Bench:
             ends = await consumer.end_offsets(consumer.assignment())
             found = {}
             for tp, end in ends.items():
-                commit = await aiokafka_guards.committed(consumer, tp)
+                commit = await group_guards.committed(consumer, tp)
                 found[tp] = (end, commit.offset if commit else 0, commit.metadata if commit else "")
             return found
 

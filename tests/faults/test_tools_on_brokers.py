@@ -24,7 +24,7 @@ from tests.faults.kafka.questions import (
 )
 
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started
-from guideway.delivery.guards import aiokafka_guards
+from guideway.delivery.guards import group_guards
 from guideway.infra import topics
 from guideway.infra.topics import TopicDefinition
 
@@ -150,19 +150,19 @@ async def test_without_its_guard_an_injected_answer_to_offset_fetch_is_believed(
         await consumer.commit({partition: (7, "metadata")})
         proxy.answer(Api.OFFSET_FETCH, offset_fetch_error(30), count=1)
         with pytest.raises(errors.GroupAuthorizationFailedError):
-            await aiokafka_guards.committed(consumer, partition)
+            await group_guards.committed(consumer, partition)
         # Those that pass are asked again until the answer is the broker's own.
         passing = [proxy.answer(Api.OFFSET_FETCH, offset_fetch_error(code), count=1) for code in (14, 15, 16)]
-        assert await aiokafka_guards.committed(consumer, partition) == (7, "metadata")
+        assert await group_guards.committed(consumer, partition) == (7, "metadata")
         assert [rule.hits for rule in passing] == [1, 1, 1]
         # So is one that says nothing of the partition. Without the guard both mean that nothing was ever committed.
         empty = proxy.answer(Api.OFFSET_FETCH, offset_fetch_empty, count=1)
-        assert await aiokafka_guards.committed(consumer, partition) == (7, "metadata")
+        assert await group_guards.committed(consumer, partition) == (7, "metadata")
         assert empty.hits == 1
-        monkeypatch.setattr(GroupCoordinator, "_send_req", aiokafka_guards._plain_send_req)
+        monkeypatch.setattr(GroupCoordinator, "_send_req", group_guards._plain_send_req)
         for edit in (offset_fetch_error(14), offset_fetch_empty):
             proxy.answer(Api.OFFSET_FETCH, edit, count=1)
-            assert await aiokafka_guards.committed(consumer, partition) is None
+            assert await group_guards.committed(consumer, partition) is None
 
 
 async def test_a_broker_that_is_paused_cut_off_or_killed_comes_back(

@@ -22,7 +22,7 @@ from tests.delivery.simulation.mutations import MUTATIONS
 
 from guideway import logs
 from guideway.catalogue.artefacts.cache import ArtefactCache
-from guideway.delivery.guards import aiokafka_guards
+from guideway.delivery.guards import aiokafka_guards, transaction_guards
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.failures import Refusal
 from guideway.workers.messages.to_engine import EngineSettings
@@ -61,7 +61,7 @@ def take_token(folder: Path, hook: str) -> bool:
 def install_hooks(folder: Path) -> None:
     """Die between the last produce and EndTxn, or between EndTxn and its answer, where a token says so."""
     plain_commit: Callable[[Any], Awaitable[None]] = AIOKafkaProducer.commit_transaction
-    plain_end: Callable[[Any, int], Awaitable[bool]] = aiokafka_guards._do_once
+    plain_end: Callable[[Any, int], Awaitable[bool]] = transaction_guards.do_once
 
     async def commit(self: Any) -> None:
         if take_token(folder, KILL_BEFORE_END):
@@ -78,7 +78,7 @@ def install_hooks(folder: Path) -> None:
 
     AIOKafkaProducer.commit_transaction = commit
     # Where the guards take it from whenever they are installed.
-    aiokafka_guards._do_once = end
+    transaction_guards.do_once = end
     aiokafka_guards.install()
 
 

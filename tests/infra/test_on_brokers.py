@@ -15,7 +15,7 @@ from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.structs import OffsetAndMetadata
 
 import guideway
-from guideway.delivery.guards import aiokafka_guards, stand_in_guards
+from guideway.delivery.guards import group_guards, stand_in_guards
 from guideway.infra import topics
 from guideway.infra.cluster import administrator
 from guideway.infra.local_broker import RunningBroker
@@ -263,7 +263,7 @@ async def test_a_group_has_committed_nothing_in_a_topic_that_was_made_anew(
         await admin.delete_topics([topic])
 
         async def nothing() -> bool:
-            return [await aiokafka_guards.committed(consumer, tp) for tp in partitions] == [None, None]
+            return [await group_guards.committed(consumer, tp) for tp in partitions] == [None, None]
 
         async def made() -> bool:
             with contextlib.suppress(Refusal):

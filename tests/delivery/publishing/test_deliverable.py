@@ -6,7 +6,7 @@ import pytest
 from aiokafka import errors
 
 from guideway.delivery.dead_letters import dead_letter
-from guideway.delivery.guards.aiokafka_guards import TopicsRefused
+from guideway.delivery.guards.transaction_guards import TopicsRefused
 from guideway.delivery.publishing.deliverable import DeadLetterHeld, Result, deliverable, refusals
 from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.schemas.failures import FailureCode

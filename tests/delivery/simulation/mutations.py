@@ -23,7 +23,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery import partition, pipeline
 from guideway.delivery.clients import kafka_client
-from guideway.delivery.guards import aiokafka_guards
+from guideway.delivery.guards import group_guards, transaction_guards
 from guideway.delivery.offsets.tracker import Commit, OffsetTracker
 from guideway.delivery.partition import Partition
 from guideway.delivery.publishing.publisher import Publisher, Sending
@@ -102,12 +102,12 @@ async def _keeps_the_epoch(producer: Any) -> None:
 
 
 def _one_epoch_for_many_transactions(patch: Patch) -> None:
-    patch(aiokafka_guards, "renew_epoch", _keeps_the_epoch)
+    patch(transaction_guards, "renew_epoch", _keeps_the_epoch)
 
 
 def _repeats_on_the_same_epoch(patch: Patch) -> None:
     _one_epoch_for_many_transactions(patch)
-    patch(aiokafka_guards, "_do_once", BaseHandler.do)
+    patch(transaction_guards, "do_once", BaseHandler.do)
     for handler in (AddPartitionsToTxnHandler, AddOffsetsToTxnHandler, TxnOffsetCommitHandler, EndTxnHandler):
         patch(handler, "do", BaseHandler.do)
 
@@ -153,8 +153,8 @@ def _keeps_what_others_finished(patch: Patch) -> None:
 
 
 def _without_guard_1(patch: Patch) -> None:
-    plain = aiokafka_guards._plain_send_req
-    patch(aiokafka_guards, "_send_req", plain)
+    plain = group_guards._plain_send_req
+    patch(group_guards, "send_req", plain)
     patch(GroupCoordinator, "_send_req", plain)
 
 

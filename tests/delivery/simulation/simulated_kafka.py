@@ -17,7 +17,7 @@ from typing import Any
 from aiokafka.errors import IllegalStateError, KafkaConnectionError, MessageSizeTooLargeError, ProducerFenced
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 
-from guideway.delivery.guards.aiokafka_guards import OutcomeUnknown
+from guideway.delivery.guards.transaction_guards import OutcomeUnknown
 from guideway.delivery.pipeline import Pipeline
 
 INPUT, OUTPUT = "in", "out"
