@@ -30,9 +30,11 @@ from guideway.training.fitting.methods import trainable
 from guideway.training.fitting.trainer import Trainer
 from guideway.training.runs.begin import Begun, begin, models_of
 from guideway.training.runs.events import RunEvent, Scored, Step, Stopped
-from guideway.training.runs.run import SHORT_TOKENS, Machine, carry_out
+from guideway.training.runs.machine import Machine
+from guideway.training.runs.run import carry_out
 from guideway.training.runs.task import Schedule, StopRules, Task, read_task
 from guideway.training.runs.task_methods import Lora, Method, SoftPrompt
+from guideway.training.runs.train_method import SHORT_TOKENS
 from guideway.workers.engine.model import base_model
 from guideway.workers.engine.model.base_model import BaseModel
 

@@ -7,33 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import hashlib
-import os
-import resource
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
-import torch
+from typing import TYPE_CHECKING
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
-from guideway.schemas.output import Boolean, Choice
 from guideway.schemas.retrieval import SetRef
-from guideway.training.data.examples import class_weights
 from guideway.training.evaluation import comparing
 from guideway.training.evaluation.report import write_report
-from guideway.training.fitting.encoding import Encoder
-from guideway.training.fitting.loop import train
-from guideway.training.fitting.methods import trainable
-from guideway.training.fitting.trainer import Trainer
 from guideway.training.runs.begin import Begun
 from guideway.training.runs.events import (
-    MethodStarted,
     PromptScored,
     RunCancelled,
     RunEnded,
@@ -46,28 +31,15 @@ from guideway.training.runs.events import (
     size_of,
 )
 from guideway.training.runs.interruption import Interrupted, ShouldEnd, never
-from guideway.training.runs.task import BARE, StopRules, Task
-from guideway.training.runs.task_methods import Method, Prefix, PTuning, SoftPrompt
-from guideway.workers.engine.model import base_model
+from guideway.training.runs.machine import Machine, load_model
+from guideway.training.runs.task import BARE, Task
+from guideway.training.runs.task_methods import Method
+from guideway.training.runs.train_method import class_weights_of, encoder_for, train_method, virtual_tokens
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.engine.text.prompt import PromptLayout
 
 if TYPE_CHECKING:
     from guideway.training.sets.context import RetrievalContext
-
-DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-SHORT_TOKENS: Final = 256
-"""Up to this length plain products are faster on a CPU than the fused kernel's backward pass; what they keep grows with
-the square of the length."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where a run is carried out."""
-
-    model_cache: Path
-    device: str = "cpu"
 
 
 def carry_out(
@@ -126,9 +98,9 @@ def check_rows(begun: Begun, model: Model, machine: Machine) -> str:
 
     Raises: Refusal for a row that the size cannot take, before any training.
     """
-    virtual = max((_virtual_tokens(method) for method in begun.run.task.methods), default=0)
+    virtual = max((virtual_tokens(method) for method in begun.run.task.methods), default=0)
     base = load_model(model, machine, begun.run.task.schedule.dtype)
-    encoder = _encoder(begun, base, model)
+    encoder = encoder_for(begun, base, model)
     for rows in (begun.examples.train, begun.examples.validation, begun.examples.eval):
         encoder.encode(rows, virtual_tokens=virtual)
     return base.fingerprint
@@ -191,6 +163,19 @@ class _Size:
                 self.should_end,
             )
 
+    def _train(self, method: Method, prompt: str) -> None:
+        train_method(
+            method,
+            self._load(self.begun.run.task.schedule.dtype),
+            self.begun,
+            size=self.size,
+            model=self.model,
+            device=self.machine.device,
+            prompt=prompt,
+            tell=self.tell,
+            should_end=self.should_end,
+        )
+
     def _load_to_serve(self) -> BaseModel:
         return self._load(self.model.dtype)
 
@@ -213,146 +198,9 @@ class _Size:
             )
         return base
 
-    def _train(self, method: Method, prompt: str) -> None:
-        task, folder = self.begun.run.task, self.begun.folder
-        base = self._load(task.schedule.dtype)
-        encoder = _encoder(self.begun, base, self.model)
-        count = _virtual_tokens(method)
-        rows = encoder.encode(self.begun.examples.train, virtual_tokens=count)
-        validation = encoder.encode(self.begun.examples.validation, virtual_tokens=count)
-        weights_of = _class_weights(self.begun)
-        rows, validation = (
-            [replace(made, weight=weights_of.get(row.answer, 1.0)) for made, row in zip(some, of, strict=True)]
-            for some, of in ((rows, self.begun.examples.train), (validation, self.begun.examples.validation))
-        )
-        if self.machine.device == "cpu" and max(len(row.ids) for row in rows) + count <= SHORT_TOKENS:
-            base.model.set_attn_implementation("eager")
-        # Half of an example, which is what is left of a long prompt, is no good beginning.
-        fits = len(base.tokenizer.encode(prompt, add_special_tokens=False)) <= count
-        given = method.initial_text if isinstance(method, SoftPrompt | PTuning | Prefix) else ""
-        begins_as = given or (prompt if fits else self.begun.run.instruction)
-        weights = _weights(base.model)
-        before = checksum(weights)
-        torch.manual_seed(task.schedule.seed)
-        artefact, checkpoint = folder.artefact(self.size, method.label), folder.checkpoint(self.size, method.label)
-        with trainable(method, base, initial_text=begins_as, model_name=name_of(self.model.source)) as part:
-            trainer = Trainer(
-                part,
-                rows,
-                validation,
-                schedule=task.schedule,
-                stop=_rules(task.stop, method, self.begun.sharing),
-                learning_rate=method.learning_rate,
-            )
-            if not checkpoint.is_file():
-                self.tell(
-                    MethodStarted(
-                        at=time.time(),
-                        size=self.size,
-                        method=method.label,
-                        trainable_parameters=sum(one.numel() for one in part.parameters.values()),
-                        fingerprint=base.fingerprint,
-                        initial_text=begins_as if count else "",
-                    )
-                )
-            rule = train(
-                trainer,
-                size=self.size,
-                method=method.label,
-                file=checkpoint,
-                emit=self.tell,
-                should_end=self.should_end,
-            )
-            _replace_folder(artefact, part.save)
-        if checksum(weights) != before:
-            raise AssertionError("training has changed the base model's weights")
-        position = trainer.position
-        self.tell(
-            Stopped(
-                at=time.time(),
-                size=self.size,
-                method=method.label,
-                rule=rule,
-                step=position.step,
-                best_step=position.validation.best_step,
-                validation_loss=position.validation.best_loss,
-                elapsed_s=position.elapsed_s,
-                of=trainer.wanted.last_step,
-                peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                artefact_bytes=(artefact / "adapter_model.safetensors").stat().st_size,
-            )
-        )
-        checkpoint.unlink(missing_ok=True)
-
-
-def _class_weights(begun: Begun) -> dict[str, float]:
-    task = begun.run.task
-    if not isinstance(task.output, Choice | Boolean):
-        return {}
-    return class_weights([row.answer for row in begun.examples.train], task.schedule.class_weights)
-
 
 def _nothing(_: str) -> None:
     """There is no endpoint to compare a fold with: it may have been trained on its rows."""
-
-
-def _rules(stop: StopRules, method: Method, sharing: int) -> StopRules:
-    """What ends one training of a method, of which `sharing` share its time."""
-    minutes = None if stop.max_minutes is None else stop.max_minutes / sharing
-    return msgspec.structs.replace(stop, max_steps=method.max_steps or stop.max_steps, max_minutes=minutes)
-
-
-def checksum(weights: Iterable[torch.Tensor]) -> str:
-    """SHA-256 over the bytes of tensors, one after the other."""
-    digest = hashlib.sha256()
-    for tensor in weights:
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def name_of(source: str) -> str:
-    """A base model's name for others to read: a hub name as it is, of a file or folder no more than its last part."""
-    if source.startswith("package:") or source.endswith(".gguf"):
-        return Path(source).stem
-    return source if source.count("/") <= 1 and not source.startswith((".", "~", "/")) else Path(source).name
-
-
-def _weights(model: Any) -> list[torch.Tensor]:
-    """The tensors themselves: where PEFT puts modules around them, they stay these."""
-    return [*model.parameters(), *model.buffers()]
-
-
-def load_model(model: Model, machine: Machine, dtype: str) -> BaseModel:
-    """The base model of a manifest. Raises: Refusal `guidance_wrong_model` if its weights are others than it says."""
-    folder = base_model.prepare(model.source, machine.model_cache)
-    base = base_model.load(folder, dtype=DTYPES[dtype], device=machine.device)
-    if model.fingerprint == base.former_fingerprint:
-        raise Refusal(
-            FailureCode.GUIDANCE_WRONG_MODEL,
-            f"model size {model.name} is declared with a fingerprint of the former way of computing it: apply its "
-            f"manifest with {base.fingerprint}",
-        )
-    if model.fingerprint not in (None, base.fingerprint):
-        raise Refusal(
-            FailureCode.GUIDANCE_WRONG_MODEL,
-            f"the weights behind model size {model.name} are not those of its manifest ({base.fingerprint[:19]}…, and "
-            f"it says {(model.fingerprint or '')[:19]}…): put the right ones in place, or apply the manifest anew",
-        )
-    return base
-
-
-def _encoder(begun: Begun, base: BaseModel, model: Model) -> Encoder:
-    return Encoder(
-        base,
-        instruction=begun.examples.instruction,
-        output=begun.run.task.output,
-        max_tokens=model.max_context_tokens,
-        answer_tokens=begun.run.task.generation.max_tokens,
-    )
-
-
-def _virtual_tokens(method: Method) -> int:
-    return method.virtual_tokens if isinstance(method, SoftPrompt | PTuning | Prefix) else 0
 
 
 def _started(begun: Begun, fingerprints: dict[str, str], sets: list[SetRef]) -> RunStarted:
@@ -365,7 +213,7 @@ def _started(begun: Begun, fingerprints: dict[str, str], sets: list[SetRef]) -> 
         validation_rows=len(examples.validation),
         eval_rows=len(examples.eval),
         folds=len(examples.folds),
-        class_weights=_class_weights(begun),
+        class_weights=class_weights_of(begun),
         methods=[method.label for method in task.methods],
         sizes=task.model_sizes,
         fingerprints=fingerprints,
@@ -390,12 +238,3 @@ def _is_compared(past: Iterable[RunEvent], size: str, task: Task) -> bool:
     """Whether the comparison was told to its end: a process may have died between two of its events."""
     scored = {event.method for event in past if isinstance(event, Scored) and event.size == size}
     return scored >= {BARE, *(method.label for method in task.methods)}
-
-
-def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """`folder` as `write` fills it, whole or not at all."""
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    write(fresh)
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)

@@ -21,9 +21,9 @@ from guideway.training.fitting.encoding import Encoded, Encoder
 from guideway.training.fitting.methods import text_embeddings, trainable
 from guideway.training.fitting.trainable import Trainable
 from guideway.training.fitting.trainer import Trainer
-from guideway.training.runs.run import checksum
 from guideway.training.runs.task import Schedule, StopRules
 from guideway.training.runs.task_methods import Ia3, InsertedLayer, Lora, Method, Prefix, PTuning, SoftPrompt
+from guideway.training.runs.train_method import checksum
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.messages.from_engine import BatchReport, Finished

@@ -11,7 +11,8 @@ from guideway.training.runs.begin import begin, models_of
 from guideway.training.runs.events import Evaluated, Scored, Step, Stopped, as_it_stands
 from guideway.training.runs.folder import RunFolder
 from guideway.training.runs.interruption import Interrupted
-from guideway.training.runs.run import Machine, carry_out
+from guideway.training.runs.machine import Machine
+from guideway.training.runs.run import carry_out
 from guideway.training.runs.task import Data, PromptSearch, Schedule, StopRules, Task
 from guideway.training.runs.task_methods import SoftPrompt
 

@@ -12,6 +12,8 @@ from guideway.training.runs import code_version
 ROOT = Path(guideway.__file__).parent
 DECIDE = (
     "training/runs/run.py",
+    "training/runs/train_method.py",
+    "training/runs/machine.py",
     "training/fitting/trainer.py",
     "training/fitting/batches.py",
     "training/fitting/stop_rules.py",

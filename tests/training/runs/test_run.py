@@ -47,7 +47,8 @@ from guideway.training.runs.events import (
 )
 from guideway.training.runs.folder import RunFolder
 from guideway.training.runs.interruption import Interrupted
-from guideway.training.runs.run import Machine, carry_out, name_of
+from guideway.training.runs.machine import Machine, name_of
+from guideway.training.runs.run import carry_out
 from guideway.training.runs.task import Data, PromptSearch, Schedule, StopRules, Task
 from guideway.training.runs.task_methods import InsertedLayer, Lora, Method, SoftPrompt
 from guideway.training.sets.context import RetrievalContext

@@ -53,7 +53,7 @@ def evaluate(
         from guideway.training.evaluation.comparison import compare, scored_events
         from guideway.training.evaluation.evaluator import Evaluator, Subject
         from guideway.training.evaluation.present import present_subject
-        from guideway.training.runs.run import Machine, load_model
+        from guideway.training.runs.machine import Machine, load_model
         from guideway.workers.engine.text.prompt import PromptLayout
 
     store = ArtefactStore(settings.store)

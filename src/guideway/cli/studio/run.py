@@ -65,7 +65,8 @@ def run_(
         from guideway.cli.studio.progress import Watch
         from guideway.training.evaluation.present import present_subject
         from guideway.training.runs.interruption import Interrupted
-        from guideway.training.runs.run import Machine, carry_out
+        from guideway.training.runs.machine import Machine
+        from guideway.training.runs.run import carry_out
 
     def present(size: str) -> Subject | None:
         if catalogue is None:

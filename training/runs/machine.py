@@ -1,0 +1,50 @@
+"""Where a run is carried out, and the base models that it loads there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Model
+from guideway.workers.engine.model import base_model
+from guideway.workers.engine.model.base_model import BaseModel
+
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run is carried out."""
+
+    model_cache: Path
+    device: str = "cpu"
+
+
+def load_model(model: Model, machine: Machine, dtype: str) -> BaseModel:
+    """The base model of a manifest. Raises: Refusal `guidance_wrong_model` if its weights are others than it says."""
+    folder = base_model.prepare(model.source, machine.model_cache)
+    base = base_model.load(folder, dtype=DTYPES[dtype], device=machine.device)
+    if model.fingerprint == base.former_fingerprint:
+        raise Refusal(
+            FailureCode.GUIDANCE_WRONG_MODEL,
+            f"model size {model.name} is declared with a fingerprint of the former way of computing it: apply its "
+            f"manifest with {base.fingerprint}",
+        )
+    if model.fingerprint not in (None, base.fingerprint):
+        raise Refusal(
+            FailureCode.GUIDANCE_WRONG_MODEL,
+            f"the weights behind model size {model.name} are not those of its manifest ({base.fingerprint[:19]}…, and "
+            f"it says {(model.fingerprint or '')[:19]}…): put the right ones in place, or apply the manifest anew",
+        )
+    return base
+
+
+def name_of(source: str) -> str:
+    """A base model's name for others to read: a hub name as it is, of a file or folder no more than its last part."""
+    if source.startswith("package:") or source.endswith(".gguf"):
+        return Path(source).stem
+    return source if source.count("/") <= 1 and not source.startswith((".", "~", "/")) else Path(source).name
