@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,27 +14,15 @@ from guideway.schemas.output import Boolean, Choice, OutputRule
 from guideway.schemas.request import Part
 from guideway.training.data import splits
 from guideway.training.data.answers import spelled
+from guideway.training.data.columns import KNOWN_COLUMNS, conversation_of, group_of, has_instruction, is_alpaca
 from guideway.training.data.conversations import (
     Conversation,
-    read_alpaca,
-    read_conversation,
-    shared_messages,
     told_with_text,
 )
 from guideway.training.data.records import Findings, invalid, read_records
-from guideway.training.runs.task import Columns, Data, Task
+from guideway.training.runs.task import Data, Task
 
-KNOWN_COLUMNS: Final = (Columns(text="text", answer="label"), Columns(text="prompt", answer="completion"))
-MESSAGES: Final = "messages"
-KNOWN_NAMES: Final = frozenset(known.text for known in KNOWN_COLUMNS)
-SHARED: Final = "conversations"
-"""ShareGPT's name for them."""
-ALPACA: Final = frozenset({"instruction", "input", "output"})
 LEAST_TRAIN_ROWS: Final = 8
-SKEWED: Final = 3
-"""So many times the rows of the rarest label has the most frequent one, from where on labels are weighted."""
-MOST_WEIGHT: Final = 10
-"""Of a label's rows against those of the most frequent one: few rows say little, however loud."""
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -144,20 +131,20 @@ def _read(file: Path, task: Task) -> _Read:
     found: list[tuple[int, Mapping[str, Any], Conversation]] = []
     for number, cells in read_records(file, data.format, data.encoding, heads, findings):
         try:
-            if (read := _example(cells, data)).is_learnt:
+            if (read := conversation_of(cells, data)).is_learnt:
                 found.append((number, cells, read))
         except ValueError as error:
             findings.add(number, str(error))
     rows: list[Example] = []
     instructions: set[str] = set()
-    has_many = len({read.instruction for _, cells, read in found if _is_alpaca(cells, data)}) > 1
+    has_many = len({read.instruction for _, cells, read in found if is_alpaca(cells, data)}) > 1
     for number, filled, read in found:
         # Where each row has an instruction of its own, it is what an event would bring.
-        whole = told_with_text(read) if has_many and _is_alpaca(filled, data) else read
+        whole = told_with_text(read) if has_many and is_alpaca(filled, data) else read
         try:
             row = _row(number, whole, task.output)
-            rows.append(msgspec.structs.replace(row, group=_group(filled, data)))
-            instructions |= {whole.instruction} if _has_instruction(filled, data) else set()
+            rows.append(msgspec.structs.replace(row, group=group_of(filled, data)))
+            instructions |= {whole.instruction} if has_instruction(filled, data) else set()
         except ValueError as error:
             findings.add(number, str(error))
     rows = _without_repeats(rows, findings, drop=data.duplicates == "drop")
@@ -165,27 +152,6 @@ def _read(file: Path, task: Task) -> _Read:
     if not rows:
         raise invalid(f"{file} has no rows: add examples, one JSON object a line or one record of a CSV file")
     return _Read(rows, instructions)
-
-
-def _example(cells: Mapping[str, Any], data: Data) -> Conversation:
-    """Raises ValueError, which says what to change."""
-    columns = _columns(cells, data)
-    if columns is None:
-        if MESSAGES in cells:
-            return read_conversation(cells[MESSAGES])
-        if SHARED in cells:
-            return read_conversation(shared_messages(cells[SHARED]))
-        return read_alpaca(cells["instruction"], cells.get("input"), cells["output"])
-    return Conversation("", cells[columns.text], cells[columns.answer], is_learnt=True)
-
-
-def _is_alpaca(cells: Mapping[str, Any], data: Data) -> bool:
-    return _has_instruction(cells, data) and "instruction" in cells
-
-
-def _has_instruction(cells: Mapping[str, Any], data: Data) -> bool:
-    """Whether the row's form has a place for what the model is told."""
-    return data.columns is None and not KNOWN_NAMES & cells.keys()
 
 
 def _row(number: int, read: Conversation, rule: OutputRule) -> Example:
@@ -201,46 +167,6 @@ def _row(number: int, read: Conversation, rule: OutputRule) -> Example:
         # JSON can escape it, and it cannot be written as UTF-8.
         raise ValueError("it holds half of a surrogate pair, which is no text: write the character whole") from None
     return row
-
-
-def _group(cells: Mapping[str, Any], data: Data) -> str:
-    """Raises ValueError, which says what to change."""
-    if not data.group:
-        return ""
-    group = cells.get(data.group)
-    if isinstance(group, bool) or not isinstance(group, str | int) or group == "":
-        raise ValueError(f"its column {data.group!r} (data.group) is missing, or neither a text nor a whole number")
-    return str(group)
-
-
-def _columns(cells: Mapping[str, Any], data: Data) -> Columns | None:
-    """The columns to read; None where a row is a conversation, or Alpaca's.
-
-    Raises ValueError, which says what to change.
-    """
-    used = {
-        name for name in cells if name not in {*data.ignore_columns, data.group} and not _is_nothing(name, cells[name])
-    }
-    columns = data.columns
-    if columns is None:
-        if used in ({MESSAGES}, {SHARED}) or {"instruction", "output"} <= used <= ALPACA:
-            return None
-        columns = next((known for known in KNOWN_COLUMNS if {known.text, known.answer} <= cells.keys()), None)
-    if columns is None:
-        raise ValueError(
-            f"its columns are {_listed(cells)}, and text and label, prompt and completion, messages, conversations, or "
-            "instruction and output are looked for: rename them, or name them in data.columns"
-        )
-    if missing := {columns.text, columns.answer} - cells.keys():
-        raise ValueError(f"it lacks the column {_listed(missing)}; it has {_listed(cells)}")
-    if unknown := used - {columns.text, columns.answer}:
-        raise ValueError(f"column {_listed(unknown)} is not known: list it in data.ignore_columns, or remove it")
-    return columns
-
-
-def _is_nothing(name: str, value: Any) -> bool:
-    """Whether a column besides is as good as not there."""
-    return name not in {MESSAGES, SHARED} and value in (None, [], {})
 
 
 def _instruction(task: Task, found: set[str]) -> str:
@@ -308,19 +234,6 @@ def _check_fold(file: Path, examples: Examples, rule: OutputRule) -> None:
         )
 
 
-def class_weights(answers: Sequence[str], setting: str) -> dict[str, float]:
-    """Label → the weight of its rows in the loss, 1 on average over the rows; empty where all count alike.
-
-    `balanced` gives each label the same sum of weights, as far as `MOST_WEIGHT` for the rarest goes.
-    """
-    rows = Counter(answers)
-    if setting == "none" or (setting == "auto" and max(rows.values()) < SKEWED * min(rows.values())):
-        return {}
-    heaviest = {label: min(MOST_WEIGHT, max(rows.values()) / count) for label, count in rows.items()}
-    mean = sum(heaviest[label] * count for label, count in rows.items()) / len(answers)
-    return {label: weight / mean for label, weight in heaviest.items()}
-
-
 def _items(rows: Sequence[Example], rule: OutputRule) -> list[splits.Item]:
     of_labels = isinstance(rule, Choice | Boolean)
     return [splits.Item(_key(row.text), row.answer if of_labels else "", row.group) for row in rows]
@@ -362,7 +275,3 @@ def _digest(rows: Sequence[Example]) -> str:
 
 def _digest_of(pairs: Sequence[tuple[str, str]]) -> str:
     return f"sha256:{hashlib.sha256(msgspec.json.encode(pairs)).hexdigest()}"
-
-
-def _listed(columns: Mapping[str, Any] | set[str]) -> str:
-    return ", ".join(repr(column) for column in sorted(columns, key=str))

@@ -192,37 +192,6 @@ def endpoint_for(
     )
 
 
-def promoted(candidate: Endpoint, present: Endpoint | None, catalogue: Catalogue, *, anyway: bool) -> Endpoint:
-    """The candidate in the endpoint's place, if it is better than the endpoint by more than the interval.
-
-    Two scores on the same rows are compared; an endpoint without guidance counts as the bare model.
-
-    Raises: Refusal `not_better`, or `invalid_setting` if the two scores are of other rows or one is not known.
-    """
-    theirs, ours = (score_of(one, catalogue) for one in (present, candidate))
-    if not anyway:
-        if theirs is None and present is not None and present.guidance:
-            raise Refusal(
-                FailureCode.INVALID_SETTING,
-                f"nothing is known of how {present.address} does as it is, for its guidance is of no run: run the task "
-                "again, whose report compares the two, and promote the candidate with --anyway if it is better",
-            )
-        _check_better(ours, theirs)
-    name = candidate.name.removesuffix(CANDIDATE)
-    return msgspec.structs.replace(candidate if present is None else _taking(present, candidate), name=name)
-
-
-def score_of(endpoint: Endpoint | None, catalogue: Catalogue) -> Lineage | None:
-    """How the guidance of an endpoint did when it was trained; None if that is not known."""
-    if endpoint is None:
-        return None
-    for name in endpoint.guidance:
-        _, guidance = catalogue.guidance(name, for_namespace=endpoint.namespace)
-        if guidance.lineage is not None:
-            return guidance.lineage
-    return None
-
-
 def present_endpoint(catalogue: Catalogue, namespace: str, name: str) -> Endpoint | None:
     """Its newest version, if there is one."""
     found = catalogue.latest(Identity("endpoint", namespace, name))
@@ -238,53 +207,3 @@ def interval(estimate: Iterable[float]) -> str:
     """`0.940 [0.919, 0.956]`"""
     numbers = list(estimate)
     return f"{numbers[0]:.3f} [{numbers[1]:.3f}, {numbers[2]:.3f}]" if numbers else "nothing"
-
-
-def unpaired(ours: Lineage, theirs: Lineage) -> list[float]:
-    """[difference, low, high] of two scores whose rows are not known one by one (Newcombe 1998, method 10)."""
-    (a, a_low, a_high), (b, b_low, b_high) = ours.score, theirs.score
-    down = ((a - a_low) ** 2 + (b_high - b) ** 2) ** 0.5
-    up = ((a_high - a) ** 2 + (b - b_low) ** 2) ** 0.5
-    return [a - b, a - b - down, a - b + up]
-
-
-def _check_better(ours: Lineage | None, theirs: Lineage | None) -> None:
-    if ours is None:
-        raise Refusal(
-            FailureCode.INVALID_SETTING,
-            "nothing is known of how the candidate does: publish it from a run, or promote it with --anyway",
-        )
-    if theirs is None:
-        if not is_better(ours.over_bare):
-            raise _not_better(ours, "the bare model", ours.over_bare)
-        return
-    if (ours.eval_data, ours.metric) != (theirs.eval_data, theirs.metric):
-        raise Refusal(
-            FailureCode.INVALID_SETTING,
-            f"the candidate's {ours.metric} and the endpoint's {theirs.metric} are on other rows and do not compare: "
-            "run its task on the same evaluation rows, or promote it with --anyway",
-        )
-    if not is_better(difference := unpaired(ours, theirs)):
-        raise _not_better(ours, "the endpoint as it is", difference)
-
-
-def _not_better(ours: Lineage, what: str, difference: list[float]) -> Refusal:
-    return Refusal(
-        FailureCode.NOT_BETTER,
-        f"the candidate does not beat {what} by more than chance ({ours.metric} {interval(difference)} over it): leave "
-        "it, or promote it with --anyway",
-    )
-
-
-def _taking(present: Endpoint, candidate: Endpoint) -> Endpoint:
-    """The endpoint with what guides the candidate; all else stays as it is."""
-    return msgspec.structs.replace(
-        present,
-        model_size=candidate.model_size,
-        instruction=candidate.instruction,
-        guidance=candidate.guidance,
-        output=candidate.output,
-        generation=candidate.generation,
-        calibration=candidate.calibration,
-        retrieval=candidate.retrieval,
-    )

@@ -17,7 +17,8 @@ import torch
 
 from guideway.schemas.manifests import Model
 from guideway.schemas.output import Boolean, Choice
-from guideway.training.data.examples import Example, class_weights
+from guideway.training.data.class_weights import class_weights
+from guideway.training.data.examples import Example
 from guideway.training.fitting.encoding import Encoded, Encoder
 from guideway.training.fitting.loop import train
 from guideway.training.fitting.methods import trainable

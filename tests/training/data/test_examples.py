@@ -11,7 +11,8 @@ import pytest
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Text
-from guideway.training.data.examples import class_weights, read_examples
+from guideway.training.data.class_weights import class_weights
+from guideway.training.data.examples import read_examples
 from guideway.training.runs.task import Columns, Data, Task
 
 LABELS = Choice(labels=["good", "bad"])

@@ -20,7 +20,8 @@ from guideway.schemas.output import Choice
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.schemas.wire import MANIFEST
 from guideway.training.evaluation.present import present_subject
-from guideway.training.publishing.decision import choose, endpoint_for, guidance_for, promoted, unpaired
+from guideway.training.publishing.decision import choose, endpoint_for, guidance_for
+from guideway.training.publishing.promotion import promoted, unpaired
 from guideway.training.runs.events import MethodStarted, PromptScored, RunEvent, Scored, Stopped, StopRule
 from guideway.training.runs.folder import Run, RunFolder
 from guideway.training.runs.task import BARE, Data, PublishRule, Task

@@ -19,6 +19,7 @@ DECIDE = (
     "training/fitting/stop_rules.py",
     "training/fitting/encoding.py",
     "training/data/examples.py",
+    "training/data/columns.py",
     "training/sets/context.py",
     "schemas/output.py",
     "catalogue/adapters/adapter.py",

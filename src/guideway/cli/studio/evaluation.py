@@ -17,7 +17,8 @@ from guideway.schemas.calibration import automatic
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
 from guideway.training.data.examples import Examples, read_examples
-from guideway.training.publishing.decision import present_endpoint, score_of
+from guideway.training.publishing.decision import present_endpoint
+from guideway.training.publishing.promotion import score_of
 from guideway.training.runs.begin import models_of
 from guideway.training.runs.task import BARE, Task, read_task
 from guideway.usecases.extras import importing

@@ -15,7 +15,7 @@ from guideway.cli.studio.publishing import Anyway, apply_all, catalogue_if_there
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Manifest
 from guideway.settings import Settings
-from guideway.training.publishing import decision
+from guideway.training.publishing import decision, promotion
 from guideway.training.publishing.decision import CANDIDATE
 
 Address = Annotated[str, typer.Argument(help="/NAMESPACE/ENDPOINT")]
@@ -103,7 +103,7 @@ def promote(address: Address, anyway: Anyway = False, as_json: AsJson = False) -
     def manifests(catalogue: Catalogue) -> list[Manifest]:
         _, candidate = catalogue.endpoint(identity.namespace, identity.name + CANDIDATE)
         current = decision.present_endpoint(catalogue, identity.namespace, identity.name)
-        return [decision.promoted(candidate, current, catalogue, anyway=anyway)]
+        return [promotion.promoted(candidate, current, catalogue, anyway=anyway)]
 
     tell(run(apply_all(Settings.from_environ().answering_brokers(), manifests)), as_json=as_json)
 
@@ -137,7 +137,7 @@ def _version(catalogue: Catalogue, identity: Identity, version: int) -> Endpoint
 
 def _score(endpoint: Endpoint, catalogue: Catalogue) -> Any:
     try:
-        return decision.score_of(endpoint, catalogue)
+        return promotion.score_of(endpoint, catalogue)
     except Refusal:
         return None  # its guidance was removed since
 

@@ -1,0 +1,81 @@
+"""What the columns of a row are: text and answer, a conversation, or Alpaca's instruction, input and output. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from guideway.training.data.conversations import Conversation, read_alpaca, read_conversation, shared_messages
+from guideway.training.runs.task import Columns, Data
+
+KNOWN_COLUMNS: Final = (Columns(text="text", answer="label"), Columns(text="prompt", answer="completion"))
+MESSAGES: Final = "messages"
+KNOWN_NAMES: Final = frozenset(known.text for known in KNOWN_COLUMNS)
+SHARED: Final = "conversations"
+"""ShareGPT's name for them."""
+ALPACA: Final = frozenset({"instruction", "input", "output"})
+
+
+def conversation_of(cells: Mapping[str, Any], data: Data) -> Conversation:
+    """Raises ValueError, which says what to change."""
+    columns = _columns(cells, data)
+    if columns is None:
+        if MESSAGES in cells:
+            return read_conversation(cells[MESSAGES])
+        if SHARED in cells:
+            return read_conversation(shared_messages(cells[SHARED]))
+        return read_alpaca(cells["instruction"], cells.get("input"), cells["output"])
+    return Conversation("", cells[columns.text], cells[columns.answer], is_learnt=True)
+
+
+def is_alpaca(cells: Mapping[str, Any], data: Data) -> bool:
+    return has_instruction(cells, data) and "instruction" in cells
+
+
+def has_instruction(cells: Mapping[str, Any], data: Data) -> bool:
+    """Whether the row's form has a place for what the model is told."""
+    return data.columns is None and not KNOWN_NAMES & cells.keys()
+
+
+def group_of(cells: Mapping[str, Any], data: Data) -> str:
+    """Raises ValueError, which says what to change."""
+    if not data.group:
+        return ""
+    group = cells.get(data.group)
+    if isinstance(group, bool) or not isinstance(group, str | int) or group == "":
+        raise ValueError(f"its column {data.group!r} (data.group) is missing, or neither a text nor a whole number")
+    return str(group)
+
+
+def _columns(cells: Mapping[str, Any], data: Data) -> Columns | None:
+    """The columns to read; None where a row is a conversation, or Alpaca's.
+
+    Raises ValueError, which says what to change.
+    """
+    used = {
+        name for name in cells if name not in {*data.ignore_columns, data.group} and not _is_nothing(name, cells[name])
+    }
+    columns = data.columns
+    if columns is None:
+        if used in ({MESSAGES}, {SHARED}) or {"instruction", "output"} <= used <= ALPACA:
+            return None
+        columns = next((known for known in KNOWN_COLUMNS if {known.text, known.answer} <= cells.keys()), None)
+    if columns is None:
+        raise ValueError(
+            f"its columns are {_listed(cells)}, and text and label, prompt and completion, messages, conversations, or "
+            "instruction and output are looked for: rename them, or name them in data.columns"
+        )
+    if missing := {columns.text, columns.answer} - cells.keys():
+        raise ValueError(f"it lacks the column {_listed(missing)}; it has {_listed(cells)}")
+    if unknown := used - {columns.text, columns.answer}:
+        raise ValueError(f"column {_listed(unknown)} is not known: list it in data.ignore_columns, or remove it")
+    return columns
+
+
+def _is_nothing(name: str, value: Any) -> bool:
+    """Whether a column besides is as good as not there."""
+    return name not in {MESSAGES, SHARED} and value in (None, [], {})
+
+
+def _listed(columns: Mapping[str, Any] | set[str]) -> str:
+    return ", ".join(repr(column) for column in sorted(columns, key=str))
