@@ -102,12 +102,7 @@ class Client:
         if guidance:
             headers.append((names.GUIDANCE, ",".join(guidance).encode()))
         if deadline_s is not None:
-            if not abs(deadline_s) <= MAX_DEADLINE_S:
-                raise Refusal(
-                    FailureCode.INVALID_HEADER,
-                    f"deadline_s is {deadline_s}: give seconds from now, at most {MAX_DEADLINE_S:.0f}",
-                )
-            headers.append((names.DEADLINE, str(int((time.time() + deadline_s) * 1000)).encode()))
+            headers.append((names.DEADLINE, _deadline(deadline_s)))
         value = content.encode() if isinstance(content, str) else msgspec.json.encode(content)
         work = None if request_id is None else (names.address(namespace, endpoint), request_id)
         answer = reader.expect(correlation, work)
@@ -189,6 +184,16 @@ class Client:
             await reader.abandon()
             raise
         return reader
+
+
+def _deadline(from_now_s: float) -> bytes:
+    """As its header has it: milliseconds since 1970. Raises Refusal(invalid_header) beyond `MAX_DEADLINE_S`."""
+    if not abs(from_now_s) <= MAX_DEADLINE_S:
+        raise Refusal(
+            FailureCode.INVALID_HEADER,
+            f"deadline_s is {from_now_s}: give seconds from now, at most {MAX_DEADLINE_S:.0f}",
+        )
+    return str(int((time.time() + from_now_s) * 1000)).encode()
 
 
 def not_open(how: str) -> Refusal:

@@ -49,28 +49,7 @@ def train(
                 continue
             if should_end():
                 raise Interrupted
-            loss, learning_rate, tokens = trainer.step(should_end)
-            now = trainer.position
-            speed.add(tokens, now.elapsed_s - position.elapsed_s)
-            step_s = trainer.tokens_per_step / speed.tokens_per_s
-            if (speed.is_known or trainer.is_short_of_time) and trainer.replan(step_s):
-                plan, of = trainer.plan, trainer.wanted.last_step
-                emit(Planned(at=time.time(), size=size, method=method, step=now.step, last_step=plan.last_step, of=of))
-            emit(
-                Step(
-                    at=time.time(),
-                    size=size,
-                    method=method,
-                    step=now.step,
-                    of=trainer.plan.last_step,
-                    loss=loss,
-                    learning_rate=learning_rate,
-                    tokens=tokens,
-                    tokens_per_s=speed.tokens_per_s,
-                    elapsed_s=now.elapsed_s,
-                    left_s=trainer.left_s(step_s),
-                )
-            )
+            _step(trainer, speed, size, method, emit, should_end)
             if time.monotonic() - kept_at >= trainer.schedule.checkpoint_every_s:
                 trainer.keep(file)
                 kept_at = time.monotonic()
@@ -80,6 +59,35 @@ def train(
         raise
     trainer.take_best()
     return rule
+
+
+def _step(
+    trainer: Trainer, speed: _Speed, size: str, method: str, emit: Callable[[RunEvent], None], should_end: ShouldEnd
+) -> None:
+    """One step, and a new plan where its speed asks for one; both are told."""
+    before = trainer.position
+    loss, learning_rate, tokens = trainer.step(should_end)
+    now = trainer.position
+    speed.add(tokens, now.elapsed_s - before.elapsed_s)
+    step_s = trainer.tokens_per_step / speed.tokens_per_s
+    if (speed.is_known or trainer.is_short_of_time) and trainer.replan(step_s):
+        plan, of = trainer.plan, trainer.wanted.last_step
+        emit(Planned(at=time.time(), size=size, method=method, step=now.step, last_step=plan.last_step, of=of))
+    emit(
+        Step(
+            at=time.time(),
+            size=size,
+            method=method,
+            step=now.step,
+            of=trainer.plan.last_step,
+            loss=loss,
+            learning_rate=learning_rate,
+            tokens=tokens,
+            tokens_per_s=speed.tokens_per_s,
+            elapsed_s=now.elapsed_s,
+            left_s=trainer.left_s(step_s),
+        )
+    )
 
 
 def _is_looked_at(trainer: Trainer) -> bool:

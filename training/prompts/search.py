@@ -41,39 +41,21 @@ def search(
 
     In two rounds (successive halving, https://arxiv.org/abs/1502.07943): all candidates on a third of the rows, the
     best third of them on all rows. `emit` gets each candidate once, with its last score.
-
     calibration: of the labels, as serving would have it for each candidate.
 
     Raises: Refusal as `Evaluator.evaluate` does, if the output rule cannot be satisfied.
     """
     rows = validation[: settings.validation_rows]
-    found = candidates(
-        instruction,
-        output,
-        examples,
-        _proposals(evaluator, examples, settings.own_proposals, seed) if settings.own_proposals else [],
-        settings=settings,
-        seed=seed,
-    )
+    proposals = _proposals(evaluator, examples, settings.own_proposals, seed)
+    found = candidates(instruction, output, examples, proposals, settings=settings, seed=seed)
 
-    def subject(candidate: PromptCandidate) -> Subject:
-        return Subject(
-            label=TEXT_PROMPT,
-            instructions=[candidate.text],
-            output=output,
-            generation=generation,
-            calibration=calibration,
+    def evaluate(one: PromptCandidate, on: Sequence[Example]) -> Evaluation:
+        subject = Subject(
+            label=TEXT_PROMPT, instructions=[one.text], output=output, generation=generation, calibration=calibration
         )
+        return evaluator.evaluate(subject, on, latency=False)
 
-    def evaluated(some: Sequence[PromptCandidate], on: Sequence[Example]) -> dict[PromptCandidate, Evaluation]:
-        return {one: evaluator.evaluate(subject(one), on, latency=False) for one in some}
-
-    first = evaluated(found, rows[: max(_LEAST_ROWS, len(rows) // _FIRST_SHARE)])
-    finalists = sorted(found, key=lambda one: -first[one].score.value)
-    finalists = finalists[: max(_LEAST_FINALISTS, len(found) // _FIRST_SHARE)]
-    # The task's own is always in the last round: whoever wrote it wants to know how it does beside the best.
-    finalists += [one for one in found if one.source == "task" and one not in finalists]
-    last = first | evaluated(finalists, rows)
+    finalists, last = _in_two_rounds(found, rows, evaluate)
     sure = {one: calibrated_accuracy(last[one].answers, rows[: last[one].rows], labels_of(output)) for one in found}
     best = max(finalists, key=lambda one: (last[one].score.value, sure[one] or 0.0, -len(one.text)))
     for one in found:
@@ -91,6 +73,21 @@ def search(
             )
         )
     return best.text
+
+
+def _in_two_rounds(
+    found: Sequence[PromptCandidate],
+    rows: Sequence[Example],
+    evaluate: Callable[[PromptCandidate, Sequence[Example]], Evaluation],
+) -> tuple[list[PromptCandidate], dict[PromptCandidate, Evaluation]]:
+    """(candidates of the last round, each candidate's last evaluation)"""
+    few = rows[: max(_LEAST_ROWS, len(rows) // _FIRST_SHARE)]
+    first = {one: evaluate(one, few) for one in found}
+    finalists = sorted(found, key=lambda one: -first[one].score.value)
+    finalists = finalists[: max(_LEAST_FINALISTS, len(found) // _FIRST_SHARE)]
+    # The task's own is always in the last round: whoever wrote it wants to know how it does beside the best.
+    finalists += [one for one in found if one.source == "task" and one not in finalists]
+    return finalists, first | {one: evaluate(one, rows) for one in finalists}
 
 
 def calibrated_accuracy(answers: Sequence[Answer], rows: Sequence[Example], labels: Sequence[str]) -> float | None:
@@ -112,6 +109,8 @@ def calibrated_accuracy(answers: Sequence[Answer], rows: Sequence[Example], labe
 
 def _proposals(evaluator: Evaluator, examples: Sequence[Example], count: int, seed: int) -> list[str]:
     """Instructions that the model writes from examples; other examples for each."""
+    if not count:
+        return []
     questions = [question_for_proposals(examples, seed=seed + number) for number in range(count)]
     drawn = Generation(max_tokens=60, temperature=0.7, top_p=0.95, samples=2, seed=seed)
     return [text for samples in evaluator.generate("", questions, drawn) for text in samples]

@@ -74,16 +74,8 @@ def train_method(
             learning_rate=method.learning_rate,
         )
         if not checkpoint.is_file():
-            tell(
-                MethodStarted(
-                    at=time.time(),
-                    size=size,
-                    method=method.label,
-                    trainable_parameters=sum(one.numel() for one in part.parameters.values()),
-                    fingerprint=base.fingerprint,
-                    initial_text=begins_as if count else "",
-                )
-            )
+            parameters = sum(one.numel() for one in part.parameters.values())
+            tell(_started(size, method.label, parameters, base, begins_as if count else ""))
         rule = train(trainer, size=size, method=method.label, file=checkpoint, emit=tell, should_end=should_end)
         _replace_folder(artefact, part.save)
     if checksum(weights) != before:
@@ -112,6 +104,17 @@ def _initial_text(method: Method, base: BaseModel, begun: Begun, prompt: str) ->
     fits = len(base.tokenizer.encode(prompt, add_special_tokens=False)) <= virtual_tokens(method)
     given = method.initial_text if isinstance(method, SoftPrompt | PTuning | Prefix) else ""
     return given or (prompt if fits else begun.run.instruction)
+
+
+def _started(size: str, label: str, trainable_parameters: int, base: BaseModel, initial_text: str) -> MethodStarted:
+    return MethodStarted(
+        at=time.time(),
+        size=size,
+        method=label,
+        trainable_parameters=trainable_parameters,
+        fingerprint=base.fingerprint,
+        initial_text=initial_text,
+    )
 
 
 def _stopped(trainer: Trainer, rule: StopRule, artefact: Path, size: str, label: str) -> Stopped:

@@ -76,12 +76,7 @@ async def publish_set(
     )
 
     async def planned(catalogue: Catalogue) -> list[Change]:
-        before = catalogue.current_version(namespace, name)
-        (change,) = plan(catalogue, [made])
-        current = before if stage and before else change.version
-        aliases = _alias_change(catalogue, namespace, name, current, newest=change.version)
-        # An alias that holds the name where it is comes first: the new version must not be current for a moment.
-        return [*aliases, change] if current != change.version else [change, *aliases]
+        return _next_version(catalogue, made, stage=stage)
 
     changes, last = await publish_planned(bootstrap, planned)
     if last >= 0:
@@ -156,6 +151,16 @@ def removal(catalogue: Catalogue, namespace: str, name: str, version: int | None
         + (plan_deletion(catalogue, alias, catalogue.versions(alias)) if last else []),
         unused_artefacts=sorted({artefacts[key] for key in removed if key in artefacts} - kept),
     )
+
+
+def _next_version(catalogue: Catalogue, made: RetrievalSet, *, stage: bool) -> list[Change]:
+    """The set's next version, and what its name stands for then."""
+    before = catalogue.current_version(made.namespace, made.name)
+    (change,) = plan(catalogue, [made])
+    current = before if stage and before else change.version
+    aliases = _alias_change(catalogue, made.namespace, made.name, current, newest=change.version)
+    # An alias that holds the name where it is comes first: the new version must not be current for a moment.
+    return [*aliases, change] if current != change.version else [change, *aliases]
 
 
 def _alias_change(catalogue: Catalogue, namespace: str, name: str, version: int, *, newest: int) -> list[Change]:
