@@ -6,10 +6,7 @@ Logs go to stderr and hold no texts.
 
 from __future__ import annotations
 
-import argparse
 import os
-import signal
-import socket
 import sys
 import time
 import traceback
@@ -22,9 +19,10 @@ from guideway import logs
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.workers.engine.model.model_kind import unsupported
-from guideway.workers.messages.every_child import Broken, Ready, Stop
+from guideway.workers.messages.every_child import Stop
 from guideway.workers.messages.to_engine import TO_ENGINE, Admit, Cancel, Start, ToEngine
 from guideway.workers.processes.channel import Channel
+from guideway.workers.processes.child_main import Loaded, child_main
 
 if TYPE_CHECKING:
     from guideway.workers.engine.engine import Engine
@@ -85,40 +83,26 @@ def serve(channel: Channel[ToEngine], engine: Engine) -> None:
 
 def main() -> int:
     """Exit status 0 if told to stop or left alone, 1 if the model cannot be loaded, else a crash."""
-    parser = argparse.ArgumentParser(prog="guideway.workers.engine_process", description=__doc__)
-    parser.add_argument("--fd", type=int, required=True, help="inherited socket to the I/O process")
-    channel: Channel[ToEngine] = Channel(socket.socket(fileno=parser.parse_args().fd), TO_ENGINE)
-    # Ctrl-C goes to the whole group, and SIGTERM from some service managers as well: the I/O process takes it, ends its
-    # work and then tells us to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return child_main(
+        "guideway.workers.engine_process",
+        TO_ENGINE,
+        Start,
+        prepare=_prepare,
+        load=lambda start, _: _loaded(start),
+        serve=serve,
+    )
+
+
+def _prepare() -> None:
     # A second pool of threads would take the cores from the steps of the model.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # A step gives the interpreter away hundreds of times, and waits so long for it while another thread computes in it.
     sys.setswitchinterval(_SWITCH_S)
-    # In the same form as those of the I/O process, whose stderr is ours.
-    logs.configure()
-    match channel.receive():
-        case Start() as start:
-            began = time.monotonic()
-        case Stop():
-            return 0
-        case message:
-            raise ValueError(f"the first message is {type(message).__name__} and must be Start")
-    try:
-        engine = load(start)
-    except Refusal as refusal:
-        channel.send(Broken(code=refusal.code, message=refusal.message))
-        return 1
-    channel.send(
-        Ready(
-            fingerprint=engine.fingerprint,
-            former_fingerprint=engine.former_fingerprint,
-            load_s=time.monotonic() - began,
-        )
-    )
-    serve(channel, engine)
-    return 0
+
+
+def _loaded(start: Start) -> Loaded[Engine]:
+    engine = load(start)
+    return Loaded(engine, engine.fingerprint, engine.former_fingerprint)
 
 
 def _check_fingerprint(model: Model, base: BaseModel) -> None:

@@ -6,22 +6,18 @@ comes meanwhile is the next batch. Logs go to stderr and hold no texts.
 
 from __future__ import annotations
 
-import argparse
 import os
-import signal
-import socket
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from guideway import logs
-from guideway.schemas.failures import Refusal
-from guideway.workers.messages.every_child import Broken, Ready, Stop
+from guideway.workers.messages.every_child import Stop
 from guideway.workers.messages.to_retrieval import TO_RETRIEVAL, Lookup, Opened, StartRetrieval, ToRetrieval
 from guideway.workers.processes.channel import Channel
+from guideway.workers.processes.child_main import Loaded, child_main
 
 if TYPE_CHECKING:
     from guideway.workers.retrieval.lookups import Lookups
@@ -33,8 +29,8 @@ _KEPT_LENGTHS: Final = 20_000
 log = structlog.get_logger()
 
 
-def load(start: StartRetrieval, channel: Channel[ToRetrieval]) -> tuple[Lookups, str]:
-    """The lookups, and the embedding model's fingerprint.
+def load(start: StartRetrieval, channel: Channel[ToRetrieval]) -> Loaded[Lookups]:
+    """The lookups, and the fingerprint of the embedding model.
 
     Raises Refusal(set_wrong_embedding | unknown_model_size) if one of the models cannot be had.
     """
@@ -56,7 +52,7 @@ def load(start: StartRetrieval, channel: Channel[ToRetrieval]) -> tuple[Lookups,
     qdrant = Qdrant(settings.qdrant_url, settings.qdrant_api_key)
     indexes = Indexes(qdrant, settings.index_bytes, lambda: channel.post(Opened()))
     tokens_of = cached(LRUCache(_KEPT_LENGTHS))(layout.context_tokens)
-    return Lookups(embedder, indexes, tokens_of, kept_bytes=settings.kept_bytes), embedder.fingerprint
+    return Loaded(Lookups(embedder, indexes, tokens_of, kept_bytes=settings.kept_bytes), embedder.fingerprint)
 
 
 def serve(channel: Channel[ToRetrieval], lookups: Lookups) -> None:
@@ -78,30 +74,18 @@ def serve(channel: Channel[ToRetrieval], lookups: Lookups) -> None:
 
 def main() -> int:
     """Exit status 0 if told to stop or left alone, 1 if a model cannot be loaded, else a crash."""
-    parser = argparse.ArgumentParser(prog="guideway.workers.retrieval.process", description=__doc__)
-    parser.add_argument("--fd", type=int, required=True, help="inherited socket to the I/O process")
-    channel: Channel[ToRetrieval] = Channel(socket.socket(fileno=parser.parse_args().fd), TO_RETRIEVAL)
-    # Ctrl-C goes to the whole group, and SIGTERM from some service managers as well: the I/O process takes it, ends its
-    # work and then tells us to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # In the same form as those of the I/O process, whose stderr is ours.
-    logs.configure()
+    return child_main(
+        "guideway.workers.retrieval.process",
+        TO_RETRIEVAL,
+        StartRetrieval,
+        prepare=_prepare,
+        load=load,
+        serve=serve,
+    )
+
+
+def _prepare() -> None:
     os.nice(_NICE)
-    start = channel.receive()
-    if isinstance(start, Stop):
-        return 0
-    if not isinstance(start, StartRetrieval):
-        raise ValueError(f"the first message is {type(start).__name__} and must be StartRetrieval")
-    began = time.monotonic()
-    try:
-        lookups, fingerprint = load(start, channel)
-    except Refusal as refusal:
-        channel.send(Broken(code=refusal.code, message=refusal.message))
-        return 1
-    channel.send(Ready(fingerprint=fingerprint, load_s=time.monotonic() - began))
-    serve(channel, lookups)
-    return 0
 
 
 if __name__ == "__main__":
