@@ -49,14 +49,17 @@ class Embedder:
             model: Any = AutoModel.from_pretrained(
                 folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
             )
-        except (OSError, ValueError, KeyError) as error:
+            self._max_tokens = min(settings.max_tokens, int(model.config.max_position_embeddings))
+            self.dimension = int(model.config.hidden_size)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Whatever it is: started again, the process would end the same way, and again.
             raise _unusable(f"it does not load ({type(error).__name__})") from None
         self._model = model.eval().requires_grad_(False)
         self._first_token = settings.first_token
         self._lower = settings.lower
-        self._max_tokens = min(settings.max_tokens, int(model.config.max_position_embeddings))
         self.source = source
-        self.dimension = int(model.config.hidden_size)
         self.fingerprint = settings.fingerprint()
         """`sha256:` over weights, configuration, tokenizer and pooling: the same one gives the same vectors."""
 

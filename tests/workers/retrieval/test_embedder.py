@@ -8,6 +8,7 @@ import random
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,10 +81,17 @@ def test_the_fingerprint_needs_no_loading_and_sees_every_change(embedder: Embedd
     assert caught.value.code is FailureCode.SET_WRONG_EMBEDDING
 
 
-def test_a_model_that_does_not_load_is_refused_without_its_place(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "altered",
+    [{"model_type": "unheard-of"}, {"hidden_size": 48}],
+    ids=["no such kind", "weights of another size"],
+)
+def test_a_model_that_does_not_load_is_refused_without_its_place(tmp_path: Path, altered: dict[str, Any]) -> None:
+    """Started again, the process would end the same way, and again."""
     copy = tmp_path / "copy"
     shutil.copytree(model_folder(), copy)
-    (copy / "config.json").write_text('{"model_type": "unheard-of"}')
+    config = copy / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | altered))
     with pytest.raises(Refusal, match="does not load") as caught:
         Embedder(str(copy), tmp_path)
     assert caught.value.code is FailureCode.SET_WRONG_EMBEDDING
