@@ -30,7 +30,7 @@ def stopping_of(tokenizer: PreTrainedTokenizerFast) -> Stopping:
 
 
 @pytest.fixture
-def reader(tokenizer: PreTrainedTokenizerFast) -> Stopping:
+def stopping(tokenizer: PreTrainedTokenizerFast) -> Stopping:
     return stopping_of(tokenizer)
 
 
