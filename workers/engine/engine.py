@@ -25,14 +25,14 @@ from guideway.workers.engine.scheduling.preparation import Preparation, check_le
 from guideway.workers.engine.scheduling.row import Row, is_late
 from guideway.workers.engine.scheduling.scheduler import Scheduler
 from guideway.workers.engine.scheduling.stopping import Stopping, failed, told
+from guideway.workers.engine.statistics import Statistics
 from guideway.workers.engine.text.grammars import Grammars
 from guideway.workers.engine.text.prompt import PromptLayout
 from guideway.workers.engine.text.sampling import Sampler
 from guideway.workers.messages.every_child import Refused
-from guideway.workers.messages.from_engine import BatchReport, FromEngine, Progress
+from guideway.workers.messages.from_engine import FromEngine
 from guideway.workers.messages.to_engine import Admit, EngineSettings
 
-_PROGRESS_S: Final = 1.0
 _ROWS_AHEAD: Final = 4
 """Rows next in turn, whose guidance is in memory already."""
 _LOOK_S: Final = 0.01
@@ -84,13 +84,7 @@ class Engine:
         self._arriving: dict[str, Admit] = {}
         """Requests whose guidance is being read for the first time, or whose text is being prepared."""
         self._outbox: list[FromEngine] = []
-        self._reported: set[tuple[str, int]] = set()
-        self._steps = 0
-        self._output_tokens = 0
-        self._reused_tokens = 0
-        self._preempted = 0
-        self._busy_s = 0.0
-        self._progress_at = 0.0
+        self._statistics = Statistics()
 
     @property
     def has_work(self) -> bool:
@@ -118,8 +112,8 @@ class Engine:
         began = time.perf_counter()
         self._choose(now)
         if self._runner.rows:
-            self._steps += 1
-            self._report_members()
+            self._statistics.steps += 1
+            self._tell(self._statistics.members(self._runner.rows))
             plan = self._scheduler.plan_step()
             outcomes = self._runner.run(plan)
             entering = [row for chunk in plan.chunks for row in chunk.rows]
@@ -130,8 +124,9 @@ class Engine:
             concurrent.futures.wait(missing, _LOOK_S, concurrent.futures.FIRST_COMPLETED)
         # Without rows as well: those that were equipped may all have ended before they ran.
         self._guidance.keep_to_budget(self._in_use(self._runner.rows))
-        self._busy_s += time.perf_counter() - began
-        self._report_progress(now)
+        self._statistics.busy_s += time.perf_counter() - began
+        running, waiting = self._scheduler.running, self._scheduler.waiting
+        self._tell(self._statistics.progress(now, running=running, waiting=waiting, idle=not self._open))
         outbox, self._outbox = self._outbox, []
         return outbox
 
@@ -147,7 +142,7 @@ class Engine:
         self._runner.leave(choice.preempted)
         for row in choice.preempted:
             row.guidance = None
-        self._preempted += len(choice.preempted)
+        self._statistics.preempted += len(choice.preempted)
         in_use = self._in_use([*self._runner.rows, *choice.admitted])
         for row in self._alive(choice.admitted):
             with self._refusing(row):
@@ -156,7 +151,7 @@ class Engine:
             with self._refusing(row):
                 known = self._prefix_cache.longest(row.shared_prefixes)
                 self._runner.join(row, known)
-                self._reused_tokens += row.cached_tokens if known else 0
+                self._statistics.reused_tokens += row.cached_tokens if known else 0
         upcoming = self._scheduler.upcoming(_ROWS_AHEAD)
         self._ahead.keep_only({*self._arriving, *upcoming})
         for row in upcoming:
@@ -239,7 +234,7 @@ class Engine:
         if isinstance(outcome, Refusal):
             raise outcome
         self._stopping.accept(row, outcome)
-        self._output_tokens += 1
+        self._statistics.output_tokens += 1
 
     def _end(self, rows: Sequence[Row]) -> None:
         """Free what ended samples hold; answer the requests that have come to their end with them."""
@@ -282,27 +277,6 @@ class Engine:
             return refusing(whom.id, lambda refusal: self._fail(whom, refusal))
         return refusing(whom, lambda refusal: self._refuse(whom, refusal))
 
-    # Tell -----------------------------------------------------------------------------------------------------------
-
-    def _report_members(self) -> None:
-        members = {(row.id, row.sample) for row in self._runner.rows}
-        if members != self._reported:
-            self._reported = members
-            self._outbox.append(BatchReport(step=self._steps, rows=[row.report() for row in self._runner.rows]))
-
-    def _report_progress(self, now: float) -> None:
-        # A clock that is set back says nothing of how long ago it was.
-        if self._open and 0 <= now - self._progress_at < _PROGRESS_S:
-            return
-        self._progress_at = now
-        self._outbox.append(
-            Progress(
-                step=self._steps,
-                running=self._scheduler.running,
-                waiting=self._scheduler.waiting,
-                output_tokens=self._output_tokens,
-                busy_s=self._busy_s,
-                reused_tokens=self._reused_tokens,
-                preempted=self._preempted,
-            )
-        )
+    def _tell(self, message: FromEngine | None) -> None:
+        if message is not None:
+            self._outbox.append(message)

@@ -147,8 +147,8 @@ def test_random_rows(
     found = ends(soak.messages)
     assert found.keys() == soak.admits.keys()
     expect_nothing_left(engine)
-    assert engine._preempted > ROWS / 100
-    assert engine._reused_tokens > ROWS
+    assert engine._statistics.preempted > ROWS / 100
+    assert engine._statistics.reused_tokens > ROWS
     codes = {end.code for end in found.values() if isinstance(end, Refused)}
     assert codes == {FailureCode.CANCELLED, FailureCode.DEADLINE_EXCEEDED}
     assert sum(isinstance(end, Finished) for end in found.values()) > ROWS / 3

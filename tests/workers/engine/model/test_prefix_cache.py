@@ -152,7 +152,7 @@ def test_the_head_of_an_endpoint_is_taken_in_once(
     whole = prompt_tokens(engine, admits[0])
     assert taken_in[0] == whole
     assert sum(taken_in[1:]) == engine_tail(engine, admits[0]) * 3
-    assert engine._reused_tokens == (whole - engine_tail(engine, admits[0])) * 3
+    assert engine._statistics.reused_tokens == (whole - engine_tail(engine, admits[0])) * 3
 
 
 def engine_tail(engine: Engine, admit: Admit) -> int:
@@ -168,7 +168,7 @@ def test_nothing_is_shared_between_namespaces(
     for namespace in "ab":
         run(engine, [make_admit("t", namespace=namespace, artefacts=[public], instruction=INSTRUCTION, max_tokens=1)])
     assert taken_in[0] == taken_in[1] > 30
-    assert engine._reused_tokens == 0
+    assert engine._statistics.reused_tokens == 0
 
 
 def test_samples_take_in_their_prompt_once(make_engine: MakeEngine, make_admit: MakeAdmit, taken_in: list[int]) -> None:

@@ -72,7 +72,7 @@ def test_preemption_at_every_step_changes_nothing(
         steps = itertools.count()
         assert ends(run(engine, admits)) == alone
         assert not any(kept.any() for kept in (*engine._runner._kv._keys, *engine._runner._kv._values))
-    assert engine._preempted > 30
+    assert engine._statistics.preempted > 30
 
 
 def test_memory_is_bounded_and_nothing_is_lost(make_engine: MakeEngine, make_admit: MakeAdmit) -> None:
@@ -89,7 +89,7 @@ def test_memory_is_bounded_and_nothing_is_lost(make_engine: MakeEngine, make_adm
     assert engine._runner._kv.nbytes <= TOKEN_BYTES * 400
     progress = messages[-1]
     assert isinstance(progress, Progress)
-    assert progress.preempted == engine._preempted > 2
+    assert progress.preempted == engine._statistics.preempted > 2
     assert max(len(m.rows) for m in messages if isinstance(m, BatchReport)) > 2
 
 
@@ -113,7 +113,7 @@ def test_a_preempted_row_can_be_cancelled_and_can_be_late(make_engine: MakeEngin
     for admit in admits:
         engine.add(admit)
     messages = []
-    while engine._preempted < 2:
+    while engine._statistics.preempted < 2:
         messages += engine.step(1000.0)
     assert {row.id for row in engine._runner.rows} == {admits[0].id, admits[1].id}
     engine.cancel(admits[2].id)
@@ -149,5 +149,5 @@ def test_a_neighbour_of_long_rows_is_answered_soon_and_they_lose_nothing(
         for _ in range(7):
             messages += engine.step(1000.0)
         assert admit.id in ends(messages)
-    assert engine._preempted == 1, "its seat is kept for the next"
+    assert engine._statistics.preempted == 1, "its seat is kept for the next"
     assert ends(messages + run(engine)) == alone
