@@ -100,6 +100,8 @@ class Engine:
         self._open[admit.id] = []
         self._arriving[admit.id] = admit
         self._preparation.begin(admit)
+        with self._refusing(admit.id):
+            self._ahead.begin(admit.id, admit.artefacts)
         self._arrive()
 
     def cancel(self, id_: str) -> None:
@@ -136,7 +138,9 @@ class Engine:
         for admit in [admit for admit in self._arriving.values() if is_late(admit.request, now)]:
             self._refuse(admit.id, Refusal(FailureCode.DEADLINE_EXCEEDED, _LATE))
         self._arrive()
-        choice = self._scheduler.schedule(now, is_ready=self._is_ready)
+        choice = self._scheduler.schedule(now, ready=self._ahead.ready_rows)
+        for row in (*choice.admitted, *choice.unready):
+            self._ahead.begin(row, row.admit.artefacts)
         for row in self._alive(choice.expired):
             self._refuse(row.id, Refusal(FailureCode.DEADLINE_EXCEEDED, _LATE))
         self._runner.leave(choice.preempted)
@@ -155,20 +159,16 @@ class Engine:
         upcoming = self._scheduler.upcoming(_ROWS_AHEAD)
         self._ahead.keep_only({*self._arriving, *upcoming})
         for row in upcoming:
-            self._is_ready(row)
+            self._ahead.begin(row, row.admit.artefacts)
 
     def _arrive(self) -> None:
         """Let the requests wait for their turn whose guidance is here."""
         for admit in list(self._arriving.values()):
             with self._refusing(admit.id):
-                if self._ahead.has(admit.id, admit.artefacts) and self._preparation.has(admit.id):
+                if self._ahead.is_ready(admit.id) and self._preparation.is_ready(admit.id):
                     del self._arriving[admit.id]
                     rows = self._open[admit.id] = self._rows(admit)
                     self._scheduler.add(rows)
-
-    def _is_ready(self, row: Row) -> bool:
-        """Whether the row's guidance is here; if not, it is read from now on."""
-        return self._ahead.has(row, row.admit.artefacts)
 
     def _alive(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Those that have not ended, seen at the moment of each: ending a request ends all its samples."""

@@ -123,6 +123,16 @@ class ResidentGuidance:
                 self._reading[key] = self._readers.submit(kind.load, folder, self._model, digest)
         return self._reading[key]
 
+    def is_at_hand(self, artefact: Artefact) -> bool:
+        """Whether `fetch` has it at once: it is in memory, or there are no threads, so that no later call is quicker.
+
+        Starts nothing.
+        """
+        if self._readers is None or isinstance(self._kept.get(artefact.digest), FORMS[artefact.form]):
+            return True
+        reading = self._reading.get((artefact.digest, artefact.form))
+        return reading is not None and reading.done()
+
     def load(
         self, artefact: Artefact, *, in_use: Collection[str] = (), fetched: Future[Trained] | None = None
     ) -> Trained:

@@ -59,8 +59,8 @@ class Preparation:
             self._turns.add(_Job(admit, future), admit.lane, admit.request.namespace)
         self._threads.submit(self._go_on)
 
-    def has(self, id_: str) -> bool:
-        """Whether it is prepared, or cannot be, as `take` tells."""
+    def is_ready(self, id_: str) -> bool:
+        """Whether it is prepared, or cannot be, as `take` tells; starts nothing."""
         return self._known[id_].done()
 
     def take(self, id_: str) -> Prepared:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Container, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Container, Iterable
+from dataclasses import dataclass, field
 from typing import Final
 
 from guideway.workers.engine.scheduling.chunks import (
@@ -41,6 +41,8 @@ class SchedulerOutput:
     """To give up their seats and what is cached of them; they wait again."""
     admitted: list[Row]
     """To be seated; they count as running from here on."""
+    unready: list[Row] = field(default_factory=list)
+    """Would have been admitted, had their guidance been in memory; they wait on, and others overtake them."""
 
 
 class Scheduler:
@@ -92,8 +94,8 @@ class Scheduler:
         """Steps of each namespace beyond its share of the room, while others waited for it."""
         self._lacking: set[str] = set()
         """Namespaces for whose next row there was no room at the last choice."""
-        self._asked: list[Row] = []
-        """Those that would have been admitted, had their guidance been there."""
+        self._unready: dict[Row, None] = {}
+        """Those that would have been admitted at the last choice, had their guidance been there; in turn."""
 
     @property
     def waiting(self) -> int:
@@ -113,7 +115,7 @@ class Scheduler:
         for row in rows:
             self._running.pop(row, None)
             self._waiting.forget(row)
-            self._asked = [other for other in self._asked if other is not row]
+            self._unready.pop(row, None)
             self._overtaken.pop(row, None)
             if row in self._given:
                 self._given.remove(row)
@@ -121,19 +123,20 @@ class Scheduler:
                 if not self._waiting.has_namespace(row.namespace):
                     self._kept.append((self._steps + _KEPT_STEPS, row.namespace))
 
-    def schedule(self, now: float, *, is_ready: Callable[[Row], bool] = lambda _: True) -> SchedulerOutput:
+    def schedule(self, now: float, *, ready: Container[Row] | None = None) -> SchedulerOutput:
         """Who comes and who goes at `now` (Unix time in seconds).
 
-        is_ready: whether a row's guidance is in memory; others overtake one that is not.
+        ready: the rows whose guidance is in memory, None for all; others overtake a row that is not among them. Only
+        rows that would be admitted are looked up.
         """
         expired = [row for row in (*self._running, *self._waiting) if row.is_late(now)]
         self.drop(expired)
-        self._asked.clear()
+        self._unready.clear()
         self._lacking.clear()
         if preempted := self._preempt():
             return SchedulerOutput(expired, preempted, [])
-        admitted, preempted = self._admit(is_ready)
-        return SchedulerOutput(expired, preempted, admitted)
+        admitted, preempted = self._admit(ready)
+        return SchedulerOutput(expired, preempted, admitted, [*self._unready])
 
     def plan_step(self) -> StepPlan:
         """What the next step runs of the rows that are seated."""
@@ -154,9 +157,9 @@ class Scheduler:
         return StepPlan(decoding, share_out(in_turn(entering, self._steps), budget))
 
     def upcoming(self, count: int) -> list[Row]:
-        """The next rows in turn."""
-        in_turn = dict.fromkeys(itertools.chain(self._asked, self._waiting.in_turn()))
-        return list(itertools.islice(in_turn, count))
+        """The next `count` rows in turn; first those that only their guidance kept from a seat."""
+        others = (row for row in self._waiting.in_turn() if row not in self._unready)
+        return list(itertools.islice(itertools.chain(self._unready, others), count))
 
     # Who goes --------------------------------------------------------------------------------------------------------
 
@@ -192,7 +195,7 @@ class Scheduler:
 
     # Who comes -------------------------------------------------------------------------------------------------------
 
-    def _admit(self, is_ready: Callable[[Row], bool]) -> tuple[list[Row], list[Row]]:
+    def _admit(self, ready: Container[Row] | None) -> tuple[list[Row], list[Row]]:
         """Those that come, and those that give up their seats for them."""
         while self._kept and (self._kept[0][0] <= self._steps or not self._running):
             self._kept.popleft()
@@ -201,7 +204,7 @@ class Scheduler:
         in_work = {
             prefix.key for row in self._running for prefix in row.shared_prefixes if row.cached_tokens < prefix.tokens
         }
-        while found := self._next(in_work, is_ready, admitted):
+        while found := self._next(in_work, ready, admitted):
             row, giving = found
             for other in giving:
                 del self._running[other]
@@ -213,7 +216,7 @@ class Scheduler:
         return admitted, gone
 
     def _next(
-        self, in_work: Collection[bytes], is_ready: Callable[[Row], bool], admitted: Collection[Row]
+        self, in_work: Collection[bytes], ready: Container[Row] | None, admitted: Collection[Row]
     ) -> tuple[Row, list[Row]] | None:
         """Who comes next, and who gives up a seat for it; rows with a prefix that is being taken in wait for that."""
         without_claim: set[tuple[str, str]] = set()
@@ -235,9 +238,9 @@ class Scheduler:
             elif not held_back and holding.may_claim(row, lacks_room=lacks_room):
                 giving = self._giving(row, admitted, lacks_room=lacks_room)
             if giving is not None:
-                if is_ready(row):
+                if ready is None or row in ready:
                     return row, giving
-                self._asked.append(row)
+                self._unready[row] = None
                 continue
             without_claim.add(queue)
             # Nobody overtakes one that does not fit, or it would wait for ever.
@@ -287,6 +290,8 @@ class Scheduler:
 
     def _take(self, row: Row, *, given: bool) -> None:
         self._waiting.take(row)
+        # Its guidance may have come while this choice was made.
+        self._unready.pop(row, None)
         if self._overtaken.pop(row, None) is not None:
             del self._beyond[row.namespace]
         kept = next((place for place in self._kept if place[1] == row.namespace), None)

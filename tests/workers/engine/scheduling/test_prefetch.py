@@ -140,6 +140,71 @@ def test_what_the_next_rows_need_is_read_before_there_is_a_seat(
     assert engine._guidance.nbytes == 0
 
 
+def steps_until_ended(engine: Engine, most: int = 2000) -> list[FromEngine]:
+    messages: list[FromEngine] = []
+    for _ in range(most):
+        if not engine.has_work:
+            return messages
+        messages += engine.step(1000.0)
+    raise AssertionError("the engine does not come to an end")
+
+
+def test_guidance_in_memory_costs_no_step(
+    make_engine: MakeEngine, make_admit: MakeAdmit, make_lora: MakeArtefact
+) -> None:
+    """A row that nothing was begun for is seated in the step in which its request comes."""
+    engine, lora = make_engine(reader_threads=1), make_lora("a/lora@1")
+    engine.add(make_admit(artefacts=[lora]))
+    steps_until_ended(engine)
+    again = make_admit("again", artefacts=[lora])
+    engine.add(again)
+    engine.step(1000.0)
+    assert [row.id for row in engine._runner.rows] == [again.id]
+
+
+def test_to_look_whether_rows_are_ready_starts_no_reading(
+    make_engine: MakeEngine, make_admit: MakeAdmit, make_lora: MakeArtefact, running: Admit, disk: Disk
+) -> None:
+    engine, lora = make_engine(guidance_bytes=0, max_rows=1, reader_threads=1), make_lora("a/lora@1")
+    disk.may_read.set()
+    engine.add(running)
+    engine.step(1000.0)
+    engine.add(make_admit("guided", artefacts=[lora]))
+    until(engine, lambda: engine._scheduler.waiting == 1, [])
+    (row,) = engine._scheduler.upcoming(1)
+    until(engine, lambda: row in engine._ahead.ready_rows, [])
+    count = disk.count
+    engine._ahead.drop(row)
+    engine._guidance.keep_to_budget([])
+    assert [row in engine._ahead.ready_rows for _ in range(3)] == [False] * 3
+    assert (disk.count, engine._ahead.missing) == (count, set())
+    engine._ahead.begin(row, row.admit.artefacts)
+    assert len(engine._ahead.missing) + (disk.count - count) >= 1
+    assert isinstance(ends(steps_until_ended(engine))[row.id], Finished)
+
+
+def test_guidance_that_is_gone_when_it_is_read_again_refuses_its_row(
+    make_engine: MakeEngine, make_admit: MakeAdmit, make_lora: MakeArtefact, running: Admit
+) -> None:
+    """What fails ahead of a row's turn is told when the turn comes, and the others come all the same."""
+    engine, lora = make_engine(guidance_bytes=0, max_rows=1, reader_threads=1), make_lora("a/lora@1")
+    gone, other = make_admit("gone", artefacts=[lora]), make_admit("other", artefacts=[make_lora("a/other@1")])
+    engine.add(running)
+    messages = list(engine.step(1000.0))
+    engine.add(gone)
+    until(engine, lambda: engine._scheduler.waiting == 1, messages)
+    (row,) = engine._scheduler.upcoming(1)
+    engine._ahead.drop(row)
+    (Path(lora.folder) / "adapter_model.safetensors").unlink()
+    engine._guidance.keep_to_budget([])
+    engine.add(other)
+    found = ends(messages + steps_until_ended(engine))
+    end = found[gone.id]
+    assert isinstance(end, Refused)
+    assert end.code is FailureCode.GUIDANCE_DAMAGED
+    assert isinstance(found[other.id], Finished)
+
+
 def test_guidance_that_is_read_for_long_holds_up_nobody_where_nothing_runs(
     make_engine: MakeEngine, make_admit: MakeAdmit, make_lora: MakeArtefact, disk: Disk
 ) -> None:
