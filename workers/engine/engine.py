@@ -1,4 +1,4 @@
-"""The engine: requests in, texts out. Its heart is `step`: choose, run, collect."""
+"""The engine: requests in, texts out. Its heart is `step`: schedule, run, collect, tell."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import concurrent.futures
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -17,18 +17,18 @@ from guideway.workers.engine.faults import refusing
 from guideway.workers.engine.guidance.resident import ResidentGuidance
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.engine.model.model_kind import check_kind, context_of, settings_of
-from guideway.workers.engine.model.prefix_cache import PrefixCache, shared_prefixes_of
+from guideway.workers.engine.model.prefix_cache import PrefixCache
 from guideway.workers.engine.model.runner import Runner
-from guideway.workers.engine.scheduling.chunks import BESIDE_OTHERS
+from guideway.workers.engine.scheduling.admission import Admission
+from guideway.workers.engine.scheduling.chunks import BESIDE_OTHERS, StepPlan
 from guideway.workers.engine.scheduling.prefetch import GuidancePrefetch
-from guideway.workers.engine.scheduling.preparation import Preparation, check_length
-from guideway.workers.engine.scheduling.row import Row, is_late
+from guideway.workers.engine.scheduling.preparation import Preparation
+from guideway.workers.engine.scheduling.row import Row
 from guideway.workers.engine.scheduling.scheduler import Scheduler
 from guideway.workers.engine.scheduling.stopping import Stopping, failed, told
 from guideway.workers.engine.statistics import Statistics
 from guideway.workers.engine.text.grammars import Grammars
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.engine.text.sampling import Sampler
 from guideway.workers.messages.every_child import Refused
 from guideway.workers.messages.from_engine import FromEngine
 from guideway.workers.messages.to_engine import Admit, EngineSettings
@@ -60,9 +60,8 @@ class Engine:
         check_kind(settled)
         max_tokens = min(max_context_tokens, base.context_tokens, context_of(settled) or max_context_tokens)
         self._runner = Runner(base, max_rows=settings.max_rows, max_tokens=max_tokens, kv_bytes=settings.kv_bytes)
-        self._max_tokens = min(max_tokens, self._runner.kv_tokens)
+        max_tokens = min(max_tokens, self._runner.kv_tokens)
         self._prefix_cache = PrefixCache(max_bytes=settings.prefix_cache_bytes)
-        self._max_prefix_tokens = settings.prefix_cache_bytes // self._runner.token_bytes
         self._scheduler = Scheduler(
             max_rows=settings.max_rows,
             max_step_tokens=settings.max_step_tokens,
@@ -75,14 +74,15 @@ class Engine:
         layout = PromptLayout(base.tokenizer)
         vocabulary = model.get_output_embeddings().weight.shape[0]
         grammars = Grammars(base.tokenizer, vocabulary=vocabulary, eos_ids=base.eos_ids, layout=layout)
-        self._preparation = Preparation(
-            layout, grammars, max_tokens=self._max_tokens, threads=settings.preparer_threads
+        self._admission = Admission(
+            Preparation(layout, grammars, max_tokens=max_tokens, threads=settings.preparer_threads),
+            self._ahead,
+            max_tokens=max_tokens,
+            max_prefix_tokens=settings.prefix_cache_bytes // self._runner.token_bytes,
         )
         self._stopping = Stopping(base.tokenizer, base.eos_ids, grammars.bytes_of, lead=grammars.lead)
         self._open: dict[str, list[Row]] = {}
         """The rows of every request that has not ended, one per sample; none as long as it arrives."""
-        self._arriving: dict[str, Admit] = {}
-        """Requests whose guidance is being read for the first time, or whose text is being prepared."""
         self._outbox: list[FromEngine] = []
         self._statistics = Statistics()
 
@@ -98,10 +98,8 @@ class Engine:
             log.error("request is here already", id=admit.id)
             return
         self._open[admit.id] = []
-        self._arriving[admit.id] = admit
-        self._preparation.begin(admit)
         with self._refusing(admit.id):
-            self._ahead.begin(admit.id, admit.artefacts)
+            self._admission.begin(admit)
         self._arrive()
 
     def cancel(self, id_: str) -> None:
@@ -112,108 +110,95 @@ class Engine:
     def step(self, now: float) -> list[FromEngine]:
         """Run one step of the micro-batch; returns what there is to tell. now: Unix time in seconds."""
         began = time.perf_counter()
-        self._choose(now)
-        if self._runner.rows:
-            self._statistics.steps += 1
-            self._tell(self._statistics.members(self._runner.rows))
-            plan = self._scheduler.plan_step()
-            outcomes = self._runner.run(plan)
-            entering = [row for chunk in plan.chunks for row in chunk.rows]
-            self._keep_prefixes(row for row in entering if not isinstance(outcomes.get(row), Refusal))
-            self._collect(outcomes)
-        elif self._open:
-            missing: set[concurrent.futures.Future[Any]] = {*self._ahead.missing, *self._preparation.missing}
-            concurrent.futures.wait(missing, _LOOK_S, concurrent.futures.FIRST_COMPLETED)
-        # Without rows as well: those that were equipped may all have ended before they ran.
-        self._guidance.keep_to_budget(self._in_use(self._runner.rows))
-        self._statistics.busy_s += time.perf_counter() - began
-        running, waiting = self._scheduler.running, self._scheduler.waiting
-        self._tell(self._statistics.progress(now, running=running, waiting=waiting, idle=not self._open))
-        outbox, self._outbox = self._outbox, []
-        return outbox
+        self._schedule(now)
+        plan, outcomes = self._run()
+        self._collect(plan, outcomes)
+        return self._tell(now, busy_s=time.perf_counter() - began)
 
-    # Choose ---------------------------------------------------------------------------------------------------------
+    # Schedule -------------------------------------------------------------------------------------------------------
 
-    def _choose(self, now: float) -> None:
-        for admit in [admit for admit in self._arriving.values() if is_late(admit.request, now)]:
-            self._refuse(admit.id, Refusal(FailureCode.DEADLINE_EXCEEDED, _LATE))
+    def _schedule(self, now: float) -> None:
+        """Let arrived requests wait, seat the rows whose turn it is, and have guidance read for the next ones."""
+        for id_ in self._admission.late(now):
+            self._refuse(id_, Refusal(FailureCode.DEADLINE_EXCEEDED, _LATE))
         self._arrive()
         choice = self._scheduler.schedule(now, ready=self._ahead.ready_rows)
         for row in (*choice.admitted, *choice.unready):
             self._ahead.begin(row, row.admit.artefacts)
         for row in self._alive(choice.expired):
             self._refuse(row.id, Refusal(FailureCode.DEADLINE_EXCEEDED, _LATE))
-        self._runner.leave(choice.preempted)
-        for row in choice.preempted:
-            row.guidance = None
-        self._statistics.preempted += len(choice.preempted)
-        in_use = self._in_use([*self._runner.rows, *choice.admitted])
-        for row in self._alive(choice.admitted):
-            with self._refusing(row):
-                self._equip(row, in_use)
-        for row in self._alive(choice.admitted):
-            with self._refusing(row):
-                known = self._prefix_cache.longest(row.shared_prefixes)
-                self._runner.join(row, known)
-                self._statistics.reused_tokens += row.cached_tokens if known else 0
+        self._unseat(choice.preempted)
+        self._seat(choice.admitted)
         upcoming = self._scheduler.upcoming(_ROWS_AHEAD)
-        self._ahead.keep_only({*self._arriving, *upcoming})
+        self._ahead.keep_only({*self._admission.ids, *upcoming})
         for row in upcoming:
             self._ahead.begin(row, row.admit.artefacts)
 
     def _arrive(self) -> None:
-        """Let the requests wait for their turn whose guidance is here."""
-        for admit in list(self._arriving.values()):
-            with self._refusing(admit.id):
-                if self._ahead.is_ready(admit.id) and self._preparation.is_ready(admit.id):
-                    del self._arriving[admit.id]
-                    rows = self._open[admit.id] = self._rows(admit)
-                    self._scheduler.add(rows)
+        """Let the rows of requests that have arrived wait for their turn."""
+        for id_ in self._admission.arrived():
+            with self._refusing(id_):
+                rows = self._open[id_] = self._admission.take(id_, in_use=self._in_use(self._runner.rows))
+                self._scheduler.add(rows)
 
-    def _alive(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Those that have not ended, seen at the moment of each: ending a request ends all its samples."""
-        return (row for row in rows if row.id in self._open and row.generated is None)
+    def _unseat(self, rows: Sequence[Row]) -> None:
+        """Take the seats of `rows`, which wait again and hold no guidance meanwhile."""
+        self._runner.leave(rows)
+        for row in rows:
+            row.guidance = None
+        self._statistics.preempted += len(rows)
 
-    def _rows(self, admit: Admit) -> list[Row]:
-        """A row for each sample, after checking all that can be checked without a step of the model."""
-        request = admit.request
-        prompt, grammar = self._preparation.take(admit.id)
-        # Read to be checked and to be near; held only once a row is seated, so that waiting rows bound no memory.
-        guidance = self._ahead.load(admit.id, in_use=self._in_use(self._runner.rows))
-        check_length(guidance, len(prompt.token_ids), request.generation.max_tokens, self._max_tokens)
-        samples = request.generation.samples
-        prefixes = shared_prefixes_of(prompt, request.namespace, admit.artefacts, guidance, samples=samples)
-        return [
-            Row(
-                admit=admit,
-                sample=sample,
-                prompt_ids=prompt.token_ids,
-                virtual_tokens=guidance.virtual_tokens,
-                prefix_tokens=guidance.prefix_tokens,
-                form=grammar,
-                sampler=Sampler.of(request.generation, request_id=request.id, sample=sample),
-                shared_prefixes=[prefix for prefix in prefixes if prefix.tokens <= self._max_prefix_tokens],
-            )
-            for sample in range(samples)
-        ]
+    def _seat(self, rows: Sequence[Row]) -> None:
+        """Give `rows` what they hold while they run, and their seats."""
+        in_use = self._in_use([*self._runner.rows, *rows])
+        for row in self._alive(rows):
+            with self._refusing(row):
+                self._equip(row, in_use)
+        for row in self._alive(rows):
+            with self._refusing(row):
+                known = self._prefix_cache.longest(row.shared_prefixes)
+                self._runner.join(row, known)
+                self._statistics.reused_tokens += row.cached_tokens if known else 0
 
     def _equip(self, row: Row, in_use: Collection[str]) -> None:
-        """Give a row that is to be seated what it holds while it runs."""
         row.guidance = self._ahead.load(row, in_use=in_use)
         if row.grammar is None and row.form is not None:
             row.grammar = row.form.fork()
 
     def _in_use(self, rows: Iterable[Row]) -> set[str]:
-        """The guidance of `rows` and of those whose turn is near."""
+        """The digests of the guidance of `rows`, and of what is read ahead."""
         return self._ahead.digests.union(artefact.digest for row in rows for artefact in row.admit.artefacts)
+
+    def _alive(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Those that have not ended, seen at the moment of each: ending a request ends all its samples."""
+        return (row for row in rows if row.id in self._open and row.generated is None)
+
+    # Run ------------------------------------------------------------------------------------------------------------
+
+    def _run(self) -> tuple[StepPlan, dict[Row, int | Refusal]]:
+        """Run the seated rows one step; where there are none, wait a moment for what is being read or prepared."""
+        if self._runner.rows:
+            self._statistics.steps += 1
+            self._say(self._statistics.members(self._runner.rows))
+            plan = self._scheduler.plan_step()
+            return plan, self._runner.run(plan)
+        if self._open:
+            missing = {*self._ahead.missing, *self._admission.missing}
+            concurrent.futures.wait(missing, _LOOK_S, concurrent.futures.FIRST_COMPLETED)
+        return StepPlan([], []), {}
 
     # Collect --------------------------------------------------------------------------------------------------------
 
-    def _collect(self, outcomes: Mapping[Row, int | Refusal]) -> None:
+    def _collect(self, plan: StepPlan, outcomes: Mapping[Row, int | Refusal]) -> None:
+        """Read the new tokens into their rows, end those that have come to their end, and free what nobody needs."""
+        entering = [row for chunk in plan.chunks for row in chunk.rows]
+        self._keep_prefixes(row for row in entering if not isinstance(outcomes.get(row), Refusal))
         for row in self._alive(outcomes):
             with self._refusing(row):
                 self._read(row, outcomes[row])
         self._end([row for row in self._runner.rows if row.generated is not None])
+        # After a step without rows as well: those that were equipped may all have ended before they ran.
+        self._guidance.keep_to_budget(self._in_use(self._runner.rows))
 
     def _keep_prefixes(self, rows: Iterable[Row]) -> None:
         """Cache the prefixes that `rows` were the first to take in; where memory is out, the row is refused."""
@@ -256,10 +241,9 @@ class Engine:
     def _refuse(self, id_: str, refusal: Refusal) -> None:
         """Answer a request with a failure, once, and drop all its rows."""
         rows = self._open.pop(id_, [])
-        self._arriving.pop(id_, None)
-        self._preparation.drop(id_)
-        for waiting in (id_, *rows):
-            self._ahead.drop(waiting)
+        self._admission.drop(id_)
+        for row in rows:
+            self._ahead.drop(row)
         self._drop_prefixes(rows)
         self._scheduler.drop(rows)
         self._runner.leave(rows)
@@ -277,6 +261,16 @@ class Engine:
             return refusing(whom.id, lambda refusal: self._fail(whom, refusal))
         return refusing(whom, lambda refusal: self._refuse(whom, refusal))
 
-    def _tell(self, message: FromEngine | None) -> None:
+    # Tell -----------------------------------------------------------------------------------------------------------
+
+    def _tell(self, now: float, *, busy_s: float) -> list[FromEngine]:
+        """All that there is to tell since the last step, which took `busy_s` seconds."""
+        self._statistics.busy_s += busy_s
+        running, waiting = self._scheduler.running, self._scheduler.waiting
+        self._say(self._statistics.progress(now, running=running, waiting=waiting, idle=not self._open))
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    def _say(self, message: FromEngine | None) -> None:
         if message is not None:
             self._outbox.append(message)

@@ -1,0 +1,90 @@
+"""Requests from when they come until their rows wait: text and guidance are prepared, lengths checked, rows made."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from concurrent.futures import Future
+from typing import Any
+
+from guideway.workers.engine.model.prefix_cache import shared_prefixes_of
+from guideway.workers.engine.scheduling.prefetch import GuidancePrefetch
+from guideway.workers.engine.scheduling.preparation import Preparation, check_length
+from guideway.workers.engine.scheduling.row import Row, is_late
+from guideway.workers.engine.text.sampling import Sampler
+from guideway.workers.messages.to_engine import Admit
+
+
+class Admission:
+    """Owner of the requests that arrive.
+
+    A request has arrived when its text is prepared and its guidance was read for the first time: both are then checked
+    before one of its rows waits for a seat.
+    """
+
+    def __init__(
+        self, preparation: Preparation, ahead: GuidancePrefetch, *, max_tokens: int, max_prefix_tokens: int
+    ) -> None:
+        """max_tokens: of the longest sequence. max_prefix_tokens: of the longest prefix that can be cached."""
+        self._preparation = preparation
+        self._ahead = ahead
+        self._max_tokens = max_tokens
+        self._max_prefix_tokens = max_prefix_tokens
+        self._arriving: dict[str, Admit] = {}
+        """By the id of the request's attempt, in the order in which they came."""
+
+    @property
+    def ids(self) -> Collection[str]:
+        """Of all requests that arrive."""
+        return self._arriving.keys()
+
+    @property
+    def missing(self) -> set[Future[Any]]:
+        """The texts that are being prepared."""
+        return {*self._preparation.missing}
+
+    def begin(self, admit: Admit) -> None:
+        """Have a request's text prepared and its guidance read."""
+        self._arriving[admit.id] = admit
+        self._preparation.begin(admit)
+        self._ahead.begin(admit.id, admit.artefacts)
+
+    def arrived(self) -> list[str]:
+        """The ids of those that can be taken, in the order in which they came."""
+        return [id_ for id_ in self._arriving if self._ahead.is_ready(id_) and self._preparation.is_ready(id_)]
+
+    def late(self, now: float) -> list[str]:
+        """The ids of those whose deadline passed before `now` (Unix time in seconds)."""
+        return [id_ for id_, admit in self._arriving.items() if is_late(admit.request, now)]
+
+    def take(self, id_: str, *, in_use: Collection[str]) -> list[Row]:
+        """The rows of a request that has arrived, one for each sample. in_use: digests of guidance that is to stay.
+
+        Raises: Refusal for whatever is wrong with its text, output rule, guidance or length; it is taken all the same.
+        """
+        admit = self._arriving.pop(id_)
+        request = admit.request
+        prompt, grammar = self._preparation.take(id_)
+        # Read to be checked and to be near; held only once a row is seated, so that waiting rows bound no memory.
+        guidance = self._ahead.load(id_, in_use=in_use)
+        check_length(guidance, len(prompt.token_ids), request.generation.max_tokens, self._max_tokens)
+        samples = request.generation.samples
+        prefixes = shared_prefixes_of(prompt, request.namespace, admit.artefacts, guidance, samples=samples)
+        return [
+            Row(
+                admit=admit,
+                sample=sample,
+                prompt_ids=prompt.token_ids,
+                virtual_tokens=guidance.virtual_tokens,
+                prefix_tokens=guidance.prefix_tokens,
+                form=grammar,
+                sampler=Sampler.of(request.generation, request_id=request.id, sample=sample),
+                shared_prefixes=[prefix for prefix in prefixes if prefix.tokens <= self._max_prefix_tokens],
+            )
+            for sample in range(samples)
+        ]
+
+    def drop(self, id_: str) -> None:
+        """Forget a request that has ended; one that does not arrive is ignored."""
+        self._arriving.pop(id_, None)
+        self._preparation.drop(id_)
+        self._ahead.drop(id_)
