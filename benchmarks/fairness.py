@@ -29,7 +29,7 @@ import msgspec
 from benchmarks.figures import Figure, markdown, quantile, save
 
 from guideway.catalogue.changes import Deletion
-from guideway.catalogue.documents.manifest_files import Source, read
+from guideway.catalogue.documents.manifest_files import Source, read_manifests
 from guideway.catalogue.entries import Identity
 from guideway.catalogue.topic import publish
 from guideway.delivery.clients.kafka_client import make_producer, started
@@ -75,7 +75,7 @@ ATTACKS: Final = {
 
 def manifests() -> list[Source]:
     """The demo's model and one of its LoRAs, the endpoint of `calm` and those of `loud`."""
-    demo = read(DEMO)
+    demo = read_manifests(DEMO)
     model = next(one for one in demo if isinstance(one.manifest, Model))
     lora = next(one for one in demo if isinstance(one.manifest, Guidance) and one.manifest.name == "review-lora")
     size = model.manifest.name

@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.figures import Figure, markdown, save
 
-from guideway.catalogue.changes import plan
+from guideway.catalogue.changes import plan_changes
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer
 from guideway.infra import local_broker, topics
@@ -108,7 +108,7 @@ async def queue_fed(bootstrap: str, home: Path, requests: int, apart: bool) -> f
     endpoint = Endpoint(namespace="bench", name=size, model_size=size, output=Text())
     await topics.apply(bootstrap, topics.wanted([model, endpoint]))
     async with CatalogueFollower(bootstrap) as reader:
-        await publish(bootstrap, plan(reader.catalogue, [model]))
+        await publish(bootstrap, plan_changes(reader.catalogue, [model]))
     async with make_producer(bootstrap, "bench") as producer:
         topic = names.request_topic(size, "interactive")
         for place, number in enumerate(numbers(requests)):

@@ -31,7 +31,7 @@ class Deletion(msgspec.Struct, frozen=True):
     """Whether its number stays in the catalogue, as deleted: it is the highest, from which the next one is counted."""
 
 
-def plan(catalogue: Catalogue, manifests: Iterable[Manifest]) -> list[Change]:
+def plan_changes(catalogue: Catalogue, manifests: Iterable[Manifest]) -> list[Change]:
     """A changed manifest becomes the next version; an unchanged one stays what it is.
 
     A version is never given twice, whatever was deleted: requests that are under way are bound to one by its number.
@@ -76,7 +76,7 @@ def plan_deletion(catalogue: Catalogue, identity: Identity, versions: Sequence[i
     return [Deletion(identity, number, kept=number == last) for number in [*versions, *needless]]
 
 
-def records(changes: Iterable[Change | Deletion]) -> list[tuple[bytes, bytes | None]]:
+def catalogue_records(changes: Iterable[Change | Deletion]) -> list[tuple[bytes, bytes | None]]:
     """(key, value) of the catalogue topic's record for each change that changes something."""
     found: list[tuple[bytes, bytes | None]] = []
     for change in changes:

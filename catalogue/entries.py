@@ -59,7 +59,7 @@ class Identity(msgspec.Struct, frozen=True, order=True):
                 return Identity("calibration", manifest.namespace, manifest.name)
 
 
-class Unreadable(msgspec.Struct, frozen=True, order=True):
+class UnreadableVersion(msgspec.Struct, frozen=True, order=True):
     """A version that is in the catalogue and that this program cannot read: a newer one has written it, as a rule."""
 
     identity: Identity
@@ -101,7 +101,7 @@ class Catalogue:
         try:
             entry = CATALOGUE_ENTRY.decode(value)
         except Undecodable as error:
-            # It must not leave an older one in its place, and it must not be taken for nothing: see `changes.plan`.
+            # It must not leave an older one in its place, nor be taken for nothing: see `plan_changes`.
             self._unread.setdefault(identity, {})[version] = str(error)
             return
         if isinstance(entry, Deleted):
@@ -147,10 +147,12 @@ class Catalogue:
     def kept_as_deleted(self, identity: Identity) -> list[int]:
         return sorted(self._deleted.get(identity, ()))
 
-    def unread(self, identity: Identity | None = None) -> list[Unreadable]:
+    def unread(self, identity: Identity | None = None) -> list[UnreadableVersion]:
         """What cannot be read, of this identity or of all."""
         found = self._unread if identity is None else {identity: self._unread.get(identity, {})}
-        return sorted(Unreadable(one, number, why) for one, whys in found.items() for number, why in whys.items())
+        return sorted(
+            UnreadableVersion(one, number, why) for one, whys in found.items() for number, why in whys.items()
+        )
 
     def identities(self, kind: Kind | None = None) -> list[Identity]:
         return sorted(identity for identity in self._versions if kind in (None, identity.kind))

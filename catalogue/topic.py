@@ -15,7 +15,7 @@ import structlog
 from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.structs import TopicPartition
 
-from guideway.catalogue.changes import Change, Deletion, records
+from guideway.catalogue.changes import Change, Deletion, catalogue_records
 from guideway.catalogue.entries import Catalogue
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started, unreachable
 from guideway.delivery.guards.transaction_guards import discard
@@ -203,7 +203,7 @@ async def sole_writer(bootstrap: str) -> AsyncIterator[Callable[[Iterable[Change
         last = -1
         try:
             async with producer.transaction():
-                for key, value in records(changes):
+                for key, value in catalogue_records(changes):
                     written = await producer.send_and_wait(names.CATALOGUE_TOPIC, key=key, value=value, partition=0)
                     last = written.offset
         except ProducerFenced:
@@ -256,7 +256,7 @@ async def publish(bootstrap: str, changes: Iterable[Change | Deletion]) -> int:
     """
     last = -1
     async with started(make_producer(bootstrap, "catalogue"), bootstrap) as producer:
-        for key, value in records(changes):
+        for key, value in catalogue_records(changes):
             try:
                 written = await producer.send_and_wait(names.CATALOGUE_TOPIC, key=key, value=value, partition=0)
             except KafkaError as error:

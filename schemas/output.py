@@ -90,7 +90,7 @@ class Regex(_Rule, frozen=True, tag="regex"):
 OutputRule = Text | Choice | Boolean | Number | WordLabels | Json | Regex
 
 
-def check(rule: OutputRule, stop: Iterable[str]) -> None:
+def check_output_rule(rule: OutputRule, stop: Iterable[str]) -> None:
     """Whether an endpoint with this rule and these stop strings keeps its promise, as far as it can be told beforehand.
 
     Raises: ValueError, which says what to change.

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from guideway.catalogue.documents.document import read_documents
-from guideway.catalogue.documents.manifest_files import read
+from guideway.catalogue.documents.document import parse_documents
+from guideway.catalogue.documents.manifest_files import read_manifests
 from guideway.cli import app
 from guideway.reference.pages import pages
 from guideway.reference.schema import schema
@@ -74,7 +74,7 @@ def test_every_link_of_the_pages_leads_somewhere() -> None:
 def test_the_examples_of_the_pages_are_read(name: str, tmp_path: Path) -> None:
     (text,) = re.findall("```yaml\n(.*?)```", pages()[name], re.DOTALL)
     (tmp_path / "a.yaml").write_text(text)
-    assert len(read(tmp_path)) == 3 if name == "manifests.md" else read_task(tmp_path / "a.yaml").methods
+    assert len(read_manifests(tmp_path)) == 3 if name == "manifests.md" else read_task(tmp_path / "a.yaml").methods
 
 
 def test_the_schema_is_one_and_is_printed_whole() -> None:
@@ -89,7 +89,7 @@ def test_all_examples_are_well_by_the_schema() -> None:
     other = {folder / "demo" / "plan.yaml", *(folder / "data").rglob("*")}
     files = [path for path in folder.rglob("*") if path.suffix in {".yaml", ".toml"} and path not in other]
     files.append(ROOT / "catalogue" / "packaged" / "small.yaml")
-    found = [document for path in files for document in read_documents(path)[0]]
+    found = [document for path in files for document in parse_documents(path)[0]]
     assert len(found) >= 26
     for document in found:
         assert [error.message for error in EDITOR.iter_errors(document.value)] == [], document.file

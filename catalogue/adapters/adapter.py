@@ -60,7 +60,7 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
 
 
-def parsed(files: Contents) -> Adapter:
+def parse_adapter(files: Contents) -> Adapter:
     """Raises Refusal(guidance_damaged)."""
     if CONFIG not in files or WEIGHTS not in files:
         raise damaged(f"it lacks {CONFIG if CONFIG not in files else WEIGHTS}: publish both files again")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from guideway.catalogue.adapters.adapter import Adapter, check_finite, damaged, parsed, shown
+from guideway.catalogue.adapters.adapter import Adapter, check_finite, damaged, parse_adapter, shown
 from guideway.catalogue.adapters.module_patterns import Effort, ModulePattern, PatternRefused, first_match
 from guideway.catalogue.adapters.peft_settings import (
     FORMS,
@@ -72,12 +72,12 @@ class LoraModule(NamedTuple):
 
 def check_folder(files: Contents, form: TrainedForm) -> None:
     """All that can be said of an artefact before it is published. Raises Refusal(guidance_damaged)."""
-    adapter = parsed(files)
-    check(adapter, form)
+    adapter = parse_adapter(files)
+    check_adapter(adapter, form)
     check_finite(adapter)
 
 
-def check(adapter: Adapter, form: TrainedForm) -> None:
+def check_adapter(adapter: Adapter, form: TrainedForm) -> None:
     """Raises Refusal(guidance_damaged) if the folder holds another form than `form`, or not all that belongs to it."""
     check_type(adapter.config, form)
     _CHECKS[form](adapter)

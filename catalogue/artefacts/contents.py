@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from guideway.catalogue.artefacts.plain_files import NotPlain, missing, read_plain_files
+from guideway.catalogue.artefacts.plain_files import NotPlain, missing_files, read_plain_files
 from guideway.schemas.failures import FailureCode, Refusal
 
 Contents = Mapping[str, bytearray]
@@ -76,7 +76,7 @@ def read_folder(folder: Path, needed: frozenset[str]) -> dict[str, bytearray]:
         raise Refusal(
             FailureCode.INVALID_MANIFEST, f"{folder} cannot be read ({reason(error)}): give us the right to"
         ) from None
-    if lacks := missing(files, needed):
+    if lacks := missing_files(files, needed):
         hint = _hint(folder, needed)
         raise Refusal(FailureCode.INVALID_MANIFEST, f"{folder} is no artefact: it lacks {lacks}{hint}")
     return files

@@ -35,7 +35,7 @@ def read_plain_files(folder: Path, limits: Mapping[str, int], *, total: int) -> 
     return found
 
 
-def missing(found: Collection[str], needed: Collection[str]) -> str:
+def missing_files(found: Collection[str], needed: Collection[str]) -> str:
     """The needed names that were not found, for a sentence."""
     return ", ".join(sorted({*needed} - {*found}))
 

@@ -60,7 +60,7 @@ def name_of(path: Path) -> str:
     return "standard input" if path == STDIN else str(path)
 
 
-def read_documents(path: Path) -> tuple[list[Document], list[Fault]]:
+def parse_documents(path: Path) -> tuple[list[Document], list[Fault]]:
     """The documents of a file, empty ones left out: one of TOML, any number of YAML; `-` is standard input.
 
     And what is wrong: that it cannot be read, is too large, or has no like in JSON. What follows such a thing in the

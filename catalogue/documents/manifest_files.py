@@ -15,7 +15,7 @@ from guideway.catalogue.artefacts.contents import PEFT_FILES, Contents, read_fol
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.documents.calibration_files import with_texts
 from guideway.catalogue.documents.conversion import converted
-from guideway.catalogue.documents.document import STDIN, Document, name_of, read_documents
+from guideway.catalogue.documents.document import STDIN, Document, name_of, parse_documents
 from guideway.catalogue.documents.faults import MAX_FOUND, Fault, Faulty, FieldPath
 from guideway.catalogue.documents.foreign import no_manifest
 from guideway.catalogue.entries import Identity
@@ -48,7 +48,7 @@ def called(identity: Identity) -> str:
     return str(identity).replace(" ", " /") if identity.kind == "endpoint" else str(identity)
 
 
-def read(*places: Path) -> list[Source]:
+def read_manifests(*places: Path) -> list[Source]:
     """All manifests of each place: a file, a folder and its sub-folders in order of path, or standard input (`-`).
 
     A YAML file may hold several documents. In folders, hidden files and folders are left out, and links are followed.
@@ -64,7 +64,7 @@ def read(*places: Path) -> list[Source]:
             # A pipe would be waited for; one that is named itself is meant.
             faults.append(Fault(file=str(path), message="it is a pipe or a device, and no file: leave it out"))
             continue
-        documents, wrong = read_documents(path)
+        documents, wrong = parse_documents(path)
         faults += wrong
         for document in documents:
             manifest, wrong = _manifest(document) if len(faults) < MAX_FOUND else (None, [])

@@ -99,7 +99,7 @@ Dumper.add_representer(str, _as_text)
 
 
 def as_yaml(value: Any) -> str:
-    """The value for people, as `read_documents` reads it again: texts of several lines as such, nothing invisible."""
+    """The value for people, as `parse_documents` reads it again: texts of several lines as such, nothing invisible."""
     text = str(yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110))
     # What is left stands in double quotes, where it can be escaped.
     return "".join(one if _is_plain(one) else f"\\U{ord(one):08x}" for one in text)

@@ -8,21 +8,21 @@ from itertools import chain, islice
 from pathlib import Path
 
 from guideway.catalogue.bounds import too_much
-from guideway.catalogue.changes import Change, plan, records
+from guideway.catalogue.changes import Change, catalogue_records, plan_changes
 from guideway.catalogue.documents.conversion import leading
 from guideway.catalogue.documents.faults import MAX_FOUND, Fault, Faulty, FieldPath
 from guideway.catalogue.documents.manifest_files import Source
 from guideway.catalogue.entries import Catalogue
 from guideway.producers.checks.check_input import check_input
-from guideway.producers.checks.references import Checks, references
+from guideway.producers.checks.references import Checks, reference_checks
 from guideway.producers.checks.satisfiable import check_satisfiable
-from guideway.schemas import output
 from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import Endpoint, Manifest
+from guideway.schemas.output import check_output_rule
 from guideway.schemas.wire import MANIFEST, Undecodable
 
 
-def check(manifests: Iterable[Manifest], catalogue: Catalogue) -> None:
+def check_manifests(manifests: Iterable[Manifest], catalogue: Catalogue) -> None:
     """Raises Faulty (invalid_manifest), which names the manifests and says what to change: all of it.
 
     References are looked up among these manifests and in the catalogue.
@@ -44,9 +44,9 @@ def faults_alone(sources: Sequence[Source]) -> list[Fault]:
 def faults_together(sources: Sequence[Source], catalogue: Catalogue) -> list[Fault]:
     """What the others say of them, these and the catalogue's; only where each is well alone."""
     planned = [change for source in sources for change in _planned(source.manifest, catalogue)]
-    after = catalogue.after(records(planned))
+    after = catalogue.after(catalogue_records(planned))
     found = _faults(sources, partial(_planable, catalogue=catalogue))
-    return [*islice(chain(found, _faults(sources, partial(references, catalogue=after))), MAX_FOUND)]
+    return [*islice(chain(found, _faults(sources, partial(reference_checks, catalogue=after))), MAX_FOUND)]
 
 
 def _faults(sources: Iterable[Source], *stages: Callable[[Manifest], Checks]) -> Iterator[Fault]:
@@ -69,13 +69,13 @@ def _fault(source: Source, place: FieldPath, one: Callable[[], object]) -> Itera
 
 def _planned(manifest: Manifest, catalogue: Catalogue) -> list[Change]:
     try:
-        return plan(catalogue, [manifest])
+        return plan_changes(catalogue, [manifest])
     except Refusal:
         return []
 
 
 def _planable(manifest: Manifest, catalogue: Catalogue) -> Checks:
-    yield (), partial(plan, catalogue, [manifest])
+    yield (), partial(plan_changes, catalogue, [manifest])
 
 
 def _written(manifest: Manifest) -> Checks:
@@ -123,5 +123,5 @@ def _check_kept(manifest: Manifest) -> None:
 
 
 def _check_output(endpoint: Endpoint) -> None:
-    output.check(endpoint.output, endpoint.generation.stop)
+    check_output_rule(endpoint.output, endpoint.generation.stop)
     check_satisfiable(endpoint.output)

@@ -38,7 +38,7 @@ def check_input(rule: InputRule) -> None:
         )
 
 
-def doubts(rule: InputRule, used_elsewhere: set[str]) -> Iterator[str]:
+def input_doubts(rule: InputRule, used_elsewhere: set[str]) -> Iterator[str]:
     """What is allowed and hardly meant. used_elsewhere: fields that retrieval or the output rule reads."""
     used = parse(rule.template).fields | used_elsewhere
     for name, field in rule.fields.items():

@@ -11,8 +11,8 @@ import msgspec
 from guideway.catalogue.documents.conversion import leading
 from guideway.catalogue.documents.faults import Fault, FieldPath, dotted
 from guideway.catalogue.documents.manifest_files import Source
-from guideway.producers.checks.check_input import doubts as check_input_doubts
-from guideway.schemas.json_schema import keywords
+from guideway.producers.checks.check_input import input_doubts
+from guideway.schemas.json_schema.keywords import schema_doubts
 from guideway.schemas.json_schema.places import BOUND_BY, endless
 from guideway.schemas.manifests import Endpoint, Manifest
 from guideway.schemas.output import Json, WordLabels
@@ -34,9 +34,9 @@ def doubtful(sources: Iterable[Source]) -> Iterator[Fault]:
             used = {*filter(None, [rule.query, *rule.filter.values()])} if rule else set[str]()
             if isinstance(endpoint.output, WordLabels):
                 used.add(endpoint.output.words_from)
-            found = [*check_input_doubts(endpoint.input, used)]
+            found = [*input_doubts(endpoint.input, used)]
             if isinstance(endpoint.output, Json):
-                found += keywords.doubts(endpoint.output.schema)
+                found += schema_doubts(endpoint.output.schema)
                 found += _outgrowing(endpoint.output.schema, endpoint.generation.max_tokens)
             if source.document is not None and isinstance(endpoint.output, Json):
                 yield from _otherwise_written(source, endpoint.output.schema)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
-from guideway.catalogue.changes import Deletion, records
+from guideway.catalogue.changes import Deletion, catalogue_records
 from guideway.catalogue.documents.faults import FieldPath, listed
 from guideway.catalogue.entries import Catalogue, Identity, Kind
 from guideway.catalogue.together import check_together
@@ -20,7 +20,7 @@ Checks = Iterator[tuple[FieldPath, Callable[[], object]]]
 """Each raises ValueError or Refusal where something is wrong: at the place, unless the message says more."""
 
 
-def references(endpoint: Manifest, catalogue: Catalogue) -> Checks:
+def reference_checks(endpoint: Manifest, catalogue: Catalogue) -> Checks:
     """Whether what an endpoint names is there, may be used by it, and goes together."""
     if not isinstance(endpoint, Endpoint):
         return
@@ -122,7 +122,7 @@ def _check_fits(name: str, guidance: Guidance, size: str, fingerprint: str | Non
 
 def broken_by(deletions: Iterable[Deletion], catalogue: Catalogue) -> list[tuple[Endpoint, str]]:
     """The endpoints that name something that would be gone, each with what is said of it then."""
-    after = catalogue.after(records(deletions))
+    after = catalogue.after(catalogue_records(deletions))
     found = []
     for _, manifest in after:
         if isinstance(manifest, Endpoint):

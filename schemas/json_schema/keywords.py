@@ -88,7 +88,7 @@ def check_keywords(schema: Mapping[str, Any]) -> None:
         raise ValueError("output.schema says nothing, so that any JSON would be a result: give it `type` or more")
 
 
-def doubts(schema: Mapping[str, Any]) -> Iterator[str]:
+def schema_doubts(schema: Mapping[str, Any]) -> Iterator[str]:
     """What is allowed and hardly meant."""
     for where, part, _ in parts(schema):
         if part.get("nullable") is True:

@@ -69,7 +69,7 @@ def declared(schema: Mapping[str, Any], path: Path) -> set[str]:
 def endless(schema: Mapping[str, Any]) -> Iterator[tuple[str, What]]:
     """(place in the schema, what) of strings, arrays and objects that find no end by the schema.
 
-    Objects without a word on their members are `json_schema.doubts`'s.
+    Objects without a word on their members are `keywords.schema_doubts`'s.
     """
     for where, part, _ in parts(schema):
         types = part.get("type")

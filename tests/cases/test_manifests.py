@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from guideway.catalogue.documents.faults import Faulty
-from guideway.catalogue.documents.manifest_files import Source, read
+from guideway.catalogue.documents.manifest_files import Source, read_manifests
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.producers.checks.check import faults
 from guideway.producers.checks.doubts import doubtful
@@ -42,7 +42,7 @@ def sources(place: Path | str, tmp_path: Path | None = None) -> list[Source]:
         assert tmp_path is not None
         (tmp_path / "a.yaml").write_text(BEGIN + place, "utf-8")
         place = tmp_path / "a.yaml"
-    return read(place)
+    return read_manifests(place)
 
 
 def refused(place: Path | str, tmp_path: Path | None = None) -> str:
@@ -233,4 +233,4 @@ def test_what_looks_like_a_space_or_a_colon_is_named(content: str, words: str, t
 def test_a_manifest_in_another_encoding_is_refused_by_its_name(encoding: str, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes((BEGIN + "output: {type: boolean}").encode(encoding))
     with pytest.raises(Faulty, match="UTF-16"):
-        read(tmp_path / "a.yaml")
+        read_manifests(tmp_path / "a.yaml")

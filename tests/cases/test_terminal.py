@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from guideway.catalogue.documents.manifest_files import read
+from guideway.catalogue.documents.manifest_files import read_manifests
 from guideway.cli.console.output import print_table
 from guideway.cli.traffic import _content, _lines
 from guideway.printable import printable
@@ -33,7 +33,7 @@ def test_passages_and_ids_are_shown_whole(name: str, capsys: pytest.CaptureFixtu
 
 
 def test_a_source_with_a_closing_tag_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    (one,) = read(HERE / "07_markup" / "close_tag.yaml")
+    (one,) = read_manifests(HERE / "07_markup" / "close_tag.yaml")
     assert isinstance(one.manifest, Model)
     assert one.manifest.source in shown(capsys, "closing", one.manifest.source)
 

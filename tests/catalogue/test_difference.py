@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guideway.catalogue.artefacts.contents import digest_of
-from guideway.catalogue.changes import Change, plan
+from guideway.catalogue.changes import Change, plan_changes
 from guideway.catalogue.difference import difference, written
 from guideway.catalogue.documents.faults import Faulty
-from guideway.catalogue.documents.manifest_files import Source, read, resolved
+from guideway.catalogue.documents.manifest_files import Source, read_manifests, resolved
 from guideway.catalogue.documents.yaml_text import as_yaml
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.catalogue.owned import known_artefacts
@@ -152,9 +152,9 @@ def applied(text: str, catalogue: Catalogue, folder: Path) -> list[Change]:
     """What `apply` would do with this file."""
     file = folder / "described.yaml"
     file.write_bytes(text.encode())
-    sources = read(file)
+    sources = read_manifests(file)
     check_together([source for source in sources if not isinstance(source.manifest, Endpoint)], catalogue)
-    return plan(
+    return plan_changes(
         catalogue,
         [resolved(one.path, one.manifest, digest_of, known_artefacts(one.manifest, catalogue)) for one in sources],
     )
@@ -173,7 +173,7 @@ def test_what_is_shown_of_odd_manifests_is_unchanged_when_it_is_applied(manifest
 
 
 def test_all_examples_are_unchanged_when_what_is_shown_of_them_is_applied(tmp_path: Path) -> None:
-    sources = [*read(EXAMPLES / "demo" / "manifests"), *read(EXAMPLES / "demo" / "asking")]
+    sources = [*read_manifests(EXAMPLES / "demo" / "manifests"), *read_manifests(EXAMPLES / "demo" / "asking")]
     kept = [resolved(one.path, one.manifest, digest_of) for one in sources]
     changes = applied("---\n".join(map(written, kept)), catalogue_of(*kept), tmp_path)
     assert [change.action for change in changes] == ["unchanged"] * len(kept)
@@ -257,6 +257,6 @@ def _json(schema: dict[str, Any]) -> Endpoint:
 )
 def test_what_python_takes_for_the_same_is_another_schema(before: dict[str, Any], after: dict[str, Any]) -> None:
     """The model writes properties in the order of the schema."""
-    (change,) = plan(catalogue_of(_json(before)), [_json(after)])
+    (change,) = plan_changes(catalogue_of(_json(before)), [_json(after)])
     assert change.action == "updated"
     assert difference(change, (1, _json(before)))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guideway.catalogue.changes import plan, plan_deletion, records
+from guideway.catalogue.changes import catalogue_records, plan_changes, plan_deletion
 from guideway.catalogue.entries import MAX_VERSION, Catalogue, Identity
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import (
@@ -86,9 +86,9 @@ def test_applying_makes_versions_of_what_has_changed_only() -> None:
     catalogue = Catalogue()
     absorb(catalogue, ENDPOINT, 3)
     changed = msgspec.structs.replace(ENDPOINT, instruction="Now.")
-    actions = [(change.action, change.version) for change in plan(catalogue, [ENDPOINT, PROMPT])]
+    actions = [(change.action, change.version) for change in plan_changes(catalogue, [ENDPOINT, PROMPT])]
     assert actions == [("unchanged", 3), ("created", 1)]
-    assert [(change.action, change.version) for change in plan(catalogue, [changed])] == [("updated", 4)]
+    assert [(change.action, change.version) for change in plan_changes(catalogue, [changed])] == [("updated", 4)]
 
 
 def test_a_lora_may_have_a_scale_and_nothing_else_may() -> None:
@@ -201,15 +201,15 @@ def test_a_version_is_not_given_again_after_it_was_deleted(manifest: Manifest) -
     """A request that is under way is bound to one by its number, and would get another artefact."""
     log, identity = Log(), Identity.of(manifest)
     for number in (1, 2):
-        log.write(records(plan(log.read(), [changed(manifest, number)])))
-    log.write(records(plan_deletion(log.read(), identity, [2])))
+        log.write(catalogue_records(plan_changes(log.read(), [changed(manifest, number)])))
+    log.write(catalogue_records(plan_deletion(log.read(), identity, [2])))
     assert (log.read().versions(identity), log.read().get(identity, 2)) == ([1], None)
-    (third,) = plan(log.read(), [changed(manifest, 3)])
+    (third,) = plan_changes(log.read(), [changed(manifest, 3)])
     assert (third.version, third.action) == (3, "updated")
-    log.write(records([third]))
-    log.write(records(plan_deletion(log.read(), identity, [1, 3])))
+    log.write(catalogue_records([third]))
+    log.write(catalogue_records(plan_deletion(log.read(), identity, [1, 3])))
     assert (log.read().latest(identity), list(log.read()), log.read().unreadable) == (None, [], 0)
-    assert [(one.version, one.action) for one in plan(log.read(), [manifest])] == [(4, "created")]
+    assert [(one.version, one.action) for one in plan_changes(log.read(), [manifest])] == [(4, "created")]
 
 
 @given(st.lists(st.one_of(st.just("apply"), st.lists(st.integers(1, 12), min_size=1), st.just("all")), max_size=30))
@@ -218,13 +218,13 @@ def test_whatever_is_applied_and_deleted_no_version_comes_twice(steps: list[str 
     for number, step in enumerate(steps):
         catalogue = log.read()
         if step == "apply":
-            changes = plan(catalogue, [changed(PROMPT, number)])
+            changes = plan_changes(catalogue, [changed(PROMPT, number)])
             given_out.append(changes[0].version)
-            log.write(records(changes))
+            log.write(catalogue_records(changes))
         else:
             there = catalogue.versions(identity)
             gone = there if step == "all" else [one for one in there if one in step]
-            log.write(records(plan_deletion(catalogue, identity, gone)))
+            log.write(catalogue_records(plan_deletion(catalogue, identity, gone)))
     assert given_out == list(range(1, len(given_out) + 1))
     assert len(log.kept) <= len(log.read().versions(identity)) + 1, "what is kept of deletions does not pile up"
 
@@ -234,7 +234,7 @@ def test_a_deletion_by_hand_counts_for_as_long_as_the_topic_shows_it() -> None:
     absorb(catalogue, PROMPT, 1)
     absorb(catalogue, PROMPT, 2)
     catalogue.absorb(Identity.of(PROMPT).key(2), None)
-    assert plan(catalogue, [changed(PROMPT, 1)])[0].version == 3
+    assert plan_changes(catalogue, [changed(PROMPT, 1)])[0].version == 3
 
 
 NEWER = b'{"kind":"guidance/v9","namespace":"team","name":"tone","form":"dream"}'
@@ -247,20 +247,20 @@ def test_what_a_newer_program_wrote_is_not_written_over() -> None:
     with pytest.raises(
         Refusal, match=r"version 2 of guidance team/tone cannot be read .* use the newer guideway"
     ) as caught:
-        plan(catalogue, [changed(PROMPT, 1)])
+        plan_changes(catalogue, [changed(PROMPT, 1)])
     assert caught.value.code is FailureCode.INVALID_MANIFEST
     assert [(one.version, one.identity) for one in catalogue.unread()] == [(2, Identity.of(PROMPT))]
-    for key, value in records(plan_deletion(catalogue, Identity.of(PROMPT), [2])):
+    for key, value in catalogue_records(plan_deletion(catalogue, Identity.of(PROMPT), [2])):
         catalogue.absorb(key, value)
     assert catalogue.unreadable == 0
-    assert plan(catalogue, [changed(PROMPT, 1)])[0].version == 3
+    assert plan_changes(catalogue, [changed(PROMPT, 1)])[0].version == 3
 
 
 def test_an_older_version_that_cannot_be_read_counts_and_stops_nobody() -> None:
     catalogue = Catalogue()
     catalogue.absorb(Identity.of(PROMPT).key(1), NEWER)
     absorb(catalogue, PROMPT, 2)
-    assert plan(catalogue, [changed(PROMPT, 1)])[0].version == 3
+    assert plan_changes(catalogue, [changed(PROMPT, 1)])[0].version == 3
     assert catalogue.unreadable == 1
 
 
@@ -277,7 +277,7 @@ def test_the_last_number_is_the_last() -> None:
     catalogue = Catalogue()
     absorb(catalogue, PROMPT, MAX_VERSION)
     with pytest.raises(Refusal, match="give it another name"):
-        plan(catalogue, [changed(PROMPT, 1)])
+        plan_changes(catalogue, [changed(PROMPT, 1)])
 
 
 @pytest.mark.parametrize("version", ["0", "01", "-1", "1" * 10, "9" * 4301, "\u0663", "\u00b2", "", "x", "1 "])
@@ -331,4 +331,4 @@ def test_whatever_stands_in_the_topic_is_taken_or_counted(found: list[tuple[byte
     assert catalogue.unreadable >= sum(1 for key, _ in found if key is None)
     for manifest in EVERY_KIND:
         with contextlib.suppress(Refusal):
-            plan(catalogue, [manifest])
+            plan_changes(catalogue, [manifest])

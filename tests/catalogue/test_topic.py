@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from aiokafka.structs import TopicPartition
 
-from guideway.catalogue.changes import Change, plan, plan_deletion
+from guideway.catalogue.changes import Change, plan_changes, plan_deletion
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.catalogue.topic import CatalogueFollower, Overtaken, publish, publish_planned, sole_writer
 from guideway.delivery.clients.kafka_client import make_producer, started
@@ -33,10 +33,10 @@ def prompt(namespace: str, text: str = "Be kind.") -> Guidance:
 
 async def test_a_reader_has_all_at_the_start_and_follows(bootstrap: str, unique_name: str) -> None:
     identity = Identity.of(prompt(unique_name))
-    await publish(bootstrap, plan(Catalogue(), [prompt(unique_name)]))
+    await publish(bootstrap, plan_changes(Catalogue(), [prompt(unique_name)]))
     async with CatalogueFollower(bootstrap) as early:
         assert early.catalogue.versions(identity) == [1]
-        offset = await publish(bootstrap, plan(early.catalogue, [prompt(unique_name, "Be very kind.")]))
+        offset = await publish(bootstrap, plan_changes(early.catalogue, [prompt(unique_name, "Be very kind.")]))
         await early.seen(offset)
         async with CatalogueFollower(bootstrap) as late:
             for reader in (early, late):
@@ -50,13 +50,13 @@ async def test_no_version_is_planned_twice(bootstrap: str, unique_name: str) -> 
     """Two that publish at once: the earlier one writes nothing, and neither finds the other's under its version."""
     mine, yours = prompt(unique_name), prompt(unique_name, "Be very kind.")
     async with sole_writer(bootstrap) as write, CatalogueFollower(bootstrap) as reader:
-        planned = plan(reader.catalogue, [mine])
+        planned = plan_changes(reader.catalogue, [mine])
         async with sole_writer(bootstrap) as write_too, CatalogueFollower(bootstrap) as theirs:
-            await theirs.seen(await write_too(plan(theirs.catalogue, [yours])))
+            await theirs.seen(await write_too(plan_changes(theirs.catalogue, [yours])))
         with pytest.raises(Overtaken):
             await write(planned)
     async with sole_writer(bootstrap) as write, CatalogueFollower(bootstrap) as reader:
-        await reader.seen(await write(plan(reader.catalogue, [mine])))
+        await reader.seen(await write(plan_changes(reader.catalogue, [mine])))
         assert [reader.catalogue.get(Identity.of(mine), version) for version in (1, 2)] == [yours, mine]
 
 
@@ -68,8 +68,8 @@ async def test_who_is_overtaken_plans_again(bootstrap: str, unique_name: str) ->
         catalogues.append(catalogue)
         if len(catalogues) == 1:
             async with sole_writer(bootstrap) as write:
-                await write(plan(catalogue, [yours]))
-        return plan(catalogue, [mine])
+                await write(plan_changes(catalogue, [yours]))
+        return plan_changes(catalogue, [mine])
 
     [change], _ = await publish_planned(bootstrap, planned)
     assert (len(catalogues), change.version) == (2, 2)
@@ -82,7 +82,7 @@ async def test_what_was_applied_a_moment_ago_is_waited_for(bootstrap: str, uniqu
         return catalogue.guidance(f"{unique_name}/tone", for_namespace=unique_name)[1].text
 
     async with CatalogueFollower(bootstrap) as reader:
-        await publish(bootstrap, plan(Catalogue(), [prompt(unique_name)]))
+        await publish(bootstrap, plan_changes(Catalogue(), [prompt(unique_name)]))
         # Whether or not the reader has seen it by now.
         assert await asyncio.gather(*(reader.eventually(ask, timeout_s=20) for _ in range(3))) == ["Be kind."] * 3
 
@@ -91,7 +91,7 @@ async def test_what_is_gone_is_refused_as_soon_as_the_topic_is_read_to_its_end(
     bootstrap: str, unique_name: str
 ) -> None:
     async with CatalogueFollower(bootstrap) as reader:
-        await publish(bootstrap, plan(Catalogue(), [prompt(unique_name)]))
+        await publish(bootstrap, plan_changes(Catalogue(), [prompt(unique_name)]))
         plain, looks = reader._consumer.end_offsets, []
 
         async def end_offsets(partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
@@ -118,8 +118,8 @@ async def test_what_is_gone_is_refused_as_soon_as_the_topic_is_read_to_its_end(
 
 async def test_applying_twice_writes_nothing(bootstrap: str, unique_name: str) -> None:
     async with CatalogueFollower(bootstrap) as reader:
-        await reader.seen(await publish(bootstrap, plan(reader.catalogue, [prompt(unique_name)])))
-        changes = plan(reader.catalogue, [msgspec.structs.replace(prompt(unique_name))])
+        await reader.seen(await publish(bootstrap, plan_changes(reader.catalogue, [prompt(unique_name)])))
+        changes = plan_changes(reader.catalogue, [msgspec.structs.replace(prompt(unique_name))])
         assert [change.action for change in changes] == ["unchanged"]
         assert await publish(bootstrap, changes) == -1
 
@@ -141,7 +141,7 @@ async def test_whatever_is_written_to_the_topic_stops_nobody(bootstrap: str, uni
             for key, value in RUBBISH:
                 headers = [("", None), ("x" * 1000, b"\xff")]
                 await producer.send_and_wait(names.CATALOGUE_TOPIC, key=key, value=value, headers=headers, partition=0)
-        await early.seen(await publish(bootstrap, plan(early.catalogue, [prompt(unique_name)])))
+        await early.seen(await publish(bootstrap, plan_changes(early.catalogue, [prompt(unique_name)])))
         async with CatalogueFollower(bootstrap) as late:
             for reader in (early, late):
                 assert reader.catalogue.latest(Identity.of(prompt(unique_name))) == (1, prompt(unique_name))
@@ -169,7 +169,7 @@ async def test_a_follower_that_fails_goes_on_where_it_stood(
             return found
 
         monkeypatch.setattr(reader._consumer, "getmany", getmany)
-        await reader.seen(await publish(bootstrap, plan(reader.catalogue, [prompt(unique_name)])))
+        await reader.seen(await publish(bootstrap, plan_changes(reader.catalogue, [prompt(unique_name)])))
         assert failures == 1
         assert reader.catalogue.latest(Identity.of(prompt(unique_name))) == (1, prompt(unique_name))
 
@@ -179,7 +179,7 @@ async def test_a_topic_made_anew_is_read_from_its_beginning(own_broker: RunningB
     bootstrap = own_broker.bootstrap
     await topics.apply(bootstrap, topics.wanted([]))
     old, new = prompt(unique_name), msgspec.structs.replace(prompt(unique_name), name="new")
-    await publish(bootstrap, plan(Catalogue(), [old, msgspec.structs.replace(old, name="older")]))
+    await publish(bootstrap, plan_changes(Catalogue(), [old, msgspec.structs.replace(old, name="older")]))
     async with CatalogueFollower(bootstrap, look_s=0.2) as reader, asyncio.timeout(60):
         async with administrator(bootstrap) as admin:
             await admin.delete_topics([names.CATALOGUE_TOPIC])
@@ -188,7 +188,7 @@ async def test_a_topic_made_anew_is_read_from_its_beginning(own_broker: RunningB
             with contextlib.suppress(Refusal):
                 await topics.apply(bootstrap, topics.wanted([]), timeout_s=2)
                 made = True
-        await publish(bootstrap, plan(Catalogue(), [new]))
+        await publish(bootstrap, plan_changes(Catalogue(), [new]))
         while reader.catalogue.identities() != [Identity.of(new)]:
             await asyncio.sleep(0.1)
 

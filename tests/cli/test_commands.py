@@ -150,11 +150,11 @@ def test_the_demos_plan_names_endpoints_and_rows_that_exist() -> None:
     import msgspec
     import yaml
 
-    from guideway.catalogue.documents.manifest_files import read
+    from guideway.catalogue.documents.manifest_files import read_manifests
     from guideway.schemas.manifests import Endpoint
 
     plan = msgspec.convert(yaml.safe_load((EXAMPLES / "demo" / "plan.yaml").read_text()), Plan)
-    applied = [*read(EXAMPLES / "demo" / "manifests"), *read(EXAMPLES / "demo" / "asking")]
+    applied = [*read_manifests(EXAMPLES / "demo" / "manifests"), *read_manifests(EXAMPLES / "demo" / "asking")]
     known = {one.manifest.address for one in applied if isinstance(one.manifest, Endpoint)}
     named = {one.endpoint for one in plan.questions}
     named |= {endpoint for one in plan.comparisons for endpoint in (one.guided, one.bare)}

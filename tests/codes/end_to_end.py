@@ -20,8 +20,8 @@ from tests.conftest import environ_for
 from tests.kafka.conftest import DEMO, ROOT, System
 
 from guideway.catalogue.artefacts.store import ArtefactStore
-from guideway.catalogue.changes import Deletion, plan
-from guideway.catalogue.documents.manifest_files import read, upload
+from guideway.catalogue.changes import Deletion, plan_changes
+from guideway.catalogue.documents.manifest_files import read_manifests, upload
 from guideway.catalogue.entries import Identity
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started
@@ -134,7 +134,7 @@ async def _hear(e2e: EndToEnd, consumer: Any) -> None:
 
 
 async def _apply(system: System, folder: Path, endpoints: Mapping[str, str]) -> None:
-    (small,) = (one.manifest for one in read(DEMO) if isinstance(one.manifest, Model))
+    (small,) = (one.manifest for one in read_manifests(DEMO) if isinstance(one.manifest, Model))
     await topics.apply(system.bootstrap, topics.wanted([small]))
     await make_sets(system.settings, [_order(folder, "towns"), _order(folder, "torn")])
     store = ArtefactStore(system.settings.store)
@@ -155,14 +155,14 @@ async def _apply(system: System, folder: Path, endpoints: Mapping[str, str]) -> 
         manifests.append(msgspec.convert(fields, Endpoint))
     await topics.apply(system.bootstrap, topics.wanted(manifests))
     async with CatalogueFollower(system.bootstrap) as reader:
-        await publish(system.bootstrap, plan(reader.catalogue, manifests))
+        await publish(system.bootstrap, plan_changes(reader.catalogue, manifests))
         towns, torn = (
             reader.catalogue.retrieval_set(f"shop/{name}", for_namespace="shop")[1] for name in ("towns", "torn")
         )
         other = msgspec.structs.replace(towns.embedding, fingerprint="sha256:" + "3" * 64)
         foreign = msgspec.structs.replace(towns, name="foreign-vectors", embedding=other)
         theirs = msgspec.structs.replace(towns, namespace="other", name="secret")
-        await publish(system.bootstrap, plan(reader.catalogue, [foreign, theirs]))
+        await publish(system.bootstrap, plan_changes(reader.catalogue, [foreign, theirs]))
     await publish(system.bootstrap, [Deletion(Identity("endpoint", "shop", "gone"), 1, kept=True)])
     damage(store, torn.artefact, "passages.jsonl")
     damage(store, next(one.artefact for one in manifests if isinstance(one, Guidance) and one.name == "torn"))

@@ -21,7 +21,7 @@ from tests.workers.engine.families import LLAMA_LIKE, tiny
 from tests.workers.engine.guidance.test_prefix_tuning import _LATENT
 
 from guideway.catalogue.documents.faults import Faulty
-from guideway.catalogue.documents.manifest_files import Source, read
+from guideway.catalogue.documents.manifest_files import Source, read_manifests
 from guideway.catalogue.entries import Catalogue
 from guideway.producers.checks.check import faults
 from guideway.schemas.failures import FailureCode, Refusal
@@ -81,7 +81,7 @@ def manifest(text: str, remedy: str) -> Case:
         given = "kind: endpoint/v1, namespace: shop, name: mood, model_size: small"
         (folder / "mood.yaml").write_text(f"{{{given}, {text}}}")
         small = Model(namespace="public", name="small", source="nowhere", max_context_tokens=1024)
-        if found := faults([Source(folder, small), *read(folder / "mood.yaml")], Catalogue()):
+        if found := faults([Source(folder, small), *read_manifests(folder / "mood.yaml")], Catalogue()):
             raise Faulty(found)
 
     return Case(

@@ -20,7 +20,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from guideway.catalogue.changes import plan
+from guideway.catalogue.changes import plan_changes
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer
 from guideway.delivery.guards import group_guards
@@ -144,7 +144,7 @@ class Bench:
         )
         async with CatalogueFollower(self.inside) as reader:
             model = Model(name=self.size, namespace="public", source="fake", fingerprint=FINGERPRINT)
-            await publish(self.inside, plan(reader.catalogue, [model]))
+            await publish(self.inside, plan_changes(reader.catalogue, [model]))
         self._reader = asyncio.create_task(self._read_along())
         return self
 

@@ -19,8 +19,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from guideway.catalogue.artefacts.store import ArtefactStore
-from guideway.catalogue.changes import Deletion, plan
-from guideway.catalogue.documents.manifest_files import read, upload
+from guideway.catalogue.changes import Deletion, plan_changes
+from guideway.catalogue.documents.manifest_files import read_manifests, upload
 from guideway.catalogue.entries import Identity
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.cli.demo.sets import FactSet, make_fact_sets
@@ -117,14 +117,14 @@ async def client(system: System) -> AsyncIterator[Client]:
 
 
 async def _apply(system: System, folder: Path) -> None:
-    demo = read(DEMO)
+    demo = read_manifests(DEMO)
     facts = [
         FactSet(name=f"library/{name}", documents=f"facts/{name}.{suffix}")
         for name, suffix in (*((name, "jsonl") for name in FACTS), ("medieval", "md"), ("modern", "md"))
     ]
     await make_fact_sets(system.settings, facts, ROOT / "examples" / "data")
     await make_sets(system.settings, _sets(folder))
-    await apply_manifests(system.settings, [*demo, *read(DEMO.with_name("asking"))])
+    await apply_manifests(system.settings, [*demo, *read_manifests(DEMO.with_name("asking"))])
     (fingerprint,) = (one.manifest.fingerprint for one in demo if isinstance(one.manifest, Model))
     assert fingerprint is not None
     store = ArtefactStore(system.settings.store)
@@ -135,12 +135,12 @@ async def _apply(system: System, folder: Path) -> None:
     await topics.apply(system.bootstrap, topics.wanted(manifests))
     # Published without the check that `guideway apply` makes: some of them are wrong on purpose.
     async with CatalogueFollower(system.bootstrap) as reader:
-        await publish(system.bootstrap, plan(reader.catalogue, manifests))
+        await publish(system.bootstrap, plan_changes(reader.catalogue, manifests))
         damaged = reader.catalogue.retrieval_set("trial/damaged", for_namespace="trial")[1]
         towns = reader.catalogue.retrieval_set("trial/towns", for_namespace="trial")[1]
         wider = msgspec.structs.replace(towns.embedding, fingerprint="sha256:" + "3" * 64, dimension=768)
         foreign = msgspec.structs.replace(towns, name="foreign-vectors", embedding=wider)
-        await publish(system.bootstrap, plan(reader.catalogue, [foreign]))
+        await publish(system.bootstrap, plan_changes(reader.catalogue, [foreign]))
     gone = [Identity("endpoint", "trial", "gone"), Identity("set", "trial", "gone")]
     await publish(system.bootstrap, [Deletion(one, 1, kept=True) for one in gone])
     _damage(store, damaged.artefact, "passages.jsonl")

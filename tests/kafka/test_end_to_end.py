@@ -18,7 +18,7 @@ import msgspec
 import pytest
 from tests.kafka.conftest import DEMO, ROOT, System
 
-from guideway.catalogue.documents.manifest_files import read
+from guideway.catalogue.documents.manifest_files import read_manifests
 from guideway.catalogue.topic import CatalogueFollower
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started
 from guideway.producers.client.client import Client
@@ -33,7 +33,7 @@ from guideway.workers.messages.from_engine import BatchReport
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
 
-ENDPOINTS = [one.manifest for one in read(DEMO) if isinstance(one.manifest, Endpoint)]
+ENDPOINTS = [one.manifest for one in read_manifests(DEMO) if isinstance(one.manifest, Endpoint)]
 SENTENCES = [
     "Is the Earth round?",
     "The soup was cold and 2 of us cared.",
@@ -296,7 +296,7 @@ async def test_labels_are_calibrated_from_the_first_reply_on_and_for_all_alike(
     (tmp_path / "endpoints.yaml").write_text("---\n".join(documents), "utf-8")
     train = (data / "wordnet_topics.train.jsonl").read_text("utf-8").split("\n")
     (tmp_path / "texts.jsonl").write_text("\n".join(train[:32]), "utf-8")
-    await apply_manifests(system.settings, read(tmp_path / "endpoints.yaml"))
+    await apply_manifests(system.settings, read_manifests(tmp_path / "endpoints.yaml"))
     rows = [json.loads(line) for line in (data / "wordnet_topics.jsonl").read_text("utf-8").splitlines()[::2]]
     replies = await asyncio.gather(
         *(client.submit(f"/calibrated/{name}", row["text"], timeout_s=300) for name in ways for row in rows)
@@ -339,7 +339,7 @@ async def test_the_endpoint_of_the_readme_tells_ordinary_texts_apart(
 ) -> None:
     (manifest,) = re.findall(r"```yaml\n# mood\.yaml\n(.+?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     (tmp_path / "mood.yaml").write_text(manifest, "utf-8")
-    await apply_manifests(system.settings, read(tmp_path / "mood.yaml"))
+    await apply_manifests(system.settings, read_manifests(tmp_path / "mood.yaml"))
     replies = await asyncio.gather(*(client.submit("/shop/mood", text, timeout_s=120) for text in [*FRIENDLY, *ANGRY]))
     right = [reply.value == label for reply, label in zip(replies, ["positive"] * 5 + ["negative"] * 5, strict=True)]
     assert sum(right) >= 9

@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels, check
+from guideway.schemas.output import (
+    Boolean,
+    Choice,
+    Json,
+    Number,
+    OutputRule,
+    Regex,
+    Text,
+    WordLabels,
+    check_output_rule,
+)
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -42,7 +52,7 @@ def test_a_rule_that_cannot_keep_its_promise_is_refused(rule: OutputRule, stop: 
     with pytest.raises(
         ValueError, match=r"^(output\.schema|output\.pattern|generation\.stop) .+(: |, which)"
     ) as caught:
-        check(rule, stop)
+        check_output_rule(rule, stop)
     assert says in str(caught.value)
 
 
@@ -65,12 +75,12 @@ def test_a_rule_that_cannot_keep_its_promise_is_refused(rule: OutputRule, stop: 
     ids=str,
 )
 def test_any_other_rule_may_be_applied(rule: OutputRule, stop: list[str]) -> None:
-    check(rule, stop)
+    check_output_rule(rule, stop)
 
 
 @pytest.mark.parametrize("kind", [Choice, WordLabels])
 def test_labels_of_the_same_letters_are_refused(kind: type[Choice | WordLabels]) -> None:
     """Many tokenizers make one form of both, and nobody could say which label the model meant."""
     with pytest.raises(ValueError, match=r"'caf\\xe9' and 'cafe\\u0301' of the output are the same letters: keep one"):
-        check(kind(["caf\u00e9", "tea", "cafe\u0301"]), [])
-    check(kind(["caf\u00e9", "cafe", "CAF\u00c9"]), [])
+        check_output_rule(kind(["caf\u00e9", "tea", "cafe\u0301"]), [])
+    check_output_rule(kind(["caf\u00e9", "cafe", "CAF\u00c9"]), [])

@@ -12,7 +12,7 @@ from pathlib import Path
 from aiokafka.structs import TopicPartition
 
 from guideway.catalogue.artefacts.cache import ArtefactCache
-from guideway.catalogue.changes import plan
+from guideway.catalogue.changes import plan_changes
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.delivery.clients.kafka_client import make_consumer, started
 from guideway.delivery.pipeline import as_record
@@ -117,7 +117,7 @@ async def end_to_end_of(
     await topics.apply(bootstrap, definitions)
     async with AsyncExitStack() as stack:
         reader = await stack.enter_async_context(CatalogueFollower(bootstrap))
-        await reader.seen(await publish(bootstrap, plan(reader.catalogue, manifests(name))))
+        await reader.seen(await publish(bootstrap, plan_changes(reader.catalogue, manifests(name))))
         service = EndpointService(DeliverySettings(bootstrap=bootstrap), reader)
         running = asyncio.create_task(service.run())
         try:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from tests.workers.end_to_end import EndToEnd, until
 
-from guideway.catalogue.changes import plan
+from guideway.catalogue.changes import plan_changes
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.infra import topics
@@ -22,7 +22,7 @@ from guideway.schemas.wire import CANCELLATION, REQUEST
 async def add(system: EndToEnd, endpoint: Endpoint) -> None:
     await topics.apply(system.bootstrap, topics.wanted([endpoint]))
     async with CatalogueFollower(system.bootstrap) as reader:
-        await reader.seen(await publish(system.bootstrap, plan(reader.catalogue, [endpoint])))
+        await reader.seen(await publish(system.bootstrap, plan_changes(reader.catalogue, [endpoint])))
 
 
 async def send(system: EndToEnd, topic: str, texts: list[str]) -> None:

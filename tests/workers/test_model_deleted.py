@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from tests.workers.end_to_end import EndToEnd, manifests, until
 
-from guideway.catalogue.changes import Deletion, plan, plan_deletion
+from guideway.catalogue.changes import Deletion, plan_changes, plan_deletion
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.cli.catalogue.delete import remove
@@ -45,7 +45,7 @@ async def test_a_model_in_use_goes_only_where_that_is_said_and_events_are_told(s
     assert "apply a manifest of kind model/v1 with the name" in refused.message
     assert not waiting.done()
     async with CatalogueFollower(system.bootstrap) as reader:
-        changes = plan(reader.catalogue, manifests(system.name))
+        changes = plan_changes(reader.catalogue, manifests(system.name))
         assert [change.version for change in changes] == [2, 1, 1]
         await publish(system.bootstrap, changes)
     async with system.worker():

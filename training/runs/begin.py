@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from guideway.catalogue.documents.manifest_files import read as read_manifests
+from guideway.catalogue.documents.manifest_files import read_manifests
 from guideway.catalogue.entries import Catalogue
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model

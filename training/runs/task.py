@@ -10,14 +10,14 @@ import msgspec
 from msgspec import Meta
 
 from guideway.catalogue.documents.conversion import converted
-from guideway.catalogue.documents.document import read_documents
+from guideway.catalogue.documents.document import parse_documents
 from guideway.catalogue.documents.faults import Fault, Faulty
 from guideway.catalogue.documents.foreign import no_task
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import Name
-from guideway.schemas.output import OutputRule, check
+from guideway.schemas.output import OutputRule, check_output_rule
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.training.data.records import Format
 from guideway.training.runs.task_methods import Count, Method, SoftPrompt, TaskPart
@@ -192,7 +192,7 @@ class Task(
         if self.namespace in names.RESERVED_NAMESPACES:
             raise ValueError(f"namespace {self.namespace!r} is reserved: choose another")
         # Otherwise it would be refused when all is trained, and published.
-        check(self.output, self.generation.stop)
+        check_output_rule(self.output, self.generation.stop)
         if self.retrieval is not None and (
             self.retrieval.query or self.retrieval.filter or self.retrieval.request_sets
         ):
@@ -237,7 +237,7 @@ class Task(
 
 def read_task(file: Path) -> Task:
     """The task of a YAML, TOML or JSON file. Raises: Faulty, which is a Refusal `invalid_manifest`."""
-    documents, faults = read_documents(file)
+    documents, faults = parse_documents(file)
     if len(documents) > 1:
         raise Refusal(FailureCode.INVALID_MANIFEST, f"{file} holds {len(documents)} documents: write one task in it")
     for document in documents:

@@ -10,7 +10,7 @@ import msgspec
 from guideway.catalogue.artefacts.contents import SET_FILES
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.bounds import too_much
-from guideway.catalogue.changes import Change, Deletion, plan, plan_deletion
+from guideway.catalogue.changes import Change, Deletion, plan_changes, plan_deletion
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.catalogue.topic import CatalogueFollower, publish_planned
 from guideway.schemas.failures import FailureCode, Refusal
@@ -156,7 +156,7 @@ def removal(catalogue: Catalogue, namespace: str, name: str, version: int | None
 def _next_version(catalogue: Catalogue, made: RetrievalSet, *, stage: bool) -> list[Change]:
     """The set's next version, and what its name stands for then."""
     before = catalogue.current_version(made.namespace, made.name)
-    (change,) = plan(catalogue, [made])
+    (change,) = plan_changes(catalogue, [made])
     current = before if stage and before else change.version
     aliases = _alias_change(catalogue, made.namespace, made.name, current, newest=change.version)
     # An alias that holds the name where it is comes first: the new version must not be current for a moment.
@@ -167,7 +167,7 @@ def _alias_change(catalogue: Catalogue, namespace: str, name: str, version: int,
     """What has to be published so that the name stands for `version`; nothing where it does so by being the newest."""
     if version == newest and catalogue.latest(Identity("alias", namespace, name)) is None:
         return []
-    return plan(catalogue, [SetAlias(namespace=namespace, name=name, version=version)])
+    return plan_changes(catalogue, [SetAlias(namespace=namespace, name=name, version=version)])
 
 
 def _metadata_names(content: SetFolder) -> list[str]:

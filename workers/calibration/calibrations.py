@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 from aiokafka.errors import KafkaError
 
-from guideway.catalogue.changes import Change, plan
+from guideway.catalogue.changes import Change, plan_changes
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.catalogue.topic import CatalogueFollower, publish_planned
 from guideway.delivery.clients.kafka_client import unreachable
@@ -147,7 +147,7 @@ class Calibrations:
             self._waiting = [one for one in self._waiting if one not in taken]
 
             async def planned(catalogue: Catalogue, taken: Sequence[tuple[Calibrated, object]] = taken) -> list[Change]:
-                return plan(catalogue, [entry for entry, _ in taken if not _has(catalogue, entry)])
+                return plan_changes(catalogue, [entry for entry, _ in taken if not _has(catalogue, entry)])
 
             error: Exception | None = None
             for _ in range(_TRIES):

@@ -9,7 +9,7 @@ from typing import Final
 
 from guideway.catalogue.artefacts.contents import Contents, digest_of
 from guideway.catalogue.artefacts.store import ArtefactStore
-from guideway.catalogue.changes import Change, plan
+from guideway.catalogue.changes import Change, plan_changes
 from guideway.catalogue.documents.calibration_files import with_texts
 from guideway.catalogue.documents.faults import Fault, Faulty
 from guideway.catalogue.documents.manifest_files import Source, resolved
@@ -64,7 +64,7 @@ async def apply_manifests(
                 await topics.apply(
                     bootstrap, topics.wanted(manifests), replication=replication, most_per_broker=most_per_broker
                 )
-        return plan(catalogue, manifests)
+        return plan_changes(catalogue, manifests)
 
     changes, _ = await publish_planned(bootstrap, planned)
     return changes
@@ -86,7 +86,9 @@ async def preview(
         absent = await topics.missing(bootstrap, wanted, replication=replication, most_per_broker=most_per_broker)
     catalogue = await present(bootstrap)
     check_together(sources, catalogue)
-    changes = plan(catalogue, settled([_resolved(source, catalogue, digest_of) for source in sources], catalogue))
+    changes = plan_changes(
+        catalogue, settled([_resolved(source, catalogue, digest_of) for source in sources], catalogue)
+    )
     return Preview(changes, [catalogue.latest(change.identity) for change in changes], absent)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import guideway.catalogue
-from guideway.catalogue.documents.manifest_files import Source, read
+from guideway.catalogue.documents.manifest_files import Source, read_manifests
 from guideway.catalogue.entries import Identity
 from guideway.infra.doctor import MODEL_PACKAGE
 from guideway.schemas.failures import FailureCode, Refusal
@@ -24,7 +24,7 @@ async def offered(settings: Settings) -> list[Source]:
     if find_spec(MODEL_PACKAGE) is None:
         return []
     catalogue = await present(settings.answering_brokers())
-    return [] if catalogue.identities("model") or catalogue.unread() else read(SMALL)
+    return [] if catalogue.identities("model") or catalogue.unread() else read_manifests(SMALL)
 
 
 async def with_small(settings: Settings, found: list[Source]) -> list[Source]:
@@ -32,7 +32,7 @@ async def with_small(settings: Settings, found: list[Source]) -> list[Source]:
 
     Raises Refusal(invalid_setting) where the package that carries it is not installed.
     """
-    [small] = read(SMALL)
+    [small] = read_manifests(SMALL)
     identity = Identity.of(small.manifest)
     if any(Identity.of(source.manifest) == identity for source in found):
         return found

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from guideway.catalogue.adapters.adapter import check_finite, parsed
+from guideway.catalogue.adapters.adapter import check_finite, parse_adapter
 from guideway.catalogue.adapters.forms import check_folder
 from guideway.catalogue.artefacts.contents import MAX_TEXT_BYTES
 from guideway.catalogue.artefacts.store import ArtefactStore
@@ -220,7 +220,7 @@ def test_a_weight_that_is_no_number_is_damaged(form: TrainedForm, value: float, 
 def test_a_bfloat16_that_is_no_number_is_damaged(bits: int) -> None:
     for value in (0x3F80, bits):
         weights = file_of({"a": entry("BF16", (2,))}, struct.pack("<HH", 0x3F80, value))
-        made = parsed(files("lora", weights=weights))
+        made = parse_adapter(files("lora", weights=weights))
         if value == bits:
             with pytest.raises(Refusal, match="not finite"):
                 check_finite(made)

@@ -11,7 +11,7 @@ import pytest
 
 from guideway.catalogue.documents import toml_lines
 from guideway.catalogue.documents.faults import MAX_TOLD, Faulty
-from guideway.catalogue.documents.manifest_files import read
+from guideway.catalogue.documents.manifest_files import read_manifests
 from guideway.schemas.failures import FailureCode
 from guideway.training.runs.task import read_task
 
@@ -25,7 +25,7 @@ TASK = (
 def told(place: Path) -> list[str]:
     """The faults of a file or folder, without the folder's name."""
     with pytest.raises(Faulty) as caught:
-        read(place)
+        read_manifests(place)
     assert caught.value.code is FailureCode.INVALID_MANIFEST
     folder = place if place.is_dir() else place.parent
     return [str(fault).replace(f"{folder}{os.sep}", "") for fault in caught.value.faults]
@@ -134,7 +134,7 @@ def test_what_is_wrong_is_told_with_its_line_and_the_right_word(tmp_path: Path, 
 def test_all_files_of_a_folder_are_looked_through(tmp_path: Path) -> None:
     for number in range(30):
         (tmp_path / f"{number:02}.yaml").write_text(WHOLE.replace("mood", f"mood-{number}"))
-    assert len(read(tmp_path)) == 30
+    assert len(read_manifests(tmp_path)) == 30
     (tmp_path / "03.yaml").write_text("a: [")
     (tmp_path / "07.yaml").write_text(WHOLE.replace("mood", "mood-8"))
     (tmp_path / "29.yaml").write_text(WHOLE.replace("small", "Small"))
@@ -149,11 +149,11 @@ def test_all_files_of_a_folder_are_looked_through(tmp_path: Path) -> None:
 def test_of_very_many_faults_so_many_are_told_as_somebody_reads(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("---\n".join(["kind: x\n"] * 2000))
     with pytest.raises(Faulty, match=r"at least 1000 things are wrong:(.|\n)*and 980 more") as caught:
-        read(tmp_path)
+        read_manifests(tmp_path)
     assert len(caught.value.message.splitlines()) == MAX_TOLD + 2
     (tmp_path / "a.yaml").write_text(f"{WHOLE}{'x' * 100_000}: 1\n" + "".join(f"unknown{n}: 1\n" for n in range(5000)))
     with pytest.raises(Faulty) as caught:
-        read(tmp_path)
+        read_manifests(tmp_path)
     assert len(caught.value.message) < 30_000
 
 
@@ -176,7 +176,7 @@ def test_links_are_followed_and_hidden_files_are_not(tmp_path: Path) -> None:
     (elsewhere / "round").symlink_to(tmp_path)
     (tmp_path / "more").symlink_to(elsewhere)
     (tmp_path / "more-again").symlink_to(elsewhere)
-    assert [source.manifest.name for source in read(tmp_path)] == ["mood", "tone"]
+    assert [source.manifest.name for source in read_manifests(tmp_path)] == ["mood", "tone"]
     (tmp_path / "gone.yaml").symlink_to("nowhere")
     assert told(tmp_path) == ["gone.yaml: it cannot be read: No such file or directory"]
 
@@ -186,11 +186,11 @@ def test_manifests_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
 
     given(WHOLE)
-    assert [source.manifest.name for source in read(Path("-"))] == ["mood"]
+    assert [source.manifest.name for source in read_manifests(Path("-"))] == ["mood"]
     for text, says in (("", "standard input: it holds no manifest"), (WHOLE + "x: 1", "standard input:6: endpoint")):
         given(text)
         with pytest.raises(Faulty, match=says):
-            read(Path("-"))
+            read_manifests(Path("-"))
 
 
 @pytest.mark.parametrize(

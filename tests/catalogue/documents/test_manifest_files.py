@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from guideway.catalogue.artefacts.store import ArtefactStore
-from guideway.catalogue.documents.document import read_documents
-from guideway.catalogue.documents.manifest_files import read, upload
+from guideway.catalogue.documents.document import parse_documents
+from guideway.catalogue.documents.manifest_files import read_manifests, upload
 from guideway.catalogue.documents.yaml_text import as_yaml
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.input import Field
@@ -46,7 +46,7 @@ output = { type = "boolean", spelling = "yes/no" }
 
 
 def values_of(file: Path) -> list[Any]:
-    documents, faults = read_documents(file)
+    documents, faults = parse_documents(file)
     assert faults == []
     return [document.value for document in documents]
 
@@ -55,7 +55,7 @@ def test_yaml_with_several_documents_and_toml(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(YAML)
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "b.toml").write_text(TOML)
-    mood, tone, again = (source.manifest for source in read(tmp_path))
+    mood, tone, again = (source.manifest for source in read_manifests(tmp_path))
     assert isinstance(mood, Endpoint)
     assert mood.output == Choice(labels=["good", "bad"])
     assert isinstance(tone, Guidance)
@@ -104,7 +104,7 @@ def test_an_artefact_is_named_by_its_folder_and_not_by_a_digest(tmp_path: Path) 
 def test_a_wrong_manifest_is_refused_by_file_and_field(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(Refusal, match=message) as caught:
-        read(tmp_path)
+        read_manifests(tmp_path)
     assert caught.value.code is FailureCode.INVALID_MANIFEST
     assert str(tmp_path) in caught.value.message
 
@@ -155,7 +155,7 @@ MERGES = lines("a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}"
 def test_whatever_a_file_holds_is_read_or_refused_by_its_name(tmp_path: Path, data: str | bytes, message: str) -> None:
     """Aliases that multiply or recurse, numbers that JSON does not have, bytes that are no text."""
     (tmp_path / "a.yaml").write_bytes(data.encode() if isinstance(data, str) else data)
-    for reader in (read, read_task):
+    for reader in (read_manifests, read_task):
         with pytest.raises(Refusal, match=message) as caught:
             reader(tmp_path / "a.yaml")
         assert caught.value.code is FailureCode.INVALID_MANIFEST
@@ -175,14 +175,14 @@ def test_whatever_a_file_holds_is_read_or_refused_by_its_name(tmp_path: Path, da
 def test_toml_is_held_to_the_same(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.toml").write_text(text)
     with pytest.raises(Refusal, match=message) as caught:
-        read(tmp_path)
+        read_manifests(tmp_path)
     assert caught.value.code is FailureCode.INVALID_MANIFEST
 
 
 def test_a_folder_that_is_called_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").mkdir()
     with pytest.raises(Refusal, match="Is a directory"):
-        read(tmp_path)
+        read_manifests(tmp_path)
 
 
 def test_aliases_as_people_use_them_are_read(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_aliases_as_people_use_them_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
         YAML.replace("guidance: [team/tone]", f"guidance: &names [team/tone]\nrequest_guidance: *names\n{fields}")
     )
-    mood, _ = (source.manifest for source in read(tmp_path))
+    mood, _ = (source.manifest for source in read_manifests(tmp_path))
     assert isinstance(mood, Endpoint)
     assert mood.guidance == mood.request_guidance
     assert mood.input.fields["more"] == Field(max_chars=9, required=False)
@@ -203,7 +203,7 @@ def test_no_bytes_end_in_anything_but_values_or_a_refusal(
     for name in ("a.yaml", "a.toml"):
         path = tmp_path_factory.getbasetemp() / name
         path.write_bytes(data.encode() if isinstance(data, str) else data)
-        documents, faults = read_documents(path)
+        documents, faults = parse_documents(path)
         assert all(fault.message and fault.file for fault in faults)
         for document in documents:
             assert msgspec.json.decode(msgspec.json.encode(document.value)) == document.value
@@ -231,7 +231,7 @@ def test_what_has_no_quotes_is_read_as_yaml_1_2_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["a: 1\na: 1", "b: {a: 1, 'a': 2}", "- {x: {y: 1, z: 2, y: 3}}"])
 def test_a_name_that_is_written_twice_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
-    _, (fault,) = read_documents(tmp_path / "a.yaml")
+    _, (fault,) = parse_documents(tmp_path / "a.yaml")
     assert "is written twice: keep one" in fault.message
     assert fault.line == len(text.splitlines())
 
@@ -243,7 +243,7 @@ def test_a_merge_may_be_overridden(tmp_path: Path) -> None:
 
 def test_toml_with_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("\ufeff" + TOML, "utf-8")
-    assert len(read(tmp_path)) == 1
+    assert len(read_manifests(tmp_path)) == 1
 
 
 VALUES = st.recursive(

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from guideway.catalogue.bounds import MAX_MANIFEST_BYTES
-from guideway.catalogue.changes import Deletion, plan, plan_deletion, records
-from guideway.catalogue.documents.manifest_files import Source, read
+from guideway.catalogue.changes import Deletion, catalogue_records, plan_changes, plan_deletion
+from guideway.catalogue.documents.manifest_files import Source, read_manifests
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.catalogue.topic import CatalogueFollower
 from guideway.cli.catalogue.delete import remove
@@ -191,14 +191,14 @@ def test_a_fresh_broker_offers_a_model_to_try_things_out_with(tmp_path: Path) ->
 
 def test_the_model_that_is_offered_is_the_demos() -> None:
     demo = Path(__file__).parents[3] / "examples" / "demo" / "manifests" / "model.yaml"
-    assert [one.manifest for one in read(SMALL)] == [one.manifest for one in read(demo)]
+    assert [one.manifest for one in read_manifests(SMALL)] == [one.manifest for one in read_manifests(demo)]
 
 
 @pytest.mark.parametrize(("given", "near"), [("shop/mod", "shop/mood"), ("shopp/mood", "shop/mood"), ("q/z", None)])
 def test_a_wrong_name_is_told_with_the_right_one(given: str, near: str | None) -> None:
     catalogue = Catalogue()
     mood = Endpoint(namespace="shop", name="mood", model_size="small", output=Boolean())
-    [(key, value)] = records(plan(catalogue, [mood]))
+    [(key, value)] = catalogue_records(plan_changes(catalogue, [mood]))
     catalogue.absorb(key, value)
     with pytest.raises(Refusal) as caught:
         found_in(catalogue, identity_of("endpoint", given))
@@ -208,7 +208,9 @@ def test_a_wrong_name_is_told_with_the_right_one(given: str, near: str | None) -
 
 def test_a_wrong_model_size_is_told_with_the_right_one() -> None:
     catalogue = Catalogue()
-    [(key, value)] = records(plan(catalogue, [Model(namespace="public", name="medium", source="folder")]))
+    [(key, value)] = catalogue_records(
+        plan_changes(catalogue, [Model(namespace="public", name="medium", source="folder")])
+    )
     catalogue.absorb(key, value)
     with pytest.raises(
         Refusal, match=r"no model size 'medum': did you mean medium\? name one that is there \(medium\)"
@@ -227,7 +229,7 @@ def test_a_wrong_set_is_told_with_the_right_one() -> None:
         passages=1,
         embedding=EmbeddingModel(source="a", fingerprint=f"sha256:{'0' * 64}", dimension=3),
     )
-    [(key, value)] = records(plan(catalogue, [made]))
+    [(key, value)] = catalogue_records(plan_changes(catalogue, [made]))
     catalogue.absorb(key, value)
     with pytest.raises(Refusal, match=r"no retrieval set shop/handbok: did you mean shop/handbook\?"):
         found_set(catalogue, "shop/handbok")

@@ -45,7 +45,7 @@ def test_what_only_looks_like_it_is_not(arguments: list[str], monkeypatch: pytes
 
 
 def test_several_places_are_read(tmp_path_factory: pytest.TempPathFactory) -> None:
-    from guideway.catalogue.documents.manifest_files import read
+    from guideway.catalogue.documents.manifest_files import read_manifests
 
     folder = tmp_path_factory.mktemp("manifests")
     places = [folder / "a.yaml", folder / "b.yaml"]
@@ -58,8 +58,8 @@ def test_several_places_are_read(tmp_path_factory: pytest.TempPathFactory) -> No
             "output": {"type": "text"},
         }
         place.write_bytes(msgspec.json.encode(document))
-    assert [source.manifest.name for source in read(*places)] == ["a", "b"]
-    assert [source.manifest.name for source in read(folder, places[0])] == ["a", "b"]
+    assert [source.manifest.name for source in read_manifests(*places)] == ["a", "b"]
+    assert [source.manifest.name for source in read_manifests(folder, places[0])] == ["a", "b"]
     (folder / "empty.yaml").write_text("# nothing\n")
     with pytest.raises(Refusal, match=r"empty.yaml: it holds no manifest"):
-        read(*places, folder / "empty.yaml")
+        read_manifests(*places, folder / "empty.yaml")

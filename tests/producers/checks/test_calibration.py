@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from guideway.catalogue.changes import plan, records
+from guideway.catalogue.changes import catalogue_records, plan_changes
 from guideway.catalogue.entries import Catalogue
 from guideway.producers.checks.calibration import check_calibration, settled
 from guideway.producers.marshalling.marshal import marshal
@@ -36,7 +36,7 @@ def endpoint(**fields: Any) -> Endpoint:
 
 def catalogue_of(*manifests: Manifest) -> Catalogue:
     made = Catalogue()
-    for key, value in records(plan(made, manifests)):
+    for key, value in catalogue_records(plan_changes(made, manifests)):
         made.absorb(key, value)
     return made
 

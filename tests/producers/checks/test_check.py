@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from guideway.catalogue.entries import Catalogue, Identity
-from guideway.producers.checks.check import check
+from guideway.producers.checks.check import check_manifests
 from guideway.producers.checks.doubts import doubts
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
@@ -36,7 +36,7 @@ def test_a_template_that_no_event_can_be_rendered_by_is_refused(
     template: str, says: str, catalogue: Catalogue, make_endpoint: Callable[..., Endpoint]
 ) -> None:
     with pytest.raises(Refusal) as caught:
-        check([make_endpoint(input=InputRule(template=template))], catalogue)
+        check_manifests([make_endpoint(input=InputRule(template=template))], catalogue)
     assert caught.value.code is FailureCode.INVALID_MANIFEST
     assert says in caught.value.message
     assert "/team/task" in caught.value.message
@@ -46,7 +46,7 @@ def test_a_template_whose_functions_want_values_is_accepted(
     catalogue: Catalogue, make_endpoint: Callable[..., Endpoint]
 ) -> None:
     rule = InputRule(fields={"tags": Field(type="array")}, template="{join(', ', tags)}", text_field=None)
-    check([make_endpoint(input=rule)], catalogue)
+    check_manifests([make_endpoint(input=rule)], catalogue)
 
 
 @pytest.mark.parametrize(("key", "fine"), [("year", True), ("source", True), ("yaer", False)])
@@ -65,10 +65,10 @@ def test_a_filter_by_metadata_that_no_passage_has_is_refused(
         retrieval=rule, input=InputRule(fields={"text": Field(), "year": Field(type="integer", required=False)})
     )
     if fine:
-        check([endpoint], catalogue)
+        check_manifests([endpoint], catalogue)
         return
     with pytest.raises(Refusal, match=r"team/facts has metadata 'yaer'; did you mean 'year'\? it has source, year"):
-        check([endpoint], catalogue)
+        check_manifests([endpoint], catalogue)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_an_output_rule_that_cannot_keep_its_promise_is_refused(
     settings: dict[str, Any], says: str, catalogue: Catalogue, make_endpoint: Callable[..., Endpoint]
 ) -> None:
     with pytest.raises(Refusal, match=says) as caught:
-        check([make_endpoint(**settings)], catalogue)
+        check_manifests([make_endpoint(**settings)], catalogue)
     assert caught.value.code is FailureCode.INVALID_MANIFEST
     assert "/team/task" in caught.value.message
 
@@ -119,7 +119,7 @@ def test_an_input_that_loses_its_text_is_refused(
 ) -> None:
     rule = InputRule(fields=fields, template=template, text_field=None)
     with pytest.raises(Refusal) as caught:
-        check([make_endpoint(input=rule)], catalogue)
+        check_manifests([make_endpoint(input=rule)], catalogue)
     assert caught.value.code is FailureCode.INVALID_MANIFEST
     assert says in caught.value.message
 
@@ -141,7 +141,7 @@ def test_fields_of_elements_are_no_fields_of_the_event(
     template: str, catalogue: Catalogue, make_endpoint: Callable[..., Endpoint]
 ) -> None:
     rule = InputRule(fields={"text": Field(), "items": Field(type="array", required=False)}, template=template)
-    check([make_endpoint(input=rule)], catalogue)
+    check_manifests([make_endpoint(input=rule)], catalogue)
 
 
 def test_what_is_hardly_meant_is_told(make_endpoint: Callable[..., Endpoint]) -> None:
@@ -174,7 +174,7 @@ def test_an_answer_as_long_as_the_context_is_refused(
     catalogue: Catalogue, make_endpoint: Callable[..., Endpoint]
 ) -> None:
     with pytest.raises(Refusal, match=r"generation\.max_tokens is 2048, and model size small has 2048 tokens"):
-        check([make_endpoint(generation=Generation(max_tokens=2048))], catalogue)
+        check_manifests([make_endpoint(generation=Generation(max_tokens=2048))], catalogue)
 
 
 def test_a_text_field_that_was_not_named_is_said_to_be_the_default() -> None:
@@ -192,4 +192,4 @@ def test_a_text_field_that_was_not_named_is_said_to_be_the_default() -> None:
 def test_the_grammar_library_knows_the_formats_that_are_called_known(
     format_: str, catalogue: Catalogue, make_endpoint: Callable[..., Endpoint]
 ) -> None:
-    check([make_endpoint(output=Json({"type": "string", "format": format_}))], catalogue)
+    check_manifests([make_endpoint(output=Json({"type": "string", "format": format_}))], catalogue)

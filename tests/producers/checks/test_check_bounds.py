@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from guideway.catalogue.bounds import too_much
-from guideway.catalogue.changes import plan, plan_deletion, records
-from guideway.catalogue.documents.manifest_files import read
+from guideway.catalogue.changes import catalogue_records, plan_changes, plan_deletion
+from guideway.catalogue.documents.manifest_files import read_manifests
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.cli.demo.demo import EXAMPLES
-from guideway.producers.checks.check import check
+from guideway.producers.checks.check import check_manifests
 from guideway.producers.checks.references import broken_by
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.input import Field
@@ -54,7 +54,7 @@ def endpoint(**fields: Any) -> Endpoint:
 )
 def test_what_is_too_much_or_cannot_be_kept_is_refused(fields: dict[str, Any], says: str, catalogue: Catalogue) -> None:
     with pytest.raises(Refusal) as caught:
-        check([endpoint(**fields)], catalogue)
+        check_manifests([endpoint(**fields)], catalogue)
     assert caught.value.code is FailureCode.INVALID_MANIFEST
     assert caught.value.message.startswith("endpoint /team/task")
     assert says in caught.value.message
@@ -63,15 +63,15 @@ def test_what_is_too_much_or_cannot_be_kept_is_refused(fields: dict[str, Any], s
 def test_a_models_context_has_a_bound(catalogue: Catalogue) -> None:
     model = Model(namespace="public", name="small", source="folder", max_context_tokens=2**24 + 1)
     with pytest.raises(Refusal, match="max_context_tokens is 16,777,217, at most 16,777,216"):
-        check([model], catalogue)
+        check_manifests([model], catalogue)
 
 
 def test_a_thousand_labels_and_all_that_is_in_use_are_far_below_the_bounds(catalogue: Catalogue) -> None:
     labels = [f"label {number}" for number in range(1000)]
     fields = {"text": Field()} | {f"field{number}": Field(required=False) for number in range(200)}
-    check([endpoint(output={"type": "choice", "labels": labels}, input={"fields": fields})], catalogue)
+    check_manifests([endpoint(output={"type": "choice", "labels": labels}, input={"fields": fields})], catalogue)
     for folder in ("demo/manifests", "demo/asking"):
-        for source in read(EXAMPLES / folder):
+        for source in read_manifests(EXAMPLES / folder):
             assert [*too_much(source.manifest)] == []
 
 
@@ -87,7 +87,7 @@ FACTS = RetrievalSet(
 
 def with_all(catalogue: Catalogue, *manifests: Manifest) -> Catalogue:
     for manifest in manifests:
-        catalogue = catalogue.after(records(plan(catalogue, [manifest])))
+        catalogue = catalogue.after(catalogue_records(plan_changes(catalogue, [manifest])))
     return catalogue
 
 
@@ -133,4 +133,4 @@ def test_an_endpoint_counts_though_something_else_is_wrong_with_it(catalogue: Ca
 def test_an_endpoint_may_name_an_older_version(catalogue: Catalogue) -> None:
     """All versions are looked up, not only the newest."""
     catalogue = with_all(catalogue, TONE, msgspec.structs.replace(TONE, text="Be very kind."))
-    check([endpoint(guidance=["team/tone@1"])], catalogue)
+    check_manifests([endpoint(guidance=["team/tone@1"])], catalogue)

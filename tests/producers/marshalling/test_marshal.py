@@ -10,7 +10,7 @@ import pytest
 from tests.producers.conftest import DIGEST, OTHER_DIGEST
 
 from guideway.catalogue.entries import Catalogue, Identity
-from guideway.producers.checks.check import check
+from guideway.producers.checks.check import check_manifests
 from guideway.producers.marshalling.marshal import marshal
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
@@ -269,11 +269,13 @@ def test_guidance_acts_once_and_there_is_so_much_of_it(
     assert caught.value.code is FailureCode.GUIDANCE_FORBIDDEN
     if own:
         with pytest.raises(Refusal, match=r"twice|the same artefact|at most 16") as told:
-            check([msgspec.structs.replace(endpoint, request_guidance=list(dict.fromkeys(brought)))], catalogue)
+            check_manifests(
+                [msgspec.structs.replace(endpoint, request_guidance=list(dict.fromkeys(brought)))], catalogue
+            )
         assert told.value.code is FailureCode.INVALID_MANIFEST
 
 
 def test_different_guidance_acts_together(catalogue: Catalogue, make_endpoint: MakeEndpoint) -> None:
     endpoint = make_endpoint(guidance=["team/tone", "public/brief"], request_guidance=["other/lent"])
     assert len(run(catalogue, endpoint, "x", guidance=["other/lent"]).guidance) == 2
-    check([endpoint], catalogue)
+    check_manifests([endpoint], catalogue)

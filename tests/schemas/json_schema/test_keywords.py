@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guideway.schemas.json_schema.keywords import FORMATS, check_keywords, doubts, prepared
+from guideway.schemas.json_schema.keywords import FORMATS, check_keywords, prepared, schema_doubts
 
 INTEGER = {"type": "integer"}
 ADDRESS = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -76,7 +76,7 @@ def test_what_is_right_or_of_others_is_left_alone(schema: dict[str, Any]) -> Non
     ],
 )
 def test_what_is_hardly_meant_is_doubted(schema: dict[str, Any], told: list[str]) -> None:
-    found = [*doubts(schema)]
+    found = [*schema_doubts(schema)]
     assert len(found) == len(told)
     assert all(words in doubt for words, doubt in zip(told, found, strict=True))
 
@@ -178,5 +178,5 @@ ANYTHING = st.recursive(
 def test_whatever_stands_for_a_schema_is_taken_or_refused(schema: dict[str, Any]) -> None:
     with contextlib.suppress(ValueError):
         check_keywords(schema)
-    assert isinstance([*doubts(schema)], list)
+    assert isinstance([*schema_doubts(schema)], list)
     assert prepared(prepared(schema)) == prepared(schema)

@@ -9,7 +9,7 @@ import pytest
 
 from guideway.catalogue.artefacts.cache import ArtefactCache
 from guideway.catalogue.artefacts.store import ArtefactStore
-from guideway.catalogue.changes import plan
+from guideway.catalogue.changes import plan_changes
 from guideway.catalogue.entries import Catalogue
 from guideway.producers.checks.calibration import settled
 from guideway.schemas.calibration import automatic
@@ -98,7 +98,7 @@ def catalogue(*manifests: Manifest) -> Catalogue:
     """Each applied after the one before."""
     made = Catalogue()
     for manifest in manifests:
-        [change] = plan(made, [manifest])
+        [change] = plan_changes(made, [manifest])
         made.absorb(change.identity.key(change.version), MANIFEST.encode(manifest))
     return made
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from aiokafka.errors import TopicAuthorizationFailedError
 
-from guideway.catalogue.changes import plan
+from guideway.catalogue.changes import plan_changes
 from guideway.catalogue.entries import Identity
 from guideway.catalogue.topic import CatalogueFollower, publish
 from guideway.infra import topics
@@ -59,7 +59,7 @@ class Cluster:
             namespace=self.name, name="mood", model_size="small", output=output, calibration=calibration
         )
         async with CatalogueFollower(self.bootstrap) as reader:
-            changes = plan(reader.catalogue, [endpoint])
+            changes = plan_changes(reader.catalogue, [endpoint])
             await publish(self.bootstrap, changes)
         return changes[0].version
 

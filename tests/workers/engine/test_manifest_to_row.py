@@ -12,10 +12,10 @@ from tests.workers.engine.conftest import MakeArtefact, MakeEngine, ends, run, t
 from guideway.catalogue.artefacts.cache import ArtefactCache
 from guideway.catalogue.artefacts.contents import Altered
 from guideway.catalogue.artefacts.store import ArtefactStore
-from guideway.catalogue.changes import plan
+from guideway.catalogue.changes import plan_changes
 from guideway.catalogue.documents import manifest_files
 from guideway.catalogue.topic import CatalogueFollower
-from guideway.producers.checks.check import check
+from guideway.producers.checks.check import check_manifests
 from guideway.producers.marshalling.marshal import marshal
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
@@ -69,10 +69,10 @@ def folder(
 
 async def test_every_form_comes_through(folder: Path, tmp_path: Path, make_engine: MakeEngine) -> None:
     store = ArtefactStore(str(tmp_path / "store"))
-    found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read(folder)]
+    found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read_manifests(folder)]
     reader = CatalogueFollower("no broker")
-    check(found, reader.catalogue)
-    for change in plan(reader.catalogue, found):
+    check_manifests(found, reader.catalogue)
+    for change in plan_changes(reader.catalogue, found):
         reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
     version, endpoint = reader.catalogue.endpoint("team", "task")
     address = ReplyAddress(topic="gw.team.task.out.v1")
@@ -98,9 +98,9 @@ async def test_guidance_bound_by_the_former_fingerprint_is_refused_with_the_way_
     folder: Path, tmp_path: Path
 ) -> None:
     store = ArtefactStore(str(tmp_path / "store"))
-    found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read(folder)]
+    found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read_manifests(folder)]
     reader = CatalogueFollower("no broker")
-    for change in plan(reader.catalogue, found):
+    for change in plan_changes(reader.catalogue, found):
         reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
     now = "sha256:" + "9" * 64
     fetch = GuidanceFetch(reader, ArtefactFetch(store, ArtefactCache(tmp_path / "cache")), now, FINGERPRINT)
@@ -117,9 +117,9 @@ def test_a_scale_on_anything_but_a_lora_is_refused_when_it_is_applied(folder: Pa
     text = ENDPOINT.replace("guidance: [", f"guidance: [team/{name}*2, ")
     (folder / "all.yaml").write_text("\n---\n".join([MODEL, text, *map(guidance, FORMS)]))
     store = ArtefactStore(str(tmp_path / "store"))
-    found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read(folder)]
+    found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read_manifests(folder)]
     with pytest.raises(Refusal, match=rf"team/{name} is of form {form}, and only a lora takes a scale") as caught:
-        check(found, CatalogueFollower("no broker").catalogue)
+        check_manifests(found, CatalogueFollower("no broker").catalogue)
     assert caught.value.code is FailureCode.INVALID_MANIFEST
 
 
@@ -128,9 +128,9 @@ async def test_a_copy_that_changed_under_the_engine_is_told_and_never_run(
 ) -> None:
     """The bytes are hashed when they are loaded, and not only when they are fetched."""
     store = ArtefactStore(str(tmp_path / "store"))
-    found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read(folder)]
+    found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read_manifests(folder)]
     reader = CatalogueFollower("no broker")
-    for change in plan(reader.catalogue, found):
+    for change in plan_changes(reader.catalogue, found):
         reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
     version, endpoint = reader.catalogue.endpoint("team", "task")
     address = ReplyAddress(topic="gw.team.task.out.v1")
@@ -171,8 +171,8 @@ async def test_a_worker_takes_each_guidance_once_whoever_wrote_the_request(
 ) -> None:
     store, reader = ArtefactStore(str(tmp_path / "store")), CatalogueFollower("no broker")
     (folder / "twin.yaml").write_text(guidance("lora").replace("name: lora", "name: twin"))
-    found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read(folder)]
-    for change in plan(reader.catalogue, found):
+    found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read_manifests(folder)]
+    for change in plan_changes(reader.catalogue, found):
         reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
     fetch = GuidanceFetch(reader, ArtefactFetch(store, ArtefactCache(tmp_path / "cache")), FINGERPRINT)
     named = [GuidanceRef(namespace="team", name=name, version=1, scale=scale) for name, scale in refs]

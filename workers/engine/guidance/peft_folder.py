@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from guideway.catalogue.adapters.adapter import Adapter, TensorInfo, damaged, not_finite, parsed
+from guideway.catalogue.adapters.adapter import Adapter, TensorInfo, damaged, not_finite, parse_adapter
 from guideway.catalogue.adapters.forms import check_type
 from guideway.catalogue.artefacts.contents import PEFT_FILES, read_fetched, read_folder
 from guideway.schemas.failures import Refusal
@@ -36,7 +36,7 @@ def read(folder: Path, form: TrainedForm, digest: str | None) -> tuple[Adapter, 
             files = read_folder(folder, PEFT_FILES)
         except Refusal as refusal:
             raise damaged(f"its files cannot be read: {refusal.message}") from None
-    adapter = parsed(files)
+    adapter = parse_adapter(files)
     check_type(adapter.config, form)
     return adapter, {name: _tensor(adapter, info) for name, info in adapter.tensors.items()}
 

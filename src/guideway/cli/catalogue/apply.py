@@ -12,7 +12,7 @@ from rich.text import Text
 
 from guideway.catalogue.changes import Change
 from guideway.catalogue.difference import difference
-from guideway.catalogue.documents.manifest_files import Source, read
+from guideway.catalogue.documents.manifest_files import Source, read_manifests
 from guideway.cli.console.output import AsJson, complain, err, out, print_json, print_table, run
 from guideway.infra import topics
 from guideway.printable import printable
@@ -68,7 +68,7 @@ def apply(
     settings = Settings.from_environ()
     if not file and not with_small:
         raise Refusal(FailureCode.INVALID_SETTING, "nothing to apply: name a file or a folder with -f")
-    sources = read(*file or [])
+    sources = read_manifests(*file or [])
     if with_small:
         sources = run(packaged.with_small(settings, sources))
     if dry_run:
@@ -94,7 +94,7 @@ def diff(file: Annotated[list[Path], typer.Option("-f", "--file", help=_FILES)],
     Exit code 0: not at all; 1: it would; 2: they are refused, or the brokers cannot be asked.
     """
     try:
-        settings, sources = Settings.from_environ(), read(*file)
+        settings, sources = Settings.from_environ(), read_manifests(*file)
         would = run(preview(settings, sources))
     except Refusal as refusal:
         complain(refusal)

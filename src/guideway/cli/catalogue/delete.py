@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from guideway.catalogue.changes import Deletion, plan_deletion, records, require_newest_read
+from guideway.catalogue.changes import Deletion, catalogue_records, plan_deletion, require_newest_read
 from guideway.catalogue.entries import Catalogue
 from guideway.catalogue.topic import publish_planned
 from guideway.cli.catalogue.get import found_in, identity_of
@@ -83,7 +83,7 @@ async def remove(bootstrap: str, made_on: Callable[[Catalogue], Sequence[Deletio
 
 
 def _models_that_go(deletions: Sequence[Deletion], catalogue: Catalogue) -> list[str]:
-    after = catalogue.after(records(deletions))
+    after = catalogue.after(catalogue_records(deletions))
     return [one.name for one in {each.identity for each in deletions} if one.kind == "model" and not after.latest(one)]
 
 

@@ -9,8 +9,8 @@ import msgspec
 import typer
 
 from guideway.catalogue.difference import written
-from guideway.catalogue.documents.manifest_files import read
-from guideway.catalogue.entries import KINDS, Catalogue, Identity, Kind, Unreadable
+from guideway.catalogue.documents.manifest_files import read_manifests
+from guideway.catalogue.entries import KINDS, Catalogue, Identity, Kind, UnreadableVersion
 from guideway.catalogue.topic import CatalogueFollower
 from guideway.cli.catalogue.apply import MaxPartitions, Replication
 from guideway.cli.console.output import AsJson, err, out, print_json, print_table, run
@@ -45,7 +45,7 @@ def topics_apply(
         await topics.apply(bootstrap, topics.wanted([]), replication=replication)
         async with CatalogueFollower(bootstrap) as reader:
             manifests = [manifest for _, manifest in reader.catalogue]
-        manifests += [source.manifest for source in read(file)] if file else []
+        manifests += [source.manifest for source in read_manifests(file)] if file else []
         return await topics.apply(
             bootstrap, topics.wanted(manifests), replication=replication, most_per_broker=max_partitions
         )
@@ -71,7 +71,7 @@ def get(
     """List what is in the catalogue; with --yaml as manifests, which `apply` takes again."""
     wanted = _kind(kind) if kind != "all" else None
 
-    async def work() -> tuple[list[tuple[int, Manifest]], list[Unreadable], int]:
+    async def work() -> tuple[list[tuple[int, Manifest]], list[UnreadableVersion], int]:
         async with CatalogueFollower(Settings.from_environ().answering_brokers()) as reader:
             catalogue = reader.catalogue
             entries = [(version, one) for version, one in catalogue if wanted in (None, Identity.of(one).kind)]

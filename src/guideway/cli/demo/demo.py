@@ -17,7 +17,7 @@ import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 import guideway
-from guideway.catalogue.documents.manifest_files import read
+from guideway.catalogue.documents.manifest_files import read_manifests
 from guideway.cli.console import interrupts
 from guideway.cli.console.output import err, out, print_json
 from guideway.cli.demo.report import Report, Score, Speed, Told, tell, tell_json
@@ -88,7 +88,7 @@ async def run_demo(settings: Settings, *, as_json: bool, keep: bool) -> int:
     try:
         made = await make_fact_sets(settings, plan.sets, EXAMPLES / "data")
         _say(f"retrieval sets: {', '.join(f'{one.set} ({one.passages})' for one in made)}")
-        manifests = [*read(EXAMPLES / "demo" / "manifests"), *read(EXAMPLES / "demo" / "asking")]
+        manifests = [*read_manifests(EXAMPLES / "demo" / "manifests"), *read_manifests(EXAMPLES / "demo" / "asking")]
         changes = await apply_manifests(settings, manifests)
         _say(f"catalogue: {len(changes)} entries, {sum(one.action != 'unchanged' for one in changes)} new or changed")
         batches = settings.home / "demo-batches.jsonl"

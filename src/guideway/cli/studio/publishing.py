@@ -10,14 +10,14 @@ import msgspec
 import typer
 
 from guideway.catalogue.artefacts.store import ArtefactStore
-from guideway.catalogue.changes import Change, plan
+from guideway.catalogue.changes import Change, plan_changes
 from guideway.catalogue.entries import Catalogue
 from guideway.catalogue.topic import CatalogueFollower, publish_planned
 from guideway.cli.catalogue.apply import tell
 from guideway.cli.console.output import AsJson, run
 from guideway.infra import topics
 from guideway.producers.checks.calibration import settled
-from guideway.producers.checks.check import check
+from guideway.producers.checks.check import check_manifests
 from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import Manifest, Model
 from guideway.settings import Settings
@@ -64,7 +64,7 @@ def publish_(
             store = ArtefactStore(settings.store)
             store.check_writable()
             guidance = msgspec.structs.replace(guidance, artefact=store.put_folder(Path(guidance.artefact)))
-        [planned] = plan(catalogue, [guidance])
+        [planned] = plan_changes(catalogue, [guidance])
         endpoint = decision.endpoint_for(
             publication, the_run, guidance, planned.version, catalogue, name=name, anyway=anyway
         )
@@ -99,10 +99,10 @@ async def apply_all(bootstrap: str, made_on: Callable[[Catalogue], Sequence[Mani
 
     async def planned(catalogue: Catalogue) -> list[Change]:
         manifests = made_on(catalogue)
-        check(manifests, catalogue)
+        check_manifests(manifests, catalogue)
         manifests = settled(manifests, catalogue)
         await topics.apply(bootstrap, topics.wanted(manifests))
-        return plan(catalogue, manifests)
+        return plan_changes(catalogue, manifests)
 
     changes, _ = await publish_planned(bootstrap, planned)
     return changes

@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from guideway.catalogue.documents.manifest_files import read
+from guideway.catalogue.documents.manifest_files import read_manifests
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.workers.engine.model import base_model
@@ -279,7 +279,7 @@ def test_a_copied_folder_is_the_same_model(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.model
 def test_smollm2_is_the_model_of_the_demo(tmp_path: Path) -> None:
     folder = base_model.prepare(SMOLLM2, Path(".guideway/models"))
-    model = read(MANIFEST)[0].manifest
+    model = read_manifests(MANIFEST)[0].manifest
     assert isinstance(model, Model)
     assert base_model.fingerprint(folder) == model.fingerprint
     base = base_model.load(folder, dtype=torch.float32, device="cpu")
