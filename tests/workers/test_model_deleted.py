@@ -10,10 +10,10 @@ from tests.workers.end_to_end import EndToEnd, manifests, until
 from guideway.catalogue.changes import Deletion, plan_changes, plan_deletion
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.catalogue.topic import CatalogueFollower, publish
-from guideway.cli.catalogue.delete import remove
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.reply import Completed, Failed
+from guideway.usecases.delete import remove
 
 
 def gone(*identities: Identity) -> Callable[[Catalogue], list[Deletion]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from guideway.catalogue.artefacts.contents import Contents, digest_of
@@ -44,17 +45,54 @@ async def apply_manifests(
     replication: int | None = None,
     most_per_broker: int = topics.MAX_PARTITIONS_PER_BROKER,
 ) -> Sequence[Change]:
-    """Check, upload artefacts, create topics, publish; in this order, so that nothing half-applied is visible.
+    """Apply what people have written.
 
     Raises Faulty with all that is wrong, as far as it can be told together; else Refusal.
     """
     check_alone(sources)
+    return await _apply(
+        settings,
+        lambda _: sources,
+        create_topics=create_topics,
+        replication=replication,
+        most_per_broker=most_per_broker,
+    )
+
+
+async def apply_made(settings: Settings, made_on: Callable[[Catalogue], Sequence[Manifest]]) -> Sequence[Change]:
+    """Apply manifests that a program makes: the same is checked as of those that people write.
+
+    made_on: what is to be published, made on the catalogue as it is; called again where others publish meanwhile. Its
+    guidance may name an artefact by the absolute path of its folder, which is stored. Raises as `apply_manifests`.
+    """
+
+    def sources(catalogue: Catalogue) -> list[Source]:
+        found = [Source(Path(), manifest) for manifest in made_on(catalogue)]
+        check_alone(found)
+        return found
+
+    return await _apply(settings, sources)
+
+
+async def _apply(
+    settings: Settings,
+    made_on: Callable[[Catalogue], Sequence[Source]],
+    *,
+    create_topics: bool = True,
+    replication: int | None = None,
+    most_per_broker: int = topics.MAX_PARTITIONS_PER_BROKER,
+) -> Sequence[Change]:
+    """Check, upload artefacts, create topics, publish; in this order, so that nothing half-applied is visible.
+
+    made_on: manifests that are well alone.
+    """
     bootstrap = settings.answering_brokers()
     if create_topics:
         # The catalogue's own topic first: it is read below.
         await topics.apply(bootstrap, topics.wanted([]), replication=replication)
 
     async def planned(catalogue: Catalogue) -> list[Change]:
+        sources = made_on(catalogue)
         # Nothing is stored before all of it is known to be well.
         check_together(sources, catalogue)
         store = ArtefactStore(settings.store)

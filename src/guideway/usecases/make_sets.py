@@ -15,6 +15,7 @@ from guideway.catalogue.topic import CatalogueFollower
 from guideway.infra import topics
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
+from guideway.usecases.lookup import split_name
 from guideway.usecases.retrieval import a_qdrant, an_embedder, retrieval_settings
 
 if TYPE_CHECKING:
@@ -73,6 +74,19 @@ async def make_sets(
                 made.append(msgspec.structs.replace(published, left_out=reading.left_out, skipped=bad))
                 discard(work)
     return made
+
+
+async def switch_set(settings: Settings, set_name: str, version: int) -> int:
+    """Have `NAMESPACE/NAME` stand for this version, at once; returns the one before.
+
+    Raises Refusal(invalid_setting | guidance_unknown).
+    """
+    from guideway.training.sets.publish import switch
+
+    namespace, name = split_name(set_name)
+    bootstrap = settings.answering_brokers()
+    async with CatalogueFollower(bootstrap) as reader:
+        return await switch(reader, bootstrap, namespace, name, version)
 
 
 async def _published(

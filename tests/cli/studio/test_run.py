@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
@@ -14,11 +13,7 @@ import pytest
 from safetensors.torch import save_file
 from torch import zeros
 
-from guideway.catalogue.topic import CatalogueFollower
-from guideway.cli.studio.publishing import apply_all
-from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
-from guideway.schemas.manifests import Guidance
 from guideway.schemas.output import Choice
 from guideway.training.runs.events import MethodStarted, Scored, Stopped
 from guideway.training.runs.folder import Run, RunFolder
@@ -213,16 +208,3 @@ def test_publish_versions_diff_rollback_promote(tmp_path: Path, broker: RunningB
     [changed] = lines(studio("diff", address, "1", "3"))
     assert changed == {}
     assert json.loads(studio("rollback", address, "--to", "9").stdout)["message"].endswith("no version 9, only 1, 2, 3")
-
-
-async def test_two_that_publish_at_once_get_a_version_each(broker: RunningBroker, unique_name: str) -> None:
-    def prompt(text: str) -> Guidance:
-        return Guidance(namespace=unique_name, name="tone", form="text_prompt", text=text)
-
-    await topics.apply(broker.bootstrap, topics.wanted([]))
-    texts = ("Be kind.", "Be brief.")
-    ends = await asyncio.gather(*(apply_all(broker.bootstrap, lambda _, t=t: [prompt(t)]) for t in texts))  # type: ignore[misc]
-    assert sorted(change.version for [change] in ends) == [1, 2]
-    async with CatalogueFollower(broker.bootstrap) as reader:
-        for [change] in ends:
-            assert reader.catalogue.get(change.identity, change.version) == change.manifest

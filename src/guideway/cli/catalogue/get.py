@@ -10,15 +10,14 @@ import typer
 
 from guideway.catalogue.difference import written
 from guideway.catalogue.documents.manifest_files import read_manifests
-from guideway.catalogue.entries import KINDS, Catalogue, Identity, Kind, UnreadableVersion
+from guideway.catalogue.entries import Identity, UnreadableVersion
 from guideway.catalogue.topic import CatalogueFollower
 from guideway.cli.catalogue.apply import MaxPartitions, Replication
 from guideway.cli.console.output import AsJson, err, out, print_json, print_table, run
 from guideway.infra import topics
-from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Calibrated, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
-from guideway.schemas.nearest import did_you_mean
 from guideway.settings import Settings
+from guideway.usecases.lookup import catalogue_of, found_in, identity_of, kind_of
 
 AsYaml = Annotated[bool, typer.Option("--yaml", help="Print manifests.")]
 
@@ -69,14 +68,13 @@ def get(
     as_yaml: AsYaml = False,
 ) -> None:
     """List what is in the catalogue; with --yaml as manifests, which `apply` takes again."""
-    wanted = _kind(kind) if kind != "all" else None
+    wanted = kind_of(kind) if kind != "all" else None
 
     async def work() -> tuple[list[tuple[int, Manifest]], list[UnreadableVersion], int]:
-        async with CatalogueFollower(Settings.from_environ().answering_brokers()) as reader:
-            catalogue = reader.catalogue
-            entries = [(version, one) for version, one in catalogue if wanted in (None, Identity.of(one).kind)]
-            unread = [one for one in catalogue.unread() if wanted in (None, one.identity.kind)]
-            return entries, unread, catalogue.strangers
+        catalogue = await catalogue_of(Settings.from_environ())
+        entries = [(version, one) for version, one in catalogue if wanted in (None, Identity.of(one).kind)]
+        unread = [one for one in catalogue.unread() if wanted in (None, one.identity.kind)]
+        return entries, unread, catalogue.strangers
 
     entries, unread, strangers = run(work())
     if as_json:
@@ -110,41 +108,14 @@ def describe(
     identity = identity_of(kind, name)
 
     async def work() -> tuple[list[int], tuple[int, Manifest]]:
-        async with CatalogueFollower(Settings.from_environ().answering_brokers()) as reader:
-            return reader.catalogue.versions(identity), found_in(reader.catalogue, identity)
+        catalogue = await catalogue_of(Settings.from_environ())
+        return catalogue.versions(identity), found_in(catalogue, identity)
 
     versions, (version, manifest) = run(work())
     if as_json:
         print_json(_as_dict(version, manifest) | {"versions": versions})
         return
     out.print(f"# {identity}, version {version} (all: {', '.join(map(str, versions))})\n{_lines(manifest)}")
-
-
-def _kind(text: str) -> Kind:
-    for kind in KINDS:
-        if text in (kind, f"{kind}s", f"{kind}es"):
-            return kind
-    near = did_you_mean(text, KINDS)
-    raise Refusal(FailureCode.INVALID_SETTING, f"{text!r} is no kind: {near}write {', '.join(KINDS)}")
-
-
-def identity_of(kind: str, name: str) -> Identity:
-    """What is meant by a kind and `NAMESPACE/NAME`, or a model size. Raises Refusal(invalid_setting)."""
-    known = _kind(kind)
-    namespace, slash, rest = name.strip("/").partition("/")
-    return Identity(known, namespace, rest) if slash else Identity(known, "public", namespace)
-
-
-def found_in(catalogue: Catalogue, identity: Identity) -> tuple[int, Manifest]:
-    """The newest version. Raises Refusal(unknown_endpoint | guidance_unknown | unknown_model_size)."""
-    latest = catalogue.latest(identity)
-    if latest is None:
-        code = FailureCode.UNKNOWN_ENDPOINT if identity.kind == "endpoint" else FailureCode.GUIDANCE_UNKNOWN
-        code = FailureCode.UNKNOWN_MODEL_SIZE if identity.kind == "model" else code
-        known = [f"{one.namespace}/{one.name}" for one in catalogue.identities(identity.kind)]
-        near = did_you_mean(f"{identity.namespace}/{identity.name}", known)
-        raise Refusal(code, f"the catalogue has no {identity}: {near}`guideway get {identity.kind}` lists what it has")
-    return latest
 
 
 def _lines(manifest: Manifest) -> str:

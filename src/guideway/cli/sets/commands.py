@@ -13,18 +13,18 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from guideway.catalogue.artefacts.store import ArtefactStore
-from guideway.catalogue.changes import Deletion
 from guideway.catalogue.entries import Catalogue, Identity
-from guideway.cli.catalogue.delete import EvenIfUsed, remove
+from guideway.cli.catalogue.delete import EvenIfUsed
 from guideway.cli.console import interrupts
 from guideway.cli.console.output import LINE_EVERY_S, AsJson, clock, err, out, print_json, print_table, run
 from guideway.cli.sets import questions
-from guideway.cli.sets.questions import VersionArgument, found_set, open_catalogue, split_name
+from guideway.cli.sets.questions import VersionArgument
 from guideway.schemas.manifests import RetrievalSet
 from guideway.schemas.retrieval import SetRef
 from guideway.settings import Settings
-from guideway.usecases.make_sets import Order, make_sets
-from guideway.usecases.retrieval import a_qdrant
+from guideway.usecases.delete import delete_set
+from guideway.usecases.lookup import catalogue_of, found_set, split_name
+from guideway.usecases.make_sets import Order, make_sets, switch_set
 
 if TYPE_CHECKING:
     from guideway.training.sets.build import Splitting
@@ -115,8 +115,8 @@ def list_(as_json: AsJson = False) -> None:
     """List all sets."""
 
     async def work() -> list[dict[str, Any]]:
-        async with open_catalogue() as reader:
-            return [_described(reader.catalogue, identity) for identity in reader.catalogue.identities("set")]
+        catalogue = await catalogue_of(Settings.from_environ())
+        return [_described(catalogue, identity) for identity in catalogue.identities("set")]
 
     found = run(work())
     if as_json:
@@ -140,9 +140,9 @@ def show(name: VersionArgument, as_json: AsJson = False) -> None:
     """Show one set: its versions, how it was made, and its first passages."""
 
     async def work() -> tuple[dict[str, Any], SetRef, RetrievalSet]:
-        async with open_catalogue() as reader:
-            ref, manifest = found_set(reader.catalogue, name)
-            return _described(reader.catalogue, Identity("set", ref.namespace, ref.name)), ref, manifest
+        catalogue = await catalogue_of(Settings.from_environ())
+        ref, manifest = found_set(catalogue, name)
+        return _described(catalogue, Identity("set", ref.namespace, ref.name)), ref, manifest
 
     from guideway.workers.retrieval import set_folder
 
@@ -179,14 +179,7 @@ def alias(
     as_json: AsJson = False,
 ) -> None:
     """Switch a set's name to a version, at once: forward to one that was staged, or back."""
-    namespace, plain = split_name(name)
-    from guideway.training.sets.publish import switch
-
-    async def work() -> int:
-        async with open_catalogue() as reader:
-            return await switch(reader, Settings.from_environ().answering_brokers(), namespace, plain, version)
-
-    before = run(work())
+    before = run(switch_set(Settings.from_environ(), name, version))
     if as_json:
         print_json({"set": name, "current": version, "before": before})
     else:
@@ -195,23 +188,8 @@ def alias(
 
 def delete(name: VersionArgument, anyway: EvenIfUsed = False, as_json: AsJson = False) -> None:
     """Remove a set, or one version of it that its name does not stand for. Requests that name it are refused then."""
-    settings = Settings.from_environ()
-    from guideway.training.sets.publish import Removal, removal
-
-    removals: list[tuple[SetRef, Removal]] = []
-
-    def made_on(catalogue: Catalogue) -> list[Deletion]:
-        ref, _ = found_set(catalogue, name)
-        removals.append((ref, removal(catalogue, ref.namespace, ref.name, ref.version if "@" in name else None)))
-        return removals[-1][1].deletions
-
-    run(remove(settings.answering_brokers(), made_on, anyway=anyway))
-    ref, removed = removals[-1]
+    ref, removed = run(delete_set(Settings.from_environ(), name, anyway=anyway))
     plain = f"{ref.namespace}/{ref.name}"
-    if settings.qdrant_url is not None:
-        qdrant = a_qdrant(settings)
-        for digest in removed.unused_artefacts:
-            qdrant.drop(digest)
     if as_json:
         print_json({"set": plain, "removed_versions": removed.versions})
     else:

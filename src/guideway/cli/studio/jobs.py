@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import uuid
 from pathlib import Path
 from typing import Annotated
 
@@ -15,15 +14,13 @@ from guideway.cli.console import interrupts
 from guideway.cli.console.output import AsJson, err, in_red, out, print_json, run
 from guideway.cli.console.services import Restart, supervised, until_signalled
 from guideway.cli.studio.progress import Watch
-from guideway.cli.studio.publishing import catalogue_if_there
 from guideway.infra import topics
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
-from guideway.training.data.examples import read_examples
 from guideway.training.jobs import job_topics
-from guideway.training.jobs.messages import Job, JobEnded, with_absolute_paths
+from guideway.training.jobs.messages import JobEnded
 from guideway.training.jobs.service import JobService, TrainerSettings
-from guideway.training.runs.task import read_task
+from guideway.usecases.run_studio import submit
 from guideway.usecases.supervise import end_with_parent
 
 JobId = Annotated[str, typer.Argument(help="As `guideway studio submit` printed it.")]
@@ -32,35 +29,19 @@ EXIT_FAILED, EXIT_CANCELLED = 1, 130
 
 def add_to(app: typer.Typer, group: typer.Typer) -> None:
     """Add these commands: `group` is the studio's."""
-    group.command("submit")(submit)
+    group.command("submit")(submit_)
     group.command("watch")(watch)
     group.command("cancel")(cancel)
     app.command("trainer")(trainer)
 
 
-def submit(
+def submit_(
     task_file: Annotated[Path, typer.Argument(metavar="TASK", help="The task's file (YAML).")],
     publish: Annotated[bool, typer.Option("--publish", help="Publish what comes of it, by the task's rule.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Put a task on the training topic, for a trainer to carry out. Its data must be where trainers see them."""
-    settings = Settings.from_environ()
-    task = with_absolute_paths(read_task(task_file), task_file.parent)
-    # What is wrong with the data is said here and now, and not by a trainer in an hour.
-    read_examples(task, task_file.parent)
-    if task.retrieval is not None:
-        catalogue = catalogue_if_there(settings, needed=True)
-        assert catalogue is not None, "where it is needed and not there, that is refused"
-        for name in task.retrieval.sets:
-            catalogue.retrieval_set(name, for_namespace=task.namespace)
-    job = Job(id=f"{task.namespace}-{task.endpoint}-{uuid.uuid4().hex[:8]}", task=task, publish=publish)
-
-    async def work() -> None:
-        bootstrap = settings.answering_brokers()
-        await topics.apply(bootstrap, topics.training())
-        await job_topics.submit(bootstrap, job)
-
-    run(work())
+    job = run(submit(Settings.from_environ(), task_file, publish=publish))
     if as_json:
         print_json({"job": job.id})
     else:

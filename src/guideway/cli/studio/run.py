@@ -5,26 +5,22 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.cli.console import interrupts
-from guideway.cli.console.output import AsJson, out, print_json
+from guideway.cli.console.output import AsJson, out, print_json, run
 from guideway.cli.studio import evaluation, jobs, publishing, versions
-from guideway.cli.studio.publishing import OutFolder, catalogue_if_there
+from guideway.cli.studio.progress import Watch
+from guideway.cli.studio.publishing import OutFolder
 from guideway.schemas.failures import Refusal
 from guideway.settings import Settings
 from guideway.training.publishing import decision
-from guideway.training.runs.begin import Begun, begin, models_of
+from guideway.training.runs.begin import Begun
+from guideway.training.runs.interruption import Interrupted
 from guideway.training.runs.task import read_task
-from guideway.usecases.extras import importing
-from guideway.usecases.retrieval import retrieval_context
-from guideway.usecases.supervise import end_with_parent
-
-if TYPE_CHECKING:
-    from guideway.training.evaluation.evaluator import Subject
+from guideway.usecases.run_studio import carry_out, prepare
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,7 +38,6 @@ def run_(
     task_file: Annotated[Path, typer.Argument(metavar="TASK", help="The task's file (YAML).")],
     out_folder: OutFolder = None,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")] = "cpu",
-    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
     as_json: AsJson = False,
 ) -> None:
     """Find prompts, train every method of the task, compare them all, write a report.
@@ -50,35 +45,14 @@ def run_(
     The run's folder is runs/ID in GUIDEWAY_HOME unless --out names another. Ctrl-C ends it within seconds, and the same
     command goes on with it, as it does after a crash.
     """
-    if with_parent:
-        end_with_parent()
     settings = Settings.from_environ()
-    task = read_task(task_file)
-    begun = begin(task, task_file.parent, runs=settings.home / "runs", out=out_folder)
-    catalogue = catalogue_if_there(settings, needed=task.models is None or task.retrieval is not None)
-    models = models_of(task, task_file.parent, catalogue)
-    store = ArtefactStore(settings.store)
-    store.check_writable()
+    prepared = run(prepare(settings, read_task(task_file), task_file.parent, out=out_folder))
+    begun = prepared.begun
     interrupts.keeps(f"what is done is kept in {begun.folder.path}; the same command goes on with it")
-    # Only now: torch and transformers take seconds.
-    with importing("studio"):
-        from guideway.cli.studio.progress import Watch
-        from guideway.training.evaluation.present import present_subject
-        from guideway.training.runs.interruption import Interrupted
-        from guideway.training.runs.machine import Machine
-        from guideway.training.runs.run import carry_out
-
-    def present(size: str) -> Subject | None:
-        if catalogue is None:
-            return None
-        return present_subject(catalogue, task, models[size], store=store, cache=settings.artefact_cache)
-
-    context = retrieval_context(task, catalogue, settings, began_with=begun.folder.sets)
     should_end = _end_on_signal()
     with Watch(as_json=as_json) as watch:
         try:
-            machine = Machine(settings.model_cache, device)
-            carry_out(begun, models, machine, emit=watch, should_end=should_end, present=present, context=context)
+            carry_out(settings, prepared, device=device, emit=watch, should_end=should_end)
         except (Interrupted, KeyboardInterrupt):
             raise typer.Exit(130) from None
     if as_json:
