@@ -92,6 +92,13 @@ def test_each_name_is_defined_in_its_file(file: str, name: str) -> None:
     assert name in set(defined(ast.parse((ROOT / file).read_text(encoding="utf-8")).body))
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_each_method_named_without_a_file_is_in_one_of_those_linked(page: str) -> None:
+    linked = {file for _, file, _ in links(page) if file.suffix == ".py"}
+    known = {name for file in linked for name in defined(ast.parse(file.read_text(encoding="utf-8")).body)}
+    assert not {*re.findall(r"`([A-Z]\w+\.\w+)`", text_of(page))} - known
+
+
 def test_the_table_of_questions_is_read() -> None:
     answers = re.findall(r"^\| [^|]+\? \| (.+) \|$", text_of("ARCHITECTURE.md"), re.MULTILINE)
     assert len(answers) >= 10
