@@ -15,7 +15,8 @@ from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.pipeline import Pipeline
 from guideway.delivery.replies import distinct, failed, reply_records, shorter
 from guideway.delivery.settings import MAX_RECORD_BYTES, DeliverySettings
-from guideway.producers.events.read_event import cancelled_id, read_event, read_reply_address, refused_id, written_ms
+from guideway.producers.events.envelope import Envelope, read_envelope, readable
+from guideway.producers.events.read_event import read_event
 from guideway.producers.intake.cancelled_ahead import CancelledAhead
 from guideway.producers.intake.event_intake import EventIntake, endpoint_of
 from guideway.producers.intake.lane_watch import LaneWatch
@@ -66,21 +67,23 @@ class EndpointService:
             self._watch.look(size)
 
     async def _handle(self, record: Record) -> list[Outgoing]:
+        """What to publish for one event: its request, its cancellation, or its refusal."""
+        envelope = read_envelope(record)
         namespace, name = endpoint_of(record.topic)
         try:
             version, endpoint = await self._reader.eventually(lambda catalogue: catalogue.endpoint(namespace, name))
-            if (cancelled := cancelled_id(record)) is not None:
-                self._ahead.reached(record, cancelled)
-                return [await self._cancellation(cancelled, endpoint)]
-            return [await self._request(record, endpoint, version)]
+            if envelope.cancels is not None:
+                self._ahead.reached(record, envelope.cancels)
+                return [await self._cancellation(envelope.cancels, endpoint)]
+            return [await self._request(envelope, endpoint, version)]
         except Refusal as refusal:
-            return await self._refuse(record, namespace, name, refusal)
+            return await self._refuse(envelope, refusal)
         except Exception as error:
             log.exception("event failed", topic=record.topic, partition=record.partition, offset=record.offset)
-            return await self._refuse(record, namespace, name, our_fault(error, "the endpoint service"))
+            return await self._refuse(envelope, our_fault(error, "the endpoint service"))
 
-    async def _request(self, record: Record, endpoint: Endpoint, version: int) -> Outgoing:
-        event = read_event(record)
+    async def _request(self, envelope: Envelope, endpoint: Endpoint, version: int) -> Outgoing:
+        record, event = envelope.record, read_event(envelope)
         if self._cancelled.cancels(endpoint.namespace, record.topic, event.id, record.timestamp_ms):
             raise cancelled_by_caller()
         # Its topics stay when a model goes, and nobody would answer there.
@@ -98,7 +101,7 @@ class EndpointService:
                 catalogue,
                 reply_to=reply_to,
                 now_ms=(now_ms := time.time_ns() // 1_000_000),
-                written_ms=written_ms(record, now_ms),
+                written_ms=envelope.written_ms(now_ms),
                 rendered=rendered,
             )
         )
@@ -137,22 +140,21 @@ class EndpointService:
 
     async def _refuse_unseen(self, record: Record, refusal: Refusal) -> list[Outgoing]:
         """What to publish for an event that killed service after service."""
-        return await self._refuse(record, *endpoint_of(record.topic), refusal)
+        return await self._refuse(read_envelope(record), refusal)
 
-    async def _refuse(self, record: Record, namespace: str, name: str, refusal: Refusal) -> list[Outgoing]:
+    async def _refuse(self, envelope: Envelope, refusal: Refusal) -> list[Outgoing]:
         """A failed reply to where the caller wants it, else to the endpoint's own topic, else a dead letter."""
-        topics = self.pipeline.topics
-        address: ReplyAddress | None
-        try:
-            address = await checked_reply_address(read_reply_address(record), namespace, topics)
-        except Refusal:
-            address = None
+        record, topics = envelope.record, self.pipeline.topics
+        namespace, name = endpoint_of(record.topic)
+        address: ReplyAddress | None = None
+        with contextlib.suppress(Refusal):
+            address = await checked_reply_address(readable(envelope.reply_to), namespace, topics)
         if address is None:
             address = ReplyAddress(topic=names.reply_topic(namespace, name))
             if not await topics.partitions(address.topic):
                 # The refusal's own words may quote the record, and dead letters keep its text in one place only.
                 return [dead_letter(record, refusal.code, f"refused, and there is no topic {address.topic} to say why")]
-        return reply_records(failed(refused_id(record), namespace, name, refusal), [address], record)
+        return reply_records(failed(envelope.id, namespace, name, refusal), [address], record)
 
 
 async def checked_reply_address(

@@ -21,7 +21,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from guideway.delivery.clients.kafka_client import make_producer, unreachable
 from guideway.delivery.clients.topic_directory import TopicDirectory
 from guideway.producers.client.reply_reader import ReplyReader, no_endpoint, replies
-from guideway.producers.events.read_event import MAX_ID_CHARS, is_id
+from guideway.producers.events.envelope import MAX_ID_CHARS, is_id
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.reply import Reply

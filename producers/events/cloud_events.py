@@ -31,31 +31,35 @@ def is_structured(content_type: str) -> bool:
     return content_type.lower().startswith(names.CLOUD_EVENT_STRUCTURED)
 
 
-def read_structured(value: bytes | None, content_type: str) -> tuple[str, dict[str, Any] | str]:
-    """(id, fields or text). Raises Refusal(undecodable_event)."""
+def read_cloud_event(value: bytes | None, content_type: str) -> dict[str, Any]:
+    """The attributes and data of a structured CloudEvent, unchecked. Raises Refusal(undecodable_event)."""
     media = content_type.partition(";")[0].strip().lower()
     if media not in _FORMATS:
         raise undecodable(
             f"content type {media[:60]!r} is not read: send application/cloudevents+json, one event a record"
         )
-    envelope = _envelope(_as_json(value, content_type))
-    _check({name: envelope.get(name) for name in _REQUIRED})
-    _check_context(envelope)
-    if "data" in envelope and "data_base64" in envelope:
+    return _members(_as_json(value, content_type))
+
+
+def structured_content(cloud_event: dict[str, Any]) -> dict[str, Any] | str:
+    """Fields or text. Raises Refusal(undecodable_event) for what is no CloudEvent, or has other data."""
+    _check({name: cloud_event.get(name) for name in _REQUIRED})
+    _check_context(cloud_event)
+    if "data" in cloud_event and "data_base64" in cloud_event:
         raise undecodable("a CloudEvent has `data` or `data_base64`, and this one has both: send one of them")
-    declared = envelope.get("datacontenttype", "")
-    if "data_base64" in envelope:
+    declared = cloud_event.get("datacontenttype", "")
+    if "data_base64" in cloud_event:
         try:
-            data = base64.b64decode(envelope["data_base64"], validate=True)
+            data = base64.b64decode(cloud_event["data_base64"], validate=True)
         except (binascii.Error, TypeError, ValueError):
             raise undecodable("`data_base64` is not base64") from None
-        return envelope["id"], content(data, str(declared))
-    found = envelope.get("data")
+        return content(data, str(declared))
+    found = cloud_event.get("data")
     if not isinstance(found, dict | str):
         raise undecodable("a CloudEvent's `data` is a JSON object of fields, or a string")
     # Whether that is a type which is read.
     content(b"{}", str(declared))
-    return envelope["id"], check_content(found) if isinstance(found, str) and not _is_text(declared) else found
+    return check_content(found) if isinstance(found, str) and not _is_text(declared) else found
 
 
 def _as_json(value: bytes | None, content_type: str) -> bytes:
@@ -70,7 +74,7 @@ def _is_text(declared: str) -> bool:
 def structured_id(value: bytes | None) -> str:
     """The id of a structured CloudEvent, however wrong the rest is; empty where there is none."""
     try:
-        found = _envelope(value).get("id")
+        found = _members(value).get("id")
     except Refusal:
         return ""
     return found if isinstance(found, str) else ""
@@ -99,17 +103,17 @@ def _decoded(name: str, value: bytes) -> str:
         raise undecodable(f"header {names.CLOUD_EVENT_PREFIX}{name} is not UTF-8 text") from None
 
 
-def _envelope(value: bytes | None) -> dict[str, Any]:
-    envelope = from_json(value)
-    if not isinstance(envelope, dict):
+def _members(value: bytes | None) -> dict[str, Any]:
+    cloud_event = from_json(value)
+    if not isinstance(cloud_event, dict):
         raise undecodable(f"a structured CloudEvent is a JSON object with {', '.join(_REQUIRED)} and `data`")
     # As many libraries write what an event does not have.
-    return {name: one for name, one in envelope.items() if one is not None}
+    return {name: one for name, one in cloud_event.items() if one is not None}
 
 
-def _check_context(envelope: dict[str, Any]) -> None:
+def _check_context(cloud_event: dict[str, Any]) -> None:
     """Whether the specification allows the other attributes. Raises Refusal(undecodable_event)."""
-    for name, one in envelope.items():
+    for name, one in cloud_event.items():
         if name in ("data", "data_base64"):
             continue
         if not _NAME.fullmatch(name):
@@ -118,8 +122,8 @@ def _check_context(envelope: dict[str, Any]) -> None:
             raise undecodable(f"the CloudEvent's attribute {name} is no text, integer or boolean: it can have no other")
         if name in _TEXTS and not (isinstance(one, str) and one):
             raise undecodable(f"the CloudEvent's attribute {name} is no text: leave it out, or make it one")
-    if "time" in envelope:
-        _check_time(envelope["time"])
+    if "time" in cloud_event:
+        _check_time(cloud_event["time"])
 
 
 def _check_time(text: str) -> None:

@@ -158,9 +158,14 @@ def _declared(content_type: str) -> tuple[str, str]:
     """(media type, charset) in lower case; empty where it is not said."""
     header = Message()
     header["content-type"] = content_type
-    media, _, _ = content_type.partition(";")
+    media, _, parameters = content_type.partition(";")
+    try:
+        charset = header.get_content_charset() or ""
+    except (TypeError, ValueError):
+        # Of parts that do not fit together, as in `charset*=a; charset*1=b`: all of it is the name of no charset.
+        charset = parameters
     # Spring's mapper of headers writes texts as JSON.
-    return media.strip().strip('"').lower(), (header.get_content_charset() or "").lower()
+    return media.strip().strip('"').lower(), charset.lower()
 
 
 def _without_frame(value: bytes) -> bytes:
@@ -197,7 +202,7 @@ def as_utf8(value: bytes, charset: str) -> bytes:
             raise undecodable(f"the value is compressed with {what}: send it as it is, Kafka can compress")
     mark, marked = next(((mark, name) for mark, name in _MARKS if value.startswith(mark)), (b"", ""))
     try:
-        codec = codecs.lookup(marked or charset or "utf-8")
+        codec = codecs.lookup(marked or charset.replace("\0", "�") or "utf-8")
         if codec.name in _NOT_FOR_TEXT:
             raise LookupError
         text = value.removeprefix(mark).decode(codec.name)

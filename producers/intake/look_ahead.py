@@ -17,7 +17,7 @@ from aiokafka.structs import TopicPartition
 
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer
 from guideway.delivery.pipeline import Pipeline, as_record
-from guideway.producers.events.read_event import cancelled_id
+from guideway.producers.events.envelope import cancelled_id
 from guideway.producers.intake.cancelled_ahead import CancelledAhead
 from guideway.producers.intake.event_intake import endpoint_of
 from guideway.schemas.record import Outgoing, Record

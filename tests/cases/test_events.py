@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 
 from guideway.catalogue.entries import Catalogue
+from guideway.producers.events.envelope import read_envelope
 from guideway.producers.events.read_event import read_event
 from guideway.producers.marshalling.marshal import marshal
 from guideway.schemas.failures import FailureCode, Refusal
@@ -39,12 +40,12 @@ def record(value: bytes | str | None, *headers: tuple[str, bytes | str | None]) 
 
 
 def content(value: bytes | str | None, *headers: tuple[str, bytes | str | None]) -> dict[str, Any] | str:
-    return read_event(record(value, *headers)).content
+    return read_event(read_envelope(record(value, *headers))).content
 
 
 def refused(value: bytes | str | None, *headers: tuple[str, bytes | str | None]) -> str:
     with pytest.raises(Refusal) as caught:
-        read_event(record(value, *headers))
+        read_event(read_envelope(record(value, *headers)))
     assert caught.value.code in {FailureCode.UNDECODABLE_EVENT, FailureCode.INVALID_HEADER}
     assert not caught.value.code.retryable
     return caught.value.message
@@ -60,12 +61,12 @@ def cloud_event(**changed: Any) -> str:
 
 @pytest.mark.parametrize(("digits", "number"), [("0", 0), ("1234", 1234)])
 def test_a_partition_in_digits_is_that_number(digits: str, number: int) -> None:
-    event = read_event(record(FIELDS, ("kafka_replyTopic", REPLIES), ("kafka_replyPartition", digits)))
+    event = read_event(read_envelope(record(FIELDS, ("kafka_replyTopic", REPLIES), ("kafka_replyPartition", digits))))
     assert event.reply_to == ReplyAddress(topic=REPLIES, partition=number)
 
 
 def test_the_headers_of_smallrye_are_read() -> None:
-    event = read_event(record(FIELDS, ("REPLY_TOPIC", REPLIES), ("REPLY_PARTITION", b"\0\0\0\2")))
+    event = read_event(read_envelope(record(FIELDS, ("REPLY_TOPIC", REPLIES), ("REPLY_PARTITION", b"\0\0\0\2"))))
     assert event.reply_to == ReplyAddress(topic=REPLIES, partition=2)
 
 
@@ -167,7 +168,7 @@ def test_neighbours_are_refused_with_their_cause(
 
 def test_a_cloud_event_that_does_not_say_so_is_told_how() -> None:
     endpoint = Endpoint(namespace="t", name="wire", model_size="small", output=Text())
-    event = read_event(record(cloud_event(), ("content-type", "application/json")))
+    event = read_event(read_envelope(record(cloud_event(), ("content-type", "application/json"))))
     with pytest.raises(Refusal, match="declare the content type application/cloudevents") as caught:
         marshal(event, endpoint, 1, Catalogue(), reply_to=[], written_ms=0, now_ms=0)
     assert caught.value.code is FailureCode.UNKNOWN_FIELD

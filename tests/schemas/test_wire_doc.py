@@ -12,6 +12,7 @@ import pytest
 
 from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.replies import reply_records
+from guideway.producers.events.envelope import read_envelope
 from guideway.producers.events.read_event import read_event
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode
@@ -104,9 +105,9 @@ def test_examples_of_messages_decode() -> None:
 def test_examples_of_events_decode() -> None:
     (fields,) = examples("event")
     (cloud_event,) = examples("cloud event")
-    plain = read_event(msgspec.structs.replace(record(), value=fields))
+    plain = read_event(read_envelope(msgspec.structs.replace(record(), value=fields)))
     structured = record(**{"content-type": b"application/cloudevents+json"})
-    event = read_event(msgspec.structs.replace(structured, value=cloud_event))
+    event = read_event(read_envelope(msgspec.structs.replace(structured, value=cloud_event)))
     assert plain.content == event.content == {"text": "Is the Earth round?"}
     assert event.id == "order-17"
 
