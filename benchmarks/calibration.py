@@ -22,9 +22,9 @@ from guideway.schemas.calibration import CalibratedBy, Calibration
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import Boolean, Choice, OutputRule, WordLabels
 from guideway.training.data.examples import Example
-from guideway.training.evaluation.evaluator import Evaluator, Subject, labels_of
+from guideway.training.evaluation.evaluator import Evaluator, Subject, answer_labels
 from guideway.training.evaluation.intervals import Estimate
-from guideway.training.evaluation.metrics import difference
+from guideway.training.evaluation.metrics import paired_difference
 from guideway.workers.engine.model import base_model
 from guideway.workers.messages.from_engine import Finished
 
@@ -186,7 +186,7 @@ def measured(one: Labelled, evaluator: Evaluator, folder: Path, most: int) -> It
         )
         found = evaluator.evaluate(subject, rows, latency=False)
         bare = bare or found
-        yield subject.label, found.score, difference(found.counts, bare.counts)
+        yield subject.label, found.score, paired_difference(found.counts, bare.counts)
 
 
 def step_cost(evaluator: Evaluator, folder: Path, turns: int = 8) -> Figure:
@@ -232,7 +232,7 @@ def main() -> None:
         for name, score, over in measured(one, evaluator, options.data, options.rows):
             figures.append(Figure(f"{one.name}: {name}", score.value, "share"))
             cells.append(f"{score.value:.3f}" if name == "none" else f"{score.value:.3f} ({over.value:+.3f})")
-        labels = len(one.output.labels) if isinstance(one.output, WordLabels) else len(labels_of(one.output))
+        labels = len(one.output.labels) if isinstance(one.output, WordLabels) else len(answer_labels(one.output))
         print(f"| {one.name} | {labels} | {' | '.join([*cells, '', '', ''][:4])} |", flush=True)
     save(figures, RESULTS)
 

@@ -31,7 +31,7 @@ from guideway.schemas.output import Text
 from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.schemas.retrieval import Retrieval, SetRef
 from guideway.training.sets.build import Splitting, build, passages_of
-from guideway.training.sets.document import Columns
+from guideway.training.sets.document import DocumentFields
 from guideway.training.sets.documents import read_documents
 from guideway.training.sets.evaluate import Pair, Searched, scores
 from guideway.workers.engine_client import EngineClient
@@ -65,7 +65,7 @@ def read_facts(folder: Path) -> list[Passage]:
     return [
         one
         for file in fact_files(folder)
-        for one in passages_of(read_documents([file], Columns(id="term")), Splitting())
+        for one in passages_of(read_documents([file], DocumentFields(id="term")), Splitting())
     ]
 
 
@@ -202,7 +202,7 @@ def indexing(folder: Path, facts: Path, embedder: Embedder, turns: int) -> list[
     def whole() -> float:
         began = time.perf_counter()
         with tempfile.TemporaryDirectory(dir=folder) as work:
-            passages = passages_of(read_documents([source], Columns()), Splitting())
+            passages = passages_of(read_documents([source], DocumentFields()), Splitting())
             made = build(passages, embedder, Splitting(), Path(work))
             Qdrant().open("sha256:x", len(passages), lambda: set_folder.read(made)).close()
         return len(passages) / (time.perf_counter() - began)
@@ -234,7 +234,7 @@ def recall(folder: Path, facts: Path, embedder: Embedder) -> list[Figure]:
     """Every definition of every fact set, looked up by a question that holds its term."""
     found, questions = [], 0
     for file in fact_files(facts):
-        documents = list(read_documents([file], Columns(id="term")))
+        documents = list(read_documents([file], DocumentFields(id="term")))
         made = build(passages_of(documents, Splitting()), embedder, Splitting(), folder / file.stem)
         content = set_folder.read(made)
         index = _opened(content)

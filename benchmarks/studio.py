@@ -33,7 +33,7 @@ from guideway.training.runs.events import RunEvent, Scored, Step, Stopped
 from guideway.training.runs.machine import Machine
 from guideway.training.runs.run import carry_out
 from guideway.training.runs.task import Schedule, StopRules, Task, read_task
-from guideway.training.runs.task_methods import Lora, Method, SoftPrompt
+from guideway.training.runs.task_methods import LoraMethod, Method, SoftPromptMethod
 from guideway.training.runs.train_method import SHORT_TOKENS
 from guideway.workers.engine.model import base_model
 from guideway.workers.engine.model.base_model import BaseModel
@@ -133,7 +133,7 @@ def plain_peft(method: Method, rows: Sequence[Encoded], folder: Path) -> Contend
     base = _loaded(folder)
     config: Any = (
         peft.LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16)
-        if isinstance(method, Lora)
+        if isinstance(method, LoraMethod)
         else peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=20, prompt_tuning_init="RANDOM")
     )
     model = peft.get_peft_model(base.model, config).train()
@@ -218,7 +218,7 @@ def main() -> None:
     if options.only != "runs":
         folder = base_model.prepare(MODEL, options.cache, print)
         task = read_task(EXAMPLES / "sentiment.yaml")
-        for method in (SoftPrompt(), Lora()):
+        for method in (SoftPromptMethod(), LoraMethod()):
             figures += side_by_side(method, task, folder, options.steps)
         save(figures, RESULTS)
     if options.only != "speed":

@@ -11,7 +11,7 @@ import pytest
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.sets.build import Splitting, passages_of
-from guideway.training.sets.document import Columns
+from guideway.training.sets.document import DocumentFields
 from guideway.training.sets.documents import Reading
 from guideway.workers.retrieval.set_folder import Passage
 
@@ -32,7 +32,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def passages(*files: Path, encoding: str = "utf-8", max_chars: int = 800) -> list[Passage]:
-    documents = Reading(Columns(), encoding=encoding).documents(files)
+    documents = Reading(DocumentFields(), encoding=encoding).documents(files)
     return passages_of(documents, Splitting(max_chars=max_chars, overlap_chars=min(120, max_chars // 4)))
 
 
@@ -119,7 +119,7 @@ def test_two_files_with_the_same_ids_are_told_at_once() -> None:
 
 
 def test_a_brought_folder_tells_what_it_leaves_out() -> None:
-    reading = Reading(Columns(), skip_bad=True)
+    reading = Reading(DocumentFields(), skip_bad=True)
     found = list(reading.documents([FILES / "j_other"]))
     assert {one.metadata["source"] for one in found} == {"G.MD", "a.txt", "c.rst", "d.mdx", "f.json"}
     assert reading.left_out == [".hidden.txt (hidden)", "b.docx", "e.xlsx"]
@@ -220,7 +220,7 @@ def test_one_line_in_another_encoding_costs_no_other_row(write: Write, name: str
     rows = ["fine", "caf\udce9", "fine too"]
     written = ["text", *rows] if name == "a.csv" else [f'{{"text": "{row}"}}' for row in rows]
     file = write(name, "\n".join(written).encode("utf-8", "surrogateescape"))
-    reading = Reading(Columns(), skip_bad=True)
+    reading = Reading(DocumentFields(), skip_bad=True)
     assert [one.text for one in reading.documents([file])] == ["fine", "fine too"]
     assert [one.message.partition(":")[2] for one in reading.bad] == [
         " its byte 0xe9 is of another encoding: name the file's with --encoding"
@@ -268,7 +268,7 @@ def test_what_is_no_plain_file_is_told_as_that(write: Write, tmp_path: Path) -> 
     (folder / "link.txt").symlink_to("nowhere")
     (folder / "up").symlink_to(tmp_path / "elsewhere")
     (folder / "self").symlink_to(folder)
-    reading = Reading(Columns())
+    reading = Reading(DocumentFields())
     assert len(list(reading.documents([folder]))) == 1
     assert reading.left_out == [
         "link.txt (no plain file)",

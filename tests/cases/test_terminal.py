@@ -13,7 +13,7 @@ from guideway.cli.traffic import _content, _lines
 from guideway.printable import printable
 from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import Model
-from guideway.training.sets.document import Columns
+from guideway.training.sets.document import DocumentFields
 from guideway.training.sets.documents import Reading
 
 HERE: Final = Path(__file__).parent
@@ -26,7 +26,7 @@ def shown(capsys: pytest.CaptureFixture[str], *cells: str) -> str:
 
 @pytest.mark.parametrize("name", ["harmless.jsonl", "tokens.jsonl"])
 def test_passages_and_ids_are_shown_whole(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for one in Reading(Columns()).documents([HERE / "07_markup" / name]):
+    for one in Reading(DocumentFields()).documents([HERE / "07_markup" / name]):
         told = shown(capsys, one.id, one.text)
         assert one.id in told
         assert one.text in told

@@ -34,7 +34,7 @@ from guideway.schemas.reply import Completed, Failed
 from guideway.schemas.wire import REPLY
 from guideway.settings import Settings
 from guideway.training.sets.build import Splitting
-from guideway.training.sets.document import Columns
+from guideway.training.sets.document import DocumentFields
 from guideway.usecases.make_sets import Order, make_sets
 
 WAIT_S = 350.0
@@ -175,7 +175,7 @@ def _order(folder: Path, name: str) -> Order:
     ]
     file = folder / f"{name}.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Order(namespace="shop", name=name, documents=[file], columns=Columns(), splitting=Splitting())
+    return Order(namespace="shop", name=name, documents=[file], columns=DocumentFields(), splitting=Splitting())
 
 
 def _guidance(folder: Path, fingerprint: str) -> list[Guidance]:

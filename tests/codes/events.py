@@ -18,7 +18,7 @@ from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.reply import Completed
 from guideway.training.sets.build import Splitting
-from guideway.training.sets.document import Columns
+from guideway.training.sets.document import DocumentFields
 from guideway.usecases.make_sets import Order, make_sets
 
 ENDPOINTS: Final = {
@@ -174,7 +174,7 @@ async def _no_server(e2e: EndToEnd) -> Refusal:
     away = msgspec.structs.replace(e2e.system.settings, qdrant_url="http://127.0.0.1:1")
     file = e2e.system.home / "half.txt"
     file.write_text("Some text.")
-    order = Order(namespace="shop", name="half", documents=[file], columns=Columns(), splitting=Splitting())
+    order = Order(namespace="shop", name="half", documents=[file], columns=DocumentFields(), splitting=Splitting())
     return await _refusal(make_sets(away, [order]))
 
 

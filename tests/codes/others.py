@@ -31,8 +31,8 @@ from guideway.schemas.output import Text
 from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.settings import Settings
 from guideway.training.data.examples import read_examples
-from guideway.training.publishing.decision import choose
-from guideway.training.sets.document import Columns
+from guideway.training.publishing.decision import choose_publication
+from guideway.training.sets.document import DocumentFields
 from guideway.training.sets.documents import read_documents
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.guidance.prefix_tuning import PrefixTuning
@@ -96,7 +96,7 @@ def documents(code: FailureCode, files: dict[str, bytes], example: str, remedy: 
     def do(folder: Path) -> list[Any]:
         for name, content in files.items():
             (folder / name).write_bytes(content)
-        return [*read_documents([folder / name for name in files], Columns())]
+        return [*read_documents([folder / name for name in files], DocumentFields())]
 
     return Case(code=code, example=f"`guideway sets create` of {example}", remedy=remedy, provoke=here(do))
 
@@ -168,7 +168,7 @@ OTHERS: Final = [
     Case(
         code=C.NOT_BETTER, example="`guideway studio publish mood.yaml`, where chance may explain the lead",
         remedy="more examples, another method; or publish it all the same",
-        provoke=here(lambda _: choose(EVENTS, run(), size=None, method="lora", anyway=False)),
+        provoke=here(lambda _: choose_publication(EVENTS, run(), size=None, method="lora", anyway=False)),
     ),
     Case(
         code=C.UNSUPPORTED_MODEL, example="`guideway apply` of a model whose `config.json` says `model_type: bloom`",

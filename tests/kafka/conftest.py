@@ -34,7 +34,7 @@ from guideway.schemas.output import Boolean, Json, OutputRule, Regex, Text
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.settings import Settings
 from guideway.training.sets.build import Splitting
-from guideway.training.sets.document import Columns
+from guideway.training.sets.document import DocumentFields
 from guideway.usecases.apply import apply_manifests
 from guideway.usecases.make_sets import Order, make_sets
 
@@ -205,7 +205,7 @@ def _sets(folder: Path) -> list[Order]:
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         namespace, _, plain = name.partition("/")
         orders.append(
-            Order(namespace=namespace, name=plain, documents=[file], columns=Columns(), splitting=Splitting())
+            Order(namespace=namespace, name=plain, documents=[file], columns=DocumentFields(), splitting=Splitting())
         )
     return orders
 

@@ -23,7 +23,7 @@ from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.schemas.retrieval import Citation, Retrieval, SetRef
 from guideway.schemas.wire import REPLY, REQUEST
 from guideway.training.sets.build import Splitting
-from guideway.training.sets.document import Columns
+from guideway.training.sets.document import DocumentFields
 from guideway.training.sets.publish import switch
 from guideway.usecases.make_sets import Order, make_sets
 from guideway.workers.messages.from_engine import BatchReport
@@ -190,7 +190,12 @@ async def test_a_version_is_switched_under_load(system: System, client: Client, 
     file = tmp_path / "two.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     order = Order(
-        namespace="trial", name="switched", documents=[file], stage=True, columns=Columns(), splitting=Splitting()
+        namespace="trial",
+        name="switched",
+        documents=[file],
+        stage=True,
+        columns=DocumentFields(),
+        splitting=Splitting(),
     )
     ended = asyncio.Event()
 
@@ -234,7 +239,7 @@ async def test_what_could_not_be_indexed_is_not_visible(system: System, tmp_path
     """The Qdrant server is away: after a few tries the set is refused, and the catalogue knows nothing of it."""
     (tmp_path / "a.txt").write_text("Some text.")
     order = Order(
-        namespace="trial", name="half", documents=[tmp_path / "a.txt"], columns=Columns(), splitting=Splitting()
+        namespace="trial", name="half", documents=[tmp_path / "a.txt"], columns=DocumentFields(), splitting=Splitting()
     )
     away = msgspec.structs.replace(system.settings, qdrant_url="http://127.0.0.1:1")
     with pytest.raises(Refusal) as caught:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, get_args
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.data.strict_json import NotJson, Strange, strict_json
-from guideway.training.sets.decoding import known_encoding, lines, whole_text
+from guideway.training.sets.decoding import known_encoding, read_lines, whole_text
 from guideway.training.sets.row_files import DIVIDERS, cells_of
 
 Format = Literal["jsonl", "json", "csv", "tsv"]
@@ -102,13 +102,13 @@ def invalid(message: str) -> Refusal:
 
 
 def _jsonl(file: Path, encoding: str, findings: Findings) -> Iterator[tuple[int, dict[str, Any]]]:
-    found = lines(file, str(file), encoding)
+    found = read_lines(file, str(file), encoding)
     first = next((line for line in found if line.strip()), "")
     if first.lstrip().startswith("["):
         # Many programs write an array and call it JSONL.
         yield from _array(file, first + "".join(found))
         return
-    for number, line in enumerate(lines(file, str(file), encoding), 1):
+    for number, line in enumerate(read_lines(file, str(file), encoding), 1):
         if line.strip():
             try:
                 cells = strict_json(line)
@@ -136,7 +136,7 @@ def _array(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def _csv(
     file: Path, encoding: str, heads: Sequence[set[str]], findings: Findings
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    found = lines(file, str(file), encoding)
+    found = read_lines(file, str(file), encoding)
     head = next(found, "")
     delimiter = next((one for one in DIVIDERS if any(some <= {*cells_of(head, one)} for some in heads)), ",")
     rows = csv.DictReader(chain([head], found), strict=True, delimiter=delimiter)

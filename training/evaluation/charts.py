@@ -10,7 +10,7 @@ from typing import Final
 from markupsafe import Markup, escape
 
 from guideway.training.evaluation.intervals import Estimate
-from guideway.training.evaluation.metrics import Calibration
+from guideway.training.evaluation.metrics import Reliability
 
 _WIDTH: Final = 640
 _HEIGHT: Final = 260
@@ -109,7 +109,7 @@ def intervals(bars: Sequence[Bar], *, zero: float | None = None) -> Markup:
     return _svg(height, body, "estimates with their intervals")
 
 
-def reliability(calibration: Calibration) -> Markup:
+def reliability(calibration: Reliability) -> Markup:
     """Accuracy by confidence; what lies on the diagonal is calibrated. A dot's area goes with its rows."""
     side, most = 240, max((one.rows for one in calibration.bins), default=0)
     x = _Scale(0, 1, _LEFT, _LEFT + side)

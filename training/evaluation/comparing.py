@@ -13,7 +13,7 @@ from guideway.training.evaluation.comparison import compare, scored_events
 from guideway.training.evaluation.evaluator import Evaluator, Subject
 from guideway.training.evaluation.report import keep_evaluation, kept_evaluations
 from guideway.training.evaluation.scoring import joined
-from guideway.training.prompts.search import search
+from guideway.training.prompts.search import search_prompts
 from guideway.training.runs.begin import Begun
 from guideway.training.runs.events import LeftOut, RunEvent, Scoring, fold_name
 from guideway.training.runs.interruption import Interrupted, ShouldEnd
@@ -37,7 +37,7 @@ def best_prompt(
 ) -> str:
     """The text prompt that does best on the validation rows. Raises: Interrupted if `should_end` says so."""
     task, examples = begun.run.task, begun.examples
-    return search(
+    return search_prompts(
         _evaluator(base, model, size, tell, should_end),
         size=size,
         instruction=examples.instruction,

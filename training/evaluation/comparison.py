@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from guideway.training.evaluation.intervals import Estimate
-from guideway.training.evaluation.metrics import difference
+from guideway.training.evaluation.metrics import paired_difference
 from guideway.training.evaluation.scoring import Evaluation
 from guideway.training.runs.events import Scored
 from guideway.training.runs.task import BARE, PRESENT, REFERENCES
@@ -58,7 +58,7 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
             label=one.label,
             evaluation=one,
             over={
-                label: difference(one.counts, reference.counts)
+                label: paired_difference(one.counts, reference.counts)
                 for label, reference in references.items()
                 if label != one.label
             },

@@ -165,7 +165,7 @@ class Evaluator:
 
     def _first_tokens(self, rule: OutputRule) -> list[int]:
         """The first token of each label, as the grammar has it written; empty where two labels share one."""
-        labels = labels_of(rule)
+        labels = answer_labels(rule)
         tokens = [self._layout.answer_ids(label)[0] for label in labels]
         return tokens if len({*tokens}) == len(labels) else []
 
@@ -202,7 +202,7 @@ def _request(subject: Subject, row: Example) -> Request:
     )
 
 
-def labels_of(rule: OutputRule) -> list[str]:
+def answer_labels(rule: OutputRule) -> list[str]:
     """What the model may write, for rules that list it."""
     match rule:
         case Choice(labels):

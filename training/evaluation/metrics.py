@@ -47,7 +47,7 @@ def score(counts: Sequence[Counts]) -> Estimate:
     return bootstrap(len(table), lambda rows: _f1(table[rows].sum(axis=-2)))
 
 
-def difference(ours: Sequence[Counts], theirs: Sequence[Counts]) -> Estimate:
+def paired_difference(ours: Sequence[Counts], theirs: Sequence[Counts]) -> Estimate:
     """How much better `ours` scores than `theirs` on the same rows, in the same order.
 
     Paired: what is hard for both cancels out. For rows of one item each it is Newcombe's interval for paired shares
@@ -157,7 +157,7 @@ class Bin(msgspec.Struct, frozen=True):
     accuracy: float
 
 
-class Calibration(msgspec.Struct, frozen=True):
+class Reliability(msgspec.Struct, frozen=True):
     """Whether answers are as often right as the model is sure of them (Guo et al. 2017).
 
     `error`, the expected calibration error, is the mean distance between confidence and accuracy over `bins`, by rows.
@@ -167,7 +167,7 @@ class Calibration(msgspec.Struct, frozen=True):
     bins: list[Bin]
 
 
-def calibration(confidences: Sequence[float], right: Sequence[bool]) -> Calibration:
+def reliability(confidences: Sequence[float], right: Sequence[bool]) -> Reliability:
     """confidences from 0 to 1, one a row."""
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(_BINS)]
     for confidence, is_right in zip(confidences, right, strict=True):
@@ -180,7 +180,7 @@ def calibration(confidences: Sequence[float], right: Sequence[bool]) -> Calibrat
     ]
     total = sum(one.rows for one in made)
     error = sum(one.rows * abs(one.confidence - one.accuracy) for one in made) / total if total else 0.0
-    return Calibration(error, made)
+    return Reliability(error, made)
 
 
 def _table(counts: Sequence[Counts]) -> NDArray[np.int64]:

@@ -11,14 +11,14 @@ import msgspec
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
 from guideway.training.evaluation.intervals import Estimate, mean_of, share_of
 from guideway.training.evaluation.metrics import (
-    Calibration,
     Confusion,
     Counts,
+    Reliability,
     balanced_accuracy,
-    calibration,
     confusion,
     json_counts,
     macro_f1,
+    reliability,
     score,
 )
 
@@ -70,7 +70,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """The figure by which subjects are compared."""
     figures: dict[str, Estimate]
     confusion: Confusion | None = None
-    calibration: Calibration | None = None
+    calibration: Reliability | None = None
     latency: Latency | None = None
     rows_per_s: float
     """All rows at once, in micro-batches."""
@@ -84,7 +84,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def counts(self) -> list[Counts]:
-        """What `metrics.difference` compares."""
+        """What `metrics.paired_difference` compares."""
         return [answer.counts for answer in self.answers]
 
 
@@ -141,7 +141,7 @@ def evaluation_of(
     figures["prompt_tokens"] = mean_of([answer.prompt_tokens for answer in answers])
     figures["output_tokens"] = mean_of([answer.output_tokens for answer in answers])
     sure = [(answer.confidence, answer.is_right) for answer in answers if answer.confidence is not None]
-    made_calibration = calibration([c for c, _ in sure if c is not None], [r for _, r in sure]) if sure else None
+    made_calibration = reliability([c for c, _ in sure if c is not None], [r for _, r in sure]) if sure else None
     failures: dict[str, int] = {}
     for answer in answers:
         if answer.failure:

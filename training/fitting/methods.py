@@ -17,7 +17,15 @@ from torch import Tensor
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.fitting.trainable import Trainable
-from guideway.training.runs.task_methods import Ia3, InsertedLayer, Lora, Method, Prefix, PTuning, SoftPrompt
+from guideway.training.runs.task_methods import (
+    Ia3Method,
+    InsertedLayerMethod,
+    LoraMethod,
+    Method,
+    PrefixMethod,
+    PTuningMethod,
+    SoftPromptMethod,
+)
 from guideway.workers.engine.guidance.inserted_layer import decoder_layers
 from guideway.workers.engine.guidance.inserted_training import TrainableInsertedLayer
 from guideway.workers.engine.model.base_model import BaseModel
@@ -35,11 +43,11 @@ def trainable(method: Method, base: BaseModel, *, initial_text: str, model_name:
     Raises: Refusal `invalid_setting` for targets or layers that the model does not have.
     """
     match method:
-        case SoftPrompt() | PTuning():
+        case SoftPromptMethod() | PTuningMethod():
             yield _soft_prompt(method, base, initial_text, model_name)
-        case Prefix():
+        case PrefixMethod():
             yield _prefix(method, base, initial_text, model_name)
-        case Lora():
+        case LoraMethod():
             alpha = method.alpha or 2 * method.rank
             config = peft.LoraConfig(
                 task_type="CAUSAL_LM",
@@ -49,14 +57,14 @@ def trainable(method: Method, base: BaseModel, *, initial_text: str, model_name:
                 target_modules=method.targets or None,
             )
             yield _adapter(config, base, model_name)
-        case Ia3():
+        case Ia3Method():
             config = peft.IA3Config(
                 task_type="CAUSAL_LM",
                 target_modules=method.targets or None,
                 feedforward_modules=(method.feedforward if method.targets else method.feedforward or None),
             )
             yield _adapter(config, base, model_name)
-        case InsertedLayer():
+        case InsertedLayerMethod():
             layer = _inserted_layer(method, base)
             with layer.inserted(base.model):
                 yield Trainable(base.model, layer, layer.save)
@@ -64,9 +72,11 @@ def trainable(method: Method, base: BaseModel, *, initial_text: str, model_name:
             assert_never(method)
 
 
-def _soft_prompt(method: SoftPrompt | PTuning, base: BaseModel, initial_text: str, model_name: str) -> Trainable:
+def _soft_prompt(
+    method: SoftPromptMethod | PTuningMethod, base: BaseModel, initial_text: str, model_name: str
+) -> Trainable:
     count = method.virtual_tokens
-    if isinstance(method, PTuning):
+    if isinstance(method, PTuningMethod):
         config: Any = peft.PromptEncoderConfig(
             task_type="CAUSAL_LM", num_virtual_tokens=count, encoder_hidden_size=method.encoder_hidden_size
         )
@@ -76,7 +86,7 @@ def _soft_prompt(method: SoftPrompt | PTuning, base: BaseModel, initial_text: st
     adapted = _adapted(base.model, config)
     encoder = adapted.prompt_encoder[_ADAPTER].float()
     begin = text_embeddings(base, method.initial_text or initial_text, count)
-    if isinstance(method, PTuning):
+    if isinstance(method, PTuningMethod):
         _begin_encoder(encoder, begin)
     else:
         encoder.embedding.weight.data.copy_(begin)
@@ -104,7 +114,7 @@ def _begin_encoder(encoder: Any, begin: Tensor) -> None:
         head.bias.copy_(mean)
 
 
-def _prefix(method: Prefix, base: BaseModel, initial_text: str, model_name: str) -> Trainable:
+def _prefix(method: PrefixMethod, base: BaseModel, initial_text: str, model_name: str) -> Trainable:
     count = method.virtual_tokens
     config = base.model.config.get_text_config()
     adapted = _adapted(
@@ -141,7 +151,7 @@ def _adapter(config: Any, base: BaseModel, model_name: str) -> Trainable:
     return Trainable(base.model, adapted, lambda folder: _save(adapted, folder, model_name, dtype))
 
 
-def _inserted_layer(method: InsertedLayer, base: BaseModel) -> TrainableInsertedLayer:
+def _inserted_layer(method: InsertedLayerMethod, base: BaseModel) -> TrainableInsertedLayer:
     layers = len(decoder_layers(base.model))
     after = method.after_layers or sorted({max(0, layers // 3 - 1), max(0, 2 * layers // 3 - 1)})
     if max(after) >= layers:

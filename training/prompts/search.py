@@ -10,7 +10,7 @@ from guideway.schemas.calibration import Calibration
 from guideway.schemas.generation import Generation
 from guideway.schemas.output import OutputRule
 from guideway.training.data.examples import Example
-from guideway.training.evaluation.evaluator import Evaluator, Subject, labels_of
+from guideway.training.evaluation.evaluator import Evaluator, Subject, answer_labels
 from guideway.training.evaluation.scoring import Answer, Evaluation, main_figure
 from guideway.training.prompts.candidates import PromptCandidate, candidates, question_for_proposals
 from guideway.training.runs.events import PromptScored
@@ -23,7 +23,7 @@ _LEAST_FINALISTS: Final = 3
 _LEAST_ROWS: Final = 24
 
 
-def search(
+def search_prompts(
     evaluator: Evaluator,
     *,
     size: str,
@@ -56,7 +56,7 @@ def search(
         return evaluator.evaluate(subject, on, latency=False)
 
     finalists, last = _in_two_rounds(found, rows, evaluate)
-    sure = {one: calibrated_accuracy(last[one].answers, rows[: last[one].rows], labels_of(output)) for one in found}
+    sure = {one: calibrated_accuracy(last[one].answers, rows[: last[one].rows], answer_labels(output)) for one in found}
     best = max(finalists, key=lambda one: (last[one].score.value, sure[one] or 0.0, -len(one.text)))
     for one in found:
         emit(

@@ -31,7 +31,9 @@ class Publication(msgspec.Struct, frozen=True):
     """For a text prompt: its text."""
 
 
-def choose(events: Iterable[RunEvent], run: Run, *, size: str | None, method: str | None, anyway: bool) -> Publication:
+def choose_publication(
+    events: Iterable[RunEvent], run: Run, *, size: str | None, method: str | None, anyway: bool
+) -> Publication:
     """The method to publish: the one named, else `method_of`.
 
     Raises: Refusal `not_better` if it does not beat the bare model by more than the interval and the task's rule wants

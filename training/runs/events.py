@@ -204,7 +204,7 @@ def fold_name(size: str, fold: int) -> str:
     return f"{size}/fold-{fold + 1}"
 
 
-def size_of(size: str) -> str:
+def model_size_of(size: str) -> str:
     """The model size of a size or of a fold."""
     return size.partition("/")[0]
 

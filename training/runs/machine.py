@@ -43,7 +43,7 @@ def load_model(model: Model, machine: Machine, dtype: str) -> BaseModel:
     return base
 
 
-def name_of(source: str) -> str:
+def published_model_name(source: str) -> str:
     """A base model's name for others to read: a hub name as it is, of a file or folder no more than its last part."""
     if source.startswith("package:") or source.endswith(".gguf"):
         return Path(source).stem

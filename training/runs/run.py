@@ -28,7 +28,7 @@ from guideway.training.runs.events import (
     Scored,
     Stopped,
     fold_name,
-    size_of,
+    model_size_of,
 )
 from guideway.training.runs.interruption import Interrupted, ShouldEnd, never
 from guideway.training.runs.machine import Machine, load_model
@@ -183,7 +183,7 @@ class _Size:
         """The base model that this run began with: what is compared, or gone on with, must stand on the same one."""
         gc.collect()  # the one before, whose hooks point at each other
         base = load_model(self.model, self.machine, dtype)
-        began_with = _fingerprint(self.begun.folder.events(), size_of(self.size))
+        began_with = _fingerprint(self.begun.folder.events(), model_size_of(self.size))
         if began_with == base.former_fingerprint:
             raise Refusal(
                 FailureCode.GUIDANCE_WRONG_MODEL,

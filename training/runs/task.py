@@ -20,7 +20,7 @@ from guideway.schemas.manifests import Name
 from guideway.schemas.output import OutputRule, check_output_rule
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.training.data.records import Format
-from guideway.training.runs.task_methods import Count, Method, SoftPrompt, TaskPart
+from guideway.training.runs.task_methods import Count, Method, SoftPromptMethod, TaskPart
 
 FOLD: Final = re.compile(r"fold-\d+")
 Share = Annotated[float, Meta(gt=0, lt=1)]
@@ -179,7 +179,7 @@ class Task(
     """As the endpoint will have it: every row is trained and scored with the passages that a worker would put in."""
     prompts: PromptSearch = PromptSearch()
     """How text prompts are looked for."""
-    methods: list[Method] = msgspec.field(default_factory=lambda: [SoftPrompt()])
+    methods: list[Method] = msgspec.field(default_factory=lambda: [SoftPromptMethod()])
     """Empty: text prompts only."""
     schedule: Schedule = Schedule()
     """How training steps are made."""

@@ -40,14 +40,14 @@ class _VirtualTokens(_Method, frozen=True, kw_only=True):
     """What the virtual tokens begin as, repeated as needed. Empty: the best text prompt, or the task's instruction."""
 
 
-class SoftPrompt(_VirtualTokens, frozen=True, kw_only=True, tag="soft_prompt"):
+class SoftPromptMethod(_VirtualTokens, frozen=True, kw_only=True, tag="soft_prompt"):
     """Virtual tokens before the text (prompt tuning, https://arxiv.org/abs/2104.08691)."""
 
     guidance_form: ClassVar[TrainedForm] = "soft_prompt"
     learning_rate: Rate = 1e-2
 
 
-class PTuning(_VirtualTokens, frozen=True, kw_only=True, tag="p_tuning"):
+class PTuningMethod(_VirtualTokens, frozen=True, kw_only=True, tag="p_tuning"):
     """Virtual tokens that an encoder makes in training (https://arxiv.org/abs/2103.10385); only they are kept."""
 
     guidance_form: ClassVar[TrainedForm] = "soft_prompt"
@@ -56,14 +56,14 @@ class PTuning(_VirtualTokens, frozen=True, kw_only=True, tag="p_tuning"):
     """Of the encoder that makes the virtual tokens."""
 
 
-class Prefix(_VirtualTokens, frozen=True, kw_only=True, tag="prefix"):
+class PrefixMethod(_VirtualTokens, frozen=True, kw_only=True, tag="prefix"):
     """Keys and values before everything, at every layer (https://arxiv.org/abs/2101.00190)."""
 
     guidance_form: ClassVar[TrainedForm] = "prefix"
     learning_rate: Rate = 1e-2
 
 
-class Lora(_Method, frozen=True, kw_only=True, tag="lora"):
+class LoraMethod(_Method, frozen=True, kw_only=True, tag="lora"):
     """Low-rank updates beside linear modules (https://arxiv.org/abs/2106.09685)."""
 
     guidance_form: ClassVar[TrainedForm] = "lora"
@@ -78,7 +78,7 @@ class Lora(_Method, frozen=True, kw_only=True, tag="lora"):
     """Names of linear modules; empty: what PEFT takes for the model's type."""
 
 
-class Ia3(_Method, frozen=True, kw_only=True, tag="ia3"):
+class Ia3Method(_Method, frozen=True, kw_only=True, tag="ia3"):
     """Vectors that scale activations (https://arxiv.org/abs/2205.05638)."""
 
     guidance_form: ClassVar[TrainedForm] = "ia3"
@@ -89,7 +89,7 @@ class Ia3(_Method, frozen=True, kw_only=True, tag="ia3"):
     """Those of the targets whose input is scaled and not their output; empty: as `targets`."""
 
 
-class InsertedLayer(_Method, frozen=True, kw_only=True, tag="inserted_layer"):
+class InsertedLayerMethod(_Method, frozen=True, kw_only=True, tag="inserted_layer"):
     """Bottleneck blocks between decoder layers, which begin as nothing (after https://arxiv.org/abs/1902.00751)."""
 
     guidance_form: ClassVar[TrainedForm] = "inserted_layer"
@@ -102,4 +102,4 @@ class InsertedLayer(_Method, frozen=True, kw_only=True, tag="inserted_layer"):
     """Of the block's inner layer."""
 
 
-Method = SoftPrompt | PTuning | Prefix | Lora | Ia3 | InsertedLayer
+Method = SoftPromptMethod | PTuningMethod | PrefixMethod | LoraMethod | Ia3Method | InsertedLayerMethod

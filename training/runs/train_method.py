@@ -26,9 +26,9 @@ from guideway.training.fitting.trainer import Trainer
 from guideway.training.runs.begin import Begun
 from guideway.training.runs.events import MethodStarted, RunEvent, Stopped, StopRule
 from guideway.training.runs.interruption import ShouldEnd
-from guideway.training.runs.machine import name_of
+from guideway.training.runs.machine import published_model_name
 from guideway.training.runs.task import StopRules
-from guideway.training.runs.task_methods import Method, Prefix, PTuning, SoftPrompt
+from guideway.training.runs.task_methods import Method, PrefixMethod, PTuningMethod, SoftPromptMethod
 from guideway.workers.engine.model.base_model import BaseModel
 
 SHORT_TOKENS: Final = 256
@@ -64,7 +64,7 @@ def train_method(
     before = checksum(weights)
     torch.manual_seed(schedule.seed)
     artefact, checkpoint = folder.artefact(size, method.label), folder.checkpoint(size, method.label)
-    with trainable(method, base, initial_text=begins_as, model_name=name_of(model.source)) as part:
+    with trainable(method, base, initial_text=begins_as, model_name=published_model_name(model.source)) as part:
         trainer = Trainer(
             part,
             rows,
@@ -102,7 +102,7 @@ def _initial_text(method: Method, base: BaseModel, begun: Begun, prompt: str) ->
     """The method's own, else the prompt where the virtual tokens hold it whole, else the instruction."""
     # Half of an example, which is what is left of a long prompt, is no good beginning.
     fits = len(base.tokenizer.encode(prompt, add_special_tokens=False)) <= virtual_tokens(method)
-    given = method.initial_text if isinstance(method, SoftPrompt | PTuning | Prefix) else ""
+    given = method.initial_text if isinstance(method, SoftPromptMethod | PTuningMethod | PrefixMethod) else ""
     return given or (prompt if fits else begun.run.instruction)
 
 
@@ -161,7 +161,7 @@ def encoder_for(begun: Begun, base: BaseModel, model: Model) -> Encoder:
 
 def virtual_tokens(method: Method) -> int:
     """How many virtual tokens stand before the text; 0 for methods without."""
-    return method.virtual_tokens if isinstance(method, SoftPrompt | PTuning | Prefix) else 0
+    return method.virtual_tokens if isinstance(method, SoftPromptMethod | PTuningMethod | PrefixMethod) else 0
 
 
 def checksum(weights: Iterable[torch.Tensor]) -> str:

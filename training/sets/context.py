@@ -60,7 +60,7 @@ class RetrievalContext:
         return told
 
 
-def context_of(
+def retrieval_context(
     rule: RetrievalRule,
     began_with: Sequence[SetRef],
     catalogue: Catalogue,

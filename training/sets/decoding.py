@@ -102,7 +102,7 @@ def page_text(data: bytes, name: str, encoding: str) -> str:
         return decoded(data, name, encoding)
 
 
-def lines(file: Path, name: str, encoding: str, *, keep_broken: bool = False) -> Iterator[str]:
+def read_lines(file: Path, name: str, encoding: str, *, keep_broken: bool = False) -> Iterator[str]:
     """Line by line with their ends, so that no line, however long, is in memory whole.
 
     keep_broken: bytes that are not of the encoding become lone surrogates: see `broken_at`.
@@ -137,7 +137,7 @@ def lines(file: Path, name: str, encoding: str, *, keep_broken: bool = False) ->
 
 
 def broken_at(text: str) -> str:
-    """What is wrong with a text that `lines` has kept though it is broken; empty where nothing is."""
+    """What is wrong with a text that `read_lines` has kept though it is broken; empty where nothing is."""
     for one in text if not text.isascii() else ():
         if "\udc80" <= one <= "\udcff":
             return f"its byte {ord(one) - 0xDC00:#04x} is of another encoding: name the file's with --encoding"

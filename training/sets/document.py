@@ -17,7 +17,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     """Whether headings are marked by `#`."""
 
 
-class Columns(msgspec.Struct, frozen=True, kw_only=True):
+class DocumentFields(msgspec.Struct, frozen=True, kw_only=True):
     """What the fields of rows are; all other fields are metadata."""
 
     text: str = "text"

@@ -16,7 +16,7 @@ from guideway.training.sets.decoding import (
     whole_text,
     without_broken_characters,
 )
-from guideway.training.sets.document import Columns, Document
+from guideway.training.sets.document import Document, DocumentFields
 from guideway.training.sets.markup import Unreadable, html_as_markdown, pdf_pages
 from guideway.training.sets.row_files import read_csv, read_json, read_jsonl
 from guideway.training.sets.split import front_matter
@@ -26,7 +26,7 @@ _MOST_FINDINGS: Final = 1000
 _SHOWN: Final = 20
 
 
-def read_documents(paths: Iterable[Path], columns: Columns) -> Iterator[Document]:
+def read_documents(paths: Iterable[Path], columns: DocumentFields) -> Iterator[Document]:
     """`Reading.documents` of a reading that skips nothing."""
     return Reading(columns).documents(paths)
 
@@ -34,7 +34,7 @@ def read_documents(paths: Iterable[Path], columns: Columns) -> Iterator[Document
 class Reading:
     """One reading of files. It remembers what it could not read, and what it left out."""
 
-    def __init__(self, columns: Columns, *, encoding: str = "utf-8", skip_bad: bool = False) -> None:
+    def __init__(self, columns: DocumentFields, *, encoding: str = "utf-8", skip_bad: bool = False) -> None:
         """encoding: of text that does not declare its own. skip_bad: what cannot be read is passed over, row by row.
 
         Raises Refusal(invalid_setting).
@@ -169,26 +169,26 @@ def _together(findings: list[Refusal]) -> Refusal:
     return Refusal(first.code, f"{len(findings)} findings: {shown}{more}. Mend them, or leave them out with --skip-bad")
 
 
-def _text(file: Path, name: str, _: Columns, encoding: str) -> Iterator[Document]:
+def _text(file: Path, name: str, _: DocumentFields, encoding: str) -> Iterator[Document]:
     text = whole_text(file, name, encoding)
     if text.strip():
         yield Document(id=name, text=text, metadata={"source": name})
 
 
-def _markdown(file: Path, name: str, _: Columns, encoding: str) -> Iterator[Document]:
+def _markdown(file: Path, name: str, _: DocumentFields, encoding: str) -> Iterator[Document]:
     metadata, text = front_matter(whole_text(file, name, encoding))
     if text.strip():
         yield Document(id=name, text=text, metadata={**metadata, "source": name}, markdown=True)
 
 
-def _html(file: Path, name: str, _: Columns, encoding: str) -> Iterator[Document]:
+def _html(file: Path, name: str, _: DocumentFields, encoding: str) -> Iterator[Document]:
     title, text = html_as_markdown(page_text(whole_bytes(file, name), name, encoding))
     if text:
         titled: Metadata = {"title": title} if title else {}
         yield Document(id=name, text=text, metadata={"source": name, **titled}, markdown=True)
 
 
-def _pdf(file: Path, name: str, _: Columns, __: str) -> Iterator[Document]:
+def _pdf(file: Path, name: str, _: DocumentFields, __: str) -> Iterator[Document]:
     try:
         pages = [without_broken_characters(page) for page in pdf_pages(whole_bytes(file, name))]
     except Unreadable as error:
@@ -202,7 +202,7 @@ def _pdf(file: Path, name: str, _: Columns, __: str) -> Iterator[Document]:
             yield Document(id=f"{name}#page={number}", text=page, metadata={"source": name, "page": number})
 
 
-_Reader = Callable[[Path, str, Columns, str], Iterator[Document | Refusal]]
+_Reader = Callable[[Path, str, DocumentFields, str], Iterator[Document | Refusal]]
 _READERS: Final[dict[str, _Reader]] = {
     ".txt": _text,
     ".text": _text,

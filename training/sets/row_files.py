@@ -11,17 +11,17 @@ from typing import Any, Final
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.data.strict_json import NotJson, strict_json
-from guideway.training.sets.decoding import MAX_LINE_BYTES, broken_at, lines, unreadable, whole_text
-from guideway.training.sets.document import Columns, Document
+from guideway.training.sets.decoding import MAX_LINE_BYTES, broken_at, read_lines, unreadable, whole_text
+from guideway.training.sets.document import Document, DocumentFields
 
 DIVIDERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SEP: Final = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 """The line before the head by which Excel is told what stands between cells."""
 
 
-def read_jsonl(file: Path, name: str, columns: Columns, encoding: str) -> Iterator[Document | Refusal]:
+def read_jsonl(file: Path, name: str, columns: DocumentFields, encoding: str) -> Iterator[Document | Refusal]:
     """One object a line."""
-    for number, line in enumerate(lines(file, name, encoding, keep_broken=True), 1):
+    for number, line in enumerate(read_lines(file, name, encoding, keep_broken=True), 1):
         if not line.strip():
             continue
         where = f"{name}, line {number}"
@@ -40,7 +40,7 @@ def read_jsonl(file: Path, name: str, columns: Columns, encoding: str) -> Iterat
             yield unreadable(f"{where} is no JSON object: write one a line{an_array}")
 
 
-def read_json(file: Path, name: str, columns: Columns, encoding: str) -> Iterator[Document | Refusal]:
+def read_json(file: Path, name: str, columns: DocumentFields, encoding: str) -> Iterator[Document | Refusal]:
     """One object, or an array of them."""
     try:
         rows = strict_json(whole_text(file, name, encoding))
@@ -57,10 +57,10 @@ def read_json(file: Path, name: str, columns: Columns, encoding: str) -> Iterato
             yield unreadable(f"{name}, row {number} is no JSON object but {_kind(row)}: make it one")
 
 
-def read_csv(file: Path, name: str, columns: Columns, encoding: str) -> Iterator[Document | Refusal]:
+def read_csv(file: Path, name: str, columns: DocumentFields, encoding: str) -> Iterator[Document | Refusal]:
     """With a head; between commas, semicolons, tabs or bars, whichever the head has, or a line `sep=` says."""
     csv.field_size_limit(MAX_LINE_BYTES)
-    found = lines(file, name, encoding, keep_broken=True)
+    found = read_lines(file, name, encoding, keep_broken=True)
     first = next(found, "")
     delimiter, before = None, 1
     if said := _SEP.fullmatch(first):
@@ -80,7 +80,9 @@ def read_csv(file: Path, name: str, columns: Columns, encoding: str) -> Iterator
     yield from _csv_rows(rows, head, name, columns, before)
 
 
-def _csv_rows(rows: Any, head: list[str], name: str, columns: Columns, before: int) -> Iterator[Document | Refusal]:
+def _csv_rows(
+    rows: Any, head: list[str], name: str, columns: DocumentFields, before: int
+) -> Iterator[Document | Refusal]:
     """rows: those of `csv.reader`, after the head, which stands on line `before`."""
     number = before
     while True:
@@ -110,7 +112,7 @@ def _csv_rows(rows: Any, head: list[str], name: str, columns: Columns, before: i
             yield _row({key: cell for key, cell in zip(head, cells, strict=True) if key}, name, number, columns)
 
 
-def _delimiter(head: str, name: str, columns: Columns) -> str:
+def _delimiter(head: str, name: str, columns: DocumentFields) -> str:
     """The one that makes the text field a field of the head."""
     if not head.strip():
         return ","
@@ -132,7 +134,7 @@ def cells_of(line: str, divider: str) -> list[str]:
         return []
 
 
-def _row(row: dict[str, Any], name: str, number: int, columns: Columns) -> Document | Refusal:
+def _row(row: dict[str, Any], name: str, number: int, columns: DocumentFields) -> Document | Refusal:
     text = row.get(columns.text)
     if columns.text not in row:
         others = ", ".join(f"{key!r:.40}" for key in [*row][:10])

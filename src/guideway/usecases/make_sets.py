@@ -20,7 +20,7 @@ from guideway.usecases.retrieval import a_qdrant, an_embedder, retrieval_setting
 
 if TYPE_CHECKING:
     from guideway.training.sets.build import Splitting
-    from guideway.training.sets.document import Columns
+    from guideway.training.sets.document import DocumentFields
     from guideway.training.sets.documents import Reading
     from guideway.training.sets.publish import Published
     from guideway.workers.retrieval.index import Qdrant
@@ -33,7 +33,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str
     name: str
     documents: list[Path]
-    columns: Columns
+    columns: DocumentFields
     splitting: Splitting
     encoding: str = "utf-8"
     """Of files that do not declare their own."""

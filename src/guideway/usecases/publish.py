@@ -35,10 +35,10 @@ async def publish_run(
     size: default: the task's first. method: default: see `decision.method_of`. name: of the endpoint; default: the
     task's, or as `candidate` NAME-candidate. anyway: even if it is not better by more than chance.
 
-    Raises Refusal as `decision.choose`, `decision.endpoint_for` and `apply_made` do: `not_better` among others.
+    Raises Refusal as `choose_publication`, `endpoint_for` and `apply_made` do: `not_better` among others.
     """
     run = folder.run()
-    publication = decision.choose(folder.events(), run, size=size, method=method, anyway=anyway)
+    publication = decision.choose_publication(folder.events(), run, size=size, method=method, anyway=anyway)
     endpoint_name = name or run.task.endpoint + (decision.CANDIDATE if candidate else "")
     models = _own_models(run.task, Path(run.folder))
     ArtefactStore(settings.store).check_writable()

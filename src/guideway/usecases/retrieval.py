@@ -58,7 +58,7 @@ def retrieval_context(
         return None
     assert catalogue is not None, "where it is needed and not there, that is refused"
     with importing("studio"):
-        from guideway.training.sets.context import context_of
+        from guideway.training.sets.context import retrieval_context
         from guideway.training.sets.evaluate import Searched
 
     store, qdrant, embedder = ArtefactStore(settings.store), a_qdrant(settings), an_embedder(settings)
@@ -66,4 +66,4 @@ def retrieval_context(
     def open_set(manifest: RetrievalSet, ref: SetRef) -> Searched:
         return Searched.of(manifest, str(ref), store, settings.artefact_cache, embedder, qdrant)
 
-    return context_of(task.retrieval, began_with, catalogue, task.namespace, open_set)
+    return retrieval_context(task.retrieval, began_with, catalogue, task.namespace, open_set)

@@ -18,7 +18,7 @@ from guideway.schemas.output import Choice
 from guideway.training.runs.events import MethodStarted, Scored, Stopped
 from guideway.training.runs.folder import Run, RunFolder
 from guideway.training.runs.task import Data, Task
-from guideway.training.runs.task_methods import SoftPrompt
+from guideway.training.runs.task_methods import SoftPromptMethod
 
 ROOT = Path(__file__).resolve().parents[3]
 FINGERPRINT = "sha256:" + "e" * 64
@@ -113,7 +113,7 @@ def finished_run(folder: Path, name: str, method: str, value: float, over_bare: 
         data=Data(train="rows.jsonl"),
         instruction="Good or bad?",
         output=Choice(labels=["good", "bad"]),
-        methods=[SoftPrompt(name=method)],
+        methods=[SoftPromptMethod(name=method)],
     )
     run = Run(
         id=f"run-{method}",

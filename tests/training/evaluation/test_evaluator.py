@@ -18,7 +18,7 @@ from guideway.training.evaluation.comparison import compare
 from guideway.training.evaluation.evaluator import Evaluator, Subject, _request
 from guideway.training.evaluation.metrics import Counts
 from guideway.training.evaluation.scoring import Answer
-from guideway.training.prompts.search import calibrated_accuracy, search
+from guideway.training.prompts.search import calibrated_accuracy, search_prompts
 from guideway.training.runs.events import PromptScored
 from guideway.training.runs.task import PromptSearch
 from guideway.workers.calibration.calibrating import asked, made_of
@@ -164,7 +164,7 @@ def test_calibration_takes_away_what_a_prompt_favours() -> None:
 def test_the_search_tries_every_source_and_keeps_one(evaluator: Evaluator) -> None:
     rows = rows_of(*((f"text {i}", "yes" if i % 2 else "no") for i in range(60)))
     events: list[PromptScored] = []
-    found = search(
+    found = search_prompts(
         evaluator,
         size="tiny",
         instruction="Say it.",

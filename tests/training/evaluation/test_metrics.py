@@ -9,11 +9,11 @@ import pytest
 from guideway.training.evaluation.intervals import Estimate, mean_of, quantile, wilson
 from guideway.training.evaluation.metrics import (
     Counts,
-    calibration,
     confusion,
-    difference,
     json_counts,
     macro_f1,
+    paired_difference,
+    reliability,
     score,
 )
 
@@ -35,7 +35,7 @@ def test_wilsons_interval_is_that_of_the_textbook() -> None:
 
 def test_of_no_rows_nothing_is_known() -> None:
     assert wilson(0, 0) == score([]) == Estimate(0.0, 0.0, 1.0)
-    assert difference([], []) == Estimate(0.0, -1.0, 1.0)
+    assert paired_difference([], []) == Estimate(0.0, -1.0, 1.0)
     assert mean_of([]) == Estimate(0.0, 0.0, 0.0)
     assert macro_f1(["a"], [], []) == Estimate(0.0, 0.0, 1.0)
 
@@ -57,7 +57,7 @@ def test_the_difference_of_paired_shares_is_that_of_the_paper() -> None:
     def paired(both: int, ours: int, theirs: int, neither: int) -> Estimate:
         a = [True] * both + [True] * ours + [False] * theirs + [False] * neither
         b = [True] * both + [False] * ours + [True] * theirs + [False] * neither
-        return difference(items(*a), items(*b))
+        return paired_difference(items(*a), items(*b))
 
     assert close(paired(36, 12, 2, 0), 0.2, 0.0569, 0.3404)
     assert close(paired(54, 0, 0, 0), 0.0, -0.0664, 0.0664)
@@ -68,23 +68,23 @@ def test_the_difference_of_fields_is_paired() -> None:
     hard = [chance.random() for _ in range(150)]
     ours = [Counts(round(10 * (1 - h)), round(10 * h), round(10 * h)) for h in hard]
     theirs = [Counts(max(0, c.right - 1), c.wrong + 1, c.missing + 1) for c in ours]
-    found = difference(ours, theirs)
+    found = paired_difference(ours, theirs)
     assert 0 < found.low < found.value < found.high < 0.15
     alone = score(ours)
     assert found.high - found.low < (alone.high - alone.low) / 2
-    assert difference(theirs, ours).value == pytest.approx(-found.value)
+    assert paired_difference(theirs, ours).value == pytest.approx(-found.value)
 
 
 def test_of_few_rows_the_bootstrap_tells_nothing_better() -> None:
     ours, theirs = [Counts(3, 0, 0)] * 19, [Counts(1, 2, 2)] * 19
-    assert close(difference(ours, theirs), 2 / 3, -1.0, 1.0)
+    assert close(paired_difference(ours, theirs), 2 / 3, -1.0, 1.0)
     assert score(ours) == Estimate(1.0, 0.0, 1.0)
-    assert difference([*ours, Counts(3, 0, 0)], [*theirs, Counts(1, 2, 2)]).low > 0
+    assert paired_difference([*ours, Counts(3, 0, 0)], [*theirs, Counts(1, 2, 2)]).low > 0
 
 
 def test_rows_that_do_not_match_are_an_error() -> None:
     with pytest.raises(ValueError, match="the same rows"):
-        difference(items(True), items(True, False))
+        paired_difference(items(True), items(True, False))
 
 
 def test_confusion_counts_what_is_no_label_apart() -> None:
@@ -116,11 +116,11 @@ def test_json_fields_are_counted_by_path_and_value() -> None:
 
 
 def test_calibration_is_the_distance_between_confidence_and_accuracy() -> None:
-    found = calibration([0.95] * 10 + [0.55] * 10, [True] * 10 + [True, False] * 5)
+    found = reliability([0.95] * 10 + [0.55] * 10, [True] * 10 + [True, False] * 5)
     assert found.error == pytest.approx((0.05 + 0.05) / 2)
     assert [one.rows for one in found.bins] == [0, 0, 0, 0, 0, 10, 0, 0, 0, 10]
-    assert calibration([1.0], [False]).error == 1.0
-    assert calibration([], []).error == 0.0
+    assert reliability([1.0], [False]).error == 1.0
+    assert reliability([], []).error == 0.0
 
 
 def test_quantiles() -> None:

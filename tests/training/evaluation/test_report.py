@@ -16,7 +16,7 @@ from guideway.training.evaluation.report import keep_evaluation, write_report
 from guideway.training.runs.events import Evaluated, MethodStarted, PromptScored, Resumed, RunStarted, Step, Stopped
 from guideway.training.runs.folder import Run, RunFolder
 from guideway.training.runs.task import Data, Task
-from guideway.training.runs.task_methods import Lora, SoftPrompt
+from guideway.training.runs.task_methods import LoraMethod, SoftPromptMethod
 
 FINGERPRINT = "sha256:" + "7" * 64
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> RunFolder:
         model_sizes=["small"],
         data=Data(train="rows.jsonl", origin="made up"),
         output=RULE,
-        methods=[SoftPrompt(), Lora()],
+        methods=[SoftPromptMethod(), LoraMethod()],
     )
     made = RunFolder(tmp_path / "run")
     made.create(

@@ -22,7 +22,15 @@ from guideway.training.fitting.methods import text_embeddings, trainable
 from guideway.training.fitting.trainable import Trainable
 from guideway.training.fitting.trainer import Trainer
 from guideway.training.runs.task import Schedule, StopRules
-from guideway.training.runs.task_methods import Ia3, InsertedLayer, Lora, Method, Prefix, PTuning, SoftPrompt
+from guideway.training.runs.task_methods import (
+    Ia3Method,
+    InsertedLayerMethod,
+    LoraMethod,
+    Method,
+    PrefixMethod,
+    PTuningMethod,
+    SoftPromptMethod,
+)
 from guideway.training.runs.train_method import checksum
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.model.base_model import BaseModel
@@ -31,12 +39,12 @@ from guideway.workers.messages.to_engine import Admit, Artefact, EngineSettings
 
 LABELS = Choice(labels=["yes", "no"])
 METHODS: list[Method] = [
-    SoftPrompt(virtual_tokens=6, learning_rate=0.05),
-    PTuning(virtual_tokens=6, encoder_hidden_size=32),
-    Prefix(virtual_tokens=6, learning_rate=0.05),
-    Lora(rank=4, targets=["q_proj", "v_proj", "down_proj"], learning_rate=0.01),
-    Ia3(targets=["k_proj", "v_proj", "down_proj"], feedforward=["down_proj"], learning_rate=0.05),
-    InsertedLayer(bottleneck=8, learning_rate=0.01),
+    SoftPromptMethod(virtual_tokens=6, learning_rate=0.05),
+    PTuningMethod(virtual_tokens=6, encoder_hidden_size=32),
+    PrefixMethod(virtual_tokens=6, learning_rate=0.05),
+    LoraMethod(rank=4, targets=["q_proj", "v_proj", "down_proj"], learning_rate=0.01),
+    Ia3Method(targets=["k_proj", "v_proj", "down_proj"], feedforward=["down_proj"], learning_rate=0.05),
+    InsertedLayerMethod(bottleneck=8, learning_rate=0.01),
 ]
 ROWS = [Example(i, f"{'thin' if i % 2 else 'thick'} {i}", LABELS.labels[i % 2]) for i in range(40)]
 each = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.label)
@@ -81,12 +89,12 @@ def test_it_learns_leaves_the_model_alone_and_serves_as_it_was_trained(method: M
     assert sorted(file.name for file in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
     found = _served([(row, _artefact(method, tmp_path)) for row in ROWS[:4]])
     # LoRAs are saved in bfloat16.
-    assert found == pytest.approx(expected, abs=0.05 if isinstance(method, Lora) else 2e-4)
+    assert found == pytest.approx(expected, abs=0.05 if isinstance(method, LoraMethod) else 2e-4)
 
 
 @each
 def test_peft_loads_what_it_saves(method: Method, tmp_path: Path) -> None:
-    if isinstance(method, InsertedLayer):
+    if isinstance(method, InsertedLayerMethod):
         pytest.skip("PEFT has no inserted layers")
     base = tiny()
     torch.manual_seed(1)
@@ -118,7 +126,9 @@ def test_all_of_them_serve_in_one_micro_batch_as_each_does_alone(tmp_path: Path)
     assert len({round(value, 3) for value in alone}) > 1
 
 
-@pytest.mark.parametrize("method", [Lora(targets=["q_proj"]), Ia3(targets=["k_proj"]), InsertedLayer()], ids=str)
+@pytest.mark.parametrize(
+    "method", [LoraMethod(targets=["q_proj"]), Ia3Method(targets=["k_proj"]), InsertedLayerMethod()], ids=str
+)
 def test_adapters_begin_as_nothing(method: Method) -> None:
     base, bare = tiny(), tiny()
     rows = encoded(base)
@@ -161,9 +171,9 @@ def test_pieces_of_a_step_come_to_the_same_as_the_whole() -> None:
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        (Lora(targets=["nowhere"]), "targets"),
-        (Ia3(targets=["nowhere"]), "targets"),
-        (InsertedLayer(after_layers=[7]), "names layer 7, and the model has 2"),
+        (LoraMethod(targets=["nowhere"]), "targets"),
+        (Ia3Method(targets=["nowhere"]), "targets"),
+        (InsertedLayerMethod(after_layers=[7]), "names layer 7, and the model has 2"),
     ],
     ids=["lora", "ia3", "inserted layer"],
 )

@@ -14,7 +14,7 @@ from guideway.training.runs.interruption import Interrupted
 from guideway.training.runs.machine import Machine
 from guideway.training.runs.run import carry_out
 from guideway.training.runs.task import Data, PromptSearch, Schedule, StopRules, Task
-from guideway.training.runs.task_methods import SoftPrompt
+from guideway.training.runs.task_methods import SoftPromptMethod
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -31,7 +31,7 @@ def task(rows: Path) -> Task:
         instruction="Say whether the review is positive or negative.",
         output=Choice(labels=["positive", "negative"]),
         prompts=PromptSearch(candidates=0),
-        methods=[SoftPrompt(virtual_tokens=8)],
+        methods=[SoftPromptMethod(virtual_tokens=8)],
         schedule=Schedule(rows_per_step=4, evaluate_every=4),
         stop=StopRules(max_steps=8),
     )

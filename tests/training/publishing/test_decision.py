@@ -20,12 +20,12 @@ from guideway.schemas.output import Choice
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.schemas.wire import MANIFEST
 from guideway.training.evaluation.present import present_subject
-from guideway.training.publishing.decision import choose, endpoint_for, guidance_for
+from guideway.training.publishing.decision import choose_publication, endpoint_for, guidance_for
 from guideway.training.publishing.promotion import promoted, unpaired
 from guideway.training.runs.events import MethodStarted, PromptScored, RunEvent, Scored, Stopped, StopRule
 from guideway.training.runs.folder import Run, RunFolder
 from guideway.training.runs.task import BARE, Data, PublishRule, Task
-from guideway.training.runs.task_methods import Lora, PTuning, SoftPrompt
+from guideway.training.runs.task_methods import LoraMethod, PTuningMethod, SoftPromptMethod
 
 DIGEST = "sha256:" + "a" * 64
 LABELS = Choice(labels=["good", "bad"])
@@ -39,7 +39,7 @@ def run(**task: object) -> Run:
         data=Data(train="a.jsonl"),
         instruction="Say how it is.",
         output=LABELS,
-        methods=[SoftPrompt(), Lora(), PTuning()],
+        methods=[SoftPromptMethod(), LoraMethod(), PTuningMethod()],
     )
     return Run(
         id="shop-mood-1",
@@ -106,23 +106,23 @@ def catalogue(*manifests: Manifest) -> Catalogue:
 def test_the_method_is_chosen_by_the_validation_rows() -> None:
     """And not by the evaluation rows, on which it is tested."""
     close = [*EVENTS, stopped("ia3", 0.1), stopped("lora", 0.4), scored("lora", 0.95)]
-    assert choose(close, run(), size=None, method=None, anyway=True).scored.method == "soft-prompt"
+    assert choose_publication(close, run(), size=None, method=None, anyway=True).scored.method == "soft-prompt"
     untrained = [event for event in EVENTS if not isinstance(event, Stopped)]
-    assert choose(untrained, run(), size=None, method=None, anyway=True).scored.method == "text-prompt"
+    assert choose_publication(untrained, run(), size=None, method=None, anyway=True).scored.method == "text-prompt"
 
 
 def test_the_best_method_is_published_and_never_a_reference() -> None:
-    publication = choose(EVENTS, run(), size=None, method=None, anyway=False)
+    publication = choose_publication(EVENTS, run(), size=None, method=None, anyway=False)
     assert (publication.size, publication.scored.method, publication.fingerprint) == ("small", "soft-prompt", DIGEST)
 
 
 def test_what_is_not_better_by_more_than_chance_is_not_published_unless_told() -> None:
     with pytest.raises(Refusal, match="does not beat the bare model by more than chance") as caught:
-        choose(EVENTS, run(), size=None, method="lora", anyway=False)
+        choose_publication(EVENTS, run(), size=None, method="lora", anyway=False)
     assert caught.value.code is FailureCode.NOT_BETTER
-    assert choose(EVENTS, run(), size=None, method="lora", anyway=True).scored.method == "lora"
+    assert choose_publication(EVENTS, run(), size=None, method="lora", anyway=True).scored.method == "lora"
     always = run(publish=PublishRule(when="always"))
-    assert choose(EVENTS, always, size=None, method="lora", anyway=False).scored.method == "lora"
+    assert choose_publication(EVENTS, always, size=None, method="lora", anyway=False).scored.method == "lora"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_what_is_not_better_by_more_than_chance_is_not_published_unless_told() -
 )
 def test_what_is_not_there(events: list[RunEvent], size: str | None, method: str | None, words: str) -> None:
     with pytest.raises(Refusal, match=words):
-        choose(events, run(), size=size, method=method, anyway=False)
+        choose_publication(events, run(), size=size, method=method, anyway=False)
 
 
 @pytest.mark.parametrize(
@@ -163,12 +163,12 @@ def test_the_advice_is_about_what_was_lacking(rule: StopRule, words: str) -> Non
         artefact_bytes=9,
     )
     with pytest.raises(Refusal, match=words):
-        choose([*EVENTS, stopped], run(), size=None, method="lora", anyway=False)
+        choose_publication([*EVENTS, stopped], run(), size=None, method="lora", anyway=False)
 
 
 def test_the_first_publication_makes_the_endpoint_and_names_the_guidance_by_version(tmp_path: Path) -> None:
     empty, made = Catalogue(), run()
-    publication = choose(EVENTS, made, size=None, method=None, anyway=False)
+    publication = choose_publication(EVENTS, made, size=None, method=None, anyway=False)
     guidance = guidance_for(publication, made, RunFolder(tmp_path), empty)
     assert (guidance.name, guidance.form, guidance.model_fingerprint) == ("mood-soft-prompt", "soft_prompt", DIGEST)
     assert guidance.artefact == str(tmp_path / "small" / "soft-prompt" / "artefact")
@@ -191,7 +191,7 @@ def test_what_the_task_does_not_say_stays_as_the_endpoint_has_it(tmp_path: Path)
         input=InputRule(template="Review: {text}"),
     )
     known, made = catalogue(old), run()
-    publication = choose(EVENTS, made, size=None, method=None, anyway=False)
+    publication = choose_publication(EVENTS, made, size=None, method=None, anyway=False)
     guidance = guidance_for(publication, made, RunFolder(tmp_path), known)
     assert guidance.lineage is not None
     assert guidance.lineage.parent == "shop/old@2"
@@ -215,7 +215,7 @@ def test_an_endpoint_that_makes_other_text_of_events_is_not_published_to(
 ) -> None:
     old = Endpoint(namespace="shop", name="mood", model_size="small", output=LABELS)
     known, made = catalogue(msgspec.structs.replace(old, **changed)), run()
-    publication = choose(EVENTS, made, size=None, method=None, anyway=False)
+    publication = choose_publication(EVENTS, made, size=None, method=None, anyway=False)
     guidance = guidance_for(publication, made, RunFolder(tmp_path), known)
     for name in ("mood", "mood-candidate"):
         with pytest.raises(Refusal, match=words):
@@ -228,7 +228,7 @@ def test_what_was_trained_with_passages_is_served_with_them(tmp_path: Path) -> N
     made = run(retrieval=rule)
     bare = Endpoint(namespace="shop", name="mood", model_size="small", output=LABELS)
     same = msgspec.structs.replace(bare, retrieval=rule)
-    publication = choose(EVENTS, made, size=None, method=None, anyway=False)
+    publication = choose_publication(EVENTS, made, size=None, method=None, anyway=False)
     for known in (Catalogue(), catalogue(bare), catalogue(same)):
         guidance = guidance_for(publication, made, RunFolder(tmp_path), known)
         candidate = endpoint_for(publication, made, guidance, 1, known, name="mood-candidate", anyway=False)
@@ -254,7 +254,7 @@ def test_what_is_only_tried_does_not_reach_the_endpoints_targets(tmp_path: Path)
     old = Endpoint(namespace="shop", name="mood", model_size="small", output=LABELS, targets=["alerts"])
     stale = msgspec.structs.replace(old, name="mood-candidate")
     made = run()
-    publication = choose(EVENTS, made, size=None, method=None, anyway=False)
+    publication = choose_publication(EVENTS, made, size=None, method=None, anyway=False)
     for known, name, targets in (
         (catalogue(old), "mood", ["alerts"]),
         (catalogue(old), "mood-candidate", []),
@@ -268,7 +268,7 @@ def test_what_is_only_tried_does_not_reach_the_endpoints_targets(tmp_path: Path)
 
 def test_a_text_prompt_takes_the_place_of_the_instruction(tmp_path: Path) -> None:
     made = run()
-    publication = choose(EVENTS, made, size=None, method="text-prompt", anyway=True)
+    publication = choose_publication(EVENTS, made, size=None, method="text-prompt", anyway=True)
     guidance = guidance_for(publication, made, RunFolder(tmp_path), Catalogue())
     assert (guidance.form, guidance.text, guidance.artefact) == ("text_prompt", "Better.", "")
     endpoint = endpoint_for(publication, made, guidance, 1, Catalogue(), name="mood", anyway=False)
@@ -321,7 +321,7 @@ def test_of_a_bare_model_that_is_always_right_no_method_is_better() -> None:
         for one in EVENTS
     ]
     with pytest.raises(Refusal, match=r"the bare model has all of these \d+ rows right: give more rows"):
-        choose(perfect, run(), size=None, method="lora", anyway=False)
+        choose_publication(perfect, run(), size=None, method="lora", anyway=False)
 
 
 def test_noise_is_not_promoted() -> None:

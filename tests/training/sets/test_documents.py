@@ -11,7 +11,7 @@ import pytest
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.sets.build import Splitting, merged, passages_of
 from guideway.training.sets.decoding import without_broken_characters
-from guideway.training.sets.document import Columns, Document
+from guideway.training.sets.document import Document, DocumentFields
 from guideway.training.sets.documents import Reading, read_documents
 from guideway.workers.retrieval.set_folder import Passage
 
@@ -48,7 +48,7 @@ def write(tmp_path: Path) -> WriteFile:
 
 
 def read(*paths: Path, **columns: str) -> list[Document]:
-    return list(read_documents(paths, Columns(**columns)))
+    return list(read_documents(paths, DocumentFields(**columns)))
 
 
 def test_a_folder_of_every_type(write: WriteFile, tmp_path: Path) -> None:
@@ -224,14 +224,14 @@ CAFE = "Le café est ouvert."
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_text_is_decoded_as_it_declares(write: WriteFile, name: str, content: bytes, options: dict[str, Any]) -> None:
-    reading = Reading(Columns(), **options)
+    reading = Reading(DocumentFields(), **options)
     assert [one.text for one in reading.documents([write(name, content)])] == [CAFE]
 
 
 @pytest.mark.parametrize("encoding", ["utf-99", "base64", "zip", ""])
 def test_an_encoding_that_is_none_is_refused(encoding: str) -> None:
     with pytest.raises(Refusal) as caught:
-        Reading(Columns(), encoding=encoding)
+        Reading(DocumentFields(), encoding=encoding)
     assert caught.value.code is FailureCode.INVALID_SETTING
 
 
@@ -277,7 +277,7 @@ def test_all_bad_rows_are_told_at_once_or_skipped_and_listed(write: WriteFile) -
         assert place in caught.value.message
     assert caught.value.message.startswith("5 findings: ")
     assert "--skip-bad" in caught.value.message
-    reading = Reading(Columns(), skip_bad=True)
+    reading = Reading(DocumentFields(), skip_bad=True)
     assert len(list(reading.documents([file, other]))) == 198
     assert len(reading.bad) == 5
 
@@ -285,7 +285,7 @@ def test_all_bad_rows_are_told_at_once_or_skipped_and_listed(write: WriteFile) -
 def test_a_folder_tells_what_it_leaves_out(write: WriteFile, tmp_path: Path) -> None:
     for name in ("a.txt", "b.docx", "C.RST", "d.mdx", "sub/e.xlsx", "G.MD", ".git/config"):
         write(name, "words")
-    reading = Reading(Columns())
+    reading = Reading(DocumentFields())
     assert sorted(one.id for one in reading.documents([tmp_path])) == ["C.RST", "G.MD", "a.txt", "d.mdx"]
     assert reading.left_out == ["b.docx", "sub/e.xlsx"]
 

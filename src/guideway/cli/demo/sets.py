@@ -36,7 +36,7 @@ class SideBySide(msgspec.Struct, forbid_unknown_fields=True):
 async def make_fact_sets(settings: Settings, sets: Sequence[FactSet], data: Path) -> list[Published]:
     """Made, or found to be there already; usable by everybody."""
     from guideway.training.sets.build import Splitting
-    from guideway.training.sets.document import Columns
+    from guideway.training.sets.document import DocumentFields
 
     orders = []
     for one in sets:
@@ -46,7 +46,7 @@ async def make_fact_sets(settings: Settings, sets: Sequence[FactSet], data: Path
                 namespace=namespace,
                 name=name,
                 documents=[data / one.documents],
-                columns=Columns(id="term"),
+                columns=DocumentFields(id="term"),
                 splitting=Splitting(),
                 shared_with=["*"],
             )

@@ -28,7 +28,7 @@ from guideway.usecases.make_sets import Order, make_sets, switch_set
 
 if TYPE_CHECKING:
     from guideway.training.sets.build import Splitting
-    from guideway.training.sets.document import Columns
+    from guideway.training.sets.document import DocumentFields
     from guideway.training.sets.publish import Published
 
 SetArgument = Annotated[str, typer.Argument(metavar="NAMESPACE/NAME")]
@@ -81,9 +81,9 @@ def create(
     guideway sets create team/handbook handbook/ --share other-team
     """
     from guideway.training.sets.build import Splitting
-    from guideway.training.sets.document import Columns
+    from guideway.training.sets.document import DocumentFields
 
-    columns = Columns(text=text_field, id=id_field)
+    columns = DocumentFields(text=text_field, id=id_field)
     splitting = Splitting(max_chars=max_chars, overlap_chars=overlap_chars)
     order = _order(name, documents, columns, splitting, encoding=encoding, skip_bad=skip_bad, stage=stage)
     _make(msgspec.structs.replace(order, shared_with=share), as_json=as_json)
@@ -103,9 +103,9 @@ def add(
 ) -> None:
     """Make the next version of a set: what is there and these documents. One with an id that is there replaces it."""
     from guideway.training.sets.build import Splitting
-    from guideway.training.sets.document import Columns
+    from guideway.training.sets.document import DocumentFields
 
-    columns = Columns(text=text_field, id=id_field)
+    columns = DocumentFields(text=text_field, id=id_field)
     splitting = Splitting(max_chars=max_chars, overlap_chars=overlap_chars)
     order = _order(name, documents, columns, splitting, encoding=encoding, skip_bad=skip_bad, stage=stage)
     _make(msgspec.structs.replace(order, adds=True), as_json=as_json)
@@ -202,7 +202,7 @@ def delete(name: VersionArgument, anyway: EvenIfUsed = False, as_json: AsJson = 
 def _order(
     name: str,
     documents: list[Path],
-    columns: Columns,
+    columns: DocumentFields,
     splitting: Splitting,
     *,
     encoding: str,

@@ -24,7 +24,7 @@ from guideway.training.runs.events import (
     Scoring,
     Step,
     Stopped,
-    size_of,
+    model_size_of,
 )
 from guideway.usecases.extras import importing
 
@@ -88,7 +88,7 @@ class Watch:
             case Scoring():
                 what = f"{event.done}/{event.of} rows answered"
                 self._show(f"{event.size}/{event.method}", what, event.done, event.of)
-            case Scored() if event.size == size_of(event.size):
+            case Scored() if event.size == model_size_of(event.size):
                 self._scored.append(event)
 
     def _step(self, event: Step) -> None:
@@ -132,7 +132,7 @@ def _line(event: RunEvent) -> str:
         case Planned():
             line = (
                 f"{event.size}/{event.method}: max_minutes leaves time for about {event.last_step} of {event.of} "
-                f"steps; the schedule is made for these{_SHARED if event.size != size_of(event.size) else ''}"
+                f"steps; the schedule is made for these{_SHARED if event.size != model_size_of(event.size) else ''}"
             )
         case Stopped():
             of = f" of {event.of}" if event.rule == "max_minutes" and event.of else ""

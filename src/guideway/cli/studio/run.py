@@ -63,7 +63,7 @@ def run_(
 
 def _what_next(begun: Begun, task_file: Path) -> str:
     try:
-        chosen = decision.choose(begun.folder.events(), begun.run, size=None, method=None, anyway=False)
+        chosen = decision.choose_publication(begun.folder.events(), begun.run, size=None, method=None, anyway=False)
     except Refusal as refusal:
         return refusal.message
     return f"Next, for {chosen.scored.method}:  guideway studio publish {task_file}"
