@@ -76,6 +76,15 @@ def test_each_link_leads_to_a_file(page: str) -> None:
     assert not [str(file) for _, file, _ in links(page) if not file.exists()]
 
 
+@pytest.mark.parametrize("page", DOCUMENTS)
+def test_each_link_to_a_heading_leads_to_one(page: str) -> None:
+    for path, heading in re.findall(r"\]\(((?!http)[^)#\s]*)#([^)\s]+)\)", text_of(page)):
+        file = (ROOT / page).parent / path if path else ROOT / page
+        lines = re.sub(r"```.*?```", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
+        anchors = [re.sub(r"[^\w -]", "", one.lower()) for one in re.findall(r"^#+ (.+?) *$", lines, re.MULTILINE)]
+        assert heading in {one.replace(" ", "-") for one in anchors}, heading
+
+
 def test_a_link_to_code_shows_its_path() -> None:
     shown = [(text, file.resolve()) for page in PAGES for text, file, _ in links(page) if file.suffix == ".py"]
     assert len(shown) > 200
