@@ -1,4 +1,4 @@
-"""A record that can be neither used nor answered, kept as it is with where it came from and why."""
+"""Makes dead letters: records that can be neither used nor answered, kept with where they came from and why."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from guideway.schemas.record import Outgoing, Record, Withheld
 
 
 def dead_letter(record: Record, code: FailureCode, message: str, *, max_bytes: int = MAX_RECORD_BYTES) -> Outgoing:
-    """The dead letter of `record`: same key, value and headers, and ours after them.
+    """The dead letter of `record`: the same key, value and headers, and our headers after them.
 
-    What would make it larger than `max_bytes` is left out and named in a header; it still stands where the record was
-    read. Otherwise one oversized record would hold up its partition for ever.
-    `message` must not quote the record: dead letters keep a caller's text in one place only.
+    Key, value or headers that would make it larger than `max_bytes` are left out, the largest first, and a header names
+    them; they still stand where the record was read. Otherwise one oversized record would hold up its partition for
+    ever. `message` must not quote the record: dead letters keep a caller's text in one place only.
     """
     origin = {
         "topic": record.topic,

@@ -1,4 +1,4 @@
-"""The records of one partition that are taken in: those that wait, those that are worked on, and what came of them."""
+"""The records of one partition that are taken in: they wait, are worked on, and have a result until it is published."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from guideway.schemas.record import Outgoing, Record, Withheld
 log = structlog.get_logger(__name__)
 
 Handle = Callable[[Record], Awaitable[list[Outgoing]]]
-"""Works on one record and says what to publish for it; it turns every failure it foresees into a reply."""
+"""Works on one record and returns what to publish for it. Every failure that it foresees becomes a reply."""
 
 Refuse = Callable[[Record, Refusal], Awaitable[list[Outgoing]]]
-"""Says what to publish for a record that is not to be worked on."""
+"""Returns what to publish for a record that is refused without being worked on."""
 
 
 async def refuse_by_dead_letter(record: Record, refusal: Refusal) -> list[Outgoing]:
-    """Where nobody can be replied to."""
+    """A `Refuse` for pipelines that have nobody to reply to."""
     return [dead_letter(record, refusal.code, refusal.message)]
 
 
 class InFlight:
-    """Owner of the tasks that do the work; knows nothing of offsets, commits and ownership."""
+    """Owns the tasks that do the work. It knows nothing of commits and of who owns the partition."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class InFlight:
         may_begin: Callable[[Record], Awaitable[Refusal | None]],
         on_result: Callable[[float], None],
     ) -> None:
-        """`may_begin` is awaited before each record, and a refusal of its takes the place of the work.
+        """`may_begin` is awaited before each record. If it returns a refusal, the record is refused and not worked on.
 
         `on_result` is told how many seconds a record took.
         """
@@ -50,15 +50,15 @@ class InFlight:
         self._waiting: deque[Record] = deque()
         self._bytes: dict[int, int] = {}
         self.held_bytes = 0
-        """Of all records taken in, and of what came of them, until it is published."""
+        """Bytes of all records taken in and of their results, until these are published."""
         self.running: dict[int, asyncio.Task[None]] = {}
-        """By offset."""
+        """The tasks that do the work, by offset."""
         self.ready: dict[int, Result] = {}
         """Finished and not yet published, by offset, in the order in which they finished."""
 
     @property
     def unfinished(self) -> int:
-        """Records taken in, without those that are ready."""
+        """How many records are taken in and have no result."""
         return len(self.running) + len(self._waiting)
 
     def take(self, record: Record) -> None:
@@ -67,13 +67,13 @@ class InFlight:
         self._weigh(record.offset, record.held_bytes)
 
     def start(self, *, at_most: int | None) -> None:
-        """Start what waits, as far as no more than `at_most` run or are still to be published."""
+        """Start records that wait, while fewer than `at_most` run or are still to be published (None: all)."""
         while self._waiting and (at_most is None or len(self.running) + len(self.ready) < at_most):
             record = self._waiting.popleft()
             self.running[record.offset] = asyncio.create_task(self._work(record))
 
     def drop(self, is_lost: Callable[[int], bool]) -> None:
-        """Forget what waits, for it will be read again; stop and forget the work on offsets that `is_lost`."""
+        """Forget what waits, for it will be read again; stop and forget the work on each offset that `is_lost`."""
         self._forget_waiting()
         for offset in [*self.running, *self.ready]:
             if is_lost(offset):
@@ -83,13 +83,13 @@ class InFlight:
                     task.cancel()
 
     async def finish(self, timeout_s: float) -> None:
-        """Wait for the running work; what waits is given up."""
+        """Wait for the running work, at most so long. Records that wait are forgotten."""
         self._forget_waiting()
         if self.running:
             await asyncio.wait(self.running.values(), timeout=timeout_s)
 
     def published(self, offset: int) -> None:
-        """What came of this record is with its readers."""
+        """Forget the result of this record: it is published."""
         del self.ready[offset]
         self._weigh(offset, 0)
 

@@ -1,4 +1,7 @@
-"""Who may be taken in next: a pipeline's slots shared among parties, whatever the order in the topics. Pure."""
+"""How many records of each topic a pipeline may take in next: parties share its slots. Pure.
+
+A *party* is whoever shares with others, as a namespace; the pipeline's owner says which topics are whose.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +13,30 @@ from typing import Final, Protocol
 UNBOUNDED: Final = sys.maxsize
 
 Limit = Callable[[Hashable], int]
-"""How many records of a party may be in hand: taken in, with results that are not published yet."""
+"""Party → how many of its records may be in hand: taken in, with results that are not published yet."""
 
 
 class Intake(Protocol):
-    """Whose the records of a topic are, and how many of them may be in hand."""
+    """Says to which party a topic belongs, and how many records of a party may be in hand."""
 
     def party(self, topic: str) -> Hashable:
-        """Who shares with all others. A party may have any number of topics."""
+        """The party of this topic. A party may have any number of topics."""
 
     def limits(self, holding: Collection[Hashable]) -> Limit:
-        """For one round. `holding`: the parties that have records in hand."""
+        """The limits of one round of the pipeline. `holding`: the parties that have records in hand."""
 
 
 class Room:
-    """How many records each topic may give, in one round of a pipeline.
+    """The room for records, in one round of a pipeline.
 
-    A party may use half of the slots while it is alone, a third each while there are two, and so on: one that comes
-    finds room at once, though those who were here before finish nothing.
+    A party that is alone may use half of the slots, each of two a third, and so on. So a party that comes finds room at
+    once, even where those before it finish nothing.
     """
 
     def __init__(
         self, intake: Intake | None, capacity: int, running: Mapping[str, int], in_hand: Mapping[str, int]
     ) -> None:
-        """By topic: `running`, which hold slots, and `in_hand`, which are these and those still to be published.
+        """`running`: records that hold a slot, by topic. `in_hand`: these and the ones still to be published, by topic.
 
         Without an `intake`, whoever comes first may use all slots.
         """

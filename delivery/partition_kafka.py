@@ -1,4 +1,4 @@
-"""What a partition needs of the client library: `clients.PartitionClient` gives it, and a simulation in the tests."""
+"""What a partition asks of Kafka. `clients.kafka_client.PartitionClient` implements it, and the tests' simulation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 
 class PartitionKafka(Protocol):
-    """Every method may raise KafkaError and may hang."""
+    """Every method may raise KafkaError, and may hang: whoever calls it sets a timeout."""
 
     def producer(self, transactional_id: str) -> Any:
         """A producer with aiokafka's methods for transactions, not started; starting it fences all earlier ones."""
@@ -23,10 +23,10 @@ class PartitionKafka(Protocol):
         """What the group committed last, with its metadata; None: nothing ever."""
 
     async def alive(self) -> frozenset[int]:
-        """The tokens of all members that the group has now, as far as the brokers tell."""
+        """The tokens (`names.token_of_client_id`) of all members that the group has now."""
 
     async def first_offset(self, tp: TopicPartition) -> int:
-        """Of what the partition still holds."""
+        """The lowest offset that the partition still holds."""
 
     async def end_offset(self, tp: TopicPartition) -> int:
         """One past the last record."""

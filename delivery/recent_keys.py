@@ -1,4 +1,7 @@
-"""Keys seen of late, bounded in number and in time: for what a transaction cannot know, such as a repeat. Pure."""
+"""Remembers keys for a while, bounded in number and in time. Pure.
+
+A transaction does not notice that the same request was sent twice. Who remembers the ids of late can.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +50,12 @@ class RecentKeys(Generic[K]):
         return added_at is not None and now - added_at < self._ttl_s
 
     def push_out(self) -> None:
-        """Let the oldest key go before its time."""
+        """Forget the oldest key before its time."""
         del self._added_at[next(iter(self._added_at))]
         self.pushed_out += 1
 
     def expire(self, now: float) -> None:
-        """Let those go whose time is over."""
+        """Forget the keys whose time is over."""
         self._shrink(now)
 
     def _shrink(self, now: float) -> None:
@@ -66,9 +69,10 @@ class RecentKeys(Generic[K]):
 
 
 class SharedRecentKeys(Generic[K]):
-    """A window that parties share: where there are too many keys, the oldest of the party that has the most goes first.
+    """Recent keys of several parties, with one limit for all together.
 
-    So whoever adds any number of keys pushes out its own, as long as all others together have less than the rest.
+    Where there are too many keys, the party that has the most loses its oldest. So a party that adds keys without end
+    pushes out its own, and never those of a party that has less than an even share.
     """
 
     def __init__(self, *, limit: int = 100_000, ttl_s: float = 3600.0) -> None:

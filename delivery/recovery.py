@@ -1,4 +1,4 @@
-"""What follows when a partition's transaction, or its opening, fails. Pure."""
+"""Decides what a partition does after its opening or a transaction has failed. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NotAllowed = (
     | errors.GroupAuthorizationFailedError
     | errors.ClusterAuthorizationFailedError
 )
-"""The brokers answer, and somebody has to change their rules."""
+"""The brokers answer, and refuse until somebody changes their rules."""
 _FIRST_PAUSE_S: Final = 0.1
 
 
@@ -26,16 +26,16 @@ class Reopen:
 
     wait_s: float
     expected: bool
-    """Brokers come and go; anything else is a fault of ours and is shown with where it happened."""
+    """Brokers come and go with such errors. Any other is a fault of ours, and is logged with its stack trace."""
     helps: bool = True
-    """Whether a new process could do better: if not, this one is no worse for waiting."""
+    """A new process could do better. If not, the watchdog lets this one wait."""
 
 
 @dataclass(frozen=True)
 class Rejoin:
     """Stay closed until the group has said again whose the partition is.
 
-    To take the lock back at once would be a tug-of-war with a rightful owner.
+    Another process has the lock. If it is the rightful owner, taking the lock back would only take turns with it.
     """
 
 

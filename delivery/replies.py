@@ -1,4 +1,4 @@
-"""A Reply → the records that carry it. Every reply is at the same time a CloudEvent in binary mode."""
+"""A Reply → the records that carry it. Each is a CloudEvent in binary mode as well."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from guideway.schemas.wire import REPLY
 
 
 def reply_records(reply: Reply, addresses: Sequence[ReplyAddress], record: Record) -> list[Outgoing]:
-    """One record a place, with the caller's key, and its correlation and trace headers byte for byte.
+    """One record for each address, with the key of `record`, and its correlation and trace headers byte for byte.
 
-    Where a result is too large, the first address, which is the caller's, gets a failed reply and no other gets any.
+    Where a completed reply is too large, the first address, which is the caller's, gets a failed reply, and the others
+    get nothing.
     """
     addresses = distinct(addresses)
     value = REPLY.encode(reply)
@@ -48,7 +49,7 @@ def reply_records(reply: Reply, addresses: Sequence[ReplyAddress], record: Recor
 
 
 def shorter(out: Outgoing, value: str) -> str:
-    """What to change of a record that is too large; `value`: if that is what takes the room."""
+    """What to make shorter in a record that is too large; `value`: what to say if its value takes most of the room."""
     beside = out.beside_bytes
     if beside <= out.size_bytes / 2:
         return value
@@ -56,9 +57,9 @@ def shorter(out: Outgoing, value: str) -> str:
 
 
 def distinct(addresses: Sequence[ReplyAddress]) -> list[ReplyAddress]:
-    """The places these are, in their order: a caller may name the topic of a target, and a list may name one twice.
+    """The addresses in their order, each place once: a caller may name the topic of a target as well.
 
-    An address that leaves the partition open adds nothing to one in the same topic.
+    An address without a partition is dropped where another names a partition of the same topic.
     """
     places: dict[str, list[ReplyAddress]] = {}
     for address in addresses:

@@ -1,4 +1,4 @@
-"""Settings of the delivery."""
+"""Bounds and timeouts of delivery. Names end in their unit; times are seconds."""
 
 from __future__ import annotations
 
@@ -10,30 +10,35 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
 
     bootstrap: str
     capacity: int = 64
-    """Records being worked on at a time, over all partitions."""
+    """Records that are worked on at a time, over all partitions."""
     partition_capacity: int = 512
-    """Unfinished or unpublished records of one partition: bounds its memory and its commit's metadata."""
+    """Records of one partition that are unfinished or unpublished. It bounds memory, and the metadata of commits."""
     held_bytes: int = 128 * 2**20
-    """Of the records taken in and of what came of them, over all partitions, until it is published."""
+    """Bytes of records taken in and of their results, over all partitions, until these are published."""
     flush_bytes: int = 16 * 2**20
-    """Of the results in one transaction, unless a single one has more."""
+    """Bytes of results in one transaction. A single larger result has a transaction of its own."""
     flush_interval_s: float = 0.02
-    """How long a partition that had nothing to publish waits for others to share the first result's transaction."""
+    """The first result after a rest waits so long for others to share its transaction; each other one waits at least so
+    long while more are to come."""
     flush_share: float = 0.05
-    """Share of the time a result took for which it waits, if that is more, while other work of its partition runs.
-    Who waited long anyhow hardly notices, and the brokers have fewer transactions to do."""
+    """A result waits for others for this share of the time that it took, if that is more, while other work of its
+    partition runs. Who waited long hardly notices, and the brokers have fewer transactions to do."""
     max_flush_interval_s: float = 0.5
-    """How long that share is at most."""
+    """A result waits for others no longer than this."""
     flush_results: int = 256
     """Results in one transaction."""
     max_metadata_chars: int = 3_800
-    """Of a commit; brokers refuse more than 4,096 by default (`offset.metadata.max.bytes`)."""
+    """The longest metadata of a commit; brokers refuse more than 4,096 by default (`offset.metadata.max.bytes`)."""
     pause_metadata_chars: int = 3_072
-    """Of the last commit, from which on no more records are taken in until older ones are finished."""
+    """Where the last commit's metadata is longer, no record is taken in until older ones are finished."""
     session_timeout_s: float = 10.0
+    """Of the consumer: a member without a heartbeat for so long is expelled from the group."""
     transaction_timeout_s: float = 30.0
+    """The broker aborts a transaction that is open for longer."""
     open_timeout_s: float = 30.0
+    """For each step of opening a partition."""
     flush_timeout_s: float = 20.0
+    """For one transaction."""
     revoke_timeout_s: float = 3.0
     """For the last flush of a partition that is taken away."""
     drain_timeout_s: float = 30.0
@@ -41,13 +46,13 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     max_backoff_s: float = 10.0
     """Between attempts to open a partition."""
     rejoin_interval_s: float = 20.0
-    """At least, between asking the group for a new assignment because another process took a partition's lock."""
+    """The least time between two requests for a new assignment, after another process took a partition's lock."""
     idle_s: float = 2.0
-    """Without results for so long, what can be committed without any is committed, and what is held is looked at."""
+    """After a rest of so long, a moved low watermark is committed without results, and held dead letters are tried."""
     hold_s: float = 5.0
-    """Until a dead letter that could not be sent is tried again; it doubles from time to time."""
+    """A dead letter that could not be sent is tried again after so long; each time it is twice as long."""
     max_hold_s: float = 60.0
-    """How long that is at most."""
+    """The longest such wait."""
     stall_s: float = 120.0
     """Without progress for so long, the process ends with exit code 75, to be started again."""
 
@@ -59,9 +64,9 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 MAX_RECORD_BYTES = 1_000_000
-"""Of a record that we publish; brokers and aiokafka refuse more than 1 MiB by default."""
+"""The largest record that we publish; brokers and aiokafka refuse more than 1 MiB by default."""
 
 MAX_READ_BYTES = 8 * 2**20
-"""Of a record that we read: what our topics take (`infra/topics.py`). A compressed batch may hold larger ones."""
+"""The largest record that we read, as `infra/topics.py` has it. A compressed batch may hold larger ones."""
 MAX_HEADERS = 1_000
-"""Of a record over 256 KiB: a header of two bytes becomes a hundred in memory."""
+"""The most headers of a record over 256 KiB: a header of two bytes becomes a hundred in memory."""

@@ -1,6 +1,6 @@
-"""Ends a process that no longer makes progress, so that it is started again and others take over its partitions.
+"""Ends a process that makes no progress, so that it is started again and others take over its partitions.
 
-Nothing is lost by that: whatever a process may do, it may be killed at any moment.
+Nothing is lost by that: a process may be killed at any moment.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Signs:
 
 
 def stalled(signs: Signs, now: float, patience_s: float, awake_since: float = float("-inf")) -> str | None:
-    """What has been without progress for longer than `patience_s`, or None; time before `awake_since` is no delay."""
+    """What made no progress for longer than `patience_s`, or None. Time before `awake_since` does not count."""
 
     def is_late(at: float) -> bool:
         return now - max(at, awake_since) > patience_s
@@ -56,7 +56,7 @@ def stalled(signs: Signs, now: float, patience_s: float, awake_since: float = fl
 
 
 class Watchdog:
-    """Looks once a second, from a thread, for an event loop that is blocked cannot look at itself."""
+    """Looks once a second, from a thread: an event loop that is blocked cannot look at itself."""
 
     def __init__(self, signs: Callable[[], Signs], patience_s: float, end: Callable[[str], None] | None = None) -> None:
         """`end` is told why; by default it ends the process with EXIT_STALLED."""
@@ -85,7 +85,7 @@ class Watchdog:
 
 
 def end_process(why: str) -> None:
-    """Say where everything stands and end, without any cleaning up: what hangs would hang that too."""
+    """Print the stacks of all threads and end, without cleaning up: what hangs would hang that too."""
     log.critical("no progress; the process ends to be started again", why=why)
     faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
     os._exit(EXIT_STALLED)

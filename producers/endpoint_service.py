@@ -1,4 +1,4 @@
-"""The first hop: events on endpoint topics → requests on the topic of their model size, exactly once."""
+"""The endpoint service: reads events from endpoint topics and publishes requests to workers, exactly once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 
 class EndpointService:
-    """Any number of these share the endpoint topics of a cluster."""
+    """One process of the service. Any number of them share the endpoint topics of a cluster."""
 
     def __init__(self, settings: DeliverySettings, reader: CatalogueFollower, *, queue: int = QUEUE) -> None:
         """`queue`: how many requests of each lane may wait for or be in each worker."""
@@ -118,7 +118,11 @@ class EndpointService:
         return outgoing
 
     async def _cancellation(self, cancelled: str, endpoint: Endpoint) -> Outgoing:
-        """To all workers of the endpoint's present size: which of them has the request, or will have it, is unknown."""
+        """The message that cancels a request.
+
+        It goes to all workers of the endpoint's present size: nobody knows which of them has the request, or will have
+        it.
+        """
         topic = names.cancellation_topic(endpoint.model_size)
         await self._require(topic, endpoint.model_size)
         message = Cancellation(id=cancelled, namespace=endpoint.namespace, endpoint=endpoint.name)
@@ -139,7 +143,7 @@ class EndpointService:
             )
 
     async def _refuse_unseen(self, record: Record, refusal: Refusal) -> list[Outgoing]:
-        """What to publish for an event that killed service after service."""
+        """The refusal of an event that killed process after process of the service."""
         return await self._refuse(read_envelope(record), refusal)
 
     async def _refuse(self, envelope: Envelope, refusal: Refusal) -> list[Outgoing]:
@@ -160,7 +164,7 @@ class EndpointService:
 async def checked_reply_address(
     wanted: ReplyAddress | None, namespace: str, topics: TopicDirectory
 ) -> ReplyAddress | None:
-    """The address, if the caller may have replies there and it exists. Raises Refusal(reply_address_refused)."""
+    """`wanted`, if the caller may have replies there and the topic exists. Raises Refusal(reply_address_refused)."""
     if wanted is None:
         return None
     if not names.is_reply_topic_of(wanted.topic, namespace):

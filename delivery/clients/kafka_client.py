@@ -1,4 +1,4 @@
-"""Kafka clients as this project makes them: with its guards, its client ids, and a refusal where no broker answers."""
+"""Makes Kafka clients, with our guards and client ids, and a Refusal where no broker answers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make_producer(bootstrap: str, role: str, **settings: Any) -> AIOKafkaProduce
 
 
 class PartitionClient:
-    """What a `delivery.partition.Partition` needs, from aiokafka."""
+    """A `PartitionKafka` by aiokafka."""
 
     def __init__(self, consumer: AIOKafkaConsumer, topics: TopicDirectory, settings: DeliverySettings) -> None:
         self._consumer = consumer
@@ -96,7 +96,7 @@ async def started(client: Any, bootstrap: str) -> AsyncIterator[Any]:
 
 
 def unreachable(bootstrap: str, error: BaseException, *, connected: bool = False) -> Refusal:
-    """What to say when the brokers do not answer, or not as they should; connected: though they had answered before."""
+    """The Refusal for brokers that do not answer, or refuse. `connected`: they had answered before."""
     name = type(error).__name__
     if isinstance(error, errors.BrokerResponseError) and not error.retriable:
         # They have answered: to start them or to look for another address would mend nothing.

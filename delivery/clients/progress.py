@@ -1,4 +1,4 @@
-"""How far a group of ours has come, as somebody outside of it sees it: by its commits and their metadata."""
+"""How far a group of ours has come, for a reader that is not in the group: by its commits and their metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from guideway.delivery.offsets.commit_metadata import UnreadableCommitMetadata, 
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """Of one partition: everything below `low` is finished, and everything in `done`; it ends before `end`."""
+    """The progress in one partition, which ends before `end`: offsets below `low` are finished, and those in `done`."""
 
     low: int
     done: Collection[int]
@@ -50,7 +50,7 @@ class GroupProgress:
         return self._started
 
     async def of(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Progress]:
-        """One request for all commits, one for all ends of each broker."""
+        """The progress in these partitions, by one request for all commits and one to each broker for the ends."""
         consumer = await self._consumer()
         await fetch_guards.know_topics(consumer, {tp.topic for tp in partitions})
         commits = await group_guards.all_committed(consumer, partitions)

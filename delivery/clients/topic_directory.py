@@ -1,4 +1,4 @@
-"""Which topics the cluster has: asked before a result is sent, for a missing topic would hold up a transaction."""
+"""Which topics the cluster has. It is asked before a result is sent: a missing topic would hold up a transaction."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TopicDirectory:
 
     @property
     def topics(self) -> list[str]:
-        """All that the cluster had when it was last asked."""
+        """The names of all topics that the cluster had when it was last asked."""
         return list(self._partitions)
 
     async def partitions(self, topic: str) -> int:

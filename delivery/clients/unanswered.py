@@ -1,4 +1,4 @@
-"""How many records of a topic a group has still to answer: counted, for transaction markers make offsets lie."""
+"""Counts the records that a group has still to answer, by reading them: transaction markers take up offsets as well."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from guideway.delivery.replay.dead_letter_reader import DeadLetterReader, Offset
 from guideway.schemas.failures import FailureCode, Refusal
 
 ENOUGH: Final = 1000
-"""Nobody needs to know the number of more."""
+"""Where there are more, counting ends here."""
 
 
 async def unanswered(bootstrap: str, group: str, topics: Mapping[str, int], timeout_s: float = 20) -> int:
-    """At most `ENOUGH`, of these topics (name → partitions). Takes nothing from whoever reads for the group.
+    """How many records of these topics (name → partitions) are not answered, at most `ENOUGH`. The group reads on.
 
     Raises Refusal(broker_unreachable | internal_error).
     """

@@ -1,4 +1,4 @@
-"""Compressed batches are taken out up to a limit, and one that cannot be becomes a record (`record_guards.py`).
+"""Decompresses batches up to a limit. A batch that cannot be decompressed becomes a record (`record_guards.py`).
 
 A mebibyte of zstd can hold 32 GiB: unguarded, whoever may write to a topic ends every process that reads it, again
 after each restart. And unguarded, a batch that cannot be decompressed at all stops its partition for ever. Such a batch
@@ -19,7 +19,7 @@ from aiokafka.record._crecords import legacy_records as compiled_legacy_records
 
 LIMIT_BYTES: Final = 64 * 2**20
 _SIZES: Final = (2**20, 8 * 2**20, LIMIT_BYTES)
-"""Of the buffer that is tried: to clear a large one for every small batch would cost more than taking it out."""
+"""Sizes of the buffer, tried in turn: clearing a large one for each small batch would cost more than decompressing."""
 _XERIAL_HEADER_BYTES: Final = 16
 _GZIP_MEMBERS: Final = 64
 """Each member copies what follows it: tens of thousands in one batch would take many seconds."""
@@ -27,7 +27,7 @@ _Decode = Callable[[Any], Any]
 
 
 class UnreadableBatch(Exception):
-    """It inflates beyond the limit, or is no compressed data."""
+    """A batch inflates beyond the limit, or is no compressed data."""
 
 
 def _coded(decode: _Decode) -> _Decode:
@@ -92,7 +92,7 @@ def _grown(decompress_into: Callable[[Any, bytearray], int], payload: Any) -> An
 
 
 def install() -> None:
-    """For the older formats, which aiokafka takes out itself; harmless when repeated.
+    """Bound the decoders of the older formats, which aiokafka decompresses itself; harmless when repeated.
 
     `open_batches.py` uses the decoders for today's. `aiokafka_guards.install` checks the version.
     """

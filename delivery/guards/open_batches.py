@@ -1,7 +1,7 @@
-"""A fetched batch taken out of its compression, with what is too large to be read cut out of it. Pure.
+"""Decompresses a fetched batch, and takes the value out of each record that is too large to be read. Pure.
 
-6 kB can hold a record of 62 MB, or one with millions of headers: it is looked at as bytes, by its length, before
-anything is made of it. Layout: https://kafka.apache.org/documentation/#recordbatch
+6 kB can hold a record of 62 MB, or one with millions of headers. So records are measured as bytes before any object is
+made of them. Layout: https://kafka.apache.org/documentation/#recordbatch
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LENGTH_AT, _ATTRIBUTES_AT, _COUNT_AT = 8, 21, 57
 _CODEC_BITS: Final = 0x07
 _LEAST_RECORD_BYTES: Final = 7
 _LOOKED_AT_BYTES: Final = 2**18
-"""What a record may have unlooked at: whatever it consists of, it becomes some megabytes at most."""
+"""A record up to this size is not measured further: whatever it holds, it becomes some megabytes at most."""
 _DECODERS: Final[dict[int, Callable[[Any], Any]]] = {
     1: bounded_codecs.gzip_decode,
     2: bounded_codecs.snappy_decode,
@@ -59,7 +59,7 @@ def opened(batch: bytes) -> OpenBatch:
 
 
 def _without_oversized(records: memoryview, count: int) -> tuple[Any, dict[int, int]]:
-    """Records, with those that are too large without their value; and which these are, with their size."""
+    """(the records, of which too large ones have no value; number in the batch → bytes, of these)."""
     kept: list[Any] = []
     withheld: dict[int, int] = {}
     at = copied = number = 0
@@ -81,10 +81,10 @@ def _without_oversized(records: memoryview, count: int) -> tuple[Any, dict[int, 
 
 
 def _in_its_place(record: memoryview) -> bytes | None:
-    """A record that is too large, or has too many headers, with a null for its value.
+    """What stands in place of a record that is too large, or has too many headers: the same with a null value.
 
-    Its key and its headers stay where they are not what is too much: its caller is to be answered by them.
-    None: it may be read as it is.
+    Key and headers stay, unless they are what is too large: the caller is answered by them. None: the record may be
+    read as it is.
     """
     at = 1
     for _ in ("timestamp", "offset"):

@@ -32,9 +32,9 @@ from guideway.delivery.settings import MAX_READ_BYTES
 from guideway.schemas.record import Withheld, held_bytes
 
 CALL_BYTES: Final = 16 * 2**20
-"""Taken out of batches by one `getmany`; the last record, or the last batch, may go beyond."""
+"""Bytes that one `getmany` takes out of batches; the last record, or the last batch, may go beyond."""
 OPEN_BYTES: Final = 96 * 2**20
-"""Of large batches that are read in part; one may always be open."""
+"""Bytes of large batches that are read in part; one may always be open."""
 _BREATH_S: Final = 0.01
 _LARGE_BYTES: Final = 2**20
 
@@ -80,7 +80,7 @@ class _OpenBatches:
         self._sizes: OrderedDict[_Batch, int] = OrderedDict()
 
     def hold(self, batch: _Batch, size: int) -> None:
-        """Let this one be open, and close others where there is no room for all."""
+        """Keep this batch open, and close the longest open ones where there is no room for all."""
         self._sizes[batch] = size
         while sum(self._sizes.values()) > OPEN_BYTES and len(self._sizes) > 1:
             closed, _ = self._sizes.popitem(last=False)
@@ -192,7 +192,7 @@ class ForgivingRecords(_MemoryRecordsPy):  # type: ignore[misc]  # aiokafka has 
 
 
 def _getall(self: Any, max_records: int | None = None) -> list[Any]:
-    """As the plain one, and no further than the call's bytes allow; one record at least where any are left."""
+    """As aiokafka's, and no further than the call's bytes allow; one record at least, where any bytes are left."""
     call = _call.get() or _Call()
     if not self.check_assignment(self._topic_partition) or not self.has_more() or call.left <= 0:
         return []

@@ -1,10 +1,15 @@
-"""What a commit's metadata says beside the offset: what is finished above it, and who died there. `2:CRC32:BASE64`.
+"""The text form of a commit's metadata: which offsets above the committed one are finished, and which owners died.
 
-The body is variable-length integers of seven bits a byte: twice the deaths, plus one while work is under way; how far
-from the committed offset on the crashes reaches; then lengths of runs (unfinished, finished, unfinished, ...) from
-that offset on; then, as runs of which nothing is finished, so that older programs pass them over, the tokens of who is
-at work and of who died. The size is bounded by the number of unfinished offsets below the last finished one, whatever
-window they span. Version 1 had runs only.
+The text is `2:CRC32:BASE64`. The body consists of integers of variable length, seven bits a byte:
+
+1. twice the number of deaths, plus one while work is under way;
+2. how far the suspicion reaches (`CrashHistory.until`), as a distance from the committed offset;
+3. the lengths of runs from the committed offset on, in pairs: unfinished, finished;
+4. the tokens of who is at work and of who died, each as a run of which nothing is finished. Older programs pass these
+   over.
+
+The size is bounded by the number of unfinished offsets below the last finished one, whatever window they span. Version
+1 had only the runs.
 """
 
 from __future__ import annotations
@@ -18,19 +23,17 @@ from guideway.delivery.offsets.crash_history import NONE, CrashHistory, unnamed
 
 _VERSION = "2"
 MOST_FINISHED = 10_000_000
-"""Finished offsets that are read from one commit. Their lengths are numbers that anybody with rights to the group could
-have written, and each offset takes memory. No window between an unfinished record and the newest one is this long."""
-
-
+"""How many finished offsets are read from one commit. Anybody with rights to the group can write such lengths, and each
+offset takes memory. No real window between an unfinished record and the newest one is this long."""
 _MOST_DEATHS = 1000
 
 
 class UnreadableCommitMetadata(ValueError):
-    """The metadata of a committed offset was not written by this version; replaying silently would repeat results."""
+    """This program did not write the metadata of a committed offset. To begin there without it would repeat results."""
 
 
 def encode(low: int, done: Collection[int], crashes: CrashHistory = NONE) -> str:
-    """Text for the set; empty where there is nothing to say. All of `done` must be ≥ `low`."""
+    """The metadata of a commit at `low`; empty where there is nothing to say. All of `done` must be ≥ `low`."""
     if not done and crashes == NONE:
         return ""
     lengths = [2 * crashes.deaths + crashes.begun, max(0, crashes.until - low)]
@@ -54,7 +57,7 @@ def encode(low: int, done: Collection[int], crashes: CrashHistory = NONE) -> str
 
 
 def decode(low: int, metadata: str | None) -> tuple[frozenset[int], CrashHistory]:
-    """What `encode` was given. Raises UnreadableCommitMetadata."""
+    """The (done, crashes) that `encode` was given, of a commit at `low`. Raises UnreadableCommitMetadata."""
     if not metadata:
         return frozenset(), NONE
     version, _, rest = metadata.partition(":")

@@ -1,15 +1,18 @@
-"""Records that kill the whole process: how many owners died before the lowest offset was finished. Pure.
+"""Finds records that kill whole processes, by counting the owners that died at one lowest offset. Pure.
 
-An engine that dies leaves the process that counts (`workers/engine_client.py`). Where a record takes that process
-along, through memory or a container's limits, only the commit's metadata remembers: before an owner begins work on a
-partition it notes so there, every commit says whether work is still under way, and an orderly end takes the note away.
-If it stands there when the next owner comes, the one before has died, or it has handed over in haste: a flush that
-took too long, a session that ran out while its loop was blocked. So the note has the owner's *token*, which no other
-process has, and every token is in its group's list of members (`schemas.names.client_id`). Whoever is a member lives.
-It is asked anew at each takeover, of all who were taken for dead: a process dies once at most.
+A record that kills only the engine is counted by the process around it (`workers/engine_client.py`). A record may kill
+that process as well, through its memory or a container's limits. Then only the commit's metadata remembers:
 
-A record that kills stays unfinished until it is the lowest; from then on every death counts, fewer and fewer records
-are worked on beside it, and in the end it is refused unseen.
+1. Before an owner begins work on a partition, it commits a *note* that work is under way.
+2. Each later commit says whether that is still so. An orderly end takes the note back.
+3. A next owner that reads the note learns that the owner before has died, or has handed over in haste: its last flush
+   took too long, or its session ran out while its loop was blocked.
+4. The note names its owner by a *token* that no other process has. The token is also in the group's list of members
+   (`schemas.names.client_id`), and a member is alive. Each takeover asks for that list, and asks about all owners that
+   were taken for dead: a process dies once at most.
+
+A record that kills stays unfinished until it is the lowest one. From then on each death counts. Fewer and fewer records
+are worked on beside it, and after `FATAL` deaths it is refused without being worked on.
 """
 
 from __future__ import annotations
@@ -24,18 +27,18 @@ GROUP: Final = 8
 _GROUPED: Final = 2
 """Deaths after which `GROUP` records at most are worked on at a time, the lowest first."""
 _SINGLE: Final = 3
-"""Deaths after which one is: what killed was among the lowest `GROUP`."""
+"""Deaths after which one record is worked on at a time: the one that kills was among the lowest `GROUP`."""
 FATAL: Final = 5
 """Deaths after which the lowest is refused: it was alone when the last two owners died."""
 
 
 def new_token() -> int:
-    """Of a process, or rather of a pipeline in it; small numbers stand for owners without one."""
+    """A token for one pipeline. It is above all numbers that stand for owners without a token (`unnamed`)."""
     return 2**31 + secrets.randbelow(2**32)
 
 
 class CrashHistory(msgspec.Struct, frozen=True):
-    """What the deaths of owners tell, since the lowest offset was last finished."""
+    """The deaths of owners since the lowest offset was last finished, and whether work is under way."""
 
     dead: tuple[int, ...] = ()
     """Tokens of owners that died, in their order; none twice."""
@@ -48,6 +51,7 @@ class CrashHistory(msgspec.Struct, frozen=True):
 
     @property
     def deaths(self) -> int:
+        """How many owners died."""
         return len(self.dead)
 
     @property
@@ -59,10 +63,11 @@ class CrashHistory(msgspec.Struct, frozen=True):
 
     @property
     def refuses_lowest(self) -> bool:
+        """Whether the lowest unfinished record is refused without being worked on."""
         return self.deaths >= FATAL
 
     def taken_over(self, low: int, finished_above: int, window: int, alive: Collection[int]) -> CrashHistory:
-        """As the next owner sees it, who has begun nothing yet.
+        """The history for the next owner, which has begun nothing yet.
 
         `finished_above`: offsets known to be finished at or above `low`; `window`: how many unfinished ones the owner
         before may have had in flight; `alive`: tokens of the group's members now.
@@ -76,15 +81,18 @@ class CrashHistory(msgspec.Struct, frozen=True):
         return CrashHistory(dead, until if len(dead) >= _GROUPED else 0)
 
     def noted(self, owner: int) -> CrashHistory:
-        """Work begins."""
+        """The history once this owner (a token) has noted that work is under way."""
         return CrashHistory(self.dead, self.until, begun=True, owner=owner)
 
     def ended(self) -> CrashHistory:
-        """Work has ended in order."""
+        """The history once the note is taken back, at an orderly end."""
         return CrashHistory(self.dead, self.until)
 
     def published(self, low: int, *, advanced: bool, under_way: bool) -> CrashHistory:
-        """After a commit with results: `low` is the lowest unfinished offset now, `advanced` whether it has moved."""
+        """The history after a commit with results.
+
+        `low`: the lowest unfinished offset now; `advanced`: it has moved; `under_way`: records are unfinished.
+        """
         begun = self.begun and under_way
         owner = self.owner if begun else 0
         if not advanced:

@@ -11,7 +11,7 @@ from guideway.delivery.offsets.crash_history import NONE, CrashHistory
 
 
 class Commit(msgspec.Struct, frozen=True):
-    """What one transaction writes beside its results: everything below `low` and everything in `done` is finished."""
+    """What one transaction writes beside its results. Everything below `low` is finished, and everything in `done`."""
 
     low: int
     done: frozenset[int]
@@ -19,17 +19,18 @@ class Commit(msgspec.Struct, frozen=True):
 
     @property
     def metadata(self) -> str:
+        """The text that is committed beside `low`."""
         return encode(self.low, self.done, self.crashes)
 
 
 class OffsetTracker:
     """Offsets of one partition, from reception to commit. Owned by that partition's driver.
 
-    `position`  the next offset that has not been received; transaction markers and compaction leave gaps below it
-    `pending`   received and unfinished
-    `done`      finished and committed, at or above `low`
-    `crashes` what the deaths of earlier owners tell
-    `committed_low` the offset of the last commit
+    `position`       the next offset that was not received; transaction markers and compaction leave gaps below it
+    `pending`        received and unfinished
+    `done`           finished and committed, at or above `low`
+    `crashes`        the deaths of earlier owners
+    `committed_low`  the offset of the last commit
     """
 
     def __init__(self, low: int, done: Iterable[int] = (), crashes: CrashHistory = NONE) -> None:
@@ -46,6 +47,7 @@ class OffsetTracker:
 
     @property
     def pending(self) -> Collection[int]:
+        """The offsets that were received and are not finished."""
         return self._pending
 
     def receive(self, offset: int) -> bool:
@@ -73,7 +75,7 @@ class OffsetTracker:
         return Commit(low, done, crashes)
 
     def commit_of_beginning(self, owner: int) -> Commit:
-        """The commit that notes, before any work begins, that this owner is here."""
+        """The commit that notes that work is under way, before any begins. `owner`: the token of who does it."""
         commit = self.commit_of(())
         return Commit(commit.low, commit.done, commit.crashes.noted(owner))
 

@@ -1,4 +1,4 @@
-"""What is really sent for a result: its records, with dead letters in place of those that the cluster refuses. Pure."""
+"""The records to send for a result: its own, with dead letters in place of those that the cluster refuses. Pure."""
 
 from __future__ import annotations
 
@@ -16,39 +16,40 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.record import Outgoing, Record
 
 _BARE_LETTER_BYTES: Final = 4_000
-"""Of a dead letter that a broker with a low limit may still take: origin and reason, without the record itself."""
+"""The size of a dead letter with its origin and reason only, which a broker with a low limit may still take."""
 
 _TOO_LARGE: Final = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 _NOT_ALLOWED: Final = (errors.TopicAuthorizationFailedError, errors.InvalidTopicError, errors.PolicyViolationError)
 _NOT_SUCH = (errors.InvalidTimestampError, errors.UnsupportedForMessageFormatError, errors.UnknownError)
 _DOUBTS: Final = 3
+"""After so many errors without a meaning, the record counts as refused."""
 
 
 class DeadLetterHeld(Exception):
-    """A dead letter that cannot be sent now; its message says what to change."""
+    """A dead letter cannot be sent now. The message says what to change."""
 
 
 @dataclass(eq=False)
 class Result:
-    """What was made of one record, until it is published."""
+    """The records that came of one input record, until they are published."""
 
     record: Record
     outgoing: list[Outgoing]
     refused: dict[str, list[Refusal]] = field(default_factory=dict)
     """How brokers refused what was sent, by topic."""
     doubts: int = 0
-    """Errors that say nothing, so far."""
+    """How many errors without a meaning there were so far."""
     held_until: float = float("-inf")
     """Not to be tried again before (seconds of the event loop's clock)."""
     times_held: int = 0
 
     def hold(self, now: float, first_s: float, longest_s: float) -> None:
-        """Not now; longer each time."""
+        """Do not try again for `first_s`; twice as long each time, up to `longest_s`."""
         self.held_until = now + min(longest_s, first_s * 2 ** min(self.times_held, 10))
         self.times_held += 1
 
     def note(self, refusals: Mapping[str, Refusal], error: BaseException) -> None:
-        """How a record of this result was refused."""
+        """Remember how brokers refused a record of this result: for each topic, why."""
         if isinstance(error, errors.UnknownError):
             # What the client has no name for may be a passing fault of the broker's as well.
             self.doubts += 1
@@ -59,12 +60,12 @@ class Result:
 
 
 def topics_of(result: Result) -> set[str]:
-    """All topics whose existence matters."""
+    """The topics that must be looked up before the result is sent: its own, and its dead-letter topic."""
     return {names.dead_letter_topic(result.record.topic), *(out.topic for out in result.outgoing)}
 
 
 def refusals(error: BaseException, topics: set[str]) -> dict[str, Refusal]:
-    """Which of the `topics` will not take what was sent to them, now or later; empty if trying again may help."""
+    """Which of the `topics` will never take what was sent to them, and why; empty if trying again may help."""
     if isinstance(error, _TOO_LARGE):
         code, why = FailureCode.REPLY_TOO_LARGE, "takes no record of this size: raise its max.message.bytes"
     elif isinstance(error, _NOT_ALLOWED):
@@ -81,7 +82,10 @@ def refusals(error: BaseException, topics: set[str]) -> dict[str, Refusal]:
 
 
 def deliverable(result: Result, partitions: Mapping[str, int]) -> list[Outgoing]:
-    """The records to send, given how many partitions each topic has (0: it does not exist). Raises DeadLetterHeld."""
+    """The records to send. Raises DeadLetterHeld.
+
+    `partitions`: how many partitions each topic has; 0: it does not exist.
+    """
     return [
         out if (why := _why_not(out, result, partitions)) is None else _letter(result, why, partitions)
         for out in result.outgoing
@@ -89,7 +93,7 @@ def deliverable(result: Result, partitions: Mapping[str, int]) -> list[Outgoing]
 
 
 def first_results(due: Mapping[int, Result], count: int, size: int) -> dict[int, Result]:
-    """The first results, so many and of so many bytes, and one at least."""
+    """The first results that are due: at most `count`, of at most `size` bytes, and one at least."""
     chosen: dict[int, Result] = {}
     for offset, result in due.items():
         size -= sum(out.size_bytes for out in result.outgoing)
@@ -102,7 +106,7 @@ def first_results(due: Mapping[int, Result], count: int, size: int) -> dict[int,
 def _why_not(out: Outgoing, result: Result, partitions: Mapping[str, int]) -> Refusal | None:
     if out.topic == names.dead_letter_topic(result.record.topic):
         # The handler's own dead letter.
-        return _told_by(out) if result.refused.get(out.topic) or not partitions[out.topic] else None
+        return _reason_of(out) if result.refused.get(out.topic) or not partitions[out.topic] else None
     if out.topic in result.refused:
         return result.refused[out.topic][-1]
     count = partitions[out.topic]
@@ -117,13 +121,13 @@ def _why_not(out: Outgoing, result: Result, partitions: Mapping[str, int]) -> Re
     return None
 
 
-def _told_by(letter: Outgoing) -> Refusal:
+def _reason_of(letter: Outgoing) -> Refusal:
     """Why this dead letter was written."""
-    told = {
+    says = {
         name: (value or b"").decode() for name, value in letter.headers if name.startswith(names.DEAD_LETTER_PREFIX)
     }
-    code = told.get(names.DEAD_LETTER_PREFIX + "code", FailureCode.INTERNAL_ERROR)
-    return Refusal(FailureCode(code), told.get(names.DEAD_LETTER_PREFIX + "message", "not told"))
+    code = says.get(names.DEAD_LETTER_PREFIX + "code", FailureCode.INTERNAL_ERROR)
+    return Refusal(FailureCode(code), says.get(names.DEAD_LETTER_PREFIX + "message", "not told"))
 
 
 def _letter(result: Result, why: Refusal, partitions: Mapping[str, int]) -> Outgoing:

@@ -1,8 +1,8 @@
-"""Topics that take nothing for a while, so that what goes to other topics need not wait for them. Pure.
+"""Finds topics that take nothing for a while, so that results for other topics do not wait for them. Pure.
 
 A transaction ends well as a whole or not at all. A reply topic without a leader, or with fewer replicas than its
-`min.insync.replicas`, would hold up everybody's results of the partition. What goes there is therefore tried alone, and
-less and less often, once two transactions in a row have waited for it in vain.
+`min.insync.replicas`, would hold up all results of the partition. Once two transactions in a row have waited for a
+topic in vain, its results are tried alone, and less and less often.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ T = TypeVar("T")
 _STRIKES: Final = 2
 _LONGEST_S: Final = 60.0
 ALONE: Final = 8
-"""Results that are sent to such a topic to try it."""
+"""How many results are sent to a slow topic to try it."""
 
 
 class SlowTopics:
@@ -27,7 +27,7 @@ class SlowTopics:
         self._until: dict[str, float] = {}
 
     def waited_for(self, topics: Iterable[str], now: float) -> list[str]:
-        """A transaction has failed while these took nothing; returns those that it is news of."""
+        """A transaction has failed while these topics took nothing. Returns those of them that are slow now."""
         news = []
         for topic in topics:
             times = self._failed[topic] = self._failed.get(topic, 0) + 1
@@ -43,7 +43,10 @@ class SlowTopics:
             self._until.pop(topic, None)
 
     def chosen(self, due: Mapping[int, T], topics_of: Callable[[T], Collection[str]], now: float) -> dict[int, T]:
-        """Of the results that are due, those to be sent now: a few to a slow topic whose trial it is, or all others."""
+        """The results to send now, of those that are due (by offset).
+
+        Where a slow topic is to be tried, a few of its results; else all results that go to no slow topic.
+        """
         if not self._until:
             return dict(due)
         for topic, until in self._until.items():

@@ -1,1 +1,1 @@
-"""Dead letters read back, and put where they came from, each once."""
+"""Dead letters are read back, and put where they came from, each once."""

@@ -1,4 +1,4 @@
-"""Dead letters read back: which of them return to the topic they came from, and as what. Pure: no clock, no I/O."""
+"""Decides which dead letters return to the topic that they came from, and as what. Pure."""
 
 from __future__ import annotations
 

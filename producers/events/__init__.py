@@ -1,1 +1,1 @@
-"""Kafka records as events: the fields, the text and the headers that a caller sent."""
+"""Kafka records are read as events: their envelope, and the fields or the text that a caller sent."""

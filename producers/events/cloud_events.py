@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 in Kafka records, in both modes: what makes one, and what its specification refuses. Pure.
+"""Reads CloudEvents 1.0 in Kafka records, in both modes, and refuses what the specification refuses. Pure.
 
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
 """
@@ -22,7 +22,7 @@ _TEXTS: Final = frozenset({"datacontenttype", "dataschema", "subject", "time"})
 _NAME: Final = re.compile(r"[a-z0-9]+")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
 _OTHER_PREFIX: Final = re.compile(r"(?:ce-|cloudevents[:_-]|ce_)specversion", re.IGNORECASE)
-"""Of other bindings than Kafka's."""
+"""Headers of other bindings than Kafka's."""
 _FORMATS: Final = frozenset({"application/cloudevents", "application/cloudevents+json"})
 
 
@@ -63,7 +63,7 @@ def structured_content(cloud_event: dict[str, Any]) -> dict[str, Any] | str:
 
 
 def _as_json(value: bytes | None, content_type: str) -> bytes:
-    """In UTF-8, by the charset of the content type."""
+    """The value in UTF-8, by the charset of the content type."""
     return as_utf8(value or b"", declared_charset(content_type))
 
 

@@ -1,4 +1,4 @@
-"""The bytes of an event → fields or text: by what declares them, and never by a guess. Pure."""
+"""The bytes of an event → fields or text. What declares them decides, never a guess. Pure."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _MARKS: Final = (
 )
 _COMPRESSED: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"x\x9c", "zlib"))
 _BINARY: Final = re.compile(r"[\x01-\x06\x0e-\x1a\x1c-\x1f]")
-"""What no text holds that people write, but numbers of Avro, Protobuf and MessagePack do; ESC colours logs."""
+"""Characters that no text of people holds, and that Avro, Protobuf and MessagePack do. ESC is none: it colours logs."""
 _NOT_FOR_TEXT: Final = frozenset({"punycode", "idna", "unicode-escape", "raw-unicode-escape", "utf-7", "undefined"})
-"""Python's own, for other things: they take long, or make other characters of a text."""
+"""Codecs of Python's for other uses: they take long, or make other characters of a text."""
 _CONFLUENT_BYTES: Final = 5
 """A zero byte and a four-byte schema id."""
 _APICURIO_BYTES: Final = 9
@@ -61,7 +61,7 @@ def content(value: bytes | None, content_type: str) -> dict[str, Any] | str:
 
 
 def from_json(value: bytes | None) -> Any:
-    """Raises Refusal(undecodable_event), for objects as well that name a member twice."""
+    """The decoded value. Raises Refusal(undecodable_event), also for an object that names a member twice."""
     value = (value or b"").removeprefix(codecs.BOM_UTF8)
     if not value.strip():
         raise undecodable("the value is empty, and no JSON: publish an object of fields")
@@ -96,11 +96,12 @@ def check_content(text: str) -> str:
 
 
 def declared_charset(content_type: str) -> str:
-    """In lower case; empty where it is not said."""
+    """The charset that a content type names, in lower case; empty where it names none."""
     return _declared(content_type)[1]
 
 
 def undecodable(message: str) -> Refusal:
+    """`message`: what is wrong, and what to change."""
     return Refusal(FailureCode.UNDECODABLE_EVENT, message)
 
 
@@ -116,7 +117,7 @@ def _from_json_value(value: bytes) -> dict[str, Any] | str:
 
 
 def _check_undeclared(value: bytes) -> None:
-    """Of a value that would be text for want of a content type. Raises Refusal(undecodable_event)."""
+    """Check a value without a content type that would be read as text. Raises Refusal(undecodable_event)."""
     head = value.lstrip()[:1]
     if head in (b"[", b'"'):
         try:
@@ -138,7 +139,7 @@ def _check_undeclared(value: bytes) -> None:
 
 
 def _likely(value: bytes, error: str) -> str:
-    """The cause that is met most, of an error of the decoder's."""
+    """The most frequent cause of such an error of the decoder's; empty if none is known."""
     found = re.search(r"byte (\d+)", error)
     at = int(found[1]) if found else len(value)
     if "truncated" in error and re.search(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}", value):
@@ -155,7 +156,7 @@ def _likely(value: bytes, error: str) -> str:
 
 
 def _declared(content_type: str) -> tuple[str, str]:
-    """(media type, charset) in lower case; empty where it is not said."""
+    """(media type, charset) of a content type, in lower case; empty where it names none."""
     header = Message()
     header["content-type"] = content_type
     media, _, parameters = content_type.partition(";")
@@ -169,7 +170,10 @@ def _declared(content_type: str) -> tuple[str, str]:
 
 
 def _without_frame(value: bytes) -> bytes:
-    """The JSON after what serialisers put before it that use a schema registry; the value itself where nothing is."""
+    """The value without the frame that serialisers with a schema registry put before JSON.
+
+    Raises Refusal(undecodable_event) where something else than JSON follows the frame.
+    """
     if value[:1] == b"\x00" and len(value) > _CONFLUENT_BYTES:
         for size in (_CONFLUENT_BYTES, _APICURIO_BYTES):
             if value[size:].lstrip()[:1] in {b"{", b'"'}:
@@ -225,7 +229,7 @@ def as_utf8(value: bytes, charset: str) -> bytes:
 
 
 def _members(decoded: Any) -> int:
-    """Of all objects in it."""
+    """The number of members of all objects in the value."""
     count, rest = 0, [decoded]
     while rest:
         match rest.pop():

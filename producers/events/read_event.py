@@ -22,11 +22,11 @@ _CONTENT_ENCODING: Final = "content-encoding"
 _ENCODINGS: Final = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "snappy", "lz4", "compress", "base64"})
 _NEARLY_REPLY_TO: Final = frozenset({"replyto", "replytopic", "replytotopic", "kafkareplytopic", "kafkareplyto"})
 _FIRST_DEADLINE_MS: Final = 10**11
-"""1973, as for those in digits."""
+"""The year 1973, as for deadlines in digits."""
 
 
 def read_event(envelope: Envelope) -> Event:
-    """Raises Refusal(undecodable_event | invalid_header)."""
+    """The event in this envelope. Raises Refusal(undecodable_event | invalid_header)."""
     _check_headers(envelope.record)
     found = _content(envelope)
     readable(envelope.callers_id)
@@ -49,7 +49,7 @@ def _content(envelope: Envelope) -> dict[str, Any] | str:
 
 
 def _check_headers(record: Record) -> None:
-    """Raises Refusal(invalid_header) for those whose sender means something by them that would not happen."""
+    """Raises Refusal(invalid_header) for a header that asks for something which would not happen."""
     if (encoding := text_of(record, _CONTENT_ENCODING).strip().lower()) in _ENCODINGS:
         raise Refusal(
             FailureCode.INVALID_HEADER,

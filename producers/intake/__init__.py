@@ -1,1 +1,1 @@
-"""Which events may become requests now: shares, backlogs and cancellations."""
+"""Decides which events become requests now: shares, backlogs and cancellations."""

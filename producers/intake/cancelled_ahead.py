@@ -1,4 +1,4 @@
-"""Which requests are cancelled by tombstones that stand behind them in their topics, and are not reached yet. Pure."""
+"""Remembers requests whose cancellation stands behind them in their topic and is not reached yet. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Final
 from guideway.schemas.cancellation import HELD_S
 
 LIMIT: Final = 10_000
-"""Cancelled ids of one namespace; beyond that the oldest goes first, and its tombstone has its effect when reached."""
+"""Cancelled ids of one namespace. Beyond that the oldest is forgotten, and its tombstone takes effect when reached."""
 
 
 class CancelledAhead:
-    """What was found, by namespace, event topic and id. Times are those of records, Unix milliseconds."""
+    """Tombstones that were found, by namespace, event topic and id. Times are those of records, Unix milliseconds."""
 
     def __init__(self, *, limit: int = LIMIT) -> None:
         self._limit = limit
@@ -25,12 +25,12 @@ class CancelledAhead:
             del found[next(iter(found))]
 
     def cancels(self, namespace: str, topic: str, id_: str, written_ms: int) -> bool:
-        """Whether an event of this id is cancelled that was written at `written_ms`: an hour later, it is a new one."""
+        """Whether an event of this id, written at `written_ms`, is cancelled. An hour later it is a new request."""
         at_ms = self._found.get(namespace, {}).get((topic, id_))
         return at_ms is not None and written_ms - at_ms < HELD_S * 1000
 
     def forget(self, namespace: str, topic: str) -> None:
-        """All of the topic is read."""
+        """The pipeline has read all of this topic that was read ahead."""
         found = self._found.get(namespace, {})
         for key in [key for key in found if key[0] == topic]:
             del found[key]

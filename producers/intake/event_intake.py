@@ -1,6 +1,7 @@
-"""Which events the endpoint service takes in: a share for every namespace, whatever the order in the topics.
+"""Which events the endpoint service takes in: each namespace has its share, in whatever order events come.
 
-A backlog stays in the event topics of whose it is. What is published waits in one queue for all, so it is kept short.
+A backlog stays in the event topics of its own namespace. Requests that are published wait in one queue for all
+namespaces, so that queue is kept short.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from guideway.schemas.record import Outgoing
 
 
 class EventIntake:
-    """A `delivery.intake.Intake`."""
+    """A `delivery.intake.Intake`: its parties are namespaces, each in one lane."""
 
     def __init__(self, reader: CatalogueFollower, shares: Shares) -> None:
         self._reader = reader
@@ -42,7 +43,7 @@ class EventIntake:
         return self._shares.limits(holding, asyncio.get_running_loop().time())
 
     def published(self, topic: str, placed: Sequence[tuple[Outgoing, Any]]) -> set[str]:
-        """The model sizes for which requests are in their lanes now; whatever else was published waits for nobody."""
+        """Note the requests among what was published of this event topic. Returns the model sizes they are for."""
         now = asyncio.get_running_loop().time()
         sizes = set()
         for outgoing, at in placed:

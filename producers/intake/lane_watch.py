@@ -1,4 +1,4 @@
-"""Asks what workers have answered of the requests that were published, as long as any are not."""
+"""Asks what workers have answered, as long as any request that was published is unanswered."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from guideway.schemas import names
 log = structlog.get_logger(__name__)
 
 ASK_S: Final = 0.2
-"""Between two questions while anything is unanswered."""
+"""The time between two questions while anything is unanswered."""
 RARELY_S: Final = 1.0
 """The same after `QUIET_S` in which nothing was answered."""
 QUIET_S: Final = 10.0
@@ -28,7 +28,7 @@ COUNT_S: Final = 5.0
 
 
 class LaneWatch:
-    """`async with LaneWatch(...):` – keeps `shares` told, one group of workers beside the other."""
+    """`async with LaneWatch(...):` tells `shares` what is answered, by one task for each model size."""
 
     def __init__(self, bootstrap: str, shares: Shares, pipeline: Pipeline) -> None:
         """`pipeline` publishes the requests, and looks again when something was answered."""

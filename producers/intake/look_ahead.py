@@ -1,6 +1,7 @@
-"""Reads ahead where a backlog is held back, for the tombstones in it: a caller may cancel what still waits.
+"""Reads ahead in a backlog that is held back, to find the cancellations in it.
 
-A tombstone stands behind the events that it cancels. Where these are held back, it would be reached when they are done.
+A tombstone stands behind the event that it cancels. Where that is held back, the tombstone would be reached only when
+the event is done. A caller may cancel what still waits, so the tombstone is looked for ahead of time.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ from guideway.schemas.record import Outgoing, Record
 log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 1.0
-"""Between two looks at what is held back."""
+"""The time between two looks at what is held back."""
 MOST: Final = 32
 """Partitions of one namespace that are read ahead at a time."""
 AT_ONCE: Final = 200
-"""Records; after so many, others have their turn for `PAUSE_S`."""
+"""Records that are read before other work has its turn for `PAUSE_S`."""
 PAUSE_S: Final = 0.02
 
 Cancel = Callable[[Record, str], Awaitable[Outgoing | None]]
-"""The cancellation that a tombstone of this id asks for, or None where there is nothing to tell."""
+"""(tombstone, id that it cancels) → the cancellation to publish, or None where there is none."""
 
 
 class LookAhead:
-    """`async with LookAhead(...):` – as long as anything is held back, what is behind it is looked through, once."""
+    """`async with LookAhead(...):` reads what stands behind a backlog once, as long as anything is held back."""
 
     def __init__(self, bootstrap: str, pipeline: Pipeline, found: CancelledAhead, cancel: Cancel) -> None:
         self._bootstrap = bootstrap

@@ -1,4 +1,4 @@
-"""How much a namespace may publish into a lane, by what of it is not answered yet. Pure: takes `now`."""
+"""How many requests each namespace may publish into a lane, by how many of them are unanswered. Pure: takes `now`."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from guideway.delivery.clients.progress import Progress
 from guideway.delivery.intake import UNBOUNDED, Limit
 
 QUEUE: Final = 256
-"""How many requests of one lane may wait for or be in each of its workers. They run a few at a time, and a long text
-makes others wait less where all that wait are seen by the engine."""
+"""How many requests of one lane may wait for or be in each of its workers. A worker runs a few at a time. The more of
+the others its engine sees, the less they wait behind a long text."""
 LEAST: Final = 8
-"""Every namespace may have so much unanswered, however many there are."""
+"""Each namespace may have so much unanswered, however many namespaces there are."""
 DRAIN_S: Final = 2.0
-"""What a lane answers in so long may wait in it, if that is more than its workers need."""
+"""A lane may hold what its workers answer in so long, if that is more than `QUEUE` for each of them."""
 RATE_S: Final = 0.5
-"""By what was answered in so long, the rate is known."""
+"""The rate of answers is measured over so long."""
 CROWDED: Final = 4
-"""A lag of so many times a lane's target is not all ours: after a restart, and where many services run. Half of it may
-be markers of transactions."""
+"""A lag of more than so many targets is not all ours, as after a restart, and where many services run. Half of it may
+be transaction markers."""
 STANDS_S: Final = 60.0
-"""A partition in which nothing is answered for so long, while others of its lane get on, does not count any more."""
+"""A partition where nothing is answered for so long, while others of its lane progress, does not count any more."""
 BLIND_S: Final = 30.0
 """After so long without an answer about a lane, nothing is held back from it."""
 HEAVY_BYTES: Final = 16_384
-"""A request weighs one, and one more for every so many bytes."""
+"""A request has weight 1, and 1 more for each so many bytes."""
 
 
 class Party(msgspec.Struct, frozen=True):
-    """Who shares: a namespace, in each lane by itself."""
+    """A namespace in one lane: it shares the lane with the other namespaces."""
 
     namespace: str
     lane: str
@@ -56,7 +56,7 @@ class _Lane:
         self.weight: Counter[str] = Counter()
         """By namespace; no entry is zero."""
         self.drained: deque[tuple[float, int]] = deque()
-        """(when, how much weight) was answered of late."""
+        """(when, weight) of what was answered in the last `RATE_S`."""
         self.moved_at: dict[int, float] = {}
         """By partition: when something of ours was last answered there, or began to wait."""
         self.answered_at = float("-inf")
@@ -66,7 +66,7 @@ class _Lane:
         self.blind_since: float | None = None
 
     def forget(self, partition: int, offsets: Collection[int]) -> int:
-        """Returns the weight that is gone."""
+        """Forget these requests; returns their weight."""
         waiting = self.waiting[partition]
         gone = 0
         for one in [waiting.pop(offset) for offset in offsets]:
@@ -79,22 +79,22 @@ class _Lane:
         return gone
 
     def give_up_what_stands(self, now: float) -> None:
-        """One partition that stands still is not to hold up what goes through the others."""
+        """Forget what waits in partitions that stand still: it must not hold up what goes through the others."""
         if now - self.answered_at < STANDS_S:
             for partition in [one for one in self.waiting if now - self.moved_at[one] >= STANDS_S]:
                 self.forget(partition, list(self.waiting[partition]))
 
     def lag(self, now: float) -> int:
-        """Of the partitions that get on."""
+        """The lag of all partitions that progress."""
         return sum(one.lag for one, since in self.seen.values() if now - since < STANDS_S)
 
 
 class Shares:
-    """What was published by this process and is not answered, by lane and namespace.
+    """The requests that this process has published and that are unanswered, by lane and namespace.
 
-    A lane's target is `queue` for each of its workers, or what they answer in `DRAIN_S`, if that is more: so much keeps
-    them busy, and what waits beyond it is better kept where its order is not everybody's. It is divided among the
-    namespaces that have anything unanswered, so that one that comes finds its share free.
+    A lane's target is `queue` for each of its workers, or what they answer in `DRAIN_S`, if that is more. So much keeps
+    the workers busy. What waits beyond it waits better in the topics of its own namespace, where it is in nobody's way.
+    The target is divided among the namespaces that have anything unanswered, so one that comes finds its share free.
     """
 
     def __init__(self, *, queue: int = QUEUE) -> None:
@@ -104,7 +104,7 @@ class Shares:
     # What is told ----------------------------------------------------------------------------------------------------
 
     def published(self, at: TopicPartition, offset: int, namespace: str, size_bytes: int, now: float) -> None:
-        """A request is in its lane."""
+        """A request was published, to this place in its lane."""
         lane = self._lanes.setdefault(at.topic, _Lane())
         if at.partition not in lane.waiting:
             lane.waiting[at.partition] = {}
@@ -114,7 +114,7 @@ class Shares:
         lane.weight[namespace] += one.weight
 
     def answered(self, progress: Mapping[TopicPartition, Progress], now: float) -> None:
-        """What the workers of one model size have committed."""
+        """The workers of one model size have come so far (partition → what they have committed)."""
         for tp, one in progress.items():
             lane = self._lanes[tp.topic]
             lane.blind_since = None
@@ -129,13 +129,13 @@ class Shares:
             self._lanes[topic].give_up_what_stands(now)
 
     def unknown(self, lanes: Collection[str], now: float) -> None:
-        """It could not be learnt what is answered in these lanes."""
+        """Nobody could say what is answered in these lanes."""
         for topic in lanes:
             lane = self._lanes[topic]
             lane.blind_since = now if lane.blind_since is None else lane.blind_since
 
     def forget(self, lane: str) -> None:
-        """The lane is gone, and what was in it."""
+        """The lane does not exist any more."""
         self._lanes.pop(lane, None)
 
     def workers(self, lanes: Collection[str], count: int) -> None:
@@ -147,11 +147,11 @@ class Shares:
 
     @property
     def lanes(self) -> list[str]:
-        """Those in which anything is unanswered."""
+        """The lanes in which anything is unanswered."""
         return [topic for topic, lane in self._lanes.items() if lane.waiting]
 
     def unanswered(self, lanes: Collection[str]) -> int:
-        """Their weight."""
+        """The weight of all that is unanswered in these lanes."""
         return sum(self._lanes[lane].weight.total() for lane in lanes if lane in self._lanes)
 
     def target(self, lane: str, now: float) -> int:

@@ -1,4 +1,4 @@
-"""JMESPath with a bound on what an expression may cost: nothing that an endpoint's owner wrote can hold the process.
+"""JMESPath with a bound on what an expression costs, so that no endpoint's template can hold up the process.
 
 JMESPath has no loops, but `map` within `map` over a list of 100 costs 100 × 100, and a list of two of the list before,
 thirty times, is a list of 2³⁰. So every evaluation is charged as it goes: each visit of a node of the expression, each
@@ -19,10 +19,10 @@ from jmespath.visitor import TreeInterpreter
 BUDGET: Final = 1_000_000
 """What the expressions of one text may cost: about a fifth of a second, 10 MB."""
 _VISIT: Final = 10
-"""Of one node of the expression; a value costs 1 for itself and 1 for each hundred characters."""
+"""The cost of visiting one node of the expression. A value costs 1, and 1 more for each hundred characters."""
 _CHARS: Final = 100
 _CHEAP: Final = frozenset({"length", "type", "not_null", "map", "to_array"})
-"""Functions that read no more of their arguments than there are visits."""
+"""Functions that do not read their arguments whole, or whose reading is charged as visits."""
 _MAKERS: Final = frozenset(
     {
         "multi_select_list",
@@ -35,7 +35,7 @@ _MAKERS: Final = frozenset(
         "function_expression",
     }
 )
-"""Nodes whose value is made anew; the others give back what is there."""
+"""Nodes that make a new value; the others return a part of what is there."""
 
 
 WHOLE: Final = "@"
@@ -47,7 +47,7 @@ class TooCostly(ValueError):
 
 
 class Budget:
-    """What is left for the expressions of one text."""
+    """The cost that is left for the expressions of one text."""
 
     def __init__(self, left: int = BUDGET) -> None:
         self._left = left
@@ -59,7 +59,7 @@ class Budget:
             raise TooCostly("its expressions cost more than one text may: shorten the lists, or nest less")
 
     def charge_whole(self, value: Any) -> None:
-        """Charge for all that is in the value, however often it is in it."""
+        """Charge for everything in the value, each time that it occurs."""
         waiting = [value]
         while waiting:
             one = waiting.pop()
@@ -77,7 +77,7 @@ class Budget:
 
 
 class NoFunction(ValueError):
-    """An expression calls a function that there is not, or with another number of arguments than it has."""
+    """An expression calls an unknown function, or one with the wrong number of arguments."""
 
 
 class _Bounded(TreeInterpreter):  # type: ignore[misc]  # jmespath has no types
@@ -119,11 +119,11 @@ class _Bounded(TreeInterpreter):  # type: ignore[misc]  # jmespath has no types
 _RELATIVE: Final = frozenset(
     {"subexpression", "index_expression", "pipe", "projection", "value_projection", "filter_projection", "flatten"}
 )
-"""Nodes of which only the first child sees what the node sees; the others see what came of the one before."""
+"""Nodes whose first child is applied to the same value as the node; each other child is applied to what came before."""
 
 
 def _first_fields(node: Mapping[str, Any]) -> Iterator[str]:
-    """Fields of what the node is applied to."""
+    """The fields that the node reads of the value that it is applied to."""
     if node["type"] in {"field", "current", "identity"}:
         yield node.get("value", WHOLE)
         return
@@ -161,7 +161,7 @@ class Expression:
 
     @property
     def fields(self) -> frozenset[str]:
-        """The names that it reads off the event itself; `WHOLE` among them where it reads the event as a whole."""
+        """The fields of the event that it reads; `WHOLE` among them where it reads the event as a whole."""
         return frozenset(_first_fields(self._parsed))
 
     def shown(self, fields: Mapping[str, Any], budget: Budget) -> str:

@@ -20,15 +20,15 @@ from guideway.schemas.retrieval import MAX_SETS, Condition, Retrieval, Scalar, i
 
 
 class Rendered(NamedTuple):
-    """What an event says by its endpoint's input rule."""
+    """What an event says, by its endpoint's input rule."""
 
     fields: dict[str, Any]
-    """Those declared, checked; absent ones have their default."""
+    """The declared fields, checked; absent ones have their default."""
     text: str
 
 
 def render(event: Event, endpoint: Endpoint) -> Rendered:
-    """The costly part of marshalling, which needs no catalogue: bounded in time, memory and length.
+    """The fields and the text of an event: the costly part of marshalling, bounded in time, memory and length.
 
     Raises Refusal, which says what the caller or the endpoint's owner has to change.
     """
@@ -52,10 +52,11 @@ def marshal(
     now_ms: int,
     rendered: Rendered | None = None,
 ) -> Request:
-    """Raises Refusal, which says what the caller or the endpoint's owner has to change.
+    """The request for an event. Raises Refusal, which says what the caller or the endpoint's owner has to change.
 
-    written_ms: from when on the endpoint's deadline counts.
-    rendered: of this event and endpoint, where that was done before.
+    reply_to: where replies go, the caller's address first.
+    written_ms, now_ms: Unix milliseconds; the endpoint's deadline counts from the first.
+    rendered: `render` of this event and endpoint, where that was done before.
     """
     deadline_ms = event.deadline_ms
     if deadline_ms is None and endpoint.deadline_s is not None:
@@ -141,7 +142,7 @@ def _checked(given: Mapping[str, Any], declared: Mapping[str, Field]) -> dict[st
 
 
 def _told(value: Any) -> str:
-    """The type of a value, by JSON's name."""
+    """JSON's name for the type of a value."""
     if value is None:
         return "null"
     kinds = {str: "a string", bool: "a boolean", int: "an integer", float: "a number", list: "an array"}

@@ -1,4 +1,4 @@
-"""Rendering apart from the event loop: what an endpoint's template costs is at the expense of its own namespace."""
+"""Renders events in threads, so that a costly template holds up only its own namespace."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from guideway.schemas.manifests import Endpoint
 
 
 class Rendering:
-    """Renders one event of a namespace at a time, in a thread; templates that only put fields in, at once."""
+    """Renders one event of a namespace at a time, in a thread; without one where a template only puts fields in."""
 
     def __init__(self) -> None:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()

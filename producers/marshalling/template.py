@@ -1,4 +1,4 @@
-"""Fields → text by a template without code: `{EXPRESSION}` is a JMESPath expression over the fields."""
+"""Fields → text, by a template without code: `{EXPRESSION}` is a JMESPath expression over the fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PIECE: Final = re.compile(r"(?P<open>\{\{)|(?P<close>\}\})|\{(?P<expression>[^{
 
 
 class TextTooLong(ValueError):
-    """The text has more characters than wanted."""
+    """The text has more characters than the endpoint takes."""
 
 
 class Template:
@@ -33,7 +33,7 @@ class Template:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it only puts fields in: then it costs no more than the text is long."""
+        """Whether it only puts fields in. Its cost then grows with the length of the text alone."""
         return all(isinstance(piece, str) or piece.is_path for piece in self._pieces)
 
     @property
