@@ -1,4 +1,4 @@
-"""Whether and from what the bias of an endpoint's labels is taken off."""
+"""Calibration: whether the bias of an endpoint's labels is removed, and what it is measured on."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ CalibratedBy = Literal["contextual", "unlabelled", "fitted"]
 """From texts that say nothing, from texts of the endpoint's own kind, or from such texts with their right labels."""
 
 MAX_LABELS: Final = 100
-"""Of an endpoint that is calibrated."""
+"""A calibrated endpoint has at most so many labels."""
 MAX_TEXTS: Final = 500
 MAX_BIAS: Final = 50.0
-"""Far more than the logits of labels differ by."""
+"""The largest bias, as a difference of log-likelihoods. The logits of labels differ by far less."""
 _LEAST_TEXTS: Final = 8
-"""Fewer say little of what is usual, and what they say of one label by chance would be taken off it for ever."""
+"""Fewer texts measure chance: what they show of one label by chance would be removed from it for ever."""
 
 _Text = Annotated[str, Meta(max_length=20_000)]
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """How an endpoint's labels are calibrated; what workers make of it is a `manifests.Calibrated`."""
+    """How an endpoint's labels are calibrated. Workers make a `manifests.Calibrated` of it."""
 
     method: CalibratedBy
     """From texts that say nothing (`contextual`), from texts of the endpoint's own kind (`unlabelled`), or from such
     texts with their right labels (`fitted`)."""
     texts: Annotated[list[_Text], Meta(max_length=MAX_TEXTS)] = []
-    """As events bring them in the field that is text, for `unlabelled` and `fitted`: 8 or more."""
+    """For `unlabelled` and `fitted`: 8 or more texts, as events bring them in the text field."""
     labels: Annotated[list[Label], Meta(max_length=MAX_TEXTS)] = []
-    """The right one of each text, for `fitted`."""
+    """For `fitted`: the right label of each text."""
     file: str = ""
-    """In place of `texts`: where they are, relative to the manifest's file. A `.txt` with one a line, or a `.jsonl`
-    with `text`, and for `fitted` with `label`. Empty once it is applied."""
+    """In place of `texts`: a file with them, relative to the manifest's file. A `.txt` with one text a line, or a
+    `.jsonl` with `text`, and for `fitted` with `label`. `apply` reads it and empties this field."""
     around: Annotated[list[str], Meta(min_length=2)] = msgspec.field(default_factory=lambda: ["", ""])
-    """Written by `apply`: what the endpoint's template puts before a text, between two of it, and after it."""
+    """`apply` writes this: what the endpoint's template puts before a text, between two uses of it, and after it."""
 
     def __post_init__(self) -> None:
         if self.method == "contextual" and (self.texts or self.file):
@@ -60,11 +60,11 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
 
 CalibrationRule = Calibration | Literal["auto", "off", "contextual"]
-"""As people write it. `auto`, like nothing at all: contextual where labels are chosen and no trained guidance acts."""
+"""As people write it. `auto`, the default: contextual where labels are chosen and no trained guidance acts."""
 
 
 def labels_of(rule: OutputRule) -> list[str]:
-    """What is chosen from, for rules that can be calibrated; each once."""
+    """The labels of a rule that can be calibrated, each once; empty for other rules."""
     match rule:
         case Choice(labels) | WordLabels(labels):
             return list(dict.fromkeys(labels))
@@ -74,5 +74,5 @@ def labels_of(rule: OutputRule) -> list[str]:
 
 
 def automatic(rule: OutputRule, *, is_taught: bool) -> Calibration | None:
-    """What `auto` comes to. is_taught: trained guidance acts on the labels, or passages stand in the text."""
+    """The calibration that `auto` means. is_taught: trained guidance acts on the labels, or the text has passages."""
     return Calibration(method="contextual") if 2 <= len(labels_of(rule)) <= MAX_LABELS and not is_taught else None

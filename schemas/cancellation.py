@@ -9,7 +9,7 @@ import msgspec
 from guideway.schemas.failures import FailureCode, Refusal
 
 HELD_S: Final = 3600
-"""For so long after it was published a cancellation holds, and its topic keeps it."""
+"""Seconds for which a cancellation holds after it was published; its topic keeps it as long."""
 
 
 class Cancellation(
@@ -28,7 +28,7 @@ class Cancellation(
 
 
 def cancelled_by_caller() -> Refusal:
-    """What is answered to a request that was cancelled."""
+    """The answer to a request that was cancelled."""
     return Refusal(
         FailureCode.CANCELLED,
         "the request was cancelled by its caller: publish it under another id if it is wanted after all",

@@ -1,4 +1,4 @@
-"""Caller → endpoint service: an event as it was understood, before any endpoint rule is applied to it."""
+"""Caller → endpoint service: an event as it was read, before any endpoint rule is applied to it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from guideway.schemas.request import ReplyAddress
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """One event. JSON, plain text and both CloudEvents modes come to this."""
+    """One event, whether it came as JSON, as plain text or in one of the two CloudEvents modes."""
 
     id: str
-    """The caller's (`request_id` header or CloudEvents id), else a hash of where the record stands."""
+    """The caller's id (`request_id` header or CloudEvents id), else a hash of the record's topic and offset."""
     content: dict[str, Any] | str
     """Fields by name, or plain text."""
     reply_to: ReplyAddress | None = None
     deadline_ms: int | None = None
     """Unix time in milliseconds."""
     guidance: list[str] = []
-    """Guidance brought along: `NAMESPACE/NAME[@VERSION]`."""
+    """Guidance that the event names: `NAMESPACE/NAME[@VERSION]`."""

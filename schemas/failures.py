@@ -83,7 +83,7 @@ class Refusal(Exception):
 
 
 def our_fault(error: BaseException, where: str) -> Refusal:
-    """What to say of an exception that nobody foresaw; its own words, which may quote the text, are for the log."""
+    """The refusal for an exception that nobody foresaw. Its own words may quote the text, so only the log has them."""
     return Refusal(
         FailureCode.INTERNAL_ERROR,
         f"{type(error).__name__} in {where}, which is a fault of guideway's: report it with the log from then",

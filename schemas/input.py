@@ -21,19 +21,19 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """A typed input field of an endpoint."""
 
     type: Literal["string", "integer", "number", "boolean", "array", "object"] = "string"
-    """Of JSON; an event with a value of another type is refused."""
+    """The JSON type; an event with a value of another type is refused."""
     required: bool = True
     """Whether an event without it is refused."""
     default: Any = None
-    """What an absent optional field becomes."""
+    """The value of an optional field that is absent."""
     max_chars: Annotated[int, Meta(ge=1)] | None = None
-    """Of a string; an event with a longer one is refused."""
+    """For a string: an event with a longer one is refused."""
     description: str = ""
     """For people."""
 
     def takes(self, value: Any) -> bool:
         """Whether the value is of the field's type."""
-        # JSON's true and false are no numbers, though Python's are.
+        # In JSON true and false are no numbers; in Python they are.
         return isinstance(value, _PYTHON_TYPES[self.type]) and (self.type == "boolean" or not isinstance(value, bool))
 
 
@@ -41,7 +41,7 @@ class InputRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """How an event's fields become the input text."""
 
     fields: Annotated[dict[str, Field], Meta(min_length=1)] = msgspec.field(default_factory=lambda: {"text": Field()})
-    """By name. An event with a field that is not declared is refused."""
+    """The fields by name. An event with an undeclared field is refused."""
     template: str = "{text}"
     """Text with `{EXPRESSION}`: a field's name or a JMESPath expression over the fields; `{{` and `}}` are braces."""
     text_field: str | None = "text"

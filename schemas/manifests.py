@@ -33,16 +33,16 @@ GuidanceUse = Annotated[
 """A `GuidanceName`, and for a LoRA perhaps a scale after it: `NAMESPACE/NAME*0.5` has half of the effect."""
 
 TrainedForm = Literal["soft_prompt", "prefix", "lora", "ia3", "inserted_layer"]
-"""Guidance that is an artefact: a folder that PEFT saved, or, for `inserted_layer`, guideway's studio."""
+"""Guidance that is an artefact: a folder that PEFT saved, or for `inserted_layer` guideway's studio."""
 
 
 class _Manifest(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, tag_field="kind"
 ):
     namespace: Name
-    """Whose it is: a team or a tenant. `infer`, `catalogue` and `training` are reserved."""
+    """The owner: a team or a tenant. `infer`, `catalogue` and `training` are reserved."""
     name: Name
-    """In its namespace; that of a model is the model size."""
+    """The name in its namespace. The name of a model is the model size."""
     description: str = ""
     """For people."""
 
@@ -57,15 +57,15 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
     model_size: Name
     """The name of a `model/v1`."""
     lane: Literal["interactive", "batch"] = "interactive"
-    """`batch` gives way to `interactive`, and keeps one row in eight."""
+    """Rows of `batch` wait for those of `interactive`, but always have one row in eight."""
     instruction: str = ""
     """The endpoint's own text prompt."""
     guidance: list[GuidanceUse] = []
     """Named guidance in the order in which it applies; a LoRA may have a scale from -8 to 8."""
     request_guidance: list[GuidanceName] = []
-    """Guidance that a request may bring along by name."""
+    """Guidance that a request may name in addition."""
     retrieval: RetrievalRule | None = None
-    """The facts it answers from."""
+    """The retrieval sets that it answers from."""
     input: InputRule = InputRule()
     """How an event becomes the text."""
     output: OutputRule
@@ -73,16 +73,16 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
     generation: Generation = Generation()
     """How the answer is generated."""
     calibration: CalibrationRule | None = None
-    """Of the labels of `choice`, `boolean` and `word_labels`. Not said, it is `auto`: `contextual` where there are 2 to
-    100 labels, no retrieval and no trained guidance, else `off`; `apply` writes down which it is."""
+    """Whether the labels of `choice`, `boolean` and `word_labels` are calibrated. The default is `auto`: `contextual`
+    with 2 to 100 labels, no retrieval and no trained guidance, else `off`. `apply` writes down which of them it is."""
     targets: list[Name] = []
-    """Further endpoint names of the same namespace on whose reply topics the result appears as well."""
+    """Other endpoints of the same namespace; the result appears on their reply topics as well."""
     max_text_chars: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
-    """Of the text that an event becomes; one with a longer text is refused."""
+    """The longest text that an event may become; a longer one is refused."""
     deadline_s: Annotated[float, Meta(gt=0)] | None = None
-    """Given to events that bring no deadline, from when they were written (the record's timestamp)."""
+    """The deadline of events that bring none, counted from the record's timestamp."""
     partitions: Annotated[int, Meta(ge=1, le=1000)] = 1
-    """Of its topics; a change applies to new topics only."""
+    """Partitions of its topics; a change applies to new topics only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,24 +130,25 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
 
     @property
     def address(self) -> str:
+        """`/NAMESPACE/NAME`."""
         return names.address(self.namespace, self.name)
 
 
 class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Where trained guidance comes from, and how it did; written by the studio."""
+    """Where trained guidance comes from, and its score. The studio writes it."""
 
     run: str
     """The id of the studio's run."""
     method: str
-    """Its name in the run's task; `text-prompt` for an instruction that was found."""
+    """The method's name in the run's task; `text-prompt` for an instruction that was found."""
     code: str
     """Version of the code that trained it."""
     seed: int
-    """Of the run's schedule."""
+    """The seed of the run's schedule."""
     data: Digest
-    """Of the rows that were learnt from."""
+    """The digest of the training rows."""
     eval_data: Digest
-    """Of the rows that the score is on; scores compare where this is the same."""
+    """The digest of the rows that were scored; two scores compare where it is the same."""
     metric: str
     """What the score is: accuracy, F1 and the like."""
     score: Annotated[list[float], Meta(min_length=3, max_length=3)]
@@ -155,7 +156,7 @@ class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     over_bare: Annotated[list[float], Meta(max_length=3)] = []
     """[difference, low, high] against the bare model, row by row."""
     rows: Annotated[int, Meta(ge=1)]
-    """That the score is on."""
+    """How many rows were scored."""
     parent: str = ""
     """`NAMESPACE/NAME@VERSION` of the guidance that the endpoint had before."""
 
@@ -172,9 +173,9 @@ class Guidance(_Manifest, frozen=True, kw_only=True, tag="guidance/v1"):
     model_fingerprint: Digest | None = None
     """The base model that the artefact was trained on; it is refused on any other."""
     shared_with: list[Grantee] = []
-    """Further namespaces that may use it; `*` for everybody. Guidance of `public` is everybody's anyway."""
+    """Other namespaces that may use it; `*` for all. All may use guidance of `public`."""
     lineage: Lineage | None = None
-    """Where it comes from; the studio writes it."""
+    """Where it comes from. The studio writes it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -190,14 +191,14 @@ class Guidance(_Manifest, frozen=True, kw_only=True, tag="guidance/v1"):
 
 
 class EmbeddingModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a set's passages were embedded with; queries are embedded with the same, or the set is refused."""
+    """The model that embedded a set's passages. Queries need the same one, else the set is refused."""
 
     source: Annotated[str, Meta(min_length=1)]
     """`package:NAME/FOLDER`, a folder, or a hub name."""
     fingerprint: Digest
     """Hash of its weights and configuration."""
     dimension: Annotated[int, Meta(ge=1)]
-    """Numbers in a vector."""
+    """How many numbers a vector has."""
 
 
 MAX_METADATA_NAMES: Final = 200
@@ -207,15 +208,15 @@ class RetrievalSet(_Manifest, frozen=True, kw_only=True, tag="set/v1"):
     """One version of a fact set: passages with their vectors, an artefact that `guideway sets create` makes."""
 
     artefact: Digest
-    """Of the passages and their vectors. A manifest can name one that a version of the set has."""
+    """The digest of the passages and their vectors. A manifest can name that of any version of the set."""
     embedding: EmbeddingModel
-    """What its passages were embedded with."""
+    """The model that embedded its passages."""
     passages: Annotated[int, Meta(ge=1)]
     """How many it holds."""
     metadata: Annotated[list[str], Meta(max_length=MAX_METADATA_NAMES)] = []
-    """The names that its passages' metadata have; empty where they are not known, or too many."""
+    """The names in its passages' metadata; empty where they are unknown or too many."""
     shared_with: list[Grantee] = []
-    """As for guidance."""
+    """Other namespaces that may use it; `*` for all."""
 
     def usable_by(self, namespace: str) -> bool:
         """Whether endpoints of `namespace` may use it."""
@@ -223,10 +224,10 @@ class RetrievalSet(_Manifest, frozen=True, kw_only=True, tag="set/v1"):
 
 
 class SetAlias(_Manifest, frozen=True, kw_only=True, tag="alias/v1"):
-    """The version of the retrieval set of the same name that the name alone stands for; without one, the newest."""
+    """Which version the name of a retrieval set stands for. Without an alias it stands for the newest."""
 
     version: Annotated[int, Meta(ge=1)]
-    """Of the set of this name."""
+    """The version of the set with this name."""
 
 
 def _usable_by(owned: Guidance | RetrievalSet, namespace: str) -> bool:
@@ -239,13 +240,13 @@ class Model(_Manifest, frozen=True, kw_only=True, tag="model/v1"):
     source: Annotated[str, Meta(min_length=1)]
     """`package:NAME/FILE.gguf` (a file inside an installed Python package), a folder, a `.gguf` file, or a hub name."""
     fingerprint: Digest | None = None
-    """Hash of its weights and configuration; a worker refuses to serve anything else. None: whatever is there."""
+    """Hash of its weights and configuration. A worker refuses to serve other weights. None: any weights are served."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    """Of its weights while they are served."""
+    """The type of its weights while they are served."""
     max_context_tokens: Annotated[int, Meta(ge=16)] = 2048
-    """For a text and its answer together."""
+    """The most tokens of a text and its answer together."""
     partitions: Annotated[int, Meta(ge=1, le=1000)] = 4
-    """Of its request topics: at least as many as workers."""
+    """Partitions of its request topics: at least as many as workers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -259,24 +260,24 @@ class LabelBias(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     label: str
     """As the output rule spells it."""
     bias: Annotated[float, Meta(ge=-MAX_BIAS, le=MAX_BIAS)]
-    """In natural logarithms."""
+    """The difference of natural logarithms."""
 
 
 class Calibrated(_Manifest, frozen=True, kw_only=True, tag="calibration/v1"):
-    """The biases of an endpoint's labels, by name as the endpoint; the first worker that needs them makes them."""
+    """The biases of an endpoint's labels; it has the endpoint's name. The first worker that needs them makes them."""
 
     endpoint_version: Annotated[int, Meta(ge=1)]
-    """Of the endpoint of this name."""
+    """The version of the endpoint with this name."""
     guidance: list[str]
-    """What guided the model, as a reply says it: biases hold for this and nothing else."""
+    """The guidance that acted, as a reply lists it. The biases hold with this guidance only."""
     model_fingerprint: str
-    """Of the base model."""
+    """The fingerprint of the base model."""
     method: CalibratedBy
-    """As the endpoint has it."""
+    """The method that the endpoint names."""
     biases: Annotated[list[LabelBias], Meta(min_length=1)]
-    """Of all labels."""
+    """The biases of all labels."""
     texts: Annotated[int, Meta(ge=1)]
-    """From how many it was made."""
+    """How many texts they were measured on."""
 
     @property
     def by_label(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Every topic, header, group and client name of guideway; nothing else in the project spells one out."""
+"""Every topic, header, group and client name of guideway. No other file spells one out."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ EVENT_TOPICS: Final = r"^gw\.[a-z0-9-]+\.[a-z0-9-]+\.in\.v1$"
 
 TRAINING_JOBS_TOPIC: Final = "gw.training.jobs.v1"
 TRAINING_EVENTS_TOPIC: Final = "gw.training.events.v1"
-"""What becomes of jobs. One partition, so that whoever watches sees it in its order."""
+"""What happens to jobs. One partition, so that all who watch see the events in order."""
 TRAINING_CANCEL_TOPIC: Final = "gw.training.cancel.v1"
-"""Which jobs are not wanted any more, by their ids. One partition, compacted."""
+"""Ids of cancelled jobs. One partition, compacted."""
 
 
 def event_topic(namespace: str, endpoint: str) -> str:
@@ -50,7 +50,7 @@ def lane_of_topic(topic: str) -> Lane:
 
 
 def size_of_request_topic(topic: str) -> str | None:
-    """The model size whose requests stand there, or None where it is no request topic."""
+    """The model size of a request topic; None for any other topic."""
     match topic.split("."):
         case ["gw", "infer", size, lane, "v1"] if lane in LANES:
             return size
@@ -58,17 +58,17 @@ def size_of_request_topic(topic: str) -> str | None:
 
 
 def cancellation_topic(size: str) -> str:
-    """Where every worker of one model size reads which requests their callers have cancelled. One partition."""
+    """Where every worker of one model size reads which requests were cancelled. One partition."""
     return f"gw.infer.{size}.cancel.v1"
 
 
 def dead_letter_topic(topic: str) -> str:
-    """Where records of `topic` go that can be neither used nor answered."""
+    """Where a record of `topic` goes if it can be neither processed nor answered."""
     return f"{topic}.dlq"
 
 
 def topic_of_dead_letters(topic: str) -> str | None:
-    """The topic whose dead letters `topic` holds, or None where it is no dead-letter topic of ours."""
+    """The topic whose dead letters `topic` holds; None if it is no dead-letter topic of ours."""
     return topic.removesuffix(".dlq") if topic.startswith("gw.") and topic.endswith(".dlq") else None
 
 
@@ -105,17 +105,17 @@ def address(namespace: str, endpoint: str) -> str:
 
 
 RESERVED_NAMESPACES: Final = frozenset({"infer", "catalogue", "training"})
-"""Would make an endpoint's topic look like one of ours."""
+"""A topic of an endpoint in one of these would look like one of ours."""
 
 # Consumer groups, transactions, clients ------------------------------------------------------------------------------
 
 ENDPOINTS_GROUP: Final = "gw.endpoints"
 DEAD_LETTER_REPLAY_GROUP: Final = "gw.dlq.replay"
-"""Its committed offsets say which dead letters were put back; it has no members."""
+"""Its committed offsets say which dead letters were replayed; it has no members."""
 
 
 CATALOGUE_WRITER: Final = "gw.catalogue.writer"
-"""Transactional id of whoever plans versions in the catalogue and writes them."""
+"""The transactional id of every process that plans versions in the catalogue and writes them."""
 
 TRAINERS_GROUP: Final = "gw.trainers"
 """The consumer group of all trainers."""
@@ -127,14 +127,14 @@ def workers_group(size: str) -> str:
 
 
 def transactional_id(group: str, topic: str, partition: int) -> str:
-    """One id per *input partition*: it is the lock under which results and offset of that partition are written."""
+    """One id for each *input partition*. It is the lock under which that partition's results and offset are written."""
     return f"{group}.{topic}.{partition}"
 
 
 def client_id(role: str, token: int | None = None) -> str:
-    """`guideway-ROLE-PID`: the process id lets whoever minds an embedded broker see that a member is dead.
+    """`guideway-ROLE-PID`: by the process id the caretaker of an embedded broker sees that a member is dead.
 
-    `token`: of the pipeline, where others have to know it among the members of its group.
+    token: identifies a pipeline among the members of its group.
     """
     name = f"guideway-{role}-{os.getpid()}"
     return name if token is None else f"{name}.{token:x}"
@@ -156,13 +156,13 @@ REPLY_TO: Final = "reply_to"
 DEADLINE: Final = "deadline"
 """Unix time in milliseconds, or RFC 3339 with an offset."""
 GUIDANCE: Final = "guidance"
-"""Guidance brought by the request, `NAMESPACE/NAME[@VERSION]`, several with commas."""
+"""Guidance that the event names: `NAMESPACE/NAME[@VERSION]`, separated by commas."""
 CONTENT_TYPE: Final = "content-type"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 REQUEST_ID: Final = "request_id"
 CANCEL: Final = "cancel"
-"""On an event without a value: the id of the request that is to end."""
+"""On an event without a value: the id of the request to cancel."""
 STATUS: Final = "guideway_status"
 """On replies: `completed` or `failed`."""
 FAILURE_CODE: Final = "guideway_failure_code"
@@ -178,9 +178,9 @@ SMALLRYE_REPLY_TOPIC: Final = "REPLY_TOPIC"
 SMALLRYE_REPLY_PARTITION: Final = "REPLY_PARTITION"
 
 REPLY_TOPIC_HEADERS: Final = (REPLY_TO, SPRING_REPLY_TOPIC, SMALLRYE_REPLY_TOPIC)
-"""The first that is there counts."""
+"""The first header that is there counts."""
 REPLY_PARTITION_HEADERS: Final = (SPRING_REPLY_PARTITION, SMALLRYE_REPLY_PARTITION)
-"""The first that is there counts; four bytes, big-endian, or decimal digits as NestJS writes them."""
+"""The first header that is there counts: four bytes, big-endian, or decimal digits as NestJS writes them."""
 
 CLOUD_EVENT_PREFIX: Final = "ce_"
 CLOUD_EVENT_SOURCE: Final = "ce_source"

@@ -1,4 +1,4 @@
-"""What type of result an endpoint promises. The worker makes the model keep the promise by a grammar per row."""
+"""Output rules: the type of result that an endpoint promises. A grammar for each row makes the model keep it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from msgspec import Meta
 from guideway.schemas.json_schema.keywords import check_keywords
 
 GRAMMAR_OPTIONS: Final = "x-guidance"
-"""A key by which a JSON Schema would change the grammar library's own settings: separators, what it overlooks."""
+"""With this key a JSON Schema would change the grammar library's own settings, such as separators."""
 _MOST_LEVELS: Final = 100
 _EXACT: Final = 2**53
-"""Integers beyond it are not kept exactly: the grammar library has floats of 64 bits."""
+"""Larger integers are rounded: the grammar library has floats of 64 bits."""
 _LEAST: Final = -(2**63) + 2**20
-"""A largest value below this overflows the grammar library's stack, and ends the process."""
+"""A `maximum` below this overflows the grammar library's stack and ends the process."""
 _MOST_MULTIPLE: Final = 100_000
-"""Of the digits of `multipleOf`: from a million on, the grammar takes half a minute."""
+"""The largest `multipleOf`, without its point: with a million the grammar takes half a minute."""
 _NAMED: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
-"""Under these keywords stand names, which are no keywords."""
+"""The keys below these keywords are names, not keywords."""
 
 Label = Annotated[str, Meta(min_length=1, max_length=100)]
 
@@ -40,11 +40,11 @@ class Choice(_Rule, frozen=True, tag="choice"):
     """One of the labels; the value is that label."""
 
     labels: Annotated[list[Label], Meta(min_length=1, max_length=1000)]
-    """No two may be the same letters to Unicode."""
+    """No two may be the same letters in Unicode."""
 
 
 class Boolean(_Rule, frozen=True, tag="boolean"):
-    """True or false, spelled as asked; the value is a JSON boolean, the text keeps the spelling."""
+    """True or false in the given spelling; the value is a JSON boolean, the text keeps the spelling."""
 
     spelling: Literal["true/false", "yes/no", "1/0"] = "true/false"
     """What the model writes."""
@@ -77,21 +77,21 @@ class Json(_Rule, frozen=True, tag="json"):
     """JSON that satisfies the JSON Schema; the value is the parsed JSON."""
 
     schema: dict[str, Any]
-    """A JSON Schema. Its objects have no other properties than it names, unless it says `additionalProperties`."""
+    """A JSON Schema. Its objects have only the properties that it names, unless it says `additionalProperties`."""
 
 
 class Regex(_Rule, frozen=True, tag="regex"):
     """Text that matches the whole regular expression (RE2-like: no back-references, no look-around)."""
 
     pattern: Annotated[str, Meta(min_length=1, max_length=2000)]
-    """Without slashes around it."""
+    """The expression, without slashes around it."""
 
 
 OutputRule = Text | Choice | Boolean | Number | WordLabels | Json | Regex
 
 
 def check_output_rule(rule: OutputRule, stop: Iterable[str]) -> None:
-    """Whether an endpoint with this rule and these stop strings keeps its promise, as far as it can be told beforehand.
+    """Check that an endpoint with this rule and these stop strings can keep its promise.
 
     Raises: ValueError, which says what to change.
     """
@@ -110,7 +110,7 @@ def check_output_rule(rule: OutputRule, stop: Iterable[str]) -> None:
 
 
 def _check_pattern(pattern: str) -> None:
-    """What other programs' regular expressions have and these do not."""
+    """Refuse what regular expressions of other programs have and these lack."""
     if len(pattern) > 2 and pattern.startswith("/") and re.fullmatch(r"/[gimsuy]*", pattern[pattern.rindex("/") :]):
         raise ValueError(
             f"output.pattern {pattern[:60]!r} stands between slashes, which would be part of it: remove them"
@@ -120,7 +120,7 @@ def _check_pattern(pattern: str) -> None:
 
 
 def _check_labels(labels: Iterable[str]) -> None:
-    """Whether any tokenizer could tell them apart: many make one form of letters that Unicode has in several."""
+    """Refuse labels that a tokenizer may not tell apart: many convert letters to one of Unicode's forms."""
     known: dict[str, str] = {}
     for label in labels:
         if known.get(unicodedata.normalize("NFC", label)) == label:
@@ -131,7 +131,7 @@ def _check_labels(labels: Iterable[str]) -> None:
 
 
 def _texts(rule: OutputRule) -> list[str]:
-    """What results are made of, where that is a short list."""
+    """The texts that results consist of, if they are a short list."""
     match rule:
         case Choice(labels):
             return list(labels)
@@ -143,7 +143,7 @@ def _texts(rule: OutputRule) -> list[str]:
 
 
 def check_schema(part: Any, keyword: str = "", level: int = 0) -> None:
-    """Whether a part of a JSON Schema, which stands under `keyword`, can be given to the grammar library.
+    """Check that a part of a JSON Schema, below `keyword`, can be given to the grammar library.
 
     Raises: ValueError, which says what to change.
     """

@@ -1,4 +1,4 @@
-"""A Kafka record as the project's pure parts see it: no client library behind it."""
+"""A Kafka record as the pure parts of the project see it, without a client library."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 Headers = Sequence[tuple[str, bytes | None]]
-"""In order, with repeats; a value may be null."""
+"""Headers in order, with repeats; a value may be null."""
 
 
 RECORD_OVERHEAD_BYTES = 500
@@ -15,7 +15,7 @@ HEADER_OVERHEAD_BYTES = 120
 
 
 class Withheld(bytes):
-    """In place of the value of a record that is too large to be read: whatever the form asked for, it has none."""
+    """Stands for the value of a record that is too large to read. It holds no bytes."""
 
     record_bytes: int
 
@@ -28,7 +28,7 @@ class Withheld(bytes):
 
 
 def held_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
-    """What a record takes in memory, roughly."""
+    """About how many bytes a record takes in memory."""
     parts = len(key or b"") + len(value or b"") + RECORD_OVERHEAD_BYTES
     return parts + sum(len(name) + len(value or b"") + HEADER_OVERHEAD_BYTES for name, value in headers)
 
@@ -46,11 +46,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def held_bytes(self) -> int:
-        """What the record takes in memory, roughly."""
+        """About how many bytes the record takes in memory."""
         return held_bytes(self.key, self.value, self.headers)
 
     def header(self, name: str) -> bytes | None:
-        """The last non-null value of the header, as most clients treat repeats."""
+        """The last value of the header that is not null, as most clients read repeats; None without one."""
         return next((value for key, value in reversed(self.headers) if key == name and value is not None), None)
 
     def headers_named(self, names: Iterable[str]) -> list[tuple[str, bytes | None]]:
@@ -60,7 +60,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
-    """A record to publish; `partition=None` leaves the choice to the key, as usual."""
+    """A record to publish; with `partition=None` the key decides the partition, as usual."""
 
     topic: str
     value: bytes | None
@@ -70,15 +70,15 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def held_bytes(self) -> int:
-        """What the record takes in memory, roughly."""
+        """About how many bytes the record takes in memory."""
         return held_bytes(self.key, self.value, self.headers)
 
     @property
     def size_bytes(self) -> int:
-        """What the record takes on the wire, roughly (from above)."""
+        """About how many bytes the record takes on the wire, rather more than less."""
         return len(self.value or b"") + self.beside_bytes
 
     @property
     def beside_bytes(self) -> int:
-        """What key and headers take of that."""
+        """How many of these bytes are key and headers."""
         return len(self.key or b"") + sum(4 * len(name) + len(value or b"") + 8 for name, value in self.headers) + 128

@@ -11,7 +11,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.retrieval import Citation
 
 FinishReason = Literal["stop", "length"]
-"""`stop`: the form was complete, the model ended, or a stop string came; `length`: `max_tokens` was reached."""
+"""`stop`: the result was complete, the model ended, or a stop string came; `length`: `max_tokens` was reached."""
 
 
 class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -25,10 +25,10 @@ class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class FailedSample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A sample that is no result, though others of the same reply are."""
+    """A sample without a result, in a reply that has others with one."""
 
     sample: int
-    """Which of those that were asked for, from 0."""
+    """The number of the sample, from 0."""
     code: FailureCode
     message: str
     """What to change, for a person."""
@@ -53,26 +53,26 @@ class Completed(_Reply, frozen=True, omit_defaults=True, kw_only=True, tag="guid
 
     endpoint_version: int
     samples: list[Sample]
-    """Those that are whole, in the order in which they were asked for; at least one."""
+    """The complete samples in order of their number; at least one."""
     usage: Usage
     guidance: list[str]
-    """What guided the model: `NAMESPACE/NAME@VERSION`."""
+    """The guidance that acted: `NAMESPACE/NAME@VERSION`."""
     model_fingerprint: str
     calibration: CalibratedBy | None = None
-    """From what the labels' bias was known that was taken off; None where none was."""
+    """How the labels were calibrated; None if they were not."""
     citations: list[Citation] | None = None
-    """The passages in the text, in their order; empty where none was found, None where no set was asked."""
+    """The passages in the text, in their order; empty if none was found, None if no set was searched."""
     failed_samples: list[FailedSample] | None = None
-    """The others, where several were asked for and not all of them are whole."""
+    """The samples that are not complete; None if all are."""
 
     @property
     def value(self) -> Any:
-        """The value of the first whole sample: the only one unless several were asked for."""
+        """The value of the first complete sample."""
         return self.samples[0].value
 
 
 class Failed(_Reply, frozen=True, kw_only=True, tag="guideway.reply.failed.v1"):
-    """There is no result, and why."""
+    """Why there is no result."""
 
     code: FailureCode
     message: str
@@ -84,7 +84,7 @@ class Failed(_Reply, frozen=True, kw_only=True, tag="guideway.reply.failed.v1"):
         """There is none. Raises Refusal with the reply's code and message."""
         raise Refusal(self.code, self.message)
 
-    # What else a caller would look for in a result tells why there is none, instead of `has no attribute`.
+    # The fields of `Completed` raise the reason as well, instead of `has no attribute`.
     samples = usage = citations = value
 
     def __str__(self) -> str:

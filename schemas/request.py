@@ -14,11 +14,11 @@ from guideway.schemas.retrieval import Retrieval
 
 MAX_SCALE: Final = 8
 MAX_GUIDANCE: Final = 16
-"""Of one request, the endpoint's and what the event brings together, text prompts included; each once."""
+"""The most guidance of one request: the endpoint's and the event's together, each once, text prompts included."""
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One delimited piece of the final text, and whose it is.
+    """One delimited piece of the final text, and its source.
 
     Order in the text: prefixes and then soft prompts of the guidance (virtual tokens, not here), then `instruction`
     parts, `context` parts, and last the `input`.
@@ -26,7 +26,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     kind: Literal["instruction", "context", "input"]
     source: str
-    """`endpoint`, `caller`, or the guidance it came from: `NAMESPACE/NAME@VERSION`, of a passage `#ID` after it."""
+    """`endpoint`, `caller`, or guidance as `NAMESPACE/NAME@VERSION`; for a passage with `#ID` after it."""
     text: str
 
 
@@ -37,10 +37,10 @@ class GuidanceRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     name: str
     version: Annotated[int, Meta(ge=1)]
     scale: Annotated[float, Meta(ge=-MAX_SCALE, le=MAX_SCALE)] = 1.0
-    """How many times the effect of a LoRA; all other guidance has 1."""
+    """Factor on the effect of a LoRA; 1 for all other guidance."""
 
     def __str__(self) -> str:
-        """`NAMESPACE/NAME@VERSION`, with `*SCALE` after it where that is not 1."""
+        """`NAMESPACE/NAME@VERSION`, with `*SCALE` after it if the scale is not 1."""
         name = f"{self.namespace}/{self.name}@{self.version}"
         return name if self.scale == 1 else f"{name}*{self.scale}"
 
@@ -61,7 +61,7 @@ class Request(
     tag_field="schema",
     tag="guideway.request.v1",
 ):
-    """What a worker needs to know of one request. The caller's key and correlation headers travel beside it."""
+    """All that a worker needs for one request. The caller's key and correlation headers travel beside it."""
 
     id: str
     namespace: str
@@ -76,8 +76,8 @@ class Request(
     generation: Generation
     reply_to: Annotated[list[ReplyAddress], Meta(min_length=1)]
     deadline_ms: int | None
-    """Unix time in milliseconds; later than this the request is answered `deadline_exceeded`."""
+    """Unix time in milliseconds; after it the request is answered `deadline_exceeded`."""
     calibration: CalibratedBy | None = None
-    """Whether the labels' bias is taken off, as this version of the endpoint says; the worker knows the biases."""
+    """How this version of the endpoint calibrates its labels; the worker finds or makes the biases."""
     retrieval: Retrieval | None = None
     """Passages that the worker looks up and puts into the text as `context` parts."""

@@ -1,4 +1,4 @@
-"""Retrieval sets in use: an endpoint's rule, what a request carries of it, and what a reply cites."""
+"""Use of retrieval sets: an endpoint's rule, a request's part of it, and a reply's citations."""
 
 from __future__ import annotations
 
@@ -23,60 +23,61 @@ GuidanceName = Annotated[
 """`NAMESPACE/NAME` for the newest version, `NAMESPACE/NAME@VERSION` for one; of a set, for the current version."""
 
 MAX_SETS: Final = 16
-"""Of one request."""
+"""The most sets of one request."""
 
 IfNone = Literal["refuse", "answer_without", "say_so"]
-"""What "no passage found" means: the request is refused, or goes on without context, or with a context that says so."""
+"""What happens if no passage is found: the request is refused, or goes on without context or with one that says so."""
 
 MetadataName = Annotated[
     str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,100}\Z", description="1 to 100 letters, digits, `_` and `-`")
 ]
 Scalar = str | int | bool
-"""What a passage's metadata can be filtered by."""
+"""A value by which passages can be filtered."""
 Metadata = dict[str, Scalar | float | list[Scalar]]
-"""Of a document and its passages."""
+"""Metadata of a document and its passages."""
 _INTEGERS: Final = range(-(2**63), 2**63)
-"""Those that an index holds."""
+"""The integers that an index can hold."""
 
 
 class _Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     passages: Annotated[int, Meta(ge=1, le=32)] = 3
-    """At most so many go into the text."""
+    """The most passages that go into the text."""
     max_tokens: Annotated[int, Meta(ge=1, le=32_768)] = 256
-    """Tokens of the base model that all of them may take together, headings included; one that does not fit is left
-    out, never cut."""
+    """The most tokens of all passages together, headings included, by the base model's tokenizer. A passage that does
+    not fit is left out; none is cut."""
     min_score: Annotated[float, Meta(ge=-1, le=1)] = 0.2
-    """Cosine of the angle between query and passage, below which a passage is not to the point."""
+    """The least cosine of the angle between query and passage; a passage below it is not used."""
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    """How much being unlike those already chosen counts, against being like the query."""
+    """How much a difference from the passages already chosen counts, against similarity to the query."""
     if_none: IfNone = "say_so"
-    """Where no passage is to the point: the request is refused, goes on without context, or with one that says so."""
+    """What happens if no passage is good enough: the request is refused, or goes on without context or with one that
+    says so."""
 
 
 def is_filterable(value: Scalar) -> bool:
-    """Whether an index can compare with it: text, a boolean, or an integer of 64 bits with sign."""
+    """Whether an index can filter by it: text, a boolean, or a signed integer of 64 bits."""
     return not isinstance(value, int) or value in _INTEGERS
 
 
 class RetrievalRule(_Choice, frozen=True, kw_only=True):
-    """From which facts an endpoint answers: its retrieval set tags, and how passages are looked up and chosen."""
+    """The retrieval sets from which an endpoint answers, and how passages are searched and chosen."""
 
     sets: Annotated[list[SetUse], Meta(max_length=MAX_SETS)] = []
-    """A set's scores are multiplied by its weight, 1 where none is given, before sets are compared."""
+    """The scores of a set are multiplied by its weight, 1 by default, before sets are compared."""
     request_sets: Annotated[list[GuidanceName], Meta(max_length=100)] = []
-    """Sets that a request may bring along by name, beside its other guidance."""
+    """Sets that a request may name in addition, beside its other guidance."""
     query: str | None = None
-    """The input field that is looked up; null, or the field absent: the whole input text."""
+    """The input field that is the query; null, or an absent field: the whole input text."""
     filter: dict[MetadataName, str] = {}
-    """Name in the passages' metadata → input field; only passages that have the field's value are found. An absent
-    field filters nothing."""
+    """Name in the passages' metadata → input field. Only passages with the field's value are found. An absent field
+    does not filter."""
 
     def __post_init__(self) -> None:
         if not self.sets and not self.request_sets:
             raise ValueError("retrieval names no set: list some under `sets` or `request_sets`")
 
     def of(self, sets: Sequence[SetRef], query: str, filter_: Sequence[Condition] = ()) -> Retrieval:
-        """What to look up by this rule, in these versions of its sets."""
+        """The search that this rule means in these versions of its sets."""
         return Retrieval(
             sets=list(sets),
             query=query,
@@ -90,7 +91,7 @@ class RetrievalRule(_Choice, frozen=True, kw_only=True):
 
 
 class SetRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A retrieval set by name and version: a request sees exactly one version."""
+    """A retrieval set by name and version. A request uses exactly one version."""
 
     namespace: str
     name: str
@@ -110,7 +111,7 @@ class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class Retrieval(_Choice, frozen=True, kw_only=True):
-    """What a worker looks up for one request."""
+    """The search that a worker makes for one request."""
 
     sets: Annotated[list[SetRef], Meta(min_length=1, max_length=MAX_SETS)]
     query: str
@@ -121,7 +122,7 @@ class Citation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """A passage that went into the text of a request."""
 
     id: str
-    """Of the passage, in its set."""
+    """The id of the passage in its set."""
     set: str
     """`NAMESPACE/NAME`"""
     version: int

@@ -1,4 +1,4 @@
-"""Bytes ↔ messages. One typed codec each, built once; what cannot be decoded raises `Undecodable`."""
+"""Bytes ↔ messages. Each message has one typed codec, built once. Bytes that are no message raise `Undecodable`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Undecodable(ValueError):
-    """The bytes are not this message; the text says where and why, without quoting them."""
+    """The bytes are no such message. The text says where and why, and does not quote them."""
 
 
 class Codec(Generic[T]):
@@ -26,15 +26,17 @@ class Codec(Generic[T]):
         self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind)
 
     def encode(self, message: T) -> bytes:
+        """The message as JSON."""
         return self._encoder.encode(message)
 
     def decode(self, data: bytes | None) -> T:
+        """The message of these bytes. Raises Undecodable."""
         if data is None:
             raise Undecodable("the value is null")
         try:
             return self._decoder.decode(data)
         except RecursionError:
-            # msgspec raises it for deep nesting, and it is no DecodeError.
+            # msgspec raises it for deep nesting; it is no DecodeError.
             raise Undecodable("the JSON is nested too deeply") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Undecodable(str(error)) from None

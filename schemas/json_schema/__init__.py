@@ -1,1 +1,1 @@
-"""JSON Schemas that endpoints declare: what is allowed in them, and what holds at a place in a text."""
+"""JSON Schemas that endpoints declare: which are allowed, and which part holds at a place in a text."""

@@ -1,4 +1,4 @@
-"""What can be told of a JSON Schema without a grammar, and how it is read where it says nothing. Pure."""
+"""Checks of a JSON Schema that need no grammar, and the schema as the grammar library takes it. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OF_SEVERAL: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems", "items
 _JOINING: Final = frozenset({"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "dependentSchemas"})
 """Keywords whose schemas hold for the same value as the properties beside them."""
 _TESTING: Final = frozenset({"not", "if", "contains", "propertyNames", "dependentSchemas"})
-"""Keywords whose schemas say when something holds, and not what a value is like."""
+"""Keywords whose schemas are conditions: they do not describe the value itself."""
 _SAYING: Final = _JOINING | {
     *("type", "enum", "const", "properties", "required", "patternProperties", "additionalProperties", "items"),
     *("prefixItems", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "not"),
@@ -55,11 +55,11 @@ _UNKEPT: Final = frozenset(
 FORMATS: Final = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid"}
 )
-"""Those that the grammar holds a text to. JSON Schema lets all others be notes for people."""
+"""The formats that the grammar enforces. All others are notes for people, as JSON Schema allows."""
 
 
 def check_keywords(schema: Mapping[str, Any]) -> None:
-    """Whether the schema says something, and by words that JSON Schema has.
+    """Check that the schema says something, and with keywords that JSON Schema has and a grammar can enforce.
 
     Raises: ValueError, which names the place in the schema and says what to change.
     """
@@ -89,7 +89,7 @@ def check_keywords(schema: Mapping[str, Any]) -> None:
 
 
 def schema_doubts(schema: Mapping[str, Any]) -> Iterator[str]:
-    """What is allowed and hardly meant."""
+    """What is allowed but is probably a mistake, one sentence each."""
     for where, part, _ in parts(schema):
         if part.get("nullable") is True:
             yield f"output.schema{where}: `nullable` is of OpenAPI and changes nothing here: write type: [TYPE, 'null']"
@@ -106,17 +106,17 @@ def schema_doubts(schema: Mapping[str, Any]) -> Iterator[str]:
 def prepared(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema as the grammar library takes it.
 
-    Formats that say nothing of the text (`password`, `path`) go, `oneOf` of alternatives that a tag tells apart is
-    `anyOf`, and objects are closed: see `_closed`.
+    Formats that do not restrict the text (`password`, `path`) are removed. `oneOf` becomes `anyOf` where a tag
+    separates the alternatives. Objects are closed: see `_closed`.
     """
     return _closed(_as_any_of(_without_formats(schema)))
 
 
 def _closed(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema with objects that have the properties that are declared, and no others, unless it says otherwise.
+    """The schema with objects that have only the declared properties, unless it says otherwise.
 
-    JSON Schema allows any others where `additionalProperties` is not said, and a model goes on inventing some until its
-    tokens are used up. Objects that are put together of several schemas, by `allOf` for example, stay open.
+    Without `additionalProperties` JSON Schema allows any others, and a model invents more of them until its tokens
+    are used up. Objects that several schemas describe together, by `allOf` for example, stay open.
     """
     open_ = {id(part) for _, part, joined in parts(schema) if joined}
     for _, part, _ in parts(schema):
@@ -142,7 +142,7 @@ def _without_formats(part: Any, keyword: str = "") -> Any:
 
 
 def _as_any_of(schema: dict[str, Any]) -> dict[str, Any]:
-    """With `anyOf` for each `oneOf` of which no value fits two: each demands another constant of one property."""
+    """The schema with `anyOf` in place of each `oneOf` whose alternatives exclude each other."""
     made = copy.deepcopy(schema)
     for _, part, _ in [*parts(made)]:
         alternatives = part.get("oneOf")
@@ -160,12 +160,13 @@ def _as_any_of(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _meant(part: Any, root: Mapping[str, Any]) -> Any:
-    """What a subschema refers to, if that is all that it does."""
+    """The schema that a subschema refers to, if it is a `$ref` and nothing else; else itself."""
     return referred(part["$ref"], root) if isinstance(part, Mapping) and "$ref" in part else part
 
 
 def _tag(alternatives: list[Any], discriminator: Any) -> str | None:
-    """The property of which each alternative has constants of its own, and which it requires or is named as the tag."""
+    """The property that tells alternatives apart: each has its own constants for it, and requires it, or it is named
+    by the discriminator."""
     named = discriminator.get("propertyName") if isinstance(discriminator, Mapping) else None
     if not all(
         isinstance(one, dict) and isinstance(one.get("properties"), dict) and isinstance(one.get("required", []), list)
@@ -192,7 +193,7 @@ def _constants(part: Any) -> list[str]:
 
 
 def _are_of_other_types(alternatives: list[Any]) -> bool:
-    """Whether each says its types, and no type is that of two; an integer is a number as well."""
+    """Whether each alternative names its types, and no two share a type; an integer is also a number."""
     types: list[Any] = []
     for part in alternatives:
         said = part.get("type") if isinstance(part, Mapping) else None
@@ -221,7 +222,7 @@ def _copied(part: Any, open_: set[int], *, is_schema: bool) -> Any:
 
 
 def parts(schema: Any, where: str = "", *, joined: bool = False) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
-    """(place, subschema, whether other schemas hold for the same value) of all of them, the whole one first."""
+    """Each subschema as (place, subschema, whether other schemas hold for the same value), the whole one first."""
     if not isinstance(schema, Mapping):
         return
     yield where, schema, joined
@@ -242,6 +243,7 @@ def parts(schema: Any, where: str = "", *, joined: bool = False) -> Iterator[tup
 
 
 def referred(reference: Any, root: Mapping[str, Any]) -> Any:
+    """What a `$ref` like `#/$defs/name` refers to in the schema `root`; None for any other reference."""
     if not isinstance(reference, str) or not reference.startswith("#/"):
         return None
     found: Any = root

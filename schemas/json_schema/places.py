@@ -10,15 +10,15 @@ from typing import Any, Final, Literal
 from guideway.schemas.json_schema.keywords import FORMATS, parts, referred
 
 Path = Sequence[str | int]
-"""Names of members and numbers of elements, from the outside."""
+"""Names of members and numbers of elements, from the outermost inwards."""
 What = Literal["string", "number", "array", "object"]
 
 MOST_CHARS: Final = 4000
-"""Of a string that the schema does not bound."""
+"""The longest string where the schema sets no bound."""
 MOST_ITEMS: Final = 250
-"""Of an array that the schema does not bound; of undeclared members of an object as well."""
+"""The longest array where the schema sets no bound; also the most undeclared members of an object."""
 MOST_DIGITS: Final = 15
-"""Before the point of a number that the schema does not bound: as many as every reader of JSON keeps exactly."""
+"""The most digits before the point where the schema sets no bound. Every reader of JSON keeps so many exactly."""
 
 BOUND_BY: Final[dict[What, str]] = {
     "string": "maxLength",
@@ -26,7 +26,7 @@ BOUND_BY: Final[dict[What, str]] = {
     "array": "maxItems",
     "object": "additionalProperties: false",
 }
-"""What a schema is to say so that something has an end."""
+"""The keyword of a schema that bounds each kind of value."""
 _ENDING: Final[dict[What, frozenset[str]]] = {
     "string": frozenset({"maxLength", "pattern"}),
     "number": frozenset({"maximum", "exclusiveMaximum"}),
@@ -48,7 +48,7 @@ _MOST_PARTS: Final = 1000
 
 
 def parts_at(schema: Mapping[str, Any], path: Path) -> list[Mapping[str, Any]]:
-    """Those that speak of the value at `path`; none where it is a member that nobody declared."""
+    """The subschemas that hold for the value at `path`; none for an undeclared member."""
     found = _joined([schema], schema)
     for step in path:
         found = _joined([inner for part in found for inner in _inside(part, step)], schema)
@@ -56,7 +56,7 @@ def parts_at(schema: Mapping[str, Any], path: Path) -> list[Mapping[str, Any]]:
 
 
 def is_bounded(schema: Mapping[str, Any], path: Path, what: What, *, negative: bool = False) -> bool:
-    """Whether the schema itself ends the string, number (its digits before the point), array or object at `path`."""
+    """Whether the schema itself bounds the string, number (its digits before the point), array or object at `path`."""
     found = parts_at(schema, path)
     return any(_ends(one, what, negative=negative) or _wants_more(one, what, negative=negative) for one in found)
 
@@ -67,9 +67,9 @@ def declared(schema: Mapping[str, Any], path: Path) -> set[str]:
 
 
 def endless(schema: Mapping[str, Any]) -> Iterator[tuple[str, What]]:
-    """(place in the schema, what) of strings, arrays and objects that find no end by the schema.
+    """(place in the schema, what) of strings, arrays and objects that the schema does not bound.
 
-    Objects without a word on their members are `keywords.schema_doubts`'s.
+    `keywords.schema_doubts` names objects whose schema says nothing of their members.
     """
     for where, part, _ in parts(schema):
         types = part.get("type")
@@ -80,7 +80,7 @@ def endless(schema: Mapping[str, Any]) -> Iterator[tuple[str, What]]:
 
 
 def shown(path: Path) -> str:
-    """For people: `order.items[3].name`."""
+    """The path as people read it: `order.items[3].name`."""
     text = ""
     for step in path:
         if isinstance(step, int):
@@ -104,7 +104,7 @@ def _ends(part: Mapping[str, Any], what: What, *, negative: bool = False) -> boo
 
 
 def _wants_more(part: Mapping[str, Any], what: What, *, negative: bool) -> bool:
-    """Whether what the schema asks for at least is more than our bound."""
+    """Whether the schema's own minimum is more than our bound."""
     for keyword, most in _LEAST[what, negative].items():
         least = part.get(keyword)
         if isinstance(least, int | float) and (-least if negative else least) >= most:
@@ -113,7 +113,7 @@ def _wants_more(part: Mapping[str, Any], what: What, *, negative: bool) -> bool:
 
 
 def _is_open(part: Mapping[str, Any]) -> bool:
-    """Whether members beside the declared ones may stand in the object, because the schema says so."""
+    """Whether the schema explicitly allows undeclared members in the object."""
     said = part.get("additionalProperties")
     return "patternProperties" in part or isinstance(said, Mapping) or (said is True and "properties" in part)
 
@@ -137,7 +137,7 @@ def _inside(part: Mapping[str, Any], step: str | int) -> Iterator[Any]:
 
 
 def _joined(found: Iterable[Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The subschemas, and those that hold for the same value."""
+    """The subschemas, and all others that hold for the same value."""
     seen: dict[int, Mapping[str, Any]] = {}
     waiting = [*found]
     while waiting and len(seen) < _MOST_PARTS:

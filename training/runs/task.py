@@ -219,6 +219,7 @@ class Task(
 
     @property
     def address(self) -> str:
+        """The endpoint's: `/NAMESPACE/NAME`."""
         return names.address(self.namespace, self.endpoint)
 
     def guidance_name(self, label: str, size: str) -> str:
