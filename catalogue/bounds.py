@@ -1,4 +1,4 @@
-"""How much a manifest may say. Each bound is far above what is of use, and keeps one manifest from stopping others."""
+"""Bounds on manifests. Each is far above what is useful, and keeps one manifest from slowing down others."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from guideway.schemas.output import Json
 from guideway.schemas.request import MAX_GUIDANCE
 
 MAX_MANIFEST_BYTES: Final = 1_000_000
-"""As JSON: what Kafka's clients send at once, and much of an endpoint's travels with each of its requests."""
+"""As JSON. Kafka's clients send at most about this much at once, and every request carries much of its endpoint."""
 MAX_SCHEMA_BYTES: Final = 256 * 2**10
 MAX_TEXT_CHARS: Final = 100_000
-"""Of an instruction, a text prompt, an input template."""
+"""The longest instruction, text prompt or input template."""
 MAX_DESCRIPTION_CHARS: Final = 10_000
 MAX_FIELDS: Final = 256
 MAX_REQUEST_GUIDANCE: Final = 1000
 MAX_TARGETS: Final = 32
-"""Each gets a copy of every result."""
+"""The most targets of an endpoint. Each gets a copy of every result."""
 MAX_FILTERS: Final = 32
 MAX_GRANTEES: Final = 1000
 MAX_SOURCE_CHARS: Final = 1000
@@ -31,7 +31,7 @@ MAX_DEADLINE_S: Final = 366 * 24 * 3600.0
 
 
 def too_much(manifest: Manifest) -> Iterator[tuple[FieldPath, str]]:
-    """(place, message) of each thing that a manifest has too much of, and how much it may have."""
+    """(place, message) for each bound that the manifest exceeds."""
     for place, measure, found, most in measured(manifest):
         if found > most:
             unit = " in bytes" if measure == SIZE else ""
@@ -52,7 +52,7 @@ SIZE: Final = "the size of"
 
 
 def measured(manifest: Manifest) -> Iterator[tuple[FieldPath, str, int, int]]:
-    """(place, measure, how much, at most) of each thing that the schema leaves open; the whole last."""
+    """(place, measure, how much, at most) for each thing that the types do not bound; the whole manifest last."""
     yield ("description",), LENGTH, len(manifest.description), MAX_DESCRIPTION_CHARS
     match manifest:
         case Endpoint(input=rule, output=output, retrieval=retrieval):

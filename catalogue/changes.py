@@ -1,4 +1,4 @@
-"""What a change or a deletion does to the catalogue: which version is next, and which records say so. Pure."""
+"""Changes and deletions of the catalogue: which version is next, and which records to publish. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from guideway.schemas.wire import CATALOGUE_ENTRY
 
 
 class Change(msgspec.Struct, frozen=True):
-    """What applying a manifest does to the catalogue."""
+    """What `apply` does with one manifest."""
 
     identity: Identity
     version: int
@@ -23,19 +23,19 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Deletion(msgspec.Struct, frozen=True):
-    """One version goes."""
+    """One version is deleted."""
 
     identity: Identity
     version: int
     kept: bool
-    """Whether its number stays in the catalogue, as deleted: it is the highest, from which the next one is counted."""
+    """Whether its number stays in the catalogue as deleted: it is the highest, and the next version counts from it."""
 
 
 def plan_changes(catalogue: Catalogue, manifests: Iterable[Manifest]) -> list[Change]:
-    """A changed manifest becomes the next version; an unchanged one stays what it is.
+    """The change that each manifest makes: a changed one becomes the next version, an unchanged one stays.
 
-    A version is never given twice, whatever was deleted: requests that are under way are bound to one by its number.
-    Raises Refusal(invalid_manifest) where the newest version cannot be read, or no number is left.
+    A version number is used once, even after a deletion, because requests under way refer to versions by number.
+    Raises Refusal(invalid_manifest) if the newest version cannot be read, or no number is left.
     """
     changes = []
     for manifest in manifests:
@@ -44,7 +44,7 @@ def plan_changes(catalogue: Catalogue, manifests: Iterable[Manifest]) -> list[Ch
         require_newest_read(catalogue, identity)
         following = catalogue.last_given(identity) + 1
         if latest is not None and CATALOGUE_ENTRY.encode(latest[1]) == CATALOGUE_ENTRY.encode(manifest):
-            # As they are kept: to Python, true equals 1, and the properties of a schema have no order.
+            # Compared as JSON: in Python true equals 1, and the order of a schema's properties does not count.
             changes.append(Change(identity, latest[0], manifest, "unchanged"))
         elif following > MAX_VERSION:
             raise Refusal(
@@ -57,7 +57,7 @@ def plan_changes(catalogue: Catalogue, manifests: Iterable[Manifest]) -> list[Ch
 
 
 def require_newest_read(catalogue: Catalogue, identity: Identity) -> None:
-    """Raises Refusal(invalid_manifest) where the newest version cannot be read: nobody here knows what it says."""
+    """Raises Refusal(invalid_manifest) if the newest version cannot be read: its content is unknown here."""
     unread = catalogue.unread(identity)
     if unread and unread[-1].version > max(catalogue.versions(identity), default=0):
         newest = unread[-1]
@@ -70,14 +70,14 @@ def require_newest_read(catalogue: Catalogue, identity: Identity) -> None:
 
 
 def plan_deletion(catalogue: Catalogue, identity: Identity, versions: Sequence[int]) -> list[Deletion]:
-    """These versions go, and with them what is kept of earlier deletions and is not needed any more."""
+    """The deletion of these versions, and of numbers that earlier deletions kept and that are not needed any more."""
     last = catalogue.last_given(identity)
     needless = [number for number in catalogue.kept_as_deleted(identity) if number < last and last in versions]
     return [Deletion(identity, number, kept=number == last) for number in [*versions, *needless]]
 
 
 def catalogue_records(changes: Iterable[Change | Deletion]) -> list[tuple[bytes, bytes | None]]:
-    """(key, value) of the catalogue topic's record for each change that changes something."""
+    """(key, value) of a record of the catalogue topic, for each change except unchanged manifests."""
     found: list[tuple[bytes, bytes | None]] = []
     for change in changes:
         key = change.identity.key(change.version)

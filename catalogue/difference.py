@@ -13,12 +13,12 @@ from guideway.schemas.manifests import Manifest
 
 
 def written(manifest: Manifest) -> str:
-    """A manifest as YAML that `apply` takes again; what is as it is by default is left out."""
+    """A manifest as YAML that `apply` accepts, without the fields that have their default."""
     return as_yaml(msgspec.to_builtins(manifest))
 
 
 def difference(change: Change, before: tuple[int, Manifest] | None) -> list[str]:
-    """The lines of a unified diff between the version that is there and the one that would be; empty: unchanged."""
+    """The lines of a unified diff from the present version to the next one; empty if unchanged."""
     if change.action == "unchanged":
         return []
     identity = Identity.of(change.manifest)

@@ -1,4 +1,4 @@
-"""The catalogue in memory. Pure: fed with records of the catalogue topic, asked by everybody."""
+"""The catalogue in memory, built from the records of the catalogue topic. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Kind = Literal["endpoint", "guidance", "model", "set", "alias", "calibration"]
 KINDS: Final[tuple[Kind, ...]] = ("endpoint", "guidance", "model", "set", "alias", "calibration")
 
 MAX_VERSION: Final = 999_999_999
-"""The highest that a name can have; references have no room for more (`schemas.retrieval.GuidanceName`)."""
+"""The highest version of a name; references have no room for more (`schemas.retrieval.GuidanceName`)."""
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
 _KEY: Final = re.compile(
     rf"(?P<kind>{'|'.join(KINDS)})/(?P<namespace>{names.NAME.pattern})/(?P<name>{names.NAME.pattern})"
@@ -29,7 +29,7 @@ _KEY: Final = re.compile(
 
 
 class Identity(msgspec.Struct, frozen=True, order=True):
-    """What a manifest is about, whatever its version."""
+    """Kind, namespace and name of a manifest: what all its versions share."""
 
     kind: Kind
     namespace: str
@@ -39,11 +39,12 @@ class Identity(msgspec.Struct, frozen=True, order=True):
         return f"{self.kind} {self.namespace}/{self.name}"
 
     def key(self, version: int) -> bytes:
-        """The catalogue topic's record key: each version is kept, for requests under way are bound to one."""
+        """The key of the version's record in the catalogue topic. Each version is kept: requests under way use it."""
         return f"{self.kind}/{self.namespace}/{self.name}@{version}".encode()
 
     @staticmethod
     def of(manifest: Manifest) -> Identity:
+        """The identity of a manifest."""
         match manifest:
             case Endpoint():
                 return Identity("endpoint", manifest.namespace, manifest.name)
@@ -60,7 +61,7 @@ class Identity(msgspec.Struct, frozen=True, order=True):
 
 
 class UnreadableVersion(msgspec.Struct, frozen=True, order=True):
-    """A version that is in the catalogue and that this program cannot read: a newer one has written it, as a rule."""
+    """A version in the catalogue that this program cannot read; usually a newer guideway has written it."""
 
     identity: Identity
     version: int
@@ -68,26 +69,26 @@ class UnreadableVersion(msgspec.Struct, frozen=True, order=True):
 
 
 class Catalogue:
-    """All versions of everything, by identity. Owned by the reader that feeds it; everybody else only asks."""
+    """All versions of all manifests, by identity. The follower that feeds it owns it; all others only ask."""
 
     def __init__(self) -> None:
         self._versions: dict[Identity, dict[int, Manifest]] = {}
         self._unread: dict[Identity, dict[int, str]] = {}
-        """Why each version of these cannot be read."""
+        """Identity → version → why it cannot be read."""
         self._deleted: dict[Identity, set[int]] = {}
-        """Versions that are kept as deleted."""
+        """Versions whose numbers are kept as deleted."""
         self._given: dict[Identity, int] = {}
-        """The highest version that ever was, as far as the topic tells: it is not given again."""
+        """The highest version that ever existed, as far as the topic shows: it is not used again."""
         self.strangers = 0
-        """Records whose key is none of ours."""
+        """How many records have a key of another form."""
 
     @property
     def unreadable(self) -> int:
-        """What this version of the program could not read, and therefore left out."""
+        """How many records this program could not read and left out."""
         return self.strangers + sum(map(len, self._unread.values()))
 
     def absorb(self, key: bytes | None, value: bytes | None) -> None:
-        """One record of the catalogue topic, whatever is in it; a null value removes that version."""
+        """Take in one record of the catalogue topic, whatever it holds. A null value removes that version."""
         match = _KEY.fullmatch((key or b"").decode("utf-8", "replace"))
         if match is None:
             self.strangers += 1
@@ -101,7 +102,7 @@ class Catalogue:
         try:
             entry = CATALOGUE_ENTRY.decode(value)
         except Undecodable as error:
-            # It must not leave an older one in its place, nor be taken for nothing: see `plan_changes`.
+            # It must not let an older version count as the newest: see `plan_changes`.
             self._unread.setdefault(identity, {})[version] = str(error)
             return
         if isinstance(entry, Deleted):
@@ -130,6 +131,7 @@ class Catalogue:
         return later
 
     def versions(self, identity: Identity) -> list[int]:
+        """The versions that can be read, in order."""
         return sorted(self._versions.get(identity, ()))
 
     def latest(self, identity: Identity) -> tuple[int, Manifest] | None:
@@ -138,23 +140,26 @@ class Catalogue:
         return max(versions.items()) if versions else None
 
     def get(self, identity: Identity, version: int) -> Manifest | None:
+        """One version; None if it does not exist or cannot be read."""
         return self._versions.get(identity, {}).get(version)
 
     def last_given(self, identity: Identity) -> int:
-        """The highest version that ever was, deleted and unreadable ones included; 0: none."""
+        """The highest version that ever existed, deleted and unreadable ones included; 0 if none did."""
         return self._given.get(identity, 0)
 
     def kept_as_deleted(self, identity: Identity) -> list[int]:
+        """The deleted versions whose numbers are still kept, in order."""
         return sorted(self._deleted.get(identity, ()))
 
     def unread(self, identity: Identity | None = None) -> list[UnreadableVersion]:
-        """What cannot be read, of this identity or of all."""
+        """The versions that cannot be read, of this identity or of all."""
         found = self._unread if identity is None else {identity: self._unread.get(identity, {})}
         return sorted(
             UnreadableVersion(one, number, why) for one, whys in found.items() for number, why in whys.items()
         )
 
     def identities(self, kind: Kind | None = None) -> list[Identity]:
+        """All identities, or those of one kind, in order."""
         return sorted(identity for identity in self._versions if kind in (None, identity.kind))
 
     def __iter__(self) -> Iterator[tuple[int, Manifest]]:
@@ -164,7 +169,7 @@ class Catalogue:
     # What producers and workers ask ----------------------------------------------------------------------------------
 
     def endpoint(self, namespace: str, name: str) -> tuple[int, Endpoint]:
-        """The newest version. Raises Refusal(unknown_endpoint)."""
+        """(version, endpoint), the newest version. Raises Refusal(unknown_endpoint)."""
         found = self.latest(Identity("endpoint", namespace, name))
         if found is None or not isinstance(found[1], Endpoint):
             here = [other.name for other in self.identities("endpoint") if other.namespace == namespace]
@@ -204,14 +209,14 @@ class Catalogue:
         return GuidanceRef(namespace=owner, name=plain, version=number, scale=float(scale or 1)), guidance
 
     def _instead(self, identity: Identity) -> str:
-        """Which versions there are of what is not there in another."""
+        """For a message: which versions of this identity exist."""
         there = [*self.versions(identity)]
         return f" (there is version {', '.join(map(str, there[-10:]))})" if there else ""
 
     def retrieval_set(self, name: str, *, for_namespace: str) -> tuple[SetRef, RetrievalSet]:
         """A set by `NAMESPACE/NAME[@VERSION][*WEIGHT]`. Raises Refusal(guidance_unknown | guidance_forbidden).
 
-        The name alone stands for the version that its alias says, without an alias for the newest.
+        The name alone means the version of its alias, or without an alias the newest.
         """
         name, _, weight = name.partition("*")
         owner, _, rest = name.partition("/")
@@ -233,7 +238,7 @@ class Catalogue:
         return SetRef(namespace=owner, name=plain, version=number, weight=float(weight or 1)), found
 
     def current_version(self, namespace: str, name: str) -> int:
-        """The version that the name of a retrieval set alone stands for; 0 where there is no set."""
+        """The version that the name of a retrieval set alone means; 0 if there is no set."""
         alias = self.latest(Identity("alias", namespace, name))
         if alias is not None and isinstance(alias[1], SetAlias):
             return alias[1].version
@@ -252,7 +257,7 @@ class Catalogue:
     def calibrated(
         self, namespace: str, name: str, *, endpoint_version: int, guidance: Sequence[str], model_fingerprint: str
     ) -> Calibrated | None:
-        """The biases of the endpoint's labels under all this, if they are known."""
+        """The biases of the endpoint's labels with this version, guidance and model; None if they are unknown."""
         versions = self._versions.get(Identity("calibration", namespace, name), {})
         wanted = endpoint_version, [*guidance], model_fingerprint
         for version in sorted(versions, reverse=True):
@@ -279,5 +284,5 @@ class Catalogue:
 
 
 def _number(version: str) -> int:
-    """A version as it is written; 0, which none is, for what is no number."""
+    """The number of a written version; 0 if it is none. No version is 0."""
     return int(version) if _VERSION.fullmatch(version) else 0

@@ -1,4 +1,4 @@
-"""Manifests as `describe` shows them, which name artefacts by digest: whether their owner has those. Pure."""
+"""Whether the owner of a manifest has the artefacts that it names by digest, as `describe` shows them. Pure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from guideway.schemas.manifests import Guidance, Manifest, RetrievalSet, SetAlia
 
 
 def known_artefacts(manifest: Manifest, catalogue: Catalogue) -> set[str]:
-    """The digests that versions of it have: naming one of these again shows nobody anything new."""
+    """The digests of its versions. A manifest may name one of these again."""
     versions = _versions(Identity.of(manifest), catalogue)
     return {one.artefact for one in versions if isinstance(one, Guidance | RetrievalSet) and one.artefact}
 
 
 def not_owned(manifest: Manifest, catalogue: Catalogue) -> tuple[FieldPath, str] | None:
-    """(place, message) where a retrieval set or an alias is not one that `guideway sets` has made."""
+    """(place, message) if `guideway sets` has not made this retrieval set or alias; else None."""
     identity = Identity.of(manifest)
     name = f"{identity.namespace}/{identity.name}"
     match manifest:

@@ -10,9 +10,9 @@ from guideway.schemas.request import MAX_GUIDANCE, GuidanceRef
 
 
 def check_together(named: Sequence[tuple[GuidanceRef, Guidance]]) -> None:
-    """Raises Refusal(guidance_forbidden) if there are too many, or one is there twice, under whatever name or version.
+    """Raises Refusal(guidance_forbidden) if there are too many, or if one occurs twice, under any name or version.
 
-    What is there twice acts twice: it goes round the limit of a scale, and takes everybody's time.
+    Guidance that occurs twice acts twice: that exceeds the limit of its scale and takes time from all rows.
     """
     check_number(len(named))
     by_name: dict[tuple[str, str], GuidanceRef] = {}
@@ -26,7 +26,7 @@ def check_together(named: Sequence[tuple[GuidanceRef, Guidance]]) -> None:
 
 
 def check_number(number: int) -> None:
-    """Raises Refusal(guidance_forbidden) if this many are too many for one request."""
+    """Raises Refusal(guidance_forbidden) if one request may not have so many."""
     if number > MAX_GUIDANCE:
         raise _forbidden(f"{number} guidances are named for one request, at most {MAX_GUIDANCE} may be")
 

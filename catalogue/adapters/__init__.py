@@ -1,1 +1,1 @@
-"""Trained guidance as files: what each form has to be, checked without torch."""
+"""Trained guidance as files: what each form must contain, checked without torch."""

@@ -1,7 +1,7 @@
 """Trained guidance as files, read without torch: adapter_config.json, and the header of adapter_model.safetensors.
 
-Whoever applies guidance and whoever loads it read it here, so that `guideway apply` says what a worker would say. The
-files are a stranger's: nothing in them is believed before it was looked at.
+`guideway apply` and the workers both read it here, so that both give the same answer. Strangers wrote the files:
+everything in them is checked before it is used.
 """
 
 from __future__ import annotations
@@ -18,50 +18,51 @@ from guideway.schemas.failures import FailureCode, Refusal
 CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
 WIDTHS: Final[Mapping[str, int]] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""Bytes of a value of each type that weights may have, as safetensors calls them."""
+"""Type of weights, by its name in safetensors → bytes of one value."""
 _MAX_DIMENSIONS: Final = 8
 _MAX_NAME_CHARS: Final = 512
 _SHOWN_CHARS: Final = 80
 
 
 class TensorInfo(NamedTuple):
-    """What the header says of one tensor."""
+    """The header's entry for one tensor."""
 
     dtype: str
     shape: tuple[int, ...]
     start: int
-    """Of its bytes in the file."""
+    """Where its bytes begin in the file."""
     stop: int
 
     @property
     def values(self) -> int:
+        """How many numbers it holds."""
         return math.prod(self.shape)
 
 
 class Adapter(NamedTuple):
-    """Trained guidance as it is in its folder."""
+    """Trained guidance as its folder has it."""
 
     config: dict[str, Any]
     tensors: dict[str, TensorInfo]
-    """By their names as PEFT's `save_pretrained` writes them."""
+    """Name, as PEFT's `save_pretrained` writes it → tensor."""
     weights: bytearray
     """The whole file."""
 
 
 def damaged(message: str) -> Refusal:
     """A refusal of guidance that cannot be used as it is."""
-    # Names may be anything that JSON can say, a half of a character included, and the message has to travel.
+    # JSON can hold half of a character in a name. The message must be sent as UTF-8.
     return Refusal(FailureCode.GUIDANCE_DAMAGED, message.encode(errors="backslashreplace").decode())
 
 
 def shown(value: object) -> str:
-    """A value of the files, for a sentence: never longer than a line."""
+    """A value of the files for a message, cut to one line."""
     text = repr(value)
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
 
 
 def parse_adapter(files: Contents) -> Adapter:
-    """Raises Refusal(guidance_damaged)."""
+    """The adapter of these files. Raises Refusal(guidance_damaged)."""
     if CONFIG not in files or WEIGHTS not in files:
         raise damaged(f"it lacks {CONFIG if CONFIG not in files else WEIGHTS}: publish both files again")
     config = _object(CONFIG, files[CONFIG])
@@ -69,7 +70,7 @@ def parse_adapter(files: Contents) -> Adapter:
 
 
 def check_finite(adapter: Adapter) -> None:
-    """Raises Refusal(guidance_damaged) for a weight that is no finite number of float32; looks only where numpy is."""
+    """Raises Refusal(guidance_damaged) for a weight that is not a finite float32; does nothing without numpy."""
     try:
         import numpy as np
     except ImportError:
@@ -87,12 +88,12 @@ def check_finite(adapter: Adapter) -> None:
 
 
 def not_finite(name: str) -> Refusal:
-    """Of a tensor."""
+    """The refusal of a tensor with weights that are not finite."""
     return damaged(f"tensor {shown(name)} holds values that are not finite: train it again")
 
 
 def _object(what: str, text: bytes | bytearray) -> dict[str, Any]:
-    """The object that is the whole of a JSON text. Raises Refusal(guidance_damaged) for anything else."""
+    """The object of a JSON text. Raises Refusal(guidance_damaged) for anything else."""
     if len(text) > MAX_TEXT_BYTES:
         raise damaged(f"{what} has {len(text)} bytes, at most {MAX_TEXT_BYTES} are taken: publish it again")
 
@@ -112,7 +113,7 @@ def _object(what: str, text: bytes | bytearray) -> dict[str, Any]:
 
     try:
         found = json.loads(text.decode("utf-8"), object_pairs_hook=once, parse_constant=no_number, parse_float=number)
-    # A RecursionError of what is nested without end; ValueErrors of all else.
+    # RecursionError: the text is nested too deeply. ValueError: anything else.
     except (ValueError, RecursionError) as error:
         raise damaged(
             f"{what} cannot be read ({type(error).__name__}): publish adapter_config.json and "
@@ -124,10 +125,10 @@ def _object(what: str, text: bytes | bytearray) -> dict[str, Any]:
 
 
 def _tensors(weights: bytearray) -> dict[str, TensorInfo]:
-    """What the header of a safetensors file says, checked against the file.
+    """The header of a safetensors file, checked against the file.
 
-    8 bytes: the header's length, little-endian; the header, in JSON; the tensors' bytes, one after the other without a
-    gap (https://huggingface.co/docs/safetensors).
+    The file has 8 bytes with the header's length, little-endian; the header in JSON; and the bytes of the tensors
+    without gaps (https://huggingface.co/docs/safetensors).
     """
     length = int.from_bytes(weights[:8], "little")
     if len(weights) < 8 or length > len(weights) - 8:
@@ -150,7 +151,7 @@ def _tensors(weights: bytearray) -> dict[str, TensorInfo]:
 
 
 def _plainly_named(tensors: dict[str, TensorInfo]) -> dict[str, TensorInfo]:
-    """Raises Refusal(guidance_damaged) where two tensors have one name then, as those of two adapters have."""
+    """Tensors by their plain names. Raises Refusal(guidance_damaged) if two get the same name, as with two adapters."""
     if len(several := adapters(tensors)) > 1:
         raise damaged(
             f"it holds {len(several)} adapters ({shown(sorted(several))}): save one, with "
@@ -183,7 +184,7 @@ def _tensor(name: str, entry: object, offset: int) -> TensorInfo:
 
 
 def _counts(values: object) -> bool:
-    """Whether it is a list of integers from 0 on, none of them absurd."""
+    """Whether it is a list of integers from 0 to a sensible limit."""
     return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**48 for value in values)
 
 

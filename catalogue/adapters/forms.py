@@ -1,4 +1,4 @@
-"""What each form of trained guidance has to be, as far as that can be said without its model."""
+"""Checks of each form of trained guidance that do not need the model."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import TrainedForm
 
 MAX_RANK: Final = 512
-"""Of the LoRAs of one row at one module, all together: what a row needs there, every step makes room for."""
+"""The most ranks of one row's LoRAs together at one module: every step makes room for so many."""
 MAX_BOTTLENECK: Final = 4096
-"""Of the inserted layers of one row after one decoder layer, all together."""
+"""The widest bottleneck of one row's inserted layers together after one decoder layer."""
 _MAX_NUMBER: Final = 1e6
 _MAX_PATTERNS: Final = 2_000
 _MATCHING: Final = 1_000_000
-"""Looks at steps of patterns, of one artefact: about a second."""
+"""Steps of patterns that may be compared for one artefact: about one second."""
 _CHANGES_BASE_WEIGHTS: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Initialisations that take a part of the frozen weights away: without that part the factors mean nothing."""
+"""Initialisations that change the frozen weights. Without that change the factors have no meaning."""
 _LORA_TENSOR: Final = re.compile(
     r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>A\.weight|B\.weight|magnitude_vector)"
 )
 _FROZEN_TENSOR: Final = re.compile(r"base_model\.model\.(?P<module>.+?)(?P<kept>\.base_layer)?\.weight")
-"""A weight of the base model, which PEFT saves with an adapter of the output head or of the embeddings."""
+"""A weight of the base model. PEFT saves one with an adapter of the output head or of the embeddings."""
 _IA3_TENSOR: Final = re.compile(r"base_model\.model\.(?P<module>.+)\.ia3_l")
 
 Activation = Literal["gelu", "silu", "relu"]
@@ -67,18 +67,18 @@ class LoraModule(NamedTuple):
     tensors: dict[str, str]
     """`A.weight`, `B.weight` and of a DoRA `magnitude_vector` → the tensor's name."""
     frozen: str = ""
-    """Name of a copy of the module's own weight [out, in], which PEFT saves of an output head."""
+    """The name of a copy of the module's own weight [out, in]. PEFT saves one for an output head."""
 
 
 def check_folder(files: Contents, form: TrainedForm) -> None:
-    """All that can be said of an artefact before it is published. Raises Refusal(guidance_damaged)."""
+    """Check an artefact before it is published. Raises Refusal(guidance_damaged)."""
     adapter = parse_adapter(files)
     check_adapter(adapter, form)
     check_finite(adapter)
 
 
 def check_adapter(adapter: Adapter, form: TrainedForm) -> None:
-    """Raises Refusal(guidance_damaged) if the folder holds another form than `form`, or not all that belongs to it."""
+    """Raises Refusal(guidance_damaged) if the folder holds another form than `form`, or lacks a part of it."""
     check_type(adapter.config, form)
     _CHECKS[form](adapter)
 
@@ -97,7 +97,10 @@ def check_type(config: Mapping[str, Any], form: str) -> None:
 
 
 def prompt_tokens(adapter: Adapter) -> int:
-    """Virtual tokens of a form of prompt: PEFT saves what its encoder came to, [virtual tokens, features], alone."""
+    """How many virtual tokens a prompt has. PEFT saves one tensor [virtual tokens, features].
+
+    Raises: Refusal(guidance_damaged) for anything else.
+    """
     config, tensors = adapter.config, adapter.tensors
     _check_settings(config, unsupported=PROMPT_UNSUPPORTED, known=PROMPT_KNOWN)
     if tensors.keys() != {"prompt_embeddings"}:
@@ -114,7 +117,7 @@ def prompt_tokens(adapter: Adapter) -> int:
 
 
 def lora_modules(adapter: Adapter) -> dict[str, LoraModule]:
-    """The parts of a LoRA by module name."""
+    """Module name → its part of the LoRA. Raises Refusal(guidance_damaged)."""
     config = adapter.config
     _check_lora_settings(config)
     parts: dict[str, dict[str, str]] = {}
@@ -140,7 +143,7 @@ def lora_modules(adapter: Adapter) -> dict[str, LoraModule]:
 
 
 def _no_factor(name: str, names: Iterable[str]) -> Refusal:
-    """Of a tensor that has no business in a LoRA."""
+    """The refusal of a tensor that is no part of a LoRA."""
     if embedding := next((one for one in names if "lora_embedding_" in one), ""):
         return damaged(f"it trains embeddings ({shown(embedding)}), which is not supported: train linear modules only")
     if match := _FROZEN_TENSOR.fullmatch(name):
@@ -152,7 +155,7 @@ def _no_factor(name: str, names: Iterable[str]) -> Refusal:
 
 
 def ia3_modules(adapter: Adapter) -> dict[str, str]:
-    """Module name → its tensor's name, of an IA3."""
+    """Module name → the name of its tensor in the IA3. Raises Refusal(guidance_damaged)."""
     _check_settings(adapter.config, unsupported=IA3_UNSUPPORTED, known=IA3_KNOWN)
     found = {}
     for name, tensor in adapter.tensors.items():
@@ -168,7 +171,7 @@ def ia3_modules(adapter: Adapter) -> dict[str, str]:
 
 
 def inserted_layer_config(adapter: Adapter) -> InsertedLayerConfig:
-    """Of an inserted layer."""
+    """The configuration of an inserted layer. Raises Refusal(guidance_damaged)."""
     try:
         config = msgspec.convert(adapter.config, InsertedLayerConfig)
     except msgspec.ValidationError as error:
@@ -179,7 +182,7 @@ def inserted_layer_config(adapter: Adapter) -> InsertedLayerConfig:
 
 
 def check_inserted_tensors(config: InsertedLayerConfig, adapter: Adapter) -> None:
-    """Whether an inserted layer has the tensors that its configuration asks for, and no others."""
+    """Raises Refusal(guidance_damaged) unless the inserted layer has exactly the tensors of its configuration."""
     shapes = {
         f"after_layers.{k}.{part}": shape
         for k in config.after_layers
@@ -193,7 +196,7 @@ def check_inserted_tensors(config: InsertedLayerConfig, adapter: Adapter) -> Non
 
 
 def inserted_shapes(bottleneck: int, hidden: int) -> dict[str, tuple[int, ...]]:
-    """Of the tensors of one block."""
+    """Tensor → its shape, for one block."""
     return {"norm.weight": (hidden,), "down.weight": (bottleneck, hidden), "up.weight": (hidden, bottleneck)}
 
 
@@ -207,9 +210,9 @@ _CHECKS: Final[Mapping[TrainedForm, Callable[[Adapter], object]]] = {
 
 
 def _check_settings(config: Mapping[str, Any], *, unsupported: Iterable[str], known: Iterable[str]) -> None:
-    """An unsupported setting that is used, or one that is not known at all.
+    """Refuse a setting that is not supported, and one that is unknown.
 
-    A newer PEFT's new setting may well be another function of the same tensors.
+    A new setting of a newer PEFT may make another function of the same tensors.
     """
     for setting in unsupported:
         if config.get(setting):
@@ -255,18 +258,18 @@ def _lora_module(
 
 
 def lora_shapes(config: Mapping[str, Any], rank: int, into: int, out: int) -> dict[str, list[int]]:
-    """Of the tensors at a module with so many features."""
+    """Part → its shape, for a module with `into` input and `out` output features."""
     shapes = {"A.weight": [rank, into], "B.weight": [out, rank]}
     return shapes | ({"magnitude_vector": [out]} if config.get("use_dora") else {})
 
 
 def unlike(module: str, have: Mapping[str, object], want: Mapping[str, object]) -> Exception:
-    """A refusal of tensors that do not fit a module."""
+    """The refusal of tensors that do not fit a module."""
     return damaged(f"its factors of {shown(module)} are {have}, and here they must be {want}: train it for this model")
 
 
 class _ByPattern:
-    """A number of the configuration, or the one that the first matching pattern gives for a module, as PEFT does it."""
+    """A number by module: that of the first matching pattern, else the configuration's, as PEFT does it."""
 
     def __init__(self, config: Mapping[str, Any], key: str, pattern_key: str, effort: Effort) -> None:
         self._key, self._otherwise, self._effort = key, config.get(key), effort

@@ -1,13 +1,13 @@
-"""PEFT's patterns of module names, matched in linear time: whoever wrote one cannot make anybody wait.
+"""PEFT's patterns of module names, matched in linear time, so that no pattern can block a worker.
 
-PEFT reads them as regular expressions of Python: a pattern P stands for a module of name N where
-`re.match(rf"(.*\\.)?({P})$", N)` finds something, that is, where P describes the whole of N, or what follows one of its
-dots (`peft.utils.other.get_pattern_key`). Python's matcher goes back and tries again, for ages if the pattern is made
-for it; so there is one of our own, which is in all places of the pattern at once (Thompson 1968, "Regular expression
-search algorithm"; https://swtch.com/~rsc/regexp/regexp2.html). It knows what patterns of names are made of:
+PEFT reads them as regular expressions of Python. A pattern P matches a module of name N if
+`re.match(rf"(.*\\.)?({P})$", N)` finds something: P describes the whole of N, or what follows one of its dots
+(`peft.utils.other.get_pattern_key`). Python's matcher backtracks, and a hostile pattern can make it run for ages. So
+this is a matcher of our own, which follows all places of the pattern at once (Thompson 1968, "Regular expression search
+algorithm"; https://swtch.com/~rsc/regexp/regexp2.html). It knows what patterns of names consist of:
 
 letters, digits and the like, `.`, `\\.`, `\\d`, `\\w`, `\\s` and their opposites, `[...]`, `(...)`, `(?:...)`, `|`,
-`*`, `+`, `?`, `{m}`, `{m,n}`, `^` and `$`, with the meaning that they have in Python. All else is refused.
+`*`, `+`, `?`, `{m}`, `{m,n}`, `^` and `$`, with their meaning in Python. It refuses everything else.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ __all__ = ["Effort", "ModulePattern", "PatternRefused", "first_match"]
 
 _MAX_CHARS: Final = 1_000
 _MAX_STEPS: Final = 5_000
-"""Of a pattern written out, repetitions included."""
+"""The most steps of one pattern, with its repetitions written out."""
 
 
 class Effort:
-    """How much matching may still be done, in looks at a step of a pattern; about a million are made in a second."""
+    """How many steps of patterns may still be compared; about a million take a second."""
 
     def __init__(self, looks: int) -> None:
         self._left = looks
 
     def spend(self, looks: int) -> None:
-        """Raises PatternRefused when there is no more."""
+        """Use up so many. Raises PatternRefused if fewer are left."""
         self._left -= looks
         if self._left < 0:
             raise PatternRefused("its patterns take too long to match: write fewer, or plain names of modules")
 
 
 _Step = Test | tuple[int, ...] | Anchor
-"""One character, then the next step; or go on at each of these steps; or only here. The step after the last: found."""
+"""One character, then the next step; or go on at each of these steps; or an anchor. After the last step: a match."""
 
 
 class ModulePattern:
     """One pattern."""
 
     def __init__(self, pattern: str, effort: Effort) -> None:
-        """Raises PatternRefused."""
+        """Read the pattern. Raises PatternRefused."""
         effort.spend(len(pattern))
         if len(pattern) > _MAX_CHARS:
             raise PatternRefused(f"a pattern has {len(pattern)} characters, at most {_MAX_CHARS} are taken: shorten it")
@@ -69,7 +69,7 @@ class ModulePattern:
         effort.spend(len(self._steps))
 
     def matches(self, name: str, effort: Effort) -> bool:
-        """Whether it stands for the module of that name, in which there is no line break. Raises PatternRefused."""
+        """Whether it matches the module of that name, which has no line break. Raises PatternRefused."""
         if self._plain is not None:
             tests, from_start = self._plain
             effort.spend(1)
@@ -84,7 +84,7 @@ class ModulePattern:
         return len(self._steps) in places
 
     def _closure(self, places: Sequence[int], effort: Effort, *, at_start: bool, at_end: bool) -> set[int]:
-        """All places that these lead to without a character."""
+        """All places that can be reached from these without a character."""
         reached: set[int] = set()
         ahead = list(places)
         while ahead:
@@ -109,7 +109,7 @@ def _takes(steps: Sequence[_Step], place: int, char: str) -> bool:
 
 
 def _plain(node: Node) -> tuple[list[Test], bool] | None:
-    """The tests of a pattern of fixed length, one for each character, and whether it begins where the name begins."""
+    """The tests of a pattern of fixed length, one for each character, and whether it is anchored at the beginning."""
     parts = list(node.parts) if isinstance(node, Series) else [node]
     from_start = bool(parts) and parts[0] == Anchor(at_end=False)
     parts = parts[1:] if from_start else parts
@@ -119,7 +119,7 @@ def _plain(node: Node) -> tuple[list[Test], bool] | None:
 
 
 def _write(node: Node, steps: list[_Step]) -> None:
-    """The node's steps, after those that are there."""
+    """Add the node's steps to `steps`."""
     if len(steps) > _MAX_STEPS:
         raise PatternRefused(
             "a pattern is too large when its repetitions are written out: write plain names of modules"
@@ -133,7 +133,7 @@ def _write(node: Node, steps: list[_Step]) -> None:
             for part in node.parts:
                 _write(part, steps)
             if not node.parts:
-                steps.append((len(steps) + 1,))  # nothing is a step as well, or a million of them would cost nothing
+                steps.append((len(steps) + 1,))  # an empty part counts as a step: a million of them take time as well
         case Alternation():
             fork = len(steps)
             steps.append(())
@@ -174,5 +174,5 @@ def _write_repeat(node: Repeat, steps: list[_Step]) -> None:
 
 
 def first_match(patterns: Sequence[tuple[ModulePattern, float]], name: str, effort: Effort) -> float | None:
-    """What the first pattern that stands for the module gives; None where none does. Raises PatternRefused."""
+    """The value of the first pattern that matches the module; None if none does. Raises PatternRefused."""
     return next((value for pattern, value in patterns if pattern.matches(name, effort)), None)

@@ -1,4 +1,4 @@
-"""Reading a pattern of module names into its parts; `module_patterns.py` says what one is."""
+"""The parser of patterns of module names. `module_patterns.py` says what a pattern is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CLASSES: Final[dict[str, Test]] = {
 
 
 class PatternRefused(Exception):
-    """A pattern that is not of the kind that is known here, or too costly, in a sentence."""
+    """A pattern is of an unknown kind or too costly; the text says which."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Char:
 
 @dataclass(frozen=True)
 class Anchor:
-    """The end of the name, or its beginning."""
+    """The beginning or the end of the name."""
 
     at_end: bool
 
@@ -55,7 +55,7 @@ class Alternation:
 
 @dataclass(frozen=True)
 class Repeat:
-    """The part so many times; without `most`, any number from `least` on."""
+    """The part from `least` to `most` times; `most` None: any number of times."""
 
     part: Node
     least: int
@@ -73,7 +73,7 @@ class Parser:
         self._at = 0
 
     def parsed(self) -> Node:
-        """Raises PatternRefused."""
+        """The whole pattern as a tree. Raises PatternRefused."""
         found = self._choice(0)
         if self._at < len(self._pattern):
             raise self._refused("has a `)` too many")
@@ -111,7 +111,7 @@ class Parser:
                 inner = self._choice(depth + 1)
                 if not self._takes(")"):
                     raise self._refused("lacks a `)`")
-                # Kept apart: of `(^)*` the anchor is not what is repeated.
+                # Kept as a group: in `(^)*` the anchor itself is not repeated.
                 return Series([inner])
             case "[":
                 return Char(self._set())
@@ -126,7 +126,7 @@ class Parser:
         return Char(char.__eq__)
 
     def _bounds(self) -> tuple[int, int | None] | None:
-        """Of a repetition, if one follows."""
+        """(least, most) of a repetition, if one follows."""
         for sign, bounds in (("*", (0, None)), ("+", (1, None)), ("?", (0, 1))):
             if self._takes(sign):
                 return bounds
@@ -172,7 +172,7 @@ class Parser:
             if self._at < len(self._pattern) and self._pattern[self._at] in _CLASSES:
                 return _CLASSES[self._next()]
             return self._literal()
-        # Some of these are characters to Python, some may be signs one day.
+        # Python takes some of these for characters; others may get a meaning one day.
         if char in "[]&~|" or (char == "-" and not self._ahead("]")):
             raise self._refused(f"has a `{char}` in `[...]`: write a backslash before it")
         return char
@@ -183,7 +183,7 @@ class Parser:
         return self._literal().__eq__
 
     def _literal(self) -> str:
-        """The sign that follows a backslash and stands for itself."""
+        """The character that follows a backslash and stands for itself."""
         char = self._next()
         if char.isalnum() or not char.isascii():
             raise self._refused(f"has `\\{char}`, which is not known here")

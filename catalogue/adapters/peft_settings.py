@@ -1,4 +1,4 @@
-"""The types of folders that hold trained guidance, and the settings of PEFT's, each of which has been looked at."""
+"""The types of folders that hold trained guidance, and the known settings of PEFT's folders."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ PROMPT_KNOWN: Final = (
     "tokenizer_kwargs",
     "tokenizer_name_or_path",
 )
-"""Settings of prompts: what concerns training is no longer needed."""
+"""Settings of prompts. Those of training have no effect on serving."""
 
 LORA_UNSUPPORTED: Final = (
     "alora_invocation_tokens",
@@ -61,7 +61,7 @@ LORA_UNSUPPORTED: Final = (
     "use_bdlora",
     "use_qalora",
 )
-"""Settings of PEFT under which the function is more than the two factors."""
+"""Settings of PEFT with which a LoRA needs more than its two factors."""
 
 LORA_KNOWN: Final = (
     "alpha_pattern",
@@ -89,10 +89,10 @@ LORA_KNOWN: Final = (
     "use_rslora",
     "velora_config",
 )
-"""Those that are used here, that the tensors' names say as well, or that concern training."""
+"""Settings that are used here, that the tensors' names repeat, or that concern training only."""
 
 IA3_UNSUPPORTED: Final = ("modules_to_save",)
-"""Settings of PEFT under which the function is more than the vectors."""
+"""Settings of PEFT with which an IA3 needs more than its vectors."""
 
 IA3_KNOWN: Final = ("exclude_modules", "fan_in_fan_out", "feedforward_modules", "init_ia3_weights", "target_modules")
-"""Those that the tensors' names and shapes say as well, or that concern training."""
+"""Settings that the tensors' names and shapes repeat, or that concern training only."""

@@ -1,1 +1,1 @@
-"""Files by content: the store, this machine's copies, and folders that somebody else filled."""
+"""Files named by their content: the store, this machine's copies, and folders that others filled."""

@@ -1,9 +1,9 @@
-"""Artefacts on this machine's disk: kept by least recent use under a byte budget, shared by any number of processes.
+"""Artefacts on this machine's disk: a byte budget, the least recently used goes first, any number of processes.
 
-`FOLDER/HEX` is an artefact, complete, for it was renamed there; `FOLDER/.fetch-…` one that is being fetched, and
-`FOLDER/.gone-…` one that is being removed. Whoever uses one of these holds a lock on one byte of `FOLDER.lock`, whose
-place is made of the name: the system lets go of the locks of a process that is killed, so that what it left half done
-is seen to be nobody's, and one file is open however many artefacts are held.
+`FOLDER/HEX` is a complete artefact, because it was renamed there. `FOLDER/.fetch-…` is being fetched, and
+`FOLDER/.gone-…` is being removed. A process that uses one of these holds a lock on one byte of `FOLDER.lock`, whose
+place is a hash of the name. When a process is killed, the system frees its locks, and others see that nobody uses what
+it left half done. One open file is enough for any number of artefacts.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ _GONE: Final = ".gone-"
 
 
 class ArtefactCache(msgspec.Struct, frozen=True):
-    """Where artefacts are kept, and how many bytes of them. What is held stays, even where it alone is more."""
+    """Where artefacts are kept, and how many bytes of them. Artefacts in use stay, even if they alone exceed that."""
 
     folder: Path
     max_bytes: int = DEFAULT_BYTES
 
     def hold(self, name: str, fetch: Callable[[Path], None]) -> Path:
-        """The artefact of that name as a folder, which stays there until it is let go as often as it was held.
+        """The folder of the artefact of that name. It stays until `let_go` was called as often as `hold`.
 
-        Where it is not there yet, `fetch` puts its files into an empty folder. Raises what `fetch` raises, and OSError.
+        If it is not there yet, `fetch` puts its files into an empty folder. Raises what `fetch` raises, and OSError.
         """
         target = self.folder / name
         locks = _locks(self.folder)
         locks.hold(name)
         try:
             if target.is_dir():
-                # What is used is the last to go.
+                # The folder's time says when it was last used.
                 with contextlib.suppress(OSError):
                     os.utime(target)
                 return target
@@ -56,17 +56,17 @@ class ArtefactCache(msgspec.Struct, frozen=True):
         return target
 
     def let_go(self, name: str) -> None:
-        """One use of it less."""
+        """End one use of the artefact."""
         _locks(self.folder).let_go(name)
 
     def remove(self, name: str) -> None:
-        """Take it away, whoever uses it: it is not what it was, and is to be fetched again."""
+        """Remove the artefact, even if it is in use, because its bytes have changed and it must be fetched again."""
         aside = self._set_aside(self.folder / name)
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
 
     def trim(self) -> None:
-        """Remove what processes that were killed left half done, and what was not used for longest, to the budget."""
+        """Remove what killed processes left half done, then the least recently used, down to the budget."""
         kept: list[tuple[float, int, Path]] = []
         for path in list(self.folder.iterdir()):
             if path.name.startswith((_FETCHED, _GONE)):
@@ -106,7 +106,7 @@ class ArtefactCache(msgspec.Struct, frozen=True):
             locks.let_go(fresh.name)
 
     def _set_aside(self, path: Path) -> Path | None:
-        """Out of the way at once, so that nobody sees half of it; None where that cannot be, or it is gone already."""
+        """Rename it in one step, so that nobody sees half of it; None if that fails or it is gone already."""
         aside = self.folder / f"{_GONE}{uuid.uuid4().hex}"
         try:
             path.rename(aside)
@@ -116,7 +116,7 @@ class ArtefactCache(msgspec.Struct, frozen=True):
 
 
 class _Locks:
-    """What this process holds of one cache; owner of its lock file, which stays open: closed, it frees them all."""
+    """This process's locks in one cache. It owns the lock file and keeps it open: closing it would free all locks."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder.with_name(f"{folder.name}.lock")
@@ -139,9 +139,9 @@ class _Locks:
 
     @contextlib.contextmanager
     def alone(self, name: str) -> Iterator[bool]:
-        """Whether nobody holds it, and while inside nobody can begin to."""
+        """Whether nobody holds it. Inside the context nobody else can begin to hold it."""
         with self._mutex:
-            # Within one process locks do not hold each other off: our own are counted.
+            # File locks do not exclude each other within one process, so our own are counted.
             nobodys = not self._held[name] and self._lock(name, fcntl.LOCK_EX | fcntl.LOCK_NB)
             try:
                 yield nobodys
@@ -157,7 +157,7 @@ class _Locks:
         try:
             fcntl.lockf(self._descriptor, how, 1, place)
         except OSError:
-            # Held by another process; or a disk that knows no locks, on which nothing is ever removed.
+            # Another process holds it; or the disk has no locks, and then nothing is ever removed.
             return False
         return True
 
@@ -168,10 +168,10 @@ def _locks_of(folder: str) -> _Locks:
 
 
 def _locks(folder: Path) -> _Locks:
-    """The one of this process for this folder."""
+    """This process's locks for this folder."""
     return _locks_of(os.path.realpath(folder))
 
 
 def bytes_of(folder: Path) -> int:
-    """Of its files. Raises OSError."""
+    """The bytes of its files. Raises OSError."""
     return sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder))

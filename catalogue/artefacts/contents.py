@@ -19,7 +19,7 @@ Contents = Mapping[str, bytearray]
 
 MAX_ARTEFACT_BYTES: Final = 2 * 2**30
 MAX_TEXT_BYTES: Final = 4 * 2**20
-"""Of a file that describes: it is read whole, in one go."""
+"""The largest descriptive file; it is read whole."""
 PEFT_FILES: Final = frozenset({"adapter_config.json", "adapter_model.safetensors"})
 SET_FILES: Final = frozenset({"set.json", "passages.jsonl", "vectors.safetensors"})
 _ABOUT: Final = "README.md"
@@ -31,19 +31,19 @@ FILE_LIMITS: Final = {
     "vectors.safetensors": MAX_ARTEFACT_BYTES,
     _ABOUT: MAX_TEXT_BYTES,
 }
-"""File name → its most bytes. Nothing that could be unpickled or run is ever taken in."""
+"""File name → its most bytes. No file here can be unpickled or run."""
 DIGEST: Final = re.compile("sha256:[0-9a-f]{64}")
 
 
 class Listing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the digest of an artefact is the hash of."""
+    """The list of an artefact's files. Its hash is the artefact's digest."""
 
     files: dict[str, str]
     """File name → digest of its bytes."""
 
 
 class Altered(Refusal):
-    """A copy on this machine's disk is not what its digest says, or not there any more: it is to be fetched again."""
+    """A copy on this machine's disk no longer has its digest, or is gone. It must be fetched again."""
 
     def __init__(self, digest: str, message: str = "") -> None:
         super().__init__(
@@ -56,14 +56,14 @@ class Altered(Refusal):
 
 
 def as_refusal(code: FailureCode, message: str, altered: str) -> Refusal:
-    """What another process refused; `altered` is the digest of the artefact that it found so, if it did."""
+    """The refusal of another process. altered: the digest of the artefact that it found altered, if any."""
     return Altered(altered, message) if altered else Refusal(code, message)
 
 
 def read_folder(folder: Path, needed: frozenset[str]) -> dict[str, bytearray]:
-    """The files of an artefact that somebody made: those `needed`, and what is said about them.
+    """The files of an artefact from a folder that somebody made: those `needed`, and its README.md.
 
-    Raises Refusal(invalid_manifest) for anything else.
+    Raises Refusal(invalid_manifest) if one is missing, too large or no plain file.
     """
     limits = {name: FILE_LIMITS[name] for name in [*needed, _ABOUT]}
     try:
@@ -83,7 +83,7 @@ def read_folder(folder: Path, needed: frozenset[str]) -> dict[str, bytearray]:
 
 
 def _hint(folder: Path, needed: frozenset[str]) -> str:
-    """What is there instead, and what to do; empty where that is not to be seen."""
+    """What the folder has instead, and what to do; empty if that is unknown."""
     try:
         inside = sorted(os.listdir(folder))
         below = [one for one in inside if needed <= {*_listdir(folder / one)}]
@@ -108,9 +108,9 @@ def _listdir(folder: Path) -> list[str]:
 
 
 def read_fetched(folder: Path, digest: str) -> Contents:
-    """The files of a fetched artefact, whose bytes are hashed after they were read: nobody can change them any more.
+    """The files of a fetched artefact. The bytes in memory are hashed, so that nobody can change them afterwards.
 
-    Raises Altered if they are not what `digest` says.
+    Raises Altered if they do not have this digest.
     """
     try:
         files = read_plain_files(folder, FILE_LIMITS, total=MAX_ARTEFACT_BYTES)
@@ -132,10 +132,10 @@ def digest_of_bytes(data: bytes | bytearray) -> str:
 
 
 def listing_of(files: dict[str, str]) -> bytes:
-    """The listing of an artefact as it is stored, of file name → digest: the same files give the same bytes."""
+    """The listing of an artefact as it is stored. The same files (name → digest) give the same bytes."""
     return msgspec.json.encode(Listing(files), order="deterministic")
 
 
 def reason(error: OSError) -> str:
-    """Why a disk or a store refused, in the system's words."""
+    """The system's own words for the error of a disk or a store."""
     return error.strerror or type(error).__name__

@@ -1,4 +1,4 @@
-"""Reading a folder that somebody else filled: plain files of known names and bounded size, and nothing else."""
+"""Reads a folder that others filled: only plain files with known names and bounded size."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 
 
 class NotPlain(Exception):
-    """A file that is not what may stand there, in a sentence."""
+    """A file that is no plain file or too large; the text says which."""
 
 
 def read_plain_files(folder: Path, limits: Mapping[str, int], *, total: int) -> dict[str, bytearray]:
-    """Those of the names in `limits` that are there, each at most so many bytes, all together at most `total`.
+    """The files of the folder whose names are in `limits` (name → most bytes), together at most `total` bytes.
 
-    Whatever else the folder holds is not looked at, so that neither its number nor its names matter. What is read is
-    what was checked: a file is opened once, and not followed.
+    Other files of the folder are ignored, whatever their number and names. Each file is opened once, and links are not
+    followed, so that the bytes that were checked are those that are read.
 
-    Raises: NotPlain for a symbolic link, a folder, a pipe, a device or a socket, and for one that is too large; OSError
-    where the folder or a file cannot be read.
+    Raises: NotPlain for a symbolic link, a folder, a pipe, a device or a socket, and for a file that is too large;
+    OSError if the folder or a file cannot be read.
     """
     found: dict[str, bytearray] = {}
     root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -36,12 +36,12 @@ def read_plain_files(folder: Path, limits: Mapping[str, int], *, total: int) -> 
 
 
 def missing_files(found: Collection[str], needed: Collection[str]) -> str:
-    """The needed names that were not found, for a sentence."""
+    """The needed names that were not found, separated by commas, for a message."""
     return ", ".join(sorted({*needed} - {*found}))
 
 
 def _read(root: int, name: str, limit: int, left: int) -> bytearray | None:
-    # Not blocking: to open a pipe would wait for somebody who writes.
+    # Not blocking: opening a pipe would wait for a writer.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(name, flags, dir_fd=root)

@@ -45,14 +45,14 @@ class ArtefactStore:
         try:
             self._fs, self._base = fsspec.core.url_to_fs(address)
         except (ValueError, ImportError) as error:
-            # ImportError: the package for this kind of store is not installed, and the message names it.
+            # ImportError: the package for this kind of store is not installed; the message names it.
             raise Refusal(
                 FailureCode.INVALID_SETTING,
                 f"GUIDEWAY_STORE is {address!r}, which cannot be opened ({error}): name a folder, or another address",
             ) from None
 
     def check_writable(self) -> None:
-        """Raises Refusal(invalid_setting) if nothing can be stored: better known before an artefact takes hours."""
+        """Raises Refusal(invalid_setting) if nothing can be stored. Ask before work that takes hours."""
         probe = f"{self._base}/.probe-{uuid.uuid4().hex}"
         try:
             self._fs.makedirs(self._base, exist_ok=True)
@@ -73,15 +73,15 @@ class ArtefactStore:
         return self._put(listing_of({name: self._put(content) for name, content in files.items()}))
 
     def fetch(self, digest: str, cache: ArtefactCache) -> Path:
-        """The artefact as a folder of the cache, fetched and checked the first time; it stays until this process ends.
+        """The artefact as a folder of the cache. It is fetched and checked once, and stays until this process ends.
 
-        Raises Refusal: guidance_missing if the store lacks a piece or cannot be read, guidance_damaged if a piece
-        is not what it was, or more than an artefact may be; OSError where the cache cannot be written.
+        Raises Refusal: guidance_missing if the store lacks a piece or cannot be read, guidance_damaged if a piece has
+        changed or is too large; OSError if the cache cannot be written.
         """
         return cache.hold(cache_name(digest), lambda folder: self._download(digest, folder))
 
     def renew(self, digest: str, cache: ArtefactCache) -> None:
-        """Fetch a held artefact again if its copy is not what it was. Raises as `fetch`."""
+        """Fetch a held artefact again if its copy has changed. Raises as `fetch`."""
         name = cache_name(digest)
         try:
             read_fetched(cache.folder / name, digest)
@@ -91,13 +91,13 @@ class ArtefactStore:
             cache.let_go(name)
 
     def checked(self, digest: str, cache: ArtefactCache) -> Path:
-        """As `fetch`, and fetched again if its copy is not what it was."""
+        """As `fetch`; the artefact is fetched again if its copy has changed."""
         folder = self.fetch(digest, cache)
         self.renew(digest, cache)
         return folder
 
     def read(self, digest: str, cache: ArtefactCache) -> Contents:
-        """The artefact in memory, by way of the cache. Raises as `fetch`; Altered where the disk alters things."""
+        """The artefact in memory, read from the cache. Raises as `fetch`, and Altered if the disk changes bytes."""
         return read_fetched(self.checked(digest, cache), digest)
 
     def _download(self, digest: str, folder: Path) -> None:
@@ -114,7 +114,7 @@ class ArtefactStore:
                     file.write(piece)
 
     def _files(self, digest: str) -> dict[str, str]:
-        """The listing: names that an artefact may have → digests; all known before any of their bytes is read."""
+        """The listing, name → digest. All names are checked before any file is read."""
         listing = b"".join(self._pieces(digest, _MAX_LISTING_BYTES))
         try:
             files = msgspec.json.decode(listing, type=Listing).files
@@ -131,7 +131,7 @@ class ArtefactStore:
     def _put(self, data: bytes | bytearray) -> str:
         digest = digest_of_bytes(data)
         path = self._path(digest)
-        # Whole or not at all: what is there is never written again.
+        # The file appears whole or not at all. A file that is there is never written again.
         fresh = f"{path}.{uuid.uuid4().hex}"
         try:
             if not self._fs.exists(path):
@@ -152,7 +152,7 @@ class ArtefactStore:
         return int(found["size"])
 
     def _pieces(self, digest: str, limit: int) -> Iterator[bytes]:
-        """The bytes of one file, hashed while they are read; no more than `limit`, and no more than there were."""
+        """The bytes of one file, hashed while they are read: at most `limit`, and no more than its size at first."""
         size = self._size(digest)
         if size > limit:
             raise _damaged(digest)
@@ -177,7 +177,7 @@ class ArtefactStore:
 
 
 def cache_name(digest: str) -> str:
-    """The name in a cache. Raises Refusal(guidance_damaged) for what is no digest."""
+    """The artefact's name in a cache. Raises Refusal(guidance_damaged) if it is no digest."""
     if not DIGEST.fullmatch(digest):
         raise _damaged(digest)
     return digest.removeprefix("sha256:")

@@ -1,1 +1,1 @@
-"""Manifests as people write them: YAML or TOML in, manifests or faults with their lines out."""
+"""Manifests as people write them: from YAML or TOML to manifests, or to faults with their lines."""

@@ -1,4 +1,4 @@
-"""The texts from which an endpoint's labels are calibrated, where its manifest names a file of them."""
+"""The texts that calibrate an endpoint's labels, if its manifest names a file of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_BYTES: Final = 2**20
 
 
 class _Line(msgspec.Struct, frozen=True):
-    """Of a `.jsonl`; what else stands in it is passed over."""
+    """One line of a `.jsonl`; other fields are ignored."""
 
     text: str
     label: str | None = None
@@ -25,9 +25,9 @@ _LINE: Final = msgspec.json.Decoder(_Line)
 
 
 def with_texts(path: Path, manifest: Manifest) -> Manifest:
-    """The manifest of the file `path` with the texts that its calibration names by a file of their own.
+    """The manifest of the file `path`, with the texts in place of the file that its calibration names.
 
-    Raises: Refusal `invalid_manifest`, which says what is wrong with which line.
+    Raises: Refusal `invalid_manifest`, which names the line and what is wrong with it.
     """
     if not isinstance(manifest, Endpoint) or not isinstance(manifest.calibration, Calibration):
         return manifest

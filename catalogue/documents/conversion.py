@@ -1,6 +1,6 @@
-"""A document as a manifest: msgspec says what is wrong with it, and here it is asked for everything at once.
+"""From a document to a manifest, with all faults at once.
 
-What it says first is noted and taken out, and then it is asked again.
+msgspec reports only the first fault. It is noted, the faulty part is taken out, and msgspec is asked again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from guideway.schemas.nearest import did_you_mean, nearest
 
 _MOST_FAULTS: Final = 20
 _MOST_KEYS: Final = 1000
-"""That are tried, to find of which name msgspec speaks: it tells none."""
+"""The most names that are tried to find the one that msgspec means: its message does not say."""
 _SAID: Final = re.compile(r"(?P<why>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>[^`]*)`)?", re.DOTALL)
 _NAME: Final = rf"^{names.NAME.pattern}\Z"
 _STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]|(\[\.\.\.\])")
@@ -34,25 +34,25 @@ _EXPECTED: Final = re.compile(r"Expected `([^`]*)`(?:, got `([^`]*)`)?(.*)", re.
 
 
 class _Said(NamedTuple):
-    """What msgspec says first of a value."""
+    """The first fault that msgspec finds in a value."""
 
     place: FieldPath
     message: str
-    """Empty: nothing that is not said already."""
+    """Empty: nothing new."""
     out: FieldPath | None
     """What to take out to see more; None: no more can be seen."""
     meant: FieldPath | None = None
     """What the name at `place` should probably have been."""
     is_ours: bool = False
-    """It comes from a struct's `__post_init__`, and may follow from what was taken out."""
+    """It comes from a struct's `__post_init__`; taking a part out may have caused it."""
 
 
 def converted(document: Document, kind: Any) -> tuple[Any, list[Fault]]:
-    """The document as one of this type or union of types, or None and what is wrong with it."""
+    """(the document as this type or union of types, its faults); None if there are faults."""
     what = named(document.value)
     value, faults = document.value, list[Fault]()
     gone: set[FieldPath] = set()
-    """Taken out by us, or written otherwise: that it is missing is no further fault."""
+    """Places that we took out or replaced: that they are missing now is no further fault."""
     while len(faults) < _MOST_FAULTS:
         try:
             done = msgspec.convert(value, kind)
@@ -71,7 +71,7 @@ def converted(document: Document, kind: Any) -> tuple[Any, list[Fault]]:
 
 
 def named(value: Any) -> str:
-    """`endpoint /shop/mood`, of a document that says as much."""
+    """The document's kind and name, such as `endpoint /shop/mood`, as far as it has them."""
     parts = [value.get(key) for key in ("kind", "namespace", "name")] if isinstance(value, dict) else []
     if len(parts) != 3 or not all(isinstance(one, str) for one in parts):
         return ""
@@ -108,7 +108,7 @@ def _understood(error: msgspec.ValidationError, value: Any, kind: Any, gone: Col
         return _Said(place, message, _whole(place[:-1]))
     if message := _of_value(why, word, there):
         return _Said(place, message, out)
-    # Of our own, from a struct's `__post_init__`: it may begin with the field that it is about.
+    # Our own message, from a struct's `__post_init__`: it may begin with the field that it means.
     return _Said((*place, *_leading(why, word)), why, out, is_ours=True)
 
 
@@ -123,7 +123,7 @@ def _of_value(why: str, word: Any, there: inspect.Type | None) -> str:
 
 
 def _whole(place: FieldPath) -> FieldPath | None:
-    """What goes where this is taken out: of a list, all of it, for the numbers of the others would change."""
+    """What is taken out for this place: for an item the whole list, else the numbers of the others would change."""
     while place and isinstance(place[-1], int):
         place = place[:-1]
     return place or None
@@ -173,7 +173,7 @@ _SHOWN_CHARS: Final = 60
 
 
 def _expected(kinds: str, got: str | None, bound: str, value: Any) -> str:
-    """msgspec's `Expected`, in words: what it must be, what it is, and how to write it where only the type is wrong."""
+    """msgspec's `Expected` in words: what it must be, what it is, and how to write it if only the type is wrong."""
     wanted = kinds.split(" | ")
     words = " or ".join(_WORDS.get(one, one) for one in wanted)
     if found := re.fullmatch(r" (of length )?(>=|<=|>|<) (\S+)", bound):
@@ -200,7 +200,7 @@ def _hint(wanted: Collection[str], got: str | None, value: Any) -> str:
 
 
 def _leading(message: str, value: Any) -> FieldPath:
-    """The place that a message begins with, such as `input.fields.x is …`, as far as the value has it."""
+    """The place that a message begins with, such as `input.fields.x is …`, as far as it is in the value."""
     word = message.split(maxsplit=1)[0].rstrip(":,") if message.strip() else ""
     place: FieldPath = ()
     for name, number, _ in _STEP.findall(f".{word}"):
@@ -213,7 +213,7 @@ def _leading(message: str, value: Any) -> FieldPath:
 
 
 def leading(message: str, value: Any, place: FieldPath) -> FieldPath:
-    """The place that a message is about: the one that it begins with, unless `place` says the same or more."""
+    """The place that a message means: the one that it begins with, unless `place` is the same or deeper."""
     found = _leading(message, value)
     return place if found == place[: len(found)] else found
 
@@ -230,7 +230,7 @@ def _place(path: str, said: str, value: Any, kind: Any) -> Iterator[str | int]:
 
 
 def _key(place: FieldPath, said: str, value: Any, kind: Any) -> str:
-    """Of which name in the mapping at `place` msgspec says this."""
+    """The name in the mapping at `place` that msgspec's message means."""
     there = _at(value, place)
     for key in [*there][:_MOST_KEYS] if isinstance(there, dict) else ():
         try:
@@ -256,7 +256,7 @@ _OUT: Final = object()
 
 
 def _changed(value: Any, place: FieldPath, new: Any = _OUT) -> Any:
-    """The value with another one at a place, or without what stands there."""
+    """The value with `new` at a place, or without what is there."""
     if not place:
         return new
     one, *rest = place

@@ -1,6 +1,6 @@
-"""What people write in YAML 1.2 or TOML, as values that JSON has too; and how large they are is known before.
+"""Reads YAML 1.2 and TOML into values that JSON has too. Sizes are checked before the values are built.
 
-Each document knows on which line its values stand.
+Each document knows the line of each of its values.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from guideway.catalogue.documents.yaml_text import MAX_VALUES, Loader, Wrong
 STDIN: Final = Path("-")
 MAX_FILE_BYTES: Final = 16 * 2**20
 MAX_FILE_VALUES: Final = 1_000_000
-"""Of all documents of a YAML file; some microseconds each."""
+"""The most values of all documents of a YAML file; each takes some microseconds."""
 MAX_DEPTH: Final = 100
 _INTEGERS: Final = range(-(10**308), 10**308)
-"""Those that are not beyond a float."""
+"""Integers that a float can hold, roughly."""
 
 
 class Document:
@@ -40,31 +40,31 @@ class Document:
         line_of: Callable[[FieldPath], int],
         written: Callable[[FieldPath], str] = lambda _: "",
     ) -> None:
-        """written: how a value without quotes stands in the file; empty where that is not known."""
+        """written: gives the spelling in the file of a value without quotes; empty if that is unknown."""
         self.file = file
         self.value = value
         self._line_of = line_of
         self.written = written
 
     def line(self, place: FieldPath = ()) -> int:
-        """The line, from 1 on, of the name or item at `place`, or of what is nearest to it around it."""
+        """The line, from 1 on, of the name or item at `place`, or of the nearest part that contains it."""
         return self._line_of(place)
 
     def fault(self, message: str, place: FieldPath = (), what: str = "") -> Fault:
-        """What is wrong with the value at `place`."""
+        """A fault of the value at `place`, with its line."""
         return Fault(message=message, file=self.file, line=self.line(place), what=what, field=dotted(place))
 
 
 def name_of(path: Path) -> str:
-    """What a file is called in messages."""
+    """The name of a file in messages."""
     return "standard input" if path == STDIN else str(path)
 
 
 def parse_documents(path: Path) -> tuple[list[Document], list[Fault]]:
-    """The documents of a file, empty ones left out: one of TOML, any number of YAML; `-` is standard input.
+    """(documents, faults) of a file: one document of TOML, any number of YAML, without empty ones; `-`: standard input.
 
-    And what is wrong: that it cannot be read, is too large, or has no like in JSON. What follows such a thing in the
-    file is not read.
+    A fault says that the file cannot be read, is too large, or has a value that JSON lacks. The rest of the file after
+    such a fault is not read.
     """
     file = name_of(path)
     documents: list[Document] = []
@@ -84,7 +84,7 @@ def parse_documents(path: Path) -> tuple[list[Document], list[Fault]]:
     except ValueError as error:
         faults.append(Fault(file=file, message=str(error)))
     except Exception as error:
-        # Any of Python's, for a tag such as `!!bool x` or a date such as 2024-13-45.
+        # Any exception of Python, for a tag such as `!!bool x` or a date such as 2024-13-45.
         faults.append(Fault(file=file, message=f"it is no YAML: {error!r}"))
     return documents, faults
 
@@ -134,7 +134,7 @@ def _yaml_documents(file: str, text: str) -> Iterator[Document]:
             if whole > MAX_FILE_VALUES:
                 raise Wrong(f"it holds more than {MAX_FILE_VALUES:,} values: write several files")
             loader.composed = 0
-            # A value is made of a node only once it is known how much it stands for.
+            # A node's size, with aliases written out, is known before a value is built of it.
             node = loader.get_node()
             assert node is not None, "it was looked for"
             _values(node, {}, 0)
@@ -171,7 +171,7 @@ def _wrong_toml(error: tomllib.TOMLDecodeError) -> Wrong:
 
 
 class _Lines:
-    """The lines of one YAML document, which is looked at again once somebody asks: its nodes take much memory."""
+    """The lines of one YAML document. It is parsed again when somebody asks, because its nodes take much memory."""
 
     def __init__(self, text: str, start: Any, end: Any) -> None:
         """start, end: PyYAML's marks of the document in the text."""
@@ -193,13 +193,13 @@ class _Lines:
     def line_of(self, place: FieldPath) -> int:
         first = int(self._start.line)
         if place and self._node is None:
-            # It begins in its column, which matters to YAML.
+            # The text must begin in its column, because columns count in YAML.
             text = " " * self._start.column + self._text[self._start.index : self._end.index]
-            # What leans on something outside, such as a tag's handle, is not found again.
+            # A document that needs something outside of it, such as a tag's handle, has no lines.
             with contextlib.suppress(yaml.YAMLError, ValueError):
                 loader = Loader(text)
                 node = loader.get_single_node()
-                # By the way it puts what is merged in into its place.
+                # This also puts what `<<` merges in into its place.
                 loader.construct_document(node)
                 self._node = node
         return first + (_line_of(self._node, place) if self._node is not None and place else 1)
@@ -209,7 +209,7 @@ def _line_of(node: yaml.Node, place: FieldPath) -> int:
     line = node.start_mark.line
     for one in place:
         if isinstance(node, yaml.MappingNode):
-            # What was merged in stands before the mapping's own names, which count.
+            # Merged names stand before the mapping's own, and the own ones count.
             found = next(((key, value) for key, value in reversed(node.value) if key.value == one), None)
             if found is None:
                 break
@@ -223,7 +223,7 @@ def _line_of(node: yaml.Node, place: FieldPath) -> int:
 
 
 def _values(node: Any, known: dict[int, int | None], depth: int) -> int:
-    """How many values a YAML node stands for, aliases written out; None in `known` marks those we are inside of."""
+    """How many values a YAML node has with aliases written out. None in `known` marks the nodes around it."""
     line = node.start_mark.line + 1
     if id(node) in known:
         count = known[id(node)]
@@ -249,7 +249,7 @@ def _too_deep(line: int | None = None) -> Wrong:
 
 
 def _strange(value: Any, where: FieldPath) -> Iterator[tuple[FieldPath, str]]:
-    """(place, reason) of each value that does not come out of the catalogue as it goes in."""
+    """(place, reason) of each value that JSON cannot keep unchanged."""
     if isinstance(value, list | dict) and len(where) > MAX_DEPTH:
         raise _too_deep()
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What is wrong with a file that somebody wrote: each fault with its file, line and field; all of them at once."""
+"""Faults of a file that somebody wrote, each with file, line and field, all at once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from guideway.schemas.failures import FailureCode, Refusal
 FieldPath = tuple[str | int, ...]
 """Names and numbers from the document down to a value: `("output", "labels", 0)`."""
 MAX_TOLD: Final = 20
-"""Of one command: whoever has more of them has one in many places."""
+"""The most faults that one command shows. More of them are usually one mistake in many places."""
 MAX_FOUND: Final = 1000
-"""Then nothing more is looked at."""
+"""After so many faults the search ends."""
 MAX_LISTED: Final = 20
-"""Names that a message lists."""
+"""The most names that a message lists."""
 _MOST_CHARS: Final = 900
 
 
@@ -26,7 +26,7 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     message: str
     file: str = ""
     line: int | None = None
-    """From 1 on: of the name under which the value stands, or of the document."""
+    """From 1 on: the line of the value's name, or of the document."""
     what: str = ""
     """The manifest, such as `endpoint shop/mood`."""
     field: str = ""
@@ -36,13 +36,13 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.file and self.line is not None else self.file
         message = " ".join(self.message.split())
-        # Whoever wrote the file may have written a megabyte into one of its names.
+        # A name in the file may be a megabyte long.
         short = message if len(message) <= _MOST_CHARS else f"{message[:_MOST_CHARS]}…"
         return ": ".join(filter(None, (where, self.what, short)))
 
 
 class Faulty(Refusal):
-    """A Refusal with everything that is wrong: `invalid_manifest`, or the code that all of it has."""
+    """A Refusal with all faults. Its code is `invalid_manifest`, or the one that all faults share."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         assert faults, "nothing is wrong"
@@ -57,11 +57,11 @@ class Faulty(Refusal):
 
 
 def dotted(place: Iterable[str | int]) -> str:
-    """`output.labels[0]`"""
+    """The place as people write it: `output.labels[0]`."""
     return "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in place).lstrip(".")
 
 
 def listed(known: Sequence[str]) -> str:
-    """The names, with commas; of very many, the first."""
+    """The names, separated by commas; the first ones if there are many."""
     more = f" and {len(known) - MAX_LISTED} more" if len(known) > MAX_LISTED else ""
     return ", ".join(known[:MAX_LISTED]) + more

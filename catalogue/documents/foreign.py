@@ -1,4 +1,4 @@
-"""Documents that are no manifests: what they are instead, where that can be seen. Pure."""
+"""Says what a document is that is no manifest, if that can be seen. Pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, Final
 from guideway.schemas.nearest import did_you_mean
 
 WRITTEN: Final = ("endpoint/v1", "guidance/v1", "model/v1")
-"""What people write."""
+"""The kinds that people write by hand."""
 KINDS: Final = (*WRITTEN, "set/v1", "alias/v1", "calibration/v1")
 TASK: Final = "task/v1"
 _ONE_OF: Final = f"a manifest has `kind: {WRITTEN[0]}`, `{WRITTEN[1]}` or `{WRITTEN[2]}`"
 
 
 def no_manifest(value: Any) -> str:
-    """What a document is if it is no manifest, and what to do; empty where it is one by its kind."""
+    """What the document is instead of a manifest, and what to do; empty if its kind is a manifest's."""
     kind = value.get("kind") if isinstance(value, dict) else None
     if kind in KINDS:
         return ""
@@ -24,7 +24,7 @@ def no_manifest(value: Any) -> str:
 
 
 def no_task(value: Any) -> str:
-    """The same of a document that should be a task of the studio."""
+    """What the document is instead of a task, and what to do; empty if its kind is a task's."""
     kind = value.get("kind") if isinstance(value, dict) else None
     if kind == TASK:
         return ""
@@ -40,13 +40,13 @@ def _no_kind(value: Any, known: tuple[str, ...]) -> str:
         return "it has no `kind`, and "
     kind = value["kind"]
     near = did_you_mean(str(kind).lower(), known)
-    # `endpoint`, without the version, is nearer to it than its letters say.
+    # `endpoint`, without the version, is nearer than the number of equal letters shows.
     (whole, *_) = [*(one for one in known if isinstance(kind, str) and one.startswith(f"{kind.lower()}/")), ""]
     return f"invalid value {kind!r:.100} of `kind`: {f'did you mean {whole}? ' if whole else near}"
 
 
 def _other(value: Any) -> str:
-    """Of what is well known and lies in many folders."""
+    """What a well-known file of another program is, such as one for Kubernetes; else empty."""
     if not isinstance(value, dict):
         what = "a list" if isinstance(value, list) else "a single value"
         return f"it is {what}, and a manifest is names with values, the first of them `kind`"

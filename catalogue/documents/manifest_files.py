@@ -28,31 +28,31 @@ _MOST_FILES: Final = 10_000
 
 @dataclass(frozen=True)
 class Source:
-    """A manifest, and where it stands."""
+    """A manifest and its place."""
 
     path: Path
-    """Of its file. Guidance still names its artefact by folder, relative to it: see `upload`."""
+    """The path of its file. Guidance names its artefact by a folder relative to it: see `upload`."""
     manifest: Manifest
     document: Document | None = None
     """None: it was not read from a file."""
 
     def fault(self, message: str, place: FieldPath = (), code: FailureCode = FailureCode.INVALID_MANIFEST) -> Fault:
-        """What is wrong with what stands at `place`."""
+        """A fault of the value at `place`."""
         what = called(Identity.of(self.manifest))
         found = self.document.fault(message, place, what) if self.document is not None else None
         return msgspec.structs.replace(found or Fault(message=message, what=what), code=code)
 
 
 def called(identity: Identity) -> str:
-    """As people write it: an endpoint has an address."""
+    """The manifest's kind and name as people write them: an endpoint by its address."""
     return str(identity).replace(" ", " /") if identity.kind == "endpoint" else str(identity)
 
 
 def read_manifests(*places: Path) -> list[Source]:
-    """All manifests of each place: a file, a folder and its sub-folders in order of path, or standard input (`-`).
+    """All manifests of each place: a file, a folder with its sub-folders in order of path, or standard input (`-`).
 
-    A YAML file may hold several documents. In folders, hidden files and folders are left out, and links are followed.
-    Raises Faulty, with all that is wrong in all of the files.
+    A YAML file may hold several documents. Hidden files and folders are left out, and links are followed.
+    Raises Faulty with all faults of all files.
     """
     found: dict[Identity, Source] = {}
     faults: list[Fault] = []
@@ -61,7 +61,7 @@ def read_manifests(*places: Path) -> list[Source]:
         if len(faults) >= MAX_FOUND:
             break
         if path not in places and path.exists() and not (path.is_file() or path.is_dir()):
-            # A pipe would be waited for; one that is named itself is meant.
+            # Reading a pipe in a folder would wait for a writer. A pipe that is named itself is read.
             faults.append(Fault(file=str(path), message="it is a pipe or a device, and no file: leave it out"))
             continue
         documents, wrong = parse_documents(path)
@@ -103,7 +103,7 @@ def _files(place: Path) -> list[Path]:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """Each file once, under whatever names it has."""
+    """Each file once, even if it has several names."""
     seen: set[str] = set()
 
     def unread(error: OSError) -> None:
@@ -111,7 +111,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
 
     number = 0
     for at, folders, files in os.walk(folder, followlinks=True, onerror=unread):
-        # Kubernetes mounts a ConfigMap as links into a hidden folder beside them.
+        # Kubernetes mounts a ConfigMap as links to files in a hidden folder.
         folders[:] = sorted(one for one in folders if not one.startswith(".") and _is_new(Path(at, one), seen))
         called_files = [one for one in folders if Path(one).suffix.lower() in SUFFIXES]
         for name in sorted([*files, *called_files]):
@@ -140,17 +140,16 @@ def _manifest(document: Document) -> tuple[Any, list[Fault]]:
 
 
 def resolved(path: Path, manifest: Manifest, keep: Callable[[Contents], str], known: Collection[str] = ()) -> Manifest:
-    """The manifest as the catalogue keeps it: an artefact's folder is checked, kept, and named by its digest, and texts
-    to calibrate from are read.
+    """The manifest as the catalogue keeps it, with the artefact's digest in place of its folder and with its texts.
 
-    known: digests that versions of this guidance have, and may be named by. Raises Refusal(invalid_manifest |
-    guidance_damaged), and what `keep` raises.
+    keep: stores the files of the checked folder and returns their digest. known: digests of versions of this guidance,
+    which the manifest may name. Raises Refusal(invalid_manifest | guidance_damaged), and what `keep` raises.
     """
     manifest = with_texts(path, manifest)
     if not isinstance(manifest, Guidance) or manifest.form == "text_prompt" or manifest.artefact in known:
         return manifest
     if manifest.artefact.startswith("sha256:"):
-        # By its digest, anybody could serve an artefact that its owner does not share.
+        # With the digest alone anybody could use an artefact that its owner does not share.
         raise Refusal(
             FailureCode.INVALID_MANIFEST,
             "artefact: name the artefact's folder, not a digest (but one that a version of this guidance has)",
@@ -161,7 +160,7 @@ def resolved(path: Path, manifest: Manifest, keep: Callable[[Contents], str], kn
 
 
 def upload(path: Path, manifest: Manifest, store: ArtefactStore) -> Manifest:
-    """`resolved`, with the artefact in the store. Raises also: Refusal(invalid_setting) where it cannot be written."""
+    """As `resolved`, with the artefact in the store. Raises also Refusal(invalid_setting) if that cannot be written."""
     try:
         return resolved(path, manifest, store.put)
     except Refusal as refusal:

@@ -1,4 +1,4 @@
-"""What a type of msgspec allows at a place inside of it: which fields, words and kinds. Pure."""
+"""What a msgspec type allows at a place: fields, words and kinds. Pure."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from guideway.catalogue.documents.faults import FieldPath
 
 @cache
 def shape_of(kind: Any) -> inspect.Type:
-    """What msgspec knows of a type or of a union of types."""
+    """msgspec's description of a type or of a union of types."""
     return inspect.type_info(kind)
 
 
 def bare(shape: inspect.Type) -> inspect.Type:
-    """Without what is only said of it."""
+    """The shape without its metadata."""
     return bare(shape.type) if isinstance(shape, inspect.Metadata) else shape
 
 
 def described(shape: inspect.Type) -> str:
-    """What `Meta(description=...)` says of it, or of what a list of it holds."""
+    """The text of `Meta(description=...)`, of the shape or of the items of a list; else empty."""
     match shape:
         case inspect.Metadata(type=inner, extra_json_schema=extra):
             return str((extra or {}).get("description", "")) or described(inner)
@@ -35,8 +35,7 @@ def described(shape: inspect.Type) -> str:
 
 
 def shape_at(shape: inspect.Type, value: Any, place: FieldPath) -> inspect.Type | None:
-    """What is allowed at a place of the value; where a union stands, the value itself says which of them. None: nothing
-    is known of it."""
+    """The shape at a place of the value. In a union the value decides which member it is. None if it is unknown."""
     here = chosen(shape, value)
     if not place:
         return here
@@ -55,7 +54,7 @@ def shape_at(shape: inspect.Type, value: Any, place: FieldPath) -> inspect.Type 
 
 
 def chosen(shape: inspect.Type, value: Any) -> inspect.Type:
-    """The member of a union that is meant by the value; the whole where that cannot be told."""
+    """The member of a union that the value means; the whole union if that is open."""
     whole = bare(shape)
     if not isinstance(whole, inspect.UnionType):
         return shape
@@ -68,7 +67,7 @@ def chosen(shape: inspect.Type, value: Any) -> inspect.Type:
 
 
 def structs_of(shape: inspect.Type | None) -> list[inspect.StructType]:
-    """The structs that may stand there."""
+    """The structs that the shape allows."""
     match bare(shape) if shape is not None else None:
         case inspect.StructType() as one:
             return [one]
@@ -78,17 +77,17 @@ def structs_of(shape: inspect.Type | None) -> list[inspect.StructType]:
 
 
 def tags_of(shape: inspect.Type | None) -> list[str]:
-    """The words by which the structs that may stand there are told apart."""
+    """The tags of the structs that the shape allows."""
     return [str(one.tag) for one in structs_of(shape) if one.tag is not None]
 
 
 def tag_fields_of(shape: inspect.Type | None) -> set[str]:
-    """The field, if there is one, that says which of these words it is."""
+    """The name of the field that holds the tag; empty without tags."""
     return {one.tag_field for one in structs_of(shape) if one.tag_field is not None}
 
 
 def names_of(shape: inspect.Type | None) -> list[str]:
-    """The fields of the struct that stands there, the one that tells its kind first."""
+    """The field names of the struct, that of its tag first."""
     structs = structs_of(shape)
     if len(structs) != 1:
         return []
@@ -97,18 +96,18 @@ def names_of(shape: inspect.Type | None) -> list[str]:
 
 
 def required_of(shape: inspect.Type | None) -> list[str]:
-    """Those of them that have no default."""
+    """The field names of the struct that have no default."""
     return [field.encode_name for one in structs_of(shape)[:1] for field in one.fields if field.required]
 
 
 def key_of(shape: inspect.Type | None) -> inspect.Type | None:
-    """What a mapping's names may be."""
+    """The shape of a mapping's names; None for other shapes."""
     mapping = bare(shape) if shape is not None else None
     return mapping.key_type if isinstance(mapping, inspect.DictType) else None
 
 
 def words_of(shape: inspect.Type | None) -> list[str]:
-    """The words of a closed list, where one is meant."""
+    """The words of a closed list; empty for other shapes."""
     match bare(shape) if shape is not None else None:
         case inspect.LiteralType(values=values):
             return [str(value) for value in values]
@@ -118,7 +117,7 @@ def words_of(shape: inspect.Type | None) -> list[str]:
 
 
 def homes_of(shape: inspect.Type | None, name: str) -> Iterator[str]:
-    """The fields of a struct whose own fields have this name: it was meant there, and stands one level too high."""
+    """The fields of a struct that contain a field of this name: it was probably meant there, one level deeper."""
     for one in structs_of(shape)[:1]:
         for field in one.fields:
             if any(name in names_of(inner) for inner in structs_of(field.type)):

@@ -1,4 +1,4 @@
-"""On which line the values of a TOML document stand, which Python's reader does not tell."""
+"""The lines of the values of a TOML document. Python's reader does not give them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, Final
 from guideway.catalogue.documents.faults import FieldPath
 
 _MOST_LINES: Final = 300
-"""Of one statement: nothing is told of a longer one, nor of what follows it."""
+"""The longest statement. A longer one, and all that follows it, has no known line."""
 
 
 def line_of(text: str, place: FieldPath) -> int:
-    """The line, from 1 on, where the value at `place` begins, or what is nearest to it around it."""
+    """The line, from 1 on, where the value at `place` begins, or the nearest part that contains it."""
     best, depth = 1, 0
     for line, there in _statements(text):
         common = next((i for i, (a, b) in enumerate(zip(place, there, strict=False)) if a != b), len(there))
         common = min(common, len(place))
-        # The first that goes so deep: a table's heading comes before what is in it.
+        # The first one of this depth: a table's heading comes before its values.
         if common > depth:
             best, depth = line, common
     return best
@@ -28,7 +28,7 @@ def _statements(text: str) -> Iterator[tuple[int, FieldPath]]:
     """(line, place) of each name and of each table's heading."""
     table: FieldPath = ()
     newest: dict[FieldPath, int] = {}
-    """Of each array of tables, the number of the table that was begun last."""
+    """Array of tables → the number of its newest table."""
     begun, lines = 1, list[str]()
     for number, line in enumerate(text.splitlines(), 1):
         begun = begun if lines else number
@@ -54,7 +54,7 @@ def _statements(text: str) -> Iterator[tuple[int, FieldPath]]:
 
 
 def _place(value: Any) -> FieldPath:
-    """What one statement names: `a.b = 1` and `[a.b]` give ("a", "b"), `[[a]]` gives ("a", 0)."""
+    """The place that one statement names: `a.b = 1` and `[a.b]` give ("a", "b"), `[[a]]` gives ("a", 0)."""
     match value:
         case dict() if len(value) == 1:
             ((name, inner),) = value.items()
@@ -65,7 +65,7 @@ def _place(value: Any) -> FieldPath:
 
 
 def _numbered(names: FieldPath, newest: dict[FieldPath, int]) -> FieldPath:
-    """The names with the number of the newest table after each that is an array of tables."""
+    """The names, with the number of the newest table after each array of tables."""
     place: FieldPath = ()
     for name in names:
         place = (*place, name)

@@ -1,4 +1,4 @@
-"""YAML by the core schema of its version 1.2, in and out."""
+"""Reads and writes YAML by the core schema of YAML 1.2."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Final
 import yaml
 
 MAX_VALUES: Final = 200_000
-"""Of one document; what an alias stands for counts each time."""
+"""The most values of one document; each alias counts with all that it stands for."""
 
 
 class Wrong(ValueError):
-    """What is wrong with a document, and on which line, from 1 on."""
+    """A fault of a document, with its line from 1 on."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         super().__init__(message)
@@ -31,18 +31,19 @@ _CORE: Final = (
     ),
     ("tag:yaml.org,2002:merge", r"<<", "<"),
 )
-"""What is no text though it has no quotes, with its first characters (https://yaml.org/spec/1.2.2/#103-core-schema);
-`<<` is of YAML 1.1 and means nothing else."""
+"""Values without quotes that are no text, with their first characters (https://yaml.org/spec/1.2.2/#103-core-schema);
+`<<` is from YAML 1.1."""
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.2's core schema: `no`, `on`, a date and `1:30` are text; and a name that is written twice is refused."""
+    """YAML 1.2's core schema: `no`, `on`, a date and `1:30` are text. A name that occurs twice is refused."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]  # PyYAML keeps it on classes
     composed = 0
-    """Nodes of the document at hand."""
+    """Nodes of the present document so far."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """The mapping of a node. Raises Wrong for a name that occurs twice."""
         seen = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
@@ -52,10 +53,12 @@ class Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
     def construct_yaml_int(self, node: Any) -> int:
+        """An integer: decimal, `0o` octal or `0x` hexadecimal."""
         text = str(self.construct_scalar(node))
         return int(text, 0 if text[:2] in ("0o", "0x") else 10)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        """The next node. Raises Wrong after `MAX_VALUES` of them."""
         self.composed += 1
         if self.composed > MAX_VALUES:
             raise Wrong(f"it holds more than {MAX_VALUES} values: write less into one document")
@@ -66,13 +69,14 @@ Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
 
 
 class Dumper(yaml.SafeDumper):
-    """Quotes what YAML 1.1 or 1.2 would take for anything but text."""
+    """Puts a text in quotes if YAML 1.1 or 1.2 would read it as another type."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         first: [*found] for first, found in yaml.SafeDumper.yaml_implicit_resolvers.items()
     }
 
     def ignore_aliases(self, data: Any) -> bool:
+        """True: a value that occurs twice is written twice."""
         return True
 
 
@@ -91,7 +95,7 @@ def _as_text(dumper: Dumper, text: str) -> yaml.ScalarNode:
 
 
 def _is_plain(one: str) -> bool:
-    """Whether a terminal shows the character, and YAML keeps it, as it is."""
+    """Whether a terminal shows the character and YAML keeps it unchanged."""
     return one == "\n" or one.isprintable() or one in "\u200c\u200d" or unicodedata.category(one) == "Zs"
 
 
@@ -99,7 +103,8 @@ Dumper.add_representer(str, _as_text)
 
 
 def as_yaml(value: Any) -> str:
-    """The value for people, as `parse_documents` reads it again: texts of several lines as such, nothing invisible."""
+    """The value as YAML for people, which `parse_documents` reads back. Long texts keep their lines; nothing is
+    invisible."""
     text = str(yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110))
-    # What is left stands in double quotes, where it can be escaped.
+    # All other texts are in double quotes, where characters can be escaped.
     return "".join(one if _is_plain(one) else f"\\U{ord(one):08x}" for one in text)
