@@ -1,4 +1,4 @@
-"""One job on this machine: `guideway studio run` as a process of its own, its events as they are written, its end."""
+"""One job on this machine: a process of its own, its events as they are written, its end."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import fcntl
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 import structlog
 
-from guideway.catalogue.documents.yaml_text import as_yaml
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.wire import Undecodable
 from guideway.training.jobs.messages import Job
+from guideway.training.jobs.process_messages import ORDER, RESULT, CarryOut, Done, NotPublished, Refused, Result
 from guideway.training.runs.events import RunEvent
-from guideway.training.runs.folder import RunFolder, write_whole
+from guideway.training.runs.folder import RunFolder
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,8 @@ class JobRun:
     def __init__(
         self, job: Job, folder: Path, command: Sequence[str], *, device: str, patience_s: Callable[[], float]
     ) -> None:
-        """folder: of this job, on storage that all trainers share. command: how `guideway` is run.
+        """folder: of this job, on storage that all trainers share. command: how its process is run; see
+        `process_messages`.
 
         patience_s: how long its process is waited for once it is asked to end.
         """
@@ -43,7 +44,7 @@ class JobRun:
         self._job = job
         self._folder = folder
         self._command = command
-        self._device = device
+        self._order = CarryOut(task=job.task, folder=str(self.run.path), device=device, publish=job.publish)
         self._patience_s = patience_s
         self._told = 0
 
@@ -54,28 +55,26 @@ class JobRun:
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            task = msgspec.to_builtins(self._job.task)
-            write_whole(self._folder / "task.yaml", as_yaml(task).encode())
+            lock = (self._folder / ".lock").open("ab")
         except OSError as error:
             raise Refusal(
                 FailureCode.INVALID_SETTING,
                 f"the job's folder {self._folder} cannot be written ({error.strerror}): name another with --jobs",
             ) from None
-        task_file, out = str(self._folder / "task.yaml"), ("--out", str(self.run.path), "--json")
-        with (self._folder / ".lock").open("ab") as lock:
+        with lock:
             await self._own(lock.fileno())
-            arguments = ("studio", "run", task_file, *out, "--device", self._device, "--with-parent")
             for _ in range(_CRASHES):
-                code, said = await self._child(arguments, lock.fileno(), tell)
-                if code in {0, 1, 2}:
+                code, said = await self._child(lock.fileno(), tell)
+                if code == 0:
                     break
                 log.warning("a job's process ended; the job goes on from its checkpoint", job=self._job.id, code=code)
-            if code:
-                raise _refusal(code, said)
-            if not self._job.publish:
+        match _result(code, said):
+            case Done():
                 return None
-            code, said = await self._child(("studio", "publish", task_file, *out), lock.fileno(), tell)
-            return _refusal(code, said) if code else None
+            case NotPublished(code=why, message=message):
+                return Refusal(why, message)
+            case Refused(code=why, message=message):
+                raise Refusal(why, message)
 
     async def _own(self, lock: int) -> None:
         """Wait until nobody else is at this job: a trainer that was killed leaves a process which ends its step."""
@@ -86,24 +85,24 @@ class JobRun:
             except BlockingIOError:
                 await asyncio.sleep(_LOOK_S)
 
-    async def _child(self, arguments: Sequence[str], lock: int, tell: Tell) -> tuple[int, bytes]:
-        """Exit code and standard output. The process holds the job's lock as long as it lives."""
+    async def _child(self, lock: int, tell: Tell) -> tuple[int, bytes]:
+        """Exit code, and what it said. The process holds the job's lock as long as it lives."""
+        pipe = asyncio.subprocess.PIPE
         child = await asyncio.create_subprocess_exec(
-            *self._command, *arguments, stdout=asyncio.subprocess.PIPE, pass_fds=(lock,), process_group=0
+            *self._command, stdin=pipe, stdout=pipe, pass_fds=(lock,), process_group=0
         )
-        assert child.stdout is not None
-        reading = asyncio.create_task(child.stdout.read())
+        talking = asyncio.create_task(child.communicate(ORDER.encode(self._order)))
         try:
-            while not reading.done():
-                await asyncio.wait({reading}, timeout=_LOOK_S)
+            while not talking.done():
+                await asyncio.wait({talking}, timeout=_LOOK_S)
                 await self._tell_new(tell)
-            code = await child.wait()
+            said, _ = talking.result()
             await self._tell_new(tell)
-            return code, reading.result()
+            return await child.wait(), said
         finally:
             if child.returncode is None:
                 await _end(child, self._patience_s())
-            reading.cancel()
+            talking.cancel()
 
     async def _tell_new(self, tell: Tell) -> None:
         for number, event in enumerate(self.run.events(), start=1):
@@ -122,14 +121,12 @@ async def _end(child: asyncio.subprocess.Process, patience_s: float) -> None:
         await child.wait()
 
 
-def _refusal(code: int, said: bytes) -> Refusal:
-    """What the command said on its last line, where it refused."""
-    last: Any = None
-    with contextlib.suppress(msgspec.DecodeError, IndexError):
-        last = msgspec.json.decode(said.strip().splitlines()[-1])
-    if isinstance(last, dict) and last.get("code") in {*FailureCode}:
-        return Refusal(FailureCode(last["code"]), str(last.get("message", "")))
-    return Refusal(
-        FailureCode.INTERNAL_ERROR,
-        f"the job's process ended with exit code {code}: look into the trainer's log, and submit it again",
-    )
+def _result(code: int, said: bytes) -> Result:
+    """What the process said came of the job, or what is to be said of a process that ended without a word."""
+    try:
+        return RESULT.decode(said)
+    except Undecodable:
+        return Refused(
+            code=FailureCode.INTERNAL_ERROR,
+            message=f"the job's process ended with exit code {code}: look into the trainer's log, and submit it again",
+        )

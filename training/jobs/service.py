@@ -44,7 +44,7 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     jobs: Path
     """Folder of all jobs, on storage that all trainers share."""
     command: tuple[str, ...]
-    """How `guideway` is run."""
+    """How the process of a job is run; see `process_messages`."""
     device: str = "cpu"
 
     @property

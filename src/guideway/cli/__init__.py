@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -22,12 +22,7 @@ from guideway.cli.sets import commands as sets
 from guideway.cli.studio import run as studio
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import home
-from guideway.usecases.unforeseen import bug, refusal_of
-
-EXIT_BUG: Final = 70
-"""Apart from 1, so that whoever restarts us can tell a crash from a refusal (`EX_SOFTWARE` of sysexits.h)."""
-EXIT_MACHINE: Final = 74
-"""A full disk and the like: it may be over when we are started again (`EX_IOERR`)."""
+from guideway.usecases.unforeseen import unforeseen
 
 
 def _print_version(asked: bool) -> None:
@@ -89,16 +84,11 @@ def main() -> None:
         sys.exit(interrupts.EXIT_INTERRUPTED)
     except Refusal as refusal:
         _end(refusal, 1)
-    except OSError as error:
-        refused = refusal_of(error)
-        _end(refused or bug(error, home()), EXIT_BUG if refused is None else EXIT_MACHINE)
-    except UnicodeEncodeError as error:
-        # Python keeps bytes that are no UTF-8 in an argument as lone surrogates.
-        strange = "surrogates" in error.reason
-        refused = Refusal(FailureCode.INVALID_SETTING, "an argument or a name is not UTF-8: write it in UTF-8")
-        _end(refused if strange else bug(error, home()), 1 if strange else EXIT_BUG)
     except Exception as error:
-        _end(bug(error, home()), EXIT_BUG)
+        # Python keeps bytes that are no UTF-8 in an argument as lone surrogates.
+        if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+            _end(Refusal(FailureCode.INVALID_SETTING, "an argument or a name is not UTF-8: write it in UTF-8"), 1)
+        _end(*unforeseen(error, home()))
 
 
 def _end(refusal: Refusal, code: int) -> NoReturn:

@@ -18,18 +18,15 @@ from guideway.cli.console import interrupts
 from guideway.cli.console.output import AsJson, between, err, out, print_json, print_table, run
 from guideway.cli.console.services import Restart, supervised, until_signalled
 from guideway.cli.demo import demo as demonstration
-from guideway.delivery.settings import DeliverySettings
 from guideway.infra import local_broker
 from guideway.infra.doctor import Check, checks
 from guideway.infra.probe import require_broker
-from guideway.producers.endpoint_service import EndpointService
 from guideway.producers.intake.shares import QUEUE
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.names import LANES
 from guideway.settings import Settings
-from guideway.usecases import packaged
+from guideway.usecases import packaged, serve
 from guideway.usecases.apply import apply_manifests
-from guideway.usecases.extras import importing
 from guideway.usecases.supervise import end_with_parent
 
 
@@ -109,11 +106,9 @@ def endpoints(
         raise typer.Exit(supervised(["endpoints", "--no-restart", "--flush-ms", str(flush_ms), "--queue", str(queue)]))
     end_with_parent()
     settings = Settings.from_environ()
-    delivery = DeliverySettings(bootstrap=settings.brokers(), capacity=256, flush_interval_s=flush_ms / 1000)
 
     async def work() -> None:
-        async with CatalogueFollower(delivery.bootstrap) as reader:
-            service = EndpointService(delivery, reader, queue=queue)
+        async with serve.endpoint_service(settings, flush_s=flush_ms / 1000, queue=queue) as service:
             interrupts.keeps("events that are not passed on yet stay in their topics")
             await until_signalled(service.run, service.pipeline.stop)
 
@@ -136,32 +131,15 @@ def worker(
     if restart:
         raise typer.Exit(supervised([*sys.argv[1:], "--no-restart"]))
     end_with_parent()
-    with importing("worker"):
-        from guideway.usecases.retrieval import retrieval_settings
-        from guideway.workers.messages.to_engine import EngineSettings
-        from guideway.workers.settings import WorkerSettings
-        from guideway.workers.worker import Worker
-    settings = Settings.from_environ()
-    served = tuple(lane.strip() for lane in lanes.split(","))
-    if not set(served) <= set(LANES):
-        raise Refusal(FailureCode.INVALID_SETTING, f"lanes are {', '.join(LANES)}, not {lanes}")
-    made = Worker(
-        WorkerSettings(
-            size=size,
-            lanes=served,
-            # All that the endpoint service lets wait: between those that are here the engine is fair, a topic is not.
-            # It has more than it can finish at its end, and whoever runs it grants 30 s as a rule.
-            delivery=DeliverySettings(
-                bootstrap=settings.brokers(), capacity=max(4 * QUEUE, 8 * rows), drain_timeout_s=20
-            ),
-            engine=EngineSettings(max_rows=rows, device=device, threads=threads, model_cache=str(settings.model_cache)),
-            retrieval=retrieval_settings(settings),
-            store=settings.store,
-            artefact_cache=settings.artefact_cache,
-            record_batches=record_batches,
-        )
+    made = serve.worker(
+        Settings.from_environ(),
+        size=size,
+        lanes=[lane.strip() for lane in lanes.split(",")],
+        rows=rows,
+        device=device,
+        threads=threads,
+        record_batches=record_batches,
     )
-
     interrupts.keeps("requests that have no reply yet stay in their topic, for the next worker")
 
     async def work() -> None:

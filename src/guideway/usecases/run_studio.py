@@ -26,7 +26,7 @@ from guideway.training.publishing.decision import present_endpoint
 from guideway.training.publishing.promotion import score_of
 from guideway.training.runs.begin import Begun, begin, models_of
 from guideway.training.runs.events import RunEvent
-from guideway.training.runs.interruption import ShouldEnd, never
+from guideway.training.runs.interruption import Interrupted, ShouldEnd, never
 from guideway.training.runs.task import BARE, Task, read_task
 from guideway.usecases.extras import importing
 from guideway.usecases.lookup import catalogue_if_there, catalogue_of
@@ -90,6 +90,9 @@ def carry_out(
         return present_subject(catalogue, task, models[size], store=store, cache=settings.artefact_cache)
 
     context = retrieval_context(task, catalogue, settings, began_with=begun.folder.sets)
+    if should_end():
+        # What comes next is told in the run's events, and would be told again.
+        raise Interrupted
     machine = Machine(settings.model_cache, device)
     carry_out_run(begun, models, machine, emit=emit, should_end=should_end, present=present, context=context)
 

@@ -22,6 +22,18 @@ _ADVICE: Final = {
 }
 
 
+EXIT_BUG: Final = 70
+"""Apart from 1, so that whoever restarts us can tell a crash from a refusal (`EX_SOFTWARE` of sysexits.h)."""
+EXIT_MACHINE: Final = 74
+"""A full disk and the like: it may be over when we are started again (`EX_IOERR`)."""
+
+
+def unforeseen(error: BaseException, home: Path) -> tuple[Refusal, int]:
+    """What to say of an error that no room has made a refusal of, and the exit code; see `refusal_of` and `bug`."""
+    refused = refusal_of(error) if isinstance(error, OSError) else None
+    return (refused, EXIT_MACHINE) if refused is not None else (bug(error, home), EXIT_BUG)
+
+
 def refusal_of(error: OSError) -> Refusal | None:
     """What to say where the machine does not give what is needed; None where that is not what has happened."""
     if error.filename is None and error.errno not in _ADVICE:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from guideway.schemas.failures import FailureCode
 from guideway.schemas.output import Choice
 from guideway.schemas.wire import Undecodable
-from guideway.training.jobs.job_run import _refusal
+from guideway.training.jobs.job_run import _result
 from guideway.training.jobs.messages import (
     JOB,
     JOB_NEWS,
@@ -19,6 +20,7 @@ from guideway.training.jobs.messages import (
     unread_job_ended,
     with_absolute_paths,
 )
+from guideway.training.jobs.process_messages import RESULT, Done, NotPublished, Refused
 from guideway.training.runs.events import RunEnded, RunEvent
 from guideway.training.runs.task import Data, Task
 
@@ -60,11 +62,15 @@ def test_what_a_second_trainer_tells_again_is_seen_once() -> None:
     assert not followed.is_new(news(4))
 
 
-def test_a_refusal_of_the_run_is_the_jobs() -> None:
-    said = b'{"event":"run_failed"}\n{"code":"invalid_data","message":"row 3: correct it","retryable":false}\n'
-    assert str(_refusal(1, said)) == "invalid_data: row 3: correct it"
-    for unclear in (b"", b"no json\n", b'{"code":"made up"}', b"[1]"):
-        assert _refusal(-9, unclear).code == "internal_error"
+def test_a_process_that_says_nothing_has_failed() -> None:
+    refused = Refused(code=FailureCode.INVALID_DATA, message="row 3: correct it")
+    for said in (Done(), refused, NotPublished(code=FailureCode.NOT_BETTER, message="it is not better")):
+        assert _result(0, RESULT.encode(said)) == said
+    for unclear in (b"", b"no json\n", b'{"type":"refused","code":"made up","message":""}', b"[1]"):
+        found = _result(-9, unclear)
+        assert isinstance(found, Refused)
+        assert found.code is FailureCode.INTERNAL_ERROR
+        assert "exit code -9" in found.message
 
 
 @pytest.mark.parametrize("id_", ["../../x", "a/b", "", ".", "a\n", "-a", "A" * 3, "a" * 201])

@@ -20,7 +20,7 @@ from guideway.training.jobs.messages import Job, JobEnded, JobEvent, JobNews
 from guideway.training.jobs.service import JobService, TrainerSettings
 from guideway.training.runs.task import Data, Task
 
-STAND_IN = (sys.executable, "-S", str(Path(__file__).with_name("fake_guideway.py")))
+STAND_IN = (sys.executable, "-S", str(Path(__file__).with_name("fake_job_process.py")))
 TASK = Task(
     namespace="shop", endpoint="mood", model_sizes=["small"], data=Data(train="/rows"), output=Choice(["a", "b"])
 )

@@ -14,12 +14,10 @@ from guideway.cli.console import interrupts
 from guideway.cli.console.output import AsJson, err, in_red, out, print_json, run
 from guideway.cli.console.services import Restart, supervised, until_signalled
 from guideway.cli.studio.progress import Watch
-from guideway.infra import topics
-from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
 from guideway.training.jobs import job_topics
 from guideway.training.jobs.messages import JobEnded
-from guideway.training.jobs.service import JobService, TrainerSettings
+from guideway.usecases import serve
 from guideway.usecases.run_studio import submit
 from guideway.usecases.supervise import end_with_parent
 
@@ -91,24 +89,9 @@ def trainer(
         raise typer.Exit(supervised([*sys.argv[1:], "--no-restart"]))
     end_with_parent()
     settings = Settings.from_environ()
-    bootstrap = settings.brokers()
-    folder = (jobs or settings.home / "jobs").absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Refusal(
-            FailureCode.INVALID_SETTING, f"--jobs, {folder}, can be no folder ({error.strerror}): name another place"
-        ) from None
-    made = TrainerSettings(
-        bootstrap=bootstrap,
-        jobs=folder,
-        command=(sys.executable, "-m", "guideway"),
-        device=device,
-    )
 
     async def work() -> None:
-        await topics.apply(bootstrap, topics.training())
-        service = JobService(made)
+        service = await serve.trainer(settings, jobs=jobs, device=device)
         interrupts.keeps("the job at hand stays in its topic, and its next trainer goes on from the checkpoint")
         await until_signalled(service.run, service.stop)
 

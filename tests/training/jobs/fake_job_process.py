@@ -1,4 +1,4 @@
-"""What a trainer runs, without a model: `python fake_guideway.py studio run TASK --out DIR …`, as the description says.
+"""What a trainer starts for a job, without a model: it behaves as the description of the order's task says.
 
 brief: three events. endless: a step every 50 ms until SIGTERM. bad: a refusal. crash N: killed N times, then as brief.
 """
@@ -15,13 +15,12 @@ from pathlib import Path
 
 
 def main() -> int:
-    command, task, out = sys.argv[2], Path(sys.argv[3]), Path(sys.argv[sys.argv.index("--out") + 1])
-    found = re.search(r"^description: (\w+) ?(\d*)$", task.read_text(), re.MULTILINE)
+    order = json.load(sys.stdin)
+    assert order["type"] == "carry_out"
+    out = Path(order["folder"])
+    found = re.fullmatch(r"(\w+) ?(\d*)", order["task"]["description"])
     assert found is not None
     behaviour, number = found[1], int(found[2] or 0)
-    if command == "publish":
-        print(json.dumps({"code": "not_better", "message": "it is not better"}))
-        return 1
     out.mkdir(parents=True, exist_ok=True)
 
     def tell(event: str, **fields: object) -> None:
@@ -31,8 +30,8 @@ def main() -> int:
     of = {"size": "small", "method": "lora"}
     if behaviour == "bad":
         tell("run_failed", code="invalid_data", message="row 3: correct it")
-        print(json.dumps({"code": "invalid_data", "message": "row 3: correct it", "retryable": False}))
-        return 1
+        print(json.dumps({"type": "refused", "code": "invalid_data", "message": "row 3: correct it"}))
+        return 0
     if behaviour == "endless":
 
         def cancelled(*_: object) -> None:
@@ -48,6 +47,8 @@ def main() -> int:
         os.kill(os.getpid(), signal.SIGKILL)
     tell("resumed", step=2, **of)
     tell("run_ended")
+    refused = {"type": "not_published", "code": "not_better", "message": "it is not better"}
+    print(json.dumps(refused if order["publish"] else {"type": "done"}))
     return 0
 
 
