@@ -1,0 +1,346 @@
+"""A topic read whole and then followed, in virtual time on a topic in memory: what is missed, repeated, made anew."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord, TopicPartition
+from structlog.testing import capture_logs
+from tests.delivery.simulation.simulated_kafka import VirtualTime
+
+from guideway.delivery.clients import topic_follower
+from guideway.delivery.clients.topic_follower import TopicFollower
+
+TOPIC = "t"
+
+
+class MemoryTopic:
+    """A consumer of a topic in memory. A value of None stands for what compaction or a marker left out."""
+
+    def __init__(self, *partitions: Sequence[str | None]) -> None:
+        self.partitions = [list(one) for one in partitions]
+        self.is_there = True
+        self.leaderless: set[int] = set()
+        self.positions: dict[TopicPartition, int] = {}
+        self.assigned: set[TopicPartition] = set()
+        self.errors: list[Exception] = []
+        """Each is raised by one `getmany` that has taken records."""
+        self.silent = False
+        self.asked_ends = 0
+        self.searches = 0
+        self.running = False
+        self._client = self
+        self._topics: set[str] = set()
+
+    async def start(self) -> None:
+        self.running = True
+
+    async def stop(self) -> None:
+        self.running = False
+
+    async def topics(self) -> set[str]:
+        self.searches += 1
+        return {TOPIC} if self.is_there else set()
+
+    async def set_topics(self, topics: set[str]) -> None:
+        self._topics = topics
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        return set(range(len(self.partitions)))
+
+    def assign(self, partitions: Sequence[TopicPartition]) -> None:
+        self.assigned = set(partitions)
+        self.positions = {}
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        assert tp in self.assigned
+        self.positions[tp] = offset
+
+    async def seek_to_beginning(self, *partitions: TopicPartition) -> None:
+        assert {*partitions} <= self.assigned
+        self.positions |= dict.fromkeys(partitions, 0)
+
+    async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        self.asked_ends += 1
+        await asyncio.sleep(0.01)
+        return {tp: len(self.partitions[tp.partition]) for tp in partitions}
+
+    async def position(self, tp: TopicPartition) -> int:
+        if tp.partition in self.leaderless:
+            await asyncio.sleep(1e6)
+        return self.positions[tp]
+
+    async def getmany(self, *partitions: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        assert {*partitions} == self.assigned
+        until = asyncio.get_running_loop().time() + timeout_ms / 1000
+        while not (found := self._next()) and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.05)
+        if found and self.errors:
+            raise self.errors.pop(0)
+        return found
+
+    def _next(self) -> dict[TopicPartition, list[Any]]:
+        found = {}
+        for tp in self.assigned:
+            values = self.partitions[tp.partition]
+            if self.silent or tp.partition in self.leaderless or self.positions[tp] >= len(values):
+                continue
+            start, self.positions[tp] = self.positions[tp], min(len(values), self.positions[tp] + 2)
+            records = [
+                ConsumerRecord(tp.topic, tp.partition, start + i, 0, 0, None, value, None, 0, 0, ())
+                for i, value in enumerate(values[start : self.positions[tp]])
+                if value is not None
+            ]
+            if records:
+                found[tp] = records
+        return found
+
+
+class Reader:
+    """A follower of a topic in memory, and what it was given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, topic: MemoryTopic, **settings: Any) -> None:
+        monkeypatch.setattr(topic_follower, "make_consumer", lambda *_, **__: topic)
+        self.topic = topic
+        self.taken: list[str] = []
+        self.follower = TopicFollower("nowhere", "test", TOPIC, self.take, made_anew=self.taken.clear, **settings)
+
+    def take(self, records: Sequence[Any]) -> None:
+        self.taken += [record.value for record in records]
+
+    async def has(self, *values: str) -> None:
+        async with asyncio.timeout(1000):
+            while sorted(self.taken) != sorted(values):
+                await asyncio.sleep(0.1)
+
+
+def in_virtual_time(test: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=VirtualTime) as runner:
+        runner.run(test)
+
+
+MakeReader = Callable[..., Reader]
+
+
+@pytest.fixture
+def reader_of(monkeypatch: pytest.MonkeyPatch) -> MakeReader:
+    return lambda topic, **settings: Reader(monkeypatch, topic, **settings)
+
+
+def test_a_topic_is_read_to_where_it_ends_and_then_followed(reader_of: MakeReader) -> None:
+    async def test() -> None:
+        reader = reader_of(MemoryTopic(["a", "b", None, "c", None], [], ["d", None, None, None]))
+        async with reader.follower as follower:
+            assert await follower.find()
+            await follower.catch_up()
+            assert sorted(reader.taken) == ["a", "b", "c", "d"]
+            follower.follow()
+            reader.topic.partitions[1].append("e")
+            await follower.seen(0, partition=1)
+            assert reader.taken[-1] == "e"
+        assert not reader.topic.running
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    in_virtual_time(test())
+
+
+def test_one_that_is_never_followed_is_closed_as_well(reader_of: MakeReader) -> None:
+    async def test() -> None:
+        reader = reader_of(MemoryTopic(["a"]))
+        with pytest.raises(RuntimeError):
+            async with reader.follower:
+                raise RuntimeError
+        assert not reader.topic.running
+
+    in_virtual_time(test())
+
+
+def test_of_chosen_partitions_no_other_is_read(reader_of: MakeReader) -> None:
+    async def test() -> None:
+        reader = reader_of(MemoryTopic(["a"], ["b"]), partitions=[0], look_s=1.0)
+        async with reader.follower as follower:
+            assert await follower.find()
+            await follower.catch_up()
+            follower.follow()
+            await asyncio.sleep(100)
+            assert reader.taken == ["a"]
+
+    in_virtual_time(test())
+
+
+def test_a_partition_that_is_added_is_read_from_its_beginning_and_no_other_again(reader_of: MakeReader) -> None:
+    async def test() -> None:
+        reader = reader_of(MemoryTopic(["a", "b"]), look_s=5.0)
+        async with reader.follower as follower:
+            assert await follower.find()
+            await follower.catch_up()
+            follower.follow()
+            reader.topic.partitions += [["c", "d"], []]
+            await reader.has("a", "b", "c", "d")
+            reader.topic.partitions[2].append("e")
+            reader.topic.partitions[0].append("f")
+            await reader.has("a", "b", "c", "d", "e", "f")
+
+    in_virtual_time(test())
+
+
+def test_a_topic_that_is_missing_is_looked_for_until_it_is_there(reader_of: MakeReader) -> None:
+    async def test() -> None:
+        reader = reader_of(MemoryTopic(["a"]), look_again_s=60.0)
+        reader.topic.is_there = False
+        async with reader.follower as follower:
+            assert not await follower.find()
+            follower.follow()
+            await asyncio.sleep(599)
+            assert reader.topic.searches == 11
+            assert reader.taken == []
+            reader.topic.is_there = True
+            await reader.has("a")
+
+    in_virtual_time(test())
+
+
+def test_a_topic_whose_partitions_are_not_known_yet_is_not_there(reader_of: MakeReader) -> None:
+    async def test() -> None:
+        reader = reader_of(MemoryTopic())
+        async with reader.follower as follower:
+            assert not await follower.find()
+
+    in_virtual_time(test())
+
+
+@pytest.mark.parametrize("error", [KafkaError("gone"), RuntimeError("nobody has thought of this")])
+def test_after_an_error_it_goes_on_where_it_stood(reader_of: MakeReader, error: Exception) -> None:
+    """The failed call has taken records already; they are not lost."""
+
+    async def test() -> None:
+        reader = reader_of(MemoryTopic(["a"], []))
+        async with reader.follower as follower:
+            assert await follower.find()
+            await follower.catch_up()
+            follower.follow()
+            reader.topic.errors = [error, error]
+            reader.topic.partitions[0] += ["b", "c", "d"]
+            reader.topic.partitions[1] += ["e"]
+            await reader.has("a", "b", "c", "d", "e")
+
+    with capture_logs() as logs:
+        in_virtual_time(test())
+    assert [entry["topic"] for entry in logs] == [TOPIC, TOPIC]
+
+
+@pytest.mark.parametrize("new", [["x"], ["x", "y", "z", "w", "v"]], ids=["shorter", "longer"])
+def test_a_topic_made_anew_is_read_from_its_beginning(reader_of: MakeReader, new: list[str]) -> None:
+    """noida-db tells nothing of it: the position is beyond the end. Kafka begins the consumer at the first record."""
+
+    async def test() -> None:
+        reader = reader_of(MemoryTopic(["a", "b", "c"]), look_s=5.0)
+        async with reader.follower as follower:
+            assert await follower.find()
+            await follower.catch_up()
+            follower.follow()
+            reader.topic.partitions = [list(new)]
+            if len(new) > 3:
+                reader.topic.positions = dict.fromkeys(reader.topic.positions, 0)
+            await reader.has(*new)
+
+    with capture_logs():
+        in_virtual_time(test())
+
+
+def test_where_nothing_comes_it_does_not_wait_for_ever(reader_of: MakeReader) -> None:
+    async def test() -> None:
+        reader = reader_of(MemoryTopic(["a"]))
+        async with reader.follower as follower:
+            assert await follower.find()
+            reader.topic.silent = True
+            with pytest.raises(TimeoutError):
+                await follower.catch_up(patience_s=20)
+            assert 19 < asyncio.get_running_loop().time() < 25
+
+    in_virtual_time(test())
+
+
+def test_a_long_topic_may_take_its_time(reader_of: MakeReader) -> None:
+    async def test() -> None:
+        reader = reader_of(MemoryTopic([str(number) for number in range(100)]))
+        plain = reader.topic.getmany
+
+        async def slow(*partitions: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+            await asyncio.sleep(15)
+            return await plain(*partitions, timeout_ms=timeout_ms)
+
+        reader.topic.getmany = slow  # type: ignore[method-assign]
+        async with reader.follower as follower:
+            assert await follower.find()
+            await follower.catch_up(patience_s=20)
+            assert len(reader.taken) == 100
+            assert asyncio.get_running_loop().time() > 700
+
+    in_virtual_time(test())
+
+
+def test_a_partition_without_a_leader_holds_up_no_other(reader_of: MakeReader) -> None:
+    async def test() -> None:
+        reader = reader_of(MemoryTopic(["a"], ["b"]))
+        reader.topic.leaderless = {1}
+        async with reader.follower as follower:
+            assert await follower.find()
+            follower.follow()
+            await reader.has("a")
+            reader.topic.partitions[0].append("c")
+            await reader.has("a", "c")
+            reader.topic.leaderless = set()
+            await reader.has("a", "b", "c")
+
+    in_virtual_time(test())
+
+
+def test_many_who_ask_whether_all_is_read_share_the_question(reader_of: MakeReader) -> None:
+    async def test() -> None:
+        reader = reader_of(MemoryTopic(["a"]), look_s=1e6)
+        async with reader.follower as follower:
+            assert await follower.find()
+            await follower.catch_up()
+            follower.follow()
+            before = reader.topic.asked_ends
+
+            async def ask() -> None:
+                reader.topic.partitions[0].append("b")
+                asked_at = len(reader.topic.partitions[0])
+                await follower.current()
+                assert len(reader.taken) >= asked_at
+
+            await asyncio.gather(*(ask() for _ in range(50)))
+            assert reader.topic.asked_ends - before <= 2
+
+    in_virtual_time(test())
+
+
+def test_a_question_that_is_not_answered_is_asked_again_by_the_next(reader_of: MakeReader) -> None:
+    async def test() -> None:
+        reader = reader_of(MemoryTopic(["a"]), look_s=1e6)
+        async with reader.follower as follower:
+            assert await follower.find()
+            await follower.catch_up()
+            follower.follow()
+            plain = reader.topic.end_offsets
+
+            async def fails(partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+                raise KafkaError("gone")
+
+            reader.topic.end_offsets = fails  # type: ignore[method-assign]
+            for _ in range(2):
+                with pytest.raises(KafkaError):
+                    await follower.current()
+            reader.topic.end_offsets = plain  # type: ignore[method-assign]
+            with contextlib.suppress(KafkaError):
+                await follower.current()
+            assert reader.taken == ["a"]
+
+    in_virtual_time(test())
