@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -13,11 +12,11 @@ from typing import Any, Final, TypeVar
 
 import structlog
 from aiokafka.errors import KafkaError, ProducerFenced
-from aiokafka.structs import TopicPartition
 
 from guideway.catalogue.changes import Change, Deletion, catalogue_records
 from guideway.catalogue.entries import Catalogue
-from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started, unreachable
+from guideway.delivery.clients.kafka_client import make_producer, started, unreachable
+from guideway.delivery.clients.topic_follower import TopicFollower
 from guideway.delivery.guards.transaction_guards import discard
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
@@ -25,7 +24,6 @@ from guideway.schemas.failures import FailureCode, Refusal
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 C = TypeVar("C", Change, Deletion)
-_PARTITION: Final = TopicPartition(names.CATALOGUE_TOPIC, 0)
 _TRIES: Final = 5
 """At publishing, where others publish at the same time."""
 _MAY_BE_ON_ITS_WAY: Final = {
@@ -39,44 +37,43 @@ class CatalogueFollower:
     """`async with CatalogueFollower(bootstrap) as reader:` – `reader.catalogue` is complete on entry, then current."""
 
     def __init__(self, bootstrap: str, timeout_s: float = 20, look_s: float = 10) -> None:
-        """`look_s`: how often it is looked whether the topic was made anew meanwhile."""
+        """timeout_s: seconds to read the topic. look_s: seconds between two looks whether it was made anew."""
         self.catalogue = Catalogue()
         self._bootstrap = bootstrap
-        self._timeout_s, self._look_s = timeout_s, look_s
-        self._position = 0
-        self._moved = asyncio.Condition()
-        self._looking = asyncio.Lock()
-        self._looks = self._answered_look = self._end = 0
-        """Looks for the topic's end begun so far, the last that was answered, and what it found."""
+        self._timeout_s = timeout_s
+        self._topic = TopicFollower(
+            bootstrap,
+            "catalogue",
+            names.CATALOGUE_TOPIC,
+            self._take,
+            partitions=[0],
+            made_anew=self._begin_anew,
+            look_s=look_s,
+        )
 
     async def __aenter__(self) -> CatalogueFollower:
+        """Raises: Refusal `broker_unreachable`, or `invalid_setting` if there is no such topic."""
         async with AsyncExitStack() as stack:
-            consumer = make_consumer(self._bootstrap, "catalogue", auto_offset_reset="earliest")
-            self._consumer = await stack.enter_async_context(started(consumer, self._bootstrap))
+            await stack.enter_async_context(self._topic)
             try:
                 async with asyncio.timeout(self._timeout_s):
                     await self._require_topic()
-                    self._consumer.assign([_PARTITION])
-                    await self._consumer.seek_to_beginning(_PARTITION)
-                    await self._catch_up()
+                    await self._topic.catch_up()
             except (KafkaError, TimeoutError) as error:
                 raise unreachable(self._bootstrap, error) from None
-            self._following = asyncio.create_task(self._follow(), name="follow the catalogue")
+            self._topic.follow()
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._following
         await self._stack.aclose()
 
     async def seen(self, offset: int, timeout_s: float = 10) -> None:
-        """Wait until the record at `offset` of the catalogue topic is part of the catalogue."""
-        async with asyncio.timeout(timeout_s), self._moved:
-            await self._moved.wait_for(lambda: self._position > offset)
+        """Wait until the record at `offset` of the catalogue topic is part of the catalogue. Raises TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            await self._topic.seen(offset)
 
     async def eventually(self, ask: Callable[[Catalogue], T], timeout_s: float = 2) -> T:
         """`ask(catalogue)`; where that finds something unknown, again with all that the topic holds at this moment.
@@ -96,25 +93,13 @@ class CatalogueFollower:
         return ask(self.catalogue)
 
     async def current(self) -> None:
-        """Wait until all is read that the topic holds now, as long as that takes.
-
-        Whoever asks while a look is under way shares the next.
-        """
-        before = self._looks
-        async with self._looking:
-            # A look that began before we asked may have missed what we ask for.
-            if self._answered_look <= before:
-                self._looks = look = self._looks + 1
-                self._end = (await self._consumer.end_offsets([_PARTITION]))[_PARTITION]
-                self._answered_look = look
-            end = self._end
-        async with self._moved:
-            await self._moved.wait_for(lambda: self._position >= end)
+        """Wait until all is read that the topic holds now, as long as that takes. Raises KafkaError."""
+        await self._topic.current()
 
     async def _require_topic(self) -> None:
         # Brokers learn one after the other of a topic that was just made.
         for wait_s in (0.1, 0.4, 1.5, None):
-            if names.CATALOGUE_TOPIC in await self._consumer.topics():
+            if await self._topic.find():
                 return
             if wait_s is not None:
                 await asyncio.sleep(wait_s)
@@ -123,65 +108,25 @@ class CatalogueFollower:
             f"the cluster at {self._bootstrap} has no topic {names.CATALOGUE_TOPIC}: run `guideway topics apply`",
         )
 
-    async def _catch_up(self) -> None:
-        end = (await self._consumer.end_offsets([_PARTITION]))[_PARTITION]
-        # The position moves past what compaction and markers left out, too.
-        while await self._consumer.position(_PARTITION) < end:
-            await self._read(timeout_ms=200)
-
-    async def _follow(self) -> None:
-        looked_at = time.monotonic()
-        while True:
-            try:
-                await self._read(timeout_ms=1000)
-                if time.monotonic() - looked_at > self._look_s:
-                    looked_at = time.monotonic()
-                    await self._begin_anew_if_made_anew()
-            except KafkaError as error:
-                log.warning("the catalogue cannot be read", error=repr(error))
-                await asyncio.sleep(1)
-            except Exception as error:
-                # Whatever it is, it must not end this task unseen: who asks would be told what was long ago.
-                log.error("the catalogue cannot be followed; it is tried again from where it stood", error=repr(error))
-                await asyncio.sleep(1)
-                self._consumer.seek(_PARTITION, self._position)
-
-    async def _read(self, timeout_ms: int) -> None:
-        found = (await self._consumer.getmany(_PARTITION, timeout_ms=timeout_ms)).get(_PARTITION, [])
-        if found and found[0].offset < self._position:
-            # Kafka tells the client that its position is none, and it goes on with the first record.
-            self._begin_anew()
-        for record in found:
-            self._absorb(record)
-        self._position = await self._consumer.position(_PARTITION)
-        async with self._moved:
-            self._moved.notify_all()
-
-    async def _begin_anew_if_made_anew(self) -> None:
-        # noida-db tells nothing of a position beyond the end.
-        if self._position > (await self._consumer.end_offsets([_PARTITION]))[_PARTITION]:
-            self._begin_anew()
-            await self._consumer.seek_to_beginning(_PARTITION)
-
     def _begin_anew(self) -> None:
-        log.error("the catalogue's topic was made anew; it is read from its beginning", position=self._position)
-        self.catalogue, self._position = Catalogue(), 0
+        self.catalogue = Catalogue()
 
-    def _absorb(self, record: Any) -> None:
-        unreadable = self.catalogue.unreadable
-        try:
-            self.catalogue.absorb(record.key, record.value)
-        except Exception as error:
-            # One record must not keep every process of the cluster from starting.
-            self.catalogue.strangers += 1
-            log.error("a record of the catalogue is passed over", offset=record.offset, error=repr(error))
-        else:
-            if self.catalogue.unreadable > unreadable:
-                log.warning(
-                    "an entry of the catalogue cannot be read; `guideway get` says why",
-                    offset=record.offset,
-                    key=(record.key or b"").decode("utf-8", "replace")[:200],
-                )
+    def _take(self, records: Sequence[Any]) -> None:
+        for record in records:
+            unreadable = self.catalogue.unreadable
+            try:
+                self.catalogue.absorb(record.key, record.value)
+            except Exception as error:
+                # One record must not keep every process of the cluster from starting.
+                self.catalogue.strangers += 1
+                log.error("a record of the catalogue is passed over", offset=record.offset, error=repr(error))
+            else:
+                if self.catalogue.unreadable > unreadable:
+                    log.warning(
+                        "an entry of the catalogue cannot be read; `guideway get` says why",
+                        offset=record.offset,
+                        key=(record.key or b"").decode("utf-8", "replace")[:200],
+                    )
 
 
 class Overtaken(Exception):

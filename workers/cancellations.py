@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any
 
 import structlog
 from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
 
-from guideway.delivery.clients.kafka_client import make_consumer, started
+from guideway.delivery.clients.topic_follower import TopicFollower
 from guideway.delivery.recent_keys import SharedRecentKeys
 from guideway.schemas import names
 from guideway.schemas.cancellation import HELD_S, Cancellation, cancelled_by_caller
@@ -94,12 +92,13 @@ class CancellationFollower:
         look_again_s: float = 60.0,
         timeout_s: float = 20.0,
     ) -> None:
-        self._bootstrap = bootstrap
-        self._partition = TopicPartition(names.cancellation_topic(size), 0)
+        """look_again_s, timeout_s: seconds; the latter for all that was cancelled before."""
+        self._topic_name = names.cancellation_topic(size)
+        self._topic = TopicFollower(
+            bootstrap, "cancellations", self._topic_name, self._take, partitions=[0], look_again_s=look_again_s
+        )
         self._cancellations = cancellations
-        self._look_again_s = look_again_s
         self._timeout_s = timeout_s
-        self._consumer: Any
         self._pushed_out = 0
         self.passed_over = 0
         """Records that are no cancellations."""
@@ -107,61 +106,30 @@ class CancellationFollower:
     async def __aenter__(self) -> CancellationFollower:
         """Raises Refusal(broker_unreachable)."""
         async with AsyncExitStack() as stack:
-            consumer = make_consumer(self._bootstrap, "cancellations", auto_offset_reset="earliest")
-            self._consumer = await stack.enter_async_context(started(consumer, self._bootstrap))
+            await stack.enter_async_context(self._topic)
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    if await self._find():
-                        await self._catch_up()
+                    if await self._topic.find():
+                        await self._topic.catch_up()
                     else:
                         log.warning(
                             "there is no topic for cancellations, so none is heeded: run `guideway topics apply`",
-                            topic=self._partition.topic,
+                            topic=self._topic_name,
                         )
             except (KafkaError, TimeoutError) as error:
                 # Requests can be served all the same; what is cancelled is heard of later.
                 log.warning("cancellations are not all known yet", error=repr(error))
-            self._following = asyncio.create_task(self._follow(), name="follow the cancellations")
+            self._topic.follow()
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._following
         await self._stack.aclose()
 
-    async def _find(self) -> bool:
-        if self._partition.topic not in await self._consumer.topics():
-            return False
-        self._consumer.assign([self._partition])
-        await self._consumer.seek_to_beginning(self._partition)
-        return True
-
-    async def _catch_up(self) -> None:
-        end = (await self._consumer.end_offsets([self._partition]))[self._partition]
-        # The position moves past what markers left out, too.
-        while await self._consumer.position(self._partition) < end:
-            await self._read(timeout_ms=200)
-
-    async def _follow(self) -> None:
-        while True:
-            try:
-                if self._consumer.assignment():
-                    await self._read(timeout_ms=1000)
-                elif await self._find():
-                    log.info("the topic for cancellations is there now", topic=self._partition.topic)
-                else:
-                    await asyncio.sleep(self._look_again_s)
-            except Exception as error:
-                # Whatever it is, it must not end this task unseen.
-                log.warning("the cancellations cannot be read", error=repr(error))
-                await asyncio.sleep(1)
-
-    async def _read(self, timeout_ms: int) -> None:
-        for record in (await self._consumer.getmany(self._partition, timeout_ms=timeout_ms)).get(self._partition, []):
+    def _take(self, records: Sequence[Any]) -> None:
+        for record in records:
             try:
                 cancellation = CANCELLATION.decode(record.value)
                 self._cancellations.cancel(cancellation, at_s=record.timestamp / 1000, now=time.time())

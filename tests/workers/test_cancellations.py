@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aiokafka.structs import ConsumerRecord, TopicPartition
+from aiokafka.structs import ConsumerRecord
 from structlog.testing import capture_logs
 
 from guideway.schemas.cancellation import HELD_S, Cancellation
@@ -158,19 +158,12 @@ async def test_a_flood_pushes_out_its_own_and_not_what_others_have_cancelled(mak
     assert cancellations.held.pushed_out == 4_001
 
 
-class Topic:
-    """A consumer that has these values, and what follows."""
-
-    def __init__(self, *values: tuple[bytes | None, int]) -> None:
-        self.values = values
-
-    async def getmany(self, partition: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
-        return {
-            partition: [
-                ConsumerRecord(partition.topic, 0, offset, timestamp, 0, None, value, None, 0, 0, ())
-                for offset, (value, timestamp) in enumerate(self.values)
-            ]
-        }
+def topic(*values: tuple[bytes | None, int]) -> list[Any]:
+    """Records with these values, published at these times (Unix, milliseconds)."""
+    return [
+        ConsumerRecord("t", 0, offset, timestamp, 0, None, value, None, 0, 0, ())
+        for offset, (value, timestamp) in enumerate(values)
+    ]
 
 
 async def test_whatever_stands_in_the_topic_is_passed_over_and_what_follows_is_heard(
@@ -180,17 +173,17 @@ async def test_whatever_stands_in_the_topic_is_passed_over_and_what_follows_is_h
     reader = CancellationFollower("nowhere", "small", cancellations)
     now_ms = time.time_ns() // 1_000_000
     absurd = [None, b"", b"\xff", b"[" * 100_000, b"9" * 5_000, b'{"id": 1}', b"null"]
-    reader._consumer = Topic(*[(value, now_ms) for value in absurd], (CANCELLATION.encode(OURS), now_ms))
+    records = topic(*[(value, now_ms) for value in absurd], (CANCELLATION.encode(OURS), now_ms))
 
     def fails(self: Cancellations, *_: Any, **__: Any) -> None:
         raise RuntimeError("a fault of ours")
 
     with monkeypatch.context() as patch, capture_logs() as logs:
         patch.setattr(Cancellations, "cancel", fails)
-        await reader._read(timeout_ms=0)
+        reader._take(records)
         assert (reader.passed_over, len(logs)) == (len(absurd) + 1, len(absurd) + 1)
     with capture_logs():
-        await reader._read(timeout_ms=0)
+        reader._take(records)
     assert reader.passed_over == 2 * len(absurd) + 1
     with pytest.raises(Refusal):
         await work(cancellations, make_request(), asyncio.Event(), now=now_ms / 1000)
