@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final
@@ -133,8 +133,13 @@ class TopicFollower:
             self._moved.notify_all()
         return self._positions != before
 
-    async def catch_up(self, patience_s: float = PATIENCE_S) -> None:
-        """Take all that the topic holds at this moment.
+    async def catch_up(self) -> None:
+        """Take all that the topic holds at this moment. Raises: KafkaError; TimeoutError as `catching_up`."""
+        async for _ in self.catching_up():
+            pass
+
+    async def catching_up(self, patience_s: float = PATIENCE_S) -> AsyncIterator[None]:
+        """Take all that the topic holds at this moment, bit by bit, for whoever looks at each bit before the next.
 
         Raises: KafkaError; TimeoutError if nothing comes for `patience_s` seconds though there is more.
         """
@@ -145,6 +150,7 @@ class TopicFollower:
                 moved_at = now()
             elif now() - moved_at > patience_s:
                 raise TimeoutError
+            yield
 
     # Following -------------------------------------------------------------------------------------------------------
 

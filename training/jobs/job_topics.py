@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
 
-from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started, unreachable
-from guideway.delivery.clients.topic_directory import TopicDirectory
+from guideway.delivery.clients.kafka_client import make_producer, started, unreachable
+from guideway.delivery.clients.topic_follower import TopicFollower
 from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
@@ -72,32 +73,43 @@ async def records(bootstrap: str, topic: str, *, follow: bool) -> AsyncIterator[
 
     Raises: Refusal `broker_unreachable`, or `invalid_setting` if there is no such topic.
     """
-    directory = TopicDirectory(bootstrap, names.client_id("training"))
-    async with (
-        started(directory, bootstrap),
-        started(make_consumer(bootstrap, "training", auto_offset_reset="earliest"), bootstrap) as consumer,
-    ):
+    taken: deque[Any] = deque()
+    async with TopicFollower(bootstrap, "training", topic, taken.extend) as follower:
         try:
-            partitions = [TopicPartition(topic, number) for number in range(await directory.partitions(topic))]
-            if not partitions:
-                raise Refusal(
-                    FailureCode.INVALID_SETTING,
-                    f"the cluster at {bootstrap} has no topic {topic}: submit a job, or start `guideway trainer`",
-                )
-            consumer.assign(partitions)
-            await consumer.seek_to_beginning(*partitions)
-            ends = await consumer.end_offsets(partitions)
-            while follow or await _is_behind(consumer, ends):
-                for batch in (await consumer.getmany(*partitions, timeout_ms=200)).values():
-                    for record in batch:
-                        yield record
-        except KafkaError as error:
-            raise unreachable(bootstrap, error) from None
+            await _find(follower, bootstrap, topic)
+            async for _ in follower.catching_up():
+                while taken:
+                    yield taken.popleft()
+            while follow:
+                await follower.read(timeout_ms=200)
+                while taken:
+                    yield taken.popleft()
+        except (KafkaError, TimeoutError) as error:
+            raise unreachable(bootstrap, error, connected=True) from None
 
 
-async def _is_behind(consumer: Any, ends: dict[TopicPartition, int]) -> bool:
-    # The position moves past what compaction and transaction markers left out, too.
-    return any([await consumer.position(tp) < end for tp, end in ends.items()])
+@asynccontextmanager
+async def followed(bootstrap: str, topic: str, take: Callable[[Sequence[Any]], None]) -> AsyncIterator[None]:
+    """`async with followed(...):` – on entry `take` was given all records of the topic, then what comes.
+
+    Raises: Refusal `broker_unreachable`, or `invalid_setting` if there is no such topic.
+    """
+    async with TopicFollower(bootstrap, "training", topic, take) as follower:
+        try:
+            await _find(follower, bootstrap, topic)
+            await follower.catch_up()
+        except (KafkaError, TimeoutError) as error:
+            raise unreachable(bootstrap, error, connected=True) from None
+        follower.follow()
+        yield
+
+
+async def _find(follower: TopicFollower, bootstrap: str, topic: str) -> None:
+    if not await follower.find():
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            f"the cluster at {bootstrap} has no topic {topic}: submit a job, or start `guideway trainer`",
+        )
 
 
 async def _send(bootstrap: str, topic: str, key: str, value: bytes) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.record import Outgoing, Record
 from guideway.schemas.wire import Undecodable
 from guideway.training.jobs.job_run import JobRun
-from guideway.training.jobs.job_topics import records
+from guideway.training.jobs.job_topics import followed
 from guideway.training.jobs.messages import JOB, JOB_CANCELLED, JOB_NEWS, Job, JobEnded, JobEvent, unread_job_ended
 from guideway.training.runs.events import RunEvent
 
@@ -80,16 +80,11 @@ class JobService:
     async def run(self) -> None:
         """Raises: Refusal `broker_unreachable`, or `invalid_setting` if the topics are not there."""
         bootstrap = self._settings.bootstrap
-        async for record in records(bootstrap, names.TRAINING_CANCEL_TOPIC, follow=False):
-            self._note(record.value)
         async with started(make_producer(bootstrap, "trainer"), bootstrap) as self._producer:
-            following = asyncio.create_task(self._follow_cancellations(), name="follow the cancellations")
             try:
-                await self.pipeline.run()
+                async with followed(bootstrap, names.TRAINING_CANCEL_TOPIC, self._note):
+                    await self.pipeline.run()
             finally:
-                following.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await following
                 # Its process ends the present step; were we gone before, it would be killed in it.
                 if self._work:
                     await asyncio.wait(self._work)
@@ -168,24 +163,13 @@ class JobService:
         except KafkaError as error:
             log.warning("an event could not be told", job=job.id, number=number, error=repr(error))
 
-    async def _follow_cancellations(self) -> None:
-        while True:
-            try:
-                async for record in records(self._settings.bootstrap, names.TRAINING_CANCEL_TOPIC, follow=True):
-                    self._note(record.value)
-            except Exception as error:
-                # Whatever it is, it must not end this task unseen.
-                log.warning("the cancellations cannot be read", error=repr(error))
-                await asyncio.sleep(1)
-
-    def _note(self, value: bytes | None) -> None:
-        try:
-            job = JOB_CANCELLED.decode(value).job
-        except Undecodable:
-            return
-        self._cancelled.add(job)
-        if scope := self._at_hand.get(job):
-            scope.reschedule(asyncio.get_running_loop().time())
+    def _note(self, records: Sequence[Any]) -> None:
+        for record in records:
+            with contextlib.suppress(Undecodable):
+                job = JOB_CANCELLED.decode(record.value).job
+                self._cancelled.add(job)
+                if scope := self._at_hand.get(job):
+                    scope.reschedule(asyncio.get_running_loop().time())
 
 
 def _unread(record: Record, code: FailureCode, reason: str) -> list[Outgoing]:

@@ -260,7 +260,7 @@ def test_where_nothing_comes_it_does_not_wait_for_ever(reader_of: MakeReader) ->
             assert await follower.find()
             reader.topic.silent = True
             with pytest.raises(TimeoutError):
-                await follower.catch_up(patience_s=20)
+                await follower.catch_up()
             assert 19 < asyncio.get_running_loop().time() < 25
 
     in_virtual_time(test())
@@ -278,7 +278,7 @@ def test_a_long_topic_may_take_its_time(reader_of: MakeReader) -> None:
         reader.topic.getmany = slow  # type: ignore[method-assign]
         async with reader.follower as follower:
             assert await follower.find()
-            await follower.catch_up(patience_s=20)
+            await follower.catch_up()
             assert len(reader.taken) == 100
             assert asyncio.get_running_loop().time() > 700
 
