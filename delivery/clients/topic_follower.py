@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final
@@ -138,7 +138,7 @@ class TopicFollower:
         async for _ in self.catching_up():
             pass
 
-    async def catching_up(self, patience_s: float = PATIENCE_S) -> AsyncIterator[None]:
+    async def catching_up(self, patience_s: float = PATIENCE_S) -> AsyncGenerator[None, None]:
         """Take all that the topic holds at this moment, bit by bit, for whoever looks at each bit before the next.
 
         Raises: KafkaError; TimeoutError if nothing comes for `patience_s` seconds though there is more.

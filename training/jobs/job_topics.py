@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from aiokafka.errors import KafkaError
@@ -35,10 +35,11 @@ async def cancel(bootstrap: str, job: str) -> None:
     Raises: Refusal `broker_unreachable`, or `invalid_setting` if there is no such job or it has ended.
     """
     await require(bootstrap, job)
-    async for record in records(bootstrap, names.TRAINING_EVENTS_TOPIC, follow=False):
-        match _news(record.value):
-            case JobEnded(job=ended, outcome=outcome) if ended == job:
-                raise Refusal(FailureCode.INVALID_SETTING, f"job {job} has ended already: it is {outcome}")
+    async with aclosing(records(bootstrap, names.TRAINING_EVENTS_TOPIC, follow=False)) as told:
+        async for record in told:
+            match _news(record.value):
+                case JobEnded(job=ended, outcome=outcome) if ended == job:
+                    raise Refusal(FailureCode.INVALID_SETTING, f"job {job} has ended already: it is {outcome}")
     await _send(bootstrap, names.TRAINING_CANCEL_TOPIC, job, JOB_CANCELLED.encode(JobCancelled(job=job)))
 
 
@@ -49,12 +50,13 @@ async def watch(bootstrap: str, job: str) -> AsyncIterator[JobNews]:
     """
     await require(bootstrap, job)
     followed = Followed(job)
-    async for record in records(bootstrap, names.TRAINING_EVENTS_TOPIC, follow=True):
-        news = _news(record.value)
-        if news is not None and followed.is_new(news):
-            yield news
-            if isinstance(news, JobEnded):
-                return
+    async with aclosing(records(bootstrap, names.TRAINING_EVENTS_TOPIC, follow=True)) as told:
+        async for record in told:
+            news = _news(record.value)
+            if news is not None and followed.is_new(news):
+                yield news
+                if isinstance(news, JobEnded):
+                    return
 
 
 async def require(bootstrap: str, job: str) -> None:
@@ -68,7 +70,7 @@ async def require(bootstrap: str, job: str) -> None:
         raise Refusal(FailureCode.INVALID_SETTING, f"there is no job {job!r}; the latest are: {latest}")
 
 
-async def records(bootstrap: str, topic: str, *, follow: bool) -> AsyncIterator[Any]:
+async def records(bootstrap: str, topic: str, *, follow: bool) -> AsyncGenerator[Any, None]:
     """All records of a topic from its beginning; with `follow`, those that are still to come as well.
 
     Raises: Refusal `broker_unreachable`, or `invalid_setting` if there is no such topic.
@@ -77,9 +79,10 @@ async def records(bootstrap: str, topic: str, *, follow: bool) -> AsyncIterator[
     async with TopicFollower(bootstrap, "training", topic, taken.extend) as follower:
         try:
             await _find(follower, bootstrap, topic)
-            async for _ in follower.catching_up():
-                while taken:
-                    yield taken.popleft()
+            async with aclosing(follower.catching_up()) as catching_up:
+                async for _ in catching_up:
+                    while taken:
+                        yield taken.popleft()
             while follow:
                 await follower.read(timeout_ms=200)
                 while taken:
