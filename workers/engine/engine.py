@@ -23,7 +23,7 @@ from guideway.workers.engine.scheduling.admission import Admission
 from guideway.workers.engine.scheduling.chunks import BESIDE_OTHERS, StepPlan
 from guideway.workers.engine.scheduling.prefetch import GuidancePrefetch
 from guideway.workers.engine.scheduling.preparation import Preparation
-from guideway.workers.engine.scheduling.row import Row
+from guideway.workers.engine.scheduling.row import Row, RowStatus
 from guideway.workers.engine.scheduling.scheduler import Scheduler
 from guideway.workers.engine.scheduling.stopping import Stopping, failed, told
 from guideway.workers.engine.statistics import Statistics
@@ -125,8 +125,8 @@ class Engine:
         choice = self._scheduler.schedule(now, ready=self._ahead.ready_rows)
         for row in (*choice.admitted, *choice.unready):
             self._ahead.begin(row, row.admit.artefacts)
-        for row in self._alive(choice.expired):
-            self._refuse(row.id, Refusal(FailureCode.DEADLINE_EXCEEDED, _LATE))
+        for id_ in dict.fromkeys(row.id for row in choice.expired):
+            self._refuse(id_, Refusal(FailureCode.DEADLINE_EXCEEDED, _LATE))
         self._unseat(choice.preempted)
         self._seat(choice.admitted)
         upcoming = self._scheduler.upcoming(_ROWS_AHEAD)
@@ -171,7 +171,7 @@ class Engine:
 
     def _alive(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Those that have not ended, seen at the moment of each: ending a request ends all its samples."""
-        return (row for row in rows if row.id in self._open and row.generated is None)
+        return (row for row in rows if row.status is not RowStatus.ENDED)
 
     # Run ------------------------------------------------------------------------------------------------------------
 
@@ -233,7 +233,7 @@ class Engine:
     def _finish(self, id_: str) -> None:
         """Answer a request if all its samples have ended."""
         rows = self._open.get(id_, [])
-        if rows and all(row.generated is not None for row in rows):
+        if rows and all(row.status is RowStatus.ENDED for row in rows):
             del self._open[id_]
             self._drop_prefixes(rows)
             self._outbox.append(told(id_, rows))

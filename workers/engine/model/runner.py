@@ -22,7 +22,7 @@ from guideway.workers.engine.model.fast_layers import use_fast_layers
 from guideway.workers.engine.model.kv_cache import KvCache, States
 from guideway.workers.engine.model.trial import check_runs
 from guideway.workers.engine.scheduling.chunks import StepPlan
-from guideway.workers.engine.scheduling.row import Row
+from guideway.workers.engine.scheduling.row import Row, RowStatus
 from guideway.workers.engine.text.grammars import BatchedGrammar
 from guideway.workers.engine.text.logprobs import BatchedLogprobs, BatchedPartings
 from guideway.workers.engine.text.sampling import BatchedSampler
@@ -71,6 +71,7 @@ class Runner:
     @torch.inference_mode()
     def join(self, row: Row, known: States | None) -> None:
         """Seat a row whose guidance is held, with the keys and values of its first tokens if they are known."""
+        assert row.status is RowStatus.RUNNING, "the scheduler admits rows before they are seated"
         slot, guidance = len(self.rows), _held(row)
         self.rows.append(row)
         self._reserve()

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from guideway.schemas.names import LANES, Lane
-from guideway.workers.engine.scheduling.row import Row
+from guideway.workers.engine.scheduling.row import Row, RowStatus
 
 _ONE_IN: Final = 8
 """While rows of both lanes wait, one in so many that are taken is of the batch lane."""
 
 
 class FairQueue:
-    """Owner of the queues, one for each lane and namespace, and of what each namespace has had.
+    """Owner of the queues, one for each lane and namespace, of what each namespace has had, and of each row's status.
 
     Within a lane it is the turn of the namespace whose rows have had the fewest tokens, taken in and generated; where
     two have had the same, of the one that was served longer ago. A namespace that comes back begins level with the one
@@ -73,7 +73,8 @@ class FairQueue:
         return {(lane, name) for lane, queues in self._queues.items() for name in queues}
 
     def add(self, row: Row) -> None:
-        """A row that has just come."""
+        """Let a row wait that has just come."""
+        assert row.status is RowStatus.WAITING, "a row comes once"
         if not self._here:
             self._had.clear()
         if row.namespace not in self._here:
@@ -83,23 +84,30 @@ class FairQueue:
         self._queues[row.lane].setdefault(row.namespace, deque()).append(row)
 
     def put_back(self, row: Row) -> None:
-        """A row that was taken, before all others of its namespace."""
+        """Let a row that was taken wait again, before all others of its namespace."""
+        assert row.status is RowStatus.RUNNING, "only a row that was taken can be put back"
+        row.status = RowStatus.WAITING
         self._queues[row.lane].setdefault(row.namespace, deque()).appendleft(row)
 
     def take(self, row: Row) -> None:
-        """A row that is to run."""
+        """Let a row run that waits."""
+        assert row.status is RowStatus.WAITING, "only a row that waits can be taken"
         both = all(self._queues.values())
         self._remove(row)
+        row.status = RowStatus.RUNNING
         self._since_batch = self._since_batch + 1 if both and row.lane == "interactive" else 0
         self._had[row.namespace] = self._had.pop(row.namespace)
 
     def forget(self, row: Row) -> None:
-        """A row that has ended, waiting or taken; one that is not here is none of our business."""
-        self._remove(row)
+        """End a row, whether it waits, runs, or never came here; one that has ended already stays as it is."""
         here = self._here.get(row.namespace, set())
-        here.discard(row)
-        if not here:
-            self._here.pop(row.namespace, None)
+        if row in here:
+            if row.status is RowStatus.WAITING:
+                self._remove(row)
+            here.remove(row)
+            if not here:
+                del self._here[row.namespace]
+        row.status = RowStatus.ENDED
 
     def charge(self, namespace: str, tokens: int) -> None:
         """Its rows have had so many tokens."""
@@ -107,8 +115,7 @@ class FairQueue:
 
     def _remove(self, row: Row) -> None:
         queues = self._queues[row.lane]
-        queue = queues.get(row.namespace)
-        if queue is not None and row in queue:
-            queue.remove(row)
-            if not queue:
-                del queues[row.namespace]
+        queue = queues[row.namespace]
+        queue.remove(row)
+        if not queue:
+            del queues[row.namespace]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,12 +28,26 @@ class SharedPrefix(NamedTuple):
     """Prefixes, virtual tokens and text."""
 
 
+class RowStatus(enum.Enum):
+    """What a row is doing."""
+
+    WAITING = "waiting"
+    """It has no seat: it has just come, or it was preempted."""
+    RUNNING = "running"
+    """It was admitted: it has a seat in the micro-batch, or gets one before the next step."""
+    ENDED = "ended"
+    """It came to its end, or its request was refused. It never runs again."""
+
+
 @dataclass(eq=False, kw_only=True, slots=True)
 class Row:
     """A sample's whole life: it waits, is seated in the micro-batch, generates, ends. Written by the engine only."""
 
     admit: Admit
     sample: int
+    """Number of the sample within its request, from 0."""
+    status: RowStatus = RowStatus.WAITING
+    """Written by `FairQueue` only."""
     prompt_ids: Sequence[int]
     """The text, in tokens; prefixes and then virtual tokens stand before them."""
     virtual_tokens: int

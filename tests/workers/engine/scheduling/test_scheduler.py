@@ -213,13 +213,17 @@ def test_a_preempted_row_comes_before_the_others_of_its_namespace() -> None:
 
 
 def test_rows_past_their_deadline_are_given_back_and_not_admitted() -> None:
+    def some() -> list[Row]:
+        return [row("a1", deadline_ms=5_000), row("a2", deadline_ms=5_000), row("a3", deadline_ms=5_001)]
+
     b = scheduler(max_rows=2)
-    running, late, in_time = row("a1", deadline_ms=5_000), row("a2", deadline_ms=5_000), row("a3", deadline_ms=5_001)
+    running, *others = some()
     b.add([running])
     assert admitted(b, now=4.0) == "a1"
-    b.add([late, in_time])
+    b.add(others)
     assert b.schedule(5.0).expired == []
     b = scheduler(max_rows=2)
+    running, late, in_time = some()
     b.add([running])
     b.schedule(4.0)
     b.add([late, in_time])
