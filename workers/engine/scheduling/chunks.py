@@ -1,4 +1,4 @@
-"""How much of which prompts a step takes in. Pure; no tensors here."""
+"""How many tokens of which prompts a step takes in. Pure; no tensors here."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Final
 from guideway.workers.engine.scheduling.row import Row
 
 _LEAST_TOKENS: Final = 64
-"""Below which it does not pay to take in one more long prompt at the same step."""
+"""A piece of fewer tokens is not worth a place beside another long prompt in the same step."""
 BESIDE_OTHERS: Final = 4
-"""While rows of others decode, prompts get one in so many tokens of a step: each of them lets those wait. On a CPU; a
-GPU takes hardly longer for some hundred tokens more."""
+"""While rows of others decode, prompts get one in so many of a step's tokens, for each token of a prompt lets them
+wait. This holds on a CPU; a GPU takes hardly longer for some hundred tokens more."""
 RECENT_STEPS: Final = 64
-"""Who had a row so few steps ago is expected back."""
+"""A namespace is expected back for so many steps after its last row."""
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,17 @@ class Chunk:
 
     rows: list[Row]
     tokens: int
+    """Of each row, at most."""
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What one step runs; rows that are in neither part pause."""
+    """What one step runs. Seated rows that are in neither part pause."""
 
     decoding: list[Row]
-    """Each takes in its last token and gets the next one."""
+    """Each of these takes in its last token and gets the next one."""
     chunks: list[Chunk]
-    """Rows that have all of theirs with it get their next token as well."""
+    """A row whose prompt is complete after its piece gets its next token as well."""
 
 
 def budget_beside(
@@ -41,10 +42,10 @@ def budget_beside(
 ) -> int:
     """Tokens of prompts, at least one, that a step of `step_tokens` takes in beside `decoding`.
 
-    Rows that decode wait for the prompts that their step takes in. Where these may be somebody else's, or of the other
-    lane, they wait for less: one in `beside_others` of a step's tokens. Who comes waits for the step that runs: where
-    somebody is `expected` beside the backlog of others, a step takes in half of that. In such steps alone
-    SmolLM2 on two cores answers 40 short requests a second, and 66 in whole ones.
+    Rows that decode wait for the prompts that their step takes in. Where the rows are of several namespaces or of both
+    lanes, prompts get one in `beside_others` of a step's tokens. A request that comes waits for the step that runs:
+    where one is `expected` beside the backlog of others, prompts get half of that. Such steps cost throughput: with
+    them alone SmolLM2 on two cores answers 40 short requests a second, and 66 with whole steps.
     """
     parties = {(row.lane, row.namespace) for row in (*decoding, *entering)}
     parts = beside_others if decoding and len(parties) > 1 else 1
@@ -55,21 +56,24 @@ def budget_beside(
 
 
 class Visitors:
-    """Who asks one question after the other, beside others who have more waiting than there are seats."""
+    """Owner of which namespaces had rows of late: those that ask one question after the other are expected back."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], int] = {}
         """(lane, namespace) → the last step in which it had a row."""
 
     def expected(self, running: Iterable[Row], waiting: Container[tuple[str, str]], step: int) -> bool:
-        """Whether somebody who has nothing waiting has a row now, or had one of late; to be asked at each step."""
+        """Whether a (lane, namespace) without `waiting` rows has a row in `running`, or had one of late.
+
+        To be asked at each step, since it notes who runs at this `step`.
+        """
         self._seen |= dict.fromkeys(((row.lane, row.namespace) for row in running), step)
         self._seen = {party: last for party, last in self._seen.items() if step - last <= RECENT_STEPS}
         return any(party not in waiting for party in self._seen)
 
 
 def in_turn(entering: Sequence[Row], step: int) -> list[Row]:
-    """`entering`, the oldest first, with the namespaces one after the other, another one first at each `step`."""
+    """`entering`, which has the oldest row first, with the namespaces in turn; each `step` begins with another one."""
     seen: Counter[str] = Counter()
     rank: dict[Row, int] = {}
     for row in entering:
@@ -82,12 +86,12 @@ def in_turn(entering: Sequence[Row], step: int) -> list[Row]:
 
 
 def share_out(entering: Sequence[Row], budget: int) -> list[Chunk]:
-    """Who of `entering`, in turn, takes in how much of `budget` > 0 tokens, padding counted.
+    """The pieces of prompts that a step takes in of `entering`, which is in turn: `budget` > 0 tokens, padding counted.
 
-    Short ones first, all at once, as long as they leave the others their equal share, which is that of their namespace
-    divided among its rows: they need not wait for a long one. What is left goes to the next in turn of the rest, side
-    by side if each gets a piece worth its while. Some row always gets on, and the first in turn waits for the short
-    ones at most.
+    A row is short if it misses no more than its equal share: its namespace's part of the budget, divided among its
+    rows. Short rows come first, all at once, so that they need not wait for a long one. The rest of the budget goes to
+    the next rows in turn, side by side if each gets a piece that is worth it. Some row always gets on, and the first in
+    turn waits for short ones only.
     """
     rows = Counter(row.namespace for row in entering)
     short = [row for row in entering if row.missing_tokens * rows[row.namespace] * len(rows) <= budget]
@@ -101,7 +105,7 @@ def share_out(entering: Sequence[Row], budget: int) -> list[Chunk]:
 
 
 def _side_by_side(short: Sequence[Row], budget: int) -> list[Chunk]:
-    """`short` in one chunk if padding allows it, else in one for each namespace: these fit, by what is short."""
+    """`short` in one chunk if it fits with its padding, else one chunk for each namespace: short rows fit so."""
     short = sorted(short, key=lambda row: row.missing_tokens)
     if not short:
         return []

@@ -1,4 +1,4 @@
-"""Who waits, and whose turn it is: lanes, and between namespaces fairness by tokens. No tensors here."""
+"""The rows that wait, and whose turn it is: lanes, and fairness by tokens between namespaces. No tensors here."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from guideway.schemas.names import LANES, Lane
 from guideway.workers.engine.scheduling.row import Row, RowStatus
 
 _ONE_IN: Final = 8
-"""While rows of both lanes wait, one in so many that are taken is of the batch lane."""
+"""While rows of both lanes wait, one in so many rows taken is of the batch lane."""
 
 
 class FairQueue:
-    """Owner of the queues, one for each lane and namespace, of what each namespace has had, and of each row's status.
+    """Owner of the queues, one for each lane and namespace, of the tokens that each namespace has had, and of the
+    rows' status.
 
-    Within a lane it is the turn of the namespace whose rows have had the fewest tokens, taken in and generated; where
-    two have had the same, of the one that was served longer ago. A namespace that comes back begins level with the one
-    that has had the fewest of those that are here: it owes nothing for having been away, and is owed nothing. That is
-    the virtual token counter of Sheng et al. 2024, https://arxiv.org/abs/2401.00588: deficit round robin needs to know
-    what a row will cost before it runs, and nobody knows how long a text becomes.
+    Within a lane the namespace has its turn whose rows have had the fewest tokens, taken in and generated; of equals
+    the one that was served longer ago. A namespace that comes back begins with as many tokens as the one here that has
+    had the fewest, so its absence neither costs it anything nor earns it anything. This is the virtual token counter of
+    Sheng et al. 2024, https://arxiv.org/abs/2401.00588. Deficit round robin would need a row's cost before it runs, and
+    nobody knows how long a text becomes.
 
-    The interactive lane goes before the batch lane; but while both wait, one in eight rows taken is of the batch lane,
-    so that it gets on whatever comes.
+    The interactive lane goes before the batch lane. While both wait, one in eight rows taken is of the batch lane, so
+    that it always gets on.
     """
 
     def __init__(self) -> None:
         self._queues: dict[str, dict[str, deque[Row]]] = {lane: {} for lane in LANES}
-        """Per lane and namespace, the one to be served next first; no queue is empty."""
+        """By lane and namespace; the row to be served next comes first; no queue is empty."""
         self._had: dict[str, int] = {}
-        """Tokens of each namespace. The order is that in which they were served, the longest ago first."""
+        """Tokens that each namespace has had. The namespace that was served the longest ago comes first."""
         self._here: dict[str, set[Row]] = {}
         """The rows of each namespace, waiting or running; none is empty."""
         self._since_batch = 0
@@ -40,11 +41,11 @@ class FairQueue:
         return sum(len(queue) for lane in self._queues.values() for queue in lane.values())
 
     def __iter__(self) -> Iterator[Row]:
-        """In no order that matters."""
+        """All rows that wait, in no order that matters."""
         return (row for lane in self._queues.values() for queue in lane.values() for row in queue)
 
     def in_turn(self) -> Iterator[Row]:
-        """All of them, each in the place in which it would come if those before it could not."""
+        """All rows that wait; each would come if those before it could not."""
         lanes = list(LANES)
         if self._since_batch >= _ONE_IN - 1:
             lanes.reverse()
@@ -56,7 +57,7 @@ class FairQueue:
 
     @property
     def namespaces(self) -> int:
-        """How many have rows that wait or run."""
+        """How many namespaces have rows that wait or run."""
         return len(self._here)
 
     def has_lane(self, lane: Lane) -> bool:
@@ -69,7 +70,7 @@ class FairQueue:
 
     @property
     def parties(self) -> set[tuple[str, str]]:
-        """(lane, namespace) of all that wait."""
+        """(lane, namespace) of all rows that wait."""
         return {(lane, name) for lane, queues in self._queues.items() for name in queues}
 
     def add(self, row: Row) -> None:
@@ -110,7 +111,7 @@ class FairQueue:
         row.status = RowStatus.ENDED
 
     def charge(self, namespace: str, tokens: int) -> None:
-        """Its rows have had so many tokens."""
+        """Count `tokens` that rows of this namespace, which has rows here, have taken in or generated."""
         self._had[namespace] += tokens
 
     def _remove(self, row: Row) -> None:

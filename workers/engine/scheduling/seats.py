@@ -1,8 +1,8 @@
-"""Who gives up a seat for whom, so that nobody's rows hold for long what others wait for. Pure; no tensors here.
+"""Which running rows give up their seats for a row that waits. Pure; no tensors here.
 
-A row that gives up its seat waits again and loses nothing but the time in which it is taken in again. What that costs
-is bounded: a row that comes back stays for as many tokens as make up for it, seats are moved only where they come to be
-shared more equally by it, and whoever got a seat that way has it kept for a moment when its row ends.
+A row that gives up its seat waits again. It loses only the time in which it is taken in again, and that is bounded: a
+row that comes back stays for as many tokens as make up for it, a seat moves only where the seats are then shared more
+equally, and a seat that was given up is kept for a moment when its new row ends (`kept_seats.py`).
 """
 
 from __future__ import annotations
@@ -16,22 +16,25 @@ from guideway.schemas.names import LANES
 from guideway.workers.engine.scheduling.row import Row
 
 LEAST_RUN_TOKENS: Final = 32
-"""A row that has come back generates so many before it may have to go again, or more, by what it costs to take in."""
+"""A row that has come back generates at least so many tokens before it may be preempted for others."""
 _MOST_RUN_TOKENS: Final = 512
-"""No more than so many, whatever it costs: others wait."""
+"""A row that has come back may be preempted after so many tokens, however long it is: others wait."""
 _TAKEN_IN_PER_RUN: Final = 16
-"""Tokens taken in again for each that it then generates undisturbed."""
+"""A row that has come back may generate one token undisturbed for so many that it has to take in again."""
 _BATCH_SEATS: Final = 8
-"""One seat in so many stays with the batch lane, where it has one."""
+"""The interactive lane leaves the batch lane one seat in so many."""
 _STANDS_OUT: Final = 2
-"""A row so many times as long as all rows of others makes the room scarce, and not their number."""
+"""Where a row is so many times as long as every row of other namespaces, its length makes the room scarce, and not the
+number of rows."""
 
 
 class Holding:
-    """Who holds what of the seats, counted once for all that wait: most can be told quickly that they have no claim."""
+    """The seats that each namespace holds, counted once for a choice: most waiting rows have no claim, and that is then
+    quick to see.
+    """
 
     def __init__(self, running: Collection[Row], kept: Collection[str], *, seats: int) -> None:
-        """kept: the namespaces for which a seat is kept that no row has, once for each."""
+        """kept: the namespaces for which a free seat is kept, once for each. seats: of the micro-batch."""
         self._held = Counter((row.lane, row.namespace) for row in running)
         self._held.update(("interactive", namespace) for namespace in kept)
         self._most: dict[str, int] = {
@@ -44,21 +47,33 @@ class Holding:
             self._longest[row.namespace] = max(self._longest.get(row.namespace, 0), row.total_tokens)
 
     def may_claim(self, row: Row, *, lacks_room: bool) -> bool:
-        """Whether `yielding` may find somebody who gives up a seat for `row`."""
+        """Whether `yielding` may find a row that gives up its seat for `row`, which waits."""
         if row.lane == "interactive" and self._batch_gives:
             return True
         held = self._held[row.lane, row.namespace]
         return self._most[row.lane] >= held + 2 or (lacks_room and not held)
 
     def stands_out(self, row: Row) -> bool:
-        """Whether `row`, which waits, may be `outsized` beside those that run."""
+        """Whether `row`, which waits, may be `outsized` beside the running rows."""
         others = max((n for name, n in self._longest.items() if name != row.namespace), default=0)
         return row.total_tokens >= _STANDS_OUT * others
 
 
 def run_tokens(row: Row) -> int:
-    """How many tokens a row that comes back generates before it may have to go again."""
+    """How many tokens a preempted row generates, once it has a seat again, before it may be preempted for others."""
     return min(_MOST_RUN_TOKENS, max(LEAST_RUN_TOKENS, row.total_tokens // _TAKEN_IN_PER_RUN))
+
+
+def undisturbed_tokens(row: Row, *, interactive_waits: bool) -> int:
+    """How many tokens a row that gets a seat now generates before it may be preempted for others.
+
+    interactive_waits: whether rows of the interactive lane wait.
+    """
+    least = run_tokens(row) if row.preempted else 0
+    if row.lane == "batch" and interactive_waits:
+        # It has the one turn in eight of the batch lane; preempted at once, it would get nothing done in it.
+        return max(least, LEAST_RUN_TOKENS)
+    return least
 
 
 def yielding(
@@ -71,16 +86,16 @@ def yielding(
     lacks_room: bool,
     share: int,
 ) -> Iterator[Row]:
-    """Who of `running` gives up its seat for `row`, which waits, one after the other until it can be seated.
+    """The rows of `running` that give up their seats for `row`, which waits: as many as the caller takes.
 
     Rows of the batch lane give way to the interactive lane, down to one seat in eight. Within a lane, the namespace
-    that holds most gives way to one that holds at least two seats less: afterwards they are more equal. Where it is
-    room that lacks, a row that takes it from the others gives way to a namespace that holds nothing; and a row that
-    would itself take more than its namespace's `share` of the room is no reason for others of its lane to go.
+    that holds most seats gives way to one that holds at least two fewer: they are then more equal. Where room lacks, a
+    row that is `outsized` gives way to a namespace that holds no seat; and for a row that would itself take more than
+    its namespace's `share` of the room, no row of its own lane goes.
 
-    movable: those that may go now. kept: seats that no row has, by the namespace for which they are kept. Of a
-    namespace's rows the one goes first that is taken in again at the least cost, the last one admitted of equals; where
-    room lacks, the longest.
+    movable: the rows that may be preempted now. seats: of the micro-batch. kept: the free seats that are kept, by
+    namespace. share: of the room, tokens. Of a namespace's rows the one goes first that costs the least to take in
+    again, the last one admitted of equals; where room lacks, the longest one.
     """
     if row.lane == "interactive":
         batch = [other for other in running if other.lane == "batch"]
@@ -104,7 +119,7 @@ def yielding(
 def _of_those_that_hold_most(
     rows: list[Row], movable: Collection[Row], least: int, kept: Mapping[str, int], lacks_room: bool
 ) -> Iterator[Row]:
-    """One after the other of the namespace that holds most by then, as long as that is `least` seats or more."""
+    """Rows that go, each of the namespace that then holds most seats, while that is `least` seats or more."""
     rows, held = list(rows), Counter(row.namespace for row in rows)
     held.update(kept)
     while True:
@@ -122,11 +137,25 @@ def _of_those_that_hold_most(
         held[gone.namespace] -= 1
 
 
-def room_costs(rows: Collection[Row]) -> dict[str, int]:
-    """What each namespace takes of the room, tokens; `rows` need their number times the longest, as they lie in memory.
+def last_of_most(running: Collection[Row]) -> Row:
+    """The row that is preempted where `running`, in the order of their admission, outgrow the room.
 
-    A namespace whose n rows are up to l tokens long takes n · l, and where those of m others are up to L < l long,
-    m · (l - L) on top: what its long one makes the others' rows need.
+    Rows of the batch lane go first, then rows of the namespace whose rows have the most tokens; of equals the last one
+    admitted. The first one admitted never goes. running: two rows at least.
+    """
+    held: Counter[str] = Counter()
+    for row in running:
+        held[row.namespace] += row.total_tokens
+    _, *others = running
+    # Of equals `max` takes the first: the last one admitted.
+    return max(reversed(others), key=lambda row: (row.lane == "batch", held[row.namespace]))
+
+
+def room_costs(rows: Collection[Row]) -> dict[str, int]:
+    """The tokens of room that each namespace takes. All `rows` together need their number times the longest of them.
+
+    A namespace whose n rows are up to l tokens long takes n · l. Where the m rows of others are up to L < l tokens
+    long, it takes m · (l - L) on top, because its longest row makes their rows need so much more.
     """
     count = Counter(row.namespace for row in rows)
     longest: dict[str, int] = {}
@@ -140,7 +169,9 @@ def room_costs(rows: Collection[Row]) -> dict[str, int]:
 
 
 def outsized(rows: Collection[Row], *, share: int) -> Row | None:
-    """The longest row, where it makes its namespace take more than `share` of the room and stands out among others."""
+    """The longest of `rows`, if it makes its namespace take more than `share` tokens of the room and stands out: it is
+    at least twice as long as every row of other namespaces. Else None.
+    """
     longest = max(rows, key=lambda row: row.total_tokens, default=None)
     if longest is None or room_costs(rows)[longest.namespace] <= share:
         return None

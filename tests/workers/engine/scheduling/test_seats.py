@@ -421,8 +421,8 @@ def test_whatever_comes_every_row_ends_and_little_is_done_twice(seed: int) -> No
             s.step += 1
         assert s.step < 200_000, "it does not come to an end"
     assert s.scheduler.running == s.scheduler.waiting == 0
-    assert not s.scheduler._given
-    assert not s.scheduler._overtaken
+    assert not s.scheduler._kept._given
+    assert not s.scheduler._shares._held_back
     once = sum(each.prompt_tokens + len(each.token_ids) - 1 for each in s.lengths)
     if room == 2**62:
         assert s.taken_in <= 2 * once
