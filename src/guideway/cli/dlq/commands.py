@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from guideway.cli.console.output import AsJson, err, out, print_json, print_table, run
 from guideway.cli.dlq.view import print_letter, view, when
-from guideway.delivery.replay.dead_letter_reader import DeadLetterReader, Spans
-from guideway.delivery.replay.decision import RecordPosition, Replayed, Selection, code_of
-from guideway.delivery.replay.replayer import Report, plan
-from guideway.delivery.replay.replayer import replay as put_back
-from guideway.infra.cluster import administrator
-from guideway.infra.topics import partitions_by_topic
+from guideway.delivery.replay.decision import RecordPosition, Selection
+from guideway.delivery.replay.replayer import Report
 from guideway.printable import on_one_line
-from guideway.producers.client.client import split_address
-from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.record import Record
 from guideway.settings import Settings
+from guideway.usecases import dead_letters
 
 Topic = Annotated[str, typer.Argument(help="The topic whose dead letters are meant, its .dlq, or /NAMESPACE/ENDPOINT.")]
 Code = Annotated[str | None, typer.Option(help="Only those with this failure code.")]
@@ -41,43 +34,11 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(group, name="dlq")
 
 
-class Tally(msgspec.Struct):
-    """What a dead-letter topic holds. Times are Unix milliseconds."""
-
-    topic: str
-    records: int = 0
-    replayed: int = 0
-    oldest_ms: int = 0
-    newest_ms: int = 0
-    codes: Counter[str] = msgspec.field(default_factory=Counter)
-
-    def add(self, record: Record, *, replayed: bool) -> None:
-        self.oldest_ms = min(self.oldest_ms, record.timestamp_ms) if self.records else record.timestamp_ms
-        self.newest_ms = max(self.newest_ms, record.timestamp_ms)
-        self.records += 1
-        self.replayed += replayed
-        self.codes[code_of(record)] += 1
-
-
 def list_topics(as_json: AsJson = False) -> None:
     """List the topics that hold dead letters: how many, since when, and why."""
 
-    async def work() -> list[Tally]:
-        bootstrap = Settings.from_environ().answering_brokers()
-        there = await _dead_letter_topics(bootstrap)
-        async with DeadLetterReader.connected(bootstrap) as reader:
-            # A topic's records are counted: transaction markers make its offsets lie.
-            tallies = {topic: Tally(topic) for topic in sorted(there)}
-            spans = await reader.spans(there)
-            with _progress("reading", spans, as_json=as_json) as walked:
-                for tp, span in spans.items():
-                    replayed = await reader.replayed(tp) if len(span) else Replayed()
-                    async for record in reader.read({tp: span}):
-                        tallies[tp.topic].add(record, replayed=record.offset in replayed)
-                    walked(len(span))
-        return [tally for tally in tallies.values() if tally.records]
-
-    found = run(work())
+    with _progress("reading", as_json=as_json) as watch:
+        found = run(dead_letters.tallies(Settings.from_environ(), watch))
     if as_json:
         for tally in found:
             print_json(tally)
@@ -104,23 +65,7 @@ def show(
     """
     selection = Selection(code=_code(code))
 
-    async def work() -> tuple[list[tuple[Record, bool]], int]:
-        bootstrap = Settings.from_environ().answering_brokers()
-        there = await _dead_letter_topics(bootstrap)
-        dead = _resolve(topic, there)
-        kept: deque[tuple[Record, bool]] = deque(maxlen=limit or None)
-        count = 0
-        async with DeadLetterReader.connected(bootstrap) as reader:
-            spans = await reader.spans({dead: there[dead]})
-            for tp, span in spans.items():
-                replayed = await reader.replayed(tp) if len(span) else Replayed()
-                async for record in reader.read({tp: span}):
-                    if selection.wants(record):
-                        count += 1
-                        kept.append((record, record.offset in replayed))
-        return list(kept), count
-
-    found, count = run(work())
+    found, count = run(dead_letters.letters(Settings.from_environ(), topic, selection, limit=limit))
     for record, replayed in found:
         seen = view(record, replayed=replayed, with_value=value)
         if as_json:
@@ -151,37 +96,20 @@ def replay(
     """
     places = frozenset(map(_place, offset or ()))
     selection = Selection(code=_code(code), places=places, again=again)
-    bootstrap = Settings.from_environ().answering_brokers()
     asking = not yes and not dry_run and sys.stdin.isatty()
-
-    async def prepare() -> tuple[str, int, Spans, Report]:
-        there = await _topics(bootstrap)
-        dead = _resolve(topic, _dead(there))
-        origin = names.topic_of_dead_letters(dead)
-        if origin not in there:
-            raise Refusal(FailureCode.INVALID_SETTING, f"topic {origin} does not exist any more: create it first")
-        async with DeadLetterReader.connected(bootstrap) as reader:
-            # The end is fixed here: what dies again while this runs must not be put back without end.
-            spans = await reader.spans({dead: there[dead]})
-            with _progress("reading", spans, as_json=as_json) as walked:
-                planned = await plan(reader, spans, selection, walked) if dry_run or asking else Report()
-        return origin, there[origin], spans, planned
-
-    async def work(origin: str, partitions: int, spans: Spans) -> Report:
-        async with DeadLetterReader.connected(bootstrap) as reader:
-            with _progress("replaying", spans, as_json=as_json) as walked:
-                return await put_back(
-                    bootstrap, reader, spans, selection, origin=origin, origin_partitions=partitions, walked=walked
-                )
-
-    origin, partitions, spans, report = run(prepare())
+    wanted = run(dead_letters.prepare_replay(Settings.from_environ(), topic, selection))
+    report = Report()
+    if dry_run or asking:
+        with _progress("reading", as_json=as_json) as watch:
+            report = run(dead_letters.preview_replay(wanted, watch))
     if asking and report.replayed:
         count = len(report.replayed)
-        if not typer.confirm(f"Put {count} dead letter{'s' * (count > 1)} back on {origin}?", err=True):
+        if not typer.confirm(f"Put {count} dead letter{'s' * (count > 1)} back on {wanted.origin}?", err=True):
             raise typer.Exit(1)
     if not dry_run and (report.replayed or not asking):
-        report = run(work(origin, partitions, spans))
-    _print_report(report, origin, dry_run=dry_run, as_json=as_json)
+        with _progress("replaying", as_json=as_json) as watch:
+            report = run(dead_letters.put_back(wanted, watch))
+    _print_report(report, wanted.origin, dry_run=dry_run, as_json=as_json)
 
 
 def _print_report(report: Report, origin: str, *, dry_run: bool, as_json: bool) -> None:
@@ -233,34 +161,14 @@ def _code(text: str | None) -> FailureCode | None:
         raise Refusal(FailureCode.INVALID_SETTING, f"{text!r} is no failure code: it is one of {known}") from None
 
 
-def _resolve(topic: str, there: Mapping[str, int]) -> str:
-    """The dead-letter topic that is meant. Raises Refusal where there is none."""
-    named = names.event_topic(*split_address(topic)) if topic.startswith("/") else topic
-    for candidate in (named, names.dead_letter_topic(named)):
-        if candidate in there:
-            return candidate
-    known = ", ".join(sorted(there)) or "none: run `guideway topics apply`"
-    raise Refusal(FailureCode.INVALID_SETTING, f"{topic!r} has no dead-letter topic; there are {known}")
-
-
-async def _topics(bootstrap: str) -> dict[str, int]:
-    """All topics of the cluster, with how many partitions each has."""
-    async with administrator(bootstrap) as admin:
-        return {topic: len(partitions) for topic, partitions in (await partitions_by_topic(admin)).items()}
-
-
-def _dead(there: Mapping[str, int]) -> dict[str, int]:
-    return {topic: count for topic, count in there.items() if names.topic_of_dead_letters(topic) is not None}
-
-
-async def _dead_letter_topics(bootstrap: str) -> dict[str, int]:
-    return _dead(await _topics(bootstrap))
-
-
 @contextmanager
-def _progress(doing: str, spans: Spans, *, as_json: bool) -> Iterator[Callable[[int], None]]:
-    """A bar over all offsets, where somebody watches; it is told how many more were walked."""
+def _progress(doing: str, *, as_json: bool) -> Iterator[dead_letters.Watch]:
+    """A bar over all offsets, where somebody watches."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal) as progress:
-        task = progress.add_task(doing, total=sum(map(len, spans.values())))
-        yield lambda more: progress.advance(task, more)
+
+        def watch(offsets: int) -> Callable[[int], None]:
+            task = progress.add_task(doing, total=offsets)
+            return lambda more: progress.advance(task, more)
+
+        yield watch
