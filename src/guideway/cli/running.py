@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,14 +11,13 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from guideway import config, logs
-from guideway.catalogue.topic import CatalogueFollower
+from guideway import logs
 from guideway.cli.console import interrupts
 from guideway.cli.console.output import AsJson, between, err, out, print_json, print_table, run
 from guideway.cli.console.services import Restart, supervised, until_signalled
 from guideway.cli.demo import demo as demonstration
 from guideway.infra import local_broker
-from guideway.infra.doctor import Check, checks
+from guideway.infra.doctor import Check
 from guideway.infra.probe import require_broker
 from guideway.producers.intake.shares import QUEUE
 from guideway.schemas.failures import FailureCode, Refusal
@@ -27,6 +25,7 @@ from guideway.schemas.names import LANES
 from guideway.settings import Settings
 from guideway.usecases import packaged, serve
 from guideway.usecases.apply import apply_manifests
+from guideway.usecases.doctor import examine
 from guideway.usecases.supervise import end_with_parent
 
 
@@ -150,10 +149,7 @@ def worker(
 
 def doctor(as_json: AsJson = False) -> None:
     """Say what is missing on this machine and how to mend it. Exit code 1 if anything is."""
-    settings = Settings.from_environ()
-    found = [_settings_check(settings), *run(checks(folder=settings.broker_folder))]
-    if any(one.name == "catalogue topic" and one.ok for one in found):
-        found.append(run(_catalogue_check(settings.answering_brokers())))
+    found = run(examine(Settings.from_environ()))
     if as_json:
         for check in found:
             print_json(check)
@@ -174,23 +170,6 @@ def _print_checks(found: Sequence[Check]) -> None:
         out.print(f"{one.name}: {one.mend}")
     if not wrong:
         out.print("All is well.")
-
-
-def _settings_check(settings: Settings) -> Check:
-    """Where settings come from and things are kept, for whoever wonders why another folder behaves otherwise."""
-    wrong = config.misspelt(os.environ)
-    files = ", ".join(map(str, config.files(os.environ)))
-    found = f"{f'from {files} and ' if files else 'from '}the environment; things are kept in {settings.home}"
-    mend = f"not heeded: {', '.join(wrong)}: correct the variable, or unset it" if wrong else ""
-    return Check("settings", not wrong, found, mend)
-
-
-async def _catalogue_check(bootstrap: str) -> Check:
-    async with CatalogueFollower(bootstrap) as reader:
-        count = reader.catalogue.unreadable
-    mend = "`guideway get` shows them: use the newer guideway that wrote them, or `guideway delete KIND NAME@VERSION`"
-    found = f"{count} entries that cannot be read" if count else "all of it can be read"
-    return Check("catalogue", not count, found, mend if count else "")
 
 
 def demo(
