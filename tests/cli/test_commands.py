@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.cli import app
-from guideway.cli.demo.demo import EXAMPLES, Plan
+from guideway.cli.demo.demo import EXAMPLES
+from guideway.cli.demo.plan import DemoPlan
 from guideway.cli.demo.report import most_mixed
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
@@ -153,7 +154,7 @@ def test_the_demos_plan_names_endpoints_and_rows_that_exist() -> None:
     from guideway.catalogue.documents.manifest_files import read_manifests
     from guideway.schemas.manifests import Endpoint
 
-    plan = msgspec.convert(yaml.safe_load((EXAMPLES / "demo" / "plan.yaml").read_text()), Plan)
+    plan = msgspec.convert(yaml.safe_load((EXAMPLES / "demo" / "plan.yaml").read_text()), DemoPlan)
     applied = [*read_manifests(EXAMPLES / "demo" / "manifests"), *read_manifests(EXAMPLES / "demo" / "asking")]
     known = {one.manifest.address for one in applied if isinstance(one.manifest, Endpoint)}
     named = {one.endpoint for one in plan.questions}

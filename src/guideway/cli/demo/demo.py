@@ -20,8 +20,9 @@ import guideway
 from guideway.catalogue.documents.manifest_files import read_manifests
 from guideway.cli.console import interrupts
 from guideway.cli.console.output import err, out, print_json
+from guideway.cli.demo.plan import AgainstBare, DemoPlan, Question
 from guideway.cli.demo.report import Report, Score, Speed, Told, tell, tell_json
-from guideway.cli.demo.sets import FactSet, SideBySide, make_fact_sets
+from guideway.cli.demo.sets import SideBySide, make_fact_sets
 from guideway.infra import local_broker
 from guideway.producers.client.client import Client
 from guideway.schemas.failures import FailureCode, Refusal
@@ -31,31 +32,6 @@ from guideway.usecases.apply import apply_manifests
 from guideway.workers.messages.from_engine import BatchReport
 
 EXAMPLES = Path(guideway.__file__).resolve().parents[2] / "examples"
-
-
-class Question(msgspec.Struct, forbid_unknown_fields=True):
-    """One event to show."""
-
-    endpoint: str
-    text: str
-
-
-class Comparison(msgspec.Struct, forbid_unknown_fields=True):
-    """Labelled rows that go through two endpoints: one guided, one that has the same frozen model and its text only."""
-
-    name: str
-    data: str
-    guided: str
-    bare: str
-
-
-class Plan(msgspec.Struct, forbid_unknown_fields=True):
-    """`examples/demo/plan.yaml`."""
-
-    questions: list[Question]
-    comparisons: list[Comparison]
-    sets: list[FactSet]
-    side_by_side: list[SideBySide]
 
 
 def agree(settings: Settings, *, yes: bool) -> None:
@@ -78,7 +54,7 @@ async def run_demo(settings: Settings, *, as_json: bool, keep: bool) -> int:
     """Everything on this machine, started and (unless `keep`) ended here. Returns the exit code."""
     if not EXAMPLES.is_dir():
         raise Refusal(FailureCode.INVALID_SETTING, "the demo needs the examples folder: run it from a checkout")
-    plan = msgspec.convert(yaml.safe_load((EXAMPLES / "demo" / "plan.yaml").read_text()), Plan)
+    plan = msgspec.convert(yaml.safe_load((EXAMPLES / "demo" / "plan.yaml").read_text()), DemoPlan)
     ours = settings.bootstrap is None and local_broker.status(settings.broker_folder) is None
     broker = local_broker.up(settings.broker_folder, progress=_say)
     interrupts.keeps("nothing of the demo is kept; start it again")
@@ -216,7 +192,7 @@ async def _ask(client: Client, sides: Sequence[SideBySide]) -> list[tuple[SideBy
     return [*zip(sides, await asyncio.gather(*map(answers, sides)), strict=True)]
 
 
-async def _compare(client: Client, comparisons: Sequence[Comparison], *, quiet: bool) -> dict[str, list[Told]]:
+async def _compare(client: Client, comparisons: Sequence[AgainstBare], *, quiet: bool) -> dict[str, list[Told]]:
     """The labelled rows of all comparisons through both endpoints, all at once; answers by endpoint, in row order."""
     sources = {
         endpoint: comparison.data for comparison in comparisons for endpoint in (comparison.guided, comparison.bare)
@@ -247,12 +223,12 @@ def _rows(name: str) -> list[dict[str, Any]]:
 # Figures -------------------------------------------------------------------------------------------------------------
 
 
-def _rows_of(plan: Plan) -> int:
+def _rows_of(plan: DemoPlan) -> int:
     sources = {endpoint: one.data for one in plan.comparisons for endpoint in (one.guided, one.bare)}
     return sum(len(_rows(data)) for data in sources.values())
 
 
-def _score(one: Comparison, compared: dict[str, list[Told]]) -> Score:
+def _score(one: AgainstBare, compared: dict[str, list[Told]]) -> Score:
     return Score(
         name=one.name,
         rows=len(_rows(one.data)),
