@@ -1,1 +1,1 @@
-"""Brokers, topics and checks: what guideway needs around it, on one machine and beyond."""
+"""Brokers, topics and checks that guideway needs, on one machine and on a cluster."""

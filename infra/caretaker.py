@@ -1,11 +1,11 @@
-"""Removes from noida-db what it never removes itself: dead members of groups, offsets of deleted topics.
+"""Removes what noida-db never removes itself: dead members of groups, and offsets of deleted topics.
 
 It ends when its broker ends.
 
     python -m guideway.infra.caretaker --bootstrap 127.0.0.1:9092 --parent-pid 4711
 
-After a kill -9 of a worker its group would wait for it for good. A member is dead when the process whose id is in its
-client id (`schemas.names.CLIENT_ID`) is gone, which can be known only because everything runs on this machine.
+After a kill -9 of a worker its group would wait for it for ever. A member is dead when the process whose id is in its
+client id (`schemas.names.client_id`) is gone. This can be seen only because everything runs on one machine.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ class Member:
 
     @property
     def pid(self) -> int | None:
-        """The process that joined; None for a client that does not tell."""
+        """The process that joined; None if its client id does not say."""
         named = CLIENT_ID.fullmatch(self.client_id)
         return int(named["pid"]) if named else None
 
 
 def members_to_remove(members: Iterable[Member], alive: Collection[int]) -> list[Member]:
-    """The members whose process is not among the pids `alive`; one that names no process is left alone."""
+    """The members whose process is not among the pids `alive`. A member without a process id stays."""
     return [member for member in members if member.pid is not None and member.pid not in alive]
 
 
 def start(folder: Path, bootstrap: str, broker: Process, environ: Mapping[str, str]) -> Process:
     """Start a caretaker for the broker in a process of its own; its log goes to `folder`."""
-    # Where guideway is not installed but on sys.path, the new Python has to be told.
+    # The new Python must find guideway, even if it is only on sys.path.
     here = str(Path(guideway.__file__).parents[1])
     path = ":".join(part for part in (here, environ.get("PYTHONPATH")) if part)
     command = [sys.executable, "-m", "guideway.infra.caretaker"]
@@ -66,7 +66,7 @@ async def members(admin: AIOKafkaAdminClient) -> list[Member]:
     for group, protocol, *_ in await admin.list_consumer_groups():
         if protocol != "consumer":
             continue
-        # One at a time: aiokafka reads answers of version 3 as if they were version 2, which goes wrong at the second.
+        # One at a time: aiokafka reads answers of version 3 as version 2, and fails at the second group.
         for response in await admin.describe_consumer_groups([group]):
             for _error, name, _state, _type, _protocol, listed, *_rest in response.groups:
                 found += [Member(name, member_id, client_id) for member_id, client_id, *_more in listed]
@@ -74,7 +74,7 @@ async def members(admin: AIOKafkaAdminClient) -> list[Member]:
 
 
 async def remove(admin: AIOKafkaAdminClient, member: Member) -> None:
-    """Let the member leave its group, as it would have done itself."""
+    """Remove the member from its group, as if it had left."""
     coordinator = await admin.find_coordinator(member.group)
     response = await admin._client.send(coordinator, LeaveGroupRequest(member.group, member.member_id))
     outcome = for_code(response.error_code).__name__ if response.error_code else "removed"
@@ -82,7 +82,7 @@ async def remove(admin: AIOKafkaAdminClient, member: Member) -> None:
 
 
 async def watch(bootstrap: str, broker: Process) -> None:
-    """Once a second, until the broker ends: look at all groups and topics and remove what is dead."""
+    """Once a second, until the broker ends, look at all groups and topics and remove what is dead."""
     lives = TopicLives()
     while broker.alive:
         try:

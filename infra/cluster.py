@@ -1,4 +1,4 @@
-"""An administrator's connection to the cluster, with errors that say what to change."""
+"""An admin client for the cluster, with errors that say what to change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BROKER: Final = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+(?:
 
 
 def brokers_in(bootstrap: str) -> str:
-    """A list of brokers, `host:port,host:port`, without white space. Raises Refusal(invalid_setting) for what is none.
+    """The list of brokers, `host:port,host:port`, without white space. Raises Refusal(invalid_setting) if it is none.
 
     A host is a name, an IPv4 address, or an IPv6 address in brackets.
     """
@@ -39,10 +39,10 @@ def brokers_in(bootstrap: str) -> str:
 
 @contextlib.asynccontextmanager
 async def administrator(bootstrap: str, *, timeout_s: float = 10.0) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A started admin client; tried again until `timeout_s` is over.
+    """A started admin client. Connecting is tried until `timeout_s` seconds are over.
 
-    Raises Refusal: INVALID_SETTING for an address that is none, BROKER_UNREACHABLE when there is no connection by then
-    or when it breaks inside the block.
+    Raises Refusal: INVALID_SETTING for a bad address, BROKER_UNREACHABLE if there is no connection by then, or if it
+    breaks inside the block.
     """
     admin = AIOKafkaAdminClient(
         bootstrap_servers=bootstrap, client_id=client_id("admin"), request_timeout_ms=int(timeout_s * 1000)

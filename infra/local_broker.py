@@ -1,4 +1,4 @@
-"""A broker for one machine: the cluster that is named, else Apache Kafka, else noida-db."""
+"""A broker for one machine: the cluster that the environment names, else Apache Kafka, else noida-db."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from guideway.infra.processes import Process, end
 from guideway.infra.starting import Progress
 
 FOLDER = Path(".guideway/broker")
-"""Where state, data and logs of the broker are kept, relative to the current directory."""
+"""The folder with the broker's state, data and logs, relative to the current directory."""
 
 Kind = Literal["external", "apache-kafka", "noida-db"]
 
 
 @dataclass(frozen=True)
 class External:
-    """A cluster that runs already and is not ours to start or end."""
+    """A cluster that already runs. It is not started or ended here."""
 
     bootstrap: str
 
@@ -45,7 +45,7 @@ class Noida:
 
 @dataclass(frozen=True)
 class RunningBroker:
-    """A broker that clients can use. `pid` and `caretaker_pid` are None where no such process is ours."""
+    """A broker that clients can use. `pid` and `caretaker_pid` are None if we started no such process."""
 
     kind: Kind
     bootstrap: str
@@ -63,9 +63,9 @@ class _State:
 
 
 def choose(environ: Mapping[str, str]) -> External | ApacheKafka | Noida:
-    """Which broker to use: KAFKA_BOOTSTRAP_SERVERS wins, then KAFKA_HOME, else noida-db.
+    """The broker to use: KAFKA_BOOTSTRAP_SERVERS, else Apache Kafka by KAFKA_HOME, else noida-db.
 
-    Raises Refusal(invalid_setting) where KAFKA_BOOTSTRAP_SERVERS is no list of brokers.
+    Raises Refusal(invalid_setting) if KAFKA_BOOTSTRAP_SERVERS is no list of brokers.
     """
     if bootstrap := environ.get("KAFKA_BOOTSTRAP_SERVERS", "").strip():
         return External(brokers_in(bootstrap))
@@ -77,9 +77,9 @@ def choose(environ: Mapping[str, str]) -> External | ApacheKafka | Noida:
 def up(
     folder: Path = FOLDER, *, environ: Mapping[str, str] = os.environ, progress: Progress = lambda _line: None
 ) -> RunningBroker:
-    """Return the broker to use, started in `folder` unless it runs there already; blocks until it serves clients.
+    """The broker to use, started in `folder` unless it already runs there. Returns when it serves clients.
 
-    Raises Refusal: INVALID_SETTING when none can be started here, BROKER_UNREACHABLE when one does not come up.
+    Raises Refusal: INVALID_SETTING if no broker can be started here, BROKER_UNREACHABLE if it does not start.
     An external cluster is not contacted.
     """
     choice = choose(environ)
@@ -100,11 +100,10 @@ def up(
 
 
 def down(folder: Path = FOLDER, *, wipe: bool = False, patience_s: float = 30) -> bool:
-    """End what `up` started in `folder`; returns whether a broker ran there. Nothing of it runs afterwards.
+    """End what `up` started in `folder`; returns whether a broker ran there. Afterwards nothing of it runs.
 
-    patience_s: what the broker has for it before it is killed.
-
-    Apache Kafka's records stay for the next `up` unless `wipe`; noida-db's never do.
+    patience_s: after so many seconds the broker is killed. wipe: delete the records of Apache Kafka, which otherwise
+    stay for the next `up`; those of noida-db are always deleted.
     """
     folder = folder.resolve()
     if not folder.is_dir():
@@ -120,7 +119,7 @@ def down(folder: Path = FOLDER, *, wipe: bool = False, patience_s: float = 30) -
 
 
 def status(folder: Path = FOLDER) -> RunningBroker | None:
-    """The broker that runs in `folder`, or None; starts, ends and waits for nothing."""
+    """The broker that runs in `folder`, or None. Starts, ends and waits for nothing."""
     folder = folder.resolve()
     state = _read(folder)
     return _running(state, folder) if state is not None and state.broker.alive else None
@@ -141,7 +140,7 @@ def _start(choice: ApacheKafka | Noida, folder: Path, environ: Mapping[str, str]
 def _end(state: _State | None, patience_s: float = 30) -> bool:
     if state is None:
         return False
-    # The caretaker first: it would complain about the broker it misses.
+    # The caretaker first: it would log that the broker is missing.
     if state.caretaker is not None:
         end(state.caretaker, patience_s=min(2, patience_s))
     return end(state.broker, patience_s=patience_s)
@@ -164,7 +163,7 @@ def _read(folder: Path) -> _State | None:
 
 
 def _write(folder: Path, state: _State) -> None:
-    # In one step, so that `status`, which takes no lock, never sees half of it.
+    # Written in one step: `status` takes no lock and must never read half of it.
     fresh = _state_file(folder).with_suffix(".new")
     fresh.write_bytes(msgspec.json.encode(state))
     fresh.replace(_state_file(folder))
@@ -172,7 +171,7 @@ def _write(folder: Path, state: _State) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One `up` or `down` at a time; the lock goes with the process that holds it."""
+    """Only one `up` or `down` runs at a time. The lock ends with its process."""
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

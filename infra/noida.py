@@ -1,4 +1,4 @@
-"""noida-db, the stand-in where no Kafka is there: one binary in a wheel, which keeps records in memory."""
+"""noida-db, the stand-in for Kafka: one binary in a wheel, which keeps records in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ START_TIMEOUT_S = 20.0
 
 
 def binary() -> Path | None:
-    """The program inside the installed wheel `noida-db`, or None where it is not installed."""
+    """The program inside the installed wheel `noida-db`; None if it is not installed."""
     spec = find_spec("noida_db")
     for place in (spec and spec.submodule_search_locations) or []:
         if (found := Path(place, "noida-db")).is_file():
@@ -28,8 +28,8 @@ def binary() -> Path | None:
 def start(folder: Path, *, environ: Mapping[str, str], progress: Progress) -> Started:
     """Start noida-db's Kafka service, empty, on a free port.
 
-    The binary itself is started: the console script only waits for it, and ending the script would leave it behind.
-    Raises Refusal: INVALID_SETTING where the wheel is not installed, BROKER_UNREACHABLE when it does not come up.
+    The binary itself is started: the wheel's console script only waits for it, and the binary would outlive the script.
+    Raises Refusal: INVALID_SETTING if the wheel is not installed, BROKER_UNREACHABLE if it does not start.
     """
     if (program := binary()) is None:
         raise Refusal(
@@ -37,10 +37,10 @@ def start(folder: Path, *, environ: Mapping[str, str], progress: Progress) -> St
             "there is no broker to start: `pip install guideway[local]` for noida-db, set KAFKA_HOME to an unpacked "
             "Apache Kafka, or KAFKA_BOOTSTRAP_SERVERS to a cluster that runs",
         )
-    # Installers do not keep the execute bit of package data.
+    # Installers remove the execute bit of package data.
     if not os.access(program, os.X_OK):
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    # It would find its old topics again, but not surely all of them: better none.
+    # It would find some of its old topics again, perhaps not all: better none.
     forget(folder)
     folder.mkdir(parents=True)
     (port,) = free_ports(1)
@@ -55,5 +55,5 @@ def start(folder: Path, *, environ: Mapping[str, str], progress: Progress) -> St
 
 
 def forget(folder: Path) -> None:
-    """Remove what it saved."""
+    """Delete what noida-db saved in the folder."""
     shutil.rmtree(folder, ignore_errors=True)

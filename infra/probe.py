@@ -1,4 +1,4 @@
-"""What stands at a broker's address: looked at before a command waits for it, so that the cause is told, and soon."""
+"""Looks at a broker's address before a command waits for it, so that the user soon learns what is wrong."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from guideway.schemas.failures import FailureCode, Refusal
 CONNECT_S: Final = 3.0
 ANSWER_S: Final = 5.0
 _API_VERSIONS: Final = struct.pack(">ihhih", 10, 18, 0, 1, -1)
-"""A request that every broker answers, whoever asks: length, key 18, version 0, correlation id 1, no client id."""
+"""A request that every broker answers: length, key 18, version 0, correlation id 1, no client id."""
 _TLS_ALERT: Final = b"\x15\x03"
 
 
 def require_broker(bootstrap: str, *, connect_s: float = CONNECT_S, answer_s: float = ANSWER_S) -> None:
-    """Raises Refusal(broker_unreachable) where `wrong_with` finds something."""
+    """Raises Refusal(broker_unreachable) if `wrong_with` finds something."""
     if why := wrong_with(bootstrap, connect_s=connect_s, answer_s=answer_s):
         raise Refusal(
             FailureCode.BROKER_UNREACHABLE,
@@ -27,7 +27,7 @@ def require_broker(bootstrap: str, *, connect_s: float = CONNECT_S, answer_s: fl
 
 
 def wrong_with(bootstrap: str, *, connect_s: float = CONNECT_S, answer_s: float = ANSWER_S) -> str | None:
-    """Why none of `host:port,…` is a Kafka broker that answers without TLS; None: one of them is."""
+    """Why none of `host:port,…` is a Kafka broker that answers without TLS; None if one of them is."""
     found: list[str] = []
     for address in bootstrap.split(","):
         host, _, port = address.rpartition(":")
@@ -55,7 +55,7 @@ def _wrong_with(host: str, port: int, connect_s: float, answer_s: float) -> str 
 
 
 def _begin_of_answer(connection: socket.socket) -> bytes:
-    """The first eight bytes, fewer where the connection is closed before."""
+    """The first eight bytes; fewer if the connection is closed earlier."""
     answer = b""
     with contextlib.suppress(ConnectionResetError):
         while len(answer) < 8 and (more := connection.recv(8 - len(answer))):

@@ -1,4 +1,4 @@
-"""Processes that outlive us: started in a session of their own, known by pid and birth, ended for certain."""
+"""Processes that outlive this one: each has its own session, and is identified by its pid and start time."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Process:
-    """A process that was started here; `born` tells it from a later one that was given the same pid."""
+    """A process that was started here. `born` distinguishes it from a later process with the same pid."""
 
     pid: int
     born: str
 
     @property
     def alive(self) -> bool:
+        """Whether the process still runs."""
         return self.born != "" and birth(self.pid) == self.born
 
 
 def birth(pid: int) -> str | None:
-    """When the process started, in the system's own words; None for one that has ended, reaped or not."""
+    """When the process started, in the system's words; None if it has ended, reaped or not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except FileNotFoundError:
         return None if Path("/proc/self/stat").exists() else _birth_by_ps(pid)
     except ProcessLookupError:
         return None
-    # The second field is the command in brackets and may itself hold spaces and brackets.
+    # The second field is the command in brackets. It may hold spaces and brackets itself.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" and not _has_threads(pid) else fields[19]
 
 
 def _has_threads(pid: int) -> bool:
-    """Whether threads still run whose first thread has ended: the process is not over before them."""
+    """Whether other threads run after the first has ended: the process ends with the last of them."""
     try:
         return len(os.listdir(f"/proc/{pid}/task")) > 1
     except FileNotFoundError:
@@ -49,14 +50,14 @@ def _has_threads(pid: int) -> bool:
 
 
 def _birth_by_ps(pid: int) -> str | None:
-    """The same where there is no /proc (macOS)."""
+    """As `birth`, on systems without /proc (macOS)."""
     run = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     state, _, born = run.stdout.strip().partition(" ")
     return None if not state or state.startswith("Z") else born.strip()
 
 
 def spawn(command: Sequence[str], *, log: Path, environ: Mapping[str, str]) -> Process:
-    """Start `command` in a new session, so that it outlives us and our terminal; its output is added to `log`."""
+    """Start `command` in a new session, so that it outlives this process and its terminal. `log` gets its output."""
     with open(log, "ab") as output, open(os.devnull, "rb") as nothing:
         pid = os.posix_spawn(
             command[0],
@@ -73,7 +74,7 @@ def spawn(command: Sequence[str], *, log: Path, environ: Mapping[str, str]) -> P
 
 
 def end(process: Process, *, patience_s: float = 30) -> bool:
-    """End the process: SIGTERM, and SIGKILL once `patience_s` is over. Returns whether it was there."""
+    """End the process by SIGTERM, and by SIGKILL after `patience_s` seconds. Returns whether it ran."""
     there = process.alive
     _signal_and_wait(process, signal.SIGTERM, patience_s)
     kill(process)
@@ -83,7 +84,7 @@ def end(process: Process, *, patience_s: float = 30) -> bool:
 def kill(process: Process) -> None:
     """End the process at once, by SIGKILL."""
     _signal_and_wait(process, signal.SIGKILL, 10.0)
-    # Ours to reap where the process that started it is this one.
+    # If this process started it, this process must reap it.
     with contextlib.suppress(ChildProcessError):
         while not process.alive and os.waitpid(process.pid, os.WNOHANG) == (0, 0):
             time.sleep(0.02)
@@ -94,7 +95,7 @@ def _signal_and_wait(process: Process, signum: int, wait_s: float) -> None:
         return
     with contextlib.suppress(ProcessLookupError):
         os.kill(process.pid, signum)
-        # A stopped process sees no signal but SIGKILL before it goes on.
+        # A stopped process receives only SIGKILL until it continues.
         os.kill(process.pid, signal.SIGCONT)
     deadline = time.monotonic() + wait_s
     while process.alive and time.monotonic() < deadline:
@@ -102,7 +103,7 @@ def _signal_and_wait(process: Process, signum: int, wait_s: float) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different ports of 127.0.0.1 on which nobody listens now."""
+    """`count` different ports of 127.0.0.1 that are free now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -113,7 +114,7 @@ def free_ports(count: int) -> list[int]:
 def is_free(port: int) -> bool:
     """Whether a server could listen on this port of 127.0.0.1 now."""
     with socket.socket() as one:
-        # As servers do: connections of an earlier server that still linger do not count.
+        # As servers do: lingering connections of an earlier server do not count.
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             one.bind((HOST, port))

@@ -1,4 +1,4 @@
-"""Waiting until a broker that has just been started answers, or telling why it does not."""
+"""Waits until a broker that was just started answers, or says why it does not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from guideway.infra.processes import HOST, Process, end
 from guideway.schemas.failures import FailureCode, Refusal
 
 Progress = Callable[[str], None]
-"""Told one short line for each step that takes time."""
+"""Called with one short line for each step that takes time."""
 
 _METADATA_V1_NO_TOPICS = struct.pack(">hhi h8s i", 3, 1, 7, 8, b"guideway", 0)
 
@@ -30,7 +30,7 @@ class Started:
 
 
 def broker_ids_at(port: int, timeout_s: float = 1.0) -> frozenset[int]:
-    """The brokers that the one on 127.0.0.1 lists; none while it does not answer or does not yet know itself."""
+    """The ids of the brokers that the one on 127.0.0.1 lists; none until it answers and knows itself."""
     with contextlib.suppress(OSError, struct.error, ValueError):
         with socket.create_connection((HOST, port), timeout_s) as link:
             link.sendall(struct.pack(">i", len(_METADATA_V1_NO_TOPICS)) + _METADATA_V1_NO_TOPICS)
@@ -42,16 +42,16 @@ def broker_ids_at(port: int, timeout_s: float = 1.0) -> frozenset[int]:
 
 
 def brokers_at(port: int, timeout_s: float = 1.0) -> int:
-    """How many brokers the one on 127.0.0.1 lists; 0 while it does not answer or does not yet know itself."""
+    """How many brokers the one on 127.0.0.1 lists; 0 until it answers and knows itself."""
     return len(broker_ids_at(port, timeout_s))
 
 
 def await_answer(
     process: Process, port: int, *, log: Path, what: str, timeout_s: float, listing: Collection[int] = ()
 ) -> None:
-    """Return once the broker serves clients and lists any broker, or all of those in `listing`.
+    """Return when the broker serves clients and lists a broker, or all brokers in `listing`.
 
-    Ends it and raises Refusal(BROKER_UNREACHABLE) when it never does.
+    Otherwise end it after `timeout_s` seconds and raise Refusal(BROKER_UNREACHABLE).
     """
     deadline = time.monotonic() + timeout_s
     try:

@@ -1,8 +1,8 @@
-"""What noida-db leaves behind of a topic that was deleted: the offsets that groups had committed there.
+"""Committed offsets of deleted topics, which noida-db keeps.
 
-Apache Kafka deletes them with the topic. Where they stay, a group goes on in a topic of the same name that is made
-later as if it had read its first records, and nobody ever answers these. noida-db has no topic ids, so whether a topic
-is another one is told by its having been away, or by its ends having gone back.
+Apache Kafka deletes them with the topic. With noida-db, in a later topic of the same name a group would continue behind
+the first records, and nobody would answer those. noida-db has no topic ids: a topic is new if it was away for a time,
+or if its ends have gone back.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from aiokafka.structs import TopicPartition
 from guideway.infra.topics import partitions_by_topic
 
 LOOKS: Final = 60
-"""For so many looks after a partition is gone it is seen to that nobody commits there once more, on leaving."""
+"""For so many looks after a partition is gone its offsets are deleted again: members still commit when they leave."""
 _LATEST: Final = -1
 
 
 class TopicLives:
-    """Which partitions are gone, or were made anew, since they were last looked at. Pure."""
+    """Which partitions are gone or new since the last look. Pure."""
 
     def __init__(self) -> None:
         self._ends: dict[TopicPartition, int] = {}
         self._gone: dict[TopicPartition, int] = {}
-        """Partitions that are not there → looks for which they are still remembered."""
+        """Partition that is gone → for how many more looks it is remembered."""
 
     def look(self, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
-        """The partitions whose committed offsets mean nothing, by the `ends` of all that are there now."""
+        """The partitions whose committed offsets are void, by the `ends` of all present partitions."""
         anew = {tp for tp, end in ends.items() if end < self._ends.get(tp, 0)}
         self._gone |= dict.fromkeys(self._ends.keys() - ends.keys(), LOOKS)
         self._gone = {tp: left - 1 for tp, left in self._gone.items() if left > 0 and tp not in ends}
@@ -42,7 +42,7 @@ class TopicLives:
 
 
 async def ends(admin: AIOKafkaAdminClient) -> dict[TopicPartition, int]:
-    """One past the last record of every partition of the one broker."""
+    """Partition → the offset after its last record, for all partitions of the one broker."""
     there = await partitions_by_topic(admin)
     asked = [
         (topic, [(partition["partition"], _LATEST) for partition in found])
@@ -62,7 +62,7 @@ async def ends(admin: AIOKafkaAdminClient) -> dict[TopicPartition, int]:
 
 
 async def forget(admin: AIOKafkaAdminClient, partitions: Collection[TopicPartition]) -> None:
-    """Have every group's committed offsets of these partitions deleted."""
+    """Delete the committed offsets of these partitions in every group."""
     by_topic = [
         (topic, [tp.partition for tp in tps]) for topic, tps in groupby(sorted(partitions), lambda tp: tp.topic)
     ]

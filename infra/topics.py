@@ -1,4 +1,4 @@
-"""The topics that manifests need, and how they come to be: nothing is created by being used."""
+"""The topics that manifests need, and how they are created. No topic is created by use."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Manifest, Model
 
 MAX_RECORD_BYTES: Final = 8 * 2**20
-"""Of any record: an event of the longest text that a manifest may allow, escaped; Kafka's default is 1 MiB."""
+"""The largest record: an event with the longest text that a manifest may allow, escaped. Kafka's default is 1 MiB."""
 DEAD_LETTER_RETENTION_MS: Final = 30 * 24 * 3600 * 1000
-"""Somebody has to find the time to look at them: Kafka's default is 7 days."""
+"""People need time to look at dead letters. Kafka's default is 7 days."""
 
 MAX_PARTITIONS_PER_BROKER: Final = 2000
 """Of all topics of guideway on a cluster, copies included: each costs brokers open files, and services connections."""
@@ -88,7 +88,7 @@ def wanted(manifests: Iterable[Manifest]) -> list[TopicDefinition]:
 
 
 def training(partitions: int = 8) -> list[TopicDefinition]:
-    """The topics of training jobs. `partitions` of the jobs' own: at least as many as there are trainers."""
+    """The topics of training jobs. partitions: of the topic of jobs, at least as many as trainers."""
     return [
         *_with_dead_letters(names.TRAINING_JOBS_TOPIC, partitions),
         TopicDefinition(names.TRAINING_EVENTS_TOPIC),
@@ -110,11 +110,11 @@ async def apply(
     most_per_broker: int = MAX_PARTITIONS_PER_BROKER,
     timeout_s: float = 30.0,
 ) -> Applied:
-    """Create the topics that are not there, and return once each of them has a leader for every partition.
+    """Create the topics that do not exist, and return when every partition of them has a leader.
 
-    `replication` None: three copies, or as many as there are brokers. Existing topics are never changed.
-    Raises Refusal: BROKER_UNREACHABLE when the cluster or the leaders are not there within `timeout_s`, INVALID_SETTING
-    when the cluster refuses a topic, or they would take more partitions than its brokers should bear.
+    replication: copies; None: three, or as many as there are brokers. Existing topics are never changed.
+    Raises Refusal: BROKER_UNREACHABLE without the cluster or the leaders within `timeout_s`, INVALID_SETTING if the
+    cluster refuses a topic, or if the partitions would be more than its brokers should carry.
     """
     by_name = {definition.name: definition for definition in definitions}
     async with administrator(bootstrap, timeout_s=timeout_s) as admin:
@@ -143,7 +143,7 @@ async def missing(
     replication: int | None = None,
     most_per_broker: int = MAX_PARTITIONS_PER_BROKER,
 ) -> list[str]:
-    """The topics that `apply` would create; nothing is created. Raises as `apply`, as far as it can be told before."""
+    """The names of the topics that `apply` would create. Creates nothing. Raises as `apply`, as far as can be known."""
     async with administrator(bootstrap) as admin:
         brokers = len((await admin.describe_cluster())["brokers"])
         there = await partitions_by_topic(admin)
@@ -163,7 +163,7 @@ def require_room(
     copies: int,
     most_per_broker: int,
 ) -> None:
-    """Raises Refusal(invalid_setting) where these topics are more than the brokers should bear. Pure."""
+    """Raises Refusal(invalid_setting) if these topics have more partitions than the brokers should carry. Pure."""
     brokers = max(1, brokers)
     for definition in missing:
         if definition.partitions > MAX_TOPIC_PARTITIONS_PER_BROKER * brokers:
@@ -191,14 +191,14 @@ def require_room(
 
 async def partitions_by_topic(admin: AIOKafkaAdminClient) -> dict[str, list[Any]]:
     """The topics of the cluster, each with its partitions as the broker describes them."""
-    # All, not by name: a cluster that creates topics on demand would create those that are asked for.
+    # Ask for all: a cluster that creates topics on demand would create those asked for by name.
     return {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics() if not topic["error_code"]}
 
 
 async def _create(
     admin: AIOKafkaAdminClient, definitions: list[TopicDefinition], copies: int, deadline: float
 ) -> list[str]:
-    """The names of those created; one that somebody else has created meanwhile is left out."""
+    """The names of the topics created here; those that others created meanwhile are left out."""
     pending = {definition.name: definition for definition in definitions}
     created = []
     while pending:

@@ -1,1 +1,1 @@
-"""What can be said of manifests before they are applied."""
+"""Checks of manifests before they are applied."""

@@ -1,4 +1,4 @@
-"""What is made of an endpoint's calibration when it is applied, so that its version says all there is to it. Pure."""
+"""Decides an endpoint's calibration when it is applied, so that its version is complete. Pure."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from guideway.schemas.manifests import Endpoint, Guidance, Manifest
 from guideway.schemas.output import WordLabels
 
 _MARK: Final = "\u2063guideway\u2063"
-"""Stands for a text while the template is looked at; no text that people write."""
+"""Stands for a text in the template. No person writes it."""
 _OTHERS: Final[dict[str, Any]] = {"integer": 1, "number": 1, "boolean": True, "array": [], "object": {}}
-"""What fields that are no text are filled with."""
+"""Type of a field that is no text → the value that fills it."""
 
 
 def settled(manifests: Iterable[Manifest], catalogue: Catalogue) -> list[Manifest]:
-    """The manifests as the catalogue keeps them: of each endpoint it is decided how its labels are calibrated.
+    """The manifests as the catalogue keeps them, with the calibration of each endpoint decided.
 
-    Guidance is looked up among these manifests and in the catalogue.
-    Raises: Refusal `invalid_manifest` for a calibration that is asked for and cannot be.
+    Guidance is found among these manifests and in the catalogue.
+    Raises: Refusal `invalid_manifest` for a calibration that is not possible.
     """
     manifests = list(manifests)
     applied = {f"{one.namespace}/{one.name}": one for one in manifests if isinstance(one, Guidance)}
@@ -57,7 +57,7 @@ def _settled(endpoint: Endpoint, is_trained: Callable[[str, str], bool]) -> Endp
 
 
 def check_calibration(manifest: Manifest) -> None:
-    """Raises: Refusal `invalid_manifest` for an endpoint whose calibration is asked for and cannot be."""
+    """Raises: Refusal `invalid_manifest` for an endpoint whose calibration is not possible."""
     if isinstance(manifest, Endpoint) and manifest.calibration not in (None, "auto", "off"):
         try:
             _asked(manifest.calibration, manifest)
@@ -66,7 +66,7 @@ def check_calibration(manifest: Manifest) -> None:
 
 
 def _asked(rule: CalibrationRule | None, endpoint: Endpoint) -> Calibration:
-    """Raises: ValueError, which says what to change."""
+    """The calibration that the endpoint asks for. Raises: ValueError, which says what to change."""
     asked = rule if isinstance(rule, Calibration) else Calibration(method="contextual")
     _check(asked, endpoint)
     return _with_around(asked, endpoint)
@@ -87,7 +87,7 @@ def _check(calibration: Calibration, endpoint: Endpoint) -> None:
 
 
 def _with_around(calibration: Calibration, endpoint: Endpoint) -> Calibration:
-    """Raises ValueError where the template does not put texts in as they are."""
+    """The calibration with the template's text around each text. Raises ValueError if the template changes texts."""
     fields = {name: _filled(field) for name, field in endpoint.input.fields.items()}
     rendered = parse(endpoint.input.template).render(fields, max_chars=endpoint.max_text_chars)
     around = rendered.split(_MARK)

@@ -1,4 +1,4 @@
-"""What can be said of manifests before they are applied: whether every event would be refused. Pure."""
+"""Checks manifests before they are applied, for faults that would refuse every event. Pure."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from guideway.schemas.wire import MANIFEST, Undecodable
 
 
 def check_manifests(manifests: Iterable[Manifest], catalogue: Catalogue) -> None:
-    """Raises Faulty (invalid_manifest), which names the manifests and says what to change: all of it.
+    """Raises Faulty (invalid_manifest) with all faults: the manifests, and what to change in them.
 
-    References are looked up among these manifests and in the catalogue.
+    References are found among these manifests and in the catalogue.
     """
     if found := faults([Source(Path(), manifest) for manifest in manifests], catalogue):
         raise Faulty(found)
 
 
 def faults(sources: Sequence[Source], catalogue: Catalogue) -> list[Fault]:
-    """What is wrong with these manifests, each with its file and line; of very many, not all."""
+    """The faults of these manifests, each with its file and line; at most `MAX_FOUND`."""
     return faults_alone(sources) or faults_together(sources, catalogue)
 
 
 def faults_alone(sources: Sequence[Source]) -> list[Fault]:
-    """What can be told without a catalogue."""
+    """The faults that can be found without a catalogue."""
     return [*islice(_faults(sources, _written, _sized, _kept, _meant), MAX_FOUND)]
 
 
 def faults_together(sources: Sequence[Source], catalogue: Catalogue) -> list[Fault]:
-    """What the others say of them, these and the catalogue's; only where each is well alone."""
+    """The faults of references among these manifests and to the catalogue. Each manifest must have none alone."""
     planned = [change for source in sources for change in _planned(source.manifest, catalogue)]
     after = catalogue.after(catalogue_records(planned))
     found = _faults(sources, partial(_planable, catalogue=catalogue))
@@ -50,7 +50,7 @@ def faults_together(sources: Sequence[Source], catalogue: Catalogue) -> list[Fau
 
 
 def _faults(sources: Iterable[Source], *stages: Callable[[Manifest], Checks]) -> Iterator[Fault]:
-    """A stage takes for granted that the manifest has passed those before it."""
+    """The faults of each manifest's first stage that has any: a stage relies on those before it."""
     for source in sources:
         for stage in stages:
             if found := [fault for place, one in stage(source.manifest) for fault in _fault(source, place, one)]:
@@ -79,23 +79,23 @@ def _planable(manifest: Manifest, catalogue: Catalogue) -> Checks:
 
 
 def _written(manifest: Manifest) -> Checks:
-    """Whether the catalogue's readers will read it."""
+    """Whether readers of the catalogue can decode it."""
     yield (), partial(_check_written, manifest)
 
 
 def _sized(manifest: Manifest) -> Checks:
-    """Whether it is no more than they can bear."""
+    """Whether it keeps the bounds."""
     for place, why in too_much(manifest):
         yield place, partial(_raise, why)
 
 
 def _kept(manifest: Manifest) -> Checks:
-    """Whether they read what was written."""
+    """Whether it is the same when it is read back."""
     yield (), partial(_check_kept, manifest)
 
 
 def _meant(manifest: Manifest) -> Checks:
-    """Whether events can become texts, and texts results."""
+    """Whether events can become texts, and texts can become results."""
     if isinstance(manifest, Endpoint):
         yield ("input",), partial(check_input, manifest.input)
         yield ("output",), partial(_check_output, manifest)

@@ -1,4 +1,4 @@
-"""What can be said of an endpoint's input before it is applied: fields and template. Pure."""
+"""Checks an endpoint's input, fields and template, before it is applied. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from guideway.schemas.input import InputRule
 
 
 def check_input(rule: InputRule) -> None:
-    """Raises ValueError, which says what to change, where no event can become a text, or none a text of its own."""
+    """Raises ValueError, which says what to change, if no event can become a text, or all become the same text."""
     for name, field in rule.fields.items():
         if field.default is not None and not field.takes(field.default):
             raise ValueError(
@@ -29,7 +29,7 @@ def check_input(rule: InputRule) -> None:
     except (TooCostly, NoFunction) as error:
         raise ValueError(f"input.template: {error}") from None
     except ValueError:
-        # Functions may want values of a type, which events have and nulls have not.
+        # A function may need values of some type: events have them, nulls do not.
         pass
     if not template.fields:
         raise ValueError(
@@ -39,7 +39,7 @@ def check_input(rule: InputRule) -> None:
 
 
 def input_doubts(rule: InputRule, used_elsewhere: set[str]) -> Iterator[str]:
-    """What is allowed and hardly meant. used_elsewhere: fields that retrieval or the output rule reads."""
+    """What is allowed but is probably a mistake. used_elsewhere: fields that retrieval or the output rule reads."""
     used = parse(rule.template).fields | used_elsewhere
     for name, field in rule.fields.items():
         if name not in used and WHOLE not in used:

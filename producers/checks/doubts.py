@@ -1,4 +1,4 @@
-"""What a manifest may say and hardly means: told as a warning. Pure."""
+"""Warnings: what a manifest may say but is probably a mistake. Pure."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from guideway.schemas.manifests import Endpoint, Manifest
 from guideway.schemas.output import Json, WordLabels
 
 _SHOWN: Final = 4
-"""Places of a schema that one sentence names."""
+"""The most places of a schema that one sentence names."""
 
 
 def doubts(manifests: Iterable[Manifest]) -> Iterator[str]:
-    """What is allowed and hardly meant, with the manifest's name."""
+    """What is allowed but is probably a mistake, with the manifest's name."""
     return map(str, doubtful(Source(Path(), manifest) for manifest in manifests))
 
 
 def doubtful(sources: Iterable[Source]) -> Iterator[Fault]:
-    """What is allowed and hardly meant, with its file and line."""
+    """What is allowed but is probably a mistake, with its file and line."""
     for source in sources:
         if isinstance(endpoint := source.manifest, Endpoint):
             rule = endpoint.retrieval
@@ -45,7 +45,7 @@ def doubtful(sources: Iterable[Source]) -> Iterator[Fault]:
 
 
 def _otherwise_written(source: Source, schema: Mapping[str, Any]) -> Iterator[Fault]:
-    """Of values that a result may have, the numbers that are not written as JSON writes them: a postcode, a version."""
+    """Numbers among the values of a result that JSON spells in another way, such as a postcode or a version."""
     waiting: list[tuple[FieldPath, Any]] = [(("output", "schema"), schema)]
     while waiting:
         place, part = waiting.pop()
@@ -62,7 +62,7 @@ def _otherwise_written(source: Source, schema: Mapping[str, Any]) -> Iterator[Fa
 
 
 def _outgrowing(schema: Mapping[str, Any], max_tokens: int) -> Iterator[str]:
-    """What the schema sets no end to, so that its text may take more than `max_tokens`."""
+    """The parts that the schema does not bound, so that their text may need more than `max_tokens`."""
     found = [f"{where or 'the whole'} ({BOUND_BY[what]})" for where, what in endless(schema)]
     if found:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""

@@ -1,4 +1,4 @@
-"""Whether what an endpoint names is in the catalogue, may be used by it, and goes together. Pure."""
+"""Checks what an endpoint names: it exists, the endpoint may use it, and it fits together. Pure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from guideway.schemas.nearest import did_you_mean, nearest
 from guideway.schemas.request import GuidanceRef
 
 Checks = Iterator[tuple[FieldPath, Callable[[], object]]]
-"""Each raises ValueError or Refusal where something is wrong: at the place, unless the message says more."""
+"""(place, check). A check raises ValueError or Refusal for a fault; its message may begin with a deeper place."""
 
 
 def reference_checks(endpoint: Manifest, catalogue: Catalogue) -> Checks:
-    """Whether what an endpoint names is there, may be used by it, and goes together."""
+    """Check that what an endpoint names exists, that the endpoint may use it, and that it fits together."""
     if not isinstance(endpoint, Endpoint):
         return
     yield ("model_size",), partial(catalogue.model, endpoint.model_size)
@@ -42,11 +42,11 @@ def reference_checks(endpoint: Manifest, catalogue: Catalogue) -> Checks:
 
 
 def _check_together(endpoint: Endpoint, catalogue: Catalogue) -> None:
-    """What is not there is another check's."""
+    """Check the guidance that exists; another check reports what does not."""
     own = _there(endpoint.guidance, endpoint, catalogue)
     check_together(own)
     for one in _there(endpoint.request_guidance, endpoint, catalogue):
-        # Each as an event would bring it.
+        # Each one alone, as an event may name it.
         check_together([*own, one])
 
 
@@ -82,7 +82,7 @@ def _names(kind: Kind, catalogue: Catalogue) -> list[str]:
 
 @contextlib.contextmanager
 def _near(word: str, known: Callable[[], Sequence[str]]) -> Iterator[None]:
-    """What is not there is told with what has nearly its name."""
+    """Add to a refusal of an unknown name the nearest known one."""
     try:
         yield
     except Refusal as refusal:
@@ -93,7 +93,7 @@ def _near(word: str, known: Callable[[], Sequence[str]]) -> Iterator[None]:
 
 
 def _check_filter(name: str, wanted: Iterable[str], known: Sequence[str]) -> None:
-    """Raises ValueError for a filter by metadata that no passage has."""
+    """Raises ValueError for a filter on metadata that no passage has."""
     for key in wanted:
         if known and key not in known:
             near = nearest(key, known)
@@ -121,7 +121,7 @@ def _check_fits(name: str, guidance: Guidance, size: str, fingerprint: str | Non
 
 
 def broken_by(deletions: Iterable[Deletion], catalogue: Catalogue) -> list[tuple[Endpoint, str]]:
-    """The endpoints that name something that would be gone, each with what is said of it then."""
+    """The endpoints that name what these deletions remove, each with the message that its events would get."""
     after = catalogue.after(catalogue_records(deletions))
     found = []
     for _, manifest in after:
@@ -132,7 +132,7 @@ def broken_by(deletions: Iterable[Deletion], catalogue: Catalogue) -> list[tuple
 
 
 def _missing(endpoint: Endpoint, catalogue: Catalogue) -> dict[str, str]:
-    """What the endpoint names and may not use, or is not there → what an event is told of it."""
+    """What the endpoint names and cannot use, or does not exist → the message that its events get."""
     rule, namespace = endpoint.retrieval, endpoint.namespace
     asked: dict[str, Callable[[], object]] = {}
     for name in [*endpoint.guidance, *endpoint.request_guidance]:

@@ -1,4 +1,4 @@
-"""Whether the workers' grammar library takes an output rule, for whoever applies one and has the library."""
+"""Checks that the workers' grammar library accepts an output rule, if the library is installed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _REASON_CHARS: Final = 300
 def check_satisfiable(rule: OutputRule) -> None:
     """Raises ValueError, with the library's reason in one line.
 
-    Says nothing where the library is not installed: it comes with guideway[worker]. A worker looks again.
+    Does nothing if the library is not installed: it comes with guideway[worker]. Workers check again.
     """
     try:
-        # A producer needs none, and `guideway send` has no time for it.
+        # Imported late: a producer needs no grammars, and `guideway send` must start fast.
         from llguidance import LLMatcher, LLParserLimits
     except ImportError:
         return

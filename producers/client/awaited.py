@@ -1,4 +1,4 @@
-"""Who waits for which reply: by correlation id, and by request id where the caller gave one. Pure: takes `now`."""
+"""Who waits for which reply: by correlation id, and by request id if the caller gave one. Pure: takes `now`."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ Work = tuple[str, str]
 
 
 class Awaited(Generic[W]):
-    """Owned by one reader of replies. Each reply answers whoever waits for it, and nobody twice.
+    """Submissions that wait for replies. One reader of replies owns it. Each submission is answered once.
 
-    A submission with a request id of the caller's own takes the first reply that arrives for that id, whichever of
-    its repetitions that answers. The replies to those others come later; they are repeats by then, and are known by
-    their correlation ids, so that they are not taken for the answer to a submission that is made after them.
+    A submission with a request id takes the first reply for that id, whichever repetition of the request it answers.
+    The replies to the other repetitions come later. They are recognised by their correlation ids, so that they do not
+    answer a submission that is made after them.
     """
 
     def __init__(self, *, limit: int = 100_000, ttl_s: float = 3600.0) -> None:
-        """`limit`, `ttl_s`: how many answered submissions are remembered, and for how long."""
+        """limit: how many answered submissions are remembered. ttl_s: for how many seconds."""
         self._waiting: dict[bytes, tuple[W, Work | None]] = {}
         self._of_work: dict[Work, set[bytes]] = {}
         self._answered: RecentKeys[bytes] = RecentKeys(limit=limit, ttl_s=ttl_s)
 
     @property
     def waiting(self) -> Collection[W]:
+        """All who wait."""
         return [who for who, _ in self._waiting.values()]
 
     def expect(self, who: W, correlation: bytes, work: Work | None) -> None:
-        """`who` waits for the reply with this correlation id, or for any to this work."""
+        """Let `who` wait for the reply with this correlation id, or for any reply to this work."""
         self._waiting[correlation] = (who, work)
         if work is not None:
             self._of_work.setdefault(work, set()).add(correlation)
 
     def drop(self, correlation: bytes) -> None:
-        """Nobody waits under this correlation id any more; the reply to it may still answer a repetition."""
+        """End the wait under this correlation id. Its reply may still answer a repetition."""
         _, work = self._waiting.pop(correlation, (None, None))
         if work is not None:
             self._of_work[work].discard(correlation)
@@ -45,7 +46,7 @@ class Awaited(Generic[W]):
                 del self._of_work[work]
 
     def take(self, correlation: bytes, work: Work, now: float) -> list[W]:
-        """Whom a reply answers; they wait no more. Nobody: it is somebody else's, or a repeat. `now` in seconds."""
+        """Those whom this reply answers; their wait ends. Empty for a repeat or a stranger's reply. now: in seconds."""
         if self._answered.holds(correlation, now):
             return []
         answered = set(self._of_work.get(work, ()))

@@ -21,15 +21,15 @@ T = TypeVar("T")
 
 
 class BlockingClient:
-    """`Client`, on an event loop in a thread of its own. Any number of threads may use one."""
+    """A `Client` on an event loop in its own thread. Any number of threads may use it."""
 
     def __init__(self, bootstrap: str, *, reply_to: str | None = None) -> None:
-        """As for `Client`."""
+        """Takes the same arguments as `Client`."""
         self._client = Client(bootstrap, reply_to=reply_to)
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> BlockingClient:
-        """Raises Refusal(broker_unreachable)."""
+        """Connect. Raises Refusal(broker_unreachable)."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="guideway client", daemon=True)
         self._thread.start()
@@ -55,9 +55,9 @@ class BlockingClient:
     def submit_all(
         self, address: str, contents: Iterable[Mapping[str, Any] | str], *, at_a_time: int = 256, **options: Any
     ) -> Iterator[Reply]:
-        """The replies, in the order of `contents`, of which so many at a time are under way.
+        """The replies in the order of `contents`. A bounded number of events is under way at a time.
 
-        Raises what `submit` raises, when the turn of that one comes.
+        Raises what `submit` raises, in place of that reply.
         """
         under_way: deque[Future[Reply]] = deque()
         try:
@@ -77,7 +77,7 @@ class BlockingClient:
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         if self._thread is None:
-            # Nothing would ever run it.
+            # No loop would ever run it.
             work.close()
             raise not_open("with BlockingClient(...) as client:")
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -87,7 +87,7 @@ class BlockingClient:
         try:
             return future.result()
         except BaseException:
-            # Ctrl-C comes here and not to the loop.
+            # Ctrl-C reaches this thread, not the loop.
             future.cancel()
             raise
 

@@ -27,21 +27,21 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.reply import Reply
 
 MAX_DEADLINE_S: Final = 1e9
-"""From now, as `Client.submit` takes it."""
+"""The longest deadline that `Client.submit` takes, in seconds from now."""
 
 
 class Client:
     """Publishes events as an idempotent producer and reads committed replies. One per process is enough."""
 
     def __init__(self, bootstrap: str, *, reply_to: str | None = None) -> None:
-        """`reply_to`: a reply topic of the namespace, for all endpoints; default: each endpoint's own."""
+        """reply_to: a reply topic of the namespace for all endpoints; None: each endpoint's own."""
         self._bootstrap = bootstrap
         self._reply_to = reply_to
         self._readers: dict[str, asyncio.Task[ReplyReader]] = {}
         self._is_open = False
 
     async def __aenter__(self) -> Client:
-        # Kafka clients belong to the event loop that they are made in.
+        # A Kafka client belongs to the event loop in which it is made.
         self._topics = TopicDirectory(self._bootstrap, names.client_id("client"))
         self._producer = make_producer(self._bootstrap, "client", linger_ms=5)
         try:
@@ -77,12 +77,14 @@ class Client:
     ) -> Reply:
         """Publish one event and wait for its reply, Completed or Failed.
 
-        `content` are the endpoint's fields, or plain text; a `key` that is text is written in UTF-8. `request_id` names
-        the work: submissions of one endpoint and id, at the same time, after a time-out or by another process with the
-        same reply topic, take the first reply that arrives after they were made; it must be unlike the ids of everybody
-        else there.
-        `deadline_s` from now, the request is answered instead of computed. Raises Refusal for what never left here
-        (unknown_endpoint, text_too_long, broker_unreachable) and TimeoutError when no reply comes within `timeout_s`.
+        content: the endpoint's fields, or plain text. key: the record's key; text is encoded as UTF-8.
+        request_id: names the work. All submissions of one endpoint and id (at the same time, after a time-out, or by
+        another process with the same reply topic) take the first reply that arrives after them. Each caller of an
+        endpoint needs its own ids.
+        deadline_s: seconds from now, after which the request is refused and not computed.
+
+        Raises: Refusal if the event was not published (unknown_endpoint, text_too_long, broker_unreachable);
+        TimeoutError if no reply comes within `timeout_s` seconds.
         """
         namespace, endpoint = split_address(address)
         topic = await self._event_topic(namespace, endpoint)
@@ -113,18 +115,18 @@ class Client:
             answer.cancel()
 
     async def cancel(self, address: str, request_id: str) -> None:
-        """Ask that the endpoint's request with this id end; returns once that is published.
+        """Cancel the endpoint's request with this id. Returns when the cancellation is published.
 
-        What comes of it is the request's own reply: `cancelled`, or its result where that was sooner. The id stays
-        cancelled for an hour: what is submitted under it then is answered `cancelled` too.
-        Raises Refusal: unknown_endpoint, invalid_header for what can be no id, broker_unreachable.
+        The request's reply is `cancelled`, or its result if that came first. The id stays cancelled for an hour: a
+        new submission with it is answered `cancelled` too.
+        Raises Refusal: unknown_endpoint, invalid_header for an impossible id, broker_unreachable.
         """
         if not request_id or not is_id(request_id):
             raise Refusal(
                 FailureCode.INVALID_HEADER, f"an id has 1 to {MAX_ID_CHARS} printable characters: give another"
             )
         topic = await self._event_topic(*split_address(address))
-        # A key, for aiokafka refuses a record with neither key nor value.
+        # With a key: aiokafka refuses a record without key and value.
         await self._publish(topic, request_id.encode(), None, [(names.CANCEL, request_id.encode())])
 
     def replies(
@@ -132,9 +134,9 @@ class Client:
     ) -> AbstractAsyncContextManager[AsyncIterator[Reply]]:
         """`async with client.replies("/team/task") as stream: async for reply in stream:`
 
-        Every reply on the endpoint's own reply topic, to whomever, once per request id; for those who publish by
-        other means. A retryable failure is no answer yet: it may come again, and what follows it comes as well.
-        Enter it before you publish. Raises Refusal: unknown_endpoint, broker_unreachable.
+        Every reply on the endpoint's own reply topic, to all callers, once for each request id. It is for programs that
+        publish by other means. A retryable failure is not final: it may come several times, and others may follow.
+        Enter the context before you publish. Raises Refusal: unknown_endpoint, broker_unreachable.
         """
         return replies(self._bootstrap, names.reply_topic(*split_address(address)), from_beginning=from_beginning)
 
@@ -187,7 +189,7 @@ class Client:
 
 
 def _deadline(from_now_s: float) -> bytes:
-    """As its header has it: milliseconds since 1970. Raises Refusal(invalid_header) beyond `MAX_DEADLINE_S`."""
+    """The deadline's header: milliseconds since 1970. Raises Refusal(invalid_header) beyond `MAX_DEADLINE_S`."""
     if not abs(from_now_s) <= MAX_DEADLINE_S:
         raise Refusal(
             FailureCode.INVALID_HEADER,
@@ -197,7 +199,7 @@ def _deadline(from_now_s: float) -> bytes:
 
 
 def not_open(how: str) -> Refusal:
-    """What to say where a client is used that nobody has entered, or that has been left."""
+    """The refusal for a client that is used before it is entered or after it was left."""
     return Refusal(FailureCode.INVALID_SETTING, f"the client is not open: use it inside `{how}`")
 
 

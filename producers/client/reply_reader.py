@@ -1,4 +1,4 @@
-"""Reading reply topics, committed records only: for submissions that wait, and as a stream without repeats."""
+"""Reads committed records of reply topics: for submissions that wait, and as a stream without repeats."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 
 class ReplyReader:
-    """Reads one reply topic from its present end on and hands each reply to whoever waits for it, once."""
+    """Reads one reply topic from its present end, and gives each reply once to those who wait for it."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         self.topic = topic
@@ -38,26 +38,29 @@ class ReplyReader:
         self._awaited: Awaited[asyncio.Future[Reply]] = Awaited()
 
     async def start(self, partitions: int) -> None:
+        """Read all partitions from their present end on."""
         await self._consumer.start()
         await _assign_at_end(self._consumer, self.topic, partitions)
         self._reading = asyncio.create_task(self._read(), name=f"replies of {self.topic}")
 
     async def stop(self) -> None:
+        """End reading."""
         self._reading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._reading
         await self._consumer.stop()
 
     async def abandon(self) -> None:
-        """Stop what `start` could not finish."""
+        """Stop after `start` has failed."""
         await self._consumer.stop()
 
     @property
     def ended(self) -> bool:
+        """Whether reading has ended, for whatever reason."""
         return self._reading.done()
 
     def expect(self, correlation: bytes, work: Work | None) -> asyncio.Future[Reply]:
-        """The reply with this correlation id, or the first to this work, if that comes sooner."""
+        """A future for the reply with this correlation id, or for the first reply to this work."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._awaited.expect(future, correlation, work)
         future.add_done_callback(lambda _: self._awaited.drop(correlation))
@@ -68,7 +71,7 @@ class ReplyReader:
             async for record in self._consumer:
                 self._hand_out(as_record(record))
         except Exception as error:
-            # Nobody reads on: whoever waits is told, whatever it was, and the next submission makes a new reader.
+            # Reading has ended: all who wait get the error, and the next submission starts a new reader.
             told = unreachable(self._bootstrap, error)
             if not isinstance(error, KafkaError):
                 log.exception("replies cannot be read", topic=self.topic)
@@ -81,7 +84,7 @@ class ReplyReader:
                     future.set_exception(told)
 
     def _hand_out(self, record: Record) -> None:
-        # By the headers: this topic may be shared, and what nobody here waits for is not worth decoding.
+        # By the headers only: others may share the topic, and their replies are not decoded.
         work = (_text(record, names.CLOUD_EVENT_SOURCE), _text(record, names.REQUEST_ID))
         waiting = self._awaited.take(record.header(names.CORRELATION_ID) or b"", work, time.monotonic())
         for future in waiting:
@@ -107,9 +110,9 @@ class AnsweredOnce:
         self._window: RecentKeys[tuple[str, str, str]] = RecentKeys(limit=limit, ttl_s=ttl_s)
 
     def admits(self, reply: Reply, now: float) -> bool:
-        """Whether the reply is news. A retryable failure is no answer yet: it is news each time, like what follows it.
+        """Whether the reply is new. A retryable failure is not final: it is new each time, and so is its successor.
 
-        Otherwise whoever publishes again after one, under the same id, would never see what came of it.
+        Otherwise a caller who publishes again with the same id after such a failure would never see the reply.
         """
         work = (reply.namespace, reply.endpoint, reply.id)
         if isinstance(reply, Failed) and reply.retryable:
@@ -122,7 +125,7 @@ def _say_undecodable(record: Record, error: Undecodable) -> None:
 
 
 def no_endpoint(address: str, topic: str, topics: Iterable[str]) -> Refusal:
-    """What to say where an endpoint's topic is not among those of the cluster."""
+    """The refusal for an endpoint whose topic does not exist in the cluster."""
     known = [names.address(*one) for one in map(names.endpoint_of_topic, topics) if one is not None]
     if not known:
         return Refusal(
@@ -146,11 +149,11 @@ async def replies(
     role: str = "client",
     on_undecodable: Callable[[Record, Undecodable], None] = _say_undecodable,
 ) -> AsyncIterator[AsyncIterator[Reply]]:
-    """`async with replies(...) as stream: async for reply in stream:` – the topic's replies, once per request id.
+    """`async with replies(...) as stream: async for reply in stream:` – the topic's replies, once for each request id.
 
-    From its end, known on entry: what is published after that is not missed. Ids are remembered for an hour, the
-    last 100,000 of them. Raises Refusal: unknown_endpoint where there is no such topic, broker_unreachable, the
-    latter from the stream as well.
+    The stream begins at the topic's end on entry, so that nothing published later is missed. It remembers the last
+    100,000 ids for an hour. Raises Refusal: unknown_endpoint if there is no such topic; broker_unreachable, also from
+    the stream.
     """
     async with received(
         bootstrap, topic, from_beginning=from_beginning, role=role, on_undecodable=on_undecodable
@@ -167,7 +170,7 @@ async def received(
     role: str = "client",
     on_undecodable: Callable[[Record, Undecodable], None] = _say_undecodable,
 ) -> AsyncIterator[AsyncIterator[tuple[Record, Reply]]]:
-    """As `replies`, each with the record that it came in."""
+    """As `replies`, each reply with its record."""
     async with AsyncExitStack() as stack:
         directory = await stack.enter_async_context(
             started(TopicDirectory(bootstrap, names.client_id(role)), bootstrap)
@@ -212,7 +215,7 @@ async def _once(
 async def _assign_at_end(consumer: Any, topic: str, partitions: int) -> None:
     consumer.assign([TopicPartition(topic, number) for number in range(partitions)])
     await consumer.seek_to_end()
-    # Known before anything is sent: a position that is looked up later could lie behind the reply.
+    # Read the position before anything is sent: a later position could be behind the reply.
     for tp in consumer.assignment():
         await consumer.position(tp)
 
