@@ -146,7 +146,7 @@ class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     seed: int
     """The seed of the run's schedule."""
     data: Digest
-    """The digest of the training rows."""
+    """The digest of the training and validation rows."""
     eval_data: Digest
     """The digest of the rows that were scored; two scores compare where it is the same."""
     metric: str

@@ -1,1 +1,1 @@
-"""Examples: files read, checked, split and written as answers."""
+"""Examples: their files are read, checked and divided, and their answers are spelled."""

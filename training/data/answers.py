@@ -1,4 +1,4 @@
-"""How an example's answer is written: as the endpoint's output rule will make the model write it. Pure."""
+"""Spells an example's answer as the endpoint's output rule will make the model write it. Pure."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, R
 
 
 def spelled(value: Any, rule: OutputRule) -> str:
-    """The text of `value`, a cell of the data.
+    """The answer's text for `value`, a cell of the data.
 
-    Raises: ValueError, which says what to change, if it is not of the rule's type.
+    Raises: ValueError, which says what to change, if the value is not of the rule's type.
     """
     match rule:
         case Text() | Regex():
@@ -59,7 +59,7 @@ def _label(value: Any, labels: Sequence[str]) -> str:
 
 
 def _scalar(value: float) -> str:
-    """A boolean or a number as JSON writes it; a whole one without a decimal point."""
+    """A boolean or a number as JSON writes it; a whole number without a decimal point."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
@@ -115,7 +115,7 @@ def _parsed(value: Any) -> Any:
 
 
 def _ordered(value: Any, schema: Any, root: Any) -> Any:
-    """Keys in the order of the schema's `properties`, in which the grammar has them written; others after them."""
+    """The value with its keys in the order of the schema's `properties`, as the grammar writes them; others last."""
     parts = _parts(schema, root)
     if isinstance(value, list):
         first = _merged(parts, "prefixItems", [])
@@ -133,7 +133,7 @@ def _ordered(value: Any, schema: Any, root: Any) -> Any:
 
 
 def _parts(schema: Any, root: Any) -> list[Mapping[str, Any]]:
-    """The schema, and all that it refers to, joins or lets choose from; each once."""
+    """The schema and all schemas that it refers to, joins or offers as alternatives, each once."""
     found: list[Mapping[str, Any]] = []
     waiting = [schema]
     while waiting:
@@ -149,7 +149,7 @@ def _parts(schema: Any, root: Any) -> list[Mapping[str, Any]]:
 
 
 def _referred(reference: str, root: Any) -> Any:
-    """What `#/$defs/NAME` means; None where there is no such thing."""
+    """The schema that `#/$defs/NAME` refers to; None if there is none."""
     found = root
     for step in reference.removeprefix("#").strip("/").split("/") if reference.startswith("#") else ["#"]:
         name = step.replace("~1", "/").replace("~0", "~")

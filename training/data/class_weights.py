@@ -1,4 +1,4 @@
-"""Weights of labels in the loss, so that a rare label is learnt as well. Pure."""
+"""Weights of labels in the loss, so that rare labels are learnt too. Pure."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from typing import Final
 
 SKEWED: Final = 3
-"""So many times the rows of the rarest label has the most frequent one, from where on labels are weighted."""
+"""Labels are weighted if the most frequent one has at least so many times the rows of the rarest."""
 MOST_WEIGHT: Final = 10
-"""Of a label's rows against those of the most frequent one: few rows say little, however loud."""
+"""The largest weight of a row, relative to one of the most frequent label: a few rows must not decide all."""
 
 
 def class_weights(answers: Sequence[str], setting: str) -> dict[str, float]:
-    """Label → the weight of its rows in the loss, 1 on average over the rows; empty where all count alike.
+    """Label → the weight of its rows in the loss, 1 on average over the rows; empty if all rows count the same.
 
-    `balanced` gives each label the same sum of weights, as far as `MOST_WEIGHT` for the rarest goes.
+    `balanced` gives each label the same sum of weights, except where `MOST_WEIGHT` limits a rare one.
     """
     rows = Counter(answers)
     if setting == "none" or (setting == "auto" and max(rows.values()) < SKEWED * min(rows.values())):

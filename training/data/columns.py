@@ -1,4 +1,4 @@
-"""What the columns of a row are: text and answer, a conversation, or Alpaca's instruction, input and output. Pure."""
+"""Reads a row by its columns: text and answer, a conversation, or Alpaca's instruction, input and output. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALPACA: Final = frozenset({"instruction", "input", "output"})
 
 
 def conversation_of(cells: Mapping[str, Any], data: Data) -> Conversation:
-    """Raises ValueError, which says what to change."""
+    """The row's instruction, text and answer. Raises ValueError, which says what to change."""
     columns = _columns(cells, data)
     if columns is None:
         if MESSAGES in cells:
@@ -29,16 +29,17 @@ def conversation_of(cells: Mapping[str, Any], data: Data) -> Conversation:
 
 
 def is_alpaca(cells: Mapping[str, Any], data: Data) -> bool:
+    """Whether the row has Alpaca's columns."""
     return has_instruction(cells, data) and "instruction" in cells
 
 
 def has_instruction(cells: Mapping[str, Any], data: Data) -> bool:
-    """Whether the row's form has a place for what the model is told."""
+    """Whether rows of this form can have an instruction."""
     return data.columns is None and not KNOWN_NAMES & cells.keys()
 
 
 def group_of(cells: Mapping[str, Any], data: Data) -> str:
-    """Raises ValueError, which says what to change."""
+    """The row's group; empty without groups. Raises ValueError, which says what to change."""
     if not data.group:
         return ""
     group = cells.get(data.group)
@@ -48,7 +49,7 @@ def group_of(cells: Mapping[str, Any], data: Data) -> str:
 
 
 def _columns(cells: Mapping[str, Any], data: Data) -> Columns | None:
-    """The columns to read; None where a row is a conversation, or Alpaca's.
+    """The columns to read; None for a conversation and for Alpaca's columns.
 
     Raises ValueError, which says what to change.
     """
@@ -73,7 +74,7 @@ def _columns(cells: Mapping[str, Any], data: Data) -> Columns | None:
 
 
 def _is_nothing(name: str, value: Any) -> bool:
-    """Whether a column besides is as good as not there."""
+    """Whether the column has no value and can be ignored."""
     return name not in {MESSAGES, SHARED} and value in (None, [], {})
 
 

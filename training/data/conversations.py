@@ -1,11 +1,11 @@
-"""Chat files of OpenAI's form, ShareGPT's and Alpaca's → what an event brings and what is to be answered. Pure."""
+"""Rows of chat files in the forms of OpenAI, ShareGPT and Alpaca → instruction, text and answer. Pure."""
 
 from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
 _ROLES: Final = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
-"""What others call those who speak."""
+"""Other names of roles → OpenAI's."""
 _INSTRUCTING: Final = frozenset({"system", "developer"})
 
 
@@ -13,13 +13,13 @@ class Conversation(NamedTuple):
     """One row's messages."""
 
     instruction: str
-    """Of the system or the developer."""
+    """The message of the system or the developer."""
     text: str
-    """The user's last message; where there were turns before, all of them, each with who speaks."""
+    """The user's last message; if there were turns before, all of them, each with its speaker."""
     answer: Any
     """The assistant's last message."""
     is_learnt: bool
-    """False where the answer's `weight` is 0."""
+    """False if the answer's `weight` is 0."""
 
 
 def shared_messages(turns: Any) -> Any:
@@ -31,7 +31,7 @@ def shared_messages(turns: Any) -> Any:
 
 
 def read_alpaca(instruction: Any, given: Any, output: Any) -> Conversation:
-    """A row of `instruction`, `input` and `output`; without an input the instruction is what an event would bring.
+    """A row of `instruction`, `input` and `output`. Without an input the instruction is the text.
 
     Raises ValueError, which says what to change.
     """
@@ -43,13 +43,13 @@ def read_alpaca(instruction: Any, given: Any, output: Any) -> Conversation:
 
 
 def told_with_text(read: Conversation) -> Conversation:
-    """The instruction as the beginning of the text."""
+    """The conversation with the instruction at the beginning of the text."""
     text = f"{read.instruction}\n\n{read.text}" if read.instruction else read.text
     return read._replace(instruction="", text=text)
 
 
 def read_conversation(messages: Any) -> Conversation:
-    """Raises ValueError, which says what to change."""
+    """The conversation of OpenAI's `messages`. Raises ValueError, which says what to change."""
     try:
         turns = [(str(turn["role"]), _content(turn["content"])) for turn in messages]
         weight = messages[-1].get("weight", 1) if turns else 1
@@ -72,7 +72,7 @@ def read_conversation(messages: Any) -> Conversation:
 
 
 def _content(content: Any) -> str:
-    """The text of a message, whose parts are joined by line ends."""
+    """The text of a message; its parts are joined by line ends."""
     if isinstance(content, str):
         return content
     texts = [part["text"] for part in content if part.get("type") == "text" and isinstance(part["text"], str)]

@@ -1,4 +1,4 @@
-"""The examples, checked. Pure but for reading the files; all that is wrong with a file is said at once."""
+"""Reads and checks the examples of a task. All faults of a file are reported at once."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Example(msgspec.Struct, frozen=True):
     number: int
     """Line of a JSONL file, element of a JSON array, record of a CSV file; from 1 on."""
     text: str
-    """What an event would bring."""
+    """The text that an event would have."""
     answer: str
-    """What the model is to write, as the output rule spells it."""
+    """What the model must write, as the output rule spells it."""
     group: str = ""
-    """Rows of one group are all learnt from or all kept out; empty: it is one of its own."""
+    """Rows of one group are all trained on or all kept out; empty: a group of its own."""
     context: list[Part] = []
-    """What retrieval puts into the text, before the event's own."""
+    """The passages that retrieval puts before the text."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class Examples:
 
     train: list[Example]
     validation: list[Example]
-    """To choose prompts and to end training."""
+    """Rows that choose prompts and end training."""
     eval: list[Example]
-    """To report on. No step, prompt or method is chosen by them, unless a person reads the report and chooses so."""
+    """Rows to report on. They choose no step, prompt or method; only a person who reads the report may do so."""
     instruction: str
-    """The task's, or the system message that all rows have."""
+    """The task's instruction, or the system message that all rows share."""
     folds: list[frozenset[int]]
-    """Where rows are so few that all are reported on: numbers of the rows of each part, which is reported on by a
-    training on the others; `train` and `validation` are all rows then, and so is `eval`. Else empty."""
+    """With few rows: the row numbers of each fold. A training on the other folds reports on it. `train` and
+    `validation` together are all rows then, and so is `eval`. Otherwise empty."""
 
     def of_fold(self, fold: int, data: Data, *, seed: int, rule: OutputRule) -> Examples:
-        """What is trained and reported on for one of the folds."""
+        """The rows of one fold's training and of its report."""
         numbers = self.folds[fold]
         others = sorted((row for row in (*self.train, *self.validation) if row.number not in numbers), key=_number)
         train, validation = _validated(others, data, seed=seed, rule=rule)
@@ -65,17 +65,17 @@ class Examples:
 
     @property
     def data_digest(self) -> str:
-        """Of what was learnt from, whatever the order of the rows."""
+        """The digest of the rows to train and validate on, in any order."""
         return _digest([*self.train, *self.validation])
 
     @property
     def order_digest(self) -> str:
-        """Of all rows in their order: steps take rows by their places, and evaluations are compared row by row."""
+        """The digest of all rows in order: steps take rows by place, and evaluations are compared row by row."""
         return _digest_of([(row.text, row.answer) for row in (*self.train, *self.validation, *self.eval)])
 
     @property
     def eval_digest(self) -> str:
-        """Of what is reported on: two figures compare where this is the same."""
+        """The digest of the rows to report on: two figures can be compared if it is the same."""
         return _digest(self.eval)
 
 
@@ -86,7 +86,7 @@ class _Read:
 
 
 def read_examples(task: Task, folder: Path) -> Examples:
-    """The rows of `task`, whose relative paths begin at `folder`. Raises: Refusal `invalid_data`."""
+    """The rows of `task`. Its paths are relative to `folder`. Raises: Refusal `invalid_data`."""
     data = task.data
     train_file = folder / data.train
     read = _read(train_file, task)
@@ -139,7 +139,7 @@ def _read(file: Path, task: Task) -> _Read:
     instructions: set[str] = set()
     has_many = len({read.instruction for _, cells, read in found if is_alpaca(cells, data)}) > 1
     for number, filled, read in found:
-        # Where each row has an instruction of its own, it is what an event would bring.
+        # If rows have different instructions, an event's text begins with its own.
         whole = told_with_text(read) if has_many and is_alpaca(filled, data) else read
         try:
             row = _row(number, whole, task.output)
@@ -155,7 +155,7 @@ def _read(file: Path, task: Task) -> _Read:
 
 
 def _row(number: int, read: Conversation, rule: OutputRule) -> Example:
-    """Raises ValueError, which says what to change."""
+    """The example of one row. Raises ValueError, which says what to change."""
     if isinstance(read.text, int | float):
         raise ValueError(f"its text is {read.text!r:.40}, which is a number or a boolean: write it in quotes")
     if not isinstance(read.text, str) or not read.text.strip():
@@ -164,7 +164,7 @@ def _row(number: int, read: Conversation, rule: OutputRule) -> Example:
         row = Example(number, read.text, spelled(read.answer, rule))
         f"{row.text}{row.answer}{read.instruction}".encode()
     except UnicodeEncodeError:
-        # JSON can escape it, and it cannot be written as UTF-8.
+        # JSON can escape it, but UTF-8 cannot encode it.
         raise ValueError("it holds half of a surrogate pair, which is no text: write the character whole") from None
     return row
 
@@ -183,7 +183,7 @@ def _instruction(task: Task, found: set[str]) -> str:
 
 
 def _without_repeats(rows: Sequence[Example], findings: Findings, *, drop: bool) -> list[Example]:
-    """The rows, of those with the same text and answer the first, or each of the others is a finding."""
+    """The rows without repeats. Unless `drop`, each repeat is a finding; so is a text with another answer."""
     first: dict[str, Example] = {}
     for row in rows:
         other = first.setdefault(_key(row.text), row)
@@ -240,7 +240,7 @@ def _items(rows: Sequence[Example], rule: OutputRule) -> list[splits.Item]:
 
 
 def _folds(rows: Sequence[Example], data: Data, *, seed: int, rule: OutputRule) -> list[list[Example]]:
-    """The parts of which each is reported on by a training on the others; none where a share is kept out instead."""
+    """The folds; none if a share of the rows is kept out instead."""
     few = splits.FOLDS if len(rows) < splits.FEW_ROWS else 0
     count = few if data.folds is None else data.folds
     parts = splits.folds(_items(rows, rule), count, seed=seed) if count else []
@@ -259,7 +259,7 @@ def _validated(
 def _held_back(
     rows: Sequence[Example], share: float, *, seed: int, rule: OutputRule
 ) -> tuple[list[Example], list[Example]]:
-    """(the others, about `share` of the rows, at least one)"""
+    """(the other rows, about `share` of the rows but at least one)"""
     places = splits.held_back(_items(rows, rule), share, seed=seed)
     out = {*places}
     return [row for place, row in enumerate(rows) if place not in out], [rows[place] for place in places]

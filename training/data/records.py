@@ -1,4 +1,4 @@
-"""Files of examples → records, a dictionary of cells each. What is wrong is told with its row, for all rows at once."""
+"""Files of examples → records, each a dictionary of cells. Faults name their rows, and all are reported at once."""
 
 from __future__ import annotations
 
@@ -41,17 +41,18 @@ _ROWS_SHOWN: Final = 5
 
 
 class Findings:
-    """What is wrong with the rows of one file."""
+    """The faults of the rows of one file."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._rows: dict[str, list[int]] = {}
 
     def add(self, row: int, what: str) -> None:
+        """Note a fault of a row."""
         self._rows.setdefault(what, []).append(row)
 
     def refuse(self) -> None:
-        """Raises Refusal(invalid_data) with all that was found, if anything was."""
+        """Raises Refusal(invalid_data) with all findings, if there are any."""
         if not self._rows:
             return
         told = [f"{_listed(rows)}: {what}" for what, rows in sorted(self._rows.items(), key=lambda one: one[1][0])]
@@ -65,7 +66,7 @@ class Findings:
 def read_records(
     file: Path, format_: Format | None, encoding: str, heads: Sequence[set[str]], findings: Findings
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number of the row from 1 on, cells). heads: columns, one set of which the head of a CSV file has.
+    """(number of the row from 1 on, its cells). heads: sets of columns; a CSV file's head has one of them.
 
     Raises Refusal(invalid_data) if the file cannot be read as a whole.
     """
@@ -98,6 +99,7 @@ def _unread(file: Path, form: str) -> str:
 
 
 def invalid(message: str) -> Refusal:
+    """A refusal of the data."""
     return Refusal(FailureCode.INVALID_DATA, message)
 
 
@@ -105,7 +107,7 @@ def _jsonl(file: Path, encoding: str, findings: Findings) -> Iterator[tuple[int,
     found = read_lines(file, str(file), encoding)
     first = next((line for line in found if line.strip()), "")
     if first.lstrip().startswith("["):
-        # Many programs write an array and call it JSONL.
+        # Many programs write an array and name the file JSONL.
         yield from _array(file, first + "".join(found))
         return
     for number, line in enumerate(read_lines(file, str(file), encoding), 1):

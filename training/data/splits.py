@@ -1,6 +1,7 @@
-"""Which rows are kept out, and how few rows make folds. Pure: it follows from texts and a seed, whatever their order.
+"""Which rows are kept out, and how few rows are divided into folds. Pure.
 
-Rows of one group stay together. Where answers are labels, each label has its share in every part.
+Texts and a seed decide, not the order of rows. Rows of one group stay together. If answers are labels, each label has
+its share in every part.
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 FEW_ROWS: Final = 200
-"""Of fewer, a fifth decides nothing: 40 rows tell no difference below 13 points."""
+"""With fewer rows a fifth is too few: on 40 rows no difference below 13 points is significant."""
 FOLDS: Final = 5
 
 
 class Item(NamedTuple):
-    """A row, for who divides rows."""
+    """What of a row decides its part."""
 
     key: str
-    """Its text, however it is spaced: no two rows have the same one."""
+    """Its text, without differences of spacing or case. No two rows share one."""
     label: str
-    """Empty where answers are no labels."""
+    """Empty if answers are no labels."""
     group: str
-    """Empty where it is a group of its own."""
+    """Empty for a group of its own."""
 
 
 def held_back(items: Sequence[Item], share: float, *, seed: int) -> list[int]:
-    """Places of about `share` of the items, at least one. Of each label that has two rows, one at least is left."""
+    """Places of about `share` of the items, at least one. A label with two rows or more keeps at least one outside."""
     quota = _quotas(Counter(item.label for item in items), max(1, round(share * len(items))))
     taken: Counter[str] = Counter()
     found: list[int] = []
@@ -38,17 +39,17 @@ def held_back(items: Sequence[Item], share: float, *, seed: int) -> list[int]:
         if all(taken[label] + count <= quota[label] for label, count in labels.items()):
             taken += labels
             found += unit
-    # Groups that are too large for any share: the smallest is taken, as long as something is left.
+    # If all groups are too large for the share, take the smallest, as long as rows remain.
     if not found and len(units) > 1:
         found = [*min(units, key=len)]
     return found
 
 
 def folds(items: Sequence[Item], count: int, *, seed: int) -> list[list[int]]:
-    """Places of the items in `count` parts of about one size; parts that would be empty are left out."""
+    """Places of the items in `count` parts of about the same size, without empty parts."""
     parts: list[list[int]] = [[] for _ in range(count)]
     labels: list[Counter[str]] = [Counter() for _ in range(count)]
-    # Large groups first, for there is room for them yet; then label by label, so that what is left over is spread.
+    # Large groups first, while there is room; then label by label, so that each label is spread over the parts.
     common = Counter(item.label for item in items)
 
     def turn(unit: list[int]) -> tuple[int, int, str]:
@@ -68,7 +69,7 @@ def folds(items: Sequence[Item], count: int, *, seed: int) -> list[list[int]]:
 
 
 def _quotas(rows: Counter[str], wanted: int) -> dict[str, int]:
-    """How many rows of each label: as near to its share as whole rows are (largest remainder)."""
+    """Label → how many of its rows, by the method of the largest remainder."""
     total = rows.total()
     most = {label: count - 1 for label, count in rows.items()}
     exact = {label: wanted * count / total for label, count in rows.items()}
@@ -81,7 +82,7 @@ def _quotas(rows: Counter[str], wanted: int) -> dict[str, int]:
 
 
 def _units(items: Sequence[Item], seed: int) -> list[list[int]]:
-    """Places that stay together, in an order that a seed and the texts say."""
+    """Places that stay together, in an order given by the seed and the texts."""
     units: dict[str, list[int]] = {}
     for place, item in enumerate(items):
         units.setdefault(f"group {item.group}" if item.group else f"text {item.key}", []).append(place)

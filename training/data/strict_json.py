@@ -1,4 +1,4 @@
-"""JSON as people mean it: a name that is written twice, NaN and half of a character are told, where others read on."""
+"""A strict reader of JSON: it refuses a name that occurs twice, NaN, and half of a character."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 
 class NotJson(ValueError):
-    """The text is no JSON; the message begins with `it` and says why, and what to do."""
+    """The text is no JSON. The message begins with `it`, and says why and what to do."""
 
 
 class Strange(NotJson):
-    """It would be read as something else than what is written."""
+    """Other readers would read it as something else than what is written."""
 
 
 def strict_json(text: str) -> Any:
-    """Raises NotJson."""
+    """The value of the text. Raises NotJson."""
     try:
         value = json.loads(text, object_pairs_hook=_members, parse_constant=_constant, parse_float=_float)
     except NotJson:
@@ -61,7 +61,7 @@ def _check_characters(value: Any) -> None:
 
 
 def _why(text: str, error: json.JSONDecodeError) -> str:
-    """What is the likely cause, for those that are met most."""
+    """The likely cause, for the most frequent mistakes."""
     rest = text[error.pos :].lstrip()
     if text.lstrip()[:1] == "'" or rest[:1] == "'":
         return ": names and texts stand in double quotes"

@@ -1,1 +1,1 @@
-"""How good guidance is: answers, figures, comparisons, reports."""
+"""Evaluation of guidance: answers, figures, comparisons, reports."""

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: no script, no font, nothing to fetch. Colours are the page's, by class names `s0`, `s1`, ..."""
+"""Charts as inline SVG, without scripts, fonts or downloads. The page gives colours to the classes `s0`, `s1`, ..."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _BOTTOM: Final = 34
 _TOP: Final = 12
 _RIGHT: Final = 12
 _POINTS: Final = 300
-"""Of one line; more could not be told apart."""
+"""The most points of one line; more would not be visible."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart; `dashed` ones belong to the solid one of the same colour."""
+    """One line of a chart. A `dashed` line belongs to the solid one of the same colour."""
 
     name: str
     colour: int
@@ -43,7 +43,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Values → places on the page."""
+    """Maps values to places on the page."""
 
     low: float
     high: float
@@ -55,7 +55,7 @@ class _Scale:
         return round(self.begin + (value - self.low) / span * (self.end - self.begin), 1)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round values within, about `count` of them."""
+        """About `count` round values within the scale."""
         span = (self.high - self.low) or 1.0
         rough = span / count
         power = 10 ** math.floor(math.log10(rough))
@@ -65,7 +65,7 @@ class _Scale:
 
 
 def lines(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Markup:
-    """A line chart; empty where there is nothing to draw."""
+    """A line chart; empty without points."""
     points = [point for curve in curves for point in curve.points]
     if not points:
         return Markup("")
@@ -81,7 +81,7 @@ def lines(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Markup:
 
 
 def intervals(bars: Sequence[Bar], *, zero: float | None = None) -> Markup:
-    """Estimates below each other, each with its interval; `zero` draws a line at that value."""
+    """Estimates below each other, each with its interval. zero: a line is drawn at this value."""
     if not bars:
         return Markup("")
     left = _LEFT + 8 * max(len(bar.name) for bar in bars)
@@ -110,7 +110,7 @@ def intervals(bars: Sequence[Bar], *, zero: float | None = None) -> Markup:
 
 
 def reliability(calibration: Reliability) -> Markup:
-    """Accuracy by confidence; what lies on the diagonal is calibrated. A dot's area goes with its rows."""
+    """Accuracy by confidence. Dots on the diagonal are calibrated; their area grows with their rows."""
     side, most = 240, max((one.rows for one in calibration.bins), default=0)
     x = _Scale(0, 1, _LEFT, _LEFT + side)
     y = _Scale(0, 1, _TOP + side, _TOP)
@@ -146,7 +146,7 @@ def _upright(text: str, y: float) -> str:
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
-    """Means of neighbours, so that there are not more points than can be seen."""
+    """Means of neighbouring points, at most `_POINTS`."""
     size = max(1, math.ceil(len(points) / _POINTS))
     for begin in range(0, len(points), size):
         some = points[begin : begin + size]

@@ -1,4 +1,4 @@
-"""The parts of a run that serve instead of train: the best text prompt, and the comparison of everything at its end."""
+"""The parts of a run that serve instead of training: the best text prompt, and the comparison at the end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from guideway.workers.messages.to_engine import Artefact
 _TELL_EVERY_S: Final = 5
 
 PresentOf = Callable[[str], Subject | None]
-"""Model size → what the endpoint does there now; None if there is no such endpoint. Raises: Refusal of its guidance."""
+"""Model size → the endpoint as it is now; None if there is none. Raises: Refusal if its guidance is at fault."""
 
 
 def best_prompt(
@@ -35,7 +35,7 @@ def best_prompt(
     tell: Callable[[RunEvent], None],
     should_end: ShouldEnd,
 ) -> str:
-    """The text prompt that does best on the validation rows. Raises: Interrupted if `should_end` says so."""
+    """The text prompt with the best score on the validation rows. Raises: Interrupted if `should_end` says so."""
     task, examples = begun.run.task, begun.examples
     return search_prompts(
         _evaluator(base, model, size, tell, should_end),
@@ -62,10 +62,10 @@ def compare_all(
     tell: Callable[[RunEvent], None],
     should_end: ShouldEnd,
 ) -> None:
-    """Evaluate the bare model, the best text prompt, every method and the endpoint as it is; keep, tell.
+    """Evaluate the bare model, the best text prompt, every method and the present endpoint; keep the results and tell.
 
-    What was evaluated before an interruption is not evaluated again; the endpoint is, which may be another by now. An
-    endpoint that is at fault is left out, and that is told: it must not stop its own replacement.
+    After an interruption nothing is evaluated twice, except the endpoint, which may have changed. An endpoint at fault
+    is left out and that is told: it must not prevent its own replacement.
 
     Raises: Interrupted if `should_end` says so.
     """
@@ -89,10 +89,9 @@ def compare_all(
 
 
 def compare_folds(begun: Begun, size: str, present: PresentOf, tell: Callable[[RunEvent], None]) -> None:
-    """Put together what the folds came to: every row as a training answered it that had not seen it; keep, tell.
+    """Join the evaluations of the folds: each row is answered by a training that has not seen it. Keep and tell.
 
-    A text prompt is the one that did best on the validation rows of the fold; where that was the instruction, the bare
-    model's answers are its own.
+    Each fold has its own best text prompt. If that is the instruction, it has the answers of the bare model.
     """
     parts = [
         {one.label: one for one in kept_evaluations(begun.folder, fold_name(size, fold))}
@@ -135,8 +134,8 @@ def _evaluator(
 
 
 def references(begun: Begun, prompt: str) -> list[Subject]:
-    """What a method has to beat: the task's instruction alone, and the best text prompt if that is another; both
-    calibrated as `guideway apply` has an endpoint calibrated that says nothing of it."""
+    """What a method must beat: the task's instruction alone, and the best text prompt if that is another. Both are
+    calibrated as `guideway apply` calibrates an endpoint by default."""
     task, instruction = begun.run.task, begun.examples.instruction
     texts = {BARE: instruction} | ({TEXT_PROMPT: prompt} if prompt != instruction else {})
     return [
@@ -152,7 +151,7 @@ def references(begun: Begun, prompt: str) -> list[Subject]:
 
 
 def methods(begun: Begun, size: str) -> list[Subject]:
-    """What was trained, each with the instruction that it was trained with; not calibrated, and published so."""
+    """The trained methods, each with the instruction of its training. They are not calibrated, as when published."""
     task, instruction = begun.run.task, begun.examples.instruction
     return [
         Subject(

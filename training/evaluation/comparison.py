@@ -1,4 +1,4 @@
-"""The table of a run: every subject beside the bare model, the best text prompt and the endpoint's present version."""
+"""The table of a run: every method beside the bare model, the best text prompt and the present endpoint."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     evaluation: Evaluation
     over: dict[str, Estimate]
-    """Reference → by how much it is better on the same rows; itself is left out."""
+    """Reference → the difference to it on the same rows; a reference has none to itself."""
 
     @property
     def verdict(self) -> str:
-        """In words, for people who do not read intervals."""
+        """The difference in words, for people who do not read intervals."""
         if BARE not in self.over:
             return "what it is compared with"
         over = self.over[BARE]
@@ -33,19 +33,20 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """One model size, one set of rows."""
+    """The comparison on one model size and one set of rows."""
 
     main: str
     rows: int
     lines: list[Line]
-    """References first, in the order of `REFERENCES`, then the rest, the best first."""
+    """References in the order of `REFERENCES`, then the others, the best first."""
 
     def line(self, label: str) -> Line | None:
+        """The line of this label, if there is one."""
         return next((line for line in self.lines if line.label == label), None)
 
 
 def compare(evaluations: Sequence[Evaluation]) -> Comparison:
-    """The table of evaluations of the same rows in one order. Raises ValueError if there is none or rows differ."""
+    """The table of evaluations of the same rows in the same order. Raises ValueError without any, or if rows differ."""
     if not evaluations:
         raise ValueError("nothing to compare")
     first = evaluations[0]
@@ -71,7 +72,7 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
 
 
 def scored_events(comparison: Comparison, *, size: str, at: float) -> list[Scored]:
-    """What a run tells of its comparison."""
+    """The events of a comparison."""
     return [
         Scored(
             at=at,
@@ -90,19 +91,19 @@ def scored_events(comparison: Comparison, *, size: str, at: float) -> list[Score
 
 
 class Changed(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that two subjects answered differently, one of them rightly."""
+    """A row with different answers of two subjects, one of them right."""
 
     text: str
     expected: object
     before: object
     after: object
-    """None: there was no result."""
+    """None: no result."""
     is_right: bool
-    """Whether the later answer is the better one."""
+    """Whether the later answer is the right one."""
 
 
 def changed(before: Evaluation, after: Evaluation, *, most: int) -> list[Changed]:
-    """Rows that came right and rows that went wrong, in the order of the rows, half of `most` of each at most."""
+    """Rows that became right and rows that became wrong, in order, at most half of `most` of each."""
     found: dict[bool, list[Changed]] = {True: [], False: []}
     for old, new in zip(before.answers, after.answers, strict=True):
         gain = (new.counts.right - new.counts.wrong - new.counts.missing) - (

@@ -1,4 +1,4 @@
-"""How guidance does on held-out rows, by the engine, the grammars and the reading that serve."""
+"""Evaluates guidance on rows, with the engine, the grammars and the output parser of serving."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ if TYPE_CHECKING:
     from guideway.workers.engine.model.base_model import BaseModel
 
 _ALONE_ROWS: Final = 12
-"""Rows that are run by themselves for the latency, after one that warms up."""
+"""How many rows are run alone to measure latency, after one for warming up."""
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """What is evaluated: what an endpoint adds to a request, and the form that it asks for."""
+    """What is evaluated: what an endpoint adds to a request, and its output rule."""
 
     label: str
     """`bare`, `text-prompt`, `present`, or a method's name."""
     instructions: list[str] = []
-    """Text prompts in their order."""
+    """Text prompts in order."""
     artefacts: list[Artefact] = []
     output: OutputRule
     generation: Generation = Generation()
     calibration: Calibration | None = None
-    """Of its labels, as the endpoint has it."""
+    """How its labels are calibrated."""
 
 
 Progress = Callable[[str, int, int], None]
-"""Is told before every step: a subject's label, how many of its rows have their answer, of how many. What it raises
-ends the evaluation."""
+"""Called before every step: a subject's label, how many of its rows have an answer, and of how many. An exception from
+it ends the evaluation."""
 
 
 class Evaluator:
     """One engine on one base model, for any number of subjects. Not thread-safe.
 
-    The engine puts hooks on the model and packs its weights: it is to be used for nothing else meanwhile, and not to be
-    wrapped by PEFT.
+    The engine puts hooks on the model and packs its weights. Use the model for nothing else meanwhile, and do not wrap
+    it by PEFT.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class Evaluator:
         self._numbers = iter(range(2**62))
 
     def evaluate(self, subject: Subject, rows: Sequence[Example], *, latency: bool = True) -> Evaluation:
-        """Figures and answers on `rows`, which all go in at once, as a topic's backlog does.
+        """Figures and answers on `rows`, which all enter at once, like a topic's backlog.
 
-        latency: whether some of the rows are also run by themselves, one after the other.
+        latency: whether some of the rows also run alone, one after the other.
 
-        Raises: Refusal of the subject's guidance or output rule if they are at fault; what is wrong with a single row
-        (one too long, an answer that did not come to its end) counts as a wrong answer, with its code.
+        Raises: Refusal if the subject's guidance or output rule is at fault. The fault of a single row (too long, an
+        answer without end) counts as a wrong answer, with its code.
         """
         biases = self._biases(subject)
         began = time.perf_counter()
@@ -97,14 +97,14 @@ class Evaluator:
         )
 
     def generate(self, instruction: str, inputs: Sequence[str], generation: Generation) -> list[list[str]]:
-        """Free texts that the bare model writes: the samples of each input, less any that failed."""
+        """Free texts of the bare model: for each input its samples without those that failed."""
         subject = Subject(label=BARE, instructions=[instruction], output=Text(), generation=generation)
         ends = self._run(subject, [Example(number, text, "") for number, text in enumerate(inputs, 1)])
         finished = [end.samples if isinstance(end, Finished) else [] for end in ends]
         return [[one.text for one in samples if one.failure is None] for samples in finished]
 
     def _biases(self, subject: Subject) -> dict[str, float]:
-        """What serving makes of the subject's calibration, made in the same way."""
+        """Label → its bias, measured as serving measures it."""
         if (rule := subject.calibration) is None:
             return {}
         like = _request(subject, Example(0, "", ""))
@@ -164,7 +164,7 @@ class Evaluator:
         )
 
     def _first_tokens(self, rule: OutputRule) -> list[int]:
-        """The first token of each label, as the grammar has it written; empty where two labels share one."""
+        """The first token of each label, as the grammar writes it; empty if two labels share one."""
         labels = answer_labels(rule)
         tokens = [self._layout.answer_ids(label)[0] for label in labels]
         return tokens if len({*tokens}) == len(labels) else []
@@ -180,12 +180,12 @@ class Evaluator:
 
 
 def words_of(output: OutputRule, text: str) -> list[str]:
-    """What a rule of word labels labels: the words of the text; nothing for other rules."""
+    """The words of the text that a rule of word labels labels; empty for other rules."""
     return text.split() if isinstance(output, WordLabels) else []
 
 
 def _request(subject: Subject, row: Example) -> Request:
-    """What the endpoint service makes of an event with the row's text, and a worker of its retrieval."""
+    """The request that the endpoint service and a worker's retrieval make of an event with the row's text."""
     instructions = [Part(kind="instruction", source="endpoint", text=text) for text in subject.instructions if text]
     return Request(
         id="row",
@@ -203,7 +203,7 @@ def _request(subject: Subject, row: Example) -> Request:
 
 
 def answer_labels(rule: OutputRule) -> list[str]:
-    """What the model may write, for rules that list it."""
+    """The answers that the rule allows, if it lists them; else empty."""
     match rule:
         case Choice(labels):
             return list(labels)
@@ -219,7 +219,7 @@ def _label_shares(logprobs: Logprobs | None, tokens: Sequence[int]) -> list[floa
 
 
 def _logprobs(end: Finished | Refused) -> Logprobs | None:
-    """Of the sample whose value is read; where none is whole, of the first."""
+    """The log-probabilities of the sample whose value is used; if none is complete, of the first."""
     if isinstance(end, Refused):
         return None
     return next((one for one in end.samples if one.failure is None), end.samples[0]).logprobs
@@ -229,7 +229,7 @@ _OF_THE_ROW: Final = frozenset({FailureCode.TEXT_TOO_LONG, FailureCode.OUTPUT_IN
 
 
 def _raise_common_failure(answers: Sequence[Answer], ends: Sequence[Finished | Refused]) -> None:
-    """Where no row has an answer and the rows are not to blame, say what is: it would only look like a bad score."""
+    """Raises Refusal if no row has an answer and the rows are not the cause: it would look like a bad score."""
     refused = [end for end in ends if isinstance(end, Refused) and end.code not in _OF_THE_ROW]
     if refused and len(refused) == len(answers):
         raise Refusal(refused[0].code, refused[0].message)

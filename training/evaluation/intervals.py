@@ -1,7 +1,7 @@
-"""Figures that say how sure they are: values with 95 % intervals. Pure.
+"""Estimates: figures with 95 % intervals. Pure.
 
-Of a share of rows the interval is Wilson's (1927), which holds for few rows and near 0 and 1; of everything else the
-percentile bootstrap over rows (Efron 1979), with a fixed seed, so that a figure can be made again.
+A share of rows has Wilson's interval (1927), which is right for few rows and near 0 and 1. Everything else has the
+interval of the percentile bootstrap over rows (Efron 1979), with a fixed seed, so that figures are reproducible.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Z: Final = 1.959964
-"""Of a normal distribution's middle 95 %."""
+"""The normal distribution has 95 % within ± this many standard deviations."""
 _RESAMPLES: Final = 2000
 _SEED: Final = 20261
 LEAST_BOOTSTRAP_ROWS: Final = 20
-"""Of fewer rows the bootstrap's intervals are far too narrow, down to nothing where all rows are alike: of a score or a
-difference on so few, the interval says that nothing is known."""
+"""With fewer rows the bootstrap's intervals are far too narrow, and empty if all rows are alike. A score or difference
+on fewer rows gets the widest interval."""
 
 FEW_POINTS: Final = 5
-"""Where no difference below so many points can be told from chance, rows are few."""
+"""Rows are few if a difference of so many points may be chance."""
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """A figure and the 95 % interval in which it would lie on other rows of the same kind."""
+    """A figure with its 95 % interval: where it would lie on other rows of the same kind."""
 
     value: float
     low: float
@@ -38,7 +38,7 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 def wilson(successes: int, rows: int) -> Estimate:
-    """The share `successes / rows` with Wilson's score interval; (0, 1) of no rows."""
+    """The share `successes / rows` with Wilson's score interval; (0, 1) without rows."""
     if not rows:
         return Estimate(0.0, 0.0, 1.0)
     share, z2 = successes / rows, _Z * _Z
@@ -48,7 +48,7 @@ def wilson(successes: int, rows: int) -> Estimate:
 
 
 def least_difference(rows: int) -> float:
-    """The least difference between two shares of the same rows that can be told from chance: all for one side."""
+    """The least significant difference of two shares of the same rows, if all rows that differ favour one side."""
     theirs = np.arange(rows) < rows // 2
     for more in range(1, rows - rows // 2 + 1):
         if newcombe(np.arange(rows) < rows // 2 + more, theirs).low > 0:
@@ -57,7 +57,7 @@ def least_difference(rows: int) -> float:
 
 
 def few_rows(rows: int) -> str:
-    """What to say of so few rows that a small difference between figures on them is chance; nothing of many."""
+    """A sentence for few rows, on which a small difference may be chance; empty for many rows."""
     if not rows or (least := least_difference(rows)) < FEW_POINTS / 100:
         return ""
     if least == 1:
@@ -71,7 +71,7 @@ def share_of(flags: Sequence[bool]) -> Estimate:
 
 
 def mean_of(values: Sequence[float]) -> Estimate:
-    """Their mean, with the bootstrap's interval."""
+    """The mean of the values, with the bootstrap's interval."""
     if not values:
         return Estimate(0.0, 0.0, 0.0)
     array = np.asarray(values, dtype=np.float64)
@@ -79,14 +79,14 @@ def mean_of(values: Sequence[float]) -> Estimate:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` of the values lie; 0 of none."""
+    """The value below which `share` of the values lie; 0 without values."""
     return float(np.quantile(values, share)) if values else 0.0
 
 
 def bootstrap(rows: int, statistic: Callable[[NDArray[np.intp]], NDArray[np.float64]], *, width: int = 1) -> Estimate:
-    """A figure over rows with the bootstrap's interval.
+    """A figure over rows, with the interval of the percentile bootstrap (Efron 1979).
 
-    statistic takes row numbers [some, rows] and gives `some` figures, for each of which it needs `width` cells.
+    statistic: row numbers [some, rows] → `some` figures. width: numbers in memory that it needs for each figure.
     """
     value = float(statistic(np.arange(rows)[None])[0])
     draws = np.concatenate([statistic(part) for part in _resamples(rows, width)])
@@ -95,7 +95,7 @@ def bootstrap(rows: int, statistic: Callable[[NDArray[np.intp]], NDArray[np.floa
 
 
 def _resamples(rows: int, width: int) -> Iterator[NDArray[np.intp]]:
-    """Row numbers drawn with replacement, [some, rows] at a time, `_RESAMPLES` in all, in bounded memory."""
+    """Row numbers drawn with replacement, `_RESAMPLES` in all, in parts [some, rows] that bound the memory."""
     random = np.random.default_rng(_SEED)
     at_once = max(1, min(_RESAMPLES, 2_000_000 // max(rows, width)))
     for begin in range(0, _RESAMPLES, at_once):
@@ -103,7 +103,11 @@ def _resamples(rows: int, width: int) -> Iterator[NDArray[np.intp]]:
 
 
 def newcombe(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Estimate:
-    """The difference of two shares of the same rows, each [rows], with Newcombe's interval (1998, method 10)."""
+    """The difference of two shares of the same rows, each [rows].
+
+    Newcombe's interval for paired shares (1998, "Improved confidence intervals for the difference between binomial
+    proportions based on paired data", method 10).
+    """
     rows = len(ours)
     both, only_ours = int((ours & theirs).sum()), int((ours & ~theirs).sum())
     only_theirs = int((~ours & theirs).sum())
@@ -111,7 +115,7 @@ def newcombe(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Estimate:
     one, other = wilson(both + only_ours, rows), wilson(both + only_theirs, rows)
     margins = (both + only_ours) * (only_theirs + neither) * (both + only_theirs) * (only_ours + neither)
     excess = float(both * neither - only_ours * only_theirs)
-    # Newcombe's correction for continuity, where the two agree more often than chance.
+    # Newcombe's correction for continuity, if the two agree more often than by chance.
     excess = max(excess - rows / 2, 0.0) if excess > 0 else excess
     phi = excess / math.sqrt(margins) if margins else 0.0
     value = one.value - other.value

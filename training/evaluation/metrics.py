@@ -1,7 +1,4 @@
-"""How good answers are, in figures that say how sure they are. Pure: no model, no files.
-
-Every figure is an `Estimate` with a 95 % interval, as `intervals` makes it.
-"""
+"""Figures of how good answers are, each an `Estimate` with a 95 % interval. Pure: no model, no files."""
 
 from __future__ import annotations
 
@@ -19,11 +16,11 @@ _BINS: Final = 10
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """What is right in one row's answer: items of it that are right, wrong, and missing.
+    """How many items of one row's answer are right, wrong and missing.
 
-    Items are what the output rule promises: a label, a number or a text is one item, a JSON value has one a field, a
-    labelled text one a word. Over rows, `2·right / (2·right + wrong + missing)` is micro-F1, and where each row is one
-    item it is accuracy: a wrong answer is both a wrong item and a missing one.
+    A label, a number or a text is one item. A JSON value has one item for each field, a labelled text one for each
+    word. Over rows, `2·right / (2·right + wrong + missing)` is micro-F1. If each row is one item, it is accuracy: a
+    wrong answer is both a wrong item and a missing one.
     """
 
     right: int
@@ -32,11 +29,12 @@ class Counts(msgspec.Struct, frozen=True):
 
     @staticmethod
     def of_item(right: bool) -> Counts:
+        """The counts of an answer of one item."""
         return Counts(1, 0, 0) if right else Counts(0, 1, 1)
 
 
 def score(counts: Sequence[Counts]) -> Estimate:
-    """Micro-F1 of the items; of rows that are one item each, accuracy."""
+    """Micro-F1 of the items; if each row is one item, this is accuracy."""
     if not counts:
         return wilson(0, 0)
     table = _table(counts)
@@ -48,10 +46,12 @@ def score(counts: Sequence[Counts]) -> Estimate:
 
 
 def paired_difference(ours: Sequence[Counts], theirs: Sequence[Counts]) -> Estimate:
-    """How much better `ours` scores than `theirs` on the same rows, in the same order.
+    """The score of `ours` minus that of `theirs`, on the same rows in the same order.
 
-    Paired: what is hard for both cancels out. For rows of one item each it is Newcombe's interval for paired shares
-    (1998, method 10), which does not shrink to nothing on few rows as the bootstrap does; else the bootstrap.
+    It is paired, so that rows that are hard for both do not widen the interval. If each row is one item, it is
+    Newcombe's interval (`newcombe`), which is wide enough on few rows; else the bootstrap's.
+
+    Raises: ValueError if the numbers of rows differ.
     """
     if len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} rows against {len(theirs)}: score both on the same rows")
@@ -66,9 +66,9 @@ def paired_difference(ours: Sequence[Counts], theirs: Sequence[Counts]) -> Estim
 
 
 class Confusion(msgspec.Struct, frozen=True):
-    """Which label was given for which: `rows[i][j]` rows of label i were answered with label j.
+    """A confusion matrix: `rows[i][j]` rows of label i were answered with label j.
 
-    Example and column are in the order of `labels`; the last column counts answers that are none of them, as refusals.
+    Rows and columns are in the order of `labels`. The last column counts other answers, such as refusals.
     """
 
     labels: list[str]
@@ -76,7 +76,7 @@ class Confusion(msgspec.Struct, frozen=True):
 
 
 def confusion(labels: Sequence[str], expected: Sequence[str], given: Sequence[str | None]) -> Confusion:
-    """expected are all of `labels`; given is None, or anything else, where there was no such answer."""
+    """The confusion matrix. expected: a label for each row. given: a label, or None or any text for other answers."""
     place = {label: i for i, label in enumerate(labels)}
     rows = [[0] * (len(labels) + 1) for _ in labels]
     for right, answer in zip(expected, given, strict=True):
@@ -85,9 +85,9 @@ def confusion(labels: Sequence[str], expected: Sequence[str], given: Sequence[st
 
 
 def macro_f1(labels: Sequence[str], expected: Sequence[str], given: Sequence[str | None]) -> Estimate:
-    """The mean over labels of each label's F1, so that a rare label counts as much as a frequent one.
+    """The mean of the F1 of each label: rare labels count as much as frequent ones.
 
-    A label that is neither expected nor given in a resample is left out of its mean.
+    In a resample, a label that is neither expected nor given is left out of the mean.
     """
 
     def of_tables(tables: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -101,9 +101,9 @@ def macro_f1(labels: Sequence[str], expected: Sequence[str], given: Sequence[str
 
 
 def balanced_accuracy(labels: Sequence[str], expected: Sequence[str], given: Sequence[str | None]) -> Estimate:
-    """The mean over labels of the share of each label's rows that are right: who always says the same has 1 / labels.
+    """The mean of the accuracy on the rows of each label. A constant answer scores 1 / number of labels.
 
-    A label that is not expected in a resample is left out of its mean.
+    In a resample, a label that is not expected is left out of the mean.
     """
 
     def of_tables(tables: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -121,7 +121,7 @@ def _of_confusions(
     given: Sequence[str | None],
     of_tables: Callable[[NDArray[np.int64]], NDArray[np.float64]],
 ) -> Estimate:
-    """of_tables: of confusion tables [some, labels, labels + 1], as `Confusion` has them, to as many figures."""
+    """A figure of the confusion matrix. of_tables: matrices [some, labels, labels + 1] → `some` figures."""
     size = len(labels)
     place = {label: i for i, label in enumerate(labels)}
     answers = [place.get(answer or "", size) for answer in given]
@@ -139,9 +139,9 @@ def _of_confusions(
 
 
 def json_counts(expected: Any, given: Any) -> Counts:
-    """Fields right, wrong and missing: a field is right where path and value are those expected.
+    """Counts of fields: a field is right if its path and value are expected.
 
-    The place in a list is no part of the path.
+    The index in a list is not part of the path.
     """
     wanted, found = Counter(_fields(expected)), Counter(_fields(given))
     right = (wanted & found).total()
@@ -149,18 +149,19 @@ def json_counts(expected: Any, given: Any) -> Counts:
 
 
 class Bin(msgspec.Struct, frozen=True):
-    """Answers whose confidence lay in one tenth of 0 to 1."""
+    """The answers whose confidence is in one tenth of the range 0 to 1."""
 
     rows: int
     confidence: float
-    """Mean."""
+    """The mean confidence."""
     accuracy: float
 
 
 class Reliability(msgspec.Struct, frozen=True):
-    """Whether answers are as often right as the model is sure of them (Guo et al. 2017).
+    """Whether answers are right as often as the model's confidence says (Guo et al. 2017).
 
-    `error`, the expected calibration error, is the mean distance between confidence and accuracy over `bins`, by rows.
+    `error` is the expected calibration error: the mean distance of confidence and accuracy over `bins`, weighted by
+    rows.
     """
 
     error: float
@@ -168,7 +169,7 @@ class Reliability(msgspec.Struct, frozen=True):
 
 
 def reliability(confidences: Sequence[float], right: Sequence[bool]) -> Reliability:
-    """confidences from 0 to 1, one a row."""
+    """The reliability of answers. confidences: from 0 to 1, one for each row."""
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(_BINS)]
     for confidence, is_right in zip(confidences, right, strict=True):
         bins[min(_BINS - 1, int(confidence * _BINS))].append((confidence, is_right))
@@ -194,14 +195,14 @@ def _are_single(table: NDArray[np.int64]) -> bool:
 
 
 def _f1(sums: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Of sums [..., 3]; nothing expected and nothing given is right."""
+    """F1 of sums [..., 3]; 1 if nothing is expected and nothing given."""
     right, both = 2 * sums[..., 0], 2 * sums[..., 0] + sums[..., 1] + sums[..., 2]
     f1: NDArray[np.float64] = np.divide(right, both, out=np.ones(both.shape), where=both > 0)
     return f1
 
 
 def _fields(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """(path, value as JSON) of everything in a JSON value that holds nothing itself."""
+    """(path, value as JSON) of each scalar and each empty list or object in a JSON value."""
     match value:
         case dict() if value:
             for name, inner in value.items():

@@ -1,4 +1,4 @@
-"""What an endpoint does at present, to be compared with."""
+"""The present endpoint as a subject of the comparison."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from guideway.workers.messages.to_engine import Artefact
 def present_subject(
     catalogue: Catalogue, task: Task, model: Model, *, store: ArtefactStore, cache: ArtefactCache
 ) -> Subject | None:
-    """The endpoint's newest version as something to evaluate on `model`; None if there is none of its size and of the
-    task's output and retrieval.
+    """The endpoint's newest version as a subject on `model`; None if it has another size, output or retrieval than the
+    task, or does not exist.
 
-    None as well where its guidance is of another base model: workers refuse it, so that it does nothing at present.
+    Also None if its guidance belongs to another base model: workers refuse it, so that it does nothing at present.
 
-    Raises: Refusal of its guidance, if that is not to be had.
+    Raises: Refusal if its guidance cannot be fetched.
     """
     endpoint = present_endpoint(catalogue, task.namespace, task.endpoint)
     if endpoint is None or endpoint.model_size != model.name:

@@ -1,4 +1,4 @@
-"""A run's report: report.html, which needs nothing else to be looked at, and README.md, the model card."""
+"""A run's report: report.html, which needs no other file, and README.md, the model card."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _COLOURS: Final = 8
 
 @dataclass(frozen=True)
 class Training:
-    """What became of one method, by its events."""
+    """The training of one method, as its events tell it."""
 
     label: str
     colour: int
@@ -51,7 +51,7 @@ class Training:
     validation: list[tuple[float, float]]
     """(step, validation loss)"""
     tokens_per_s: float
-    """Mean over its steps."""
+    """The mean over its steps."""
     steps: int
 
 
@@ -62,20 +62,21 @@ class SizeReport:
     size: str
     comparison: Comparison | None
     chosen: Line | None
-    """Of the comparison: what would be published."""
+    """The line of the comparison that would be published."""
     trainings: list[Training]
     prompts: list[PromptScored]
 
     folds: int = 0
-    """By which the rows were reported on; 0: rows that were kept out."""
+    """How many folds the rows were reported on by; 0: rows were kept out."""
 
     @property
     def said_of_few(self) -> str:
-        """What the number of the rows means for differences; empty where they are many."""
+        """What a small number of rows means for differences; empty for many rows."""
         return few_rows(self.comparison.rows) if self.comparison else ""
 
     @property
     def fingerprint(self) -> str:
+        """The fingerprint of the base model; empty if nothing was trained."""
         return next((one.started.fingerprint for one in self.trainings if one.started), "")
 
 
@@ -93,7 +94,7 @@ def kept_evaluations(folder: RunFolder, size: str) -> list[Evaluation]:
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Write report.html and README.md into the run's folder, as far as the run has come; returns the page.
+    """Write report.html and README.md into the run's folder, for the run so far. Returns the path of the page.
 
     Raises: Refusal `invalid_setting` if there is no run, or its folder cannot be written.
     """
@@ -112,7 +113,7 @@ def write_report(folder: RunFolder) -> Path:
 
 
 def size_report(folder: RunFolder, run: Run, size: str) -> SizeReport:
-    """What the run's events and evaluations say of one model size."""
+    """The report of one model size, from the run's events and evaluations."""
     events = list(as_it_stands(folder.events()))
     evaluations = kept_evaluations(folder, size)
     comparison = compare(evaluations) if evaluations else None
@@ -189,7 +190,7 @@ def _render(template: str, run: Run, sizes: Sequence[SizeReport]) -> str:
 
 
 def sentence(report: SizeReport) -> str:
-    """What came of it, in one sentence."""
+    """The result in one sentence."""
     chosen = report.chosen
     if chosen is None:
         return "Nothing was trained, and no text prompt does better than the task's own."

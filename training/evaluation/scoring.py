@@ -1,4 +1,4 @@
-"""Answers → figures, by what the output rule promises. Pure; what is written to evaluation.json."""
+"""Answers → figures, by the output rule: the content of evaluation.json. Pure."""
 
 from __future__ import annotations
 
@@ -23,38 +23,40 @@ from guideway.training.evaluation.metrics import (
 )
 
 MOST_CONFUSED_LABELS: Final = 30
-"""A table of more labels is not made: nobody could read it."""
+"""There is no confusion matrix of more labels: nobody could read it."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One row as it was answered."""
+    """The answer to one row."""
 
     text: str
     expected: Any
     given: Any
     failure: str = ""
-    """Failure code, where there is no value."""
+    """The failure code if there is no value; else empty."""
     counts: Counts
     log_probability: float | None = None
-    """Natural logarithm of the probability of the text among those that the grammar allows."""
+    """The natural logarithm of the text's probability among the texts that the grammar allows."""
     label_shares: list[float] = []
-    """Of each label, in the order of the output rule: its probability among all labels. Empty for other rules, and
-    where labels begin with the same token, so that the first token does not settle which it is."""
+    """The probability of each label among all labels, in the order of the output rule. Empty for other rules, and if
+    two labels begin with the same token."""
     prompt_tokens: int
-    """Virtual tokens count."""
+    """Tokens of the prompt, virtual ones included."""
     output_tokens: int
 
     @property
     def is_right(self) -> bool:
+        """Whether the whole answer is right."""
         return not (self.counts.wrong or self.counts.missing)
 
     @property
     def confidence(self) -> float | None:
+        """The text's probability, 0 to 1; None if it is unknown."""
         return None if self.log_probability is None else min(1.0, math.exp(self.log_probability))
 
 
 class Latency(msgspec.Struct, frozen=True):
-    """From a request to its result in the engine, with no other request there; marshalling and Kafka come on top."""
+    """Seconds from a request to its result in the engine, without other requests. Marshalling and Kafka come on top."""
 
     rows: int
     median_ms: float
@@ -62,7 +64,7 @@ class Latency(msgspec.Struct, frozen=True):
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """How one subject does on one set of rows."""
+    """The figures and answers of one subject on one set of rows."""
 
     label: str
     rows: int
@@ -73,23 +75,24 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     calibration: Reliability | None = None
     latency: Latency | None = None
     rows_per_s: float
-    """All rows at once, in micro-batches."""
+    """Rows per second with all rows at once, in micro-batches."""
     failures: dict[str, int] = {}
     """Failure code → rows."""
     answers: list[Answer]
 
     @property
     def score(self) -> Estimate:
+        """The main figure."""
         return self.figures[self.main]
 
     @property
     def counts(self) -> list[Counts]:
-        """What `metrics.paired_difference` compares."""
+        """The counts of each row, for `metrics.paired_difference`."""
         return [answer.counts for answer in self.answers]
 
 
 def main_figure(rule: OutputRule) -> str:
-    """The name of the figure by which answers of this form are compared."""
+    """The name of the figure that compares answers of this rule."""
     match rule:
         case Choice() | Boolean():
             return "accuracy"
@@ -103,7 +106,7 @@ def main_figure(rule: OutputRule) -> str:
 
 
 def counts_of(rule: OutputRule, expected: Any, given: Any) -> Counts:
-    """Items of the answer that are right, wrong, missing. given None: there was no answer."""
+    """How many items of the answer are right, wrong and missing. given: None without an answer."""
     match rule:
         case Json():
             found = json_counts(expected, given)
@@ -123,7 +126,7 @@ def counts_of(rule: OutputRule, expected: Any, given: Any) -> Counts:
 def evaluation_of(
     label: str, rule: OutputRule, answers: Sequence[Answer], *, rows_per_s: float, latency: Latency | None
 ) -> Evaluation:
-    """The figures of `answers` to rows that asked for `rule`."""
+    """The evaluation of `answers` under the output rule `rule`."""
     main = main_figure(rule)
     counts = [answer.counts for answer in answers]
     figures = {main: score(counts)}
@@ -161,7 +164,7 @@ def evaluation_of(
 
 
 def joined(label: str, rule: OutputRule, parts: Sequence[Evaluation]) -> Evaluation:
-    """One evaluation of the rows of several, each of which has its own."""
+    """One evaluation of the rows of several evaluations."""
     seconds = sum(one.rows / one.rows_per_s for one in parts if one.rows_per_s)
     answers = [answer for one in parts for answer in one.answers]
     speed = len(answers) / seconds if seconds else 0.0
@@ -178,10 +181,10 @@ def _labels(rule: OutputRule) -> list[str] | None:
 
 
 def _spelled(value: Any) -> str:
-    """A label or a truth value as `_labels` has it."""
+    """A label or boolean as `_labels` spells it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _spaced(text: str) -> str:
-    """With single spaces: how often somebody pressed the space bar is no part of an answer."""
+    """The text with single spaces: the amount of white space does not count."""
     return " ".join(text.split())

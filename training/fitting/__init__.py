@@ -1,1 +1,1 @@
-"""One method's training: the trainable part, its steps, and when they end."""
+"""The training of one method: the trainable part, its steps, and the rules that end it."""

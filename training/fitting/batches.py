@@ -1,6 +1,6 @@
-"""Which rows make up a step, and which of them are run together.
+"""Which rows form a step, and which of them run together. Pure.
 
-Pure: the rows of step n follow from the seed alone, so that resuming needs no memory.
+The rows of step n follow from the seed alone, so that a resumed training needs no record of them.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from functools import lru_cache
 from typing import Final
 
 _POOL_STEPS: Final = 16
-"""Rows of so many steps are sorted by length among themselves. More would save hardly any padding, and would make the
-order of the rows less random."""
+"""The rows of so many steps are sorted by length together. More steps would save little padding and make the order less
+random."""
 
 
 def pieces(lengths: Sequence[int], most: int, *, by_length: bool = True) -> Iterator[list[int]]:
-    """Places of rows that are run together: `most` positions with their padding, or one row.
+    """Places of rows that run together: at most `most` positions with padding, or one row.
 
-    by_length: rows of like lengths; else neighbours.
+    by_length: put rows of similar length together; else neighbours.
     """
     places = range(len(lengths))
     piece: list[int] = []
@@ -34,7 +34,7 @@ def pieces(lengths: Sequence[int], most: int, *, by_length: bool = True) -> Iter
 
 
 class Batches:
-    """Example numbers, step by step. Every epoch uses each row once, in a new seeded order."""
+    """The row numbers of each step. Every epoch uses each row once, in a new seeded order."""
 
     def __init__(self, lengths: Sequence[int], *, rows_per_step: int, seed: int, by_length: bool) -> None:
         """lengths: tokens of each row."""
@@ -46,10 +46,11 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Steps that use each row once."""
         return -(-len(self._lengths) // self._size)
 
     def rows(self, step: int) -> list[int]:
-        """Numbers of the rows of a step; step: from 0 on."""
+        """The numbers of a step's rows. step: from 0 on."""
         epoch, index = divmod(step, self.steps_per_epoch)
         return self._epoch(epoch)[index]
 

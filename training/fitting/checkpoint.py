@@ -1,4 +1,4 @@
-"""A training's state in one file, replaced whole: whoever is killed while writing leaves the one before."""
+"""The state of a training in one file, replaced in one step: a kill while writing leaves the file before."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How far a training has come. The rows of the next step follow from `step` (batches.py)."""
+    """The progress of a training. The rows of the next step follow from `step` (batches.py)."""
 
     step: int = 0
-    """Steps that are done."""
+    """How many steps are done."""
     elapsed_s: float = 0.0
     validation: Validation = Validation()
     look_s: float = 0.0
-    """What the latest look at the validation rows took."""
+    """Seconds that the latest evaluation on the validation rows took."""
     plan: TimePlan | None = None
-    """None: the task's own."""
+    """None: the task's own plan."""
 
 
 def write(
@@ -42,7 +42,7 @@ def write(
     best: Mapping[str, Tensor],
     optimiser: torch.optim.AdamW,
 ) -> None:
-    """Write all that the rest of the training depends on: parameters, moments, the best so far, torch's generator."""
+    """Write all that the rest of the training needs: parameters, moments, the best so far, torch's generator."""
     tensors = {f"parameter/{name}": one.detach() for name, one in parameters.items()}
     tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
     tensors |= {
@@ -63,7 +63,7 @@ def read(
     best: dict[str, Tensor],
     optimiser: torch.optim.AdamW,
 ) -> Position:
-    """Put everything back that `write` wrote. Raises: Refusal `invalid_setting` if it is of another training."""
+    """Restore what `write` wrote. Raises: Refusal `invalid_setting` if it belongs to another training."""
     try:
         with safe_open(file, framework="pt") as tensors:
             position = msgspec.json.decode((tensors.metadata() or {})[_STATE], type=Position)

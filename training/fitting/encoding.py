@@ -1,4 +1,4 @@
-"""Examples as tokens: the same text that serving builds for an event, and the answer after it."""
+"""Examples as tokens: the text that serving builds for an event, followed by the answer."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class Encoded:
     ids: list[int]
     """The prompt, the answer, the end."""
     answer: int
-    """How many of them are the answer and the end."""
+    """How many of the last ids are the answer and the end."""
     weight: float = 1.0
-    """Of the row in the loss."""
+    """The weight of the row in the loss."""
 
 
 class Encoder:
-    """Encodes the rows of one task for one model; refuses those that training or serving could not use."""
+    """Encodes the rows of one task for one model. It refuses rows that training or serving could not use."""
 
     def __init__(
         self, base: BaseModel, *, instruction: str, output: OutputRule, max_tokens: int, answer_tokens: int
     ) -> None:
-        """max_tokens: the longest row that serving takes, answer and virtual tokens included.
-        answer_tokens: the longest answer that serving gives, its end left out; it keeps so much free for every row.
+        """max_tokens: the longest row that serving takes, with answer and virtual tokens.
+        answer_tokens: the longest answer that serving gives, without its end. Every row needs so much room.
         """
         self._answer_tokens = answer_tokens
         self._base = base
@@ -48,10 +48,10 @@ class Encoder:
         self._grammars = Grammars(base.tokenizer, vocabulary=vocabulary, eos_ids=base.eos_ids, layout=self._layout)
         ends: list[int] = [*chat_end_ids(base.tokenizer), base.tokenizer.eos_token_id]
         self._end = ends[0]
-        """What ends the assistant's message in the chat template, as far as there is one."""
+        """The tokens that end the assistant's message in the chat template, if there is one."""
 
     def encode(self, rows: Sequence[Example], *, virtual_tokens: int = 0) -> list[Encoded]:
-        """Raises: Refusal `invalid_data` for answers that serving could not give, or rows that it would refuse."""
+        """The rows in tokens. Raises: Refusal `invalid_data` for answers that serving cannot give, or rows too long."""
         encoded: list[Encoded] = []
         refused: list[tuple[int, Refusal]] = []
         for row in rows:

@@ -1,4 +1,4 @@
-"""The training of one method from its beginning, or its checkpoint, to its end; what happens is told step by step."""
+"""Trains one method from its beginning or its checkpoint to its end, and tells of every step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from guideway.training.runs.events import Evaluated, Planned, Resumed, RunEvent,
 from guideway.training.runs.interruption import Interrupted, ShouldEnd
 
 _SPEED_STEPS: Final = 10
-"""The speed that is shown is that of so many steps before."""
+"""The speed is measured over so many steps."""
 
 
 def train(
@@ -26,10 +26,10 @@ def train(
     emit: Callable[[RunEvent], None],
     should_end: ShouldEnd,
 ) -> StopRule:
-    """Train until a stop rule fires, from the checkpoint `file` on if it is there; leaves the best parameters in place.
+    """Train until a stop rule fires, from the checkpoint `file` if it exists. Leaves the best parameters in place.
 
-    The schedule is made for what there is time for, as the speed of the steps tells; where that is not all that the
-    task wants, it is told. emit: is told of every step.
+    The measured speed of the steps decides how many steps the schedule has. If the time is too short for all that the
+    task wants, an event tells it. emit: gets every event.
 
     Raises: Interrupted if `should_end` says so, after the checkpoint is written.
     """
@@ -41,7 +41,7 @@ def train(
     try:
         while (rule := trainer.fired) is None or not _is_looked_at(trainer):
             position = trainer.position
-            # Whatever ends training, the last step is looked at as well: it may be the best.
+            # The last step is always evaluated too, whatever ends training: it may be the best.
             if not _is_looked_at(trainer) and (rule is not None or trainer.plan.looks_after(position.step)):
                 loss = trainer.evaluate(should_end)
                 best = trainer.position.validation.since_best == 0
@@ -64,7 +64,7 @@ def train(
 def _step(
     trainer: Trainer, speed: _Speed, size: str, method: str, emit: Callable[[RunEvent], None], should_end: ShouldEnd
 ) -> None:
-    """One step, and a new plan where its speed asks for one; both are told."""
+    """Do one step, and make a new plan if its speed asks for one. Tell both."""
     before = trainer.position
     loss, learning_rate, tokens = trainer.step(should_end)
     now = trainer.position
@@ -95,7 +95,7 @@ def _is_looked_at(trainer: Trainer) -> bool:
 
 
 class _Speed:
-    """How fast the latest steps were. The first one of a process is slower than all others, and soon left out."""
+    """The speed of the latest steps. The first step of a process is the slowest, and is soon left out."""
 
     def __init__(self) -> None:
         self._steps: deque[tuple[int, float]] = deque(maxlen=_SPEED_STEPS)
@@ -109,7 +109,7 @@ class _Speed:
 
     @property
     def is_known(self) -> bool:
-        """Whether a plan can be made by it."""
+        """Whether it is good enough for a plan."""
         return self._count > 1
 
     @property

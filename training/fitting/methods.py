@@ -1,4 +1,4 @@
-"""Each method's trainable part on a frozen model: PEFT's where PEFT has it, guideway's own for inserted layers."""
+"""The trainable part of each method on a frozen model: PEFT's, except guideway's own inserted layers."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _ADAPTER: Final = "default"
 
 @contextlib.contextmanager
 def trainable(method: Method, base: BaseModel, *, initial_text: str, model_name: str) -> Iterator[Trainable]:
-    """What `method` trains, standing on `base`, whose weights stay as they are; draws from torch's generator.
+    """The trainable part of `method` on `base`, whose weights do not change. Draws from torch's generator.
 
-    initial_text: what virtual tokens begin as, where the method does not say. model_name: written into PEFT's folder.
-    PEFT may wrap modules of `base`, which is then good for this one method.
+    initial_text: what virtual tokens begin as, if the method does not say. model_name: is written into PEFT's folder.
+    PEFT may wrap modules of `base`; then `base` can be used for this method only.
 
     Raises: Refusal `invalid_setting` for targets or layers that the model does not have.
     """
@@ -81,7 +81,7 @@ def _soft_prompt(
             task_type="CAUSAL_LM", num_virtual_tokens=count, encoder_hidden_size=method.encoder_hidden_size
         )
     else:
-        # RANDOM, because TEXT makes PEFT write down a tokenizer's path; the start is set below.
+        # RANDOM: with TEXT, PEFT would write the tokenizer's path into its folder. The start is set below.
         config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=count, prompt_tuning_init="RANDOM")
     adapted = _adapted(base.model, config)
     encoder = adapted.prompt_encoder[_ADAPTER].float()
@@ -101,15 +101,15 @@ def _soft_prompt(
 
 
 def _begin_encoder(encoder: Any, begin: Tensor) -> None:
-    """Let a P-tuning encoder begin at the embeddings `begin` [virtual, hidden]: its last layer is solved for.
+    """Let a P-tuning encoder begin at the embeddings `begin` [virtual, hidden], by solving for its last layer.
 
-    From random weights it begins as noise far from any token, and most of a short training goes into coming back.
+    With random weights it would begin as noise far from all tokens, and a short training would not get it back.
     """
     *inner, head = encoder.mlp_head
     with torch.no_grad():
         features = torch.nn.Sequential(*inner)(encoder.embedding.weight)
         mean = begin.mean(0)
-        # Few virtual tokens and many features: the least of all weights that give exactly these outputs.
+        # There are fewer virtual tokens than features: the smallest weights that give exactly these outputs.
         head.weight.copy_((torch.linalg.pinv(features) @ (begin - mean)).T)
         head.bias.copy_(mean)
 
@@ -146,7 +146,7 @@ def _adapter(config: Any, base: BaseModel, model_name: str) -> Trainable:
         raise Refusal(
             FailureCode.INVALID_SETTING, f"{' '.join(str(error).split())}: set the method's `targets`"
         ) from None
-    # bfloat16 halves the file; IA3's few numbers stand beside 1, where bfloat16 is coarse.
+    # bfloat16 halves the file. IA3 has few numbers, close to 1, where bfloat16 is coarse.
     dtype = torch.bfloat16 if isinstance(config, peft.LoraConfig) else torch.float32
     return Trainable(base.model, adapted, lambda folder: _save(adapted, folder, model_name, dtype))
 
@@ -166,20 +166,20 @@ def _inserted_layer(method: InsertedLayerMethod, base: BaseModel) -> TrainableIn
 
 def _adapted(model: Any, config: Any) -> Any:
     with warnings.catch_warnings():
-        # PEFT asks transformers for something by its old name.
+        # PEFT uses an old name of transformers.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         return peft.get_peft_model(model, config)
 
 
 def text_embeddings(base: BaseModel, text: str, count: int) -> Tensor:
-    """[count, hidden] float32: the embeddings of `text`, repeated or cut; of frequent words where it is empty."""
+    """[count, hidden] float32: the embeddings of `text`, repeated or cut; of frequent words if it is empty."""
     ids = torch.tensor(_repeated(base, text, count), device=base.model.device)
     embeddings: Tensor = base.model.get_input_embeddings()(ids).detach().float()
     return embeddings
 
 
 def text_states(base: BaseModel, text: str, count: int) -> Tensor:
-    """[layers, 2, kv_heads, count, head_dim] float32: what the model keeps of `text` as the first `count` tokens."""
+    """[layers, 2, kv_heads, count, head_dim] float32: keys and values of `text` as the first `count` tokens."""
     ids = torch.tensor([_repeated(base, text, count)], device=base.model.device)
     with torch.no_grad():
         cache = base.model(input_ids=ids, use_cache=True).past_key_values
@@ -193,7 +193,7 @@ def _repeated(base: BaseModel, text: str, count: int) -> Sequence[int]:
 
 
 def _save(adapted: Any, folder: Path, model_name: str, dtype: torch.dtype) -> None:
-    """Write a PEFT folder that names no path of this machine and is the same for the same weights."""
+    """Write a PEFT folder without paths of this machine. The same weights give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: tensor.detach().cpu().to(dtype).contiguous()

@@ -1,4 +1,4 @@
-"""When the training of a method ends. Pure."""
+"""The rules that end the training of a method. Pure."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from guideway.training.runs.task import StopRules
 
 
 class Validation(msgspec.Struct, frozen=True):
-    """What the looks at the validation rows have come to so far."""
+    """The evaluations on the validation rows so far."""
 
     loss: float = math.inf
-    """At the latest look."""
+    """The loss of the latest evaluation."""
     best_loss: float = math.inf
     best_step: int = 0
     since_best: int = 0
-    """Looks one after the other that were no better."""
+    """How many evaluations since the best one."""
     at_step: int = -1
-    """Of the latest look."""
+    """The step of the latest evaluation."""
 
     def after(self, loss: float, step: int, rules: StopRules) -> Validation:
-        """With one more look."""
+        """The state after one more evaluation."""
         if loss < self.best_loss - rules.least_improvement:
             return Validation(loss, loss, step, 0, step)
         return Validation(loss, self.best_loss, self.best_step, self.since_best + 1, step)
 
 
 def last_step(rules: StopRules, steps_per_epoch: int) -> int:
-    """The step at which training ends if nothing ends it before."""
+    """The step at which training ends if no other rule ends it before."""
     if rules.max_epochs is None:
         return rules.max_steps
     return min(rules.max_steps, max(1, math.ceil(rules.max_epochs * steps_per_epoch)))
@@ -45,9 +45,9 @@ def fired(
     elapsed_s: float,
     validation: Validation,
 ) -> StopRule | None:
-    """The rule that ends training after `step` steps, if any. Quality comes before quantity in what is reported.
+    """The rule that ends training after `step` steps, if any. If several fire, a rule of the loss is reported.
 
-    planned_step: the last one for which there is time.
+    planned_step: the last step for which there is time.
     """
     if rules.loss_below is not None and validation.loss < rules.loss_below:
         return "loss_below"
@@ -61,7 +61,7 @@ def fired(
 
 
 def rate(step: int, *, of: int, warm_up: float) -> float:
-    """Share of the highest learning rate in a step: up in a line, then down by half a cosine. step: from 0 on."""
+    """The share of the highest learning rate in a step: a linear rise, then half a cosine down. step: from 0 on."""
     warm = max(1, round(warm_up * of))
     if step < warm:
         return (step + 1) / warm

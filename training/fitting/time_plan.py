@@ -1,4 +1,4 @@
-"""How many steps the time allows, so that a training comes to the end of its schedule instead of being cut. Pure."""
+"""Plans how many steps the time allows, so that a training reaches the end of its schedule. Pure."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Final
 import msgspec
 
 _USED: Final = 0.95
-"""Of the time: steps differ in length, and a machine has other things to do."""
+"""The share of the time to plan for: steps differ in length, and the machine has other work."""
 _LOOKS_SHARE: Final = 0.3
-"""Of the time, for looks at the validation rows, where there is too little; for one there is always room."""
+"""The share of the time for evaluations if the time is short. At least one is always planned."""
 _LONGER: Final = 1.1
-"""A plan is kept until there is time for more by so much: the learning rate follows it."""
+"""A new plan needs so many times the steps of the old one, because the learning rate follows the plan."""
 
 
 class TimePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Until which step training goes on, and when the validation rows are looked at."""
+    """The last step of training, and how often the validation rows are evaluated."""
 
     last_step: int
     evaluate_every: int
     from_step: int = 0
-    """Where it was made: looks are counted from here."""
+    """The step at which the plan was made: evaluations are counted from here."""
 
     def looks_after(self, step: int) -> bool:
-        """Whether the validation rows are looked at once `step` steps are done, apart from the last."""
+        """Whether the validation rows are evaluated after `step` steps. The last step is evaluated in any case."""
         return step == 0 or (step > self.from_step and (step - self.from_step) % self.evaluate_every == 0)
 
     def left_s(self, step: int, *, step_s: float, look_s: float) -> float:
-        """Seconds from `step` to the end, where a step and a look take so long."""
+        """Seconds from `step` to the end, if a step takes `step_s` and an evaluation `look_s`."""
         steps = max(0, self.last_step - step)
         looks = math.ceil((self.last_step - self.from_step) / self.evaluate_every) - max(
             0, (step - self.from_step) // self.evaluate_every
@@ -37,7 +37,7 @@ class TimePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def planned(wanted: TimePlan, present: TimePlan, step: int, *, left_s: float, step_s: float, look_s: float) -> TimePlan:
-    """What can be done of `wanted` in `left_s` from `step` on; `present` while it fits and is about the same."""
+    """The part of `wanted` that fits into `left_s` from `step` on; `present` if it fits and is about the same."""
     if step >= present.last_step:
         return present
     found = _shortened(wanted, step, left_s=left_s, step_s=step_s, look_s=look_s)

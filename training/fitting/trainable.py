@@ -1,4 +1,4 @@
-"""What one method trains on a frozen model, whatever its form: built by methods.py, run by trainer.py."""
+"""The trainable part of any method on a frozen model. methods.py builds it, trainer.py runs it."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from guideway.training.fitting.encoding import Encoded
 
 @dataclass(frozen=True)
 class Trainable:
-    """A frozen model and the part that is trained; adapters already stand in the model."""
+    """A frozen model and its trainable part. Adapters are already in the model."""
 
     model: Any
-    """A transformers causal LM, its modules perhaps wrapped or hooked."""
+    """A causal LM of transformers; its modules may be wrapped or hooked."""
     module: nn.Module
-    """Its parameters that take a gradient are trained, in float32."""
+    """Its parameters with a gradient are trained, in float32."""
     save: Callable[[Path], None]
-    """Write the artefact's two files into a folder."""
+    """Writes the artefact's two files into a folder."""
     soft: Callable[[], Tensor] | None = None
-    """Virtual tokens before the text, [virtual, hidden]."""
+    """Gives the virtual tokens before the text, [virtual, hidden]."""
     prefix: Callable[[], Tensor] | None = None
-    """Keys and values before everything, [layers, 2, kv_heads, virtual, head_dim]."""
+    """Gives the keys and values before the text, [layers, 2, kv_heads, virtual, head_dim]."""
     virtual_tokens: int = 0
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """What is trained, by name."""
+        """Name → the parameter that is trained."""
         return {name: one for name, one in self.module.named_parameters() if one.requires_grad}
 
     def answer_loss(self, rows: Sequence[Encoded]) -> tuple[Tensor, float]:
-        """(Σ over rows and answer tokens of w · -log p(token | what stands before it), Σ of w), w the row's weight.
+        """(Σ over rows and answer tokens of w · -log p(token | all tokens before it), Σ of w), with w the row's weight.
 
-        Rows are padded on the right, where causal attention hides the padding, so that every row has the positions
-        that it has alone. The output head runs on the answers' positions only.
+        Rows are padded on the right. Causal attention hides the padding, so that every row has the same positions as
+        alone. The output head runs on the answers' positions only.
         """
         last = max(row.answer for row in rows)
         longest = max(len(row.ids) for row in rows)
         device = self.model.get_input_embeddings().weight.device
         ids = torch.tensor([row.ids + [0] * (longest - len(row.ids)) for row in rows], device=device)
         wanted = torch.tensor([[-100] * (last - row.answer) + row.ids[-row.answer :] for row in rows], device=device)
-        # The position before each of the last tokens; where a short answer leaves some over, any will do.
+        # The position before each of the last tokens. A short answer does not use all of them.
         before = torch.tensor(
             [[max(0, len(row.ids) - last - 1 + i) for i in range(last)] for row in rows], device=device
         )
@@ -58,12 +58,12 @@ class Trainable:
         return losses.sum(1) @ weights, sum(row.weight * row.answer for row in rows)
 
     def computed_tokens(self, rows: Sequence[Encoded]) -> int:
-        """Positions that a step with these rows computes, padding included."""
+        """How many positions a step with these rows computes, padding included."""
         soft = self.virtual_tokens if self.soft is not None else 0
         return len(rows) * (soft + max(len(row.ids) for row in rows))
 
     def _logits(self, ids: Tensor, at: Tensor) -> Tensor:
-        """[rows, positions, vocabulary] float32, at positions `at` [rows, positions] of texts `ids` [rows, longest]."""
+        """[rows, positions, vocabulary] float32: the logits at `at` [rows, positions] of `ids` [rows, longest]."""
         embedded = self.model.get_input_embeddings()(ids)
         cache = None
         if self.soft is not None:

@@ -28,7 +28,7 @@ _STEPS_TO_COME: Final = 32
 
 
 class Trainer:
-    """Four verbs: `restore`, `step`, `evaluate`, `keep`. What has to happen next says `loop.train`."""
+    """Four verbs: `restore`, `step`, `evaluate`, `keep`. `loop.train` decides which comes next."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Trainer:
             by_length=schedule.by_length,
         )
         self.wanted = TimePlan(last_step(stop, self._batches.steps_per_epoch), schedule.evaluate_every)
-        """What is done if there is time for it."""
+        """The plan if there is enough time."""
         self._parameters = trainable.parameters
         self._best = self._copies()
         self._learning_rate = learning_rate
@@ -63,12 +63,12 @@ class Trainer:
 
     @property
     def plan(self) -> TimePlan:
-        """What there is time for."""
+        """The plan for the time there is."""
         return self.position.plan or self.wanted
 
     @property
     def tokens_per_step(self) -> float:
-        """Positions that a step computes, padding included: the mean over steps to come."""
+        """The mean number of positions that the next steps compute, padding included."""
         first = self.position.step
         steps = range(first, first + min(_STEPS_TO_COME, self._batches.steps_per_epoch))
         return sum(self._step_tokens(step) for step in steps) / len(steps)
@@ -78,7 +78,7 @@ class Trainer:
         return sum(map(self._trainable.computed_tokens, self._pieces(rows, by_length=self.schedule.by_length)))
 
     def replan(self, step_s: float) -> bool:
-        """TimePlan for the time that is left, where a step takes so long; returns whether the plan is another now."""
+        """Make a plan for the time that is left, if a step takes `step_s` seconds. Returns whether it has changed."""
         if self._stop.max_minutes is None:
             return False
         before, position = self.plan, self.position
@@ -89,7 +89,7 @@ class Trainer:
 
     @property
     def is_short_of_time(self) -> bool:
-        """Whether half of the time is over: no plan can wait then until the speed is known well."""
+        """Whether half of the time is over: then the plan cannot wait until the speed is well known."""
         return self._stop.max_minutes is not None and self.position.elapsed_s > 30 * self._stop.max_minutes
 
     def left_s(self, step_s: float) -> float:
@@ -112,10 +112,10 @@ class Trainer:
         )
 
     def step(self, should_end: ShouldEnd = never) -> tuple[float, float, int]:
-        """One step of the optimiser; returns the loss before it, the learning rate and the computed positions.
+        """Do one step of the optimiser. Returns (loss before it, learning rate, computed positions).
 
-        Raises: Refusal `invalid_setting` if the loss is no number any more; Interrupted between two pieces, as if the
-        step had not begun.
+        Raises: Refusal `invalid_setting` if the loss is not finite; Interrupted between two pieces, and then the step
+        has no effect.
         """
         generator = torch.get_rng_state()
         began = time.monotonic()
@@ -129,7 +129,7 @@ class Trainer:
         self._trainable.module.train()
         for some in self._pieces(rows, by_length=self.schedule.by_length):
             loss, _ = self._trainable.answer_loss(some)
-            # A sum over all answer tokens of the step, so that its pieces do not matter.
+            # A sum over all answer tokens of the step, so that its division into pieces has no effect.
             (loss / answer_tokens).backward()  # type: ignore[no-untyped-call]
             if should_end():
                 self._optimiser.zero_grad()
@@ -149,9 +149,9 @@ class Trainer:
         return total / answer_tokens, learning_rate, tokens
 
     def evaluate(self, should_end: ShouldEnd = never) -> float:
-        """Mean loss per answer token over the validation rows; remembers the parameters where it is the lowest.
+        """The mean loss per answer token over the validation rows. Keeps the parameters if it is the lowest so far.
 
-        Raises: Interrupted between two pieces, as if it had not begun.
+        Raises: Interrupted between two pieces, and then it has no effect.
         """
         began = time.monotonic()
         self._trainable.module.eval()
@@ -174,11 +174,11 @@ class Trainer:
         checkpoint.write(file, self.position, self._parameters, self._best, self._optimiser)
 
     def restore(self, file: Path) -> None:
-        """Go on where the checkpoint was written."""
+        """Continue from the checkpoint. Raises: Refusal `invalid_setting` if it belongs to another training."""
         self.position = checkpoint.read(file, self._parameters, self._best, self._optimiser)
 
     def take_best(self) -> None:
-        """Let the parameters be those of the lowest validation loss."""
+        """Set the parameters to those with the lowest validation loss."""
         for name, parameter in self._parameters.items():
             parameter.data.copy_(self._best[name])
 

@@ -1,1 +1,1 @@
-"""Text prompts: proposed, scored, and the best one kept."""
+"""Text prompts: candidates are proposed and scored, and the best one is kept."""

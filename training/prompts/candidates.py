@@ -1,4 +1,4 @@
-"""Text prompts worth trying: the task's own, templates by its output rule, examples, what a model proposes. Pure."""
+"""Candidate text prompts: the task's own, templates for its output rule, examples, a model's proposals. Pure."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from guideway.training.runs.events import PromptSource
 from guideway.training.runs.task import PromptSearch
 
 _EXAMPLE_CHARS: Final = 240
-"""Longer texts are no examples while there are shorter ones."""
+"""Longer texts are examples only if there are too few shorter ones."""
 _PROPOSAL_CHARS: Final = 300
 _ECHO: Final = re.compile(r"\binputs? (into|to) (its|their|the|an?) output", re.IGNORECASE)
-"""Of our question: a proposal that says it says nothing of the task."""
+"""Words of our question: a proposal with them says nothing about the task."""
 _SHOWN: Final = 5
-"""Examples that the model sees when it proposes an instruction."""
+"""How many examples the model sees when it proposes an instruction."""
 _NAMED: Final = 20
-"""Labels or fields that a template names."""
+"""The most labels or fields that a template names."""
 
 
 class PromptCandidate(msgspec.Struct, frozen=True):
-    """One text prompt, and where it comes from."""
+    """A text prompt and its source."""
 
     text: str
     source: PromptSource
@@ -41,16 +41,16 @@ def candidates(
     settings: PromptSearch,
     seed: int,
 ) -> list[PromptCandidate]:
-    """At most `settings.candidates`, the task's own instruction first, no text twice.
+    """At most `settings.candidates` different text prompts, the task's own instruction first.
 
-    examples are rows of the training data; proposals are what the model wrote.
+    examples: training rows. proposals: instructions that the model wrote.
     """
     of_model = [PromptCandidate(text, "model") for text in map(cleaned, proposals) if text][: settings.own_proposals]
     shots = few_shot(instruction, rule, examples, most=settings.few_shot, seed=seed) if settings.few_shot else []
     own = [PromptCandidate(instruction, "task")] if instruction else [PromptCandidate("", "task")]
     written = [PromptCandidate(text, "template") for text in templates(instruction, rule)]
     found: dict[str, PromptCandidate] = {}
-    # Examples and proposals have their places; templates, which cost nothing to think of, get those that are left.
+    # Examples and proposals come first; templates, which cost nothing, fill the rest.
     kept = max(0, settings.candidates - len(own) - len(of_model) - len(shots))
     for candidate in [*own, *written[:kept], *shots, *of_model]:
         found.setdefault(candidate.text, candidate)
@@ -58,7 +58,7 @@ def candidates(
 
 
 def templates(instruction: str, rule: OutputRule) -> list[str]:
-    """Instructions that name what the output rule allows, with the task's own before them and without it."""
+    """Instructions that name what the output rule allows, with and without the task's own before them."""
     asked = _asked(rule)
     lead = instruction.strip()
     combined = [f"{lead} {one}" for one in asked] if lead else []
@@ -68,7 +68,7 @@ def templates(instruction: str, rule: OutputRule) -> list[str]:
 def few_shot(
     instruction: str, rule: OutputRule, rows: Sequence[Example], *, most: int, seed: int
 ) -> list[PromptCandidate]:
-    """The instruction with examples after it: three selections of `most` rows, and one of half as many."""
+    """The instruction followed by examples: three selections of `most` rows, and one of half as many."""
     short = [row for row in rows if len(row.text) <= _EXAMPLE_CHARS] or sorted(rows, key=lambda row: len(row.text))[:20]
     lead = instruction.strip() or (_asked(rule) or [""])[0]
     found = []
@@ -81,7 +81,7 @@ def few_shot(
 
 
 def question_for_proposals(rows: Sequence[Example], *, seed: int) -> str:
-    """What the model is asked, so that it writes an instruction: examples, and which instruction leads to them."""
+    """The question that makes the model write an instruction: examples, and which instruction leads to them."""
     short = [row for row in rows if len(row.text) <= _EXAMPLE_CHARS] or list(rows)
     chosen = _balanced(short, _SHOWN, random.Random(seed))
     shown = "\n".join(f"Input: {_one_line(row.text)}\nOutput: {_one_line(row.answer)}" for row in chosen)
@@ -89,7 +89,7 @@ def question_for_proposals(rows: Sequence[Example], *, seed: int) -> str:
 
 
 def cleaned(proposal: str) -> str:
-    """A proposed instruction without what models put around one; empty where nothing usable is left."""
+    """A proposed instruction without the words that models put around it; empty if nothing usable is left."""
     lines = [line.strip() for line in proposal.strip().splitlines() if line.strip()]
     text = lines[0] if lines else ""
     text = re.sub(
@@ -148,7 +148,7 @@ def _either(labels: Sequence[str]) -> str:
 
 
 def _balanced(rows: Sequence[Example], size: int, chance: random.Random) -> list[Example]:
-    """`size` rows, as many of each answer as of any other while there are any, in an order that tells nothing."""
+    """`size` rows in random order, with the same number of each answer as far as there are enough."""
     by_answer: dict[str, list[Example]] = {}
     for row in rows:
         by_answer.setdefault(row.answer, []).append(row)

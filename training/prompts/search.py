@@ -1,4 +1,4 @@
-"""The best text prompt for a task: candidates scored on validation rows by the engine and the grammar that serve."""
+"""Finds the best text prompt for a task: the serving engine and grammars score candidates on validation rows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from guideway.training.runs.events import PromptScored
 from guideway.training.runs.task import TEXT_PROMPT, PromptSearch
 
 _FIRST_SHARE: Final = 3
-"""The first round sees one in so many validation rows, and lets through one in so many candidates, ..."""
+"""The first round uses one in so many validation rows, and keeps one in so many candidates, ..."""
 _LEAST_FINALISTS: Final = 3
-"""... but at least so many."""
+"""... but at least so many of them."""
 _LEAST_ROWS: Final = 24
 
 
@@ -37,11 +37,11 @@ def search_prompts(
     seed: int,
     emit: Callable[[PromptScored], None] = lambda _: None,
 ) -> str:
-    """The best of the candidates, one at least; of equals the better calibrated, and of these the shorter.
+    """The candidate with the best score; of equal ones the better calibrated, and of these the shortest.
 
-    In two rounds (successive halving, https://arxiv.org/abs/1502.07943): all candidates on a third of the rows, the
-    best third of them on all rows. `emit` gets each candidate once, with its last score.
-    calibration: of the labels, as serving would have it for each candidate.
+    Two rounds (successive halving, https://arxiv.org/abs/1502.07943): all candidates on a third of the rows, then the
+    best third of them on all rows. emit: gets each candidate once, with its last score.
+    calibration: how serving calibrates the labels.
 
     Raises: Refusal as `Evaluator.evaluate` does, if the output rule cannot be satisfied.
     """
@@ -85,16 +85,15 @@ def _in_two_rounds(
     first = {one: evaluate(one, few) for one in found}
     finalists = sorted(found, key=lambda one: -first[one].score.value)
     finalists = finalists[: max(_LEAST_FINALISTS, len(found) // _FIRST_SHARE)]
-    # The task's own is always in the last round: whoever wrote it wants to know how it does beside the best.
+    # The task's own is always in the last round, so that its author sees it beside the best.
     finalists += [one for one in found if one.source == "task" and one not in finalists]
     return finalists, first | {one: evaluate(one, rows) for one in finalists}
 
 
 def calibrated_accuracy(answers: Sequence[Answer], rows: Sequence[Example], labels: Sequence[str]) -> float | None:
-    """The share of rows whose answer is the likeliest label once each label's mean share over all rows is divided out.
+    """The accuracy if each label's share is divided by its mean share over all rows; None if shares are unknown.
 
-    Batch calibration (Zhou et al. 2023, https://arxiv.org/abs/2309.17249): no labelled row is needed for it.
-    None where the shares of the labels are not known.
+    This is batch calibration (Zhou et al. 2023, https://arxiv.org/abs/2309.17249). The means need no right answers.
     """
     known = [
         (answer.label_shares, row.answer) for answer, row in zip(answers, rows, strict=True) if answer.label_shares
@@ -108,7 +107,7 @@ def calibrated_accuracy(answers: Sequence[Answer], rows: Sequence[Example], labe
 
 
 def _proposals(evaluator: Evaluator, examples: Sequence[Example], count: int, seed: int) -> list[str]:
-    """Instructions that the model writes from examples; other examples for each."""
+    """Instructions that the model writes, each from other examples."""
     if not count:
         return []
     questions = [question_for_proposals(examples, seed=seed + number) for number in range(count)]

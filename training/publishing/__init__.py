@@ -1,1 +1,1 @@
-"""From a run to the catalogue: what is published, and whether."""
+"""From a run to the catalogue: what is published, and on which condition."""

@@ -1,4 +1,4 @@
-"""From a run to the catalogue: which method, as what, and whether. Pure; the command uploads and writes."""
+"""Decides what of a run is published, and makes the manifests. Pure; the command uploads and writes."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from guideway.training.runs.folder import Run, RunFolder
 from guideway.training.runs.task import BARE, PRESENT, TEXT_PROMPT, Task
 
 CANDIDATE: Final = "-candidate"
-"""After the endpoint's name: where callers can try what may take its place."""
+"""After the endpoint's name: an endpoint where callers can try what may replace it."""
 
 
 class Publication(msgspec.Struct, frozen=True):
-    """What is to be published of a run for one model size."""
+    """What is published of a run for one model size."""
 
     size: str
     scored: Scored
     fingerprint: str | None
-    """Of the base model; None for a text prompt, which needs none."""
+    """The fingerprint of the base model; None for a text prompt, which fits any model."""
     prompt: str = ""
-    """For a text prompt: its text."""
+    """The text of a text prompt; else empty."""
 
 
 def choose_publication(
     events: Iterable[RunEvent], run: Run, *, size: str | None, method: str | None, anyway: bool
 ) -> Publication:
-    """The method to publish: the one named, else `method_of`.
+    """The publication of the named method, else of `method_of`.
 
-    Raises: Refusal `not_better` if it does not beat the bare model by more than the interval and the task's rule wants
-    that, unless `anyway`; `invalid_setting` if the run has no such method or size, or has not come to its comparison.
+    Raises: Refusal `not_better` if the task wants a better method than the bare model, this one is not significantly
+    better, and `anyway` is false; `invalid_setting` if the run has no such method, no such size, or no comparison yet.
     """
     task = run.task
     size = size or task.model_sizes[0]
@@ -73,7 +73,7 @@ def choose_publication(
 
 
 def _advice(events: Iterable[RunEvent], size: str, method: str) -> str:
-    """What may help a method that is not better."""
+    """What may help if a method is not better."""
     events = list(events)
     bare = [e for e in events if isinstance(e, Scored) and (e.size, e.method) == (size, BARE)]
     if bare and bare[-1].value >= 1 and bare[-1].metric != "loss":
@@ -90,10 +90,10 @@ def _advice(events: Iterable[RunEvent], size: str, method: str) -> str:
 
 
 def method_of(events: Iterable[RunEvent], task: Task, size: str, compared: Collection[str]) -> str:
-    """What a run comes to: the task's method, else that of the lowest validation loss among those `compared`.
+    """The method that a run recommends: the task's, else the one with the lowest validation loss among `compared`.
 
-    The best text prompt, which was found by the validation rows as well, is taken where nothing was trained. Were the
-    score on the evaluation rows to choose, the best of many would seem better than it is on the rows that chose it.
+    If nothing was trained, it is the best text prompt, which the validation rows chose too. The score on the evaluation
+    rows must not choose: on the rows that chose it, the best of many seems better than it is.
     """
     if task.publish.method is not None:
         return task.publish.method
@@ -102,14 +102,14 @@ def method_of(events: Iterable[RunEvent], task: Task, size: str, compared: Colle
 
 
 def guidance_for(publication: Publication, run: Run, folder: RunFolder, catalogue: Catalogue) -> Guidance:
-    """The guidance's manifest; its artefact is still a folder."""
+    """The guidance's manifest. It still names its artefact by folder."""
     task, scored = run.task, publication.scored
     name = task.guidance_name(scored.method, publication.size)
     present = present_endpoint(catalogue, task.namespace, task.endpoint)
     parent = ", ".join(present.guidance) if present else ""
     before = catalogue.latest(Identity("guidance", task.namespace, name))
     if before and isinstance(before[1], Guidance) and before[1].lineage and before[1].lineage.run == run.id:
-        parent = before[1].lineage.parent  # published again, it is what it was
+        parent = before[1].lineage.parent  # published again: the parent stays
     lineage = Lineage(
         run=run.id,
         method=scored.method,
@@ -154,13 +154,13 @@ def endpoint_for(
     name: str,
     anyway: bool,
 ) -> Endpoint:
-    """The endpoint `name` with this guidance, by its version, so that an endpoint's version always does the same.
+    """The endpoint `name` with this version of the guidance, so that an endpoint's version never changes its behaviour.
 
-    What the task does not say (input, access, ...) stays as that endpoint has it, else as the task's has it; whose
-    targets remain its own, for what is only tried must not reach them.
+    Fields that the task does not have (input, access, ...) stay as in that endpoint, else as in the task's endpoint. A
+    candidate does not get the task's endpoint's targets: trial results must not reach them.
 
-    Raises: Refusal `invalid_setting` if the endpoint makes other text of events than the guidance was trained and
-    evaluated on, unless `anyway`.
+    Raises: Refusal `invalid_setting` if the endpoint's text of events differs from the text in training and evaluation,
+    unless `anyway`.
     """
     task = run.task
     names = (name, task.endpoint)
@@ -183,29 +183,29 @@ def endpoint_for(
         begin,
         name=name,
         model_size=publication.size,
-        # A text prompt takes the place of the instruction.
+        # A text prompt replaces the instruction.
         instruction="" if guidance.form == "text_prompt" else run.instruction,
         guidance=[f"{guidance.namespace}/{guidance.name}@{version}"],
         output=task.output,
         generation=task.generation,
-        # As it was compared: see `comparing.references` and `comparing.methods`.
+        # As in the comparison: see `comparing.references` and `comparing.methods`.
         calibration="auto" if guidance.form == "text_prompt" else "off",
         retrieval=begin.retrieval if task.retrieval is None else task.retrieval,
     )
 
 
 def present_endpoint(catalogue: Catalogue, namespace: str, name: str) -> Endpoint | None:
-    """Its newest version, if there is one."""
+    """The endpoint's newest version; None if there is none."""
     found = catalogue.latest(Identity("endpoint", namespace, name))
     return found[1] if found and isinstance(found[1], Endpoint) else None
 
 
 def is_better(difference: Iterable[float]) -> bool:
-    """Whether [difference, low, high] lies above zero, all of it."""
+    """Whether the whole interval of [difference, low, high] lies above zero."""
     return bool(numbers := list(difference)) and numbers[1] > 0
 
 
 def interval(estimate: Iterable[float]) -> str:
-    """`0.940 [0.919, 0.956]`"""
+    """[value, low, high] as text: `0.940 [0.919, 0.956]`."""
     numbers = list(estimate)
     return f"{numbers[0]:.3f} [{numbers[1]:.3f}, {numbers[2]:.3f}]" if numbers else "nothing"

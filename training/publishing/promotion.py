@@ -1,4 +1,4 @@
-"""Whether a candidate takes the endpoint's place, by what is known of the guidance of both. Pure."""
+"""Decides whether a candidate replaces the endpoint, by the known scores of both. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from guideway.training.publishing.decision import CANDIDATE, interval, is_better
 
 
 def promoted(candidate: Endpoint, present: Endpoint | None, catalogue: Catalogue, *, anyway: bool) -> Endpoint:
-    """The candidate in the endpoint's place, if it is better than the endpoint by more than the interval.
+    """The endpoint with the candidate's guidance, if the candidate is significantly better, or `anyway`.
 
-    Two scores on the same rows are compared; an endpoint without guidance counts as the bare model.
+    Two scores on the same rows are compared. An endpoint without guidance counts as the bare model.
 
-    Raises: Refusal `not_better`, or `invalid_setting` if the two scores are of other rows or one is not known.
+    Raises: Refusal `not_better`; `invalid_setting` if the scores are on different rows or one is unknown.
     """
     theirs, ours = (score_of(one, catalogue) for one in (present, candidate))
     if not anyway:
@@ -31,7 +31,7 @@ def promoted(candidate: Endpoint, present: Endpoint | None, catalogue: Catalogue
 
 
 def score_of(endpoint: Endpoint | None, catalogue: Catalogue) -> Lineage | None:
-    """How the guidance of an endpoint did when it was trained; None if that is not known."""
+    """The lineage of an endpoint's guidance, with its score; None if it is unknown."""
     if endpoint is None:
         return None
     for name in endpoint.guidance:
@@ -42,7 +42,11 @@ def score_of(endpoint: Endpoint | None, catalogue: Catalogue) -> Lineage | None:
 
 
 def unpaired(ours: Lineage, theirs: Lineage) -> list[float]:
-    """[difference, low, high] of two scores whose rows are not known one by one (Newcombe 1998, method 10)."""
+    """[difference, low, high] of two scores without their single rows.
+
+    Newcombe's interval for two independent shares (1998, "Interval estimation for the difference between independent
+    proportions", method 10).
+    """
     (a, a_low, a_high), (b, b_low, b_high) = ours.score, theirs.score
     down = ((a - a_low) ** 2 + (b_high - b) ** 2) ** 0.5
     up = ((a_high - a) ** 2 + (b - b_low) ** 2) ** 0.5
@@ -78,7 +82,7 @@ def _not_better(ours: Lineage, what: str, difference: list[float]) -> Refusal:
 
 
 def _taking(present: Endpoint, candidate: Endpoint) -> Endpoint:
-    """The endpoint with what guides the candidate; all else stays as it is."""
+    """The endpoint with the candidate's guidance and output; all else stays as it is."""
     return msgspec.structs.replace(
         present,
         model_size=candidate.model_size,

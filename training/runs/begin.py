@@ -1,4 +1,4 @@
-"""How a run begins, or goes on: its task, its examples, its folder. Everything that can be refused early is, here."""
+"""Begins a run, or resumes it: its task, its examples, its folder. What can be refused early is refused here."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from guideway.training.runs.task import Task
 
 @dataclass(frozen=True)
 class Begun:
-    """A run that is ready to be carried out, or to be gone on with."""
+    """A run that is ready to be carried out or resumed."""
 
     folder: RunFolder
     run: Run
     examples: Examples
     sharing: int = 1
-    """So many trainings share the time of a method: those of the folds, and the one that is published."""
+    """How many trainings share the time of a method: those of the folds, and the published one."""
 
     def of_fold(self, fold: int) -> Begun:
-        """The same with the rows of one fold."""
+        """The same run with the rows of one fold."""
         task = self.run.task
         rows = self.examples.of_fold(fold, task.data, seed=task.schedule.seed, rule=task.output)
         return replace(self, examples=rows)
 
 
 def begin(task: Task, task_folder: Path, *, runs: Path, out: Path | None = None) -> Begun:
-    """Read the examples and find or make the run's folder, `out` or one below `runs` that is named by the task.
+    """Read the examples, and find or make the run's folder: `out`, or one below `runs` that is named after the task.
 
-    The same task on the same rows in the same order is the same run: what is there of it is gone on with.
+    The same task on the same rows in the same order is the same run, and is resumed.
 
     Raises: Refusal `invalid_data`; `invalid_setting` if the folder cannot be written or holds another run.
     """
-    # As if it had been read from a file: a program may have written 1 where a file's task has 1.0.
+    # As read from a file: a program may have written 1, where a file's task has 1.0.
     task = msgspec.json.decode(msgspec.json.encode(task), type=Task)
     task_folder = task_folder.absolute()
     examples = read_examples(task, task_folder)
@@ -75,9 +75,9 @@ def begin(task: Task, task_folder: Path, *, runs: Path, out: Path | None = None)
 
 
 def models_of(task: Task, task_folder: Path, catalogue: Catalogue | None) -> dict[str, Model]:
-    """The model behind each size of the task: from its `models` file, else from the catalogue.
+    """Model size → its model, from the task's `models` file, else from the catalogue.
 
-    Raises: Refusal `unknown_model_size`, which names the sizes that are there.
+    Raises: Refusal `unknown_model_size`, which names the known sizes.
     """
     found: dict[str, Model] = {}
     if task.models is not None:

@@ -1,4 +1,4 @@
-"""Which code trains: a name for all of it, kept with what it makes, so that two runs can be told apart by it."""
+"""The version of the code that trains. It is kept with what it makes, so that runs of different code are known."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ DECIDE_NOTHING = (
     "guideway.workers.processes.child_client",
     "guideway.workers.worker",
 )
-"""Modules that a run imports and that say, keep or transport what it does, and do not decide it."""
+"""Modules that a run imports and that do not decide its result: they report, keep or transport it."""
 
 
 @cache
 def code_version() -> str:
     """guideway's version, and a hash of the code that carries out a run.
 
-    Two runs with the same one on the same rows do the same. It does not change where a file is moved, or where only
-    comments, docstrings and layout are others. Another minor version of Python may give another one.
+    Two runs with the same code version on the same rows do the same. It does not depend on file names, comments,
+    docstrings and layout. It may depend on the minor version of Python.
     """
     digests = sorted(_digest(path) for path in sources())
     return f"{guideway.__version__}+{hashlib.sha256(b''.join(digests)).hexdigest()[:12]}"
 
 
 def sources() -> list[Path]:
-    """Whatever `CARRIES_OUT` imports, directly or not and wherever in a file, but what decides nothing.
+    """All files that `CARRIES_OUT` imports, directly or indirectly, except `DECIDE_NOTHING`.
 
-    The kernels in C beside it are among them.
+    The kernels in C beside them are included.
     """
     found: set[Path] = set()
     waiting = [CARRIES_OUT]
@@ -53,7 +53,7 @@ def sources() -> list[Path]:
 
 
 def _path(module: str) -> Path | None:
-    """None where it is not guideway's, or no module but a name in one."""
+    """The module's file; None if it is not guideway's, or is a name inside a module."""
     package, *parts = module.split(".")
     if package != "guideway" or not parts:
         return None
@@ -80,7 +80,7 @@ def _digest(path: Path) -> bytes:
 
 
 class _Plain(ast.NodeTransformer):
-    """What computes: neither where other code stands nor what is said about it."""
+    """Removes imports and docstrings, so that only what computes is left."""
 
     def visit_Import(self, node: ast.Import) -> None:
         return None

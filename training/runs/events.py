@@ -1,4 +1,4 @@
-"""What happens in a run, event by event: the lines of its events.jsonl, and the records of the events topic."""
+"""The events of a run: the lines of its events.jsonl, and the records of the events topic."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import msgspec
 from guideway.schemas.retrieval import SetRef
 
 StopRule = Literal["max_steps", "max_epochs", "max_minutes", "loss_below", "converged"]
-"""What ended the training of one method."""
+"""The rule that ended the training of one method."""
 PromptSource = Literal["task", "template", "model", "few_shot"]
-"""Where a text prompt comes from."""
+"""The source of a text prompt."""
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event"):
@@ -28,7 +28,7 @@ class _OfMethod(_Event, frozen=True, kw_only=True):
 
 
 class RunStarted(_Event, frozen=True, kw_only=True, tag="run_started"):
-    """The data are read and checked; nothing is trained yet."""
+    """The data have been read and checked. Nothing is trained yet."""
 
     run: str
     address: str
@@ -36,28 +36,28 @@ class RunStarted(_Event, frozen=True, kw_only=True, tag="run_started"):
     validation_rows: int
     eval_rows: int
     folds: int = 0
-    """Where it is not 0: the rows reported on are all rows, each by a training on those of the other folds."""
+    """If not 0: all rows are reported on, each by a training on the other folds."""
     methods: list[str]
     sizes: list[str]
     fingerprints: dict[str, str] = {}
     """Model size → fingerprint of its base model."""
     class_weights: dict[str, float] = {}
-    """Label → the weight of its rows in the loss; empty where all count alike."""
+    """Label → the weight of its rows in the loss; empty if all rows count the same."""
     sets: list[SetRef] = []
-    """The versions of the retrieval sets from which the rows have their passages."""
+    """The versions of the retrieval sets that gave the rows their passages."""
 
 
 class MethodStarted(_OfMethod, frozen=True, kw_only=True, tag="method_started"):
-    """The trainable part stands on the frozen model."""
+    """The trainable part is on the frozen model."""
 
     trainable_parameters: int
     fingerprint: str
-    """Of the base model."""
+    """The fingerprint of the base model."""
     initial_text: str = ""
 
 
 class Resumed(_OfMethod, frozen=True, kw_only=True, tag="resumed"):
-    """Training goes on from a checkpoint: what was done after `step` before is done again."""
+    """Training resumes from a checkpoint. What was done after `step` is done again."""
 
     step: int
 
@@ -68,56 +68,56 @@ class Step(_OfMethod, frozen=True, kw_only=True, tag="step"):
     step: int
     """From 1 on."""
     of: int
-    """The last one, if no other rule fires."""
+    """The last step, if no other rule fires."""
     loss: float
-    """Mean over the answers' tokens of the step."""
+    """The mean over the answer tokens of the step."""
     learning_rate: float
     tokens: int
-    """Computed in this step, padding included."""
+    """Tokens computed in this step, padding included."""
     tokens_per_s: float
     elapsed_s: float
-    """Training time of this method so far, interruptions left out."""
+    """Training time of this method so far, without interruptions."""
     left_s: float
-    """What is left until the last step, at the present speed."""
+    """Time until the last step, at the present speed."""
 
 
 class Planned(_OfMethod, frozen=True, kw_only=True, tag="planned"):
-    """There is not time for all steps that are wanted, or more than it seemed: the schedule is made for these."""
+    """A new plan: the time does not allow all wanted steps, or allows more than it seemed."""
 
     step: int
-    """At which this was seen."""
+    """The step at which the plan was made."""
     last_step: int
     of: int
-    """As many as the task wants."""
+    """The steps that the task wants."""
 
 
 class Evaluated(_OfMethod, frozen=True, kw_only=True, tag="evaluated"):
-    """A look at the validation rows."""
+    """An evaluation on the validation rows."""
 
     step: int
     loss: float
     best: bool
-    """Whether it is the lowest so far; the artefact is made of the best."""
+    """Whether the loss is the lowest so far. The artefact is made of the best step."""
 
 
 class Stopped(_OfMethod, frozen=True, kw_only=True, tag="stopped"):
-    """Training has ended, and the artefact is there."""
+    """Training has ended, and the artefact is written."""
 
     rule: StopRule
     step: int
     best_step: int
     validation_loss: float
-    """At `best_step`."""
+    """The loss at `best_step`."""
     elapsed_s: float
     of: int = 0
-    """Steps that the task wanted."""
+    """The steps that the task wanted."""
     artefact_bytes: int
     peak_memory_bytes: int = 0
-    """Of the training process since its start, model included."""
+    """The peak of the training process since its start, with the model."""
 
 
 class PromptScored(_Event, frozen=True, kw_only=True, tag="prompt_scored"):
-    """A candidate text prompt on the validation rows."""
+    """The score of a candidate text prompt on validation rows."""
 
     size: str
     prompt: str
@@ -125,22 +125,22 @@ class PromptScored(_Event, frozen=True, kw_only=True, tag="prompt_scored"):
     metric: str
     value: float
     rows: int = 0
-    """On how many rows; those that did badly on the first of them were not tried on the others."""
+    """How many rows were used. Candidates with a low score on the first rows are not tried on the others."""
     calibrated: float | None = None
-    """Accuracy if no label were favoured whatever the text; see `prompt_engineering.calibrated_accuracy`."""
+    """The accuracy without the labels' bias; see `training.prompts.search.calibrated_accuracy`."""
     chosen: bool = False
 
 
 class Scoring(_OfMethod, frozen=True, kw_only=True, tag="scoring"):
-    """Something answers rows, to be scored: told once in a while. `method` is as in `Scored`."""
+    """Progress while rows are answered to be scored, from time to time. `method` is as in `Scored`."""
 
     done: int
-    """Rows that have their answer."""
+    """Rows with an answer."""
     of: int
 
 
 class Scored(_OfMethod, frozen=True, kw_only=True, tag="scored"):
-    """How something does on the evaluation rows, by the engine that serves.
+    """The score of a method or a reference on the evaluation rows, by the serving engine.
 
     `method` is a method's label, or `bare`, `text-prompt` or `present` (the endpoint's version in the catalogue).
     """
@@ -149,27 +149,27 @@ class Scored(_OfMethod, frozen=True, kw_only=True, tag="scored"):
     value: float
     low: float
     high: float
-    """95 % interval."""
+    """The upper end of the 95 % interval."""
     rows: int
     over_bare: list[float] = []
-    """[difference, low, high] against the bare model on the same rows, paired."""
+    """[difference, low, high] to the bare model on the same rows, paired."""
     over_present: list[float] = []
-    """The same against the endpoint's present version; empty if there is none."""
+    """[difference, low, high] to the endpoint's present version; empty if there is none."""
 
 
 class LeftOut(_OfMethod, frozen=True, kw_only=True, tag="left_out"):
-    """Something is at fault and not compared with; as `present`, what the endpoint has is about to be replaced."""
+    """A fault excludes this method from the comparison. For `present` it does no harm: it is about to be replaced."""
 
     code: str
     message: str
 
 
 class RunEnded(_Event, frozen=True, kw_only=True, tag="run_ended"):
-    """Everything asked for is done."""
+    """The run is complete."""
 
 
 class RunFailed(_Event, frozen=True, kw_only=True, tag="run_failed"):
-    """The run cannot go on."""
+    """The run cannot continue."""
 
     code: str
     message: str
@@ -200,17 +200,17 @@ EVENT: msgspec.json.Decoder[RunEvent] = msgspec.json.Decoder(RunEvent)
 
 
 def fold_name(size: str, fold: int) -> str:
-    """What a fold, from 0 on, is called in place of its model size: `SIZE/fold-1` is the first."""
+    """The name of a fold, from 0 on, in place of its model size: `SIZE/fold-1` is the first."""
     return f"{size}/fold-{fold + 1}"
 
 
 def model_size_of(size: str) -> str:
-    """The model size of a size or of a fold."""
+    """The model size of a size or of a fold's name."""
     return size.partition("/")[0]
 
 
 def as_it_stands(events: Iterable[RunEvent]) -> Iterator[RunEvent]:
-    """The events without what was done again later: steps and evaluations after the point of a `Resumed`."""
+    """The events without the steps and evaluations that a later `Resumed` did again."""
     kept: list[RunEvent] = []
     for event in events:
         if isinstance(event, Resumed):

@@ -1,4 +1,4 @@
-"""One run's folder: what it is about, what happened, and what came of it. Its one writer is whoever runs it.
+"""The folder of one run: its task, its events and its results. Only the process that carries out the run writes it.
 
 run.json                     the task and where it came from
 events.jsonl                 what happened, see events.py
@@ -32,13 +32,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     task: Task
     folder: str
-    """Absolute: where the task's relative paths begin."""
+    """Absolute path; the task's relative paths begin here."""
     instruction: str
-    """The task's, or the system message that all rows have: what the endpoint says to the model."""
+    """The endpoint's instruction: the task's, or the system message that all rows share."""
     data_digest: str
-    """`sha256:` and 64 hex digits over the rows that were learnt from, whatever their order."""
+    """`sha256:` and 64 hex digits of the training and validation rows, in any order."""
     eval_digest: str
-    """The same over the rows that are reported on."""
+    """The same of the rows to report on."""
     code_version: str
 
 
@@ -50,10 +50,11 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
+        """Whether the folder holds a run."""
         return (self.path / "run.json").is_file()
 
     def create(self, run: Run) -> None:
-        """Write run.json, whole or not at all. Raises: Refusal `invalid_setting` if the folder cannot be written."""
+        """Write run.json in one step. Raises: Refusal `invalid_setting` if the folder cannot be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_whole(self.path / "run.json", msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
@@ -61,7 +62,7 @@ class RunFolder:
             raise self._unwritable(error) from None
 
     def run(self) -> Run:
-        """Raises: Refusal `invalid_setting` if there is no run here."""
+        """The run of this folder. Raises: Refusal `invalid_setting` if there is none."""
         try:
             return msgspec.json.decode((self.path / "run.json").read_bytes(), type=Run)
         except (OSError, msgspec.DecodeError) as error:
@@ -72,7 +73,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else on this machine carries out this run meanwhile. Raises: Refusal `invalid_setting` if one does."""
+        """A lock on this run, on this machine. Raises: Refusal `invalid_setting` if another process holds it."""
         with locked(self.path / ".lock", f"another process carries out the run in {self.path}"):
             yield
 
@@ -82,17 +83,19 @@ class RunFolder:
         return next((event.sets for event in self.events() if isinstance(event, RunStarted)), [])
 
     def method(self, size: str, method: str) -> Path:
-        """Folder of one method for one model size."""
+        """The folder of one method for one model size."""
         return self.path / size / method
 
     def artefact(self, size: str, method: str) -> Path:
+        """The folder of the method's artefact."""
         return self.method(size, method) / ARTEFACT
 
     def checkpoint(self, size: str, method: str) -> Path:
+        """The file of the method's checkpoint."""
         return self.method(size, method) / CHECKPOINT
 
     def append(self, event: RunEvent) -> None:
-        """Add an event; it survives the end of this process at once, and that of the machine after a while.
+        """Add an event. It survives the end of this process at once, and a crash of the machine after a while.
 
         Raises: Refusal `invalid_setting` if the folder cannot be written.
         """
@@ -103,7 +106,7 @@ class RunFolder:
             raise self._unwritable(error) from None
 
     def events(self) -> Iterator[RunEvent]:
-        """All events so far, oldest first. A line that was cut off by the end of a process is left out."""
+        """All events so far, oldest first, without a line that the end of a process has cut off."""
         file = self.path / "events.jsonl"
         if file.is_file():
             with file.open("rb") as lines:
@@ -123,9 +126,9 @@ class RunFolder:
 
 @contextlib.contextmanager
 def locked(file: Path, otherwise: str) -> Iterator[None]:
-    """Nobody else on this machine holds `file` meanwhile; `otherwise` says what somebody who does is doing.
+    """A lock on `file`, on this machine. otherwise: the message if another process holds it.
 
-    Raises: Refusal `invalid_setting` if somebody does, or the file cannot be written.
+    Raises: Refusal `invalid_setting` if another process holds it, or the file cannot be written.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -142,7 +145,7 @@ def locked(file: Path, otherwise: str) -> Iterator[None]:
 
 
 def write_whole(file: Path, data: bytes) -> None:
-    """Replace `file` by one that holds `data`: whoever reads it, whenever, finds the old or the new, never a part."""
+    """Write `data` to `file` in one step: readers find the old content or the new, never a part."""
     fresh = file.with_name(f".{file.name}.{os.getpid()}")
     with fresh.open("wb") as stream:
         stream.write(data)

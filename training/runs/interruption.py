@@ -1,4 +1,4 @@
-"""That somebody wants a run to end."""
+"""How a run is asked to end."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 
 class Interrupted(Exception):
-    """The run was asked to end; where it was training, the checkpoint is written."""
+    """The run was asked to end. If it was training, its checkpoint is written."""
 
 
 ShouldEnd = Callable[[], bool]
-"""Whether somebody asks for it. Asked every few seconds at least, and more often where a piece of work is short."""
+"""Whether the run is asked to end. It is called every few seconds or more often."""
 
 
 def never() -> bool:
-    """Nobody asks."""
+    """False: the run is never asked to end."""
     return False

@@ -1,4 +1,4 @@
-"""Where a run is carried out, and the base models that it loads there."""
+"""The machine that carries out a run, and the base models that it loads."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16"
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a run is carried out."""
+    """The device of a run, and the folder for its models."""
 
     model_cache: Path
     device: str = "cpu"
 
 
 def load_model(model: Model, machine: Machine, dtype: str) -> BaseModel:
-    """The base model of a manifest. Raises: Refusal `guidance_wrong_model` if its weights are others than it says."""
+    """The base model of a manifest. Raises: Refusal `guidance_wrong_model` if its weights have another fingerprint."""
     folder = base_model.prepare(model.source, machine.model_cache)
     base = base_model.load(folder, dtype=DTYPES[dtype], device=machine.device)
     if model.fingerprint == base.former_fingerprint:
@@ -44,7 +44,7 @@ def load_model(model: Model, machine: Machine, dtype: str) -> BaseModel:
 
 
 def published_model_name(source: str) -> str:
-    """A base model's name for others to read: a hub name as it is, of a file or folder no more than its last part."""
+    """A base model's name for published files: a hub name unchanged, of a file or folder only the last part."""
     if source.startswith("package:") or source.endswith(".gguf"):
         return Path(source).stem
     return source if source.count("/") <= 1 and not source.startswith((".", "~", "/")) else Path(source).name

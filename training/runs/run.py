@@ -1,6 +1,6 @@
 """Carries out a run: for each model size the best text prompt, each method's training, the comparison; then the report.
 
-What is done already, its events say: a run that was killed goes on where it was.
+The run's events say what is done. A run that was killed continues from there.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ def carry_out(
 ) -> None:
     """Do what is not done yet. Every event goes to the run's folder and then to `emit`.
 
-    should_end: asked before every piece of a step of training, and every step of the engine; if so, the run ends as
-    cancelled, to be resumed, in training after a checkpoint.
-    present: what the endpoint does now on a model size, to be compared with. context: of the task's retrieval rule.
+    should_end: asked before every piece of a training step and every step of the engine. If true, the run ends as
+    cancelled, with a checkpoint if it is training, and can be resumed.
+    present: model size → the endpoint as it is now, for the comparison. context: for the task's retrieval rule.
 
     Raises: Refusal, after a `RunFailed`; Interrupted, after a `RunCancelled`.
     """
 
     def tell(event: RunEvent) -> None:
         begun.folder.append(event)
-        # The folder is the record: that nobody listens any more, as behind a broken pipe, ends no run.
+        # The folder is the record: a broken pipe of a listener does not end the run.
         with contextlib.suppress(OSError):
             emit(event)
 
@@ -71,7 +71,7 @@ def carry_out(
         past = list(begun.folder.events())
         try:
             if any(isinstance(event, RunEnded) for event in past):
-                context = None  # nothing is left to be done with rows
+                context = None  # no work with rows is left
             of_size = {size: _with_context(begun, model, machine, context) for size, model in models.items()}
             if not any(isinstance(event, RunStarted) for event in past):
                 fingerprints = {size: check_rows(of_size[size], model, machine) for size, model in models.items()}
@@ -94,9 +94,9 @@ def carry_out(
 
 
 def check_rows(begun: Begun, model: Model, machine: Machine) -> str:
-    """Encode every row for a model size; returns the fingerprint of its base model.
+    """Encode every row for a model size, before any training. Returns the fingerprint of its base model.
 
-    Raises: Refusal for a row that the size cannot take, before any training.
+    Raises: Refusal for a row that does not fit the model.
     """
     virtual = max((virtual_tokens(method) for method in begun.run.task.methods), default=0)
     base = load_model(model, machine, begun.run.task.schedule.dtype)
@@ -107,7 +107,7 @@ def check_rows(begun: Begun, model: Model, machine: Machine) -> str:
 
 
 def _with_context(begun: Begun, model: Model, machine: Machine, context: RetrievalContext | None) -> Begun:
-    """The run with the passages that its rows have on this model: how many fit is a matter of its tokens."""
+    """The run with the rows' passages for this model: its tokenizer decides how many passages fit."""
     if context is None:
         return begun
     layout = PromptLayout(load_model(model, machine, model.dtype).tokenizer)
@@ -125,7 +125,7 @@ def _with_context(begun: Begun, model: Model, machine: Machine, context: Retriev
 
 @dataclass(frozen=True)
 class _Size:
-    """One model size of one run, or one fold of one."""
+    """One model size of a run, or one fold of it."""
 
     begun: Begun
     size: str
@@ -180,8 +180,8 @@ class _Size:
         return self._load(self.model.dtype)
 
     def _load(self, dtype: str) -> BaseModel:
-        """The base model that this run began with: what is compared, or gone on with, must stand on the same one."""
-        gc.collect()  # the one before, whose hooks point at each other
+        """The base model, which must be the one that this run began with. Raises: Refusal `guidance_wrong_model`."""
+        gc.collect()  # frees the model before: its hooks refer to each other
         base = load_model(self.model, self.machine, dtype)
         began_with = _fingerprint(self.begun.folder.events(), model_size_of(self.size))
         if began_with == base.former_fingerprint:
@@ -200,7 +200,7 @@ class _Size:
 
 
 def _nothing(_: str) -> None:
-    """There is no endpoint to compare a fold with: it may have been trained on its rows."""
+    """No present endpoint for a fold: its guidance may have been trained on the fold's rows."""
 
 
 def _started(begun: Begun, fingerprints: dict[str, str], sets: list[SetRef]) -> RunStarted:
@@ -222,7 +222,7 @@ def _started(begun: Begun, fingerprints: dict[str, str], sets: list[SetRef]) -> 
 
 
 def _fingerprint(past: Iterable[RunEvent], size: str) -> str | None:
-    """Of the base model with which the run began for this size."""
+    """The fingerprint of the base model with which the run began for this size; None if it has not begun."""
     for event in past:
         if isinstance(event, RunStarted) and size in event.fingerprints:
             return event.fingerprints[size]
@@ -235,6 +235,6 @@ def _chosen_prompt(past: Iterable[RunEvent], size: str) -> str | None:
 
 
 def _is_compared(past: Iterable[RunEvent], size: str, task: Task) -> bool:
-    """Whether the comparison was told to its end: a process may have died between two of its events."""
+    """Whether the comparison has all its events: a process may have died between two of them."""
     scored = {event.method for event in past if isinstance(event, Scored) and event.size == size}
     return scored >= {BARE, *(method.label for method in task.methods)}

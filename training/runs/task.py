@@ -1,4 +1,4 @@
-"""What a team writes to have guidance trained: the manifest `task/v1`, one file for one run."""
+"""The manifest `task/v1`, by which a team has guidance trained: one file for one run."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ BARE: Final = "bare"
 TEXT_PROMPT: Final = "text-prompt"
 PRESENT: Final = "present"
 REFERENCES: Final = (BARE, TEXT_PROMPT, PRESENT)
-"""What methods are compared against, and not called as; all but `bare` may be missing."""
+"""The references of a comparison. Only `bare` is always there. No method may have one of these names."""
 
 
 class Columns(TaskPart, frozen=True, kw_only=True):
-    """Which columns of the data are what. Without it: `text` and `label`, `prompt` and `completion`, or `messages`."""
+    """The columns of text and answer. By default `text` and `label`, `prompt` and `completion`, or `messages`."""
 
     text: str
     """The name of the column with the input text."""
     answer: str
-    """The name of the column with the answer that is right."""
+    """The name of the column with the right answer."""
 
 
 class Data(TaskPart, frozen=True, kw_only=True):
@@ -46,28 +46,28 @@ class Data(TaskPart, frozen=True, kw_only=True):
     train: Annotated[str, Meta(min_length=1)]
     """A file of examples: JSONL, JSON, CSV or TSV."""
     eval: str | None = None
-    """Rows that no training sees, on which everything is compared; without it, `eval_share` of the rows is kept out."""
+    """A file of rows for the comparison, which no training uses. Without it, `eval_share` of `train` is kept out."""
     eval_share: Share = 0.2
-    """Of the rows of `train`, where there is no `eval`."""
+    """The share of `train` to report on, if there is no `eval`."""
     folds: Annotated[int, Meta(ge=0, le=20)] | None = None
-    """Without `eval`: the rows are divided into so many parts, and each is reported on by a training on the others.
-    None: 5 where there are fewer than 200 rows; 0: a share is kept out, however few they are."""
+    """Without `eval`: the rows are divided into so many parts, and a training on the other parts reports on each.
+    None: 5 if there are fewer than 200 rows. 0: a share is kept out, however few rows there are."""
     group: str = ""
-    """A column: rows with the same value in it, such as those of one customer, are all learnt from or all kept out."""
+    """A column. Rows with the same value in it, such as those of one customer, are all trained on or all kept out."""
     validation_share: Share = 0.1
-    """Of the rows of `train`: kept out to choose prompts and to end training. The comparison uses none of them."""
+    """The share of `train` that is kept out to choose prompts and to end training. The comparison does not use it."""
     max_validation_rows: Count = 200
-    """However many rows `train` has."""
+    """The most validation rows, however many rows `train` has."""
     format: Format | None = None
-    """None: by the file's suffix."""
+    """The format of the files. None: by the file's suffix."""
     encoding: str = "utf-8"
-    """Of files without a byte order mark, for example `cp1252`."""
+    """The encoding of files without a byte order mark, for example `cp1252`."""
     duplicates: Literal["refuse", "drop"] = "refuse"
-    """Rows with the text and the answer of another one."""
+    """What happens to rows with the same text and answer as another row."""
     columns: Columns | None = None
-    """Which columns are what, where their names do not tell."""
+    """The columns of text and answer, if they have other names."""
     ignore_columns: list[str] = msgspec.field(default_factory=list)
-    """Columns that are there and are not used; any other unknown column is refused."""
+    """Columns that are ignored. Any other unknown column is refused."""
     origin: str = ""
     """Source and licence of the data, for the model card."""
 
@@ -84,66 +84,66 @@ class Schedule(TaskPart, frozen=True, kw_only=True):
     rows_per_step: Annotated[int, Meta(ge=1, le=4096)] = 16
     """Examples that one step learns from."""
     tokens_at_once: Count = 1024
-    """A step whose rows are longer together is run in pieces of at most so many positions, or of one row: gradients add
-    up to those of one piece, and memory is bounded whatever the rows."""
+    """A longer step runs in pieces of at most so many positions, or of one row. The gradients are the same, and memory
+    is bounded."""
     by_length: bool = True
-    """Rows of like length go together, into steps and into pieces of a step, so that little padding is computed."""
+    """Rows of similar length are put into the same step and piece, so that little padding is computed."""
     warm_up: Annotated[float, Meta(ge=0, lt=1)] = 0.1
-    """Share of the steps in which the learning rate rises to its highest; after it, a cosine down to nothing."""
+    """The share of the steps in which the learning rate rises to its highest. Then it falls to 0 by a cosine."""
     max_gradient_norm: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
-    """Longer gradients are made so long."""
+    """Longer gradients are shortened to this norm."""
     weight_decay: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    """Of AdamW."""
+    """The weight decay of AdamW."""
     class_weights: Literal["auto", "balanced", "none"] = "auto"
-    """Of choices and booleans. `balanced`: in the loss each label counts as much as any other, however few rows have
-    it, up to ten times; `auto`: so where one has three times the rows of another."""
+    """For choices and booleans. `balanced`: each label has the same weight in the loss, so that a row of a rare label
+    counts up to ten times as much. `auto`: balanced if one label has three times the rows of another."""
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 20261
-    """Of everything that is drawn."""
+    """The seed of everything that is drawn."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Of the frozen model; what is trained is float32."""
+    """The type of the frozen model's weights. The trained part is float32."""
     evaluate_every: Count = 20
-    """Steps between two looks at the validation rows."""
+    """Steps between two evaluations on the validation rows."""
     checkpoint_every_s: Annotated[float, Meta(ge=0, le=1e6)] = 20.0
-    """At most this much work is lost when a run is killed; 0: a checkpoint after every step."""
+    """Seconds of work that are lost at most when a run is killed. 0: a checkpoint after every step."""
 
 
 class StopRules(TaskPart, frozen=True, kw_only=True):
-    """When training ends: the first that fires does it, and is reported."""
+    """When training ends. The first rule that fires ends it, and is reported."""
 
     max_steps: Count = 160
-    """Of one method."""
+    """The most steps of one method."""
     max_epochs: Annotated[float, Meta(gt=0, le=1e6)] | None = None
-    """How often each row is used."""
+    """How often each row is used, at most."""
     max_minutes: Annotated[float, Meta(gt=0, le=1e6)] | None = 15
-    """Of one method; time spent before an interruption counts."""
+    """The most minutes of one method; time before an interruption counts."""
     loss_below: Annotated[float, Meta(gt=0, le=1e6)] | None = None
-    """Validation loss."""
+    """A validation loss below this ends training."""
     patience: Count | None = 4
-    """Evaluations one after the other without a lower validation loss."""
+    """So many evaluations in a row without a lower validation loss end training."""
     least_improvement: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
-    """What counts as lower."""
+    """The least decrease of the validation loss that counts as lower."""
 
 
 class PublishRule(TaskPart, frozen=True, kw_only=True):
-    """Which method is published, and whether."""
+    """Which method is published, and on which condition."""
 
     when: Literal["better", "always"] = "better"
-    """`better`: only if its interval over the bare model's is above zero."""
+    """`better`: only if the whole interval of its difference to the bare model is above zero."""
     method: Name | None = None
-    """None: that of the lowest validation loss."""
+    """The method to publish. None: the one with the lowest validation loss."""
 
 
 class PromptSearch(TaskPart, frozen=True, kw_only=True):
     """How text prompts are proposed and chosen, before anything is trained."""
 
     candidates: Annotated[int, Meta(ge=0, le=200)] = 12
-    """0: the task's instruction is taken as it is."""
+    """How many prompts are tried. 0: the task's instruction is used unchanged."""
     validation_rows: Count = 100
-    """That candidates are scored on."""
+    """The most validation rows that score candidates."""
     few_shot: Annotated[int, Meta(ge=0, le=16)] = 4
-    """Examples in a prompt, at most."""
+    """The most examples in a prompt."""
     own_proposals: Annotated[int, Meta(ge=0, le=32)] = 4
-    """Instructions that the model itself writes from examples."""
+    """How many instructions the model itself writes from examples."""
 
 
 class Task(
@@ -155,16 +155,16 @@ class Task(
     tag_field="kind",
     tag="task/v1",
 ):
-    """One run: an endpoint's examples, and what to try on them."""
+    """One run: an endpoint's examples, and the methods to try on them."""
 
     namespace: Name
-    """Of the endpoint."""
+    """The endpoint's namespace."""
     endpoint: Name
-    """Its name; what is trained for it is called `ENDPOINT-METHOD`."""
+    """The endpoint's name. Guidance that is trained for it has the name `ENDPOINT-METHOD`."""
     description: str = ""
     """For people."""
     model_sizes: Annotated[list[Name], Meta(min_length=1)]
-    """Each method is trained for each of them."""
+    """Each method is trained for each of these sizes."""
     models: str | None = None
     """A file or folder of model manifests, relative to the task's file; None: the catalogue's."""
     data: Data
@@ -172,26 +172,26 @@ class Task(
     instruction: str = ""
     """The text prompt to begin with."""
     output: OutputRule
-    """As the endpoint will have it; every answer of the examples must be such a result."""
+    """The endpoint's output rule. Every answer of the examples must fit it."""
     generation: Generation = Generation()
-    """As the endpoint will have it; evaluation uses the same."""
+    """The endpoint's generation parameters. Evaluation uses the same."""
     retrieval: RetrievalRule | None = None
-    """As the endpoint will have it: every row is trained and scored with the passages that a worker would put in."""
+    """The endpoint's retrieval rule. Every row is trained and scored with the passages that a worker would put in."""
     prompts: PromptSearch = PromptSearch()
-    """How text prompts are looked for."""
+    """How text prompts are proposed and chosen."""
     methods: list[Method] = msgspec.field(default_factory=lambda: [SoftPromptMethod()])
-    """Empty: text prompts only."""
+    """The methods to train. Empty: only text prompts are tried."""
     schedule: Schedule = Schedule()
     """How training steps are made."""
     stop: StopRules = StopRules()
     """When training ends."""
     publish: PublishRule = PublishRule()
-    """What is published of it."""
+    """What is published of the run."""
 
     def __post_init__(self) -> None:
         if self.namespace in names.RESERVED_NAMESPACES:
             raise ValueError(f"namespace {self.namespace!r} is reserved: choose another")
-        # Otherwise it would be refused when all is trained, and published.
+        # Without this check it would be refused only when it is published, after all training.
         check_output_rule(self.output, self.generation.stop)
         if self.retrieval is not None and (
             self.retrieval.query or self.retrieval.filter or self.retrieval.request_sets
@@ -223,7 +223,7 @@ class Task(
         return names.address(self.namespace, self.endpoint)
 
     def guidance_name(self, label: str, size: str) -> str:
-        """What a method's guidance is called in the catalogue."""
+        """The name of a method's guidance in the catalogue."""
         suffix = "" if size == self.model_sizes[0] else f"-{size}"
         return f"{self.endpoint}-{label}{suffix}"
 

@@ -1,4 +1,4 @@
-"""What a task may have trained: the methods and their settings."""
+"""The methods that a task may train, with their settings."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class TaskPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
 class _Method(TaskPart, frozen=True, kw_only=True, tag_field="form"):
     guidance_form: ClassVar[TrainedForm]
-    """The form under which the catalogue has what is trained."""
+    """The guidance form of what is trained, in the catalogue."""
     name: Name | None = None
-    """To tell two of one form apart; None: the form."""
+    """A name, needed if two methods have the same form. None: the form."""
     max_steps: Count | None = None
-    """None: the task's."""
+    """The most steps of this method. None: the task's."""
     learning_rate: Rate
-    """The highest; see `schedule.warm_up`."""
+    """The highest learning rate; see `schedule.warm_up`."""
 
     @property
     def label(self) -> str:
@@ -35,9 +35,10 @@ class _Method(TaskPart, frozen=True, kw_only=True, tag_field="form"):
 
 class _VirtualTokens(_Method, frozen=True, kw_only=True):
     virtual_tokens: Annotated[int, Meta(ge=1, le=1000)] = 20
-    """How many are trained."""
+    """How many virtual tokens are trained."""
     initial_text: str = ""
-    """What the virtual tokens begin as, repeated as needed. Empty: the best text prompt, or the task's instruction."""
+    """The text that the virtual tokens begin as, repeated as needed. Empty: the best text prompt, or the task's
+    instruction."""
 
 
 class SoftPromptMethod(_VirtualTokens, frozen=True, kw_only=True, tag="soft_prompt"):
@@ -48,16 +49,16 @@ class SoftPromptMethod(_VirtualTokens, frozen=True, kw_only=True, tag="soft_prom
 
 
 class PTuningMethod(_VirtualTokens, frozen=True, kw_only=True, tag="p_tuning"):
-    """Virtual tokens that an encoder makes in training (https://arxiv.org/abs/2103.10385); only they are kept."""
+    """Virtual tokens that an encoder makes in training (https://arxiv.org/abs/2103.10385). The encoder is not kept."""
 
     guidance_form: ClassVar[TrainedForm] = "soft_prompt"
     learning_rate: Rate = 2e-3
     encoder_hidden_size: Annotated[int, Meta(ge=1, le=65_536)] = 256
-    """Of the encoder that makes the virtual tokens."""
+    """The hidden size of the encoder that makes the virtual tokens."""
 
 
 class PrefixMethod(_VirtualTokens, frozen=True, kw_only=True, tag="prefix"):
-    """Keys and values before everything, at every layer (https://arxiv.org/abs/2101.00190)."""
+    """Keys and values before the text, at every layer (https://arxiv.org/abs/2101.00190)."""
 
     guidance_form: ClassVar[TrainedForm] = "prefix"
     learning_rate: Rate = 1e-2
@@ -69,13 +70,13 @@ class LoraMethod(_Method, frozen=True, kw_only=True, tag="lora"):
     guidance_form: ClassVar[TrainedForm] = "lora"
     learning_rate: Rate = 1e-3
     rank: Annotated[int, Meta(ge=1, le=256)] = 8
-    """Of the updates."""
+    """The rank of the updates."""
     alpha: Annotated[float, Meta(gt=0, le=1e6)] | None = None
-    """None: twice the rank."""
+    """The scale of the updates is alpha / rank. None: twice the rank."""
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
-    """Share of the inputs of an update that a training step leaves out."""
+    """The share of an update's inputs that a training step leaves out."""
     targets: list[str] = []
-    """Names of linear modules; empty: what PEFT takes for the model's type."""
+    """Names of linear modules. Empty: PEFT's choice for the model's type."""
 
 
 class Ia3Method(_Method, frozen=True, kw_only=True, tag="ia3"):
@@ -84,22 +85,22 @@ class Ia3Method(_Method, frozen=True, kw_only=True, tag="ia3"):
     guidance_form: ClassVar[TrainedForm] = "ia3"
     learning_rate: Rate = 1e-2
     targets: list[str] = []
-    """Names of linear modules; empty: what PEFT takes for the model's type."""
+    """Names of linear modules. Empty: PEFT's choice for the model's type."""
     feedforward: list[str] = []
-    """Those of the targets whose input is scaled and not their output; empty: as `targets`."""
+    """The targets whose input is scaled, instead of their output. Empty: PEFT's choice if `targets` is empty too."""
 
 
 class InsertedLayerMethod(_Method, frozen=True, kw_only=True, tag="inserted_layer"):
-    """Bottleneck blocks between decoder layers, which begin as nothing (after https://arxiv.org/abs/1902.00751)."""
+    """Bottleneck blocks between decoder layers, without effect at first (after https://arxiv.org/abs/1902.00751)."""
 
     guidance_form: ClassVar[TrainedForm] = "inserted_layer"
     learning_rate: Rate = 1e-3
     bottleneck: Annotated[int, Meta(ge=1, le=4096)] = 32
-    """Width of the block's inner layer."""
+    """The width of the block's inner layer."""
     after_layers: list[Annotated[int, Meta(ge=0)]] = []
-    """Numbers of layers, from 0 on; empty: after one third and two thirds of them."""
+    """Numbers of layers, from 0 on. Empty: after one third and two thirds of the layers."""
     activation: Literal["gelu", "silu", "relu"] = "gelu"
-    """Of the block's inner layer."""
+    """The activation of the block's inner layer."""
 
 
 Method = SoftPromptMethod | PTuningMethod | PrefixMethod | LoraMethod | Ia3Method | InsertedLayerMethod

@@ -32,7 +32,7 @@ from guideway.training.runs.task_methods import Method, PrefixMethod, PTuningMet
 from guideway.workers.engine.model.base_model import BaseModel
 
 SHORT_TOKENS: Final = 256
-"""Up to this length plain products are faster on a CPU than the fused kernel's backward pass; what they keep grows with
+"""Up to this length plain products are faster on a CPU than the fused kernel's backward pass. Their memory grows with
 the square of the length."""
 
 
@@ -48,11 +48,12 @@ def train_method(
     tell: Callable[[RunEvent], None],
     should_end: ShouldEnd,
 ) -> None:
-    """Train `method` from its checkpoint on, if it has one; its artefact is then in the run's folder.
+    """Train `method`, from its checkpoint if there is one, and write its artefact into the run's folder.
 
-    size: the model size, or a fold of one, by which folders and events name it. prompt: what virtual tokens begin as.
+    size: the model size, or the name of a fold, for folders and events. prompt: the best text prompt, which virtual
+    tokens begin as.
 
-    Raises: Refusal where the method does not fit the model or the rows; Interrupted, after a checkpoint.
+    Raises: Refusal if the method does not fit the model or the rows; Interrupted, after a checkpoint.
     """
     schedule, folder = begun.run.task.schedule, begun.folder
     count = virtual_tokens(method)
@@ -99,8 +100,8 @@ def _encoded(begun: Begun, encoder: Encoder, count: int) -> tuple[list[Encoded],
 
 
 def _initial_text(method: Method, base: BaseModel, begun: Begun, prompt: str) -> str:
-    """The method's own, else the prompt where the virtual tokens hold it whole, else the instruction."""
-    # Half of an example, which is what is left of a long prompt, is no good beginning.
+    """The method's own text, else the prompt if the virtual tokens can hold all of it, else the instruction."""
+    # A long prompt would be cut in the middle of an example, and that is no good beginning.
     fits = len(base.tokenizer.encode(prompt, add_special_tokens=False)) <= virtual_tokens(method)
     given = method.initial_text if isinstance(method, SoftPromptMethod | PTuningMethod | PrefixMethod) else ""
     return given or (prompt if fits else begun.run.instruction)
@@ -135,7 +136,7 @@ def _stopped(trainer: Trainer, rule: StopRule, artefact: Path, size: str, label:
 
 
 def class_weights_of(begun: Begun) -> dict[str, float]:
-    """Label → the weight of its rows in the loss; empty where all count alike."""
+    """Label → the weight of its rows in the loss; empty if all rows count the same."""
     task = begun.run.task
     if not isinstance(task.output, Choice | Boolean):
         return {}
@@ -143,13 +144,13 @@ def class_weights_of(begun: Begun) -> dict[str, float]:
 
 
 def _rules(stop: StopRules, method: Method, sharing: int) -> StopRules:
-    """What ends one training of a method, of which `sharing` share its time."""
+    """The stop rules of one training of a method, if `sharing` trainings share its time."""
     minutes = None if stop.max_minutes is None else stop.max_minutes / sharing
     return msgspec.structs.replace(stop, max_steps=method.max_steps or stop.max_steps, max_minutes=minutes)
 
 
 def encoder_for(begun: Begun, base: BaseModel, model: Model) -> Encoder:
-    """What encodes the rows of a run for a base model."""
+    """The encoder of a run's rows for a base model."""
     return Encoder(
         base,
         instruction=begun.examples.instruction,
@@ -160,12 +161,12 @@ def encoder_for(begun: Begun, base: BaseModel, model: Model) -> Encoder:
 
 
 def virtual_tokens(method: Method) -> int:
-    """How many virtual tokens stand before the text; 0 for methods without."""
+    """How many virtual tokens the method puts before the text; 0 for methods without."""
     return method.virtual_tokens if isinstance(method, SoftPromptMethod | PTuningMethod | PrefixMethod) else 0
 
 
 def checksum(weights: Iterable[torch.Tensor]) -> str:
-    """SHA-256 over the bytes of tensors, one after the other."""
+    """The SHA-256 of the bytes of all tensors in order, in hex."""
     digest = hashlib.sha256()
     for tensor in weights:
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -173,12 +174,12 @@ def checksum(weights: Iterable[torch.Tensor]) -> str:
 
 
 def _weights(model: Any) -> list[torch.Tensor]:
-    """The tensors themselves: where PEFT puts modules around them, they stay these."""
+    """The model's tensors. They stay the same objects when PEFT wraps modules around them."""
     return [*model.parameters(), *model.buffers()]
 
 
 def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """`folder` as `write` fills it, whole or not at all."""
+    """Replace `folder` by what `write` makes, as a whole."""
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     write(fresh)

@@ -1,1 +1,1 @@
-"""How retrieval sets are made: documents read, split, embedded, written; and how well they are found again."""
+"""Retrieval sets: documents are read, split, embedded and published, and retrieval is evaluated."""

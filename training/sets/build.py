@@ -1,4 +1,4 @@
-"""Documents → a retrieval set's folder: split, stripped of doubles, embedded in batches, resumable."""
+"""Documents → the folder of a retrieval set: split, without doubles, embedded in batches. It can be resumed."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from guideway.workers.retrieval.embedder import Embedder, Vectors
 from guideway.workers.retrieval.set_folder import Passage, SetFolder, SetInfo
 
 _TEXTS_AT_ONCE: Final = 512
-"""Sorted by length among themselves, and embedded."""
+"""So many texts are sorted by length and embedded together."""
 _KEEP_EVERY_S: Final = 5.0
-"""What the end of this process can cost, whatever ends it."""
+"""Seconds of work that a killed process loses at most."""
 _PLACE: Final = ("source", "page", "section")
-"""Metadata that say where a passage stands."""
+"""Metadata with the place of a passage."""
 
 
 class Splitting(msgspec.Struct, frozen=True, kw_only=True):
     """How documents become passages."""
 
     max_chars: int = 800
-    """About 200 tokens: a passage that is longer than the embedding model's text is found by its beginning only."""
+    """About 200 tokens. If a passage is longer than the embedding model's input, only its beginning is embedded."""
     overlap_chars: int = 120
 
     def __post_init__(self) -> None:
@@ -46,10 +46,10 @@ class Splitting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def passages_of(documents: Iterable[Document], splitting: Splitting) -> list[Passage]:
-    """In the order of the documents. Of passages with the same text and the same metadata the first is kept.
+    """The passages in the order of the documents. Of passages with the same text and metadata the first is kept.
 
-    Where they stand (`source`, `page`, `section`) does not tell two apart: the one that is kept has the places of all.
-    A passage of Markdown or HTML begins with the headings that it stands under, and has them as metadata `section`.
+    Their places (`source`, `page`, `section`) may differ: the kept passage gets the places of all. A passage of
+    Markdown or HTML begins with the headings above it, and has them as metadata `section`.
     """
     kept: dict[bytes, Passage] = {}
     for document in documents:
@@ -60,14 +60,14 @@ def passages_of(documents: Iterable[Document], splitting: Splitting) -> list[Pas
 
 
 def merged(old: Sequence[Passage], new: Sequence[Passage]) -> list[Passage]:
-    """The old passages, without those of documents that are among the new, and the new ones."""
+    """The old passages without those of documents that are in `new`, followed by the new passages."""
     replaced = {passage.document for passage in new}
     whats = {_what(passage) for passage in new}
     return [one for one in old if one.document not in replaced and _what(one) not in whats] + [*new]
 
 
 def _what(passage: Passage) -> bytes:
-    """What a passage says, and of what: the same for two that differ in their place only."""
+    """The content of a passage: the same for two passages that differ only in their place."""
     told = {key: value for key, value in passage.metadata.items() if key not in _PLACE}
     return hashlib.sha256(msgspec.json.encode((passage.text, sorted(told.items())))).digest()
 
@@ -98,13 +98,12 @@ def build(
     progress: Callable[[int, int], None] = lambda done, of: None,
     should_end: ShouldEnd = never,
 ) -> Path:
-    """Embed what is not embedded yet; returns the folder of the whole set, under `work`.
+    """Embed what is not embedded yet. Returns the folder of the whole set, below `work`.
 
-    Vectors are taken from `known`, a version of the set that exists, and from what an earlier, interrupted call left
-    in `work`.
+    Known vectors come from `known`, an existing version of the set, and from what an interrupted call left in `work`.
 
-    Raises: Refusal(document_empty) where there is no passage; Interrupted within a second or so of `should_end`, with
-    all that is embedded kept.
+    Raises: Refusal(document_empty) without a passage; Interrupted about a second after `should_end`, and then all
+    vectors so far are kept.
     """
     if not passages:
         raise Refusal(FailureCode.DOCUMENT_EMPTY, "there is not one passage: give documents that hold text")
@@ -137,7 +136,7 @@ def build(
 
 
 def _embedded(texts: Sequence[str], embedder: Embedder, should_end: ShouldEnd) -> Iterator[tuple[list[str], Vectors]]:
-    """The texts and their vectors, of so many as can be kept together, until it is to end."""
+    """(texts, their vectors), in parts that are kept together, until `should_end`."""
     waiting: list[tuple[list[int], Vectors]] = []
     began = time.monotonic()
     for batch in embedder.batches(texts):
@@ -166,7 +165,7 @@ def _split(document: Document, splitting: Splitting) -> list[Passage]:
     parts = sections(document.text) if document.markdown else [("", document.text)]
     found: list[tuple[str, str]] = []
     for heading, body in parts:
-        # A heading may take half of a passage at most.
+        # Headings take at most half of a passage.
         head = f"{heading[: splitting.max_chars // 2]}\n\n" if heading else ""
         pieces = split(body, max_chars=splitting.max_chars - len(head), overlap_chars=splitting.overlap_chars)
         found += [(heading, head + piece) for piece in pieces]

@@ -1,4 +1,4 @@
-"""Passages for rows that guidance is trained or scored on: found, chosen and put in by an endpoint's rule."""
+"""Passages for the rows of training and evaluation, found and chosen by an endpoint's retrieval rule."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from guideway.workers.retrieval.selection import CANDIDATES, choose, why_none
 
 
 class RetrievalContext:
-    """What the rule of an endpoint finds, whose lookups are whole texts."""
+    """Finds passages by an endpoint's rule, with the whole text of a row as the query."""
 
     def __init__(self, rule: RetrievalRule, sets: Sequence[tuple[SetRef, Searched]]) -> None:
-        """sets: those of the rule, in its order, each with what searches it."""
+        """sets: the rule's sets in its order, each with its searcher."""
         self._rule = rule
         self._sets = sets
 
     @property
     def refs(self) -> list[SetRef]:
-        """The versions that are looked up."""
+        """The versions of the sets that are searched."""
         return [ref for ref, _ in self._sets]
 
     def for_rows(self, rows: Sequence[Example], layout: PromptLayout) -> list[Example]:
-        """The rows, each with the context that a worker would put into the text of an event like it.
+        """The rows, each with the context that a worker would put into such an event's text.
 
-        layout: of the model whose tokens the rule's `max_tokens` are. Raises: Refusal `invalid_data` for a row without
-        a passage, where the rule refuses such events.
+        layout: of the model that counts the rule's `max_tokens`. Raises: Refusal `invalid_data` for a row without a
+        passage, if the rule refuses such events.
         """
         rule = self._rule
         queries = [row.text for row in rows]
@@ -67,10 +67,10 @@ def retrieval_context(
     namespace: str,
     open_set: Callable[[RetrievalSet, SetRef], Searched],
 ) -> RetrievalContext:
-    """began_with: the versions of a run that goes on; empty: those that the catalogue has for the rule now.
+    """The context of a rule. began_with: the set versions of a resumed run; empty: the catalogue's present versions.
 
-    Raises: Refusal `guidance_unknown` or `guidance_forbidden` for sets that are gone or not `namespace`'s to use, and
-    what `open_set` raises.
+    Raises: Refusal `guidance_unknown` for sets that do not exist, `guidance_forbidden` for sets that `namespace` may
+    not use, and what `open_set` raises.
     """
     if began_with:
         known = [(ref, catalogue.retrieval_set(str(ref), for_namespace=namespace)[1]) for ref in began_with]

@@ -1,4 +1,4 @@
-"""Files → text, by the encoding that they declare. A guess would put wrong letters into facts in silence."""
+"""Files → text, by their declared encoding. A guess could put wrong letters into facts without a sign."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Final
 from guideway.schemas.failures import FailureCode, Refusal
 
 MAX_FILE_BYTES: Final = 256 * 2**20
-"""Of a file that is read whole."""
+"""The largest file that is read whole."""
 MAX_LINE_BYTES: Final = 8 * 2**20
-"""Of one row."""
+"""The longest row."""
 _LOOKED_AT: Final = 65_536
 _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    # Before UTF-16, whose mark begins alike.
+    # Before UTF-16, whose mark begins with the same bytes.
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -37,13 +37,13 @@ _OTHER_FILES: Final = (
     (b"\xff\xd8\xff", "a picture", "leave it out"),
     (b"GIF8", "a picture", "leave it out"),
 )
-"""How files begin that hold no text, whatever they are called."""
+"""The first bytes of files that hold no text, whatever their names."""
 _LATIN: Final = frozenset({"ascii", "iso8859-1"})
-"""Browsers read pages that declare these as Windows-1252, and people write them so."""
+"""Browsers read these as Windows-1252, and people write them so."""
 
 
 def known_encoding(name: str) -> str:
-    """The codec's own name. Raises Refusal(invalid_setting) for a name that means no text encoding."""
+    """The codec's own name. Raises Refusal(invalid_setting) if the name is no text encoding's."""
     try:
         "".encode(name)
         return codecs.lookup(name).name
@@ -54,7 +54,7 @@ def known_encoding(name: str) -> str:
 
 
 def whole_bytes(file: Path, name: str) -> bytes:
-    """Raises Refusal(document_too_large | document_unreadable)."""
+    """The bytes of a file. Raises Refusal(document_too_large | document_unreadable)."""
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise Refusal(
@@ -67,16 +67,16 @@ def whole_bytes(file: Path, name: str) -> bytes:
 
 
 def whole_text(file: Path, name: str, encoding: str) -> str:
-    """Raises Refusal(document_too_large | document_unreadable)."""
+    """The text of a file. Raises Refusal(document_too_large | document_unreadable)."""
     data = whole_bytes(file, name)
     _check_kind(data, name)
     text = decoded(data, name, _marked(data) or encoding)
-    # As programs of old Macintoshes end lines, and Excel still does where it is told to.
+    # Programs of old Macintoshes end lines by CR, and Excel can still do so.
     return text if "\n" in text else text.replace("\r", "\n")
 
 
 def page_text(data: bytes, name: str, encoding: str) -> str:
-    """Of HTML, which may declare its encoding itself. Raises Refusal(document_unreadable)."""
+    """The text of an HTML page, which may declare its encoding. Raises Refusal(document_unreadable)."""
     if (marked := _marked(data)) is not None:
         return decoded(data, name, marked)
     declared = _DECLARED.search(data[:4096])
@@ -88,7 +88,7 @@ def page_text(data: bytes, name: str, encoding: str) -> str:
     except LookupError:
         raise unreadable(f"{name} declares the encoding {said!r}, which is unknown: convert it to UTF-8") from None
     if not codec.startswith(("iso2022", "hz")):
-        # Many pages were converted to UTF-8 and kept their old declaration; other encodings are not UTF-8 by chance.
+        # Many pages in UTF-8 still declare an older encoding. Text of another encoding is hardly ever valid UTF-8.
         try:
             return decoded(data, name, "utf-8")
         except Refusal:
@@ -103,9 +103,9 @@ def page_text(data: bytes, name: str, encoding: str) -> str:
 
 
 def read_lines(file: Path, name: str, encoding: str, *, keep_broken: bool = False) -> Iterator[str]:
-    """Line by line with their ends, so that no line, however long, is in memory whole.
+    """The lines of a file, with their ends, one at a time.
 
-    keep_broken: bytes that are not of the encoding become lone surrogates: see `broken_at`.
+    keep_broken: bytes that the encoding does not allow become lone surrogates: see `broken_at`.
     Raises Refusal(document_too_large | document_unreadable).
     """
     try:
@@ -137,7 +137,7 @@ def read_lines(file: Path, name: str, encoding: str, *, keep_broken: bool = Fals
 
 
 def broken_at(text: str) -> str:
-    """What is wrong with a text that `read_lines` has kept though it is broken; empty where nothing is."""
+    """The fault of a text that `read_lines` has kept in spite of broken bytes; empty if it has none."""
     for one in text if not text.isascii() else ():
         if "\udc80" <= one <= "\udcff":
             return f"its byte {ord(one) - 0xDC00:#04x} is of another encoding: name the file's with --encoding"
@@ -153,7 +153,7 @@ def _check_kind(data: bytes, name: str) -> None:
 
 
 def decoded(data: bytes, where: str, encoding: str) -> str:
-    """Raises Refusal(document_unreadable), which says where the first wrong byte is."""
+    """The text of these bytes. Raises Refusal(document_unreadable), which names the first wrong byte."""
     try:
         text = data.decode(encoding)
     except UnicodeError as error:
@@ -166,11 +166,12 @@ def decoded(data: bytes, where: str, encoding: str) -> str:
 
 
 def without_broken_characters(text: str) -> str:
-    """Without zero characters and halves of surrogate pairs, which programs that write PDF leave behind."""
+    """The text without zero characters and half surrogate pairs, which some PDF files have."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore").replace("\0", "")
 
 
 def unreadable(message: str) -> Refusal:
+    """A refusal of a file or row that cannot be read."""
     return Refusal(FailureCode.DOCUMENT_UNREADABLE, message)
 
 
@@ -179,5 +180,5 @@ def _cannot_be_read(name: str, error: OSError) -> Refusal:
 
 
 def _marked(data: bytes) -> str | None:
-    """The encoding that the file's first bytes declare."""
+    """The encoding that the file's first bytes declare; None without a mark."""
     return next((encoding for mark, encoding in _MARKS if data.startswith(mark)), None)

@@ -1,4 +1,4 @@
-"""What a set is made from."""
+"""The documents of a retrieval set."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from guideway.schemas.retrieval import Metadata
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """A text with an id of its own."""
+    """A text with an id."""
 
     id: str
     text: str
     metadata: Metadata = {}
     markdown: bool = False
-    """Whether headings are marked by `#`."""
+    """Whether `#` marks headings."""
 
 
 class DocumentFields(msgspec.Struct, frozen=True, kw_only=True):
-    """What the fields of rows are; all other fields are metadata."""
+    """Which fields of a row are its text and its id. All other fields are metadata."""
 
     text: str = "text"
     id: str = "id"
-    """A row without this field is named after its place: FILE:ROW."""
+    """The id of a row without this field is its place: FILE:ROW."""

@@ -1,4 +1,4 @@
-"""Files and folders → documents: text, Markdown, HTML, PDF and rows. What cannot be read is refused, with its place."""
+"""Files and folders → documents: text, Markdown, HTML, PDF and rows. Faults are refused, with their place."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from guideway.training.sets.row_files import read_csv, read_json, read_jsonl
 from guideway.training.sets.split import front_matter
 
 _MOST_FINDINGS: Final = 1000
-"""After so many the rest is not read."""
+"""After so many faults the rest is not read."""
 _SHOWN: Final = 20
 
 
 def read_documents(paths: Iterable[Path], columns: DocumentFields) -> Iterator[Document]:
-    """`Reading.documents` of a reading that skips nothing."""
+    """The documents of files and folders, as `Reading.documents` without `skip_bad`."""
     return Reading(columns).documents(paths)
 
 
 class Reading:
-    """One reading of files. It remembers what it could not read, and what it left out."""
+    """Reads files once, and remembers what it could not read and what it left out."""
 
     def __init__(self, columns: DocumentFields, *, encoding: str = "utf-8", skip_bad: bool = False) -> None:
-        """encoding: of text that does not declare its own. skip_bad: what cannot be read is passed over, row by row.
+        """encoding: of text that does not declare its own. skip_bad: leave out rows and files that cannot be read.
 
         Raises Refusal(invalid_setting).
         """
@@ -43,16 +43,16 @@ class Reading:
         self._encoding = known_encoding(encoding)
         self._skip_bad = skip_bad
         self.bad: list[Refusal] = []
-        """What is wrong with rows and files, each with its place."""
+        """The faults of rows and files, each with its place."""
         self.left_out: list[str] = []
-        """What folders hold and is not read: files of no known type, and others with the reason in brackets."""
+        """Files in folders that are not read: of unknown types, and others with the reason in brackets."""
 
     def documents(self, paths: Iterable[Path]) -> Iterator[Document]:
-        """Of files, and of folders and their sub-folders, in order of path.
+        """The documents of files, and of folders with their sub-folders, in order of path.
 
-        A document that comes again as it was counts once.
-        Raises Refusal(document_unreadable | document_empty | document_too_large | duplicate_id), at the end and for all
-        findings together.
+        An identical document counts once.
+        Raises Refusal(document_unreadable | document_empty | document_too_large | duplicate_id) at the end, with all
+        faults.
         """
         seen: dict[str, tuple[int, str]] = {}
         for root, file in self._files(paths):
@@ -71,7 +71,7 @@ class Reading:
             raise _together(self.bad)
 
     def _read(self, file: Path, name: str) -> Iterator[Document | Refusal]:
-        """What is in one file; never raises."""
+        """The documents and faults of one file. Never raises."""
         empty = True
         try:
             _check_name(name)
@@ -90,7 +90,7 @@ class Reading:
             raise _together(self.bad)
 
     def _files(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
-        """(what its name is relative to, file)"""
+        """(the folder that its name is relative to, file)"""
         for path in paths:
             if path.is_dir():
                 ours = []
@@ -117,7 +117,7 @@ class Reading:
 
 
 def _inside(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """(file, None, or what is said of it where it is left out) in order of path. Hidden folders are not looked into."""
+    """(file, the reason if it is left out, else None) in order of path, without hidden folders."""
     try:
         found = sorted(folder.iterdir())
     except OSError as error:
@@ -145,7 +145,7 @@ def _shown(path: Path) -> str:
 
 
 def _check_name(name: str) -> None:
-    """A name is the id of what is in the file, and part of each of its passages."""
+    """Raises Refusal for a name that cannot be an id: it becomes the document's id and part of its passages' ids."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""How well a set's passages are found: recall@k and mean reciprocal rank on questions whose passage is known."""
+"""Evaluates retrieval: recall@k and mean reciprocal rank on questions whose passage is known."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ _AT_ONCE = 256
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
-    """A question, and what answers it."""
+    """A question and its passage."""
 
     question: str
     id: str
-    """Of a passage, or of a document: then any of its passages will do."""
+    """The id of a passage; or of a document, for any of its passages."""
     answer: str | None = None
-    """Whole words that an endpoint's reply must hold to be right, whatever their case: `no` is not in `unknown`."""
+    """Words that a right reply contains, in any case. Only whole words count: `no` is not in `unknown`."""
 
 
 class Scores(msgspec.Struct, frozen=True, kw_only=True):
-    """How well the passages of the questions were found."""
+    """The scores of retrieval on a list of questions."""
 
     questions: int
     k: int
     recall: float
-    """Share of the questions whose passage is among the first k."""
+    """The share of questions whose passage is among the first k."""
     mean_reciprocal_rank: float
-    """Mean of 1 / rank, 0 where it is not among the first k."""
+    """The mean of 1 / rank; 0 for a passage that is not among the first k."""
     missed: list[str]
-    """The questions whose passage is not among them."""
+    """The questions whose passage is not among the first k."""
 
 
 class AnswerScores(msgspec.Struct, frozen=True, kw_only=True):
-    """How well an endpoint answered the questions that it answered from one set."""
+    """The score of an endpoint on the questions that it answered from one set."""
 
     set: str
-    """`NAMESPACE/NAME@VERSION` of the first passage that it cites; `nothing` where it cites none."""
+    """`NAMESPACE/NAME@VERSION` of the first passage that a reply cites; `nothing` without citations."""
     questions: int
     accuracy: float
-    """Share of its replies that hold the pair's answer; one that failed holds none."""
+    """The share of replies that contain the pair's answer; a failed reply does not."""
 
 
 class Searched(msgspec.Struct, frozen=True):
-    """A set's version with its embedding model, ready to be asked."""
+    """A version of a set with its embedding model, ready for search."""
 
     embedder: Embedder
     index: Index
@@ -68,7 +68,7 @@ class Searched(msgspec.Struct, frozen=True):
         embedder: Embedder,
         qdrant: Qdrant,
     ) -> Searched:
-        """Raises Refusal(set_wrong_embedding | retrieval_failed | guidance_missing | guidance_damaged)."""
+        """Open a set. Raises Refusal(set_wrong_embedding | retrieval_failed | guidance_missing | guidance_damaged)."""
         if manifest.embedding.fingerprint != embedder.fingerprint:
             raise Refusal(
                 FailureCode.SET_WRONG_EMBEDDING,
@@ -80,7 +80,7 @@ class Searched(msgspec.Struct, frozen=True):
         return Searched(embedder, index)
 
     def search(self, queries: Sequence[str], limit: int, *, vectors: bool = False) -> list[list[Hit]]:
-        """For each query its best passages, best first."""
+        """The best passages of each query, best first."""
         found: list[list[Hit]] = []
         for at in range(0, len(queries), _AT_ONCE):
             some = queries[at : at + _AT_ONCE]
@@ -90,7 +90,7 @@ class Searched(msgspec.Struct, frozen=True):
 
 
 def read_pairs(file: Path) -> list[Pair]:
-    """Of a JSONL file; further fields are ignored. Raises Refusal(document_unreadable | document_empty)."""
+    """The pairs of a JSONL file. Other fields are ignored. Raises Refusal(document_unreadable | document_empty)."""
     try:
         pairs = msgspec.json.Decoder(Pair).decode_lines(file.read_bytes())
     except (OSError, msgspec.DecodeError) as error:
@@ -103,7 +103,7 @@ def read_pairs(file: Path) -> list[Pair]:
 
 
 def scores(searched: Searched, pairs: Sequence[Pair], k: int) -> Scores:
-    """Exact matches by id."""
+    """The scores of a set on these pairs. A passage counts if its id is the pair's."""
     found = searched.search([pair.question for pair in pairs], k)
     ranks = [
         next((rank for rank, hit in enumerate(hits, 1) if pair.id in {hit.id, hit.id.rpartition("#")[0]}), 0)
@@ -119,7 +119,7 @@ def scores(searched: Searched, pairs: Sequence[Pair], k: int) -> Scores:
 
 
 def answer_scores(pairs: Sequence[Pair], replies: Sequence[Reply]) -> list[AnswerScores]:
-    """By the set that was cited first, of the pairs that have an answer."""
+    """The scores of replies to pairs with an answer, by the set that each reply cites first."""
     right: dict[str, list[bool]] = {}
     for pair, reply in zip(pairs, replies, strict=True):
         if pair.answer is not None:
@@ -133,5 +133,5 @@ def answer_scores(pairs: Sequence[Pair], replies: Sequence[Reply]) -> list[Answe
 
 
 def _holds(text: str, words: str) -> bool:
-    # Letters of other scripts are no part of a word: some of them are written without spaces.
+    # Only Latin letters and digits continue a word: some other scripts are written without spaces.
     return re.search(rf"(?<![A-Za-z0-9]){re.escape(words)}(?![A-Za-z0-9])", text, re.IGNORECASE) is not None

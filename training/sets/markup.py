@@ -49,22 +49,22 @@ _INLINE: Final = frozenset(
         "wbr",
     }
 )
-"""Elements that stand within a line; all others begin a line of their own."""
+"""Elements inside a line; all others begin a new line."""
 _CLOSE: Final = frozenset({"br", "tr", "li", "dt", "dd"})
-"""Those without a blank line around them."""
+"""Elements without a blank line around them."""
 _CELLS: Final = frozenset({"td", "th"})
-"""Those of a row stand on one line."""
+"""Elements that share one line in a row of a table."""
 _HEADINGS: Final = {f"h{level}": "#" * level for level in range(1, 7)}
 
 
 class Unreadable(ValueError):
-    """The bytes are no document of this type; the text says why, without quoting them."""
+    """The bytes are no document of this type. The text says why and does not quote them."""
 
 
 def html_as_markdown(html: str) -> tuple[str, str]:
     """(title, text): headings become Markdown headings, blocks paragraphs, `pre` fenced code, rows of tables lines.
 
-    Scripts, styles and navigation go.
+    Scripts, styles and navigation are left out.
     """
     from selectolax.lexbor import LexborHTMLParser
 
@@ -80,14 +80,14 @@ def html_as_markdown(html: str) -> tuple[str, str]:
 
 
 class _Lines:
-    """The lines of a page; those of `pre` keep their spaces."""
+    """The lines of a page. Lines of `pre` keep their spaces."""
 
     def __init__(self) -> None:
         self._lines: list[tuple[bool, str]] = [(False, "")]
         self.raw = 0
-        """How deep in `pre`."""
+        """How many `pre` elements are open."""
         self.cells = 0
-        """How deep in cells of tables, whose text stays on the row's line."""
+        """How many table cells are open; their text stays on the row's line."""
 
     def add(self, text: str) -> None:
         raw, line = self._lines[-1]
@@ -96,11 +96,11 @@ class _Lines:
             self._lines[-1] = (True, line + first)
             self._lines += [(True, one) for one in rest]
         else:
-            # A line that looks like a heading and is none.
+            # The line looks like a heading but is none.
             self._lines[-1] = (raw, line + (text if line else text.lstrip().lstrip("#")))
 
     def start(self, text: str, *, blank: bool) -> None:
-        """Begin a line with `text`, a blank one before it or not; within a cell it is a space."""
+        """Begin a line with `text`. blank: with a blank line before it. Inside a cell only a space is added."""
         if self.cells and not self.raw:
             self.add(" ")
             return
@@ -120,7 +120,7 @@ class _Lines:
 
 
 def _walk(node: Any, lines: _Lines) -> None:
-    """Depth first, without recursion: a page may be nested as deep as it likes."""
+    """Walk depth first, without recursion: a page may be nested to any depth."""
     waiting: list[tuple[Any, bool]] = [(node, False)]
     while waiting:
         one, left = waiting.pop()
@@ -148,7 +148,7 @@ def _walk(node: Any, lines: _Lines) -> None:
 
 
 def pdf_pages(data: bytes) -> list[str]:
-    """The text of each page. Raises Unreadable for what is no PDF, or is locked by a password."""
+    """The text of each page. Raises Unreadable if it is no PDF or has a password."""
     from pypdf import PdfReader
 
     try:
@@ -158,5 +158,5 @@ def pdf_pages(data: bytes) -> list[str]:
         return [page.extract_text() for page in reader.pages]
     except Unreadable:
         raise
-    except Exception as error:  # a broken file can make its reader raise anything
+    except Exception as error:  # on a broken file the reader may raise any exception
         raise Unreadable(f"it is no PDF that can be read ({type(error).__name__})") from None

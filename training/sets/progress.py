@@ -1,4 +1,4 @@
-"""Vectors of a set that is not finished yet, kept on disk so that an interruption costs one batch."""
+"""Vectors of an unfinished set, kept on disk, so that an interruption costs one batch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from guideway.workers.retrieval.embedder import Vectors
 
 
 class Unfinished:
-    """Vectors by their text, as numbered files `N.safetensors`: `keys` [texts, 32] are hashes, `vectors` [texts, d]."""
+    """Text → vector, kept in files `*.safetensors`: `keys` [texts, 32] are hashes of texts, `vectors` [texts, d]."""
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
-        """What another embedding model left there is not taken."""
+        """Read the vectors in `folder` that the embedding model with this fingerprint made."""
         self._folder = folder / fingerprint.removeprefix("sha256:")[:16]
         self._folder.mkdir(parents=True, exist_ok=True)
         self._vectors: dict[bytes, Vectors] = {}
@@ -31,7 +31,7 @@ class Unfinished:
                 pairs = zip(kept["keys"], kept["vectors"], strict=True)
                 self._vectors.update({key.tobytes(): vector for key, vector in pairs})
             except (SafetensorError, KeyError, ValueError, OSError):
-                # Half of a file, or somebody else's: it is embedded again.
+                # Half a file, or another program's: its texts are embedded again.
                 file.unlink(missing_ok=True)
 
     def __contains__(self, text: str) -> bool:
@@ -41,6 +41,7 @@ class Unfinished:
         return self._vectors[_key(text)]
 
     def keep(self, texts: Sequence[str], vectors: Vectors) -> None:
+        """Write the vectors [texts, d] of these texts to disk."""
         keys = [_key(text) for text in texts]
         hashes = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), 32)
         fresh = self._folder / f".{os.getpid()}"
@@ -51,15 +52,15 @@ class Unfinished:
 
 @contextlib.contextmanager
 def locked(work: Path) -> Iterator[None]:
-    """Nobody else on this machine makes a set in this folder meanwhile. Raises Refusal(invalid_setting) if one does."""
-    # Beside the folder, which goes once the set is published.
+    """A lock on making a set in this folder. Raises Refusal(invalid_setting) if another process holds it."""
+    # Beside the folder, which is deleted when the set is published.
     lock = work.with_name(f"{work.name}.lock")
     with folder.locked(lock, f"another process makes the retrieval set {work.parent.name}/{work.name}"):
         yield
 
 
 def discard(work: Path) -> None:
-    """Once the set is published nothing of it is needed here."""
+    """Delete the folder, when the set is published."""
     shutil.rmtree(work, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""A set's folder → a version in the catalogue: stored, indexed, and only then visible."""
+"""Publishes a set's folder as a version in the catalogue: it is stored and indexed before it is visible."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from guideway.workers.retrieval.set_folder import SetFolder
 
 
 class Published(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What became of a set."""
+    """The result of publishing a set."""
 
     set: str
     """`NAMESPACE/NAME`"""
     version: int
     current: int
-    """The version that the name alone stands for."""
+    """The version that the set's name means."""
     action: str
     """`created`, `updated` or `unchanged`"""
     passages: int
     left_out: list[str] = []
-    """Files of the given folders that are of no known type."""
+    """Files in the given folders of unknown types."""
     skipped: list[str] = []
-    """What was wrong with rows and files that were passed over."""
+    """The faults of rows and files that were left out."""
 
 
 def previous(catalogue: Catalogue, namespace: str, name: str) -> RetrievalSet | None:
-    """The version that the set's name stands for, if there is one."""
+    """The version that the set's name means; None if there is none."""
     found = catalogue.get(Identity("set", namespace, name), catalogue.current_version(namespace, name))
     return found if isinstance(found, RetrievalSet) else None
 
@@ -55,10 +55,10 @@ async def publish_set(
     shared_with: Sequence[str],
     stage: bool,
 ) -> Published:
-    """The folder becomes the set's next version; with `stage`, its name goes on to stand for the present one.
+    """Publish the folder as the set's next version. stage: the set's name still means the present version.
 
-    The catalogue is told last, so that nothing half stored or half indexed can be used.
-    Raises Refusal(guidance_damaged) for a folder that is not whole.
+    The catalogue is written last, so that no half stored or half indexed version can be used.
+    Raises Refusal(guidance_damaged) for an incomplete folder.
     """
     content = set_folder.read(folder)
     info = content.info
@@ -93,7 +93,7 @@ async def publish_set(
 
 
 async def switch(reader: CatalogueFollower, bootstrap: str, namespace: str, name: str, version: int) -> int:
-    """Have the set's name stand for this version, at once for every request from now on; returns the one before.
+    """Let the set's name mean this version, for every request from now on. Returns the version before.
 
     Raises Refusal(guidance_unknown).
     """
@@ -116,17 +116,20 @@ async def switch(reader: CatalogueFollower, bootstrap: str, namespace: str, name
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
-    """What deleting a set, or a version of it, takes away."""
+    """What the deletion of a set, or of one version, removes."""
 
     versions: list[int]
     deletions: list[Deletion]
-    """Of the catalogue, aliases included."""
+    """The deletions of the catalogue, aliases included."""
     unused_artefacts: list[str]
-    """Digests that no set has any more."""
+    """Digests of artefacts that no set has afterwards."""
 
 
 def removal(catalogue: Catalogue, namespace: str, name: str, version: int | None) -> Removal:
-    """Of one version, or of all. Raises Refusal(invalid_setting) for the one of several that the name stands for."""
+    """The removal of one version, or of all.
+
+    Raises Refusal(invalid_setting) for one of several versions, if the set's name means it.
+    """
     identity, alias = Identity("set", namespace, name), Identity("alias", namespace, name)
     there = catalogue.versions(identity)
     gone = there if version is None else [version]
@@ -154,17 +157,17 @@ def removal(catalogue: Catalogue, namespace: str, name: str, version: int | None
 
 
 def _next_version(catalogue: Catalogue, made: RetrievalSet, *, stage: bool) -> list[Change]:
-    """The set's next version, and what its name stands for then."""
+    """The changes for the set's next version and for what its name means."""
     before = catalogue.current_version(made.namespace, made.name)
     (change,) = plan_changes(catalogue, [made])
     current = before if stage and before else change.version
     aliases = _alias_change(catalogue, made.namespace, made.name, current, newest=change.version)
-    # An alias that holds the name where it is comes first: the new version must not be current for a moment.
+    # An alias for the present version comes first: the new version must not be current for a moment.
     return [*aliases, change] if current != change.version else [change, *aliases]
 
 
 def _alias_change(catalogue: Catalogue, namespace: str, name: str, version: int, *, newest: int) -> list[Change]:
-    """What has to be published so that the name stands for `version`; nothing where it does so by being the newest."""
+    """The change that makes the name mean `version`; none if it already does because it is the newest."""
     if version == newest and catalogue.latest(Identity("alias", namespace, name)) is None:
         return []
     return plan_changes(catalogue, [SetAlias(namespace=namespace, name=name, version=version)])
@@ -176,7 +179,7 @@ def _metadata_names(content: SetFolder) -> list[str]:
 
 
 def _valid(**fields: object) -> RetrievalSet:
-    """Raises Refusal(invalid_manifest)."""
+    """The manifest of a set with these fields. Raises Refusal(invalid_manifest)."""
     try:
         made = msgspec.convert(msgspec.to_builtins({"kind": "set/v1", **fields}), RetrievalSet)
         for _, why in too_much(made):

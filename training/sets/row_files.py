@@ -1,4 +1,4 @@
-"""Rows of JSONL, JSON, CSV and TSV → documents; what is wrong with a row is told beside those that are sound."""
+"""Rows of JSONL, JSON, CSV and TSV → documents. A fault of a row is given in its place, beside good rows."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from guideway.training.sets.document import Document, DocumentFields
 
 DIVIDERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SEP: Final = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
-"""The line before the head by which Excel is told what stands between cells."""
+"""A line before the head that tells Excel the divider of cells."""
 
 
 def read_jsonl(file: Path, name: str, columns: DocumentFields, encoding: str) -> Iterator[Document | Refusal]:
-    """One object a line."""
+    """A file with one object on each line."""
     for number, line in enumerate(read_lines(file, name, encoding, keep_broken=True), 1):
         if not line.strip():
             continue
@@ -41,7 +41,7 @@ def read_jsonl(file: Path, name: str, columns: DocumentFields, encoding: str) ->
 
 
 def read_json(file: Path, name: str, columns: DocumentFields, encoding: str) -> Iterator[Document | Refusal]:
-    """One object, or an array of them."""
+    """A file with one object or an array of objects."""
     try:
         rows = strict_json(whole_text(file, name, encoding))
     except NotJson as error:
@@ -58,7 +58,7 @@ def read_json(file: Path, name: str, columns: DocumentFields, encoding: str) -> 
 
 
 def read_csv(file: Path, name: str, columns: DocumentFields, encoding: str) -> Iterator[Document | Refusal]:
-    """With a head; between commas, semicolons, tabs or bars, whichever the head has, or a line `sep=` says."""
+    """A file with a head. Commas, semicolons, tabs or bars divide cells, as the head or a line `sep=` shows."""
     csv.field_size_limit(MAX_LINE_BYTES)
     found = read_lines(file, name, encoding, keep_broken=True)
     first = next(found, "")
@@ -83,14 +83,14 @@ def read_csv(file: Path, name: str, columns: DocumentFields, encoding: str) -> I
 def _csv_rows(
     rows: Any, head: list[str], name: str, columns: DocumentFields, before: int
 ) -> Iterator[Document | Refusal]:
-    """rows: those of `csv.reader`, after the head, which stands on line `before`."""
+    """The documents of rows. rows: of `csv.reader`, after the head. before: the line of the head."""
     number = before
     while True:
         number += 1
         try:
             cells = next(rows)
             if not cells:
-                # As csv.DictReader counts, blank lines are no rows.
+                # As in csv.DictReader, blank lines are no rows.
                 number -= 1
                 continue
         except StopIteration:
@@ -108,12 +108,12 @@ def _csv_rows(
                 "and put a text that holds such a sign in quotes"
             )
         else:
-            # A column without a name is the end of each line, or a table's own count.
+            # A column without a name comes from a divider at the end of lines, or numbers the rows.
             yield _row({key: cell for key, cell in zip(head, cells, strict=True) if key}, name, number, columns)
 
 
 def _delimiter(head: str, name: str, columns: DocumentFields) -> str:
-    """The one that makes the text field a field of the head."""
+    """The divider with which the head has the text field."""
     if not head.strip():
         return ","
     for delimiter in DIVIDERS:
@@ -127,7 +127,7 @@ def _delimiter(head: str, name: str, columns: DocumentFields) -> str:
 
 
 def cells_of(line: str, divider: str) -> list[str]:
-    """The cells of one line; none where it cannot be divided so."""
+    """The cells of one line; none if this divider does not fit."""
     try:
         return next(csv.reader([line], delimiter=divider), [])
     except csv.Error:
@@ -150,7 +150,7 @@ def _row(row: dict[str, Any], name: str, number: int, columns: DocumentFields) -
         return Refusal(FailureCode.DOCUMENT_EMPTY, f"{name}, row {number} has an empty text: leave it out")
     id_ = row.get(columns.id)
     inner = row.get("metadata")
-    # As LangChain and LlamaIndex write them.
+    # LangChain and LlamaIndex write metadata in this form.
     told = {**inner, **row} if isinstance(inner, dict) else row
     metadata = {key: value for key, value in told.items() if key not in {columns.text, columns.id}}
     return Document(
@@ -174,12 +174,12 @@ def _kind(value: Any) -> str:
 
 
 def _is_metadata(value: Any) -> bool:
-    """Scalars and lists of them; what is nested deeper cannot be filtered by."""
+    """Whether it is a scalar or a list of scalars. Deeper values cannot be filtered by."""
     if isinstance(value, list):
         return all(isinstance(one, str | int) and _fits(one) for one in value)
     return isinstance(value, str | int | float) and _fits(value)
 
 
 def _fits(value: float | str) -> bool:
-    """Whether an index can hold it: of integers those of 64 bits."""
+    """Whether an index can hold it: integers have at most 64 bits."""
     return not isinstance(value, int) or -(2**63) <= value < 2**63

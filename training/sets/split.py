@@ -1,4 +1,4 @@
-"""Text → passages, along its structure. Pure."""
+"""Splits text into passages along its structure. Pure."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SEAMS: Final = (
     r"(?<=[;:,،؛])\s+|(?<=[，；：、､၊])\s*",
     r"\s+",
 )
-"""Where a text is cut, best place first: paragraphs, lines, sentences, clauses, words. No space follows the marks of
-Chinese, Japanese and Burmese."""
+"""Where a text may be cut, the best place first: paragraphs, lines, sentences, clauses, words. No space follows the
+marks of Chinese, Japanese and Burmese."""
 _CHARACTERS: Final = regex.compile(r"[เแโใไ]?\X")
-"""As people count them: with accents, vowel signs, and whatever an emoji is made of (Unicode's grapheme clusters); a
+"""Characters as people count them, with accents, vowel signs and all parts of an emoji (Unicode's grapheme clusters). A
 vowel that Thai writes before its consonant stays with it."""
 _SENTENCES: Final = _SEAMS[2]
 _HEADING: Final = re.compile(r"(#{1,6})\s+(.+)")
@@ -31,15 +31,15 @@ _FRONT_MATTER: Final = re.compile(
     r"\A(?:---[ \t]*\r?\n(?!\s*$)(.{0,20000}?)^(?:---|\.\.\.)|\+\+\+[ \t]*\r?\n(.{0,20000}?)^\+\+\+)[ \t]*\r?$\n?",
     re.DOTALL | re.MULTILINE,
 )
-"""A blank line after the first means that `---` is a rule between paragraphs."""
+"""If a blank line follows the first line, `---` is a rule between paragraphs."""
 _LINE: Final = re.compile(r"([\w.-]+):[ \t]+([^\s\[\]{}&*!|>%@#].*)")
 
 
 def split(text: str, *, max_chars: int, overlap_chars: int) -> list[str]:
-    """Passages of at most `max_chars`: as many whole paragraphs as fit; a longer one is cut at the best seams it has.
+    """Passages of at most `max_chars`, each with as many whole paragraphs as fit. A longer paragraph is cut at its best
+    seams.
 
-    Each but the first begins with the last sentences of the one before it, of at most `overlap_chars` together.
-    None is blank.
+    Each passage but the first begins with the last sentences of the one before, at most `overlap_chars`. None is blank.
     """
     passages: list[str] = []
     passage = ""
@@ -52,9 +52,9 @@ def split(text: str, *, max_chars: int, overlap_chars: int) -> list[str]:
 
 
 def sections(markdown: str) -> list[tuple[str, str]]:
-    """(heading, body) of each part of a Markdown text; headings of all levels above it are joined by ` > `.
+    """(heading, body) of each part of a Markdown text. ` > ` joins the headings of all levels above it.
 
-    What looks like a heading inside fenced code is none. A heading with nothing under it is text of the part above.
+    Lines inside fenced code are no headings. A heading without text below it is text of the part above.
     """
     found: list[tuple[str, list[str]]] = [("", [])]
     path: list[str] = []
@@ -85,9 +85,9 @@ def _alone(heading: str) -> tuple[str, str]:
 
 
 def _fence_after(line: str, fence: str) -> str:
-    """The fence that the lines after this one stand within; empty where they stand within none.
+    """The fence around the next lines; empty if there is none.
 
-    It is closed by as many of its signs or more, and by nothing else.
+    Only the same sign, as often or more often, closes a fence.
     """
     match = _FENCE.fullmatch(line)
     if match is None:
@@ -100,7 +100,7 @@ def _fence_after(line: str, fence: str) -> str:
 def front_matter(markdown: str) -> tuple[Metadata, str]:
     """(metadata, text) of a Markdown text that begins with a block of YAML between lines `---`, or TOML between `+++`.
 
-    Only its texts and lists of texts are kept, as they were written. What is no such block stays in the text.
+    Only texts and lists of texts are kept, as written. A block of another kind stays in the text.
     """
     found = _FRONT_MATTER.match(markdown)
     if found is None:
@@ -117,7 +117,7 @@ def _yaml(text: str) -> Any:
         return yaml.load(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError, ValueError):
         pass
-    # A colon in a title is no YAML, and what people write all the same.
+    # A title with a colon is not valid YAML, but people write it.
     lines = [_LINE.fullmatch(line.rstrip()) for line in text.split("\n") if line.strip()]
     return {line[1]: line[2].strip("\"'") for line in lines if line} if all(lines) else None
 
@@ -137,7 +137,7 @@ def _is_texts(value: object) -> bool:
 
 
 def _units(text: str, max_chars: int, seam: int) -> Iterator[str]:
-    """Paragraphs, and of those that are longer than `max_chars` smaller pieces; each with the white space after it."""
+    """Paragraphs, and smaller pieces of paragraphs longer than `max_chars`, each with the white space after it."""
     if seam and len(text.rstrip()) <= max_chars:
         yield text
     elif seam == len(_SEAMS):
@@ -148,7 +148,7 @@ def _units(text: str, max_chars: int, seam: int) -> Iterator[str]:
 
 
 def _whole_characters(text: str, max_chars: int) -> Iterator[str]:
-    """Pieces of at most `max_chars`; only a single character that is longer is cut."""
+    """Pieces of at most `max_chars`. A character is cut only if it alone is longer."""
     piece = ""
     for match in _CHARACTERS.finditer(text):
         if piece and len(piece) + len(match[0]) > max_chars:
@@ -172,7 +172,7 @@ def _cut(text: str, seam: str) -> Iterator[str]:
 
 
 def _tail(passage: str, max_chars: int) -> str:
-    """The last whole sentences of the passage, at most `max_chars` of them."""
+    """The last whole sentences of the passage, at most `max_chars` characters."""
     tail = ""
     for sentence in reversed([*_cut(passage, _SENTENCES)]):
         if len(sentence) + len(tail) > max_chars:
