@@ -78,9 +78,9 @@ class CatalogueFollower:
     async def eventually(self, ask: Callable[[Catalogue], T], timeout_s: float = 2) -> T:
         """`ask(catalogue)`; where that finds something unknown, again with all that the topic holds at this moment.
 
-        What a record refers to may have been applied a moment before the record was sent. Whether we are behind is
-        asked of the brokers, so a name that is gone costs a question and no waiting; `timeout_s` is for brokers that
-        do not answer.
+        What a record refers to may have been applied a moment before the record was sent. The brokers are asked whether
+        we are behind, so a name that is gone costs one question and no waiting. timeout_s: for brokers that do not
+        answer. Raises what `ask` raises.
         """
         try:
             return ask(self.catalogue)
@@ -170,10 +170,10 @@ async def publish_planned(
     *,
     reader: CatalogueFollower | None = None,
 ) -> tuple[Sequence[C], int]:
-    """Plan on the catalogue as it is, write, wait until it is to be seen; returns the changes and what `publish` does.
+    """Plan on the catalogue as it is, write, and wait until that is seen; returns the changes and what `publish` does.
 
-    planned: asked again where others published meanwhile, for the versions that it named might be theirs.
-    reader: one that follows the catalogue already, for whoever has one.
+    planned: called again where others published meanwhile, for they may have taken the versions that it named.
+    reader: one that follows the catalogue already; else one is made.
 
     Raises: what `planned` raises; Refusal `invalid_setting` if others go on; `broker_unreachable`.
     """
@@ -197,7 +197,8 @@ async def publish_planned(
 async def publish(bootstrap: str, changes: Iterable[Change | Deletion]) -> int:
     """Write changes; returns the offset of the last record, -1 if there was nothing to write.
 
-    Record by record, and without asking who else writes: where nobody else does. `publish_planned` is for the rest.
+    Only for where nobody else writes: records are written one by one, and no other writer is fenced. Else use
+    `publish_planned`. Raises Refusal(broker_unreachable).
     """
     last = -1
     async with started(make_producer(bootstrap, "catalogue"), bootstrap) as producer:

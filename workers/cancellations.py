@@ -1,4 +1,4 @@
-"""What callers have cancelled: a request that has not begun is refused, one that runs is ended."""
+"""What callers have cancelled. A request that has not begun is refused, and one that runs is ended."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Work = tuple[str, str, str]
 
 
 class Cancellations:
-    """Which requests are cancelled, and which of them run here. Owned by one worker; does no I/O."""
+    """Which requests are cancelled, and which run here. Owned by one worker; does no I/O."""
 
     def __init__(self, *, limit: int = 100_000) -> None:
         self.held: SharedRecentKeys[Work] = SharedRecentKeys(limit=limit, ttl_s=HELD_S)
-        """By namespace: whoever cancels without end pushes out its own."""
+        """By namespace: a namespace that cancels too many pushes out its own only."""
         self._running: dict[Work, set[asyncio.Timeout]] = {}
 
     def cancel(self, cancellation: Cancellation, *, at_s: float, now: float) -> None:
@@ -79,8 +79,8 @@ class Cancellations:
 class CancellationFollower:
     """`async with CancellationFollower(...):` – on entry all is known that was cancelled before, then it is followed.
 
-    The topic is read whole by every worker, outside any group: which of them has the request is not known. Where it
-    is missing (of an older deployment), that is said once and it is looked for again every `look_again_s`.
+    Every worker reads the whole topic, outside any group, for nobody knows which of them has the request. Where the
+    topic is missing (an older deployment has none), that is said once, and it is looked for every `look_again_s`.
     """
 
     def __init__(
@@ -134,8 +134,8 @@ class CancellationFollower:
                 cancellation = CANCELLATION.decode(record.value)
                 self._cancellations.cancel(cancellation, at_s=record.timestamp / 1000, now=time.time())
             except Exception as error:
-                # Only the endpoint service writes here, and of a newer one there is nobody to tell. Whatever it is, it
-                # must not take along what stands behind it.
+                # Only the endpoint service writes here; where it is a newer one, nobody can be told. The records after
+                # this one must be read.
                 self.passed_over += 1
                 log.warning(
                     "no cancellation of this version",

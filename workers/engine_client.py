@@ -1,4 +1,4 @@
-"""The I/O process's end of the engine: starts the engine process, gives it requests, and outlives it."""
+"""The engine, as the I/O process sees it: starts the engine process, gives it requests, starts it anew when it ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from guideway.workers.quarantine import Quarantine
 log = structlog.get_logger(__name__)
 
 _START_ATTEMPTS: Final = 5
-"""Ends in a row before the engine was ready; then the worker ends as well, and says why."""
+"""So often in a row the process may end before it is ready. Then the worker ends as well, and says why."""
 
 
 class Poison(Refusal):
@@ -44,7 +44,12 @@ class EngineClient:
         on_batch: Callable[[BatchReport], None] = lambda report: None,
         program: Sequence[str] = (sys.executable, "-m", "guideway.workers.engine_process"),
     ) -> None:
-        """`program --fd N` speaks `workers/messages/` on socket N."""
+        """attempts: deaths of the engine after which a request that was in it each time is refused.
+
+        start_timeout_s, silence_s: seconds in which the process must be ready, and in which it must say something while
+        it has requests. on_batch: is given each new micro-batch. program: `program --fd N` speaks `workers/messages/`
+        on socket N.
+        """
         self._attempts = attempts
         self._start_timeout_s = start_timeout_s
         self._on_batch = on_batch
@@ -65,7 +70,7 @@ class EngineClient:
         self.progress: Progress | None = None
         """The engine's last word on how it is doing."""
         self.broken: asyncio.Future[None]
-        """Raises Refusal once the engine cannot be started any more."""
+        """Raises Refusal when the engine cannot be started any more."""
 
     async def __aenter__(self) -> EngineClient:
         self.broken = asyncio.get_running_loop().create_future()
@@ -112,7 +117,7 @@ class EngineClient:
 
         Raises Refusal; Poison(engine_failed) once the engine has died of it `attempts` times.
 
-        Whoever was in the engine when it died is suspect; who is suspected for the last time runs alone.
+        A request that was in the engine when it died is a suspect. On its last attempt a suspect runs alone.
         """
 
         def admit(id_: str) -> Admit:
@@ -139,7 +144,7 @@ class EngineClient:
         )
 
     async def _run_once(self, admit: Callable[[str], Admit]) -> Finished:
-        # Looked at again: it may have ended between becoming ready and our turn, and we were not in it.
+        # Again and again: the engine may have ended after it became ready and before it was our turn.
         while not self._engine.ready.is_set():
             await self._engine.ready.wait()
         return await self._engine.ask(admit, withdrawal=lambda id_: Cancel(id=id_))
@@ -160,7 +165,7 @@ class EngineClient:
             if self.broken.done():
                 return
             failed_starts = 0 if was_ready else failed_starts + 1
-            # A death now and then is mended at once; one after the other leaves the machine some rest.
+            # After a rare death it is started at once. Where deaths follow each other, a pause comes before each start.
             pause_s = 0.0 if now() - began > 60 else min(15.0, max(0.5, 2 * pause_s))
             waiting = self._engine.waiting
             log.warning("the engine process ended; it is started anew", requests=waiting, pause_s=pause_s)

@@ -1,4 +1,4 @@
-"""Who may be in the engine together, so that one request that kills it is found without condemning its neighbours."""
+"""Which requests may be in the engine together, so that the one that kills it is found, and no other is blamed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 SUSPECTS_TOGETHER: Final = 8
-"""After their first death; so few are left to be tried alone, one after the other, after their second."""
+"""Of requests that were in one engine that died. So few have to be tried alone if it dies a second time."""
 
 
 class Quarantine:
-    """Requests that were in no engine that died come and go freely, those that were in one come in small groups.
+    """A request enters freely at first. After an engine has died with it, it enters in a small group.
 
-    Before the death that would condemn it, a request is alone: nobody new enters until it is out again.
+    On its last attempt it is alone: no other enters until it has left.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Quarantine:
 
     @asynccontextmanager
     async def entered(self, *, suspect: bool, last_chance: bool) -> AsyncIterator[None]:
-        """In the engine, for the length of one attempt."""
+        """`async with entered(...):` – one attempt in the engine. suspect: an engine has died with the request."""
         if last_chance:
             async with self._by_itself():
                 yield

@@ -22,9 +22,9 @@ log = structlog.get_logger()
 
 
 class Channel(Generic[In]):
-    """A thread of its own reads, so that messages come in while the process works.
+    """The child's end of the socket. A thread of its own reads, so that messages come in while the process works.
 
-    The process ends when the other end of the socket closes and when its parent dies, whichever comes first.
+    The process ends when the other end of the socket closes, and when its parent dies.
     """
 
     def __init__(self, connection: socket.socket, decoder: msgspec.msgpack.Decoder[In]) -> None:

@@ -18,7 +18,7 @@ _DRAIN_S: Final = 5.0
 
 
 class Child:
-    """A running child. Sending never waits; what it cannot take any more is lost with it."""
+    """A running child. Sending never waits. What the child cannot take any more is lost."""
 
     def __init__(
         self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -35,7 +35,7 @@ class Child:
         self._outbox += frame(message)
 
     async def drain(self) -> None:
-        """Until what was sent is on its way, or nobody takes it any more, for one that reads nothing at all as well."""
+        """Wait until what was sent is on its way, or nobody takes it any more; at most 5 s."""
         self._send_outbox()
         with contextlib.suppress(OSError):  # TimeoutError is one
             await asyncio.wait_for(self._writer.drain(), _DRAIN_S)

@@ -1,4 +1,4 @@
-"""A child process that answers questions: started, watched, ended, and outlived by whoever asks."""
+"""A child process that answers questions: it is started, asked, watched and ended here."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class ChildEnded(Exception):
 class ChildClient(Generic[Message, Answer]):
     """Owner of one process at a time, of its socket, and of the questions that it has not answered.
 
-    Message: what the process tells; Answer: what ends a question well. When a process is to live, and how often, is for
-    whoever calls `live`.
+    Message: what the process tells. Answer: what a question is answered with. Whoever calls `live` decides when there
+    is a process, and how often it is started anew.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class ChildClient(Generic[Message, Answer]):
     ) -> None:
         """`program --fd N` is told `start` first, on socket N. hear: is given each of its messages.
 
-        A process that says nothing for `silence_s` seconds while somebody waits for it is ended, and so is one that is
-        not ready `start_timeout_s` seconds after its start.
+        A process is ended if it says nothing for `silence_s` seconds while somebody waits for it, or if it is not ready
+        `start_timeout_s` seconds after its start.
         """
         self._name = name
         self._program = program

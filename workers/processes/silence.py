@@ -12,10 +12,10 @@ _LOOKS_AT_ONCE: Final = 2
 class Silence:
     """How long a process has said nothing while it owed an answer.
 
-    Time in which nobody waits for it is no silence: an idle process has nothing to say. Nor is time in which this
-    process did not run (suspended, collecting garbage): what the child said meanwhile has not been read yet.
+    Time in which nobody waits for it does not count: an idle process has nothing to say. Time in which this process did
+    not run (suspended, collecting garbage) does not count either: what the child said meanwhile has not been read yet.
 
-    Who waits may change. A process that hangs is found out also where each request gives it up after a short time.
+    Who waits may change. So a process that hangs is found also where each request gives up after a short time.
     """
 
     def __init__(self, *, busy_s: float, start_s: float) -> None:
@@ -36,7 +36,7 @@ class Silence:
         self._silent_s, self._counted_at = 0.0, now
 
     def count(self, now: float, *, owing: bool) -> None:
-        """Whether it owed an answer since the last count. To be told at each look, and whenever that changes."""
+        """owing: whether it owed an answer since the last count. Call this at each look, and whenever that changes."""
         if owing:
             self._silent_s += min(now - self._counted_at, _LOOKS_AT_ONCE * self.look_s)
         self._counted_at = now

@@ -1,4 +1,4 @@
-"""The I/O process's end of retrieval: starts its process when a set is first used, gives it lookups, outlives it."""
+"""Retrieval, as the I/O process sees it: starts the process when a set is first used, and gives it lookups."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ log = structlog.get_logger(__name__)
 
 PROGRAM: Final = (sys.executable, "-m", "guideway.workers.retrieval.process")
 _ATTEMPTS: Final = 3
-"""Deaths of the process after which a lookup that was there each time is answered."""
+"""Deaths of the process after which a lookup that was in it each time is refused."""
 _REST_S: Final = 30.0
-"""After so many deaths in a row it is left alone for so long; lookups are refused at once meanwhile."""
+"""After `_ATTEMPTS` deaths in a row no process is started for so long. Lookups are refused at once meanwhile."""
 
 
 class RetrievalClient:
     """`async with RetrievalClient(...) as link:` – the process is started by the first lookup or by `warm`.
 
-    Its death is nobody else's: lookups are tried again, and refused once that has not helped.
+    The death of the process ends nothing else. Its lookups are tried again, and refused after the third death.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class RetrievalClient:
             start_timeout_s=start_timeout_s,
         )
         self._suspects = asyncio.Lock()
-        """Held by the lookup that is tried again: of several that were there when the process ended, nobody knows
-        whose doing it was, and tried one by one each answers for itself."""
+        """Held by a lookup that is tried again. Several were in the process when it ended, and nobody knows which one
+        has ended it: they are tried one by one."""
         self._deaths = 0
-        """In a row, without an answer between them."""
+        """Of the process, in a row, without an answer between them."""
         self._rest_until = 0.0
 
     async def __aenter__(self) -> RetrievalClient:
@@ -75,7 +75,10 @@ class RetrievalClient:
         self._process.start(self._run_process)
 
     async def look_up(self, wanted: Retrieval, artefacts: Sequence[SetArtefact]) -> list[FoundPassage]:
-        """The passages for one request, best first. Raises Refusal, in the end retrieval_failed."""
+        """The passages for one request, best first.
+
+        Raises: Refusal, where retrieval refuses it; `retrieval_failed`, where the process ends each time.
+        """
         for attempt in range(_ATTEMPTS):
             async with self._suspects if attempt else contextlib.nullcontext():
                 if asyncio.get_running_loop().time() < self._rest_until:
