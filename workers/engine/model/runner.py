@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.failures import Refusal
 from guideway.workers.engine.faults import refusal_of
 from guideway.workers.engine.guidance.batched_adapters import BatchedAdapters, fastest_backend
 from guideway.workers.engine.guidance.batched_inserted_layers import BatchedInsertedLayers
@@ -20,12 +20,10 @@ from guideway.workers.engine.model.attention import causal_mask
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.engine.model.fast_layers import use_fast_layers
 from guideway.workers.engine.model.kv_cache import KvCache, States
+from guideway.workers.engine.model.next_tokens import NextTokens
 from guideway.workers.engine.model.trial import check_runs
 from guideway.workers.engine.scheduling.chunks import StepPlan
 from guideway.workers.engine.scheduling.row import Row, RowStatus
-from guideway.workers.engine.text.grammars import BatchedGrammar
-from guideway.workers.engine.text.logprobs import BatchedLogprobs, BatchedPartings
-from guideway.workers.engine.text.sampling import BatchedSampler
 
 
 class Runner:
@@ -52,8 +50,7 @@ class Runner:
         self._max_rows = max_rows
         self._logits = torch.empty(0, 0)
         self._model.get_output_embeddings().register_forward_pre_hook(self._keep_last)
-        self._sampled: list[Row] = []
-        self._sample_for([])
+        self._next_tokens = NextTokens()
         pack_linears(base.model, but={member for place in places.values() for member in place.joined.members})
         check_runs(base)
         self._learn_shapes()
@@ -124,7 +121,7 @@ class Runner:
             if done:
                 logits.append(some if len(done) == len(some) else some[done])
                 rows += [self.rows[slots.start + i] for i in done]
-        outcomes = self._choose(rows, self._side_by_side(logits)) if rows else {}
+        outcomes = self._next_tokens.choose(rows, self._side_by_side(logits)) if rows else {}
         return {**outcomes, **self._without(failed)}
 
     def _pass(
@@ -162,28 +159,6 @@ class Runner:
             self._logits[at : at + len(some)] = some
             at += len(some)
         return self._logits[:rows]
-
-    def _choose(self, rows: list[Row], logits: Tensor) -> dict[Row, int | Refusal]:
-        """The next token of `rows`; logits float32 [rows, vocabulary]."""
-        if rows != self._sampled:
-            self._sample_for(rows)
-        self._logprobs.see_all(logits)
-        failed = self._grammars.mask_(logits)
-        self._partings.see(logits)
-        self._grammars.lean_(logits)
-        tokens = self._sampler.choose(logits)
-        self._logprobs.add(logits, tokens)
-        outcomes = [
-            failed.get(i) or (_not_finite(rows[i]) if token is None else token) for i, token in enumerate(tokens)
-        ]
-        return dict(zip(rows, outcomes, strict=True))
-
-    def _sample_for(self, rows: list[Row]) -> None:
-        self._sampled = rows
-        self._grammars = BatchedGrammar([row.grammar for row in rows])
-        self._sampler = BatchedSampler([row.sampler for row in rows])
-        self._logprobs = BatchedLogprobs(rows)
-        self._partings = BatchedPartings(rows)
 
     def _decode(self, slots: slice) -> Tensor:
         """Logits [rows, vocabulary] after each row's last token."""
@@ -289,16 +264,3 @@ class Runner:
 def _held(row: Row) -> RowGuidance:
     assert row.guidance is not None, "the engine equips rows before they are seated"
     return row.guidance
-
-
-def _not_finite(row: Row) -> Refusal:
-    if not row.admit.artefacts:
-        return Refusal(
-            FailureCode.ENGINE_FAILED,
-            "the model's output is not a finite number: declare the model with a dtype of a wider range (bfloat16 or "
-            "float32), and look whether its weights are whole",
-        )
-    return Refusal(
-        FailureCode.GUIDANCE_DAMAGED,
-        "the model's output under this guidance is not a finite number: train the guidance again, with smaller steps",
-    )

@@ -14,23 +14,20 @@ import llguidance.hf
 import llguidance.numpy
 import msgspec
 import numpy as np
-import torch
 from cachetools import LRUCache
 from tokenizers import decoders
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from guideway.schemas.failures import Refusal
 from guideway.schemas.json_schema.places import MOST_DIGITS
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
-from guideway.workers.engine.faults import refusal_of, unsatisfiable
-from guideway.workers.engine.text.grammar import Grammar
+from guideway.workers.engine.faults import unsatisfiable
+from guideway.workers.engine.text.grammar import Grammar, empty_bitmask
 from guideway.workers.engine.text.grammar_trial import grammar_trial
 from guideway.workers.engine.text.json_grammar import Digits, JsonWatch, json_source
+from guideway.workers.engine.text.label_form import OneOf, labelled
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.engine.text.spelled import OneOf, Spelled, labelled
-
-__all__ = ["BatchedGrammar", "Grammar", "Grammars", "empty_bitmask"]
+from guideway.workers.engine.text.spelled import Spelled
 
 _LIMITS: Final = llguidance.LLParserLimits(verbose_errors=False)
 """Otherwise errors quote the grammar's state, and with it the text."""
@@ -234,51 +231,6 @@ class Grammars:
         text = self.bytes_of(layout.answer_ids("0")).decode(errors="replace")
         lead = text.removesuffix("0")
         return lead if lead.isspace() else ""
-
-
-def empty_bitmask(rows: int, vocabulary: int) -> np.ndarray[Any, Any]:
-    return np.zeros((rows, (vocabulary + 31) // 32), dtype=np.int32)
-
-
-class BatchedGrammar:
-    """The grammars of the rows that one step sees; None for a row of free text."""
-
-    def __init__(self, grammars: Sequence[Grammar | None]) -> None:
-        self._grammars = [(row, grammar) for row, grammar in enumerate(grammars) if grammar is not None]
-        self._leaning: list[tuple[int, int, float]] = []
-        """(row, token, what is added) of the step that was masked last."""
-
-    def mask_(self, logits: Tensor) -> dict[int, Refusal]:
-        """logits[i, t] = -inf where row i's grammar does not allow token t next; logits [rows, vocabulary], in place.
-
-        Returns the rows whose grammar cannot be followed any further, and why; nothing is allowed in them.
-        """
-        if not self._grammars:
-            return {}
-        failed: dict[int, Refusal] = {}
-        self._leaning = []
-        bitmask = empty_bitmask(len(self._grammars), logits.shape[1])
-        for index, (row, grammar) in enumerate(self._grammars):
-            try:
-                grammar.fill(bitmask, index)
-                self._leaning += [(row, token, more) for token, more in grammar.biases.items()]
-            except BaseException as error:  # whatever it is, it is this row's
-                failed[row] = refusal_of(error, id="its grammar")
-                bitmask[index] = 0
-        bits = np.unpackbits(bitmask.view(np.uint8), axis=1, count=logits.shape[1], bitorder="little")
-        forbidden = torch.from_numpy(bits).to(logits.device) == 0
-        rows = torch.tensor([row for row, _ in self._grammars], device=logits.device)
-        logits[rows] = logits[rows].masked_fill_(forbidden, -torch.inf)
-        return failed
-
-    def lean_(self, logits: Tensor) -> None:
-        """logits[i, t] += what row i's labels have for token t; logits [rows, vocabulary], masked, in place.
-
-        It changes no `-inf`: what is not allowed stays so.
-        """
-        if self._leaning:
-            rows, tokens, biases = (list(column) for column in zip(*self._leaning, strict=True))
-            logits[rows, tokens] += torch.tensor(biases, dtype=logits.dtype, device=logits.device)
 
 
 def _nbytes(known: Grammar | Refusal) -> int:

@@ -1,123 +1,14 @@
-"""A form that lists what may be written: labels, and labels after known words. Each text stands in it as the tokens in
-which the model writes it.
-
-As characters, `p` of `positive` would do for a first token and settle the label, though the model means nothing by it:
-on the demo's data that takes the bare model from 0.70 to 0.49.
-"""
+"""A row's place in a form that lists what may be written (`label_form.py`)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from guideway.schemas.failures import FailureCode, Refusal
-from guideway.workers.engine.text.label_biases import edges
-
-Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int]]]
-"""The tokens of each text."""
-
-_TOKEN_BYTES: Final = 16
-_STEP_BYTES: Final = 200
-"""Of Python objects for one token, and for one label or piece, about."""
-
-
-class _Way(NamedTuple):
-    """Labels that begin alike, and how many of their tokens are written."""
-
-    labels: Sequence[str]
-    tokens: int
-    ended: str | None = None
-    """The label that ends here, where others go on."""
-
-
-class Known(NamedTuple):
-    """A piece of the text that is given."""
-
-    text: str
-    ids: Sequence[int]
-
-
-class OneOf:
-    """A place where one of several labels stands; not to be changed once it is made."""
-
-    def __init__(self, labels: Iterable[str], tokenize: Tokenize, biases: Mapping[str, float] | None = None) -> None:
-        """biases: what is added to each label's log-likelihood, of all labels; see `label_biases.py`.
-
-        Raises: Refusal `output_unsatisfiable` for labels that the model's tokenizer does not tell apart.
-        """
-        labels = list(labels)
-        if biases is not None and (missing := [label for label in labels if label not in biases]):
-            raise Refusal(FailureCode.INTERNAL_ERROR, f"label {_named(missing[0])} has no bias: report it")
-        self._biases = biases
-        self._at_first: dict[int | None, float] | None = None
-        self.ids: dict[str, Sequence[int]] = dict(zip(labels, tokenize(labels), strict=True))
-        # Little is done here, for it holds the interpreter: the rest is done as far as somebody writes.
-        known: dict[tuple[int, ...], str] = {}
-        for label, ids in self.ids.items():
-            if not ids:
-                raise _refused(f"label {_named(label)} is nothing to this model's tokenizer: rename it")
-            if (same := known.setdefault(tuple(ids), label)) != label:
-                raise _refused(
-                    f"labels {_named(same)} and {_named(label)} are the same to this model's tokenizer: keep one"
-                )
-        self.first = _Way(list(self.ids), 0)
-        self.first_tokens = {ids[0] for ids in self.ids.values()}
-        self.nbytes = sum(_STEP_BYTES + _TOKEN_BYTES * len(ids) + len(label) for label, ids in self.ids.items())
-        self.fewest_tokens = min(len(ids) for ids in self.ids.values())
-
-    def next(self, way: _Way) -> set[int]:
-        """The tokens that may come next."""
-        if not way.tokens:
-            return self.first_tokens
-        return {ids[way.tokens] for label in way.labels if len(ids := self.ids[label]) > way.tokens}
-
-    def after(self, way: _Way, token_id: int) -> tuple[_Way, str | None]:
-        """The labels that go on after one more token, and the one that ends with it."""
-        at = way.tokens
-        begun = [label for label in way.labels if len(ids := self.ids[label]) > at and ids[at] == token_id]
-        ended = next((label for label in begun if len(self.ids[label]) == at + 1), None)
-        return _Way([label for label in begun if label != ended], at + 1, ended), ended
-
-    def biases(self, way: _Way) -> dict[int | None, float]:
-        """What is added to the logits of `next(way)`; under None, to what comes after the label that ends there."""
-        if self._biases is None:
-            return {}
-        if not way.tokens and self._at_first is not None:
-            return self._at_first
-        found = edges(self._biases, self.branches(way), way.ended)
-        if not way.tokens:
-            self._at_first = found
-        return found
-
-    def branches(self, way: _Way) -> dict[int, list[str]]:
-        """The labels that go on, by the next token."""
-        found: dict[int, list[str]] = {}
-        for label in way.labels:
-            if len(ids := self.ids[label]) > way.tokens:
-                found.setdefault(ids[way.tokens], []).append(label)
-        return found
-
-
-def labelled(
-    words: Sequence[str],
-    labels: Iterable[str],
-    first: Tokenize,
-    rest: Tokenize,
-    biases: Mapping[str, float] | None = None,
-) -> Sequence[Known | OneOf]:
-    """`word/LABEL word/LABEL …`, with single spaces. first: tokens of what the text begins with; rest: of what follows.
-
-    Raises: Refusal `output_unsatisfiable` without words, and as `OneOf` does.
-    """
-    if not words:
-        raise _refused("there are no words to label: send some")
-    one_of = OneOf(labels, rest, biases)
-    texts = [f"{words[0]}/", *(f" {word}/" for word in words[1:])]
-    ids = [*first(texts[:1]), *rest(texts[1:])]
-    return [step for text, tokens in zip(texts, ids, strict=True) for step in (Known(text, tokens), one_of)]
+from guideway.workers.engine.text.label_form import Known, OneOf, Way, unspellable
 
 
 class _Place(NamedTuple):
@@ -125,7 +16,7 @@ class _Place(NamedTuple):
 
     step: int
     """Of the form; as many as there are where the text is complete."""
-    at: int | _Way
+    at: int | Way
     """Tokens of the known piece that are written, or what has been written of a label."""
     chosen: tuple[Any, ...]
     """The labels so far as (those before, the last one): texts that go on differently share what they have."""
@@ -149,7 +40,7 @@ class Spelled:
         """Go on by a token that the mask allowed. Raises: Refusal `output_unsatisfiable` for another one."""
         self._places = self._after(self._places, token_id)
         if not self._places:
-            raise _refused("the output rule does not allow this token")
+            raise unspellable("the output rule does not allow this token")
 
     def fill(self, bitmask: np.ndarray[Any, Any], index: int) -> None:
         """Set bit t of bitmask[index] if token t may come next; an end token may where the text is complete.
@@ -157,11 +48,11 @@ class Spelled:
         bitmask int32 [rows, ⌈vocabulary / 32⌉]. Raises as `accept` does.
         """
         if not self._places:
-            raise _refused("the output rule does not allow this token")
+            raise unspellable("the output rule does not allow this token")
         allowed: set[int] = {*self._eos_ids} if self.is_complete else set()
         for step, at, *_ in self._places:
             piece = self._piece(step)
-            if isinstance(piece, OneOf) and isinstance(at, _Way):
+            if isinstance(piece, OneOf) and isinstance(at, Way):
                 allowed |= piece.next(at)
             elif isinstance(piece, Known) and isinstance(at, int):
                 allowed.add(piece.ids[at])
@@ -175,7 +66,7 @@ class Spelled:
         found: dict[int, float] = {}
         for step, at, _, bias in self._places:
             piece = self._piece(step)
-            if isinstance(piece, OneOf) and isinstance(at, _Way):
+            if isinstance(piece, OneOf) and isinstance(at, Way):
                 own = {token: more for token, more in piece.biases(at).items() if token is not None}
             elif isinstance(piece, Known) and isinstance(at, int):
                 own = {piece.ids[at]: bias}
@@ -190,7 +81,7 @@ class Spelled:
     def parting(self) -> Sequence[tuple[Sequence[int], Sequence[str]]]:
         """Where labels part with the next token: which tokens lead to which of them; empty elsewhere."""
         here = [(self._piece(place.step), place.at) for place in self._places]
-        among = [(piece, at) for piece, at in here if isinstance(piece, OneOf) and isinstance(at, _Way)]
+        among = [(piece, at) for piece, at in here if isinstance(piece, OneOf) and isinstance(at, Way)]
         if len(among) != 1:
             return []
         piece, way = among[0]
@@ -224,7 +115,7 @@ class Spelled:
     def nbytes(self) -> int:
         """Of memory that all places of this form share, about."""
         labels = {id(step): step.nbytes for step in self._steps if isinstance(step, OneOf)}
-        known = sum(_STEP_BYTES + 8 * len(step.ids) for step in self._steps if isinstance(step, Known))
+        known = sum(step.nbytes for step in self._steps if isinstance(step, Known))
         return sum(labels.values()) + known
 
     def text(self, token_ids: Sequence[int]) -> str:
@@ -283,7 +174,7 @@ class Spelled:
         following: list[_Place] = []
         for step, at, chosen, _ in places:
             piece = self._piece(step)
-            if isinstance(piece, OneOf) and isinstance(at, _Way):
+            if isinstance(piece, OneOf) and isinstance(at, Way):
                 way, ended = piece.after(at, token_id)
                 if way.labels:
                     following.append(_Place(step, way, chosen))
@@ -299,12 +190,3 @@ class Spelled:
             for place in reversed(following)
         }
         return list(found.values())
-
-
-def _refused(why: str) -> Refusal:
-    return Refusal(FailureCode.OUTPUT_UNSATISFIABLE, why)
-
-
-def _named(label: str) -> str:
-    """Letters that look alike are told apart by their numbers."""
-    return repr(label) if label.isascii() else ascii(label)

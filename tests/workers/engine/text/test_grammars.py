@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
-from guideway.workers.engine.text.grammars import BatchedGrammar, Grammar, Grammars
+from guideway.workers.engine.text.grammar import BatchedGrammar, Grammar
+from guideway.workers.engine.text.grammars import Grammars
 
 OBJECT = {
     "type": "object",

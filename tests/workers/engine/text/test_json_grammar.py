@@ -13,7 +13,8 @@ from tests.workers.engine.conftest import tiny_tokenizer
 from tests.workers.engine.text.test_grammars import allowed
 
 from guideway.schemas.output import Json
-from guideway.workers.engine.text.grammars import Grammar, Grammars
+from guideway.workers.engine.text.grammar import Grammar
+from guideway.workers.engine.text.grammars import Grammars
 from guideway.workers.engine.text.json_grammar import Digits
 from guideway.workers.engine.text.json_text import JsonText
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from guideway.workers.engine.text.label_biases import edges, log_weight
-from guideway.workers.engine.text.spelled import OneOf, Spelled, labelled
+from guideway.workers.engine.text.label_form import OneOf, labelled
+from guideway.workers.engine.text.spelled import Spelled
 
 EOS = 31
 TRIES: list[Mapping[str, tuple[int, ...]]] = [

@@ -18,7 +18,8 @@ from tests.workers.engine.conftest import tiny_tokenizer
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.output import Choice, Json, Number, OutputRule, Regex, WordLabels
-from guideway.workers.engine.text.grammars import Grammar, Grammars, empty_bitmask
+from guideway.workers.engine.text.grammar import Grammar, empty_bitmask
+from guideway.workers.engine.text.grammars import Grammars
 from guideway.workers.output_parser import read_value
 
 TOKENIZER = tiny_tokenizer()

@@ -12,9 +12,11 @@ from tests.workers.tokenizers import FAMILIES, TEMPLATES, tokenizer_of
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, WordLabels
-from guideway.workers.engine.text.grammars import BatchedGrammar, Grammar, Grammars
+from guideway.workers.engine.text.grammar import BatchedGrammar, Grammar
+from guideway.workers.engine.text.grammars import Grammars
+from guideway.workers.engine.text.label_form import Known, OneOf
 from guideway.workers.engine.text.prompt import PromptLayout
-from guideway.workers.engine.text.spelled import Known, OneOf, Spelled
+from guideway.workers.engine.text.spelled import Spelled
 from guideway.workers.output_parser import read_value
 
 families = pytest.mark.parametrize("family", FAMILIES)
