@@ -34,9 +34,9 @@ from guideway.workers.messages.from_engine import FromEngine
 from guideway.workers.messages.to_engine import Admit, EngineSettings
 
 _ROWS_AHEAD: Final = 4
-"""Rows next in turn, whose guidance is in memory already."""
+"""So many rows that come next have their guidance read before there is a seat for them."""
 _LOOK_S: Final = 0.01
-"""Where nothing runs: how long guidance that is being read is awaited before the next look at who else has come."""
+"""Where nothing runs: how long a step waits for guidance or texts before it looks whether other requests have come."""
 _LATE: Final = "its deadline passed before the result was there: send it again with a later deadline, or none"
 
 log = structlog.get_logger()
@@ -45,8 +45,11 @@ log = structlog.get_logger()
 class Engine:
     """One frozen model and the rows on it. Every request added ends in exactly one `Finished` or `Refused`.
 
-    Not thread-safe. What goes wrong with one row refuses that row, also while it is seated or runs. An exception out of
-    `step` leaves the engine unusable: what went wrong concerns all rows, and the process is to end.
+    Owner of the open requests and of the messages that the next `step` returns. Requests that arrive belong to
+    `Admission`, rows that wait or run to `Scheduler`, seats to `Runner`, counts to `Statistics`. Not thread-safe.
+
+    A fault of one row refuses that row only, also while it is seated or runs. An exception out of `step` concerns all
+    rows: the engine is then unusable, and the process is to end.
     """
 
     def __init__(self, base: BaseModel, settings: EngineSettings, *, max_context_tokens: int) -> None:
@@ -92,9 +95,9 @@ class Engine:
         return bool(self._open or self._outbox)
 
     def add(self, admit: Admit) -> None:
-        """Take in a request; whatever is wrong with it is answered by the next `step`."""
+        """Take in a request; the next `step` answers whatever is wrong with it. One that is here already is ignored."""
         if admit.id in self._open:
-            # To refuse it would end the one that runs.
+            # A refusal would end the one that runs, since both have the same id.
             log.error("request is here already", id=admit.id)
             return
         self._open[admit.id] = []
@@ -103,12 +106,12 @@ class Engine:
         self._arrive()
 
     def cancel(self, id_: str) -> None:
-        """End a request that nobody waits for any more; one that has ended already is none of our business."""
+        """Refuse a request as cancelled; one that has ended already is ignored."""
         if id_ in self._open:
             self._refuse(id_, cancelled_by_caller())
 
     def step(self, now: float) -> list[FromEngine]:
-        """Run one step of the micro-batch; returns what there is to tell. now: Unix time in seconds."""
+        """Run one step of the micro-batch. Returns the messages since the last step. now: Unix time in seconds."""
         began = time.perf_counter()
         self._schedule(now)
         plan, outcomes = self._run()
@@ -118,7 +121,7 @@ class Engine:
     # Schedule -------------------------------------------------------------------------------------------------------
 
     def _schedule(self, now: float) -> None:
-        """Let arrived requests wait, seat the rows whose turn it is, and have guidance read for the next ones."""
+        """Let arrived requests wait, seat the rows whose turn it is, and begin to read guidance for the next ones."""
         for id_ in self._admission.late(now):
             self._refuse(id_, Refusal(FailureCode.DEADLINE_EXCEEDED, _LATE))
         self._arrive()
@@ -170,7 +173,7 @@ class Engine:
         return self._ahead.digests.union(artefact.digest for row in rows for artefact in row.admit.artefacts)
 
     def _alive(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Those that have not ended, seen at the moment of each: ending a request ends all its samples."""
+        """Those of `rows` that have not ended. Each is looked at in its turn: a refusal ends all its siblings."""
         return (row for row in rows if row.status is not RowStatus.ENDED)
 
     # Run ------------------------------------------------------------------------------------------------------------
@@ -190,7 +193,7 @@ class Engine:
     # Collect --------------------------------------------------------------------------------------------------------
 
     def _collect(self, plan: StepPlan, outcomes: Mapping[Row, int | Refusal]) -> None:
-        """Read the new tokens into their rows, end those that have come to their end, and free what nobody needs."""
+        """Give rows their new tokens, end rows that are complete, and let go of guidance beyond the budget."""
         entering = [row for chunk in plan.chunks for row in chunk.rows]
         self._keep_prefixes(row for row in entering if not isinstance(outcomes.get(row), Refusal))
         for row in self._alive(outcomes):
@@ -201,7 +204,7 @@ class Engine:
         self._guidance.keep_to_budget(self._in_use(self._runner.rows))
 
     def _keep_prefixes(self, rows: Iterable[Row]) -> None:
-        """Cache the prefixes that `rows` were the first to take in; where memory is out, the row is refused."""
+        """Cache the prefixes that `rows` were the first to take in. A row whose copy finds no memory is refused."""
         for row in self._alive(rows):
             for prefix in row.shared_prefixes:
                 if prefix.key not in self._prefix_cache and row.cached_tokens >= prefix.tokens:
@@ -222,7 +225,7 @@ class Engine:
         self._statistics.output_tokens += 1
 
     def _end(self, rows: Sequence[Row]) -> None:
-        """Free what ended samples hold; answer the requests that have come to their end with them."""
+        """Free what ended `rows` hold, and answer the requests whose last samples they are."""
         for row in rows:
             self._ahead.drop(row)
         self._scheduler.drop(rows)
@@ -239,7 +242,7 @@ class Engine:
             self._outbox.append(told(id_, rows))
 
     def _refuse(self, id_: str, refusal: Refusal) -> None:
-        """Answer a request with a failure, once, and drop all its rows."""
+        """Answer a request with a failure and end all its rows."""
         rows = self._open.pop(id_, [])
         self._admission.drop(id_)
         for row in rows:
@@ -251,12 +254,12 @@ class Engine:
         self._outbox.append(Refused(id=id_, code=refusal.code, message=refusal.message, altered=altered))
 
     def _fail(self, row: Row, refusal: Refusal) -> None:
-        """End one sample, which is no result; its siblings go on."""
+        """End one sample with a failure; its siblings go on."""
         row.generated = failed(refusal)
         self._end([row])
 
     def _refusing(self, whom: str | Row) -> AbstractContextManager[None]:
-        """What goes wrong inside concerns this request, by its id, or this sample alone: the others go on."""
+        """A context in which an exception refuses this request (by its id), or fails this sample; the others go on."""
         if isinstance(whom, Row):
             return refusing(whom.id, lambda refusal: self._fail(whom, refusal))
         return refusing(whom, lambda refusal: self._refuse(whom, refusal))

@@ -1,4 +1,4 @@
-"""What is to be said to whoever sent a request of which running raised something that nobody foresaw."""
+"""From an exception while a request was run to the refusal that its sender gets."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ log = structlog.get_logger()
 
 
 def refusal_of(error: BaseException, *, id: str) -> Refusal:
-    """A refusal is said as it is; anything else is logged, and is `engine_failed` for want of memory, or our fault.
+    """The refusal for an error of the request with this id.
 
-    Raises the error itself where it is no fault but an order to end.
+    A Refusal is returned as it is. Anything else is logged; it is `engine_failed` if memory lacked, else
+    `internal_error`.
+
+    Raises: `error` itself if it is an order to end, such as KeyboardInterrupt.
     """
     if isinstance(error, _NOT_A_FAULT):
         raise error
@@ -42,10 +45,13 @@ def refusal_of(error: BaseException, *, id: str) -> Refusal:
 
 @contextlib.contextmanager
 def refusing(id: str, refuse: Callable[[Refusal], None]) -> Iterator[None]:
-    """What goes wrong inside concerns this request alone: it is refused, and the others go on."""
+    """A context in which an exception concerns the request with this id alone: `refuse` is called with its refusal.
+
+    Raises: as `refusal_of`.
+    """
     try:
         yield
-    # Whatever it is: a library in Rust that panics raises what is no Exception.
+    # A library in Rust that panics raises a BaseException that is no Exception.
     except BaseException as error:
         refuse(refusal_of(error, id=id))
 

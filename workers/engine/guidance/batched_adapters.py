@@ -1,4 +1,4 @@
-"""Adapter weights at the linear modules of the frozen model: other ones for every row, in one pass."""
+"""Adapters at the linear modules of the frozen model: different ones for each row, in one pass."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from guideway.workers.engine.model.fast_layers import JoinedPlace
 
 Adapter = Lora | Ia3
 NewBackend = Callable[[nn.Module, int], AdapterBackend]
-"""For a module and the most rows that are seated at once."""
+"""Makes a backend of a module and the largest number of rows that are seated at once."""
 
 
 class BatchedAdapters:
-    """The adapters of all seated rows; they act through hooks.
+    """The adapters of all seated rows; owner of the backends whose hooks they act through.
 
-    At every module that an adapter of a seated row targets, for all rows at once and whatever the number of adapters,
+    At every module that an adapter of a seated row targets, for all rows at once, however many adapters there are:
     y[j] = s[j] ⊙ (W (i[j] ⊙ x[j]) + b) + t[j] + ((i[j] ⊙ x[j]) A[j]ᵀ) B[j]
     with x [rows, tokens, in], y [rows, tokens, out], A [rows, r, in], B [rows, r, out]; i, s and t [rows, 1, features];
     each row has its own of them, or none (`folded_adapters.py`). Slots are those of the KV cache. Where no seated row
@@ -39,7 +39,7 @@ class BatchedAdapters:
         new_backend: NewBackend = TorchBackend,
         places: Mapping[str, JoinedPlace] | None = None,
     ) -> None:
-        """places: of the linears that are computed joined, by their names."""
+        """places: those of the linears that are computed joined, by the linears' names."""
         self._modules = dict(model.named_modules())
         self._places = places or {}
         self._max_rows = max_rows
@@ -62,7 +62,7 @@ class BatchedAdapters:
         self._seen = None
 
     def leave(self, slot: int, last: int) -> None:
-        """The row in `slot` goes, and the one in the `last` slot in use takes its place."""
+        """Let the row in `slot` go, and the row in `last`, the last slot in use, take its place."""
         for hooked, seated in list(self._seated.items()):
             seated.leave(slot, last)
             if not seated.is_used:
@@ -71,13 +71,13 @@ class BatchedAdapters:
         self._seen = None
 
     def swap(self, one: int, other: int) -> None:
-        """The rows in these two slots change places."""
+        """Let the rows in these two slots change places."""
         for seated in self._seated.values():
             seated.swap(one, other)
         self._seen = None
 
     def see(self, slots: slice) -> None:
-        """The next forward pass runs these slots."""
+        """Let the next forward pass run these slots."""
         if slots != self._seen:
             for seated in self._seated.values():
                 seated.see(slots)
@@ -85,13 +85,13 @@ class BatchedAdapters:
 
     @property
     def modules(self) -> list[str]:
-        """Those at which a hook acts, their own or that of the linears they are joined with."""
+        """The names of the linears at which a hook acts: their own one, or that of the linears they are joined with."""
         joined = [name for name, place in self._places.items() if place.joined in self._seated]
         return sorted([*joined, *(name for name, module in self._modules.items() if module in self._seated)])
 
 
 def fastest_backend(model: PreTrainedModel) -> NewBackend:
-    """By the C kernels where they can be used with `model`."""
+    """The backend of the C kernels where they can be used with `model`, else that of torch."""
     kernels = native.kernels_for(model)
     return TorchBackend if kernels is None else lambda module, max_rows: NativeBackend(module, max_rows, kernels)
 

@@ -17,12 +17,12 @@ from guideway.workers.engine.kernels.slab import Slab
 class BatchedInsertedLayers:
     """The inserted layers of all seated rows; owner of the hooks through which they act.
 
-    After a decoder layer k that one of them stands after, for all rows at once and whatever the number of artefacts,
+    After every decoder layer k that has a block of a seated row after it, for all rows at once, however many artefacts
+    there are:
     h[j] ← h[j] + act[j](rms(h[j]) D[j]ᵀ) U[j]
     with h [rows, tokens, hidden], D and U [rows, r, hidden]. r is the largest among the rows seen; where a row has less
-    or nothing, U is zero. Where a row has several blocks at one place, they follow one another in the order of its
-    guidance: the pass is repeated as often as the row that has the most of them there needs. Slots are those of the KV
-    cache.
+    or nothing, U is zero. Several blocks of a row at one place follow one another in the order of its guidance: the
+    pass is repeated as often as the row with the most blocks there needs. Slots are those of the KV cache.
     """
 
     def __init__(self, model: PreTrainedModel, *, max_rows: int) -> None:
@@ -40,7 +40,7 @@ class BatchedInsertedLayers:
         self._seen = None
 
     def leave(self, slot: int, last: int) -> None:
-        """The row in `slot` goes, and the one in the `last` slot in use takes its place."""
+        """Let the row in `slot` go, and the row in `last`, the last slot in use, take its place."""
         for k, place in list(self._seated.items()):
             place.leave(slot, last)
             if not place.is_used:
@@ -49,13 +49,13 @@ class BatchedInsertedLayers:
         self._seen = None
 
     def swap(self, one: int, other: int) -> None:
-        """The rows in these two slots change places."""
+        """Let the rows in these two slots change places."""
         for place in self._seated.values():
             place.swap(one, other)
         self._seen = None
 
     def see(self, slots: slice) -> None:
-        """The next forward pass runs these slots."""
+        """Let the next forward pass run these slots."""
         if slots != self._seen:
             for place in self._seated.values():
                 place.see(slots)
@@ -68,7 +68,7 @@ class BatchedInsertedLayers:
 
 
 class _SeatedPlace:
-    """What all seated rows have after one decoder layer: their first blocks, their second ones, ..."""
+    """The blocks of all seated rows after one decoder layer: the rows' first blocks, their second ones, and so on."""
 
     def __init__(self, layer: nn.Module, max_rows: int) -> None:
         self._max_rows = max_rows
@@ -111,7 +111,7 @@ class _SeatedPlace:
 
 
 class _Pass:
-    """One block of each row that has so many at this place."""
+    """The n-th block of each row that has n blocks or more at one place."""
 
     def __init__(self, max_rows: int) -> None:
         self._down, self._up = Slab(max_rows), Slab(max_rows)
@@ -159,7 +159,7 @@ class _Pass:
         return True
 
     def through(self, h: Tensor) -> Tensor:
-        """h [rows, tokens, hidden] with these blocks added to it."""
+        """h [rows, tokens, hidden] after these blocks."""
         assert self._factors is not None
         down, up, eps = self._factors
         inner = torch.bmm(rms(h, eps), down)

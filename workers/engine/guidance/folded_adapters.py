@@ -1,4 +1,4 @@
-"""What all the adapters of one row make of one linear module."""
+"""All adapters of one row at one linear module, folded into one change of its output."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from guideway.workers.engine.guidance.lora import Factors
 
 @dataclass(frozen=True, eq=False)
 class FoldedAdapters:
-    """Put together once, when the row is seated:
+    """y = s ⊙ (W (i ⊙ x) + b) + t + ((i ⊙ x) Aᵀ) B, on the model's device. Folded once, when the row is seated.
 
-    y = s ⊙ (W (i ⊙ x) + b) + t + ((i ⊙ x) Aᵀ) B, on the model's device; None and no rows change nothing.
-
-    LoRAs come first, joined along r. A DoRA scales what stands before it, its own product included, and leaves the
-    module's bias b alone: that is the scale s and the shift t. IA3 scales what comes out of all that, or what goes into
-    all of it; several multiply.
+    A and B without rows, and i, s and t that are None, change nothing. LoRAs come first, joined along r. A DoRA scales
+    everything before it and its own product, but not the module's bias b: hence the scale s and the shift t. IA3 then
+    scales the whole output, or the input; several IA3 multiply.
     """
 
     a: Tensor
@@ -36,7 +34,7 @@ class FoldedAdapters:
 
     @classmethod
     def of(cls, factors: Sequence[Factors], scales: Sequence[Scales], module: nn.Module) -> FoldedAdapters:
-        """factors and scales: those that one row has at `module`, in the order in which they apply."""
+        """Fold the factors and scales that one row has at `module`, each in the order in which they apply."""
         bias = module.bias
         assert bias is None or isinstance(bias, Tensor)
         a, b = [f.a for f in factors], [f.b for f in factors]
@@ -68,7 +66,7 @@ def _along_ranks(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _product(vectors: Sequence[Tensor | None]) -> Tensor | None:
-    """Of those that are there; None if there are none."""
+    """The product of those that are not None; None if all are."""
     product: Tensor | None = None
     for vector in vectors:
         if vector is not None:

@@ -37,7 +37,7 @@ class Ia3:
 
     @classmethod
     def load(cls, folder: Path, model: PreTrainedModel, digest: str | None = None) -> Ia3:
-        """From a folder that PEFT saved.
+        """Read a folder that PEFT saved.
 
         Raises: Refusal `guidance_damaged` if it is no IA3, is more than an IA3, or does not fit `model`.
         Altered if a `digest` is given and the folder's bytes are not what it says.
@@ -55,11 +55,12 @@ class Ia3:
 
     @cached_property
     def nbytes(self) -> int:
+        """Bytes of memory."""
         return sum(part.nbytes for s in self.scales.values() for part in (s.into, s.out) if part is not None)
 
 
 def _fitted(name: str, tensor: Tensor, module: nn.Module | None, device: torch.device) -> Scales:
-    """PEFT keeps the vector of a feed-forward module as [1, in], of any other as [out, 1]."""
+    """The vector of module `name`; PEFT keeps that of a feed-forward module as [1, in], of any other as [out, 1]."""
     size = features(name, module)
     shape = tuple(tensor.shape)
     vector = tensor.flatten().to(device, copy=True)

@@ -4,7 +4,7 @@ h ← h + U act(D norm(h)), after decoder layer k; norm is root mean square norm
 Houlsby et al. 2019, https://arxiv.org/abs/1902.00751, with the block between the layers and not within them. With
 U = 0, from which training starts, the model is what it was.
 
-The folder, of guideway's own making:
+Its folder has a format of guideway's own:
 
 - adapter_config.json: `guideway_type` is `INSERTED_LAYER`, `format_version` 1, `after_layers` the numbers k from 0 on,
   `bottleneck` r, `hidden_size`, `activation` `gelu` (the exact one), `silu` or `relu`, `norm_eps`;
@@ -61,7 +61,7 @@ class InsertedLayer:
 
     @classmethod
     def load(cls, folder: Path, model: PreTrainedModel, digest: str | None = None) -> InsertedLayer:
-        """From a folder that `TrainableInsertedLayer` saved.
+        """Read a folder that `TrainableInsertedLayer` saved.
 
         Raises: Refusal `guidance_damaged` if it is no inserted layer or does not fit `model`.
         Altered if a `digest` is given and the folder's bytes are not what it says.
@@ -80,6 +80,7 @@ class InsertedLayer:
 
     @cached_property
     def nbytes(self) -> int:
+        """Bytes of memory."""
         return sum(block.down.nbytes + block.up.nbytes for block in self.blocks.values())
 
 
@@ -90,7 +91,7 @@ def rms(h: Tensor, eps: float | Tensor) -> Tensor:
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The layers of a model, between which a block can stand.
+    """The decoder layers of a model, after each of which a block can stand.
 
     Raises: Refusal `guidance_damaged` if the model has no plain list of layers.
     """

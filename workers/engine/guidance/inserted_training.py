@@ -1,4 +1,4 @@
-"""An inserted layer in training: on a plain transformers model, with autograd. What is saved is what serving runs."""
+"""An inserted layer in training, on a plain transformers model with autograd. Serving runs what it saves."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class TrainableBlock(nn.Module):
         self.up = nn.Parameter(torch.zeros(hidden, r, device=device))
 
     def forward(self, h: Tensor) -> Tensor:
+        """h + U act(D norm(h)), in the dtype of h [..., hidden]."""
         inner = self._activation(nn.functional.linear(rms(h, self._eps) * self.norm, self.down))
         return h + nn.functional.linear(inner, self.up).to(h.dtype)
 
@@ -38,7 +39,7 @@ class TrainableBlock(nn.Module):
 class TrainableInsertedLayer(nn.Module):
     """The blocks of one artefact, in training; its parameters are all that is trained.
 
-    Where it is used `with layer.inserted(model):` every forward pass of `model` goes through the blocks.
+    Inside `with layer.inserted(model):` every forward pass of `model` goes through the blocks.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class TrainableInsertedLayer(nn.Module):
 
     @contextlib.contextmanager
     def inserted(self, model: PreTrainedModel) -> Iterator[None]:
-        """The blocks stand in `model` as long as this holds; the model itself is not changed."""
+        """A context in which the blocks act in `model`, by hooks; the model itself is not changed."""
         layers = decoder_layers(model)
         with contextlib.ExitStack() as hooks:
             for k, block in self.blocks.items():
@@ -72,7 +73,7 @@ class TrainableInsertedLayer(nn.Module):
             yield
 
     def save(self, folder: Path) -> None:
-        """Write adapter_config.json and adapter_model.safetensors into `folder`, which is made if it is not there."""
+        """Write adapter_config.json and adapter_model.safetensors into `folder`, which is made if it is missing."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {
             f"after_layers.{k}.{name}.weight": parameter.detach().cpu().contiguous()

@@ -34,10 +34,11 @@ class Factors:
     b: Tensor
     """[r, out]; transposed as against PEFT, so that ranks are cut and joined along the first dimension of both."""
     dora_scale: Tensor | None = None
-    """c = m / ‖W + ΔW‖ [out], the norm over what comes in: it needs the frozen weight once, when the DoRA is loaded"""
+    """c = m / ‖W + ΔW‖ [out], the norm over the inputs. It is computed once, when the DoRA is loaded."""
 
     @property
     def rank(self) -> int:
+        """r, the inner width of the update."""
         return len(self.a)
 
 
@@ -49,7 +50,7 @@ class Lora:
 
     @classmethod
     def load(cls, folder: Path, model: PreTrainedModel, digest: str | None = None) -> Lora:
-        """From a folder that PEFT saved.
+        """Read a folder that PEFT saved.
 
         Raises: Refusal `guidance_damaged` if it is no LoRA, is more than a LoRA, or does not fit `model`.
         Altered if a `digest` is given and the folder's bytes are not what it says.
@@ -64,7 +65,7 @@ class Lora:
                 for saved, found in lora_modules(adapter).items()
             }
         )
-        # In the model's type, and with the scaling: what was finite in the file may be so no more.
+        # Rounded to the model's type and scaled, a number that was finite in the file may not be finite any more.
         check_finite({f"{name}.lora_A": factors.a for name, factors in lora.factors.items()})
         check_finite({f"{name}.lora_B": factors.b for name, factors in lora.factors.items()})
         return lora
@@ -72,7 +73,7 @@ class Lora:
     def scaled(self, scale: float) -> Lora:
         """This LoRA with `scale` times the effect.
 
-        Raises: Refusal `guidance_damaged` if it is a DoRA, whose c would be another one.
+        Raises: Refusal `guidance_damaged` if it is a DoRA, because its c would have to be computed anew.
         """
         if scale == 1:
             return self
@@ -82,6 +83,7 @@ class Lora:
 
     @cached_property
     def nbytes(self) -> int:
+        """Bytes of memory."""
         tensors = [tensor for f in self.factors.values() for tensor in (f.a, f.b, f.dora_scale)]
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
@@ -111,7 +113,7 @@ def _fitted(
         )
     a, b = parts["A.weight"], (parts["B.weight"].T * found.scaling).to(device).contiguous()
     if not config.get("use_dora"):
-        # A is copied, or it would keep all that was read of the file.
+        # A is copied, or it would keep the whole file in memory.
         return Factors(a.to(device, dtype, copy=True), b.to(dtype))
     a = a.to(device, copy=True)
     scale = _dora_scale(name, parts["magnitude_vector"].to(device), module, a, b)
@@ -119,11 +121,11 @@ def _fitted(
 
 
 def _is_copy(copy: Tensor, module: nn.Module) -> bool:
-    """Whether it is the module's weight, but for the rounding of the type that either was kept in."""
+    """Whether `copy` is the module's weight, up to the rounding of the types that they were kept in."""
     frozen = module.weight
     assert isinstance(frozen, Tensor)
     weight = frozen.T if isinstance(module, Conv1D) else frozen
-    # bfloat16 has 8 bits of a number: of two roundings no more than one part in 128 is left.
+    # bfloat16 keeps 8 bits of a number: two roundings differ by one part in 128 at most.
     return copy.shape == weight.shape and torch.allclose(copy.to(weight.dtype), weight, rtol=2**-7, atol=1e-6)
 
 

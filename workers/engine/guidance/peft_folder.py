@@ -1,4 +1,4 @@
-"""A folder of trained guidance, PEFT's or our own, as tensors. What it may be: `catalogue/adapters/adapter.py`."""
+"""A folder of trained guidance, PEFT's or our own, as tensors. `catalogue/adapters/adapter.py` checks what it holds."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ _DTYPES: Final = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float
 
 
 def read(folder: Path, form: TrainedForm, digest: str | None) -> tuple[Adapter, dict[str, Tensor]]:
-    """What the folder holds, and its tensors in float32 by name; these may share memory with the file as it was read.
+    """What the folder holds, and its tensors in float32 by name, which may share memory with the bytes that were read.
 
-    Each file is read once: what is hashed is what is used, whatever becomes of the files.
-
-    Whether all numbers are finite is asked of what is made of them.
+    Each file is read once, so that the bytes that are hashed are the bytes that are used. That all numbers are
+    finite is checked on the tensors that are made of these (`check_finite`).
 
     Raises: Refusal `guidance_damaged` if a file is missing or cut short, or is of another form; Altered if a `digest`
     is given, and the bytes are not what it says.
@@ -42,8 +41,8 @@ def read(folder: Path, form: TrainedForm, digest: str | None) -> tuple[Adapter, 
 
 
 def check_finite(tensors: dict[str, Tensor]) -> None:
-    """Tensors of one type, as they will be used: Refusal `guidance_damaged` if a value is not a finite number of it."""
-    # All at once and without copies, for there may be hundreds, and large ones.
+    """Check tensors of one type, as they will be used. Raises: Refusal `guidance_damaged` if a value is not finite."""
+    # All at once and without copies, because they may be many and large.
     extremes = [extreme for tensor in tensors.values() if tensor.numel() for extreme in tensor.aminmax()]
     if extremes and not torch.stack(extremes).isfinite().all():
         raise not_finite(next(name for name, tensor in tensors.items() if not tensor.isfinite().all()))

@@ -33,10 +33,10 @@ class PrefixTuning:
 
     @classmethod
     def load(cls, folder: Path, model: PreTrainedModel, digest: str | None = None) -> PrefixTuning:
-        """From a folder that PEFT saved, with `prefix_projection` or without.
+        """Read a folder that PEFT saved, with `prefix_projection` or without.
 
-        Raises: Refusal `guidance_damaged` if it is no prefix or does not fit `model`; `guidance_unsupported` if none
-        can. Altered if a `digest` is given and the folder's bytes are not what it says.
+        Raises: Refusal `guidance_damaged` if it is no prefix or does not fit `model`; `guidance_unsupported` if no
+        prefix can fit it. Altered if a `digest` is given and the folder's bytes are not what it says.
         """
         adapter, tensors = read(folder, "prefix", digest)
         prompt_tokens(adapter)
@@ -57,24 +57,26 @@ class PrefixTuning:
 
     @property
     def tokens(self) -> int:
+        """How many positions it takes."""
         return self.states.shape[3]
 
     @property
     def nbytes(self) -> int:
+        """Bytes of memory."""
         return self.states.nbytes
 
 
 def prefix_states(prefixes: Sequence[PrefixTuning]) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values per layer, each [kv_heads, tokens, head_dim], of all these one after the other; none of none."""
+    """Keys and values per layer, each [kv_heads, tokens, head_dim], of all `prefixes` in their order; [] for none."""
     if not prefixes:
         return []
     return [(layer[0], layer[1]) for layer in torch.cat([prefix.states for prefix in prefixes], dim=3)]
 
 
 def _cache_shape(model: PreTrainedModel) -> tuple[int, int, int]:
-    """(layers, key and value heads, head_dim) of what the model keeps, where that is one shape for all.
+    """(layers, key and value heads, head_dim) of the states that the model keeps.
 
-    Raises: Refusal `guidance_unsupported` if it is not, as with compressed or shared states, or two kinds of layer.
+    Raises: Refusal `guidance_unsupported` if the layers have states of several shapes, or compressed or shared ones.
     """
     shapes, layers = kept_shapes(model), model.config.get_text_config().num_hidden_layers
     if len(shapes) != layers or len({*shapes}) != 1 or shapes[0][1] != shapes[0][2]:

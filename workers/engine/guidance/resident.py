@@ -1,4 +1,4 @@
-"""Which trained guidance is in memory, and what a row holds of it."""
+"""The trained guidance that is in memory, and the part of it that a row holds."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ FORMS: Final[Mapping[TrainedForm, type[Trained]]] = {
 
 
 _BOUNDS: Final = {"rank": MAX_RANK, "bottleneck": MAX_BOTTLENECK, "inserted layers": 8}
-"""Of one row at one module or after one decoder layer."""
+"""How much one row may have at one module or after one decoder layer."""
 
 
 @dataclass(frozen=True)
 class RowGuidance:
-    """The trained guidance of one row by what it acts on; within each the order of the request stays."""
+    """The trained guidance of one row, by what it acts on. Each sequence keeps the order of the request."""
 
     prefixes: Sequence[PrefixTuning] = ()
     soft_prompts: Sequence[SoftPrompt] = ()
@@ -52,7 +52,10 @@ class RowGuidance:
 
     @classmethod
     def of(cls, trained: Sequence[Trained]) -> RowGuidance:
-        """Raises: Refusal `guidance_forbidden` if it is more than one row may ask of every step."""
+        """The guidance of a row with these artefacts, in the order of the request.
+
+        Raises: Refusal `guidance_forbidden` if it is more at one place than a row may have.
+        """
         _check_bounds(trained)
         return cls(
             prefixes=[item for item in trained if isinstance(item, PrefixTuning)],
@@ -63,17 +66,17 @@ class RowGuidance:
 
     @property
     def prefix_tokens(self) -> int:
-        """Keys and values that stand before everything."""
+        """Number of positions of keys and values that stand before everything."""
         return sum(prefix.tokens for prefix in self.prefixes)
 
     @property
     def virtual_tokens(self) -> int:
-        """Embeddings that stand between the prefixes and the text."""
+        """Number of embeddings that stand between the prefixes and the text."""
         return sum(prompt.virtual_tokens for prompt in self.soft_prompts)
 
 
 def _check_bounds(trained: Sequence[Trained]) -> None:
-    """What a row has at one place, all together: every step makes room for it there, and others wait."""
+    """Check the sum of what a row has at one place: the pass of all rows grows with it, so others wait for it."""
     at_place: Counter[tuple[str, object]] = Counter()
     for item in trained:
         if isinstance(item, Lora):
@@ -93,26 +96,26 @@ def _check_bounds(trained: Sequence[Trained]) -> None:
 class ResidentGuidance:
     """Trained guidance by digest, least recently used out first; owner of what is kept and of the threads that read it.
 
-    The budget gives way to need: what is in use stays, even where it alone is more than `max_bytes`. All methods are
-    for one thread; only files are read, and tensors made of them, in others.
+    Guidance in use stays, even where it alone is more than `max_bytes`. All methods are for one thread. Only the
+    reading of files and the making of tensors happens in others.
     """
 
     def __init__(self, model: PreTrainedModel, *, max_bytes: int, threads: int = 0) -> None:
-        """threads: that read artefacts; with 0, whoever asks for one waits for it."""
+        """max_bytes: of what is kept. threads: those that read artefacts; with 0, `fetch` reads before it returns."""
         self._model = model
         self._max_bytes = max_bytes
         self._kept: OrderedDict[str, Trained] = OrderedDict()
         self._reading: dict[tuple[str, TrainedForm], Future[Trained]] = {}
-        """Each artefact is read once, however many ask meanwhile."""
+        """By (digest, form): an artefact is read once, however many ask for it meanwhile."""
         self._readers = _readers(threads) if threads else None
         self.nbytes = 0
-        """Of all that is here."""
+        """Bytes of all guidance in memory."""
 
     def fetch(self, artefact: Artefact) -> Future[Trained]:
-        """The guidance of `artefact` as it is in its folder; it is read from there unless it is here."""
+        """The guidance of `artefact`, without its scale; begins to read it from its folder unless it is in memory."""
         kind, key = FORMS[artefact.form], (artefact.digest, artefact.form)
         trained = self._kept.get(artefact.digest)
-        # Somebody else may have declared the same folder as another form, and that is for its loader to refuse.
+        # The same folder may have been declared as another form; the loader of that form refuses it.
         if isinstance(trained, kind):
             return _done(lambda: trained)
         if key not in self._reading:
@@ -124,9 +127,8 @@ class ResidentGuidance:
         return self._reading[key]
 
     def is_at_hand(self, artefact: Artefact) -> bool:
-        """Whether `fetch` has it at once: it is in memory, or there are no threads, so that no later call is quicker.
-
-        Starts nothing.
+        """Whether there is no reason to wait with `load`: `artefact` is in memory, or its reading is done, or there are
+        no threads that could read it meanwhile. Starts nothing.
         """
         if self._readers is None or isinstance(self._kept.get(artefact.digest), FORMS[artefact.form]):
             return True
@@ -136,7 +138,7 @@ class ResidentGuidance:
     def load(
         self, artefact: Artefact, *, in_use: Collection[str] = (), fetched: Future[Trained] | None = None
     ) -> Trained:
-        """The guidance of `artefact`, once it is `fetched`; the digests `in_use` stay.
+        """The guidance of `artefact` at its scale; blocks until it is `fetched`. The digests `in_use` stay in memory.
 
         Raises: Refusal `guidance_damaged` if it cannot be read, does not fit the model, or has a scale that it cannot
         have; Altered if its folder does not hold what its digest says.
@@ -158,14 +160,14 @@ class ResidentGuidance:
 
     @property
     def digests(self) -> list[str]:
-        """What is here, the least recently used first."""
+        """The digests of all guidance in memory, the least recently used first."""
         return list(self._kept)
 
     def keep_to_budget(self, in_use: Collection[str]) -> None:
-        """Let go of what is not in use, until the rest is within the budget."""
+        """Let go of guidance that is not in use, until the rest is within the budget."""
         for (digest, form), future in list(self._reading.items()):
             if future.done():
-                # Whoever asked for it may have gone; it counts as any other from here on.
+                # Whoever asked for it may have gone; from here on it counts as guidance in memory.
                 del self._reading[digest, form]
                 if future.exception() is None:
                     self._keep(digest, future.result())
@@ -188,12 +190,12 @@ class ResidentGuidance:
 def _readers(threads: int) -> ThreadPoolExecutor:
     """Threads in which torch computes alone, without a pool of further threads.
 
-    OpenMP counts the threads of all pools, and once they are more than the cores, those of the engine no longer wait
-    awake for each other: every operation takes a quarter to a half longer, for as long as the second pool is there.
+    OpenMP counts the threads of all pools. Once they are more than the cores, the engine's threads no longer wait awake
+    for each other, and every operation takes a quarter to a half longer for as long as the second pool is there.
     """
 
     def begin() -> None:
-        torch.get_num_threads()  # torch gives a thread its number when it first asks, and this one is to keep the next
+        torch.get_num_threads()  # torch sets a thread's number when it first asks; after that our number stays
         torch.set_num_threads(1)
 
     mine = torch.get_num_threads()
@@ -202,7 +204,7 @@ def _readers(threads: int) -> ThreadPoolExecutor:
     for _ in range(threads):
         readers.submit(all_begun.wait)
     all_begun.wait()
-    # What they set is theirs, and the number for threads that come later as well: those are not ours.
+    # Setting it in a thread also sets the number for threads that come later, which are not ours.
     torch.set_num_threads(mine)
     return readers
 

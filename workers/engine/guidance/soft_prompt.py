@@ -1,7 +1,7 @@
 """Soft prompts: trained virtual tokens before the text.
 
-Prompt tuning: https://arxiv.org/abs/2104.08691; P-tuning: https://arxiv.org/abs/2103.10385. Their encoders are for
-training only: PEFT saves the embeddings that they came to.
+Prompt tuning: https://arxiv.org/abs/2104.08691; P-tuning: https://arxiv.org/abs/2103.10385. Their encoders serve
+in training only: PEFT saves the embeddings that they give in the end.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SoftPrompt:
 
     @classmethod
     def load(cls, folder: Path, model: PreTrainedModel, digest: str | None = None) -> SoftPrompt:
-        """From a folder that PEFT saved.
+        """Read a folder that PEFT saved.
 
         Raises: Refusal `guidance_damaged` if it is no soft prompt or does not fit `model`.
         Altered if a `digest` is given and the folder's bytes are not what it says.
@@ -48,10 +48,12 @@ class SoftPrompt:
 
     @property
     def virtual_tokens(self) -> int:
+        """How many positions it takes."""
         return len(self.embeddings)
 
     @property
     def nbytes(self) -> int:
+        """Bytes of memory."""
         return self.embeddings.nbytes
 
 
@@ -70,7 +72,7 @@ def batched_embeddings(
 
 
 def virtual_between(prompts: Sequence[SoftPrompt], start: int, stop: int) -> list[Tensor]:
-    """Virtual tokens `start` up to, not including, `stop` of these soft prompts one after the other."""
+    """The virtual tokens `start` up to, not including, `stop` of `prompts` in their order; each [some, hidden]."""
     found = []
     for prompt in prompts:
         if start < prompt.virtual_tokens and stop > 0:

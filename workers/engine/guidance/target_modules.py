@@ -13,12 +13,12 @@ from transformers.pytorch_utils import Conv1D
 from guideway.workers.engine.guidance.peft_folder import damaged
 
 _PLAIN: Final = (nn.Linear.forward, FalconLinear.forward)
-"""Others that call themselves linear give something else, as routers do."""
+"""A subclass of `nn.Linear` with another `forward` computes something else, as routers do."""
 _EXPERT: Final = re.compile(r"(^|\.)experts\.\d+\.")
 
 
 def module_named(model: nn.Module, name: str) -> nn.Module | None:
-    """None where `model` has no such module."""
+    """The module of this name; None where `model` has no such module."""
     try:
         return model.get_submodule(name)
     except AttributeError:

@@ -1,4 +1,4 @@
-"""Where adapters of linear modules act: at the module itself, or at the one product of several joined linears."""
+"""The place where adapters of linear modules act: the module itself, or the one product of several joined linears."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from guideway.workers.engine.kernels.joined import JoinedLinear
 
 
 class AdapterBackend(Protocol):
-    """The changes of all seated rows at one place; owner of its hooks. Slots are those of the KV cache."""
+    """The changes of all seated rows' outputs at one place; owner of its hooks. Slots are those of the KV cache."""
 
     @property
-    def is_used(self) -> bool: ...
+    def is_used(self) -> bool:
+        """Whether a seated row changes something here."""
 
     def seat(self, slot: int, changes: Sequence[FoldedAdapters | None]) -> None:
-        """Put what a new row changes at each member, None where nothing, into its slot, which is empty."""
+        """Put a new row's change of each member into its slot, which is empty; None for a member without a change."""
 
     def leave(self, slot: int, last: int) -> None:
-        """The row in `slot` goes, and the one in the `last` slot in use takes its place."""
+        """Let the row in `slot` go, and the row in `last`, the last slot in use, take its place."""
 
     def swap(self, one: int, other: int) -> None:
-        """The rows in these two slots change places."""
+        """Let the rows in these two slots change places."""
 
     def see(self, slots: slice) -> None:
-        """The next forward pass runs these slots."""
+        """Let the next forward pass run these slots."""
 
     def unhook(self) -> None:
-        """Act no more."""
+        """Remove the hooks."""
 
 
 def members_of(module: nn.Module) -> list[nn.Module]:
@@ -40,7 +41,7 @@ def members_of(module: nn.Module) -> list[nn.Module]:
 
 
 def size_of(member: nn.Module) -> tuple[int, int]:
-    """(in, out)"""
+    """(in, out) features of a linear module."""
     if isinstance(member, Conv1D):
         return member.nx, member.nf
     assert isinstance(member, nn.Linear)
@@ -48,5 +49,5 @@ def size_of(member: nn.Module) -> tuple[int, int]:
 
 
 def by_row(x: Tensor, rows: int) -> Tensor:
-    """`x` as [rows, tokens, features]: some models flatten rows and tokens before a linear module."""
+    """`x` as [rows, tokens, features]; some models flatten rows and tokens before a linear module."""
     return x if x.dim() == 3 else x.view(rows, -1, x.shape[-1])

@@ -14,8 +14,8 @@ from guideway.workers.engine.kernels.packed import PackedLinear, can_pack
 class JoinedLinear(nn.Module):
     """y = [x W1ᵀ + b1, x W2ᵀ + b2, …], the outputs of several frozen linears side by side.
 
-    Owns no weights of the model. In bfloat16 on CPU it is one product by a packed copy; elsewhere each member computes
-    its part, so that nothing is copied. Adapters of the members act through hooks here, not on the members themselves.
+    It owns no weights of the model. In bfloat16 on a CPU it is one product by a packed copy; elsewhere each member
+    computes its part, so that nothing is copied. Adapters of the members act through hooks here, not on the members.
     """
 
     def __init__(self, members: Sequence[nn.Linear]) -> None:
@@ -24,12 +24,12 @@ class JoinedLinear(nn.Module):
         self.members = tuple(members)
         ends = list(accumulate((member.out_features for member in members), initial=0))
         self.parts = [slice(*pair) for pair in pairwise(ends)]
-        """Where each member's output stands."""
+        """The features of the output that are each member's."""
         same_bias = len({member.bias is None for member in members}) == 1
         self._packed = PackedLinear(*members) if same_bias and all(map(can_pack, members)) else None
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """inputs: x [rows, tokens, in], or one for each member where an adapter scales what goes into it."""
+        """y [rows, tokens, Σ out]. inputs: x [rows, tokens, in], or one for each member where adapters scale it."""
         if len(inputs) > 1:
             return torch.cat([member(x) for member, x in zip(self.members, inputs, strict=True)], dim=-1)
         if self._packed is not None:

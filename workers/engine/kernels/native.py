@@ -1,6 +1,6 @@
 """Kernels in C, built by the machine's own compiler where there is one.
 
-Nothing needs them: without a compiler, or with `GUIDEWAY_NATIVE=0`, operations of torch compute the same.
+Nothing depends on them: without a compiler, or with `GUIDEWAY_NATIVE=0`, operations of torch compute the same.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SOURCES: Final = [Path(__file__).with_name(name) for name in ("adapter.c", "lay
 _HEADER: Final = Path(__file__).with_name("kernels.h")
 _FLAGS: Final = ("-O3", "-march=native", "-fopenmp-simd", "-std=gnu11", "-shared", "-fPIC")
 DTYPES: Final = (torch.float32, torch.bfloat16)
-"""Of what the kernels compute."""
+"""The types that the kernels compute in."""
 _BUILD_S: Final = 120
 
 log = structlog.get_logger(__name__)
@@ -48,7 +48,7 @@ def kernels() -> ctypes.CDLL | None:
         try:
             return _opened(library)
         except OSError:
-            # Damaged, perhaps by a full disk.
+            # The file is damaged, perhaps because the disk was full.
             library.unlink()
             return _opened(_built([found, *options], library.parent))
     except (OSError, subprocess.SubprocessError) as error:
@@ -57,13 +57,13 @@ def kernels() -> ctypes.CDLL | None:
 
 
 def declare(kernels: ctypes.CDLL, arguments: Mapping[str, list[Any]]) -> None:
-    """Say what the functions of these names take, so that numbers need not be wrapped at every call."""
+    """Declare the arguments of the functions with these names, so that calls need not wrap numbers."""
     for name, types in arguments.items():
         getattr(kernels, name).argtypes = types
 
 
 def kernels_for(model: PreTrainedModel) -> ctypes.CDLL | None:
-    """The kernels if they compute what `model` computes, and in as many threads as torch has."""
+    """The kernels, if they can compute for `model` in as many threads as torch has; else None."""
     weight = model.get_input_embeddings().weight
     if weight.device.type != "cpu" or weight.dtype not in DTYPES:
         return None
@@ -86,21 +86,21 @@ def parallel() -> ctypes.c_void_p | None:
 
 
 def cache_folder() -> Path:
-    """Where the user's programs keep what they can make again."""
+    """The user's cache folder for built kernels."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "guideway" / "native"
 
 
 def _opened(library: Path) -> ctypes.CDLL:
-    """Calls keep the interpreter's lock: they are short, and whoever lets go of it has to wait for other threads."""
+    """The library, whose calls keep the interpreter's lock: they are short, and to get the lock back takes longer."""
     return ctypes.PyDLL(str(library))
 
 
 def _built(compiler: list[str], folder: Path) -> Path:
-    """Raises OSError or SubprocessError if there is no library in `folder` and none can be built."""
+    """The library in `folder`, built if it is missing. Raises: OSError or SubprocessError if it cannot be built."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        # What lies there is run.
+        # Who can write there can have their code run here.
         raise PermissionError(f"{folder} must be a folder that only its owner, the user of this process, can write")
     sources = b"".join(file.read_bytes() for file in [_HEADER, *_SOURCES])
     known_by = hashlib.sha256(sources + " ".join([*compiler, *_FLAGS, _processor()]).encode()).hexdigest()
@@ -115,7 +115,7 @@ def _built(compiler: list[str], folder: Path) -> Path:
 
 
 def _processor() -> str:
-    """What `-march=native` depends on: the cache may be shared by machines of several kinds."""
+    """The processor, which `-march=native` builds for: machines of several kinds may share the cache."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

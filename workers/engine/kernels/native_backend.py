@@ -1,4 +1,4 @@
-"""Changes of linear modules' outputs by the kernels of `adapter.c`, on CPU in float32 and bfloat16."""
+"""Changes of linear modules' outputs by the kernels of `adapter.c`, on a CPU in float32 and bfloat16."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ _ARGUMENTS: Final = {
 
 
 class NativeBackend:
-    """What each row owns stays where it is; a table tells the kernels where, a line for each slot.
+    """An `AdapterBackend` that leaves each row's tensors where they are; owner of a table, with a line for each slot,
+    that tells the kernels their addresses.
 
-    A row that comes, goes or moves costs one line, and a pass costs what the ranks of its own rows cost.
+    A row that comes, goes or moves costs one line, and a pass costs as much as the ranks of its own rows.
     """
 
     def __init__(self, module: nn.Module, max_rows: int, kernels: ctypes.CDLL) -> None:
-        """module: whose linears compute on CPU, in one of `native.DTYPES`."""
+        """module: one whose linears compute on a CPU, in one of `native.DTYPES`."""
         members = members_of(module)
         sizes = np.array([size_of(member) for member in members], dtype=np.int64)
         self._module = module
@@ -57,9 +58,11 @@ class NativeBackend:
 
     @property
     def is_used(self) -> bool:
+        """Whether a seated row changes something here."""
         return any(self._held)
 
     def seat(self, slot: int, changes: Sequence[FoldedAdapters | None]) -> None:
+        """Put a new row's change of each member into its slot, which is empty."""
         for member, change in enumerate(changes):
             if change is None:
                 continue
@@ -76,20 +79,24 @@ class NativeBackend:
             self._before = self._module.register_forward_pre_hook(self._change_input)
 
     def leave(self, slot: int, last: int) -> None:
+        """Let the row in `slot` go, and the row in `last`, the last slot in use, take its place."""
         self._table[slot], self._held[slot] = self._table[last], self._held[last]
         self._table[last], self._held[last] = 0, []
 
     def swap(self, one: int, other: int) -> None:
+        """Let the rows in these two slots change places."""
         self._table[[one, other]] = self._table[[other, one]]
         self._held[one], self._held[other] = self._held[other], self._held[one]
 
     def see(self, slots: slice) -> None:
+        """Let the next forward pass run these slots."""
         self._slots = slots
         seen = self._table[slots]
         self._scaled = np.flatnonzero(seen[:, :, 3].any(axis=0)).tolist()
         self._changes = bool(seen[:, :, [2, 4, 5]].any())
 
     def unhook(self) -> None:
+        """Remove the hooks."""
         self._after.remove()
         if self._before is not None:
             self._before.remove()

@@ -1,4 +1,4 @@
-"""What a decoder layer does between its products, by the kernels of `layer.c`, on CPU in float32 and bfloat16."""
+"""What a decoder layer computes between its products, by the kernels of `layer.c`, on a CPU, float32 and bfloat16."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _ARGUMENTS: Final = {
 
 
 class NativeLayer:
-    """The steps of any layer, in one of `native.DTYPES`.
+    """The steps between the products of any layer, in one of `native.DTYPES`. It holds nothing of a layer.
 
-    Raises, all of them: ValueError where tensors do not fit together, for the kernels trust what they are told.
+    Each method raises ValueError where tensors do not fit together, because the kernels do not check.
     """
 
     def __init__(self, kernels: ctypes.CDLL) -> None:
@@ -31,7 +31,7 @@ class NativeLayer:
         self._parallel = native.parallel()
 
     def norm(self, h: Tensor, weight: Tensor, eps: float, delta: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """h + delta, or h without one, and w ⊙ that / √(mean(that²) + eps); h and delta [rows, tokens, hidden]."""
+        """t = h + delta (or h), and w ⊙ t / √(mean(t²) + eps); h, delta and both results [rows, tokens, hidden]."""
         width = h.shape[-1]
         fits = weight.dtype == h.dtype and weight.shape == (width,) and weight.is_contiguous()
         if not fits or (delta is not None and (delta.dtype != h.dtype or delta.shape != h.shape)):
@@ -78,8 +78,10 @@ class NativeLayer:
         """softmax(scale · q Kᵀ) V for one query a row, whose own key and value are put into the cache first.
 
         qkv [rows, 1, (heads + 2 kv_heads) · head_dim], not yet rotated; cos and sin float32 [rows, 1, 1, head_dim], sin
-        with the signs of the rotation. Result [rows, 1, heads · head_dim]. A query attends to what stands up to its own
-        position, whatever the longest row has.
+        with the signs of the rotation. Result [rows, 1, heads · head_dim]. A query attends to the positions up to its
+        own, whatever the length of the longest row. The body is long by its checks and its call alone.
+
+        Raises: MemoryError without memory for the scores; IndexError if a position lies outside of the cache.
         """
         keys, values = cache.kept(layer)
         slots, kv_heads, capacity, dim = keys.shape

@@ -1,7 +1,7 @@
-"""Weights laid out once as the CPU's matrix products want them.
+"""Weights that are laid out once as the CPU's matrix products need them.
 
-`linear` of few tokens in bfloat16 spends much of its time on bringing the weight into oneDNN's own layout, at every
-call. A copy in that layout beside the frozen weight gives the same numbers, bit for bit, in about half of the time, and
+For few tokens in bfloat16, `linear` spends much of its time on bringing the weight into oneDNN's own layout, at every
+call. A copy in that layout beside the frozen weight gives the same numbers, bit for bit, in about half of the time. It
 takes as much memory again.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 _TOKENS: Final = 16
-"""oneDNN chooses the layout for so many tokens a step; another number works as well, a little slower."""
+"""oneDNN chooses the layout for so many tokens a step. Other numbers of tokens work as well, a little slower."""
 
 
 class PackedLinear:
@@ -32,6 +32,7 @@ class PackedLinear:
         self._bias = _stacked(biases) if biases else None
 
     def __call__(self, x: Tensor) -> Tensor:
+        """y [..., out] for x [..., in] in bfloat16."""
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
         return y
 
@@ -48,7 +49,7 @@ def can_pack(module: nn.Module) -> bool:
 
 
 def pack_linears(model: PreTrainedModel, *, but: Collection[nn.Module] = ()) -> None:
-    """Let each `nn.Linear` of `model` compute by a packed weight where that helps, `but` those packed elsewhere."""
+    """Let each `nn.Linear` of `model` compute by a packed weight where that helps. but: those packed elsewhere."""
     for module in model.modules():
         if can_pack(module) and module not in but:
             assert isinstance(module, nn.Linear)

@@ -1,4 +1,4 @@
-"""One tensor for what the seated rows own of one kind at one place."""
+"""One tensor for one kind of thing that seated rows own at one place."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from torch import Tensor
 
 
 class Slab:
-    """[slots, width, features], of which each row fills as many lines as it needs; the rest holds `fill`.
+    """Owner of a tensor [slots, width, features], float32, of which each row fills the lines that it needs; the rest
+    holds `fill`.
 
-    Room is made by doubling and given back when the last row that uses it has left. Slots are those of the KV cache.
+    Room is made by doubling, and given back when the last row that uses it has left. Slots are those of the KV cache.
     """
 
     def __init__(self, max_rows: int, *, fill: float = 0.0) -> None:
@@ -19,16 +20,17 @@ class Slab:
 
     @property
     def is_used(self) -> bool:
+        """Whether a row has something here."""
         return self._kept is not None
 
     def put(self, slot: int, value: Tensor) -> None:
-        """`value` [width > 0, features] into a slot that is empty."""
+        """Put `value` [width > 0, features] into a slot that is empty."""
         kept = self._with_room(slot + 1, len(value), value)
         kept[slot, : len(value)] = value
         self._widths[slot] = len(value)
 
     def leave(self, slot: int, last: int) -> None:
-        """The row in `slot` goes, and the one in the `last` slot in use takes its place."""
+        """Let the row in `slot` go, and the row in `last`, the last slot in use, take its place."""
         gone, moved = self._widths[slot], self._widths[last]
         if self._kept is None or not (gone or moved):
             return
@@ -43,7 +45,7 @@ class Slab:
             self._kept = None
 
     def swap(self, one: int, other: int) -> None:
-        """The rows in these two slots change places."""
+        """Let the rows in these two slots change places."""
         widths = self._widths
         width = max(widths[one], widths[other])
         if self._kept is not None and width:

@@ -14,8 +14,11 @@ from guideway.workers.engine.kernels.slab import Slab
 
 
 class TorchBackend:
-    """What each row owns stands in slabs: r is the largest rank among the rows seen, smaller ones are filled with
-    zeros, and so are rows without a LoRA; scales are ones and shifts zeros where a row has none."""
+    """An `AdapterBackend` that copies each row's tensors into slabs, which it owns.
+
+    r is the largest rank among the rows seen. Smaller ranks, and rows without a LoRA, are filled with zeros; a row
+    without a scale has ones, and one without a shift zeros.
+    """
 
     def __init__(self, module: nn.Module, max_rows: int) -> None:
         self._module = module
@@ -27,9 +30,11 @@ class TorchBackend:
 
     @property
     def is_used(self) -> bool:
+        """Whether a seated row changes something here."""
         return any(slab.is_used for member in self._members for slab in member.slabs)
 
     def seat(self, slot: int, changes: Sequence[FoldedAdapters | None]) -> None:
+        """Put a new row's change of each member into its slot, which is empty."""
         for member, change in zip(self._members, changes, strict=True):
             if change is not None:
                 member.seat(slot, change)
@@ -37,21 +42,25 @@ class TorchBackend:
             self._before = self._module.register_forward_pre_hook(self._change_input)
 
     def leave(self, slot: int, last: int) -> None:
+        """Let the row in `slot` go, and the row in `last`, the last slot in use, take its place."""
         for member in self._members:
             for slab in member.slabs:
                 slab.leave(slot, last)
 
     def swap(self, one: int, other: int) -> None:
+        """Let the rows in these two slots change places."""
         for member in self._members:
             for slab in member.slabs:
                 slab.swap(one, other)
 
     def see(self, slots: slice) -> None:
+        """Let the next forward pass run these slots."""
         self._rows = slots.stop - slots.start
         for member in self._members:
             member.see(slots)
 
     def unhook(self) -> None:
+        """Remove the hooks."""
         self._after.remove()
         if self._before is not None:
             self._before.remove()

@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 __all__ = ["BaseModel", "fingerprint", "load", "prepare", "resolve"]
 
 _CONVERSION: Final = "v1"
-"""Part of the cache folder's name; raise it when the conversion writes something else than before."""
+"""Part of the cache folder's name. Raise it when the conversion writes something else than before."""
 
 _UNLIMITED: Final = 2**31
-"""The context of a model whose configuration bounds it nowhere: the manifest's `max_context_tokens` does."""
+"""The context of a model whose configuration sets no bound; the manifest's `max_context_tokens` bounds it."""
 
 _HUB_PATTERNS: Final = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A loaded model in evaluation mode, none of whose weights takes a gradient."""
+    """A loaded model in evaluation mode; no weight takes a gradient."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -45,11 +45,11 @@ class BaseModel:
     context_tokens: int
     """The longest sequence that the engine runs as the model itself does, virtual tokens included."""
     former_fingerprint: str = ""
-    """As it was computed before decision 15."""
+    """The fingerprint as it was computed before decision 15."""
 
 
 def resolve(source: str) -> Path | str:
-    """Where `source` is: an existing path, or a hub name as it was given.
+    """The place of `source`: an existing path, or a hub name as it was given.
 
     `package:NAME/FILE.gguf` is a file inside an installed Python package, found without importing the package.
 
@@ -107,7 +107,7 @@ def load(folder: Path, *, dtype: torch.dtype, device: str) -> BaseModel:
     except (Refusal, MemoryError):
         raise
     except Exception as error:
-        # Whatever transformers and the libraries below it raise: to try again would end the same way.
+        # transformers and the libraries below it may raise anything; a second try would end the same way.
         why = f"{type(error).__name__}: {error}"
         raise _missing(f"model folder {folder} does not load ({why}): prepare the model again") from error
     if absent := sorted({*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])}):
@@ -145,7 +145,7 @@ def _load_weights(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, Ma
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
-        # What does not fit is told rather than drawn at random in silence, and `load` refuses it by name.
+        # Otherwise weights that do not fit are drawn at random in silence; so `load` is told, and refuses them.
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
@@ -204,7 +204,7 @@ def _from_gguf(file: Path, cache: Path, progress: Callable[[str], None]) -> Path
         try:
             work.rename(target)
         except OSError:
-            # Another process was first: a folder is only ever renamed into place complete, so theirs is as good.
+            # Another process was first. A folder is renamed into place only when it is complete, so theirs is as good.
             if not target.is_dir():
                 raise
     finally:
@@ -225,7 +225,7 @@ def _convert(file: Path, folder: Path) -> None:
     except (OSError, ValueError, KeyError) as error:
         raise _missing(f"{file.name} is not a GGUF file that transformers can read ({error}): name another") from error
     values = quantised.config.to_dict()
-    # What was loaded from GGUF refuses save_pretrained for as long as its configuration says that it is quantised.
+    # A model from GGUF refuses save_pretrained as long as its configuration says that it is quantised.
     values.pop("quantization_config", None)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values), dtype=torch.float32)
     model.load_state_dict(quantised.state_dict())

@@ -1,9 +1,9 @@
 """Decoder layers of Llama's kind, computed with fewer and larger operations than by their own `forward`.
 
-Nothing needs this: a layer that is not known, or that turns out to compute something else, keeps its own forward. What
-is saved, on CPU and for few tokens a step, is the time around the products: q, k and v are one product and so are gate
-and up, and what stands between them is computed by kernels (`native_layer.py`). Where these cannot be had, rotary
-positions are applied to q and k at once, and one query a row attends by grouped products in float32.
+Nothing depends on this: a layer of another kind, or one that turns out to compute something else, keeps its own
+forward. On a CPU, and for few tokens a step, it saves the time around the products: q, k and v are one product,
+gate and up are another, and kernels compute what stands between (`native_layer.py`). Without kernels, rotary positions
+are applied to q and k at once, and one query a row attends by grouped products in float32.
 """
 
 from __future__ import annotations
@@ -34,22 +34,24 @@ _NORMS: Final = (LlamaRMSNorm, MistralRMSNorm, Qwen2RMSNorm)
 _LINEARS: Final = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
                    "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")  # fmt: skip
 _MOST_KEYS: Final = 512
-"""Beyond, keys and values in float32 cost more memory traffic than grouped products save; and a kernel would leave
-threads idle where they are more than the heads of keys."""
+"""For more keys, keys and values in float32 cost more memory traffic than grouped products save; and a kernel leaves
+threads idle where these are more than the heads of keys."""
 _TRIAL_TOLERANCE: Final = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
 
 @dataclass(frozen=True)
 class JoinedPlace:
-    """Where adapters of one linear module act: it is member `index` of `joined`."""
+    """The place where adapters of a joined linear module act: it is member `index` of `joined`."""
 
     joined: JoinedLinear
     index: int
 
 
 def use_fast_layers(model: PreTrainedModel) -> dict[str, JoinedPlace]:
-    """Let the decoder layers of `model` that can compute the fast way do so; the places of their joined linears by the
-    names of the linears."""
+    """Let the decoder layers of `model` compute the fast way, where they can.
+
+    Returns the places of their joined linears, by the linears' names.
+    """
     places: dict[str, JoinedPlace] = {}
     shared = SharedStates()
     kernels = native.kernels_for(model)
@@ -71,7 +73,7 @@ def use_fast_layers(model: PreTrainedModel) -> dict[str, JoinedPlace]:
 
 
 class SharedStates:
-    """What all layers of one forward pass derive from its positions and mask, derived once."""
+    """Owner of what all layers of one forward pass derive from its positions and mask; derived once."""
 
     def __init__(self) -> None:
         self._of: tuple[Tensor, Tensor] | None = None
@@ -96,11 +98,11 @@ class SharedStates:
 class FastLayer:
     """h ← h + O attend(q, k, v); h ← h + D (act(gate) ⊙ up), each part from a normalised h; stands in for `forward`.
 
-    Holds no weights of its own but packed copies. Adapters act at `qkv` and `gate_up` and, by hooks, at o and down.
+    Holds no weights but packed copies. Adapters act at `qkv` and `gate_up` and, by hooks, at o and down.
     """
 
     def __init__(self, layer: nn.Module, shared: SharedStates, steps: NativeLayer | None) -> None:
-        """layer: one that `_is_known`; steps: by which kernels compute what stands between the products, if any."""
+        """layer: one that `_is_known`. steps: the kernels for what stands between the products, if there are any."""
         attention, mlp = cast(Any, layer).self_attn, cast(Any, layer).mlp
         self.qkv = JoinedLinear([attention.q_proj, attention.k_proj, attention.v_proj])
         self.gate_up = JoinedLinear([mlp.gate_proj, mlp.up_proj])
@@ -135,7 +137,7 @@ class FastLayer:
             or past_key_values is None
             or torch.is_grad_enabled()
         ):
-            # Somebody else's use of the model, not the engine's.
+            # It is not the engine that runs the model here.
             own: Tensor = type(self._layer).forward(
                 self._layer,
                 h,
@@ -168,7 +170,7 @@ class FastLayer:
         return gated
 
     def _attend(self, qkv: Tensor, mask: Tensor, cache: Cache) -> Tensor:
-        """[rows, tokens, heads · head_dim] of what each query attends to; qkv [rows, tokens, (heads + 2 kv) · dim]."""
+        """softmax(scale q Kᵀ + mask) V [rows, tokens, heads · head_dim]; qkv [rows, tokens, (heads + 2 kv) · dim]."""
         rows, tokens, _ = qkv.shape
         layer: int = self._attention.layer_idx
         if tokens == 1 and self._steps is not None and isinstance(cache, KvCache) and self._suits(cache, layer, mask):
@@ -189,7 +191,7 @@ class FastLayer:
         return out.reshape(rows, tokens, -1)
 
     def _suits(self, cache: KvCache, layer: int, mask: Tensor) -> bool:
-        """Whether the kernel for one query a row can be used, and keeps all threads busy where that matters."""
+        """Whether the kernel for one query a row can be used, and keeps all threads busy where there are many keys."""
         rows, keys = mask.shape[0], mask.shape[-1]
         busy = rows * self._kv_heads >= torch.get_num_threads()
         return cache.knows(layer) and (busy or keys <= _MOST_KEYS)
@@ -207,7 +209,7 @@ class FastLayer:
 
 
 def _is_known(layer: nn.Module) -> bool:
-    """Whether `layer` is of Llama's kind in all its parts, on CPU, where the fast way was measured to be faster."""
+    """Whether `layer` is of Llama's kind in all its parts, and on a CPU, where the fast way is the faster one."""
     if type(layer) not in _LAYERS:
         return False
     linears = [layer.get_submodule(name) for name in _LINEARS]
@@ -223,7 +225,7 @@ def _is_known(layer: nn.Module) -> bool:
 
 
 class _OneLayer(KvCache):
-    """A cache for a trial of one layer, whichever number it has."""
+    """A cache for a trial of one layer, whatever its number."""
 
     def knows(self, layer: int) -> bool:
         return super().knows(0)
@@ -237,9 +239,9 @@ class _OneLayer(KvCache):
 
 @torch.inference_mode()
 def _agrees(layer: nn.Module, fast: FastLayer) -> bool:
-    """Whether both compute the same of random states, with the cache that the engine has.
+    """Whether both compute the same from random states, with a cache as the engine has it.
 
-    A version of transformers may have changed what a layer does, and a compiler may make something else of a kernel.
+    A version of transformers may change what a layer does, and a compiler may translate a kernel wrongly.
     """
     random = torch.Generator().manual_seed(0)
     weight = cast(Any, layer).input_layernorm.weight

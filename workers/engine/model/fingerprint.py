@@ -1,4 +1,4 @@
-"""Which model is this: a hash of what decides the function that it computes."""
+"""The identity of a model: a hash of everything that decides the function that it computes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _CHUNK_BYTES: Final = 1 << 20
 _OUTPUT_HEADS: Final = frozenset({"lm_head.weight", "embed_out.weight"})
 
 _SCHEME: Final = "guideway fingerprint 2"
-"""Raise the number when fingerprints are to be others than before: all guidance there is is refused then."""
+"""Raise the number to change all fingerprints. All existing guidance is then refused."""
 
 
 class Identity(NamedTuple):
-    """Which model a folder holds."""
+    """The identity of the model in a folder."""
 
     fingerprint: str
     former: str
@@ -40,7 +40,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def fingerprint(folder: Path) -> str:
-    """`sha256:` over what decides the function that the model of `folder` computes; see `identify`."""
+    """The fingerprint of the model in `folder`, `sha256:` and 64 hex digits; see `identify`. Raises as that does."""
     return identify(folder).fingerprint
 
 
@@ -66,7 +66,7 @@ def identify(folder: Path) -> Identity:
         tied = bool(text.get("tie_word_embeddings")) or not any(name in tensors for name in heads)
         parts = [_SCHEME, list(tensors.items()), essential_settings(config), tied, tokenizer_identity(folder)]
     except Exception as error:
-        # transformers raises anything where it cannot read a configuration.
+        # transformers may raise any exception where it cannot read a configuration.
         raise Refusal(
             FailureCode.UNKNOWN_MODEL_SIZE,
             f"model folder {folder} cannot be read ({type(error).__name__}: {error}): remove it and prepare the model "
@@ -78,7 +78,10 @@ def identify(folder: Path) -> Identity:
 
 
 def _tensor_digests(folder: Path) -> Iterator[tuple[str, str]]:
-    """Name and digest of every tensor; read in blocks, so that memory stays small whatever the model's size."""
+    """Name and digest of every tensor, read in blocks, so that a large model needs little memory.
+
+    Raises: OSError or ValueError if a file cannot be read or is not whole.
+    """
     files = weight_files(folder)
     if not files:
         raise ValueError("no model.safetensors")

@@ -1,4 +1,4 @@
-"""The fingerprint as it was computed before decision 15: to recognise it, and say what to do, and for nothing else."""
+"""The fingerprint as it was computed before decision 15: only to recognise guidance that has it, and say what to do."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _FUNCTION_KEYS: Final = (
 
 
 def former_fingerprint(tensors: Mapping[str, str], config: dict[str, Any], *, tied: bool) -> str:
-    """`sha256:` over the tensors and some settings of config.json, given by names; many others went unseen.
+    """`sha256:` over the tensors and the settings of config.json that are listed above; many others were not covered.
 
     tensors: digests by name, in the order of names.
     """

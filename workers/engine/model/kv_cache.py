@@ -1,4 +1,4 @@
-"""Keys and values of the rows that are seated."""
+"""The KV cache: keys and values of the seated rows."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ States = list[tuple[Tensor, Tensor]]
 
 
 class KvCache(Cache):  # type: ignore[misc]
-    """Keys and values per layer: [slots, kv_heads, capacity, head_dim], one slot a row, slots 0..n-1 in use.
+    """Owner of keys and values per layer: [slots, kv_heads, capacity, head_dim], one slot a row, slots 0..n-1 in use.
 
-    A forward pass sees a run of neighbouring slots, so what it attends to is a view and nothing is gathered. Slots
-    times capacity times `token_bytes` never passes `max_bytes`: where the rows get longer there is room for fewer.
-    Capacity doubles when needed, up to `max_tokens`; while it changes, one layer is there twice.
+    A forward pass sees neighbouring slots, so it attends to a view and nothing is gathered. Slots times capacity times
+    `token_bytes` never exceeds `max_bytes`: where rows get longer, there is room for fewer. Capacity doubles when
+    needed, up to `max_tokens`; while it changes, one layer is in memory twice.
 
-    What no seated row has written is zero: a masked position still takes part in the product with the values, and
-    there 0 · NaN, left behind by a row that went wrong, would be NaN.
+    What no seated row has written is zero. A masked position still takes part in the product with the values, and a NaN
+    that a row left behind would make 0 · NaN = NaN there.
     """
 
     def __init__(self, *, max_rows: int, max_tokens: int, max_bytes: int) -> None:
@@ -44,21 +44,21 @@ class KvCache(Cache):  # type: ignore[misc]
 
     @property
     def token_bytes(self) -> int:
-        """Of one token in all layers; 0 before the first forward pass, from which the layers' shapes are learnt."""
+        """Bytes of one token in all layers; 0 before the first forward pass, which shows the layers' shapes."""
         return sum(kept.shape[1] * kept.shape[3] * kept.element_size() for kept in (*self._keys, *self._values))
 
     @property
     def slots(self) -> slice:
-        """Those of the next forward pass."""
+        """The slots of the next forward pass."""
         return self._slots
 
     @property
     def positions(self) -> Tensor:
-        """[rows, queries] of the next forward pass, int64: where new keys and values go."""
+        """The positions of the next forward pass, where new keys and values go; int64 [rows, queries]."""
         return self._positions
 
     def knows(self, layer: int) -> bool:
-        """Whether a forward pass has brought this layer's shapes."""
+        """Whether a forward pass has shown this layer's shapes."""
         return layer < len(self._keys)
 
     def kept(self, layer: int) -> tuple[Tensor, Tensor]:
@@ -67,18 +67,18 @@ class KvCache(Cache):  # type: ignore[misc]
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:
-        """For each layer that is known: heads, and the sizes of a key and of a value."""
+        """For each known layer: heads, size of a key, size of a value."""
         return [(k.shape[1], k.shape[3], v.shape[3]) for k, v in zip(self._keys, self._values, strict=True)]
 
     @property
     def max_tokens(self) -> int:
-        """Slots times capacity at most."""
+        """The largest slots times capacity that there is room for."""
         return self._max_bytes // self.token_bytes
 
     def reserve(self, rows: int, tokens: int) -> None:
-        """Make room for so many rows of up to so many tokens: `rows` times `tokens` is at most `max_tokens`.
+        """Make room for `rows` of up to `tokens` each. Where memory is out, the seated rows stay as they are.
 
-        Where there is no memory for it, what is seated stays as it is.
+        Raises: ValueError if `rows` times `tokens` is more than `max_tokens`; RuntimeError where memory is out.
         """
         if rows <= self._slots_kept and tokens <= self._capacity:
             return
@@ -89,9 +89,9 @@ class KvCache(Cache):  # type: ignore[misc]
             capacity = min(self._max_tokens, max(tokens, 2 * capacity, _FIRST_CAPACITY_TOKENS))
         capacity = max(tokens, min(capacity, self.max_tokens // rows))
         slots = max(rows, min(self._max_rows, self.max_tokens // capacity))
-        # Of all rows that are seated, for `tokens` is the most that any of them has.
+        # Nothing of a seated row is lost, because no row has more than `tokens`.
         same = min(self._slots_kept, slots), min(self._capacity, capacity)
-        # Until all are changed, some layers have the one size and some the other: all have at least this.
+        # If memory gives out midway, some layers have the old size and some the new one: all have at least this.
         self._slots_kept, self._capacity = same
         for layer, kept in enumerate(zip(self._keys, self._values, strict=True)):
             new = [old.new_zeros(slots, old.shape[1], capacity, old.shape[3]) for old in kept]
@@ -102,21 +102,21 @@ class KvCache(Cache):  # type: ignore[misc]
         self._written = [min(written, capacity) for written in self._written]
 
     def put(self, slot: int, states: States) -> None:
-        """Put a new row's first tokens into its slot, which is empty."""
+        """Put the states of a new row's first tokens into its slot, which is empty."""
         tokens = states[0][0].shape[1]
         self._written[slot] = tokens
         for layer, (keys, values) in enumerate(states):
             self._keys[layer][slot, :, :tokens], self._values[layer][slot, :, :tokens] = keys, values
 
     def copy(self, slot: int, tokens: int) -> States:
-        """The first `tokens` of the row in `slot`."""
+        """A copy of the states of the first `tokens` of the row in `slot`."""
         return [
             (keys[slot, :, :tokens].clone(), values[slot, :, :tokens].clone())
             for keys, values in zip(self._keys, self._values, strict=True)
         ]
 
     def see(self, slots: slice, positions: Tensor, longest: int) -> None:
-        """The next forward pass runs these slots, for which there is room.
+        """Let the next forward pass run these slots, for which there is room.
 
         positions [rows, queries]: where the new keys and values go; longest: the tokens up to which the pass attends,
         more than any position.
@@ -129,9 +129,9 @@ class KvCache(Cache):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Keep the new states [rows, kv_heads, queries, head_dim]; returns all the rows' [rows, kv_heads, longest, …].
+        """Keep new states [rows, kv_heads, queries, head_dim]; returns all of the rows [rows, kv_heads, longest, …].
 
-        Layers come in their order at the first pass: their shapes are learnt from what they bring.
+        Layers come in their order at the first pass, which shows their shapes.
         """
         if layer_idx == len(self._keys):
             for tensors, new in ((self._keys, key_states), (self._values, value_states)):
@@ -143,7 +143,7 @@ class KvCache(Cache):  # type: ignore[misc]
         return seen[0], seen[1]
 
     def leave(self, slot: int, last: int) -> None:
-        """The row in `slot` goes, and the one in the `last` slot in use takes its place."""
+        """Let the row in `slot` go, and the row in `last`, the last slot in use, take its place."""
         gone, moved = self._written[slot], self._written[last]
         for kept in (*self._keys, *self._values):
             if slot != last:
@@ -155,26 +155,27 @@ class KvCache(Cache):  # type: ignore[misc]
             self._written[slot] = 0
 
     def swap(self, one: int, other: int) -> None:
-        """The rows in these two slots change places."""
+        """Let the rows in these two slots change places."""
         written = max(self._written[one], self._written[other])
         for kept in (*self._keys, *self._values):
             kept[[one, other], :, :written] = kept[[other, one], :, :written]
         self._written[one], self._written[other] = self._written[other], self._written[one]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens of the longest row seen; positions and masks are given to the model and not derived from this."""
+        """Tokens of the longest row seen. The model is given positions and masks, and derives neither from this."""
         return self._longest
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all slots."""
         return sum(kept.nbytes for kept in (*self._keys, *self._values))
 
 
 @torch.inference_mode()
 def kept_shapes(model: PreTrainedModel) -> list[tuple[int, int, int]]:
-    """For each layer whose keys and values `model` keeps: heads, and the sizes of a key and of a value.
+    """For each layer whose keys and values `model` keeps: heads, size of a key, size of a value.
 
-    Configurations tell it in many ways, so it is seen from one token, the first time that it is asked.
+    Configurations say it in many ways, so the first call runs one token to see it.
     """
     if model not in _SHAPES:
         cache = KvCache(max_rows=1, max_tokens=1, max_bytes=2**62)

@@ -1,8 +1,8 @@
-"""What a model's configuration says of whether the engine runs it, and up to which length. Pure, without torch.
+"""Whether the engine runs a model, and up to which length, by the model's configuration. Pure, without torch.
 
-The engine attends by one causal mask, gives every row positions of its own from 0 on, and keeps keys and values of
-every layer. Up to some length many models compute just that which beyond it compute something else: there the context
-ends. What a configuration does not tell, a trial does when the model is loaded (`trial.py`).
+The engine attends by one causal mask, gives every row its own positions from 0 on, and keeps keys and values of every
+layer. Many models compute just that up to some length, and something else beyond it: their context ends there. What a
+configuration does not tell, a trial finds out when the model is loaded (`trial.py`).
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from typing import Any, Final
 from guideway.schemas.failures import FailureCode, Refusal
 
 _LENGTHS: Final = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
-"""What families call the number of their positions."""
+"""The names that families give the number of their positions."""
 
 _WINDOWS: Final = {
     "sliding_attention": ("sliding_window", "sliding_window_size", "local_attention"),
     "chunked_attention": ("attention_chunk_size",),
 }
-"""The kinds of layers that attend as far as a window, and what says how far. Within it, all attention is full."""
+"""Kinds of layers that attend within a window → the settings that say how long it is. Within it, attention is full."""
 
 _WINDOWS_OF_ALL: Final = ("window_size", "attention_window_size", "keep_window_size", "index_topk")
-"""Windows, and numbers of keys that are picked, of models that do not tell their kinds of layers."""
+"""Settings of windows, or of numbers of keys that are picked, in models that do not list their kinds of layers."""
 
 _ATTENDING: Final = frozenset({"full_attention", "attention", *_WINDOWS})
 
 _ALIKE_AT_ALL_LENGTHS: Final = frozenset({"default", "linear", "llama3", "proportional", "yarn"})
-"""Kinds of rotary positions by which a token is rotated by its own position alone. `dynamic` and `longrope` look at
-the longest row of the batch: beyond the original context every token is rotated otherwise than below it."""
+"""Kinds of rotary positions that rotate a token by its own position alone. `dynamic` and `longrope` look at the longest
+row of the batch: where it passes the original context, they rotate every token differently."""
 
 
 def settings_of(config: Any) -> dict[str, Any]:
-    """What check_kind and context_of ask for, of a configuration that transformers has read."""
+    """The settings that check_kind and context_of look at, of a configuration that transformers has read."""
     text = config.get_text_config()
-    # Some families derive their kinds of layers, and do not write them down.
+    # Some families derive their kinds of layers and do not store them.
     return {**text.to_dict(), "layer_types": getattr(text, "layer_types", None)}
 
 
@@ -56,21 +56,21 @@ def check_kind(config: Mapping[str, Any]) -> None:
 
 
 def check_source(source: str) -> None:
-    """What can be said of a model's `source` before it is loaded: of a folder on this machine, by its config.json.
+    """Check a model's `source` before it is loaded, if it is a folder on this machine, by its config.json.
 
     Raises: Refusal `unsupported_model` if the engine is known not to run it.
     """
     try:
         config = json.loads((Path(source).expanduser() / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
-        # Elsewhere, or not a folder: the worker will see.
+        # It is elsewhere or no folder: the worker will check it.
         return
     if isinstance(config, dict):
         check_kind(config)
 
 
 def context_of(config: Mapping[str, Any]) -> int | None:
-    """Up to how many tokens a model of this configuration computes what the engine does; None if there is no limit."""
+    """The tokens up to which a model of this configuration computes what the engine does; None if without limit."""
     text = _text(config)
     limits = [*_lengths(text), *_windows(text), *_rotary_lengths(text)]
     return min(limits, default=None)
@@ -90,27 +90,27 @@ def _text(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _lengths(text: Mapping[str, Any]) -> Iterator[int]:
     lengths = [text[name] for name in _LENGTHS if _is_length(text.get(name))]
-    # They are names of the same.
+    # They are names of one thing.
     yield from lengths[:1]
 
 
 def _windows(text: Mapping[str, Any]) -> Iterator[int]:
     kinds = set(text.get("layer_types") or ())
     for kind, names in _WINDOWS.items():
-        # Without kinds of layers, what is there counts, unless it is said to be unused.
+        # Where no kinds of layers are listed, a window counts unless the configuration says that it is unused.
         if kind in kinds or (not kinds and text.get("use_sliding_window") is not False):
             yield from (text[name] for name in names if _is_length(text.get(name)))
     yield from (text[name] for name in _WINDOWS_OF_ALL if _is_length(text.get(name)))
 
 
 def _rotary_lengths(text: Mapping[str, Any]) -> Iterator[int]:
-    """The original context, where positions beyond it would rotate the tokens before it otherwise."""
+    """The original context, where a longer row would rotate the tokens within it differently."""
     parameters = text.get("rope_parameters") or text.get("rope_scaling") or {}
     # Models with two kinds of layer have one entry for each.
     each = [parameters] if not any(isinstance(value, Mapping) for value in parameters.values()) else parameters.values()
     for rotary in each:
         kind = (rotary or {}).get("rope_type") or (rotary or {}).get("type") or "default"
-        # PhiMoE scales by the length of the batch, whatever its kind is called.
+        # PhiMoE scales by the length of the batch for every kind.
         if kind not in _ALIKE_AT_ALL_LENGTHS or (kind != "default" and text.get("model_type") == "phimoe"):
             name = "original_max_position_embeddings"
             yield from (known[name] for known in (rotary, text) if _is_length(known.get(name)))

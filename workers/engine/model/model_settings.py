@@ -1,4 +1,4 @@
-"""What a model's configuration says of the function that it computes: no more, and in one form."""
+"""The settings of a model's configuration that decide the function that it computes, in one form."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _HARMLESS: Final = frozenset(
         "tie_word_embeddings",
     }
 )  # fmt: skip
-"""Settings that change nothing. Whatever is not known here counts."""
+"""Settings that do not change the function. A setting that is not listed counts."""
 
 _HARMLESS_FORMS: Final = re.compile(r"dropout|pdrop|layerdrop|drop_rate|jitter|name_or_path$")
-"""Noise that is made in training only, and names of sources."""
+"""Noise in training only, and names of sources."""
 
 
 def essential_settings(config: dict[str, Any]) -> dict[str, Any]:
     """The settings of a config.json without which transformers would read another configuration from it.
 
-    They are taken as transformers reads them, so that old names and new ones, and what is written out and what is left
-    to a default or derived from other settings, come to the same; and from what is left the whole follows, so that two
-    functions of one family never come to the same. A new setting of a later version, with a default that keeps old
-    models what they were, changes nothing.
+    They are taken as transformers reads them. So old and new names give the same, and so do settings that are written
+    out, left to a default or derived from others. All settings follow from those that are kept, so two functions of one
+    family never give the same. A new setting of a later version changes nothing if its default keeps old models as they
+    were.
 
     Raises: ValueError or another exception of transformers if it cannot read the configuration.
     """
@@ -56,7 +56,7 @@ def essential_settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(config: dict[str, Any]) -> dict[str, Any]:
-    """All settings, those that are not written in `config` as well, less the harmless ones."""
+    """All settings, also those that `config` leaves to defaults, without the harmless ones."""
     from transformers import CONFIG_MAPPING
 
     kind = CONFIG_MAPPING[config["model_type"]]
@@ -68,7 +68,7 @@ def _reads_as(config: dict[str, Any], wanted: dict[str, Any]) -> bool:
     try:
         return bool(_without_nulls(_read(config)) == wanted)
     except Exception:
-        # Whatever the family's own checks raise: what is missing is needed.
+        # The family's own checks may raise anything; it means that the missing setting is needed.
         return False
 
 
@@ -88,7 +88,7 @@ def _without(settings: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Null and absent read the same, once all is written out."""
+    """`value` without nulls: once all is written out, null and absent mean the same."""
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     return value
@@ -112,7 +112,7 @@ def _plain(value: Any) -> Any:
 
 
 def _with_whole_numbers(value: Any) -> Any:
-    """`value` with whole floats as integers: 10000.0 is 10000. Only at last, for families check the types they read."""
+    """`value` with whole floats as integers: 10000.0 is 10000. Only at the end, because families check types."""
     match value:
         case float() if value.is_integer():
             return int(value)

@@ -12,7 +12,7 @@ from guideway.workers.engine.text.sampling import BatchedSampler
 
 
 class NextTokens:
-    """Owner of what the rows of one step choose their tokens with; it is made anew only when other rows choose."""
+    """Owner of what the rows of one step choose their tokens with; made anew only when other rows choose."""
 
     def __init__(self) -> None:
         self._see([])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from guideway.workers.engine.model.kv_cache import States
 
 _LEAST_TOKENS: Final = 16
-"""Computed tokens below which a copy and a second pass cost about as much."""
+"""For fewer computed tokens, a copy and a second pass cost about as much as computing them."""
 
 
 def shared_prefixes_of(
@@ -29,8 +29,8 @@ def shared_prefixes_of(
 ) -> list[SharedPrefix]:
     """The prefixes of a request's rows that are worth sharing, the shortest first; none has the prompt's last token.
 
-    A prefix's key covers all that its keys and values depend on, and the namespace. Namespaces share nothing, not even
-    the knowledge that somebody asks the same, which the time of an answer would tell.
+    A prefix's key covers all that its keys and values depend on, and the namespace. Namespaces share no prefixes: the
+    time of an answer would tell one that another asks the same.
     """
     guided = msgspec.json.encode([namespace, [(a.digest, a.form, a.scale) for a in artefacts]])
     last = len(prompt.token_ids) - 1
@@ -44,19 +44,20 @@ def shared_prefixes_of(
 
 
 class PrefixCache:
-    """Keys and values of prefixes, least recently used out first; owner of what is kept. Rows hold copies."""
+    """Keys and values of prefixes, least recently used out first; owner of what is kept, of which rows get copies."""
 
     def __init__(self, *, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._kept: OrderedDict[bytes, States] = OrderedDict()
         self.nbytes = 0
-        """Of all that is here."""
+        """Bytes of all cached prefixes."""
 
     def __contains__(self, key: object) -> bool:
+        """Whether the prefix with this key is cached."""
         return key in self._kept
 
     def longest(self, prefixes: Sequence[SharedPrefix]) -> States | None:
-        """The longest of `prefixes`, the shortest of which comes first, that is here."""
+        """The states of the longest of `prefixes` that is cached; None if none is. The shortest comes first."""
         for prefix in reversed(prefixes):
             if prefix.key in self._kept:
                 self._kept.move_to_end(prefix.key)
@@ -64,7 +65,7 @@ class PrefixCache:
         return None
 
     def keep(self, key: bytes, states: States) -> None:
-        """Keep a prefix that is not here, if it is not too large."""
+        """Cache a prefix that is not cached yet, unless it alone is larger than the budget."""
         size = _nbytes(states)
         if size > self._max_bytes:
             return
@@ -74,7 +75,7 @@ class PrefixCache:
             self.nbytes -= _nbytes(self._kept.popitem(last=False)[1])
 
     def drop(self, key: bytes) -> None:
-        """Forget a prefix that nobody will ask for again."""
+        """Forget a prefix, if it is cached."""
         self.nbytes -= _nbytes(self._kept.pop(key, []))
 
 

@@ -1,4 +1,4 @@
-"""Tensors: one step of the seated rows on the frozen model. Nothing is decided here."""
+"""One step of the seated rows on the frozen model. Tensors are here, decisions are not."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from guideway.workers.engine.scheduling.row import Row, RowStatus
 class Runner:
     """The micro-batch on the model; owner of the seats: `rows[i]` has slot i of the cache and of all batched guidance.
 
-    Slots stay compact, so that a step sees views of them: where a row leaves, the last one takes its slot, and new
-    rows come in at the end. What runs together must be neighbours: before a step the rows are put in the order of its
-    plan, those that decode first, which moves rows only where prompts of several steps are among them.
+    Slots stay compact, so that a step sees views of them: where a row leaves, the last row takes its slot, and new rows
+    come in at the end. Rows that run together must be neighbours. So before a step the rows are put in the order of its
+    plan, those that decode first; rows move only while prompts are taken in over several steps.
     """
 
     def __init__(self, base: BaseModel, *, max_rows: int, max_tokens: int, kv_bytes: int) -> None:
@@ -57,17 +57,17 @@ class Runner:
 
     @property
     def kv_tokens(self) -> int:
-        """Rows times the tokens of the longest of them for which there is room."""
+        """The room of the cache: the largest number of rows times the tokens of the longest of them."""
         return self._kv.max_tokens
 
     @property
     def token_bytes(self) -> int:
-        """Bytes of one token's keys and values."""
+        """Bytes of one token's keys and values in all layers."""
         return self._kv.token_bytes
 
     @torch.inference_mode()
     def join(self, row: Row, known: States | None) -> None:
-        """Seat a row whose guidance is held, with the keys and values of its first tokens if they are known."""
+        """Seat a row that holds its guidance. known: keys and values of its first tokens, if they are cached."""
         assert row.status is RowStatus.RUNNING, "the scheduler admits rows before they are seated"
         slot, guidance = len(self.rows), _held(row)
         self.rows.append(row)
@@ -80,7 +80,7 @@ class Runner:
 
     @torch.inference_mode()
     def leave(self, rows: Iterable[Row]) -> None:
-        """Free the seats of those of `rows` that have one; their keys and values are gone."""
+        """Free the seats of those of `rows` that have one, and forget their keys and values."""
         for row in [row for row in rows if row in self.rows]:
             slot, last = self.rows.index(row), len(self.rows) - 1
             self._kv.leave(slot, last)
@@ -92,14 +92,15 @@ class Runner:
 
     @torch.inference_mode()
     def copy(self, row: Row, tokens: int) -> States:
-        """Keys and values of the first `tokens` of a seated row, which are cached."""
+        """A copy of the keys and values of the first `tokens` of a seated row, which it has taken in."""
         return self._kv.copy(self.rows.index(row), tokens)
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> dict[Row, int | Refusal]:
-        """One step: the next token of every row that has taken in all it missed, or why there is none.
+        """Run one step. Returns the next token of each row that has taken in all its tokens, or why it has none.
 
-        A row with which the pass fails, also alone, gives up its seat. Raises whatever fails without any row as well.
+        A row with which the pass fails even alone gives up its seat. Raises: whatever the model raises without any row
+        as well, which is no row's fault.
         """
         failed: dict[Row, Refusal] = {}
         try:
@@ -127,9 +128,9 @@ class Runner:
     def _pass(
         self, slots: slice, forward: Callable[[slice], Tensor], failed: dict[Row, Refusal]
     ) -> list[tuple[slice, Tensor]]:
-        """The logits of these rows; where the pass fails, of either half, and who fails alone is among the `failed`.
+        """The logits of these rows. Where the pass fails, each half is tried; a row that fails alone goes to `failed`.
 
-        A pass that failed can be made again: what it wrote stands where no row has cached anything yet.
+        A pass that failed can be made again: it wrote only at positions where no row has cached anything yet.
         """
         try:
             return [(slots, forward(slots))]
@@ -143,14 +144,14 @@ class Runner:
         return [each for half in halves for each in self._pass(half, forward, failed)]
 
     def _without(self, failed: dict[Row, Refusal]) -> dict[Row, Refusal]:
-        """`failed`, once they have no seats and the model has shown that it runs without them; else it raises."""
+        """Unseat the `failed` rows and return them. Raises: what the model raises if it fails without them as well."""
         if failed:
             self.leave(failed)
             self._run_bare(len(self.rows))
         return failed
 
     def _side_by_side(self, found: Sequence[Tensor]) -> Tensor:
-        """All logits [rows, vocabulary] in float32, in memory that is kept: new memory costs more than the copy."""
+        """All logits, float32 [rows, vocabulary], in memory that is used again: new memory costs more than the copy."""
         rows, vocabulary = sum(map(len, found)), found[0].shape[1]
         if not len(self._logits):
             self._logits = torch.empty(self._max_rows, vocabulary, dtype=torch.float32, device=self._device)
@@ -191,7 +192,7 @@ class Runner:
         return logits
 
     def _embeddings(self, rows: Sequence[Row], spans: Sequence[tuple[int, int]]) -> Tensor:
-        """[rows, longest span, hidden]: virtual tokens and text at these positions of each row, padded with zeros."""
+        """Embeddings of virtual tokens and text in each row's span, [rows, longest span, hidden], padded with zeros."""
         pieces = []
         for row, (begin, end) in zip(rows, spans, strict=True):
             before = row.prefix_tokens
@@ -224,7 +225,7 @@ class Runner:
         return (hidden.gather(1, self._last[:, :, None].expand(-1, 1, hidden.shape[-1])), *args[1:])
 
     def _arrange(self, groups: Sequence[Sequence[Row]]) -> None:
-        """Make each group neighbours, one group after the other from slot 0 on; within a group no order is asked."""
+        """Put each group in neighbouring slots, one group after the other from slot 0 on; order within one is free."""
         begin = 0
         for group in groups:
             end, members = begin + len(group), set(group)
@@ -242,17 +243,17 @@ class Runner:
         self.rows[one], self.rows[other] = self.rows[other], self.rows[one]
 
     def _reserve(self) -> None:
-        """Room for every seated row, and one token more: padding stands there, or what is generated next."""
+        """Make room for each seated row and one token more, where padding stands or the next token."""
         if self.rows:
             self._kv.reserve(len(self.rows), 1 + max(row.total_tokens for row in self.rows))
 
     @torch.inference_mode()
     def _learn_shapes(self) -> None:
-        """The cache learns from one token what the layers keep."""
+        """Let the cache see from one token what the layers keep."""
         self._run_bare(0)
 
     def _run_bare(self, slot: int) -> None:
-        """One token on the frozen model, in a slot that is free and is left as it was."""
+        """Run one token on the frozen model, in a free slot, which is left as it was."""
         at = torch.zeros(1, 1, dtype=torch.long, device=self._device)
         self._forward(slice(slot, slot + 1), at, 1, input_ids=at)
         self._kv.leave(slot, slot)

@@ -1,4 +1,4 @@
-"""What the files beside a model say of how text becomes tokens, tokens become text, and parts become a prompt."""
+"""The files beside a model that decide how text becomes tokens, tokens become text, and parts become a prompt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _RAW: Final = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json")
-"""Where there is no tokenizer.json, which holds all that these do."""
+"""Read where there is no tokenizer.json, which holds all that these hold."""
 
 _HARMLESS: Final = frozenset(
     {
@@ -25,12 +25,12 @@ _HARMLESS: Final = frozenset(
         "chat_template",
     }
 )  # fmt: skip
-"""Settings of tokenizer_config.json that change nothing. Whatever is not known here counts."""
+"""Settings of tokenizer_config.json that change nothing. A setting that is not listed counts."""
 
 _FALSE_IF_ABSENT: Final = frozenset(
     {"byte_fallback", "clean_up_tokenization_spaces", "fuse_unk", "ignore_merges", "split_special_tokens"}
 )
-"""Written out by some versions only."""
+"""Only some versions of transformers write these where they are false."""
 
 
 def tokenizer_identity(folder: Path) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def tokenizer_identity(folder: Path) -> dict[str, Any]:
 
 
 def _core(whole: dict[str, Any]) -> dict[str, Any]:
-    """tokenizer.json less what says how to cut and pad; merges as pairs, as newer versions write them."""
+    """tokenizer.json without cutting and padding; merges as pairs, as newer versions write them."""
     core = {key: value for key, value in whole.items() if key not in {"version", "truncation", "padding"}}
     model = dict(core.get("model") or {})
     if merges := model.get("merges"):
@@ -85,7 +85,7 @@ def _class(name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Without nulls, and tokens by their text where a version writes them out as objects."""
+    """`value` without nulls, and with tokens as texts where a version writes them as objects."""
     match value:
         case {"__type": "AddedToken", "content": str(content)}:
             return content

@@ -1,7 +1,7 @@
-"""Whether a model computes in the engine what it computes alone: tried when it is loaded, on a few tokens.
+"""A trial when a model is loaded: whether it computes in the engine what it computes alone, on a few tokens.
 
-Families differ in how they make masks, positions and caches, and versions of transformers differ too. What is not
-known from a configuration (`model_kind.py`) is seen here, before the first request, and no wrong text is ever served.
+Families differ in how they make masks, positions and caches, and versions of transformers differ too. What a
+configuration does not tell (`model_kind.py`) is seen here, before the first request, so that no wrong text is served.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _TEXT: Final = "The quick brown fox jumps over the lazy dog, and then it sleeps.
 _TOKENS: Final = 16
 _TOLERANCE: Final = {torch.float32: 1e-2}
 _TOLERANCE_OF_OTHERS: Final = 0.25
-"""‖ours − alone‖ / ‖alone‖ of logits less their mean. In half precision a router may choose another expert at one
-position, so there the middle one of all positions counts; what is computed wrongly is wrong at each."""
+"""‖ours − alone‖ / ‖alone‖ of logits less their mean. In half precision a router may choose another expert at some
+position, so the median of the positions counts: a wrong computation is wrong at all of them."""
 
 log = structlog.get_logger(__name__)
 
 
 @torch.inference_mode()
 def check_runs(base: BaseModel) -> None:
-    """Run some rows of other lengths side by side, by pieces and token by token, and each alone without a cache.
+    """Run two rows of different lengths side by side, by pieces and token by token, and each alone without a cache.
 
-    Raises: Refusal `unsupported_model` if that cannot be done, or gives something else.
+    Raises: Refusal `unsupported_model` if the model cannot be run so, or the two ways give different logits.
     """
     model = base.model
     kind = model.config.model_type
     _check_vocabulary(base)
     try:
-        # Before guidance is read in other threads, which ask for it.
+        # Now, because the threads that read guidance will ask for it.
         kept_shapes(model)
         far = _distances(model, _some_ids(base))
     except (Refusal, MemoryError, torch.OutOfMemoryError):
@@ -62,7 +62,7 @@ def check_runs(base: BaseModel) -> None:
 
 
 def _check_vocabulary(base: BaseModel) -> None:
-    """Raises: Refusal `unsupported_model` if the tokenizer may write, or be asked for, tokens that the model lacks."""
+    """Raises: Refusal `unsupported_model` if the tokenizer has tokens that the model lacks."""
     head = base.model.get_output_embeddings()
     if head is None:
         raise unsupported(f"models of type {base.model.config.model_type!r} have no output head over the vocabulary")

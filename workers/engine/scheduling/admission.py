@@ -1,4 +1,4 @@
-"""Requests from when they come until their rows wait: text and guidance are prepared, lengths checked, rows made."""
+"""From requests to rows that wait: texts are prepared, guidance is read, lengths are checked."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Admission:
 
     @property
     def ids(self) -> Collection[str]:
-        """Of all requests that arrive."""
+        """The ids of all requests that arrive."""
         return self._arriving.keys()
 
     @property

@@ -1,4 +1,4 @@
-"""Guidance of those who wait, read into memory ahead of their turn, while the rows that run go on."""
+"""Guidance is read into memory ahead of the turn of whoever needs it, while the running rows go on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from guideway.workers.messages.to_engine import Artefact
 
 
 class GuidancePrefetch:
-    """Owner of who waits for which guidance. It stays in memory from when it is read until whoever waits is served.
+    """Owner of who waits for which guidance: requests by their ids, and rows. It stays in memory until they are served.
 
-    `begin` starts reading, `is_ready` and `ready_rows` only look, `load` serves.
+    `begin` starts to read, `is_ready` and `ready_rows` only look, `load` serves.
     """
 
     def __init__(self, guidance: ResidentGuidance) -> None:
@@ -32,13 +32,13 @@ class GuidancePrefetch:
         return who in self._waiting
 
     def is_ready(self, who: Hashable) -> bool:
-        """Whether all that was begun for `who` is in memory, or cannot be had, as `load` tells."""
+        """Whether all that was begun for `who` is read, or could not be read, as `load` tells."""
         _, futures = self._waiting[who]
         return all(future.done() for future in futures)
 
     @property
     def missing(self) -> set[Future[Trained]]:
-        """What is waited for."""
+        """The artefacts that are being read for somebody."""
         return {future for _, futures in self._waiting.values() for future in futures if not future.done()}
 
     def load(self, who: Hashable, *, in_use: Collection[str]) -> RowGuidance:
@@ -70,7 +70,7 @@ class GuidancePrefetch:
 
 
 class _ReadyRows:
-    """A view that starts nothing. A look costs as much as the row has artefacts, however many rows wait."""
+    """A view that starts nothing. A look costs more for more artefacts of the row, and not for more waiting rows."""
 
     def __init__(self, ahead: GuidancePrefetch, guidance: ResidentGuidance) -> None:
         self._ahead = ahead
@@ -78,7 +78,7 @@ class _ReadyRows:
 
     def __contains__(self, row: object) -> bool:
         assert isinstance(row, Row)
-        # What failed to be read is known to those only for whom it was begun.
+        # Only the one for whom it was begun knows of guidance that could not be read.
         if self._ahead.has_begun(row):
             return self._ahead.is_ready(row)
         return all(self._guidance.is_at_hand(artefact) for artefact in row.admit.artefacts)

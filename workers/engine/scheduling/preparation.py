@@ -1,4 +1,4 @@
-"""Requests → tokens and grammars, in threads beside the steps of the model, in fair order."""
+"""From requests to tokens and grammars: in threads beside the steps of the model, in a fair order."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from guideway.workers.messages.to_engine import Admit
 
 J = TypeVar("J")
 _ONE_IN: Final = 8
-"""While requests of both lanes wait, one in so many that are taken is of the batch lane."""
+"""While requests of both lanes wait, one in so many taken is of the batch lane."""
 
 
 class Prepared(NamedTuple):
-    """What can be made of a request without the model."""
+    """What is made of a request without the model."""
 
     prompt: Prompt
     grammar: Grammar | None
-    """At its beginning, for rows to fork; None for free text."""
+    """The grammar at its beginning, which each row forks; None for free text."""
 
 
 class Preparation:
-    """Owner of requests from when they come until they are taken, of their order, and of the threads that prepare them.
+    """Owner of the requests that are prepared, of their order, and of the threads that prepare them.
 
-    While one request of a namespace is prepared, no other of it is: what takes long holds up its own namespace, and as
-    long as there are two threads, nobody else. Threads share the layout and the grammars, which allow it.
+    Only one request of a namespace is prepared at a time. So one that takes long holds up its own namespace and, as
+    long as there are two threads, no other. The threads share the layout and the grammars, which are safe to share.
     """
 
     def __init__(self, layout: PromptLayout, grammars: Grammars, *, max_tokens: int, threads: int) -> None:
-        """max_tokens: of the longest sequence. threads: with 0, whoever brings a request waits until it is prepared."""
+        """max_tokens: of the longest sequence. threads: with 0, `begin` returns only when the request is prepared."""
         self._layout = layout
         self._grammars = grammars
         self._max_tokens = max_tokens
@@ -60,28 +60,28 @@ class Preparation:
         self._threads.submit(self._go_on)
 
     def is_ready(self, id_: str) -> bool:
-        """Whether it is prepared, or cannot be, as `take` tells; starts nothing."""
+        """Whether a request that was begun can be taken: it is prepared, or `take` tells why not. Starts nothing."""
         return self._known[id_].done()
 
     def take(self, id_: str) -> Prepared:
-        """What is prepared.
+        """Give away what was prepared of a request; blocks until it is ready.
 
         Raises: Refusal `text_too_long`, `output_unsatisfiable`, `output_incomplete`; `internal_error` for our faults.
         """
         return self._known.pop(id_).result()
 
     def drop(self, id_: str) -> None:
-        """Nobody waits for it any more, if anybody did; one that is being prepared comes to its end unseen."""
+        """Forget a request, if it is here. If a thread is preparing it, the thread goes on and the result is unused."""
         if (future := self._known.pop(id_, None)) is not None:
             future.cancel()
 
     @property
     def missing(self) -> Set[Future[Prepared]]:
-        """What is waited for."""
+        """The requests that are not ready."""
         return {future for future in self._known.values() if not future.done()}
 
     def _go_on(self) -> None:
-        """Prepare whatever has its turn, until nothing has. In a thread of ours."""
+        """Prepare requests in turn until none can be taken. Runs in one of the threads."""
         while True:
             with self._turn:
                 job = self._turns.take()
@@ -97,7 +97,7 @@ class Preparation:
     def _prepare(self, admit: Admit, future: Future[Prepared]) -> None:
         try:
             future.set_result(self._prepared(admit.request, admit.biases))
-        # Whatever it is: a library in Rust that panics raises what is no Exception.
+        # A library in Rust that panics raises a BaseException that is no Exception.
         except BaseException as error:
             future.set_exception(refusal_of(error, id=admit.id))
 
@@ -123,22 +123,23 @@ class _Job(NamedTuple):
 
 
 class Turns(Generic[J]):
-    """Whose turn it is to be prepared. The namespaces take turns, and none is prepared twice at once.
+    """Owner of the order in which jobs are taken. The namespaces take turns, and each has one job in work at most.
 
-    The interactive lane goes before the batch lane; but while both wait, one in eight is of the batch lane.
+    The interactive lane goes before the batch lane. While both wait, one in eight jobs taken is of the batch lane.
     """
 
     def __init__(self) -> None:
         self._queues: dict[Lane, OrderedDict[str, deque[J]]] = {"interactive": OrderedDict(), "batch": OrderedDict()}
-        """Per lane and namespace, the one that was served longest ago first; no queue is empty."""
+        """By lane and namespace; the namespace that was served longest ago comes first; no queue is empty."""
         self._in_work: set[str] = set()
         self._since_batch = 0
 
     def add(self, job: J, lane: Lane, namespace: str) -> None:
+        """Let a job wait for its turn."""
         self._queues[lane].setdefault(namespace, deque()).append(job)
 
     def take(self) -> J | None:
-        """The next one, whose namespace is in work until it is released; None if none can be taken now."""
+        """The next job, whose namespace is in work until it is released; None if no job can be taken now."""
         both = all(self._queues.values())
         lanes: list[Lane] = ["interactive", "batch"]
         for lane in lanes if self._since_batch < _ONE_IN - 1 else reversed(lanes):
@@ -156,6 +157,7 @@ class Turns(Generic[J]):
         return None
 
     def release(self, namespace: str) -> None:
+        """Note that this namespace's job is done, so that its next one can be taken."""
         self._in_work.discard(namespace)
 
 
@@ -169,7 +171,7 @@ def too_many_words(words: int, least: int, max_tokens: int) -> Refusal:
 
 
 def check_length(guidance: RowGuidance, text_tokens: int, max_tokens: int, most: int) -> None:
-    """Whether `most` tokens have room for all. Raises: Refusal `text_too_long`."""
+    """Check that guidance, text and `max_tokens` fit into `most` tokens. Raises: Refusal `text_too_long` if not."""
     virtual_tokens = guidance.prefix_tokens + guidance.virtual_tokens
     excess = virtual_tokens + text_tokens + max_tokens - most
     if excess > 0:

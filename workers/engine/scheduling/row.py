@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class SharedPrefix(NamedTuple):
-    """The first tokens of a row, which other rows have as well."""
+    """The first tokens of a row, if other rows may have the same."""
 
     key: bytes
-    """Of all that their keys and values depend on, and of the namespace."""
+    """A hash of all that their keys and values depend on, and of the namespace."""
     tokens: int
-    """Prefixes, virtual tokens and text."""
+    """How many they are: trained prefixes, virtual tokens and text."""
 
 
 class RowStatus(enum.Enum):
@@ -49,83 +49,88 @@ class Row:
     status: RowStatus = RowStatus.WAITING
     """Written by `FairQueue` only."""
     prompt_ids: Sequence[int]
-    """The text, in tokens; prefixes and then virtual tokens stand before them."""
+    """The tokens of the text; trained prefixes and then virtual tokens stand before them."""
     virtual_tokens: int
-    """Of soft prompts."""
+    """Number of the soft prompts' virtual tokens."""
     prefix_tokens: int = 0
-    """Positions that prefixes take: they are in the cache from the beginning and are not computed."""
+    """Number of the trained prefixes' positions. Their keys and values are put into the cache and not computed."""
     sampler: Sampler
     shared_prefixes: Sequence[SharedPrefix] = ()
-    """Worth sharing; the shortest first."""
+    """The prefixes that are worth sharing; the shortest comes first."""
 
     guidance: RowGuidance | None = None
-    """Held while seated only, so that waiting rows keep none in memory."""
+    """Held only while the row is seated, so that waiting rows keep no guidance in memory."""
     form: Grammar | None = None
-    """The grammar of its text at its beginning; the samples of a request share it."""
+    """The grammar at the beginning of a text, which the samples of a request share; None for free text."""
     grammar: Grammar | None = None
-    """From the first seat on: one that has to wait again goes on where it was."""
+    """The row's own place in its grammar. The row has it from its first seat on, also while it waits again."""
 
     token_ids: list[int] = field(default_factory=list)
     """Generated so far; the token that ends a text is not among them."""
     cached_tokens: int = 0
-    """Positions whose keys and values are in the cache."""
+    """How many of its first positions have their keys and values in the cache."""
     logprobs: Logprobs | None = None
-    """Of the tokens generated so far, where that is asked."""
+    """Those of the tokens generated so far, if the request asks for them."""
     partings: list[list[Branch]] = field(default_factory=list)
-    """Where its labels parted so far, where that is asked."""
+    """The places where its labels parted so far, if the request asks for them."""
     generated: Generated | None = None
-    """Set once, when the row ends."""
+    """The result. Set once, before the row ends; None for the rows of a request that is refused."""
     preempted: int = 0
     """How often it gave up its seat and waited again."""
 
     @property
     def id(self) -> str:
-        """Of the request's attempt; the rows of its samples share it."""
+        """The id of the request's attempt, which all its samples share."""
         return self.admit.id
 
     @property
     def request(self) -> Request:
+        """The request whose sample this is."""
         return self.admit.request
 
     @property
     def namespace(self) -> str:
+        """The namespace that sent the request."""
         return self.admit.request.namespace
 
     @property
     def lane(self) -> str:
+        """`interactive` or `batch`."""
         return self.admit.lane
 
     @property
     def generation(self) -> Generation:
+        """The request's generation parameters."""
         return self.admit.request.generation
 
     @property
     def prompt_tokens(self) -> int:
-        """Prefixes, virtual tokens and text."""
+        """Number of tokens before the generated ones: trained prefixes, virtual tokens and text."""
         return self.prefix_tokens + self.virtual_tokens + len(self.prompt_ids)
 
     @property
     def total_tokens(self) -> int:
-        """The prompt and what has been generated."""
+        """Number of tokens of the prompt and generated so far."""
         return self.prompt_tokens + len(self.token_ids)
 
     @property
     def most_left(self) -> int:
-        """Tokens that it may still generate; at least one until it ends."""
+        """How many tokens it may still generate; at least one until it ends."""
         return self.generation.max_tokens - len(self.token_ids)
 
     @property
     def missing_tokens(self) -> int:
-        """How many the model has to take in before it gives the next one: the prompt's at first, then one at a time."""
+        """How many tokens the model takes in before it gives the next one: first the prompt's, then one at a time."""
         return self.total_tokens - self.cached_tokens
 
     @property
     def decodes(self) -> bool:
-        """Whether only the last token is missing."""
+        """Whether only the last token is missing, and it is no virtual token."""
         return self.missing_tokens == 1 and bool(self.prompt_ids or self.token_ids)
 
     @property
     def last_id(self) -> int:
+        """The id of the last token, generated or of the text."""
         return self.token_ids[-1] if self.token_ids else self.prompt_ids[-1]
 
     def ids_between(self, start: int, stop: int) -> list[int]:
@@ -136,11 +141,11 @@ class Row:
         return [*self.prompt_ids[start:stop], *self.token_ids[max(0, start - prompt) : max(0, stop - prompt)]]
 
     def is_late(self, now: float) -> bool:
-        """Whether nobody waits for the result any more at `now` (Unix time in seconds)."""
+        """Whether the request's deadline has passed at `now` (Unix time in seconds)."""
         return is_late(self.request, now)
 
     def report(self) -> RowReport:
-        """What is at work on the row, without its text."""
+        """What acts on the row (guidance, retrieval sets, text prompt, grammar), without its text."""
         guidance = [f"{artefact.form} {artefact.name}" for artefact in self.admit.artefacts]
         passages = [part.source for part in self.request.parts if part.kind == "context" and "#" in part.source]
         guidance += dict.fromkeys(f"set {source.partition('#')[0]}" for source in passages)
@@ -157,5 +162,5 @@ class Row:
 
 
 def is_late(request: Request, now: float) -> bool:
-    """Whether nobody waits for the result any more at `now` (Unix time in seconds)."""
+    """Whether the request's deadline has passed at `now` (Unix time in seconds)."""
     return request.deadline_ms is not None and now * 1000 > request.deadline_ms

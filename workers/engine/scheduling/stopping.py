@@ -1,4 +1,4 @@
-"""What a new token means for its row: whether the row ends, and with which text; what is told once all rows have."""
+"""A row gets a new token: whether it ends, and with which text. Then the answer of a request whose rows have ended."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from guideway.workers.messages.every_child import Refused
 from guideway.workers.messages.from_engine import Finished, Generated, SampleFailure
 
 _SLACK_TOKENS = 8
-"""A few more tokens than the stop string can span, for special tokens."""
+"""Looked at beyond the tokens that a stop string can span, because special tokens have no text."""
 
 
 class Stopping:
-    """Reads tokens into rows."""
+    """Gives rows their tokens, and decides which rows end with them. It keeps nothing of a row."""
 
     def __init__(
         self,
@@ -30,8 +30,8 @@ class Stopping:
         *,
         lead: str = "",
     ) -> None:
-        """bytes_of: the bytes of tokens. Tokens may cut a character, and a tokenizer's own decoding then gives up whole
-        runs of them. lead: what a text of a grammar begins with, and is no part of it.
+        """eos_ids: the tokens that end a text. bytes_of: the bytes of tokens; a tokenizer's own decoding loses runs of
+        tokens where one of them cuts a character. lead: white space before a text of a grammar, no part of it.
         """
         self._tokenizer = tokenizer
         self._eos_ids = frozenset(eos_ids)
@@ -43,7 +43,8 @@ class Stopping:
     def accept(self, row: Row, token_id: int) -> None:
         """Give `row` its next token; sets `row.generated` if it was the last.
 
-        Raises: Refusal `output_unsatisfiable` if the row's grammar cannot be followed any further.
+        Raises: Refusal `output_unsatisfiable` if the row's grammar cannot be followed any further;
+        `output_incomplete` or `output_unreadable` if its JSON grows without an end.
         """
         if token_id in self._eos_ids:
             whole = row.grammar is None or row.grammar.is_complete
@@ -55,22 +56,22 @@ class Stopping:
         if row.generation.stop and self._is_stopped(row):
             row.generated = self._cut(row)
         elif row.grammar is not None and row.grammar.is_ended:
-            # The end token could only confirm it: a step saved.
+            # Only the end token could come next: not to ask for it saves a step.
             row.generated = _generated(row, self._text(row), "stop")
         elif len(row.token_ids) >= row.generation.max_tokens:
-            # What a grammar could have gone on with may have been meant to come: 12 of 125, New of New York.
+            # Where the grammar allows more, the model may have meant more: 12 of 125, New of New York.
             text = self._text(row)
             cut = "" if row.grammar is None else ran_out(text, row.request.output, row.generation.max_tokens)
             row.generated = _generated(row, text, "length", cut)
 
     def _is_first_space_dropped(self) -> bool:
-        """SentencePiece may begin every text with a space that is no part of it."""
+        """Whether the tokenizer begins every text with a space that is no part of it, as SentencePiece may."""
         tokens = self._tokenizer.encode(" a", add_special_tokens=False)
         decoded = str(self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
         return self._bytes_of(tokens) == f" {decoded}".encode()
 
     def _is_stopped(self, row: Row) -> bool:
-        """Whether a stop string now stands at the end of the text or in it: none stood there a token ago."""
+        """Whether the last token has completed a stop string, at the end of the text or with more behind it."""
         reach = max(len(stop.encode()) for stop in row.generation.stop) + _SLACK_TOKENS
         tail = self._bytes(row, max(0, len(row.token_ids) - reach))
         return any(stop.encode() in tail for stop in row.generation.stop)
@@ -82,7 +83,7 @@ class Stopping:
         text = _whole_characters(whole[:at])
         if row.grammar is None or (isinstance(row.request.output, Regex) and row.grammar.derives(text)):
             return _generated(row, text, "stop")
-        # Of a label, a number or JSON, what stands before a stop string is another value than the one begun.
+        # The beginning of a label, a number or JSON is another value than the one that the model had begun.
         return _generated(row, text, "stop", stopped(stop))
 
     def _text(self, row: Row) -> str:
@@ -97,13 +98,13 @@ class Stopping:
 
 
 def failed(refusal: Refusal) -> Generated:
-    """What becomes of a sample that could not be run to its end."""
+    """The result of a sample that could not be run to its end."""
     failure = SampleFailure(code=refusal.code, message=refusal.message)
     return Generated(text="", finish_reason="stop", failure=failure)
 
 
 def told(id_: str, rows: Sequence[Row]) -> Finished | Refused:
-    """The end of the request with this id, all of whose samples have ended: refused only if none of them got a text."""
+    """The answer of a request whose `rows` have all ended, by its attempt's id; Refused if none of them got a text."""
     samples = [row.generated for row in rows if row.generated is not None]
     failures = [one.failure for one in samples if one.failure is not None]
     if len(failures) == len(rows) and all(one.code is not FailureCode.OUTPUT_INCOMPLETE for one in failures):

@@ -1,4 +1,4 @@
-"""What the model's chat template puts around messages, read once from what it makes of names that stand for them."""
+"""What the model's chat template puts around messages: read once, from its rendering of names in their place."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESPONSE: Final = "### Response:\n"
 
 @dataclass(frozen=True)
 class Slot:
-    """Where parts go among the layout's own pieces."""
+    """A place for parts among the layout's own pieces."""
 
     name: Literal["instruction", "user"]
     headed: bool = False
@@ -35,7 +35,7 @@ Pieces = list["str | Slot"]
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, opening: bool) -> str:
-    """The conversation as text. opening: with what opens the assistant's message."""
+    """The conversation as text. opening: whether what opens the assistant's message comes last."""
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opening))
 
 

@@ -1,4 +1,4 @@
-"""What a row needs of its grammar, whichever way it is made."""
+"""What a row needs of its grammar, however it is made, and the grammars of all rows in one step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from guideway.workers.engine.faults import refusal_of
 
 
 class Grammar(Protocol):
-    """One row's place in the form that its text is to have."""
+    """One row's place in the form that its text must have."""
 
     def fork(self) -> Grammar:
         """Another place, at the beginning."""
@@ -41,7 +41,7 @@ class Grammar(Protocol):
 
     @property
     def is_complete(self) -> bool:
-        """Whether the text so far is a whole word of the grammar."""
+        """Whether the text so far is a whole text of the grammar."""
 
     @property
     def is_ended(self) -> bool:
@@ -49,23 +49,24 @@ class Grammar(Protocol):
 
     @property
     def fewest_tokens(self) -> int:
-        """Of a whole text, as far as it is known."""
+        """A lower bound of the number of tokens of a whole text; 0 where none is known."""
 
     @property
     def nbytes(self) -> int:
-        """Of memory that all places of this grammar share, about."""
+        """About how many bytes of memory all places of this grammar share."""
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The text of tokens, as the rule declares it."""
 
     def ids(self, text: str) -> list[int] | None:
-        """The tokens in which the model writes `text`; None if it is no whole word of the grammar."""
+        """The tokens in which the model writes `text`; None if it is no whole text of the grammar."""
 
     def derives(self, text: str) -> bool:
-        """Whether `text` is a whole word of the grammar."""
+        """Whether `text` is a whole text of the grammar."""
 
 
 def empty_bitmask(rows: int, vocabulary: int) -> np.ndarray[Any, Any]:
+    """int32 [rows, ⌈vocabulary / 32⌉] of zeros: no token is allowed. For `Grammar.fill`."""
     return np.zeros((rows, (vocabulary + 31) // 32), dtype=np.int32)
 
 
@@ -75,12 +76,12 @@ class BatchedGrammar:
     def __init__(self, grammars: Sequence[Grammar | None]) -> None:
         self._grammars = [(row, grammar) for row, grammar in enumerate(grammars) if grammar is not None]
         self._leaning: list[tuple[int, int, float]] = []
-        """(row, token, what is added) of the step that was masked last."""
+        """(row, token, bias) of the step that was masked last."""
 
     def mask_(self, logits: Tensor) -> dict[int, Refusal]:
         """logits[i, t] = -inf where row i's grammar does not allow token t next; logits [rows, vocabulary], in place.
 
-        Returns the rows whose grammar cannot be followed any further, and why; nothing is allowed in them.
+        Returns the rows whose grammar cannot be followed any further, each with its refusal; no token is allowed there.
         """
         if not self._grammars:
             return {}
@@ -91,7 +92,7 @@ class BatchedGrammar:
             try:
                 grammar.fill(bitmask, index)
                 self._leaning += [(row, token, more) for token, more in grammar.biases.items()]
-            except BaseException as error:  # whatever it is, it is this row's
+            except BaseException as error:  # a panic in Rust as well: it concerns this row only
                 failed[row] = refusal_of(error, id="its grammar")
                 bitmask[index] = 0
         bits = np.unpackbits(bitmask.view(np.uint8), axis=1, count=logits.shape[1], bitorder="little")
@@ -101,9 +102,9 @@ class BatchedGrammar:
         return failed
 
     def lean_(self, logits: Tensor) -> None:
-        """logits[i, t] += what row i's labels have for token t; logits [rows, vocabulary], masked, in place.
+        """logits[i, t] += the bias of token t for row i's labels; logits [rows, vocabulary], masked, in place.
 
-        It changes no `-inf`: what is not allowed stays so.
+        An `-inf` stays `-inf`: no bias allows a token.
         """
         if self._leaning:
             rows, tokens, biases = (list(column) for column in zip(*self._leaning, strict=True))

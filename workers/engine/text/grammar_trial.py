@@ -1,8 +1,8 @@
-"""Whether a grammar that somebody wrote compiles in reasonable time: tried in a process that may be ended for it.
+"""Whether a grammar compiles in reasonable time: tried in a process of its own, which is ended if it does not.
 
 llguidance bounds most of its work, but not all: to find out whether fourteen patterns of an `allOf` have a text in
-common took it 14 s, and twenty take it an hour. Nothing stops a thread that does that, so a process is tried first:
-`python -m guideway.workers.engine.text.grammar_trial`. It has no model and no vocabulary, for such time depends on
+common took it 14 s, and twenty would take an hour. A thread that does that cannot be stopped, so a process tries first:
+`python -m guideway.workers.engine.text.grammar_trial`. It has no model and no vocabulary, because the time depends on
 neither.
 """
 
@@ -20,14 +20,14 @@ from functools import cache
 from typing import IO, Final
 
 _CPU_S: Final = 2.0
-"""Of computing: how busy the machine is does not matter. The largest sound grammars take about one second."""
+"""Processor time, so that a busy machine makes no difference. The largest sound grammars take about one second."""
 _MEMORY_BYTES: Final = 2 * 2**30
 _LENGTH: Final = struct.Struct(">I")
 _DONE: Final = b"."
 
 
 class GrammarTrial:
-    """Owner of the process; it is started when it is first needed, and again after it was ended.
+    """Owner of the process, which is started when it is first needed, and again after it was ended.
 
     Threads may share it.
     """
@@ -37,7 +37,7 @@ class GrammarTrial:
         self._process: subprocess.Popen[bytes] | None = None
 
     def compiles(self, source: str) -> bool:
-        """Whether llguidance comes to an end with it, be it an error, within two seconds and 2 GiB."""
+        """Whether llguidance is done with it, be it with an error, within two seconds of computing and 2 GiB."""
         body = source.encode()
         with self._turn:
             stdin, stdout = self._pipes()
@@ -72,7 +72,7 @@ class GrammarTrial:
 
 @cache
 def grammar_trial() -> GrammarTrial:
-    """The one of this process."""
+    """The trial that all of this process share."""
     return GrammarTrial()
 
 
@@ -83,7 +83,7 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> None:
-    """Compile what comes until nothing comes; the system ends the process that computes too long at one."""
+    """Compile each grammar that comes, until none comes. The system ends the process if one takes too long."""
     import llguidance
 
     with contextlib.suppress(ValueError, OSError):  # some systems have no such limit
@@ -92,7 +92,7 @@ def main() -> None:
     while header := sys.stdin.buffer.read(_LENGTH.size):
         (length,) = _LENGTH.unpack(header)
         source = sys.stdin.buffer.read(length).decode()
-        # It reaches into the library as well: what it does by default is to end the process.
+        # A timer that ends the process also works while the library computes.
         signal.setitimer(signal.ITIMER_PROF, _CPU_S)
         llguidance.LLMatcher(tokenizer, source, log_level=0)
         signal.setitimer(signal.ITIMER_PROF, 0)

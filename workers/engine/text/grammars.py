@@ -1,4 +1,4 @@
-"""The form of a result as a grammar: which tokens may come next, per row. Grammars are llguidance's."""
+"""From output rules to grammars, which say what tokens may come next in a row. llguidance compiles all but labels."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from guideway.workers.engine.text.prompt import PromptLayout
 from guideway.workers.engine.text.spelled import Spelled
 
 _LIMITS: Final = llguidance.LLParserLimits(verbose_errors=False)
-"""Otherwise errors quote the grammar's state, and with it the text."""
+"""With verbose errors llguidance quotes the grammar's state, and with it the text."""
 _KEPT_BYTES: Final = 64 * 2**20
 _MATCHER_BYTES: Final = 60_000
 _SOURCE_BYTES: Final = 40
 _REFUSAL_BYTES: Final = 1000
-"""Of a compiled grammar, and for each byte of its source: about, and rather too many."""
+"""Estimates, rather too large: of a compiled grammar, for each byte of its source, and of a refusal."""
 
 
 class Compiled:
-    """A place in a grammar of characters, by llguidance."""
+    """A row's place in a grammar of characters, by llguidance. Implements `Grammar`."""
 
     fewest_tokens = 0
 
@@ -56,15 +56,25 @@ class Compiled:
         self._watch = watch and watch()
 
     def fork(self) -> Compiled:
+        """Another place, at the beginning."""
         return Compiled(self._start, self._tokenizer, self._spelling, self.nbytes, self._new_watch)
 
     def accept(self, token_id: int) -> None:
+        """Go on by a token that the mask allowed.
+
+        Raises: Refusal `output_unsatisfiable` if the grammar turns out too complex to follow; `output_incomplete` or
+        `output_unreadable` if a value in JSON grows without an end.
+        """
         self._matcher.consume_token(token_id)
         self._check()
         if self._watch is not None:
             self._watch.see(self._tokenizer.decode_bytes([token_id]))
 
     def fill(self, bitmask: np.ndarray[Any, Any], index: int) -> None:
+        """Set bit t of bitmask[index] if token t may come next; int32 [rows, ⌈vocabulary / 32⌉].
+
+        Raises: Refusal `output_unsatisfiable` if the grammar turns out too complex to follow.
+        """
         llguidance.numpy.fill_next_token_bitmask(self._matcher, bitmask, index)
         self._check()
         if self._watch is not None and (kept := self._watch.kept) is not None:
@@ -78,22 +88,26 @@ class Compiled:
 
     @property
     def is_complete(self) -> bool:
+        """Whether the text so far is a whole text of the grammar."""
         return bool(self._matcher.is_accepting())
 
     @property
     def is_ended(self) -> bool:
+        """Whether nothing more can come."""
         return bool(self._matcher.is_stopped())
 
     def text(self, token_ids: Sequence[int]) -> str:
-        """Byte for byte as the grammar counts it: a tokenizer's own decoding may drop spaces."""
+        """The text of tokens, byte for byte as the grammar counts it: a tokenizer's own decoding may drop spaces."""
         return str(self._tokenizer.decode_str(list(token_ids))).removeprefix(self._spelling.lead)
 
     def ids(self, text: str) -> list[int] | None:
+        """The tokens in which the model writes `text`; None if it is no whole text of the grammar."""
         ids = self._spelling.layout.answer_ids(text)
-        # The tokenizer may write another form of its letters, which would come back in the place of the declared one.
+        # The tokenizer may change the form of letters; the text would then come back in another form than declared.
         return ids if self._takes(ids) and self.text(ids) == text and self._has_an_end(text) else None
 
     def derives(self, text: str) -> bool:
+        """Whether `text` is a whole text of the grammar, in whatever tokens."""
         return self._takes(self._tokenizer.tokenize_str(self._spelling.lead + text))
 
     def _has_an_end(self, text: str) -> bool:
@@ -150,14 +164,14 @@ class Grammars:
         self._spelling = _Spelling(layout, self._lead(layout))
         self._turn = Lock()
         self._kept: LRUCache[bytes, Grammar | Refusal] = LRUCache(max_bytes, getsizeof=_nbytes)
-        """What came of each rule."""
+        """Each rule, by its hash → its grammar at the beginning, or the refusal of it."""
 
     def start(
         self, rule: OutputRule, words: Sequence[str], biases: Mapping[str, float] | None = None
     ) -> Grammar | None:
         """A new place at the beginning of the rule's grammar; None for free text.
 
-        words: what to label, for `word_labels`. biases: of its labels, all of them or none (`label_biases.py`).
+        words: those to label, for `word_labels`. biases: of all its labels, or none (`label_biases.py`).
         Raises: Refusal `output_unsatisfiable` if no text can satisfy the rule, or the grammar is not understood.
         """
         if isinstance(rule, Text):
@@ -170,7 +184,7 @@ class Grammars:
         with self._turn:
             known = self._kept.get(key)
         if known is None:
-            # Apart from the others: two threads may compile the same one, but neither waits for the other.
+            # Without the lock: two threads may compile the same grammar, but neither waits for the other.
             try:
                 known = self._made(rule, words, biases or None)
             except Refusal as refusal:
@@ -184,11 +198,11 @@ class Grammars:
 
     @property
     def lead(self) -> str:
-        """White space that the text of each grammar begins with, and that is no part of it."""
+        """The white space that the text of each grammar begins with, and that is no part of its value."""
         return self._spelling.lead
 
     def bytes_of(self, token_ids: Sequence[int]) -> bytes:
-        """What tokens stand for; the name of a special one."""
+        """The bytes that tokens stand for; of a special token, its name."""
         return bytes(self._tokenizer.decode_bytes(list(token_ids)))
 
     def _made(self, rule: OutputRule, words: Sequence[str], biases: Mapping[str, float] | None) -> Grammar:
@@ -220,7 +234,7 @@ class Grammars:
             raise unsatisfiable(matcher.get_error())
         nbytes = _MATCHER_BYTES + _SOURCE_BYTES * len(source)
         grammar = Compiled(matcher, self._tokenizer, self._spelling, nbytes, watch)
-        # A grammar without any word compiles; it is found out when its first token is asked for.
+        # A grammar that no text satisfies compiles; only the request for its first token shows it.
         try:
             grammar.fork().fill(empty_bitmask(1, self._vocabulary), 0)
         except Refusal as refusal:
@@ -238,7 +252,7 @@ def _nbytes(known: Grammar | Refusal) -> int:
 
 
 def _tried(source: str) -> str:
-    """A grammar that somebody wrote, which llguidance comes to an end with. Raises: Refusal `output_unsatisfiable`."""
+    """`source`, if llguidance compiles it in time. Raises: Refusal `output_unsatisfiable` if it does not."""
     if not grammar_trial().compiles(source):
         raise unsatisfiable("it takes too long, or too much memory, to find out what it allows")
     return source

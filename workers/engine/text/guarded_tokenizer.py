@@ -1,4 +1,4 @@
-"""The model's tokenizer with its tokens of structure under secret names: what nobody can guess, no text can hold."""
+"""The model's tokenizer with secret names for its tokens of structure: nobody can guess them, so no text has them."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class Tokens(NamedTuple):
 
     ids: list[int]
     ends: list[tuple[int, int]]
-    """Of each token, the characters that it came from: from, up to and not including. Bytes of one character share it,
-    and a token that stands for no character has an empty range."""
+    """For each token the characters that it came from, (first, one past the last). Tokens for bytes of one character
+    have the same range, and a token that stands for no character has an empty one."""
 
 
 class GuardedTokenizer:
     """Texts → tokens, as the model's own tokenizer makes them of a whole text at once.
 
-    It is a copy in which the *reserved* tokens, those that are special or stand in the chat template, have other names,
-    drawn at random for this copy. `own` writes these names into the layout's own text. So whatever else a text holds,
-    it has no token of structure: `<|im_end|>` in it is ten ordinary characters. All else is the original's: how texts
-    are normalised and cut, and what a token does to the white space beside it.
+    It is a copy in which the *reserved* tokens have other names, drawn at random for this copy. Reserved are those that
+    are special or stand in the chat template. `own` writes the new names into the layout's own text. So no other text
+    has a token of structure: `<|im_end|>` in it is ten ordinary characters. Everything else is as in the original: how
+    texts are normalised and cut, and what a token does to the white space beside it.
 
-    Its methods change nothing: threads may share it.
+    Its methods change nothing, so threads may share it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -57,7 +57,7 @@ class GuardedTokenizer:
         self._copy = Tokenizer.from_str(json.dumps(self._renamed(json.loads(tokenizer.backend_tokenizer.to_str()))))
 
     def own(self, text: str) -> str:
-        """The layout's own text, for `encode`: with the secret name wherever it has a token of structure."""
+        """The layout's own text for `encode`: each token of structure in it has its secret name."""
         found = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         written, done = [], 0
         for id_, (start, end) in zip(found["input_ids"], found["offset_mapping"], strict=True):
@@ -68,17 +68,17 @@ class GuardedTokenizer:
         return "".join([*written, text[done:]])
 
     def encode(self, text: str) -> Tokens:
-        """The text, pieces of it by `own`, in tokens."""
+        """The tokens of a text, whose tokens of structure are written by `own`."""
         return self.encode_all([text])[0]
 
     def encode_all(self, texts: Sequence[str]) -> list[Tokens]:
-        """Each text by itself."""
-        # `encode` of the library would hold the interpreter meanwhile, and with it all other threads.
+        """The tokens of each text by itself."""
+        # The library's `encode` would hold the interpreter, and all other threads with it; `encode_batch` does not.
         encodings = self._copy.encode_batch(list(texts), add_special_tokens=False)
         return [self._checked(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
 
     def following(self, before: str, ids: Sequence[int], texts: Sequence[str]) -> list[list[int] | None]:
-        """What comes after the tokens `ids` of `before` where each text stands after it; None where they change."""
+        """The tokens of each text after `before`, whose tokens are `ids`; None where these change with the text."""
         encodings = self._copy.encode_batch([before + text for text in texts], add_special_tokens=False)
         found: list[list[int] | None] = []
         for text, encoding in zip(texts, encodings, strict=True):

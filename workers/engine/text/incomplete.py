@@ -1,4 +1,4 @@
-"""Why a text is no whole word of its row's grammar: where it stood, and what to change. Pure."""
+"""The messages for a text that is no whole text of its row's grammar: where it ended, and what to change. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RAISE: Final = "raise the endpoint's generation.max_tokens"
 
 
 def stopped(stop: str) -> str:
-    """Of a text that a stop string ended."""
+    """The message for a text that the stop string `stop` ended."""
     return (
         f"the stop string {json.dumps(stop, ensure_ascii=False)} ended the text before its form was complete: take it "
         "out of the endpoint's generation.stop, or change its output rule"
@@ -35,7 +35,7 @@ def stopped(stop: str) -> str:
 
 
 def ran_out(text: str, rule: OutputRule, max_tokens: int) -> str:
-    """Of a text that `max_tokens` ended."""
+    """The message for a text that `max_tokens` ended."""
     said = f"{max_tokens} tokens were not enough for a complete result"
     match rule:
         case Json(schema):
@@ -52,7 +52,7 @@ def ran_out(text: str, rule: OutputRule, max_tokens: int) -> str:
 
 
 def grown(crossing: Crossing, schema: Mapping[str, Any]) -> Refusal | None:
-    """The refusal of a value that has become larger than the schema, or else our defaults, allow."""
+    """The refusal of a value that has grown larger than the schema, or else our defaults, allow; None if it may."""
     where, path = _of(crossing.path), crossing.path
     match crossing.what:
         case "twice":
@@ -102,7 +102,7 @@ def _in_json(text: str, schema: Mapping[str, Any]) -> str:
 
 
 def _culprit(seen: JsonText, schema: Mapping[str, Any]) -> tuple[Open, Path] | None:
-    """What has no bound and takes most of the text: of several, the innermost."""
+    """The open value that has no bound and takes most of the text, and its path; of several, the innermost."""
     for depth in range(len(seen.open) - 1, -1, -1):
         one, path = seen.open[depth], path_of(seen.open[:depth])
         if (depth == 0 or 2 * (seen.size - one.start) >= seen.size) and _is_endless(one, path, schema):

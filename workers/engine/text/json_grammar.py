@@ -1,4 +1,4 @@
-"""A JSON Schema as a grammar, and what the grammar library leaves open: numbers and texts without an end."""
+"""A JSON Schema as a grammar, and the bounds that the grammar library lacks: for numbers and texts without an end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Mask = np.ndarray[Any, Any]
 
 
 def json_source(schema: dict[str, Any]) -> str:
-    """The schema in llguidance's grammar format. Raises Refusal `output_unsatisfiable` if llguidance cannot have it."""
+    """The schema in llguidance's grammar format. Raises: Refusal `output_unsatisfiable` if llguidance refuses it."""
     # The owner's settings of the grammar library could make it write what is not JSON, or not of the schema.
     schema = {key: content for key, content in schema.items() if key != GRAMMAR_OPTIONS}
     # Without flexible white space a small model cannot lose itself in it.
@@ -35,7 +35,7 @@ def json_source(schema: dict[str, Any]) -> str:
 
 
 class Digits:
-    """Which tokens would write digits that go too far; one for a vocabulary."""
+    """Owner of the masks against tokens with too many digits; one for a vocabulary."""
 
     def __init__(self, bytes_of: Callable[[Sequence[int]], bytes], *, vocabulary: int) -> None:
         found = ((id_, _DIGITS.match(bytes_of([id_]))) for id_ in range(vocabulary))
@@ -60,7 +60,7 @@ class Digits:
 
 
 class JsonWatch:
-    """One row's text of JSON, as it grows."""
+    """Watches one row's JSON as it is written."""
 
     def __init__(self, digits: Digits, schema: Mapping[str, Any]) -> None:
         self._digits = digits
@@ -68,9 +68,9 @@ class JsonWatch:
         self._text = JsonText()
 
     def see(self, data: bytes) -> None:
-        """The text goes on by `data`.
+        """Go on by `data`.
 
-        Raises: Refusal `output_incomplete` or `output_unreadable` if something in it finds no end.
+        Raises: Refusal `output_incomplete` or `output_unreadable` if a value in it grows without an end.
         """
         self._text.see(data)
         while self._text.crossings:
@@ -79,7 +79,7 @@ class JsonWatch:
 
     @property
     def kept(self) -> Mask | None:
-        """int32 [⌈vocabulary / 32⌉]: bit t is 0 if token t would take a number beyond what a float can tell."""
+        """int32 [⌈vocabulary / 32⌉]: bit t is 0 if token t would make a number that no float holds; None: no token."""
         if self._text.is_exact:
             return self._digits.none
         exponent = self._text.exponent

@@ -1,4 +1,4 @@
-"""Where a text of JSON stands: read byte by byte as it is written, so that what finds no end is seen early. Pure."""
+"""What is open in a JSON text: read byte by byte as it is written, so that a value without end is seen early. Pure."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Open:
 
 
 class Crossing(NamedTuple):
-    """Something has just become larger than what has no bound of its own may be."""
+    """A value has just grown larger than one may that has no bound of its own."""
 
     what: Grown
     path: tuple[str | int, ...]
@@ -55,12 +55,12 @@ class Crossing(NamedTuple):
 
 
 class JsonText:
-    """What is open at the end of the text so far, and what has grown too large in it."""
+    """Owner of what is open at the end of the text so far, and of what has grown too large in it."""
 
     def __init__(self) -> None:
         self.open: list[Open] = []
         self.crossings: list[Crossing] = []
-        """In their order; whoever looks at them takes them out."""
+        """In the order in which they happened; the caller takes out those that it has looked at."""
         self.size = 0
         """Bytes."""
         self._in_string = self._in_name = self._is_escaped = False
@@ -71,7 +71,7 @@ class JsonText:
         self._phase = _WHOLE
 
     def see(self, data: bytes) -> None:
-        """The text goes on by `data`."""
+        """Go on by `data`."""
         for byte in data:
             if self._in_string:
                 self._see_in_string(byte)
@@ -84,20 +84,20 @@ class JsonText:
 
     @property
     def path(self) -> tuple[str | int, ...]:
-        """Of the value that the text ends in."""
+        """The path of the value that the text ends in."""
         return path_of(self.open)
 
     @property
     def exponent(self) -> tuple[int, int] | None:
-        """Where the text is in an exponent without a minus: what it is so far, and what it may be at most."""
+        """In an exponent without a minus, what it is so far and what it may be at most; None elsewhere."""
         if not (match := _IN_EXPONENT.fullmatch(self._number)):
             return None
-        # Digits may be as many as the text has tokens; zeros before the others count for nothing.
+        # There may be as many digits as the text has tokens; leading zeros do not count.
         return int(match[2].lstrip(b"0")[:9] or b"0"), max(0, _MOST - len(match[1]))
 
     @property
     def is_exact(self) -> bool:
-        """Whether the text ends in a number that no further digit changes: one of a long fraction, or 0 already."""
+        """Whether the text ends in a number that no further digit changes: its fraction is long, or it is 0 already."""
         if self._phase == _EXPONENT:
             return _VANISHED.fullmatch(self._number) is not None
         return self._phase == _FRACTION and self._digits[_FRACTION] > 0 and self._significant >= _EXACT
@@ -193,7 +193,7 @@ class JsonText:
 
 
 def path_of(holders: Sequence[Open]) -> tuple[str | int, ...]:
-    """The names and numbers by which these stand in each other."""
+    """The path of the innermost of `holders`, each of which stands in the one before: names and numbers."""
     steps: list[str | int] = []
     for one in holders:
         if one.what == "array":

@@ -25,7 +25,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 
 def log_weight(biases: Collection[float]) -> float:
-    """log W of a node with these labels' biases below it; at least one."""
+    """log W of a node, from the biases of the labels below it; at least one."""
     largest = max(-bias for bias in biases)
     return math.log(len(biases)) - largest - math.log(sum(math.exp(-bias - largest) for bias in biases))
 
@@ -33,7 +33,7 @@ def log_weight(biases: Collection[float]) -> float:
 def edges(
     biases: Mapping[str, float], branches: Mapping[int, Iterable[str]], ended: str | None
 ) -> dict[int | None, float]:
-    """What is added at a node, by the token of each branch; under None, for the label that ends there, if one does.
+    """The biases at a node, by the token of each branch; under None, of the label that ends there, if one does.
 
     branches: the labels below the node by their next token. A node with one way on adds nothing.
     """

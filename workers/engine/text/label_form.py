@@ -1,8 +1,7 @@
-"""A form that lists what may be written: labels, and labels after known words. Each text stands in it as the tokens in
-which the model writes it.
+"""Forms that list what may be written: labels, and labels after known words, in the tokens that the model writes.
 
-As characters, `p` of `positive` would do for a first token and settle the label, though the model means nothing by it:
-on the demo's data that takes the bare model from 0.70 to 0.49.
+In a grammar of characters, `p` would do as the first token of `positive` and decide for that label, though the model
+means nothing by it: on the demo's data the bare model's accuracy falls from 0.70 to 0.49.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 
 _TOKEN_BYTES: Final = 16
 _STEP_BYTES: Final = 200
-"""Of Python objects for one token, and for one label or piece, about."""
+"""About how many bytes of memory Python takes for one token, and for one label or piece."""
 
 
 class Way(NamedTuple):
-    """Labels that begin alike, and how many of their tokens are written."""
+    """Labels that begin with the same tokens, and how many of their tokens are written."""
 
     labels: Sequence[str]
     tokens: int
@@ -38,7 +37,7 @@ class Known(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Of memory, about."""
+        """About how many bytes of memory it takes."""
         return _STEP_BYTES + 8 * len(self.ids)
 
 
@@ -56,7 +55,7 @@ class OneOf:
         self._biases = biases
         self._at_first: dict[int | None, float] | None = None
         self.ids: dict[str, Sequence[int]] = dict(zip(labels, tokenize(labels), strict=True))
-        # Little is done here, for it holds the interpreter: the rest is done as far as somebody writes.
+        # As little as possible is done here, since it holds the interpreter; the rest is done when rows need it.
         known: dict[tuple[int, ...], str] = {}
         for label, ids in self.ids.items():
             if not ids:
@@ -84,7 +83,7 @@ class OneOf:
         return Way([label for label in begun if label != ended], at + 1, ended), ended
 
     def biases(self, way: Way) -> dict[int | None, float]:
-        """What is added to the logits of `next(way)`; under None, to what comes after the label that ends there."""
+        """The biases of the tokens of `next(way)`; under None, of what comes after the label that ends there."""
         if self._biases is None:
             return {}
         if not way.tokens and self._at_first is not None:
@@ -110,7 +109,9 @@ def labelled(
     rest: Tokenize,
     biases: Mapping[str, float] | None = None,
 ) -> Sequence[Known | OneOf]:
-    """`word/LABEL word/LABEL …`, with single spaces. first: tokens of what the text begins with; rest: of what follows.
+    """The form `word/LABEL word/LABEL …`, with single spaces.
+
+    first: makes the tokens of what a text begins with. rest: makes the tokens of what follows.
 
     Raises: Refusal `output_unsatisfiable` without words, and as `OneOf` does.
     """
@@ -123,6 +124,7 @@ def labelled(
 
 
 def unspellable(why: str) -> Refusal:
+    """The refusal `output_unsatisfiable` for a form, or a token in it, that is not possible."""
     return Refusal(FailureCode.OUTPUT_UNSATISFIABLE, why)
 
 

@@ -1,5 +1,7 @@
-"""How likely the chosen tokens were, and labels where they part, for rows that are to be told: evaluation and
-calibration ask, serving does not."""
+"""Log-probabilities of the chosen tokens, and shares of labels where they part, for rows whose request asks for them.
+
+Evaluation and calibration ask for them; serving does not.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,15 @@ from guideway.workers.engine.scheduling.row import Row
 from guideway.workers.messages.from_engine import Branch, Logprobs
 
 _FEW: Final = 256
-"""Tokens: those of the most labels whose shares anybody looks at."""
+"""Where a grammar allows more first tokens, their shares are not told: no endpoint has so many labels."""
 
 
 class BatchedLogprobs:
-    """The rows of one step that want to know; none of them costs a step nothing.
+    """The rows of one step that ask for log-probabilities. Without such rows a step costs nothing more.
 
     With x the logits of a row, t the token chosen and A the tokens that its grammar allows, a step adds
-    `x[t] - log Σ exp x` to the row's `free` and `x[t] - log Σ_A exp x` to its `allowed`; for the latter, x has the
-    biases of labels in it, as it had when the token was chosen.
+    `x[t] - log Σ exp x` to the row's `free` and `x[t] - log Σ_A exp x` to its `allowed`. For `allowed`, x contains the
+    biases of labels, as when the token was chosen.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
@@ -30,12 +32,12 @@ class BatchedLogprobs:
         self._all = torch.empty(0)
 
     def see_all(self, logits: Tensor) -> None:
-        """logits float32 [rows, vocabulary], before anything is forbidden."""
+        """Note the sums of all logits; float32 [rows, vocabulary], before any token is forbidden."""
         if self._wanted:
             self._all = logits[self._indices].logsumexp(dim=-1)
 
     def add(self, logits: Tensor, tokens: Sequence[int | None]) -> None:
-        """logits as before, with -inf where a token is forbidden; tokens chosen, None for a row that failed."""
+        """Add the chosen `tokens` to their rows, None for a row that failed; logits with -inf where forbidden."""
         if not self._wanted:
             return
         masked = logits[self._indices]
@@ -53,13 +55,16 @@ class BatchedLogprobs:
 
 
 class BatchedPartings:
-    """The rows of one step whose labels' shares are asked for, to make biases of; none of them costs a step nothing."""
+    """The rows of one step that ask for the shares of labels where they part, which biases are made of.
+
+    Without such rows a step costs nothing more.
+    """
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._wanted = [(index, row) for index, row in enumerate(rows) if row.admit.partings]
 
     def see(self, logits: Tensor) -> None:
-        """logits float32 [rows, vocabulary], -inf where a token is forbidden, without biases."""
+        """Add the shares to rows whose labels part now; logits float32 [rows, vocabulary], masked, without biases."""
         for index, row in self._wanted:
             if row.grammar is None or not (branches := row.grammar.parting):
                 continue
@@ -74,7 +79,7 @@ class BatchedPartings:
 
 
 def _shares(masked: Tensor) -> dict[int, float]:
-    """Softmax over what is allowed, by token; masked [vocabulary]. Empty where that is much."""
+    """Softmax over the allowed tokens, by token; masked [vocabulary]. Empty where these are many."""
     tokens = masked.isfinite().nonzero().flatten()
     if len(tokens) > _FEW:
         return {}

@@ -1,4 +1,4 @@
-"""The final text of a request, as tokens of which it is known whose they are.
+"""The final text of a request, as tokens for each of which it is known who wrote it.
 
 Order (prefixes and then the virtual tokens of soft prompts stand before all of it, from position 0 on):
 
@@ -20,7 +20,7 @@ Parts cannot change this structure. The template's tokens have names here that n
 (`guarded_tokenizer.py`), so that `<|im_end|>` in a text is ten ordinary characters and never the token; and where a
 part's text holds one of the markers above, each `#` of it becomes `\\#`.
 
-An answer is what the model writes after all this, and `answer_ids` says in which tokens: where the template has a space
+The model writes its answer after all this, and `answer_ids` says in which tokens: where the template has a space
 between its opening and the assistant's words, or the tokenizer puts one there, the answer begins with it.
 """
 
@@ -53,10 +53,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _LOOK_CHARS: Final = 4
-"""For each token that there is room for, of a text that may be far too long: about what one has in plain English."""
+"""Characters of a text that are looked at first, for each token that there is room for: about as many as a token has in
+plain English."""
 _LEAST_LIMIT: Final = 64
 _ANCHORS: Final = "\n", "a"
-"""Texts that the first token of what comes after them seldom takes with it."""
+"""Texts that the first token of the text after them seldom joins."""
 _GAPS: Final = r"\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
 """White space and invisible characters: between a marker's letters they do not make it another marker to a reader."""
 _GAP: Final = f"[{_GAPS}]*"
@@ -84,24 +85,24 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompt:
-    """A request's text in tokens; what lies in no span is the layout's own."""
+    """A request's text in tokens. Tokens in no span are the layout's own."""
 
     token_ids: list[int]
     spans: list[Span]
-    """In the order of the text, not overlapping. A token of two parts' characters is in the later one's, and one that
-    the layout shares with a part, in the part's."""
+    """In the order of the text, not overlapping. A token of two parts' characters is in the span of the later part, and
+    one of the layout's and a part's characters in that of the part."""
 
     @property
     def fixed_tokens(self) -> int:
         """How many tokens stand before the first one that may differ from request to request.
 
-        Those of the layout and of instructions, which are an endpoint version's own.
+        They are the layout's and the instructions', which an endpoint's version fixes.
         """
         return next((span.start for span in self.spans if span.kind != "instruction"), len(self.token_ids))
 
 
 class PromptLayout:
-    """Lays out parts and answers for one tokenizer, in serving and in training. Threads may share it."""
+    """The layout of parts and answers for one tokenizer, in serving and in training. Threads may share it."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._guarded = GuardedTokenizer(tokenizer)
@@ -118,8 +119,8 @@ class PromptLayout:
     def encode(self, parts: Sequence[Part], *, limit: int | None = None) -> Prompt:
         """The tokens of the parts in the documented order; within one kind the order given stays.
 
-        Raises: Refusal `text_too_long` for a text that is so much longer than `limit` tokens that the first part of it
-        shows that. One that is a little longer is encoded.
+        Raises: Refusal `text_too_long` for a text so much longer than `limit` tokens that its beginning shows it. One
+        that is a little longer is encoded.
         """
         if limit is not None:
             self._refuse_hopeless(parts, max(limit, _LEAST_LIMIT))
@@ -128,9 +129,9 @@ class PromptLayout:
         return Prompt(tokens.ids, self._spans(written, tokens))
 
     def _refuse_hopeless(self, parts: Sequence[Part], limit: int) -> None:
-        """Look at ever longer beginnings of the parts, until they have twice `limit` tokens or are whole.
+        """Look at longer and longer beginnings of the parts, until they have twice `limit` tokens or are whole.
 
-        Where a text is cut, the tokens before the cut may be others than those of the whole; not twice as many.
+        The tokens before a cut may differ from those of the whole text, but there are never twice as many.
         """
         look = _LOOK_CHARS * limit
         while any(len(part.text) > look for part in parts):
@@ -147,23 +148,23 @@ class PromptLayout:
         return len(self._guarded.encode(added + INPUT).ids) - len(self._guarded.encode(INPUT).ids)
 
     def content_ids(self, text: str) -> list[int]:
-        """Text of a part by itself: no token in it is one of structure, markers are escaped."""
+        """The tokens of a part's text by itself: none is a token of structure, and markers are escaped."""
         return self._guarded.encode(escaped(text)).ids
 
     def answer_ids(self, text: str) -> list[int]:
-        """The tokens in which the model writes `text` as its answer, without the one that ends it."""
+        """The tokens in which the model writes `text` as its answer, without the end token."""
         return self.answers_ids([text])[0]
 
     def answers_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Of each text as an answer."""
+        """The `answer_ids` of each text."""
         return self._after(self._before_answer, texts)
 
     def continued_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """The tokens of pieces of an answer, each where others have been written before it."""
+        """The tokens of pieces of an answer, each of which stands after other pieces."""
         return self._after(self._before_answer[1:], texts)
 
     def _after(self, before: Sequence[tuple[str, list[int], str]], texts: Sequence[str]) -> list[list[int]]:
-        """What follows the first of `before` whose own tokens stay as they are when the text comes after it."""
+        """The tokens of each text after the first of `before` whose own tokens stay the same with the text after it."""
         found: dict[int, list[int]] = {}
         for standing, ids, lead in [*before, ("", [], "")]:
             left = [place for place in range(len(texts)) if place not in found]
@@ -212,7 +213,7 @@ class PromptLayout:
             if end > start and at in first:
                 spans.append(Span(part.kind, part.source, first[at], last[at]))
             else:
-                # Nothing of it is left: it is empty, or white space that the template or a token takes.
+                # It has no token: it is empty, or white space that the template or a token takes.
                 place = sum(1 for _, upto in tokens.ends if upto <= start)
                 spans.append(Span(part.kind, part.source, place, place))
         return spans
@@ -229,7 +230,7 @@ def _hopeless(parts: Sequence[Part], limit: int) -> Refusal:
 
 
 def escaped(text: str) -> str:
-    """The text of a part, in which no marker of the layout stands."""
+    """The text of a part, with every marker of the layout in it escaped."""
     return _MARKER.sub(_escaped_run, text)
 
 
@@ -248,7 +249,7 @@ def chat_end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 
 class _Written:
-    """A text as it grows, of which it is known whose each piece is."""
+    """A text that is put together, with the part that each piece came from."""
 
     def __init__(self) -> None:
         self._pieces: list[tuple[str, Part | None]] = []
@@ -259,7 +260,7 @@ class _Written:
 
     @property
     def parts(self) -> list[tuple[int, int, Part]]:
-        """From which character, up to and not including which: a part."""
+        """(first character, one past the last, part) of each part."""
         starts = accumulate((len(text) for text, _ in self._pieces), initial=0)
         return [(at, at + len(text), part) for at, (text, part) in zip(starts, self._pieces, strict=False) if part]
 
@@ -270,7 +271,7 @@ class _Written:
         self._pieces.append((escaped(part.text), part))
 
     def add(self, message: _Written, slot: Slot) -> None:
-        """A message, without the white space around it that the template does not leave there."""
+        """Add a message, without the white space around it that the template strips."""
         left, right = slot.strips
         pieces = message._pieces
         if left:
@@ -281,7 +282,7 @@ class _Written:
 
 
 def _stripped(pieces: Sequence[tuple[str, Part | None]], strip: Callable[[str], str]) -> list[tuple[str, Part | None]]:
-    """The pieces, of which the first one has white space to lose, and the next one if nothing is left of that."""
+    """The pieces without the white space at their beginning: the first, and the next ones while nothing is left."""
     done: list[tuple[str, Part | None]] = []
     for place, (text, part) in enumerate(pieces):
         done.append((strip(text), part))

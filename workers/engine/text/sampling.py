@@ -14,13 +14,13 @@ from guideway.schemas.generation import Generation
 
 _BLOCK: Final = 256
 _COLDEST: Final = 1e-20
-"""A temperature below this is 0: logits that differ at all differ by more than chance could make up for, and dividing
-them by it leaves what float32 can hold."""
+"""A temperature below this counts as 0: divided by it, logits that differ at all differ by more than chance can make up
+for, or do not fit into float32."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
-    """How one row draws, with its own source of chance: it does not depend on who else is in the batch."""
+    """How one row draws. Its source of chance is its own, so that it does not depend on the other rows of the batch."""
 
     temperature: float
     top_p: float
@@ -28,7 +28,7 @@ class Sampler:
 
     @classmethod
     def of(cls, generation: Generation, *, request_id: str, sample: int) -> Sampler:
-        """Sample i draws from `seed + i`; without a seed, from a hash of the request's id in its place."""
+        """The sampler of a sample, by `seed + sample`; without a seed, a hash of the request's id takes its place."""
         seed = generation.seed
         if seed is None:
             seed = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big")
@@ -37,7 +37,7 @@ class Sampler:
         return cls(generation.temperature, generation.top_p, chance)
 
     def noise(self, vocabulary: int) -> Tensor:
-        """[vocabulary] of the Gumbel distribution, float32: the next of this row's."""
+        """The row's next noise of the Gumbel distribution, float32 [vocabulary]."""
         uniform = torch.rand(vocabulary, generator=self.random).clamp_min_(torch.finfo(torch.float32).tiny)
         return uniform.log_().neg_().log_().neg_()
 
@@ -51,8 +51,8 @@ class BatchedSampler:
     def choose(self, logits: Tensor) -> list[int | None]:
         """The next token of each row: the likeliest at temperature 0, else one drawn (see `draw`).
 
-        logits float32 [rows, vocabulary]. None where a row has no finite maximum: its numbers went wrong, or nothing
-        is allowed in it. However many rows there are, the device is waited for once.
+        logits float32 [rows, vocabulary]. None where a row has no finite maximum: its numbers went wrong, or no token
+        is allowed. The device is waited for once, however many rows there are.
         """
         best, tokens = likeliest(logits)
         if self._drawing:
@@ -64,8 +64,8 @@ class BatchedSampler:
 def likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Each row's largest logit and the first token that has it; logits [rows, vocabulary], results [rows].
 
-    The maximum of blocks comes first, and only one block a row is searched for the place: on CPU a search costs 15
-    times as much as a maximum.
+    The maxima of blocks are computed first, and only one block of each row is searched for the token: on a CPU a search
+    costs 15 times as much as a maximum.
     """
     rows, vocabulary = logits.shape
     if vocabulary % _BLOCK:
@@ -79,13 +79,14 @@ def likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
 def draw(logits: Tensor, samplers: Sequence[Sampler]) -> Tensor:
     """One token a row, by the Gumbel trick: argmax over t of logits[i, t] / temperature[i] + noise[i, t].
 
-    That is a draw from the softmax (https://arxiv.org/abs/1411.0030). Its noise belongs to the token and not to the
-    token's rank, so that logits which differ in float32's last bits, as they do from one batch to another, draw the
-    same, but for a hair. Those of a model in bfloat16 differ by hundredths, and then now and then do not. Of tokens,
-    only the fewest likeliest whose sum reaches top_p[i] (nucleus sampling, https://arxiv.org/abs/1904.09751).
+    That is a draw from the softmax (https://arxiv.org/abs/1411.0030). The noise belongs to the token and not to its
+    rank. So logits that differ in the last bits of float32, as they do from one batch to another, draw the same token
+    almost always. Logits of a model in bfloat16 differ by hundredths, and now and then draw another one. Only the
+    likeliest tokens are drawn, the fewest whose sum reaches top_p[i] (nucleus sampling,
+    https://arxiv.org/abs/1904.09751).
 
-    logits [rows, vocabulary], each row's largest 0, so that no quotient overflows; result [rows]; anything where a row
-    has no finite maximum.
+    logits [rows, vocabulary], the largest of each row 0, so that no quotient overflows; result [rows], of no meaning
+    where a row has no finite maximum.
     """
     scaled = logits / torch.tensor([[s.temperature] for s in samplers], device=logits.device)
     if any(s.top_p < 1 for s in samplers):
@@ -99,7 +100,7 @@ def draw(logits: Tensor, samplers: Sequence[Sampler]) -> Tensor:
 def _nucleus(scaled: Tensor, top_p: Tensor) -> Tensor:
     """`scaled` [rows, vocabulary] with -inf where a token is not of the nucleus; top_p float64 [rows, 1], 1 keeps all.
 
-    Float64, for in float32 the smallest would be 0, and keep nothing.
+    In float64, because in float32 the smallest top_p would be 0 and keep no token.
     """
     p, token_ids = torch.softmax(scaled, dim=-1, dtype=torch.float64).sort(dim=-1, descending=True, stable=True)
     beyond = (p.cumsum(dim=-1) - p >= top_p) & (top_p < 1)

@@ -12,20 +12,20 @@ from guideway.workers.engine.text.label_form import Known, OneOf, Way, unspellab
 
 
 class _Place(NamedTuple):
-    """How far a text has come."""
+    """How far a text has come: a text may stand at several places where its tokens can be read in several ways."""
 
     step: int
-    """Of the form; as many as there are where the text is complete."""
+    """Number of the step in the form; the number of all steps where the text is complete."""
     at: int | Way
-    """Tokens of the known piece that are written, or what has been written of a label."""
+    """How many tokens of a known piece are written, or what is written of a label."""
     chosen: tuple[Any, ...]
-    """The labels so far as (those before, the last one): texts that go on differently share what they have."""
+    """The labels so far, as (those before, the last one), so that texts share what they have in common."""
     bias: float = 0.0
-    """Added to what comes next, which ends a label where others went on."""
+    """The bias of what comes next, where that ends a label and other labels could have gone on."""
 
 
 class Spelled:
-    """One row's place in its form."""
+    """One row's place in its form. Implements `Grammar`; owner of the places at which the row's text may stand."""
 
     def __init__(self, steps: Sequence[Known | OneOf], eos_ids: Sequence[int]) -> None:
         self._steps = steps
@@ -62,7 +62,7 @@ class Spelled:
 
     @property
     def biases(self) -> dict[int, float]:
-        """What is added to the logits of tokens that may come next; nothing where labels have no biases."""
+        """What is added to the logits of tokens that may come next; empty where labels have no biases."""
         found: dict[int, float] = {}
         for step, at, _, bias in self._places:
             piece = self._piece(step)
@@ -98,7 +98,7 @@ class Spelled:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the text so far is a whole word of the form."""
+        """Whether the text so far is a whole text of the form."""
         return any(place.step == len(self._steps) for place in self._places)
 
     @property
@@ -108,12 +108,12 @@ class Spelled:
 
     @property
     def fewest_tokens(self) -> int:
-        """Of a whole text."""
+        """The number of tokens of the shortest whole text."""
         return sum(len(step.ids) if isinstance(step, Known) else step.fewest_tokens for step in self._steps)
 
     @property
     def nbytes(self) -> int:
-        """Of memory that all places of this form share, about."""
+        """About how many bytes of memory all places of this form share."""
         labels = {id(step): step.nbytes for step in self._steps if isinstance(step, OneOf)}
         known = sum(step.nbytes for step in self._steps if isinstance(step, Known))
         return sum(labels.values()) + known
@@ -160,7 +160,7 @@ class Spelled:
         return self._steps[step] if step < len(self._steps) else None
 
     def _begun(self, step: int, chosen: tuple[Any, ...], bias: float = 0.0) -> list[_Place]:
-        """Where a text stands that has all before `step`. bias: of what comes next."""
+        """The places of a text that has everything before `step`. bias: of what comes next."""
         match self._piece(step):
             case None:
                 return [_Place(step, 0, chosen, bias)]
@@ -170,7 +170,7 @@ class Spelled:
                 return [_Place(step, labels.first, chosen)]
 
     def _after(self, places: Iterable[_Place], token_id: int) -> list[_Place]:
-        """Where a text can stand that has one more token."""
+        """The places of a text at `places` after one more token; none if the form does not allow it."""
         following: list[_Place] = []
         for step, at, chosen, _ in places:
             piece = self._piece(step)
