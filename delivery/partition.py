@@ -245,6 +245,9 @@ class Partition:
         if self._out_of_range:
             await self._find_range()
         self._is_new = False
+        if not self._tracker.crashes.begun:
+            # A commit that said so may have taken effect though its answer was lost: work is to be noted again.
+            self._begun.clear()
         self._work.drop(lambda offset: not self._tracker.adopt(offset))
         self._kafka.seek(self.tp, self._tracker.low)
         self._metadata_chars = len(committed.metadata) if committed else 0

@@ -10,6 +10,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from structlog.testing import capture_logs
 from tests.delivery.simulation.simulated_kafka import VirtualTime
 
+from guideway.delivery.guards.transaction_guards import OutcomeUnknown
 from guideway.delivery.offsets.commit_metadata import decode, encode
 from guideway.delivery.partition import Partition, Phase
 from guideway.delivery.settings import DeliverySettings
@@ -214,4 +215,41 @@ async def test_a_process_that_is_told_to_end_takes_its_note_back_before_it_waits
     while decode(7, kafka._committed.metadata)[1].begun:
         await asyncio.sleep(0)
     assert partition.running == 1, "should it be killed now, that is no death"
+    await closed(partition)
+
+
+class LosesOneAnswer(FewLines):
+    """The second transaction takes effect, and its answer is lost."""
+
+    transactions = 0
+
+    async def commit_transaction(self) -> None:
+        self.transactions += 1
+        if self.transactions == 2:
+            raise OutcomeUnknown("the answer is lost")
+
+
+async def test_work_after_a_lost_answer_is_noted_again() -> None:
+    """The lost commit said that no work is under way; a death in what comes next would not have counted."""
+    kafka = LosesOneAnswer(OffsetAndMetadata(0, ""), 0, 9)
+    goes_on = asyncio.Event()
+
+    async def handle(record: Record) -> list[Outgoing]:
+        if record.offset == 1:
+            await goes_on.wait()
+        return []
+
+    partition = Partition(TP, group="g", kafka=kafka, settings=DeliverySettings(bootstrap="b"), handle=handle, token=3)
+    partition.own()
+    for offset in (0, 1):
+        while kafka.transactions != 2 * offset or partition.phase is not Phase.OPEN:
+            await asyncio.sleep(0.001)
+        partition.take(Record(topic="in", partition=0, offset=offset, timestamp_ms=0, key=None, value=b""))
+    async with asyncio.timeout(5):
+        while kafka.transactions < 3:
+            await asyncio.sleep(0.001)
+    committed = await kafka.committed(TP)
+    assert committed is not None
+    assert decode(committed.offset, committed.metadata)[1].begun
+    goes_on.set()
     await closed(partition)
