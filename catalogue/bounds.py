@@ -36,7 +36,7 @@ def too_much(manifest: Manifest) -> Iterator[tuple[FieldPath, str]]:
         if found > most:
             unit = " in bytes" if measure == SIZE else ""
             what = f"{measure} {dotted(place) or 'the manifest'}{unit}".lstrip()
-            yield place, f"{what} is {found:,}, at most {most:,} may be: make it less"
+            yield place, f"{what} is {found:,}, and at most {most:,} is allowed: reduce it"
     match manifest:
         case Endpoint(deadline_s=float() as deadline_s) if not MIN_DEADLINE_S <= deadline_s <= MAX_DEADLINE_S:
             yield (

@@ -177,8 +177,8 @@ class Catalogue:
             known = f"namespace {namespace} has: {', '.join(here[:20])}{more}" if here else "that namespace has none"
             raise Refusal(
                 FailureCode.UNKNOWN_ENDPOINT,
-                f"there is no endpoint {names.address(namespace, name)}, or no more: correct the address, or apply it; "
-                f"{known}",
+                f"there is no endpoint {names.address(namespace, name)}, or it was deleted: correct the address, or "
+                f"apply it; {known}",
             )
         return found[0], found[1]
 

@@ -120,7 +120,7 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
             field = self.input.fields[used]
             if field.default is not None and not (field.takes(field.default) and is_filterable(field.default)):
                 raise ValueError(
-                    f"retrieval uses input.fields.{used}, whose default cannot be looked up: give one of type "
+                    f"retrieval uses input.fields.{used}, and cannot search for its default: give one of type "
                     f"{field.type}; an integer has at most 64 bits"
                 )
 

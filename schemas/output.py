@@ -116,7 +116,7 @@ def _check_pattern(pattern: str) -> None:
             f"output.pattern {pattern[:60]!r} stands between slashes, which would be part of it: remove them"
         )
     if found := re.search(r"\(\?(?:=|!|<=|<!)", pattern):
-        raise ValueError(f"output.pattern has {found[0]!r}: it cannot look around; write what the whole text is like")
+        raise ValueError(f"output.pattern has {found[0]!r}: it cannot look around; describe the whole text instead")
 
 
 def _check_labels(labels: Iterable[str]) -> None:
@@ -162,7 +162,7 @@ def check_schema(part: Any, keyword: str = "", level: int = 0) -> None:
 
 def _check_number(number: float, keyword: str) -> None:
     if keyword in {"const", "enum"} and isinstance(number, int) and abs(number) > _EXACT:
-        raise ValueError(f"output.schema has {number} under {keyword}, which JSON's readers would round: use a string")
+        raise ValueError(f"output.schema has {number} under {keyword}, which readers of JSON round: use a string")
     if keyword in {"maximum", "exclusiveMaximum"} and number < _LEAST:
         raise ValueError(f"output.schema has {keyword} {number}: raise it, or leave it out")
     if keyword == "multipleOf":

@@ -169,7 +169,7 @@ def _tensor(name: str, entry: object, offset: int) -> TensorInfo:
     if not name.isprintable() or len(name) > _MAX_NAME_CHARS:
         raise _torn(f"{shown(name)} is no name of a tensor")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise _torn(f"tensor {shown(name)} is not described as it must be")
+        raise _torn(f"tensor {shown(name)} has an unknown description in the header")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in WIDTHS:
         raise damaged(
@@ -177,7 +177,7 @@ def _tensor(name: str, entry: object, offset: int) -> TensorInfo:
             "bfloat16 or float16"
         )
     if not _counts(shape) or len(shape) > _MAX_DIMENSIONS or not _counts(offsets) or len(offsets) != 2:
-        raise _torn(f"tensor {shown(name)} has a shape or place that is none")
+        raise _torn(f"tensor {shown(name)} has an invalid shape or place")
     if offsets[1] - offsets[0] != math.prod(shape) * WIDTHS[dtype]:
         raise _torn(f"tensor {shown(name)} has another size than its shape says")
     return TensorInfo(dtype, tuple(shape), offset + offsets[0], offset + offsets[1])

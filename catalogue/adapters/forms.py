@@ -244,7 +244,7 @@ def _lora_module(
     rank, alpha = ranks.of(module), alphas.of(module)
     if rank != int(rank) or rank > MAX_RANK:
         raise damaged(
-            f"its rank at {shown(module)} is {rank:g} and must be a whole number up to {MAX_RANK}: train it so"
+            f"its rank at {shown(module)} is {rank:g} and must be a whole number up to {MAX_RANK}: train it with one"
         )
     have = {part: list(adapter.tensors[name].shape) for part, name in sorted(parts.items())}
     into, out = (have.get("A.weight") or [0])[-1], (have.get("B.weight") or [0])[0]

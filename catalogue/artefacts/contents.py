@@ -49,8 +49,8 @@ class Altered(Refusal):
         super().__init__(
             FailureCode.GUIDANCE_MISSING,
             message
-            or "its copy on this machine's disk is not what it was: send the event again; if that does not help, look "
-            "at the disk, and at who else writes to the artefact cache",
+            or "its copy on this machine's disk has changed: send the event again; if that does not help, check the "
+            "disk, and which other program writes to the artefact cache",
         )
         self.digest = digest
 
@@ -74,7 +74,7 @@ def read_folder(folder: Path, needed: frozenset[str]) -> dict[str, bytearray]:
         files = {}
     except OSError as error:
         raise Refusal(
-            FailureCode.INVALID_MANIFEST, f"{folder} cannot be read ({reason(error)}): give us the right to"
+            FailureCode.INVALID_MANIFEST, f"{folder} cannot be read ({reason(error)}): allow guideway to read it"
         ) from None
     if lacks := missing_files(files, needed):
         hint = _hint(folder, needed)

@@ -171,8 +171,8 @@ class ArtefactStore:
     def _not_written(self, error: OSError) -> Refusal:
         return Refusal(
             FailureCode.INVALID_SETTING,
-            f"the artefact store {self.address} cannot be written ({reason(error)}): see that there is room and that "
-            "we have the right to, or name another with GUIDEWAY_STORE",
+            f"the artefact store {self.address} cannot be written ({reason(error)}): check that it has space and "
+            "that guideway may write to it, or name another with GUIDEWAY_STORE",
         )
 
 
@@ -192,7 +192,7 @@ def _not_read(digest: str, error: OSError) -> Refusal:
         )
     return Refusal(
         FailureCode.GUIDANCE_MISSING,
-        f"the artefact store cannot be read ({reason(error)}): give us the right to, or name another with "
+        f"the artefact store cannot be read ({reason(error)}): allow guideway to read it, or name another with "
         "GUIDEWAY_STORE",
     )
 

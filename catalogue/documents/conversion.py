@@ -146,7 +146,7 @@ def _unknown(name: str, place: FieldPath, there: inspect.Type | None) -> str:
     if found := _STRANGE_SPACE.search(name):
         return (
             f"{_UNKNOWN} `{name[:100]}`{where}: it holds the character U+{ord(found[0]):04X}, which looks like a space "
-            "or a colon and is none: type it anew"
+            "or a colon but is another character: type it again"
         )
     meant = did_you_mean(name, known) or (f"it belongs under {' or '.join(homes)}; " if homes else "")
     return f"{_UNKNOWN} `{name[:100]}`{where}: {meant}there is {listed(known)}"

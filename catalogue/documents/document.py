@@ -228,7 +228,7 @@ def _values(node: Any, known: dict[int, int | None], depth: int) -> int:
     if id(node) in known:
         count = known[id(node)]
         if count is None:
-            raise Wrong("an alias stands for what it is a part of: write it out", line)
+            raise Wrong("an alias contains itself: write it out", line)
         return count
     if depth > MAX_DEPTH:
         raise _too_deep(line)
@@ -238,7 +238,7 @@ def _values(node: Any, known: dict[int, int | None], depth: int) -> int:
     count = 1 + sum(_values(child, known, depth + 1) for child in children)
     if count > MAX_VALUES:
         raise Wrong(
-            f"it stands for more than {MAX_VALUES} values, aliases written out: write less into one document", line
+            f"it has more than {MAX_VALUES} values when its aliases are written out: write less into one document", line
         )
     known[id(node)] = count
     return count

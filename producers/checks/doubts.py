@@ -67,6 +67,6 @@ def _outgrowing(schema: Mapping[str, Any], max_tokens: int) -> Iterator[str]:
     if found:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         yield (
-            f"output.schema sets no end to {', '.join(found[:_SHOWN])}{more}: a reply that outgrows "
-            f"generation.max_tokens ({max_tokens}) is a failure; bound what may be bounded by the keywords named"
+            f"output.schema does not bound {', '.join(found[:_SHOWN])}{more}: a reply that outgrows "
+            f"generation.max_tokens ({max_tokens}) is a failure; add the keywords in brackets where you can"
         )

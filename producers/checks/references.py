@@ -116,7 +116,7 @@ def _check_fits(name: str, guidance: Guidance, size: str, fingerprint: str | Non
     if wanted is not None and fingerprint is not None and wanted != fingerprint:
         raise ValueError(
             f"guidance {name} was trained on another base model than that of size {size}: train it on that one; or, if "
-            f"it was and is bound by a fingerprint of the former way, apply it with model_fingerprint {fingerprint}"
+            f"it was and only has a fingerprint of the former way, apply it with model_fingerprint {fingerprint}"
         )
 
 

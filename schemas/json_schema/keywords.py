@@ -79,8 +79,8 @@ def check_keywords(schema: Mapping[str, Any]) -> None:
         for keyword in sorted(part.keys() & _UNKEPT):
             if part[keyword] is not False:
                 raise ValueError(
-                    f"output.schema{where} has {keyword!r}, which no grammar can hold a text to: leave it out, or say "
-                    "it otherwise"
+                    f"output.schema{where} has {keyword!r}, which no grammar can enforce: leave it out, or use "
+                    "other keywords"
                 )
         _check_type(where, part.get("type"))
         _check_required(where, part)
@@ -100,7 +100,7 @@ def schema_doubts(schema: Mapping[str, Any]) -> Iterator[str]:
             and not part.keys() & (_JOINING | {"properties", "patternProperties"})
             and part.get("additionalProperties", True) is True
         ):
-            yield f"output.schema{where}: any names and values are allowed, and their text may find no end"
+            yield f"output.schema{where}: any names and values are allowed, and their text may never end"
 
 
 def prepared(schema: Mapping[str, Any]) -> dict[str, Any]:

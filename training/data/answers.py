@@ -53,7 +53,9 @@ def _label(value: Any, labels: Sequence[str]) -> str:
         return text
     for label in labels:
         if label.casefold() == text.casefold():
-            raise ValueError(f"its label is {label!r} but for capital letters: write it as the task's labels have it")
+            raise ValueError(
+                f"its label is {label!r} with other capital letters: write it as the task's labels have it"
+            )
     near = did_you_mean(text, labels)
     raise ValueError(f"its label {text!r:.42} is none of {_some(labels)}: {near}correct it, or the task's labels")
 

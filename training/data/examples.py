@@ -229,8 +229,8 @@ def _check_fold(file: Path, examples: Examples, rule: OutputRule) -> None:
     answers = {row.answer for row in examples.train}
     if not examples.validation or not answers or (isinstance(rule, Choice | Boolean) and len(answers) < 2):
         raise invalid(
-            f"{file}: its rows are few, and one fold of them leaves no two answers to learn from: add rows, name "
-            "others in data.eval, or set data.folds: 0"
+            f"{file}: its rows are few, and without one fold there are no two answers to learn from: add rows, name "
+            "other rows in data.eval, or set data.folds: 0"
         )
 
 

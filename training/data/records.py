@@ -95,7 +95,7 @@ def _unread(file: Path, form: str) -> str:
         )
     if form in _OTHERS:
         return f"is {_OTHERS[form]}, which is not read: write it as JSONL, CSV or TSV, {_WAYS.get(form, _BY_PROGRAM)}"
-    return "may be JSONL, JSON, CSV or TSV, which is not to be seen from its name: set data.format"
+    return "may be JSONL, JSON, CSV or TSV, and its name does not say which: set data.format"
 
 
 def invalid(message: str) -> Refusal:
@@ -155,7 +155,7 @@ def _csv(
             ) from None
         if None in cells or None in cells.values():
             findings.add(
-                number, "it has not as many cells as the head has columns: quote cells that hold the sign between them"
+                number, "it has more or fewer cells than the head: put cells in quotes that hold the dividing sign"
             )
         else:
             yield number, dict(cells)

@@ -62,7 +62,7 @@ class Encoder:
         if refused:
             (_, first), *others = refused
             numbers = ", ".join(str(number) for number, _ in others[:_ROWS_SHOWN])
-            more = f"; so or alike: {len(others)} more ({numbers}{', …' if len(others) > _ROWS_SHOWN else ''})"
+            more = f"; similar: {len(others)} more ({numbers}{', …' if len(others) > _ROWS_SHOWN else ''})"
             raise Refusal(first.code, first.message + (more if others else ""))
         return encoded
 

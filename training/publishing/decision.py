@@ -174,8 +174,8 @@ def endpoint_for(
         what = "passages by a rule that is not the task's" if others else "an input template"
         raise Refusal(
             FailureCode.INVALID_SETTING,
-            f"{begin.address} adds {what} to the text of events, and the run has seen rows without: publish it as an "
-            "endpoint of its own with --as, after applying one that adds nothing, or all the same with --anyway",
+            f"{begin.address} adds {what} to the text of events, but not to the rows of the run: apply another "
+            "endpoint that adds nothing and publish under its name with --as, or publish it anyway with --anyway",
         )
     if begin.name != name or name.endswith(CANDIDATE):
         begin = msgspec.structs.replace(begin, targets=[])

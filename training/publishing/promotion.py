@@ -22,8 +22,8 @@ def promoted(candidate: Endpoint, present: Endpoint | None, catalogue: Catalogue
         if theirs is None and present is not None and present.guidance:
             raise Refusal(
                 FailureCode.INVALID_SETTING,
-                f"nothing is known of how {present.address} does as it is, for its guidance is of no run: run the task "
-                "again, whose report compares the two, and promote the candidate with --anyway if it is better",
+                f"the score of {present.address} is unknown, because its guidance is of no run: run the task again, "
+                "compare the two in its report, and promote the candidate with --anyway if it is better",
             )
         _check_better(ours, theirs)
     name = candidate.name.removesuffix(CANDIDATE)
@@ -57,7 +57,7 @@ def _check_better(ours: Lineage | None, theirs: Lineage | None) -> None:
     if ours is None:
         raise Refusal(
             FailureCode.INVALID_SETTING,
-            "nothing is known of how the candidate does: publish it from a run, or promote it with --anyway",
+            "the score of the candidate is unknown: publish it from a run, or promote it with --anyway",
         )
     if theirs is None:
         if not is_better(ours.over_bare):
@@ -66,8 +66,8 @@ def _check_better(ours: Lineage | None, theirs: Lineage | None) -> None:
     if (ours.eval_data, ours.metric) != (theirs.eval_data, theirs.metric):
         raise Refusal(
             FailureCode.INVALID_SETTING,
-            f"the candidate's {ours.metric} and the endpoint's {theirs.metric} are on other rows and do not compare: "
-            "run its task on the same evaluation rows, or promote it with --anyway",
+            f"the candidate's {ours.metric} and the endpoint's {theirs.metric} are on different rows and cannot be "
+            "compared: run its task on the same evaluation rows, or promote it with --anyway",
         )
     if not is_better(difference := unpaired(ours, theirs)):
         raise _not_better(ours, "the endpoint as it is", difference)

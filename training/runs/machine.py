@@ -37,8 +37,8 @@ def load_model(model: Model, machine: Machine, dtype: str) -> BaseModel:
     if model.fingerprint not in (None, base.fingerprint):
         raise Refusal(
             FailureCode.GUIDANCE_WRONG_MODEL,
-            f"the weights behind model size {model.name} are not those of its manifest ({base.fingerprint[:19]}…, and "
-            f"it says {(model.fingerprint or '')[:19]}…): put the right ones in place, or apply the manifest anew",
+            f"the weights of model size {model.name} are not those of its manifest ({base.fingerprint[:19]}…, and it "
+            f"says {(model.fingerprint or '')[:19]}…): put the right ones in place, or apply the manifest again",
         )
     return base
 

@@ -188,13 +188,13 @@ class _Size:
             raise Refusal(
                 FailureCode.GUIDANCE_WRONG_MODEL,
                 f"the run in {self.begun.folder.path} began with a fingerprint of the former way of computing it, "
-                "which did not see all that makes a model: begin anew in another folder with --out",
+                "which left out parts of a model: begin again in another folder with --out",
             )
         if began_with not in (None, base.fingerprint):
             raise Refusal(
                 FailureCode.GUIDANCE_WRONG_MODEL,
-                f"the weights behind model size {self.size} are not those that the run in {self.begun.folder.path} "
-                "began with: put the old ones back, or begin anew in another folder with --out",
+                f"the run in {self.begun.folder.path} began with other weights of model size {self.size}: put the old "
+                "ones back, or begin again in another folder with --out",
             )
         return base
 

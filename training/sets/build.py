@@ -106,7 +106,7 @@ def build(
     vectors so far are kept.
     """
     if not passages:
-        raise Refusal(FailureCode.DOCUMENT_EMPTY, "there is not one passage: give documents that hold text")
+        raise Refusal(FailureCode.DOCUMENT_EMPTY, "there is no passage: give documents with text")
     unfinished = Unfinished(work / "vectors", embedder.fingerprint)
     texts = [passage.text for passage in passages]
     vectors = _known_vectors(known, embedder)

@@ -72,8 +72,8 @@ class Searched(msgspec.Struct, frozen=True):
         if manifest.embedding.fingerprint != embedder.fingerprint:
             raise Refusal(
                 FailureCode.SET_WRONG_EMBEDDING,
-                f"retrieval set {name} was embedded with {manifest.embedding.source}, which is not what is used here "
-                f"({embedder.source}): set GUIDEWAY_EMBEDDING, or create the set anew",
+                f"retrieval set {name} was embedded with {manifest.embedding.source}, and another model is used here "
+                f"({embedder.source}): set GUIDEWAY_EMBEDDING, or create the set again",
             )
         digest = manifest.artefact
         index = qdrant.open(digest, manifest.passages, lambda: set_folder.parsed(store.read(digest, cache)))

@@ -121,7 +121,7 @@ def _delimiter(head: str, name: str, columns: DocumentFields) -> str:
             return delimiter
     known = ", ".join(DIVIDERS.values())
     raise unreadable(
-        f"{name} has no text field {columns.text!r} in its head, be it between {known}: name the one it has with "
+        f"{name} has no text field {columns.text!r} in its head, whichever of {known} divides it: name its field with "
         f"--text-field. It begins {head.strip()[:80]!r}"
     )
 

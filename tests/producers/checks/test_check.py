@@ -164,7 +164,7 @@ def test_what_a_schema_sets_no_end_to_is_doubted(make_endpoint: Callable[..., En
     lines = {"type": "array", "items": {"type": "object", "properties": {f"p{n}": text for n in range(5)}}}
     plain = {"type": "object", "properties": {"name": text, "lines": lines, "n": {"type": "integer"}}}
     (told,) = doubts([make_endpoint(output=Json(plain), generation=Generation(max_tokens=99))])
-    assert "no end to .properties.name (maxLength), .properties.lines (maxItems), " in told
+    assert "does not bound .properties.name (maxLength), .properties.lines (maxItems), " in told
     assert " and 3 more: a reply that outgrows generation.max_tokens (99) is a failure" in told
     bounded = {"type": "object", "properties": {"name": {**text, "maxLength": 9}, "n": {"type": "integer"}}}
     assert [*doubts([make_endpoint(output=Json(bounded))])] == []

@@ -27,7 +27,7 @@ def endpoint(**fields: Any) -> Endpoint:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"description": "x" * 10_001}, "the length of description is 10,001, at most 10,000 may be"),
+        ({"description": "x" * 10_001}, "the length of description is 10,001, and at most 10,000 is allowed"),
         ({"instruction": "x" * 100_001}, "the length of instruction"),
         ({"input": {"template": "x" * 100_001}}, "the length of input.template"),
         ({"input": {"fields": {"text": {}} | {f"f{n}": {} for n in range(256)}}}, "the number of input.fields is 257"),
@@ -62,7 +62,7 @@ def test_what_is_too_much_or_cannot_be_kept_is_refused(fields: dict[str, Any], s
 
 def test_a_models_context_has_a_bound(catalogue: Catalogue) -> None:
     model = Model(namespace="public", name="small", source="folder", max_context_tokens=2**24 + 1)
-    with pytest.raises(Refusal, match="max_context_tokens is 16,777,217, at most 16,777,216"):
+    with pytest.raises(Refusal, match="max_context_tokens is 16,777,217, and at most 16,777,216"):
         check_manifests([model], catalogue)
 
 

@@ -100,7 +100,7 @@ def test_rows_of_their_own_to_report_on_need_no_folds(write: Write, tmp_path: Pa
 
 def test_folds_that_leave_nothing_to_learn_are_refused(write: Write, tmp_path: Path) -> None:
     alone = [*rows(1), *({"text": f"other {i}", "label": "bad"} for i in range(30))]
-    assert "one fold of them leaves no two answers" in refused(task(write("a.jsonl", alone), folds=None), tmp_path)
+    assert "without one fold there are no two answers" in refused(task(write("a.jsonl", alone), folds=None), tmp_path)
 
 
 @pytest.mark.parametrize("folds", [0, None])
@@ -249,7 +249,7 @@ def test_what_other_tools_write_wrongly_is_told(write: Write, tmp_path: Path, li
         ("a.parquet", "is a Parquet file, which is not read: write it as JSONL, CSV or TSV, with `datasets`"),
         ("a.xlsx", "is an Excel file, which is not read: write it as JSONL, CSV or TSV, with the program that made it"),
         ("a.jsonl.gz", "is compressed, which is not read: write it as JSONL, CSV or TSV, by unpacking it"),
-        ("a.dataset", "may be JSONL, JSON, CSV or TSV, which is not to be seen from its name: set data.format"),
+        ("a.dataset", "may be JSONL, JSON, CSV or TSV, and its name does not say which: set data.format"),
     ],
 )
 def test_files_of_other_kinds_say_what_to_do(tmp_path: Path, name: str, words: str) -> None:
@@ -292,7 +292,7 @@ def test_an_evaluation_file_of_one_class_is_refused(write: Write, tmp_path: Path
     [
         ("a.jsonl", b'{"text": "x", "label": "good"}\n[1]\n', "row 2: it is no JSON object"),
         ("a.jsonl", b"\xff\xfd", "is not UTF-8"),
-        ("a.csv", b"text,label\nx\n", "row 1: it has not as many cells"),
+        ("a.csv", b"text,label\nx\n", "row 1: it has more or fewer cells"),
         ("a.csv", b'text,label\n"x,good\n', "it is no CSV"),
         ("a.rows", b"", "set data.format"),
     ],
@@ -374,7 +374,7 @@ def test_a_number_or_a_boolean_is_a_label_where_its_text_is(
     [
         (7, LABELS, "its label is a number, labels are text: write one of good, bad"),
         (True, LABELS, "its label is a boolean, labels are text"),
-        ("Good", LABELS, "its label is 'good' but for capital letters"),
+        ("Good", LABELS, "its label is 'good' with other capital letters"),
         (None, LABELS, "its answer is empty or no text"),
         (5, Text(), "its answer is 5, and the task wants text: write it in quotes"),
         (2, Boolean(), "its answer is neither true nor false"),

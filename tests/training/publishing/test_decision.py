@@ -334,13 +334,13 @@ def test_noise_is_not_promoted() -> None:
 
 def test_scores_on_other_rows_do_not_compare() -> None:
     new = guided("new", (0.95, 0.93, 0.97), eval_data="sha256:" + "b" * 64)
-    with pytest.raises(Refusal, match="on other rows and do not compare"):
+    with pytest.raises(Refusal, match="on different rows and cannot be compared"):
         promote(new, guided("old", (0.8, 0.76, 0.84)))
 
 
 def test_guidance_of_which_nothing_is_known_is_not_the_bare_model() -> None:
     old = msgspec.structs.replace(guided("old", (0.8, 0.76, 0.84)), lineage=None)
-    with pytest.raises(Refusal, match="for its guidance is of no run: run the task again"):
+    with pytest.raises(Refusal, match="because its guidance is of no run: run the task again"):
         promote(guided("new", (0.95, 0.93, 0.97)), old)
     assert promote(guided("new", (0.95, 0.93, 0.97)), old, anyway=True).guidance == ["shop/new@1"]
 

@@ -256,7 +256,7 @@ def test_rows_are_read_however_they_are_divided(
 
 
 def test_a_head_without_the_text_field_names_the_dividers_that_were_tried(write: WriteFile) -> None:
-    with pytest.raises(Refusal, match=r"'text' in its head, be it between commas, semi.*--text-field"):
+    with pytest.raises(Refusal, match=r"'text' in its head, whichever of commas, semi.*--text-field"):
         read(write("a.csv", "id;body\n1;x\n"))
 
 
