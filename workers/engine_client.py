@@ -115,7 +115,8 @@ class EngineClient:
     ) -> Finished:
         """Run one request; biases and partings are those of `messages.Admit`.
 
-        Raises Refusal; Poison(engine_failed) once the engine has died of it `attempts` times.
+        Raises: Refusal if the engine refuses it, or if this client is closed or is closed meanwhile;
+        Poison(engine_failed) if the engine has died `attempts` times while it ran this request.
 
         A request that was in the engine when it died is a suspect. On its last attempt a suspect runs alone.
         """
@@ -136,6 +137,7 @@ class EngineClient:
                 try:
                     return await self._run_once(admit)
                 except ChildEnded:
+                    self._require_open()
                     log.warning("request was in an engine that died", request=request.id, attempt=attempt + 1)
         raise Poison(
             FailureCode.ENGINE_FAILED,
@@ -147,7 +149,14 @@ class EngineClient:
         # Again and again: the engine may have ended after it became ready and before it was our turn.
         while not self._engine.ready.is_set():
             await self._engine.ready.wait()
+        self._require_open()
         return await self._engine.ask(admit, withdrawal=lambda id_: Cancel(id=id_))
+
+    def _require_open(self) -> None:
+        if self._engine.closed:
+            raise Refusal(
+                FailureCode.ENGINE_FAILED, "the engine is closed because its worker ends: send the request again"
+            )
 
     # The process -----------------------------------------------------------------------------------------------------
 

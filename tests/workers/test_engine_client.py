@@ -113,3 +113,26 @@ async def test_a_copy_that_the_engine_finds_altered_is_fetched_again(make_reques
         assert caught.value.digest == digest
         answer = await fetch.with_good_copies(lambda: engine.run(make_request("load"), [artefact]))
         assert answer.samples[0].text == "loaded"
+
+
+async def test_a_closed_engine_refuses_at_once(make_request: MakeRequest) -> None:
+    async with link() as engine:
+        pass
+    with pytest.raises(Refusal, match="is closed") as caught:
+        await asyncio.wait_for(engine.run(make_request("x"), []), 1)
+    assert caught.value.code is FailureCode.ENGINE_FAILED
+    assert not isinstance(caught.value, Poison)
+
+
+async def test_closing_refuses_who_is_in_the_engine_and_who_waits_for_it(make_request: MakeRequest) -> None:
+    async with link(attempts=1) as engine:
+        inside = asyncio.create_task(engine.run(make_request("wait"), []))
+        while not engine._engine.waiting:
+            await asyncio.sleep(0)
+        engine._engine.ready.clear()  # as after a death of the process
+        before = asyncio.create_task(engine.run(make_request("x"), []))
+        await asyncio.sleep(0)
+    for task in (inside, before):
+        with pytest.raises(Refusal, match="is closed") as caught:
+            await asyncio.wait_for(task, 1)
+        assert not isinstance(caught.value, Poison)

@@ -65,7 +65,7 @@ class ChildClient(Generic[Message, Answer]):
         self.closed = False
         """Whether no process is started any more."""
         self.ready = asyncio.Event()
-        """Set from the process's `Ready` until it ends."""
+        """Set from the process's `Ready` until it ends. Set for good by `close`, so that nobody waits for ever."""
 
     @property
     def waiting(self) -> int:
@@ -87,6 +87,7 @@ class ChildClient(Generic[Message, Answer]):
             self._child.send(Stop())
             await self._child.drain()
         await _cancelled(self._keeper)
+        self.ready.set()
 
     async def live(self) -> bool:
         """One life of the process, until it has ended; returns whether it became ready.
