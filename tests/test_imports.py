@@ -54,7 +54,8 @@ def test_torch_is_unreachable_from_producers() -> None:
         for path in modules(room)
         if path.name != "__main__.py"
     ]
-    usecases = [f"guideway.usecases.{path.stem}" for path in modules(rooms.USECASES) if path.stem != "__init__"]
+    package = ROOT / "src"
+    usecases = [".".join(path.relative_to(package).with_suffix("").parts) for path in modules(rooms.USECASES)]
     program = (
         "import importlib, sys\n"
         f"for name in {[*names, *usecases, 'guideway.cli']!r}: importlib.import_module(name)\n"

@@ -35,7 +35,7 @@ from guideway.schemas.wire import REPLY
 from guideway.settings import Settings
 from guideway.training.sets.build import Splitting
 from guideway.training.sets.document import DocumentFields
-from guideway.usecases.make_sets import Order, make_sets
+from guideway.usecases.sets.make_sets import Order, make_sets
 
 WAIT_S = 350.0
 """For the model to be loaded, on a machine that does other things as well."""

@@ -19,7 +19,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.reply import Completed
 from guideway.training.sets.build import Splitting
 from guideway.training.sets.document import DocumentFields
-from guideway.usecases.make_sets import Order, make_sets
+from guideway.usecases.sets.make_sets import Order, make_sets
 
 ENDPOINTS: Final = {
     "parcel": "{input: {fields: {text: {max_chars: 50}, weight: {type: integer, required: false}}}, output: "

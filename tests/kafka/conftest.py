@@ -36,7 +36,7 @@ from guideway.settings import Settings
 from guideway.training.sets.build import Splitting
 from guideway.training.sets.document import DocumentFields
 from guideway.usecases.apply import apply_manifests
-from guideway.usecases.make_sets import Order, make_sets
+from guideway.usecases.sets.make_sets import Order, make_sets
 
 FACTS = ("plain", "devil", "jargon")
 ROOT = Path(__file__).resolve().parents[2]

@@ -25,7 +25,7 @@ from guideway.schemas.wire import REPLY, REQUEST
 from guideway.training.sets.build import Splitting
 from guideway.training.sets.document import DocumentFields
 from guideway.training.sets.publish import switch
-from guideway.usecases.make_sets import Order, make_sets
+from guideway.usecases.sets.make_sets import Order, make_sets
 from guideway.workers.messages.from_engine import BatchReport
 
 from .conftest import FACTS, ROOT, System

@@ -18,7 +18,7 @@ from guideway.schemas.names import LANES
 from guideway.settings import Settings
 from guideway.training.jobs.service import JobService, TrainerSettings
 from guideway.usecases.extras import importing
-from guideway.usecases.retrieval import retrieval_settings
+from guideway.usecases.studio.retrieval import retrieval_settings
 
 if TYPE_CHECKING:
     from guideway.workers.worker import Worker
@@ -91,5 +91,5 @@ async def trainer(settings: Settings, *, jobs: Path | None = None, device: str =
             FailureCode.INVALID_SETTING, f"--jobs, {folder}, can be no folder ({error.strerror}): name another place"
         ) from None
     await topics.apply(bootstrap, topics.training())
-    command = (sys.executable, "-m", "guideway.usecases.job_process")
+    command = (sys.executable, "-m", "guideway.usecases.studio.job_process")
     return JobService(TrainerSettings(bootstrap=bootstrap, jobs=folder, command=command, device=device))

@@ -10,7 +10,7 @@ import msgspec
 
 from guideway.cli.console import interrupts
 from guideway.settings import Settings
-from guideway.usecases.make_sets import Order, make_sets
+from guideway.usecases.sets.make_sets import Order, make_sets
 
 if TYPE_CHECKING:
     from guideway.training.sets.publish import Published

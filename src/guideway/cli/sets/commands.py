@@ -24,7 +24,7 @@ from guideway.schemas.retrieval import SetRef
 from guideway.settings import Settings
 from guideway.usecases.delete import delete_set
 from guideway.usecases.lookup import catalogue_of, found_set, split_name
-from guideway.usecases.make_sets import Order, make_sets, switch_set
+from guideway.usecases.sets.make_sets import Order, make_sets, switch_set
 
 if TYPE_CHECKING:
     from guideway.training.sets.build import Splitting

@@ -10,7 +10,7 @@ import typer
 
 from guideway.cli.console.output import AsJson, out, print_json, print_table, run
 from guideway.settings import Settings
-from guideway.usecases.ask_sets import open_set, replies
+from guideway.usecases.sets.ask_sets import open_set, replies
 
 if TYPE_CHECKING:
     pass

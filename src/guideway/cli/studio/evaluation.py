@@ -15,8 +15,8 @@ from guideway.cli.studio.publishing import OutFolder, RunPlace
 from guideway.settings import Settings
 from guideway.training.runs.task import read_task
 from guideway.usecases.extras import importing
-from guideway.usecases.publish import folder_of
-from guideway.usecases.run_studio import evaluate
+from guideway.usecases.studio.publish import folder_of
+from guideway.usecases.studio.run_studio import evaluate
 
 
 def add_to(group: typer.Typer) -> None:

@@ -18,7 +18,7 @@ from guideway.settings import Settings
 from guideway.training.jobs import job_topics
 from guideway.training.jobs.messages import JobEnded
 from guideway.usecases import serve
-from guideway.usecases.run_studio import submit
+from guideway.usecases.studio.run_studio import submit
 from guideway.usecases.supervise import end_with_parent
 
 JobId = Annotated[str, typer.Argument(help="As `guideway studio submit` printed it.")]

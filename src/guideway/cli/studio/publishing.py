@@ -10,7 +10,7 @@ import typer
 from guideway.cli.catalogue.apply import tell
 from guideway.cli.console.output import AsJson, run
 from guideway.settings import Settings
-from guideway.usecases.publish import folder_of, publish_run
+from guideway.usecases.studio.publish import folder_of, publish_run
 
 RunPlace = Annotated[Path, typer.Argument(help="A task's file, or the folder of its run.")]
 Anyway = Annotated[bool, typer.Option("--anyway", help="Even if it is not better by more than chance.")]

@@ -20,7 +20,7 @@ from guideway.training.publishing import decision
 from guideway.training.runs.begin import Begun
 from guideway.training.runs.interruption import Interrupted
 from guideway.training.runs.task import read_task
-from guideway.usecases.run_studio import carry_out, prepare
+from guideway.usecases.studio.run_studio import carry_out, prepare
 
 
 def add_to(app: typer.Typer) -> None:

@@ -14,8 +14,8 @@ from guideway.schemas.manifests import Lineage
 from guideway.settings import Settings
 from guideway.training.publishing.decision import interval
 from guideway.usecases.lookup import catalogue_of
-from guideway.usecases.versions import Version, changed, endpoint_at, promote, roll_back
-from guideway.usecases.versions import versions as versions_of
+from guideway.usecases.studio.versions import Version, changed, endpoint_at, promote, roll_back
+from guideway.usecases.studio.versions import versions as versions_of
 
 Address = Annotated[str, typer.Argument(help="/NAMESPACE/ENDPOINT")]
 

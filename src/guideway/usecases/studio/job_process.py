@@ -1,4 +1,4 @@
-"""The process of one training job: `python -m guideway.usecases.job_process`, as a trainer starts it.
+"""The process of one training job: `python -m guideway.usecases.studio.job_process`, as a trainer starts it.
 
 It reads what is to be done on standard input, and writes what came of it to standard output; see `process_messages`.
 SIGTERM ends it after its present step, with a checkpoint, and so does the end of the trainer.
@@ -19,8 +19,8 @@ from guideway.schemas.failures import Refusal
 from guideway.settings import Settings, home
 from guideway.training.jobs.process_messages import ORDER, RESULT, CarryOut, Done, NotPublished, Refused, Result
 from guideway.training.runs.interruption import Interrupted, ShouldEnd
-from guideway.usecases.publish import publish_run
-from guideway.usecases.run_studio import carry_out, prepare
+from guideway.usecases.studio.publish import publish_run
+from guideway.usecases.studio.run_studio import carry_out, prepare
 from guideway.usecases.supervise import EXIT_INTERRUPTED, end_with_parent
 from guideway.usecases.unforeseen import unforeseen
 

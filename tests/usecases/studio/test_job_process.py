@@ -18,9 +18,9 @@ from guideway.settings import Settings
 from guideway.training.jobs.process_messages import ORDER, RESULT, CarryOut, Done, NotPublished, Refused
 from guideway.training.runs.interruption import Interrupted
 from guideway.training.runs.task import Data, Task
-from guideway.usecases import job_process
+from guideway.usecases.studio import job_process
 
-COMMAND = [sys.executable, "-m", "guideway.usecases.job_process"]
+COMMAND = [sys.executable, "-m", "guideway.usecases.studio.job_process"]
 TASK = Task(
     namespace="shop",
     endpoint="mood",
@@ -44,7 +44,7 @@ def with_work(body: str) -> list[str]:
     """The process, whose work is this function body."""
     program = (
         "import os, sys, time\n"
-        "from guideway.usecases import job_process\n"
+        "from guideway.usecases.studio import job_process\n"
         "from guideway.training.jobs.process_messages import Done\n"
         "from guideway.training.runs.interruption import Interrupted\n"
         f"def work(settings, order, should_end):\n    {body}\n"

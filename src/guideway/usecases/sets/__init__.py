@@ -1,0 +1,1 @@
+"""Retrieval sets: made, and asked."""
