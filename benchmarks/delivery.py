@@ -1,13 +1,13 @@
-"""What exactly-once delivery costs: the worker beside a bare loop, and memory.
+"""The cost of exactly-once delivery: the worker compared with a minimal loop, and its memory.
 
     python -m benchmarks.delivery --requests 10000 --turns 3
 
-1. A worker with an engine that answers at once drains a topic, and so does the barest loop that aiokafka allows: read,
-   decode, encode, publish and commit in transactions of the same size, in order, without tracking, checks or an engine.
-   Both write replies of the same size to the same cluster, in turns.
-2. A worker's memory while 50,000 requests wait.
+1. A worker with an engine that answers at once drains a topic. A minimal aiokafka loop does the same: it reads,
+   decodes, encodes, publishes and commits in order, in transactions of the same size, without tracking, checks or an
+   engine. Both write replies of the same size to the same cluster, in turns.
+2. The memory of a worker while 50,000 requests wait.
 
-With the real model: `python -m benchmarks.queue_fed`. On Apache Kafka where KAFKA_HOME is set, else on noida-db.
+With the real model: `python -m benchmarks.queue_fed`. It uses Apache Kafka if KAFKA_HOME is set, else noida-db.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ async def drained_by_worker(folder: Path, bootstrap: str, requests: int) -> tupl
         bench.start_workers(1)
         await bench.until_seen(requests)
         records = await bench.read_all()
-        # Every transaction leaves a marker behind the results in the partition that it wrote to.
+        # Each transaction writes a marker after its results, in each partition that it wrote to.
         async with _ends(bootstrap, bench.replies, 1) as ends:
             markers = sum(ends.values()) - requests
     return _rate([record.timestamp for record in records]), requests / max(1, markers)
 
 
 async def drained_by_bare_loop(folder: Path, bootstrap: str, requests: int, size: int) -> float:
-    """Requests per second of the barest exactly-once loop, `size` records a transaction."""
+    """Requests per second of a minimal exactly-once loop. size: records in a transaction."""
     async with Bench(folder, bootstrap, bootstrap, reply_partitions=1) as bench:
         await bench.submit(requests, at_once)
         consumer = make_consumer(bootstrap, "test", auto_offset_reset="earliest", group_id=bench.group)
@@ -102,7 +102,7 @@ def _reply(record: Any) -> bytes:
 
 
 def _rate(stamps_ms: list[int]) -> float:
-    """Per second, of the middle of the run: without how it starts and ends."""
+    """Requests per second in the middle of the run, without its start and end."""
     ordered = sorted(stamps_ms)
     first, last = len(ordered) // 20, len(ordered) * 19 // 20
     return (last - first) * 1000 / max(1, ordered[last] - ordered[first])
@@ -119,7 +119,7 @@ async def _ends(bootstrap: str, topic: str, partitions: int) -> AsyncIterator[di
 
 
 async def memory_while_waiting(folder: Path, bootstrap: str, requests: int) -> tuple[float, float]:
-    """Resident MiB of a worker after a tenth and after nine tenths of `requests`, all of which wait at the start."""
+    """Resident MiB of a worker after a tenth and after nine tenths of `requests`. All of them wait at the start."""
     async with Bench(folder, bootstrap, bootstrap, reply_partitions=1) as bench:
         await bench.submit(requests, at_once)
         (worker,) = bench.start_workers(1)

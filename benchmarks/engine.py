@@ -1,4 +1,4 @@
-"""The engine's whole table: guideway beside transformers and PEFT, same rows, same model, same machine, in turns.
+"""The engine compared with transformers and PEFT: same rows, same model, same machine, in turns.
 
     python -m benchmarks.engine            # all of it, some ten minutes
     python -m benchmarks.engine --quick    # a smoke run
@@ -37,7 +37,7 @@ RESULTS = Path(__file__).parent / "results" / "engine.json"
 
 
 class Bench:
-    """What the groups of figures share: the model, its artefacts, texts and sizes."""
+    """The model, artefacts, texts and sizes that all groups of figures use."""
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         self.args, self.folder = args, folder
@@ -53,14 +53,14 @@ class Bench:
         return base_model.load(self.prepared, dtype=getattr(torch, self.args.dtype), device="cpu")
 
     def made(self, kind: str, count: int | None = None) -> list[Artefact]:
-        """Artefacts of a kind, one for each row."""
+        """Artefacts of one kind, one for each row."""
         if kind not in self._made:
             self._made[kind] = artefacts(self.bare, self.folder, kind, self.rows)
         return self._made[kind][:count]
 
 
 def rows_group(bench: Bench) -> list[Figure]:
-    """A batch whose rows begin and end together."""
+    """A batch whose rows start and end together."""
     n, rows = bench.new_tokens, bench.rows
     engine, floor = new_engine(bench.load(), max_rows=2 * rows), peers.products(bench.bare.model)
     peft = peers.peft_of(bench.load(), bench.made("LoRAs (all linears)"))
@@ -107,7 +107,7 @@ def rows_group(bench: Bench) -> list[Figure]:
 
 
 def popularity_group(bench: Bench) -> list[Figure]:
-    """LoRAs on all linears, shared by rows in several ways."""
+    """LoRAs on all linears, with several ways to share them between rows."""
     engine, shelf = new_engine(bench.load(), max_rows=bench.rows), bench.made("LoRAs (all linears)")
 
     def run(which: list[int]) -> Run:
@@ -118,7 +118,7 @@ def popularity_group(bench: Bench) -> list[Figure]:
 
 
 def many_group(bench: Bench) -> list[Figure]:
-    """More adapters than are kept in memory."""
+    """More adapters than the engine keeps in memory."""
     loras = bench.made("LoRAs (q, v)")
     one = new_engine(bench.load(), max_rows=bench.rows)
     rate(one, admits(bench.text, 1, 1, loras[:1]))
@@ -135,7 +135,7 @@ def many_group(bench: Bench) -> list[Figure]:
 
 
 def continuous_group(bench: Bench) -> list[Figure]:
-    """Outputs of other lengths, from 4 to 128 tokens."""
+    """Outputs of different lengths, from 4 to 128 tokens."""
     engine, wanted = new_engine(bench.load(), max_rows=bench.rows), serving.lengths(bench.requests)
     runs: dict[str, Run] = {
         "continuous batches, zipf lengths": lambda: serving.continuous(engine, bench.text, wanted),
@@ -164,7 +164,7 @@ def prefix_group(bench: Bench) -> list[Figure]:
 
 
 def load_group(bench: Bench) -> list[Figure]:
-    """Latencies at about half of what the engine can do."""
+    """Latencies at about half of the engine's largest load."""
     engine = new_engine(bench.load(), max_rows=bench.rows)
     capacity = [rate(engine, admits(bench.text, bench.rows, bench.new_tokens)) for _ in range(2)][-1]
     per_s = capacity / bench.new_tokens / 2

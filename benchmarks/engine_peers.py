@@ -1,4 +1,4 @@
-"""What guideway is measured beside: transformers, PEFT, and the matrix products alone."""
+"""The peers that guideway is compared with: transformers, PEFT, and the matrix products alone."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def peft_of(base: BaseModel, loras: Sequence[Artefact]) -> PeftModel:
 
 
 def one_by_one(model: PeftModel, ids: torch.Tensor, new_tokens: int, endpoints: int) -> float:
-    """Tokens per second where each endpoint's row is generated alone, one endpoint after the other."""
+    """Tokens per second if each endpoint's row is generated alone, one endpoint after the other."""
     began = now()
     for i in range(endpoints):
         model.set_adapter(str(i))
@@ -50,8 +50,10 @@ def one_by_one(model: PeftModel, ids: torch.Tensor, new_tokens: int, endpoints: 
 
 
 def products(model: PreTrainedModel) -> Callable[[int], float]:
-    """A function of rows: tokens per second if a step were the products of all linears and nothing else, each linear by
-    itself, with packed weights where the engine would pack them."""
+    """A function of rows: tokens per second if a step computed only the products of all linears, each linear by itself.
+
+    Weights are packed if the engine would pack them.
+    """
     linears = [module for module in model.modules() if type(module) is nn.Linear]
     forwards: list[tuple[Callable[[torch.Tensor], torch.Tensor], int]] = [
         (PackedLinear(linear) if can_pack(linear) else linear.forward, linear.in_features) for linear in linears
@@ -70,9 +72,9 @@ def products(model: PreTrainedModel) -> Callable[[int], float]:
 
 
 def continuous(model: PreTrainedModel, ids: torch.Tensor, lengths: Sequence[int]) -> float:
-    """Tokens per second of transformers' own continuous batching, up to the longest of `lengths` for all rows.
+    """Tokens per second of transformers' own continuous batching. All rows generate up to the longest of `lengths`.
 
-    Raises: whatever it raises where it does not run.
+    Raises: what transformers raises if it cannot run.
     """
     config = GenerationConfig(max_new_tokens=max(lengths), do_sample=False, eos_token_id=-1, pad_token_id=0)
     began = now()

@@ -44,7 +44,7 @@ CONFIGS: Final[dict[str, tuple[Any, PeftConfig]]] = {
 
 
 def artefacts(bare: BaseModel, folder: Path, kind: str, count: int) -> list[Artefact]:
-    """`count` random ones of a kind; only their shapes matter here. `bare` is left as it was."""
+    """`count` random artefacts of a kind; only their shapes matter here. `bare` is unchanged afterwards."""
     if kind == "inserted layers":
         return [_inserted(bare, folder / f"inserted{i}", i) for i in range(count)]
     form, config = CONFIGS[kind]
@@ -74,7 +74,7 @@ def parts(text: str) -> list[Part]:
 
 
 def text_of_length(base: BaseModel, tokens: int) -> str:
-    """A text whose whole prompt has this many tokens."""
+    """A text whose whole prompt has so many tokens."""
     layout, text = PromptLayout(base.tokenizer), "Tell me"
     while (length := len(layout.encode(parts(text)).token_ids)) < tokens:
         text += " more"
@@ -102,17 +102,17 @@ def admit(id_: str, text: str, new_tokens: int, artefact: Artefact | None = None
 
 
 def admits(text: str, rows: int, new_tokens: int, artefacts: Sequence[Artefact] = ()) -> list[Admit]:
-    """The rows; row i has artefact i."""
+    """One request for each row; row i has artefact i."""
     return [admit(str(i), text, new_tokens, artefacts[i] if artefacts else None) for i in range(rows)]
 
 
 def new_engine(base: BaseModel, **settings: Any) -> Engine:
-    """Without end tokens, so that every row generates to its limit."""
+    """An engine without end tokens, so that every row generates up to its limit."""
     return Engine(replace(base, eos_ids=frozenset()), EngineSettings(**settings), max_context_tokens=2048)
 
 
 def rate(engine: Engine, rows: Sequence[Admit]) -> float:
-    """New tokens per second of these rows, all of them waiting from the beginning."""
+    """New tokens per second of these rows. All of them wait at the start."""
     began = now()
     for row in rows:
         engine.add(row)

@@ -1,4 +1,4 @@
-"""Rows that come and go: lengths that differ, many adapters, fixed prefixes, a Poisson load, memory."""
+"""Rows that come and go: different lengths, many adapters, fixed prefixes, a Poisson load, memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS = ("none", "soft prompts", "prefixes", "LoRAs (q, v)", "LoRAs (all linears
 
 
 def zipf(count: int, draws: int, *, seed: int = 0) -> list[int]:
-    """Numbers below `count`, k with a weight of 1 / (k + 1)."""
+    """Random numbers below `count`; k has weight 1 / (k + 1)."""
     return random.Random(seed).choices(range(count), [1 / (k + 1) for k in range(count)], k=draws)
 
 
@@ -38,7 +38,7 @@ def popularity(rows: int) -> dict[str, list[int]]:
 
 
 def registered(loras: Sequence[Artefact], count: int) -> list[Artefact]:
-    """`count` adapters to the engine, each with a digest of its own; they share the folders of `loras`."""
+    """`count` adapters for the engine. Each has its own digest; they share the folders of `loras`."""
     return [
         Artefact(name=f"bench/a{i}@1", form="lora", digest=f"registered {i}", folder=loras[i % len(loras)].folder)
         for i in range(count)
@@ -46,13 +46,13 @@ def registered(loras: Sequence[Artefact], count: int) -> list[Artefact]:
 
 
 def many_adapters(engine: Engine, text: str, shelf: Sequence[Artefact], requests: int, new_tokens: int) -> float:
-    """Tokens per second of requests whose adapters are drawn from `shelf` by zipf."""
+    """Tokens per second of requests whose adapters come from `shelf` by a Zipf distribution."""
     which = zipf(len(shelf), requests)
     return rate(engine, [admit(str(i), text, new_tokens, shelf[k]) for i, k in enumerate(which)])
 
 
 def lengths(requests: int) -> list[int]:
-    """Output lengths from 4 to 128, by zipf, in an order of chance."""
+    """Output lengths from 4 to 128 tokens, by a Zipf distribution, in random order."""
     return [4 + k for k in zipf(125, requests, seed=1)]
 
 
@@ -61,7 +61,7 @@ def continuous(engine: Engine, text: str, wanted: Sequence[int]) -> float:
 
 
 def static(engine: Engine, text: str, wanted: Sequence[int], rows: int) -> float:
-    """As many rows as fit, and the next ones when all of these have ended."""
+    """Static batches: as many rows as fit; the next rows start when all of these have ended."""
     began = now()
     for first in range(0, len(wanted), rows):
         continuous(engine, text, wanted[first : first + rows])
@@ -69,7 +69,7 @@ def static(engine: Engine, text: str, wanted: Sequence[int], rows: int) -> float
 
 
 def second_against_first(engine: Engine, instruction: str, turn: int) -> float:
-    """Time to the first token of the second request of an endpoint / of the first; the instruction is new each turn."""
+    """Ratio of times to the first token: second request of an endpoint / first. Each turn has a new instruction."""
     times = []
     for question in ("What is this?", "And this?"):
         began = now()
@@ -85,7 +85,7 @@ def instruction_of_length(base: BaseModel, tokens: int) -> str:
 
 
 def poisson(engine: Engine, text: str, *, per_s: float, for_s: float, new_tokens: int) -> list[Figure]:
-    """Latencies where requests come at random times, `per_s` of them a second."""
+    """Latencies if requests come at random times. per_s: mean number of requests per second."""
     chance = random.Random(0)
     arrivals = [0.0]
     while arrivals[-1] < for_s:
@@ -107,7 +107,7 @@ def poisson(engine: Engine, text: str, *, per_s: float, for_s: float, new_tokens
         stepped = time.perf_counter() - began
         ended += sum(isinstance(message, Finished) for message in engine.step(time.time()))
         after = time.perf_counter() - began
-        # Some have been prepared and seated in this very step.
+        # Some requests were prepared and seated in this same step.
         rows = {id_: (rows[0], 0) for id_, rows in engine._open.items() if rows} | rows
         for id_, (row, had) in rows.items():
             if len(row.token_ids) > had:
@@ -124,20 +124,22 @@ def poisson(engine: Engine, text: str, *, per_s: float, for_s: float, new_tokens
 
 
 def memory(load: Callable[[], BaseModel], folder: Path, kind: str, rows: int) -> float:
-    """Peak memory in MB of this process after a batch whose rows all have guidance of `kind`, of which it made one
-    and the engine takes copies for different ones. To be called in a process of its own."""
+    """Peak memory in MB of this process after a batch whose rows all have guidance of `kind`.
+
+    It makes one artefact, and the engine takes its copies for different ones. Call it in a process of its own.
+    """
     base = load()
     made = [] if kind == "none" else artefacts(base, folder, kind, 1)
     shelf = [msgspec.structs.replace(one, digest=f"{kind} {i}") for one in made for i in range(rows)]
     engine, text = new_engine(base, max_rows=rows), text_of_length(base, 20)
     rate(engine, admits(text, rows, 16, shelf))
-    # Not `ru_maxrss`, in which Linux counts the process from which this one was started.
+    # Not `ru_maxrss`: on Linux it also counts the process that started this one.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) / 1024
 
 
 def memory_by_kind(kinds: Sequence[str], arguments: Sequence[str]) -> list[Figure]:
-    """Peak memory of an engine process by kind, each in a process of its own."""
+    """Peak memory in MB of an engine process by kind of guidance, each in its own process."""
     figures = []
     for kind in kinds:
         done = subprocess.run(

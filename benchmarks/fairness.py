@@ -1,11 +1,11 @@
-"""What one tenant has to wait beside another who does its worst: a real service, a real worker, the real model.
+"""How long one tenant waits while another attacks: a real service, a real worker, the real model.
 
     python -m benchmarks.fairness                     # every attack, about eight minutes on two cores
     python -m benchmarks.fairness --only backlog gone
 
-For each attack everything is started anew. A request of the namespace `calm` every half a second is timed from its
-event to its reply, first alone, then with the attack of the namespace `loud` under way. One that is not answered in
-half a minute counts as half a minute. On Apache Kafka where KAFKA_HOME is set, else on noida-db.
+All processes are started again for each attack. The namespace `calm` sends a request every half second. Each is timed
+from its event to its reply, first alone, then during the attack of the namespace `loud`. A request without an answer
+after 30 s counts as 30 s. It uses Apache Kafka if KAFKA_HOME is set, else noida-db.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ QUESTION: Final = "Is the Earth round?"
 
 @dataclass(frozen=True)
 class Attack:
-    """What `loud` sends to one endpoint of its own, all at once."""
+    """The events that `loud` sends at once to one of its own endpoints."""
 
     endpoint: str
     texts: Callable[[], Iterator[str]]
@@ -74,7 +74,7 @@ ATTACKS: Final = {
 
 
 def manifests() -> list[Source]:
-    """The demo's model and one of its LoRAs, the endpoint of `calm` and those of `loud`."""
+    """The demo's model, one of its LoRAs, the endpoint of `calm` and the endpoints of `loud`."""
     demo = read_manifests(DEMO)
     model = next(one for one in demo if isinstance(one.manifest, Model))
     lora = next(one for one in demo if isinstance(one.manifest, Guidance) and one.manifest.name == "review-lora")
@@ -97,7 +97,7 @@ def manifests() -> list[Source]:
 
 
 async def attack(bootstrap: str, one: Attack) -> None:
-    """Returns once the brokers have all of it."""
+    """Send all events; returns when the brokers have all of them."""
     if one.endpoint == "gone":
         await publish(bootstrap, [Deletion(Identity("endpoint", "loud", "gone"), 1, kept=True)])
     topic = names.event_topic("loud", one.endpoint)
@@ -107,7 +107,7 @@ async def attack(bootstrap: str, one: Attack) -> None:
 
 
 async def waits(client: Client) -> list[float]:
-    """Seconds from event to reply, of requests that come whatever became of those before."""
+    """Seconds from event to reply. Each request is sent on time, even if earlier ones have no reply yet."""
 
     async def wait() -> float:
         began = time.perf_counter()
@@ -127,7 +127,7 @@ async def waits(client: Client) -> list[float]:
 
 @contextlib.asynccontextmanager
 async def serving(folder: Path) -> AsyncIterator[str]:
-    """A broker, the service and a worker, in a folder of their own; nothing of them runs afterwards."""
+    """A context with a broker, the service and a worker in their own folder; all of them end with it."""
     broker = await asyncio.to_thread(local_broker.up, folder / "broker")
     processes = []
     try:
@@ -147,18 +147,18 @@ async def serving(folder: Path) -> AsyncIterator[str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """With its children: a worker that is killed takes its engine along."""
+    """End a process: ask it, and kill it if it has not ended after 3 s. A worker's engine ends with it."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(3)
     except subprocess.TimeoutExpired:
-        # It would finish what the attack left.
+        # If it were not killed, it would first finish the requests that the attack has left.
         process.kill()
         process.wait()
 
 
 async def beside(name: str, folder: Path) -> tuple[list[float], list[float]]:
-    """What `calm` waits alone, and with the attack under way."""
+    """Seconds that `calm` waits, alone and during the attack."""
     (folder / "models").symlink_to(MODELS)
     async with serving(folder) as bootstrap, Client(bootstrap) as client:
         await client.submit("/calm/ask", QUESTION, timeout_s=180)

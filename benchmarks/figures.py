@@ -1,4 +1,4 @@
-"""What is measured, what is aimed at, and how both are written down."""
+"""The figures: how they are measured, their targets, and how they are written."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 clock: Callable[[], float] = time.perf_counter
-"""Seconds; all rates are by this one. `time.process_time` leaves out what other processes take from a machine that is
-not ours alone, and tells the truth with one thread only."""
+"""Seconds, for all rates. `time.process_time` ignores the time that other processes take on a shared machine; it is
+right with one thread only."""
 
 
 def use_processor_time() -> None:
@@ -25,12 +25,12 @@ def now() -> float:
 
 
 Run = Callable[[], float]
-"""One turn of a contender; returns its rate, in tokens per second, or a time."""
+"""One turn of a contender. Returns its rate (tokens per second) or a time (seconds)."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What one figure is to be: at least, or at most, this ratio."""
+    """The target of one figure: at least, or at most, this ratio."""
 
     bound: float
     sense: Literal["≥", "≤"] = "≥"
@@ -82,7 +82,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "p95 beside base64, against alone": Target(1.5, "≤"),
     "p95 beside gone, against alone": Target(1.5, "≤"),
 }
-"""By the names of the figures in the JSON files beside this one, which stay."""
+"""Name of a figure in the JSON files → its target. The names must not change."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Figure:
 
 
 def in_turns(runs: Mapping[str, Run], turns: int, log: Callable[[str], None]) -> dict[str, list[float]]:
-    """What each contender gave, turn by turn, after one turn that does not count.
+    """The result of each contender, turn by turn, after one turn that does not count.
 
     They take turns, so that a busy machine is busy for all of them.
     """
@@ -119,7 +119,7 @@ def in_turns(runs: Mapping[str, Run], turns: int, log: Callable[[str], None]) ->
 
 
 def ratio(found: Mapping[str, Sequence[float]], ours: str, theirs: str) -> float:
-    """Median over the turns of ours / theirs, each of the same turn."""
+    """Median over the turns of ours / theirs in the same turn."""
     return statistics.median(a / b for a, b in zip(found[ours], found[theirs], strict=True))
 
 
@@ -128,7 +128,7 @@ def rates(found: Mapping[str, Sequence[float]]) -> list[Figure]:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest of `values` that at least `share` of them do not exceed."""
+    """The quantile: the smallest value such that at least `share` of `values` are not larger."""
     return sorted(values)[max(0, -int(-share * len(values) // 1) - 1)]
 
 
@@ -142,7 +142,7 @@ def markdown(figures: Sequence[Figure]) -> str:
 
 
 def save(figures: Sequence[Figure], file: Path) -> None:
-    """Put the figures that have a target into `file`, as JSON; those not measured this time stay as they were."""
+    """Write the figures that have a target to `file`, as JSON. Figures that were not measured keep their values."""
     entries = {entry["figure"]: entry for entry in json.loads(file.read_text("utf-8"))} if file.exists() else {}
     for f in figures:
         if f.target is not None:

@@ -1,10 +1,10 @@
-"""The engine's rates on CUDA, with models of random weights: nothing is downloaded, and no broker is needed.
+"""The engine's rates on CUDA, with models of random weights. It needs no download and no broker.
 
     python -m benchmarks.gpu                                  # 135M, 1B and 8B; 16, 64 and 256 rows
     python -m benchmarks.gpu --device cpu --sizes tiny        # a smoke run anywhere
 
-First, in float32, rows of a mixture are compared with the same rows alone and with PEFT, token for token; then the
-table is printed. Needs this repository, torch, transformers and PEFT.
+First it compares, in float32, the rows of a mixed batch with the same rows alone and with PEFT, token by token. Then it
+prints the table. Needs this repository, torch, transformers and PEFT.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ SHAPES: Final[dict[str, dict[str, int]]] = {
 KINDS: Final = ("soft prompts", "prefixes", "LoRAs (q, v)", "LoRAs (all linears)", "IA3", "inserted layers")
 TEXT: Final = "What is rain?"
 TIE: Final = 1e-3
-"""Of two tokens whose logits are closer than this, either may come: other shapes add up in another order."""
+"""If two logits are closer than this, either token may be drawn: sums of other shapes have another order."""
 _SAVED: Final = 8
-"""Artefacts of a kind on disk; the engine is given each under as many digests as there are rows."""
+"""Number of artefacts of a kind on disk. Rows share them, but each row has a digest of its own."""
 
 
 def bytes_tokenizer() -> PreTrainedTokenizerFast:
@@ -60,7 +60,7 @@ def bytes_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def base_of(size: str, *, dtype: torch.dtype, device: str) -> BaseModel:
-    """The same random weights every time."""
+    """A model with random weights, the same each time."""
     torch.manual_seed(0)
     config = AutoConfig.for_model("llama", max_position_embeddings=4096, initializer_range=0.05, **SHAPES[size])
     with torch.device(device):
@@ -87,14 +87,14 @@ def tokens_of(engine: Engine, rows: Sequence[Admit]) -> list[list[int]]:
 
 
 def check(size: str, device: str, folder: Path) -> None:
-    """Raises: SystemExit if a row of a mixture differs from the row alone or from PEFT."""
+    """Compare rows of a mixed batch with the rows alone and with PEFT. Raises: SystemExit if they differ."""
     bare, n = base_of(size, dtype=torch.float32, device=device), 12
     shelf: list[Artefact | None] = [None]
     for kind in ("soft prompts", "LoRAs (q, v)", "LoRAs (all linears)"):
         shelf += artefacts(bare, folder / "check", kind, 2)
     shelf += artefacts(bare, folder / "check", "inserted layers", 2)
     base = base_of(size, dtype=torch.float32, device=device)
-    # Rows are there as soon as they are asked for.
+    # Rows are prepared at once when they are asked for.
     engine = new_engine(base, max_rows=16, reader_threads=0, preparer_threads=0)
     rows = [
         msgspec.structs.replace(admits(TEXT, 1, n, [one] if one else [])[0], id=str(i)) for i, one in enumerate(shelf)
@@ -117,7 +117,7 @@ def check(size: str, device: str, folder: Path) -> None:
 
 @torch.inference_mode()
 def peft_tokens(size: str, device: str, artefact: Artefact | None, n: int) -> tuple[list[int], list[float]]:
-    """Greedy tokens of one row by PEFT, and at each how far the two likeliest were apart."""
+    """Greedy tokens of one row by PEFT, and for each the difference of the two largest logits."""
     base = base_of(size, dtype=torch.float32, device=device)
     model: Any = base.model if artefact is None else PeftModel.from_pretrained(base.model, artefact.folder).eval()
     ids = prompt_ids(base, 1)
@@ -147,7 +147,7 @@ def measure(size: str, rows: int, folder: Path, args: argparse.Namespace) -> Non
     }
     prompt = prompt_ids(bare, rows).shape[1]
     found = measure_peers(bare, rows, saved["LoRAs (all linears)"], args)
-    # One after the other on one card: what generates by transformers goes before the engine's model comes.
+    # One after the other on one card: transformers' model is freed before the engine's model is loaded.
     del bare
     if args.device == "cuda":
         torch.cuda.empty_cache()
@@ -171,7 +171,7 @@ def measure(size: str, rows: int, folder: Path, args: argparse.Namespace) -> Non
 def measure_peers(
     base: BaseModel, rows: int, loras: Sequence[Artefact], args: argparse.Namespace
 ) -> dict[str, list[float]]:
-    """Rates by turn of transformers' `generate` and of PEFT, on `base`, which is PEFT's from here on."""
+    """Rates by turn of transformers' `generate` and of PEFT. `base` belongs to PEFT afterwards."""
     ids, n = prompt_ids(base, rows), args.new_tokens
     found = in_turns({"transformers generate": lambda: generate(base.model, ids, n)}, args.turns, log)
     peft, names = peft_of(base, loras), [str(i % len(loras)) for i in range(rows)]

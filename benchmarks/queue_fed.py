@@ -1,10 +1,10 @@
-"""The same rows with the real model, given to the engine in process and through Kafka: tokens per second of both.
+"""Tokens per second of the same rows with the real model: in process, and through Kafka.
 
     python -m benchmarks.queue_fed --requests 224 --turns 5
     python -m benchmarks.queue_fed --apart      # the engine alone on one core, the broker and all else on another
 
-Both generate in micro-batches of 16 rows with the same engine, in turns, each in a process of its own. Counted is the
-middle of the run, without how it starts and ends. On Apache Kafka where KAFKA_HOME is set, else on noida-db.
+Both generate in micro-batches of 16 rows with the same engine, in turns, each in its own process. Only the middle of
+the run counts, without its start and end. It uses Apache Kafka if KAFKA_HOME is set, else noida-db.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CACHE = Path(".guideway/models").resolve()
 
 
 def request(number: int, size: str) -> Request:
-    """One of the rows. Texts and answers differ in length, so that rows come and go singly, as they do in earnest."""
+    """One of the rows. Texts and answers have different lengths, so that rows come and go one by one."""
     return Request(
         id=f"r{number}",
         namespace="bench",
@@ -65,12 +65,12 @@ def request(number: int, size: str) -> Request:
 
 
 def numbers(requests: int) -> list[int]:
-    """In which order the rows come: in none, or what keeps an order would pad prompts of like length less."""
+    """The order of the rows: random. A contender that kept a sorted order would pad less than the other."""
     return random.Random(0).sample(range(requests), requests)
 
 
 def middle_rate(finished: list[tuple[float, int]]) -> float:
-    """Tokens per second, from (when in seconds, tokens) of each request."""
+    """Tokens per second, from (time of its end in seconds, tokens) of each request."""
     ordered = sorted(finished)
     first, last = len(ordered) // 10, len(ordered) * 9 // 10
     tokens = sum(count for _, count in ordered[first + 1 : last + 1])
@@ -78,7 +78,7 @@ def middle_rate(finished: list[tuple[float, int]]) -> float:
 
 
 def in_process(requests: int, apart: bool) -> None:
-    """What the child process does: prints the rate."""
+    """The main function of the child process: prints the rate."""
     import torch
 
     if apart:
@@ -128,7 +128,7 @@ async def queue_fed(bootstrap: str, home: Path, requests: int, apart: bool) -> f
 
 
 def _give_a_core_of_its_own(worker: int) -> None:
-    """Move the worker's engine process, as soon as there is one, and with it all threads that it will start."""
+    """Move the worker's engine process to its own core as soon as it exists; threads that it starts later follow."""
     while not (children := Path(f"/proc/{worker}/task/{worker}/children").read_text().split()):
         time.sleep(0.05)
     for task in Path(f"/proc/{children[0]}/task").iterdir():
@@ -136,7 +136,7 @@ def _give_a_core_of_its_own(worker: int) -> None:
 
 
 async def _replies(bootstrap: str, topic: str, requests: int) -> list[tuple[float, int]]:
-    # The client shares the machine with what is measured: it asks once in a while for all there is.
+    # The client shares the machine with the worker; so it asks rarely, and takes all replies at once.
     consumer: Any = make_consumer(
         bootstrap, "bench", auto_offset_reset="earliest", fetch_min_bytes=1 << 20, fetch_max_wait_ms=2_000
     )
@@ -157,9 +157,9 @@ async def _replies(bootstrap: str, topic: str, requests: int) -> list[tuple[floa
 
 
 async def measure(requests: int, turns: int, apart: bool) -> tuple[float, float, float]:
-    """(queue-fed, in process) in tokens per second and their ratio turn by turn: medians."""
+    """Medians: (queue-fed, in process) in tokens per second, and their ratio in the same turn."""
     if apart:
-        os.sched_setaffinity(0, {OTHER_CORE})  # and with us the broker and the worker, which are our children
+        os.sched_setaffinity(0, {OTHER_CORE})  # the broker and the worker too: they are children of this process
     through: list[float] = []
     within: list[float] = []
     with tempfile.TemporaryDirectory() as folder:

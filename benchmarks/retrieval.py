@@ -1,9 +1,9 @@
-"""Retrieval beside the same work without it: throughput, indexing, search, recall.
+"""Retrieval compared with the same work without it: throughput, indexing, search, recall.
 
     python -m benchmarks.retrieval --facts FOLDER --turns 3
 
-FOLDER holds the fact sets whose definitions are looked for, `*.jsonl` with `term` and `text`; without it, those of
-examples/data. Sets of a size that is not there are made of real passages, repeated with noise on their vectors.
+FOLDER has the fact sets whose definitions are looked up, `*.jsonl` with `term` and `text`; default: examples/data. Sets
+of larger sizes are made from real passages, which are repeated with noise on their vectors.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ SETS, ENDPOINTS, ROWS, NEW_TOKENS = 4, 16, 16, 32
 
 
 def fact_files(folder: Path) -> list[Path]:
-    """Those whose rows have a `text`; other files may lie beside them."""
+    """The files whose rows have a `text`; the folder may contain other files."""
     files = sorted(folder.glob("*.jsonl"))
     return [file for file in files if "text" in json.loads(file.read_text("utf-8").partition("\n")[0])]
 
 
 def read_facts(folder: Path) -> list[Passage]:
-    """Of all fact sets of the folder; each has its own ids."""
+    """The passages of all fact sets of the folder; each has its own id."""
     return [
         one
         for file in fact_files(folder)
@@ -70,7 +70,7 @@ def read_facts(folder: Path) -> list[Passage]:
 
 
 def enlarged(passages: Sequence[Passage], vectors: Any, embedder: Embedder, count: int, seed: int) -> SetFolder:
-    """`count` passages: the given ones, again and again, each time with a little noise on their vectors."""
+    """`count` passages: the given ones, repeated, each time with a little noise on their vectors."""
     noise = np.random.default_rng(seed)
     rows = [number % len(passages) for number in range(count)]
     moved = vectors[rows] + noise.normal(0, 0.02, (count, vectors.shape[1])).astype(np.float32)
@@ -89,7 +89,7 @@ def enlarged(passages: Sequence[Passage], vectors: Any, embedder: Embedder, coun
 
 
 def request(number: int, term: str) -> Request:
-    """A row of one of the endpoints; each endpoint asks one of the sets. No question comes twice."""
+    """A row of one of the endpoints. Each endpoint uses one of the sets. All questions are different."""
     endpoint = number % ENDPOINTS
     text = f"What is {term}, by entry {number}?"
     return Request(
@@ -114,7 +114,7 @@ def request(number: int, term: str) -> Request:
 
 
 class Throughput:
-    """The same rows with their passages given and with their passages looked up; both engines' process is one."""
+    """The same rows with given passages and with passages that are looked up. Both use one engine process."""
 
     def __init__(
         self, engine: EngineClient, retrieval: RetrievalClient, artefacts: list[SetArtefact], terms: list[str]
@@ -133,7 +133,7 @@ class Throughput:
         return msgspec.structs.replace(row, parts=with_context(row.parts, wanted, found), retrieval=None)
 
     async def rate(self, rows: int, *, given: bool) -> float:
-        """Tokens per second, of rows that wait as a worker lets them wait: four micro-batches."""
+        """Tokens per second. As in a worker, up to four micro-batches of rows wait."""
         asked = [request(self._asked + i, self._terms[i % len(self._terms)]) for i in range(rows)]
         self._asked += rows
         told = {row.id: row for row in await asyncio.gather(*map(self.looked_up, asked))} if given else {}
@@ -170,7 +170,7 @@ async def throughput(folder: Path, contents: list[SetFolder], turns: int, rows: 
         bench = Throughput(engine, retrieval, artefacts, terms)
         found: dict[str, list[float]] = {"passages given": [], "passages looked up": []}
         for turn in range(-1, turns):
-            # In alternating order, so that neither is always the one that finds the machine warm.
+            # In alternating order, so that both find the machine warm equally often.
             for name in sorted(found, reverse=turn % 2 == 0):
                 value = await bench.rate(rows, given=name == "passages given")
                 log(f"{'warm' if turn < 0 else turn}: {name}: {value:.0f} tokens/s")
@@ -189,7 +189,7 @@ async def throughput(folder: Path, contents: list[SetFolder], turns: int, rows: 
 
 
 def indexing(folder: Path, facts: Path, embedder: Embedder, turns: int) -> list[Figure]:
-    """From files to an open index, and the model alone on the same passages."""
+    """The time from files to an open index, and the time of the model alone on the same passages."""
     texts = [passage.text for passage in read_facts(facts)][:400]
     source = folder / "source.jsonl"
     source.write_text("".join(json.dumps({"id": str(i), "text": text}) + "\n" for i, text in enumerate(texts)))
@@ -214,7 +214,7 @@ def indexing(folder: Path, facts: Path, embedder: Embedder, turns: int) -> list[
 
 
 def search(content: SetFolder, embedder: Embedder, name: str, queries: int = 200) -> Figure:
-    """Of one query at a time, its embedding not counted."""
+    """The time of one query at a time, without its embedding."""
     index = _opened(content)
     asked = embedder.embed([f"What is meant by {passage.document}?" for passage in content.passages[:queries]])
     took_ms = []
@@ -231,7 +231,7 @@ def _opened(content: SetFolder) -> Index:
 
 
 def recall(folder: Path, facts: Path, embedder: Embedder) -> list[Figure]:
-    """Every definition of every fact set, looked up by a question that holds its term."""
+    """Looks up each definition of each fact set, by a question that contains its term."""
     found, questions = [], 0
     for file in fact_files(facts):
         documents = list(read_documents([file], DocumentFields(id="term")))

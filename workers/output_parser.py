@@ -1,4 +1,4 @@
-"""Generated text → typed value, by the endpoint's output rule. Pure; the grammar of the row made the text fit."""
+"""Generated text → typed value, by the endpoint's output rule. Pure. The grammar has given the text its form."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from guideway.schemas.json_schema.places import MOST_DIGITS
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
 
 _MOST_LEVELS: Final = 500
-"""Of nested arrays and objects in JSON: whoever reads the reply has to get through them as well."""
+"""Levels of nested arrays and objects in JSON. The readers of the reply have to parse them too."""
 
 
 def read_value(text: str, rule: OutputRule, words: Sequence[str]) -> Any:
-    """The value.
+    """The value that a generated text stands for.
 
-    Raises: Refusal `output_unreadable` if the text has its form, but no reader could hold its value, and
-    `output_incomplete` if it may have been meant to go on; ValueError if it does not have the form: an engine that
-    broke its promise.
+    words: of the request; used for word labels only.
+
+    Raises: Refusal `output_unreadable` if the text has its form but a reader cannot hold its value; Refusal
+    `output_incomplete` if the text may have been cut; ValueError if the text does not have its form, which is a fault
+    of the engine.
     """
     match rule:
         case Text() | Regex():
@@ -46,7 +48,7 @@ def read_value(text: str, rule: OutputRule, words: Sequence[str]) -> Any:
 
 def _number(text: str) -> float:
     if len(text.lstrip("-").partition(".")[0]) > MOST_DIGITS:
-        # The grammar lets one more be written than a number may have, so that none that ends there is one that was cut.
+        # The grammar allows one extra digit: a number that has it may have been cut, and a shorter one was not.
         raise Refusal(
             FailureCode.OUTPUT_INCOMPLETE,
             f"the number has more than {MOST_DIGITS} digits before its point: change the endpoint's instruction, or "
@@ -68,7 +70,7 @@ def _json(text: str) -> Any:
     levels, members = _measured(value)
     if levels > _MOST_LEVELS:
         raise _unreadable(_TOO_DEEP)
-    # Outside of strings a colon stands once for each member, and of those with one name the decoder keeps one.
+    # Outside of strings there is one colon for each member. If members share a name, the decoder keeps only one.
     if _STRING.sub("", text).count(":") != members:
         raise _unreadable("an object names a member twice: set `additionalProperties` to false in the schema")
     return value
@@ -83,7 +85,7 @@ def _unreadable(what: str) -> Refusal:
 
 
 def _measured(value: Any) -> tuple[int, int]:
-    """How deep arrays and objects are nested, and how many members the objects have."""
+    """(levels of nested arrays and objects, members of all objects)."""
     levels = members = 0
     level = [value]
     while level := [one for one in level if isinstance(one, list | dict)]:
@@ -94,7 +96,7 @@ def _measured(value: Any) -> tuple[int, int]:
 
 
 def _word_labels(text: str, labels: Sequence[str], words: Sequence[str]) -> list[list[str]]:
-    """`WORD/LABEL WORD/LABEL ...`: the words are known, so a word may itself hold a slash."""
+    """(word, label) pairs of `WORD/LABEL WORD/LABEL ...`. A word may contain a slash, because the words are known."""
     pairs = []
     rest = text
     for index, word in enumerate(words):

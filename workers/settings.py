@@ -25,13 +25,14 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     store: str
     """Address of the artefact store, for fsspec."""
     artefact_cache: ArtefactCache
-    """Where fetched artefacts are kept, and how many bytes of them."""
+    """Where the worker keeps fetched artefacts, and at most how many bytes."""
     record_batches: Path | None = None
-    """File to which the members of each new micro-batch are appended, one JSON line each; no texts."""
+    """File to which the worker appends one JSON line for each new micro-batch: its members, without texts."""
     attempts: int = 3
-    """Engine deaths after which a request that was there each time is answered `engine_failed`."""
+    """A request gets `engine_failed` after so many deaths of the engine, if it was in the engine each time."""
     engine_program: tuple[str, ...] = (sys.executable, "-m", "guideway.workers.engine_process")
     """`PROGRAM --fd N` speaks `workers/messages/` on socket N."""
     engine_start_timeout_s: float = 600.0
+    """The engine must be ready so many seconds after its start."""
     engine_silence_s: float = 300.0
-    """A busy engine that says nothing for so long is ended and started anew."""
+    """A busy engine that sends nothing for so many seconds is ended and started again."""

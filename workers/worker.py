@@ -1,4 +1,4 @@
-"""The second hop: requests of one model size → the engine → typed replies, exactly once."""
+"""The worker: it reads the requests of one model size, runs them in its engine, and publishes one reply for each."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """One of any number of workers of a model size. `run` returns after `stop`, with everything published."""
+    """One of any number of workers of a model size. `run` returns after `stop`, when its results are published."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
@@ -48,12 +48,12 @@ class Worker:
         self._stopping = asyncio.Event()
         self._within_s: float | None = None
         self._starting: asyncio.Task[Any] | None = None
-        """Runs us, until the model is loaded."""
+        """The task in which `run` runs, until the model is loaded; then None."""
 
     def stop(self, within_s: float | None = None) -> None:
-        """Finish what is running, in `within_s` or what the settings say, publish it, leave the group.
+        """Finish what is running, publish it, and leave the group.
 
-        A model that is being loaded is not waited for.
+        within_s: seconds to finish; None: as the settings say. If a model is being loaded, `run` ends without it.
         """
         self._within_s = within_s
         self._stopping.set()
@@ -61,7 +61,7 @@ class Worker:
             self._starting.cancel()
 
     async def run(self) -> None:
-        """Raises Refusal if the model, the catalogue or the brokers cannot be had."""
+        """Work until `stop`. Raises: Refusal if the model or the catalogue cannot be loaded, or no broker answers."""
         starting = self._starting = asyncio.current_task()
         try:
             if not self._stopping.is_set():
@@ -96,7 +96,7 @@ class Worker:
                 self._calibrations = Calibrations(reader, settings.delivery.bootstrap, link.fingerprint)
                 if any(_looks_up(one, settings.size) for _, one in reader.catalogue):
                     retrieval.warm()
-                # The group is joined only now, with a warm model: before, requests would wait here for nothing.
+                # The worker joins the group only now: before the model is loaded, requests would wait here for nothing.
                 pipeline = Pipeline(
                     settings.delivery,
                     group=names.workers_group(settings.size),
@@ -139,7 +139,7 @@ class Worker:
         return reply_records(completed, request.reply_to, record)
 
     async def _refuse(self, record: Record, refusal: Refusal) -> list[Outgoing]:
-        """What to publish for a record that killed worker after worker: it is not even looked at by the engine."""
+        """What to publish for a record that killed several workers in a row. The engine does not get it."""
         request = _request_in(record)
         if isinstance(request, Refusal):
             return [dead_letter(record, refusal.code, refusal.message)]
@@ -150,7 +150,7 @@ class Worker:
         if left_s is not None and left_s <= 0:
             raise Refusal(FailureCode.DEADLINE_EXCEEDED, f"the deadline passed before a worker could begin: {_LATER}")
         try:
-            # The engine keeps deadlines itself; this one holds as well while the engine is being started.
+            # The engine checks deadlines itself. This timeout also works while the engine is being started.
             async with asyncio.timeout(left_s and left_s + 1):
                 biases = await self._calibrations.of(request, lambda one: self._told_partings(one, lane))
                 async with self._guidance.fetched(request.guidance, request.namespace) as artefacts:
@@ -184,7 +184,7 @@ _LATER: Final = "set a later one, or run more workers if it happens often"
 
 
 class ByLane:
-    """A `delivery.intake.Intake`: each lane finds slots, however much of the other has been taken in."""
+    """A `delivery.intake.Intake` that gives each lane its own slots, however many requests the other lane has."""
 
     def party(self, topic: str) -> names.Lane:
         return names.lane_of_topic(topic)
@@ -194,16 +194,16 @@ class ByLane:
 
 
 def _looks_up(manifest: Manifest, size: str) -> bool:
-    """Whether it is an endpoint of this model size that answers from retrieval sets."""
+    """Whether a manifest is an endpoint of this model size that uses retrieval sets."""
     return isinstance(manifest, Endpoint) and manifest.model_size == size and manifest.retrieval is not None
 
 
 def _request_in(record: Record) -> Request | Refusal:
-    """The request, or why it can be neither worked on nor answered."""
+    """The request, or a Refusal if it cannot be read or its reply addresses are not allowed."""
     try:
         request = REQUEST.decode(record.value)
     except Undecodable:
-        # Why exactly would quote the record, and dead letters keep its text in one place only.
+        # The exact reason would quote the record, and a dead letter keeps its text in one place only.
         return Refusal(
             FailureCode.UNDECODABLE_REQUEST,
             "the value is no request of this version: look who else writes to this topic",
@@ -217,7 +217,7 @@ def _request_in(record: Record) -> Request | Refusal:
 
 
 def _refused(request: Request, record: Record, refusal: Refusal, *, keep: bool = False) -> list[Outgoing]:
-    """The failed reply, to the caller only; with `keep` a dead letter as well, for somebody has to look into it."""
+    """The failed reply, to the caller only. keep: add a dead letter too, because somebody has to look into it."""
     reply = failed(request.id, request.namespace, request.endpoint, refusal)
     letters = [dead_letter(record, refusal.code, refusal.message)] if keep else []
     return [*reply_records(reply, request.reply_to[:1], record), *letters]
@@ -226,9 +226,9 @@ def _refused(request: Request, record: Record, refusal: Refusal, *, keep: bool =
 def completed_reply(
     request: Request, finished: Finished, fingerprint: str, citations: list[Citation] | None = None
 ) -> Completed:
-    """The typed reply: the samples that are whole, and what became of the others.
+    """The typed reply: the samples that are complete, and for each other sample why it failed.
 
-    Raises: Refusal, with the code of most samples, if none is whole.
+    Raises: Refusal, with the most frequent code of the samples, if none is complete.
     """
     samples: list[Sample] = []
     failed_samples: list[FailedSample] = []
@@ -267,7 +267,7 @@ def _sample(request: Request, one: Generated) -> Sample:
 
 
 def _of_all(failed_samples: Sequence[FailedSample]) -> Refusal:
-    """What to say of a request of which every sample failed."""
+    """The refusal of a request all of whose samples failed."""
     [(code, _)] = Counter(one.code for one in failed_samples).most_common(1)
     message = next(one.message for one in failed_samples if one.code is code)
     several = f"none of {len(failed_samples)} samples is whole: " if len(failed_samples) > 1 else ""

@@ -35,7 +35,7 @@ class EventIntake:
         if found is None or not isinstance(endpoint := found[1], Endpoint):
             return Party(namespace, "")
         if catalogue.latest(Identity("model", "public", endpoint.model_size)) is None:
-            # It is refused, which waits for no worker: what is unanswered in the lane may stay so.
+            # The event is refused; that needs no worker, so the lane's limit does not matter.
             return Party(namespace, "")
         return Party(namespace, names.request_topic(endpoint.model_size, endpoint.lane))
 

@@ -22,8 +22,8 @@ DRAIN_S: Final = 2.0
 RATE_S: Final = 0.5
 """The rate of answers is measured over so long."""
 CROWDED: Final = 4
-"""A lag of more than so many targets is not all ours, as after a restart, and where many services run. Half of it may
-be transaction markers."""
+"""If a lane's lag is more than so many times its target, others have published into it too: this service before a
+restart, or other services. Half of the lag may be transaction markers."""
 STANDS_S: Final = 60.0
 """A partition where nothing is answered for so long, while others of its lane progress, does not count any more."""
 BLIND_S: Final = 30.0

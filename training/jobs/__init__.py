@@ -1,1 +1,1 @@
-"""Runs as jobs from a topic."""
+"""Training jobs: runs that trainers take from a topic."""

@@ -1,4 +1,4 @@
-"""One job on this machine: a process of its own, its events as they are written, its end."""
+"""Runs one job on this machine, in a process of its own: passes on its events, and returns its result."""
 
 from __future__ import annotations
 
@@ -23,22 +23,21 @@ log = structlog.get_logger(__name__)
 
 _LOOK_S: Final = 0.25
 _CRASHES: Final = 3
-"""Of its process, after which a job has failed: it goes on from its checkpoint, and would die there again."""
+"""A job fails after so many crashes of its process: it resumes from its checkpoint, and would crash there again."""
 
 Tell = Callable[[int, RunEvent], Awaitable[None]]
-"""Gets each event of the run with its number, from 1 on."""
+"""Called with each event of the run and its number, from 1 on."""
 
 
 class JobRun:
-    """`carry_out` once. Where it is cancelled, training ends after its present step, with a checkpoint."""
+    """One job. Call `carry_out` once. If it is cancelled, training ends after the current step, with a checkpoint."""
 
     def __init__(
         self, job: Job, folder: Path, command: Sequence[str], *, device: str, patience_s: Callable[[], float]
     ) -> None:
-        """folder: of this job, on storage that all trainers share. command: how its process is run; see
-        `process_messages`.
+        """folder: of this job, on storage that all trainers share. command: starts its process; see `process_messages`.
 
-        patience_s: how long its process is waited for once it is asked to end.
+        patience_s: returns how many seconds the process has to end after SIGTERM.
         """
         self.run = RunFolder(folder / "run")
         self._job = job
@@ -49,9 +48,9 @@ class JobRun:
         self._told = 0
 
     async def carry_out(self, tell: Tell) -> Refusal | None:
-        """Train, and publish where that is asked; returns why it was not published, if it was asked and was not.
+        """Train, and publish if the job says so. Returns the reason if it should have been published and was not.
 
-        Raises: Refusal for a run that was refused or whose process crashed time and again.
+        Raises: Refusal if the run was refused, if its process crashed each time, or if its folder cannot be written.
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +76,7 @@ class JobRun:
                 raise Refusal(why, message)
 
     async def _own(self, lock: int) -> None:
-        """Wait until nobody else is at this job: a trainer that was killed leaves a process which ends its step."""
+        """Lock the job. If a trainer was killed, its process may still finish a step; wait until it has ended."""
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -86,7 +85,7 @@ class JobRun:
                 await asyncio.sleep(_LOOK_S)
 
     async def _child(self, lock: int, tell: Tell) -> tuple[int, bytes]:
-        """Exit code, and what it said. The process holds the job's lock as long as it lives."""
+        """(exit code, standard output) of the process. The process holds the job's lock while it lives."""
         pipe = asyncio.subprocess.PIPE
         child = await asyncio.create_subprocess_exec(
             *self._command, stdin=pipe, stdout=pipe, pass_fds=(lock,), process_group=0
@@ -122,7 +121,7 @@ async def _end(child: asyncio.subprocess.Process, patience_s: float) -> None:
 
 
 def _result(code: int, said: bytes) -> Result:
-    """What the process said came of the job, or what is to be said of a process that ended without a word."""
+    """The result that the process wrote, or a Refused if it ended without one."""
     try:
         return RESULT.decode(said)
     except Undecodable:

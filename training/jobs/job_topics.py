@@ -1,4 +1,4 @@
-"""The topics of training jobs, for whoever submits, watches and cancels."""
+"""The topics of training jobs: submits, watches and cancels jobs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from guideway.training.jobs.messages import JOB, JOB_CANCELLED, JOB_NEWS, Follow
 
 
 async def submit(bootstrap: str, job: Job) -> None:
-    """Put the job on the jobs topic. Raises: Refusal `broker_unreachable`, or `invalid_setting` if it is too large."""
+    """Send the job to the jobs topic. Raises: Refusal `broker_unreachable`, or `invalid_setting` if it is too large."""
     value = JOB.encode(job)
     if len(value) > MAX_RECORD_BYTES:
         raise Refusal(
@@ -30,7 +30,7 @@ async def submit(bootstrap: str, job: Job) -> None:
 
 
 async def cancel(bootstrap: str, job: str) -> None:
-    """Let no trainer begin the job, and the one that is at it end it.
+    """Cancel the job: no trainer begins it, and a trainer that runs it ends it.
 
     Raises: Refusal `broker_unreachable`, or `invalid_setting` if there is no such job or it has ended.
     """
@@ -44,7 +44,7 @@ async def cancel(bootstrap: str, job: str) -> None:
 
 
 async def watch(bootstrap: str, job: str) -> AsyncIterator[JobNews]:
-    """What has become of the job so far and what becomes of it, until it has ended.
+    """All events of the job, past ones first, until it has ended.
 
     Raises: Refusal `broker_unreachable`, or `invalid_setting` if there is no such job.
     """
@@ -60,18 +60,18 @@ async def watch(bootstrap: str, job: str) -> AsyncIterator[JobNews]:
 
 
 async def require(bootstrap: str, job: str) -> None:
-    """Raises: Refusal `invalid_setting` if no job of this id was submitted; it names the latest ones."""
+    """Check that a job of this id was submitted. Raises: Refusal `invalid_setting` if not; it names the latest jobs."""
     known: list[str] = []
     async for record in records(bootstrap, names.TRAINING_JOBS_TOPIC, follow=False):
         known.append((record.key or b"").decode("utf-8", "replace"))
     if job not in known:
-        # Anything may stand there.
+        # A key may be any bytes of any length.
         latest = ", ".join(one[:200] for one in known[-5:]) or "none"
         raise Refusal(FailureCode.INVALID_SETTING, f"there is no job {job!r}; the latest are: {latest}")
 
 
 async def records(bootstrap: str, topic: str, *, follow: bool) -> AsyncGenerator[Any, None]:
-    """All records of a topic from its beginning; with `follow`, those that are still to come as well.
+    """All records of a topic from its beginning. follow: also wait for new ones, for ever.
 
     Raises: Refusal `broker_unreachable`, or `invalid_setting` if there is no such topic.
     """
@@ -93,7 +93,7 @@ async def records(bootstrap: str, topic: str, *, follow: bool) -> AsyncGenerator
 
 @asynccontextmanager
 async def followed(bootstrap: str, topic: str, take: Callable[[Sequence[Any]], None]) -> AsyncIterator[None]:
-    """`async with followed(...):` – on entry `take` was given all records of the topic, then what comes.
+    """`async with followed(...):` – gives `take` all records of the topic on entry, and then each new one.
 
     Raises: Refusal `broker_unreachable`, or `invalid_setting` if there is no such topic.
     """
@@ -124,7 +124,7 @@ async def _send(bootstrap: str, topic: str, key: str, value: bytes) -> None:
 
 
 def _news(value: bytes | None) -> JobNews | None:
-    """None for a record of a newer version of this program: there is nobody to tell."""
+    """The decoded record; None if it cannot be decoded, as one of a newer version: nobody waits for an error here."""
     try:
         return JOB_NEWS.decode(value)
     except Undecodable:

@@ -1,4 +1,4 @@
-"""Training jobs as messages: what is to be done, what happens, what came of it. Pure."""
+"""Messages about training jobs: the job, its events, its end. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from guideway.training.runs.events import RunEvent
 from guideway.training.runs.task import Task
 
 JOB_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,198}[a-z0-9])?")
-"""It becomes the name of a folder."""
+"""The id is also the name of a folder."""
 JobId = Annotated[str, Meta(pattern=rf"^{JOB_ID.pattern}\Z")]
 Outcome = Literal["done", "failed", "cancelled"]
 
@@ -29,20 +29,20 @@ class Job(_Message, frozen=True, kw_only=True, tag="guideway.job.v1"):
 
     id: JobId
     task: Task
-    """Its paths are absolute: of storage that the trainers see as well."""
+    """Its paths are absolute, on storage that the trainers share."""
     publish: bool = False
-    """Whether the endpoint gets what was trained, by the task's publish rule."""
+    """Whether the trained guidance is published for the endpoint, by the task's publish rule."""
 
 
 class JobEvent(_Message, frozen=True, kw_only=True, tag="guideway.job_event.v1"):
     """Trainer → whoever watches: something happened in the job's run.
 
-    A trainer that takes a job over tells all of its events again: `number` says which are known.
+    A trainer that takes a job over sends all of its events again; `number` tells which are known.
     """
 
     job: str
     number: int
-    """Of the event in the run, from 1 on."""
+    """Number of the event in the run, from 1 on."""
     event: RunEvent
 
 
@@ -55,13 +55,13 @@ class JobEnded(_Message, frozen=True, kw_only=True, tag="guideway.job_ended.v1")
     """The run's folder."""
     published: bool = False
     code: str = ""
-    """Failure code, where it failed or was not published."""
+    """Failure code if the job failed, was cancelled, or was not published; else empty."""
     message: str = ""
     """What to change, for a person."""
 
 
 class JobCancelled(_Message, frozen=True, kw_only=True, tag="guideway.job_cancelled.v1"):
-    """`studio cancel` → every trainer: this job is not wanted any more."""
+    """`studio cancel` → every trainer: do not begin this job; if you run it, end it."""
 
     job: str
 
@@ -74,7 +74,7 @@ JOB_CANCELLED: Codec[JobCancelled] = Codec(JobCancelled)
 
 
 def unread_job_ended(key: bytes | None, reason: str) -> JobEnded | None:
-    """The end of a job that cannot be decoded, for who watches it; None where its record's key is no job's id."""
+    """The end of a job that cannot be decoded, for its watchers; None if the record's key is not a job id."""
     job = (key or b"").decode("utf-8", "replace")
     if JOB_ID.fullmatch(job) is None:
         return None
@@ -83,7 +83,7 @@ def unread_job_ended(key: bytes | None, reason: str) -> JobEnded | None:
 
 
 class Followed:
-    """One job's news as it comes, each once and in order."""
+    """Filters the news of one job: each once, in order."""
 
     def __init__(self, job: str) -> None:
         self._job = job
@@ -91,7 +91,7 @@ class Followed:
         self._ended = False
 
     def is_new(self, news: JobNews) -> bool:
-        """Whether it is of this job and was not seen before."""
+        """Whether the news is of this job and was not seen before."""
         if news.job != self._job or self._ended:
             return False
         if isinstance(news, JobEnded):
@@ -104,7 +104,7 @@ class Followed:
 
 
 def with_absolute_paths(task: Task, folder: Path) -> Task:
-    """The task with paths that mean the same wherever its file lies; `folder` is where they began."""
+    """The task with absolute paths. folder: its relative paths start here."""
     data = task.data
 
     def absolute(path: str) -> str:

@@ -1,5 +1,7 @@
-"""Between a trainer and the process of one job: what is to be done, on its standard input; what came of it, on its
-standard output. One message each. The process exits with 0 where its result is final, and otherwise is started again.
+"""Messages between a trainer and the process of one job.
+
+The process reads one CarryOut from its standard input, and writes one Result to its standard output. It exits with 0 if
+its result is final. After any other exit the trainer starts it again, up to a limit.
 """
 
 from __future__ import annotations
@@ -16,23 +18,23 @@ class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class CarryOut(_Message, frozen=True, kw_only=True, tag="carry_out"):
-    """Trainer → process: carry out this task, or go on with it."""
+    """Trainer → process: begin this task, or resume it."""
 
     task: Task
     """Its paths are absolute."""
     folder: str
-    """The run's."""
+    """Folder of the run."""
     device: str
     publish: bool
-    """Whether the endpoint gets what was trained, by the task's publish rule."""
+    """Whether the trained guidance is published for the endpoint, by the task's publish rule."""
 
 
 class Done(_Message, frozen=True, kw_only=True, tag="done"):
-    """Process → trainer: all of it is done, and published where that was asked."""
+    """Process → trainer: the run is done, and published if that was asked."""
 
 
 class NotPublished(_Message, frozen=True, kw_only=True, tag="not_published"):
-    """Process → trainer: the run is done, and was to be published and is not."""
+    """Process → trainer: the run is done, but it was not published as asked."""
 
     code: FailureCode
     message: str

@@ -1,8 +1,8 @@
-"""Trainers: jobs from their topic, each carried out by one of them, whatever becomes of the others.
+"""Trainers: each takes jobs from the jobs topic and runs them. A trainer may die without harm to the jobs.
 
-The promise is the delivery's: a job's end and its offset become visible in one transaction under the lock of the job's
-partition, so that each job ends exactly once. One that is killed in mid-training leaves the offset where it was; who
-gets the partition next goes on from the checkpoint. That no two are at one run is held by a lock on its folder.
+Each job ends exactly once, because `delivery` publishes its end and its offset in one transaction, under the lock of
+the job's partition. If a trainer is killed during training, the offset stays; the next owner of the partition resumes
+from the checkpoint. A lock on the run's folder keeps two processes from the same run.
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ log = structlog.get_logger(__name__)
 
 
 _PATIENCE_S: Final = 60.0
-"""For a job's process to end its present step and to keep a checkpoint."""
+"""Seconds for a job's process to end its current step and to write a checkpoint."""
 
 
 class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one trainer."""
+    """Settings of one trainer."""
 
     bootstrap: str
     jobs: Path
     """Folder of all jobs, on storage that all trainers share."""
     command: tuple[str, ...]
-    """How the process of a job is run; see `process_messages`."""
+    """Starts the process of a job; see `process_messages`."""
     device: str = "cpu"
 
     @property
     def delivery(self) -> DeliverySettings:
-        """One job at a time; at shutdown the job is not waited for, since it goes on elsewhere."""
+        """One job at a time. Shutdown does not wait for the job, because another trainer resumes it."""
         return DeliverySettings(bootstrap=self.bootstrap, capacity=1, drain_timeout_s=0.1)
 
 
 class JobService:
-    """One of any number of trainers. `run` returns after `stop`; the job at hand is left to the next trainer."""
+    """One of any number of trainers. `run` returns after `stop`, and the next trainer resumes its current job."""
 
     def __init__(self, settings: TrainerSettings) -> None:
         self._settings = settings
         self._cancelled: set[str] = set()
         self._at_hand: dict[str, asyncio.Timeout] = {}
-        """Job → the scope in which it is carried out here."""
+        """Id of a job that runs here → the timeout that cancels it."""
         self._work: set[asyncio.Task[Any]] = set()
         self._within_s: float | None = None
         self._producer: Any
@@ -73,19 +73,19 @@ class JobService:
         )
 
     def stop(self, within_s: float | None = None) -> None:
-        """End the job at hand with a checkpoint, and leave; what takes longer than `within_s` is cut short."""
+        """End the current job with a checkpoint, and leave. within_s: seconds until its process is killed."""
         self._within_s = within_s
         self.pipeline.stop(within_s)
 
     async def run(self) -> None:
-        """Raises: Refusal `broker_unreachable`, or `invalid_setting` if the topics are not there."""
+        """Run jobs until `stop`. Raises: Refusal `broker_unreachable`, `invalid_setting` if the topics are missing."""
         bootstrap = self._settings.bootstrap
         async with started(make_producer(bootstrap, "trainer"), bootstrap) as self._producer:
             try:
                 async with followed(bootstrap, names.TRAINING_CANCEL_TOPIC, self._note):
                     await self.pipeline.run()
             finally:
-                # Its process ends the present step; were we gone before, it would be killed in it.
+                # The job's process ends its current step. If this process ended first, the step would be killed.
                 if self._work:
                     await asyncio.wait(self._work)
 
@@ -121,13 +121,13 @@ class JobService:
             outcome = "cancelled" if refusal.code is FailureCode.CANCELLED else "failed"
             return msgspec.structs.replace(done, outcome=outcome, code=refusal.code.value, message=refusal.message)
         except Exception as error:
-            # Whoever watches is to see an end, whatever it was.
+            # Watchers must see an end, whatever the error.
             log.exception("job failed", job=job.id)
             code, message = FailureCode.INTERNAL_ERROR, f"{type(error).__name__} in the trainer: report it"
             return msgspec.structs.replace(done, outcome="failed", code=code.value, message=message)
 
     async def _refuse(self, record: Record, refusal: Refusal) -> list[Outgoing]:
-        """What to publish for a job that killed trainer after trainer."""
+        """What to publish for a job that killed several trainers in a row."""
         try:
             job = JOB.decode(record.value)
         except Undecodable:
@@ -138,7 +138,7 @@ class JobService:
 
     @contextlib.asynccontextmanager
     async def _unless_cancelled(self, job: Job) -> AsyncIterator[None]:
-        """Raises Refusal(cancelled) if the job is cancelled before this is entered or while it lasts."""
+        """A context that raises Refusal `cancelled` if the job is cancelled before or during it."""
         refusal = Refusal(FailureCode.CANCELLED, "somebody has cancelled the job: submit it anew if it is wanted")
         if job.id in self._cancelled:
             raise refusal
@@ -150,13 +150,13 @@ class JobService:
                 finally:
                     del self._at_hand[job.id]
         except TimeoutError:
-            # Not every TimeoutError that passes here is of our making.
+            # Another TimeoutError may pass here too.
             if scope.expired():
                 raise refusal from None
             raise
 
     async def _tell(self, job: Job, number: int, event: RunEvent) -> None:
-        """Watching is a convenience: where the brokers do not take an event, training goes on."""
+        """Send an event to the watchers. If the brokers do not take it, training goes on without it."""
         value = JOB_NEWS.encode(JobEvent(job=job.id, number=number, event=event))
         try:
             await self._producer.send(names.TRAINING_EVENTS_TOPIC, key=job.id.encode(), value=value)

@@ -1,1 +1,1 @@
-"""The biases of an endpoint's labels: asked of the model once, and kept in the catalogue."""
+"""The biases of an endpoint's labels: measured once with the model, and kept in the catalogue."""

@@ -1,4 +1,4 @@
-"""A calibration → the texts that the model is asked about, and from what it says the biases of labels. Pure."""
+"""A calibration → the texts to run through the model, and from its answers the biases of the labels. Pure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from guideway.workers.calibration.label_shares import Parting, agreed, fitted, u
 from guideway.workers.messages.from_engine import Finished
 
 OF_THE_TEXT: Final = {FailureCode.TEXT_TOO_LONG, FailureCode.OUTPUT_INCOMPLETE, FailureCode.OUTPUT_UNSATISFIABLE}
-"""What one text may be refused for, while others are enough."""
+"""Codes that concern one text only: if a text is refused with one of them, the other texts are used."""
 
 
 class Made(msgspec.Struct, frozen=True):
-    """Biases, and how many texts they are from."""
+    """Biases, and how many texts they were computed from."""
 
     biases: dict[str, float]
     """Label → what is added to its log-likelihood."""
@@ -29,15 +29,15 @@ class Made(msgspec.Struct, frozen=True):
 
 
 def asked(rule: Calibration, request: Request) -> list[list[Request]]:
-    """What to run, by kind of text: requests like `request`, of whose own text nothing is left."""
+    """The requests to run, by kind of text. Each is like `request`, with another text in place of its own."""
     texts = kinds(labels_of(request.output)) if rule.method == "contextual" else [rule.texts]
     return [[_about(request, text.join(rule.around), text) for text in some] for some in texts]
 
 
 def made_of(rule: Calibration, request: Request, ends: Sequence[Sequence[Finished | Refusal]]) -> Made:
-    """ends: what became of `asked(rule, request)`, run with partings.
+    """The biases of the request's labels. ends: the results of `asked(rule, request)`, run with partings.
 
-    Raises: Refusal where no text came to a place where labels part.
+    Raises: Refusal if no text reached a place where labels part.
     """
     labels = labels_of(request.output)
     found = [[_partings(end) for end in some] for some in ends]
@@ -58,7 +58,7 @@ def made_of(rule: Calibration, request: Request, ends: Sequence[Sequence[Finishe
 
 
 def _about(request: Request, text: str, words: str) -> Request:
-    """The request with another text, whose words are labelled where words are; without chance, and without passages."""
+    """The request with another text. It is decoded greedily and uses no passages. words: to label, for word labels."""
     given = Part(kind="input", source="caller", text=text)
     return msgspec.structs.replace(
         request,

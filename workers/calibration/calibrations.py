@@ -1,4 +1,4 @@
-"""The biases of endpoints' labels: looked up in the catalogue, and made there by the first worker that needs them."""
+"""The biases of endpoints' labels: a worker looks them up in the catalogue. The first that needs them computes them."""
 
 from __future__ import annotations
 
@@ -25,34 +25,37 @@ from guideway.workers.messages.from_engine import Finished
 log = structlog.get_logger(__name__)
 
 Run = Callable[[Request], Awaitable[Finished]]
-"""Runs one request under the guidance of another, and has it told where labels part."""
+"""Runs one request with partings (see `messages.Admit`), under the guidance of the request to be answered."""
 _TRIES: Final = 4
 _GATHER_S: Final = 0.2
-"""So long others are awaited, to be published together."""
+"""Seconds to wait for others, to publish them together."""
 
 
 class Calibrations:
-    """Whoever asks first for what nobody knows has it made; all others, of this worker and of others, wait for that.
+    """The first request that needs unknown biases starts their calibration; the others wait.
 
-    What is published first holds, so that every worker takes off the same. Not thread-safe.
+    If several workers calibrate the same endpoint, all of them use the biases that were published first. Not
+    thread-safe.
     """
 
     def __init__(self, reader: CatalogueFollower, bootstrap: str, fingerprint: str) -> None:
-        """fingerprint: of the model that is loaded."""
+        """fingerprint: of the loaded model."""
         self._reader = reader
         self._bootstrap = bootstrap
         self._fingerprint = fingerprint
         self._making: dict[tuple[str, ...], asyncio.Task[Calibrated]] = {}
         self._unpublished: dict[tuple[str, ...], Calibrated] = {}
-        """Made, and not in the catalogue yet: where it cannot be written, nothing is computed anew for each request."""
+        """Computed, but not in the catalogue yet. If it cannot be written, the next request publishes them again."""
         self._waiting: list[tuple[Calibrated, asyncio.Future[None]]] = []
         self._publishing: asyncio.Task[None] | None = None
 
     async def of(self, request: Request, run: Run) -> Mapping[str, float]:
-        """Label → what is added to its log-likelihood; empty where the request asks for no calibration.
+        """Label → the number to add to its log-likelihood; empty if the request asks for no calibration.
 
-        Raises: Refusal `unknown_endpoint` where its version of the endpoint is gone; `broker_unreachable` where the
-        biases cannot be published; and as the engine refuses the texts that they are made from.
+        run: runs the texts of the calibration.
+
+        Raises: Refusal `unknown_endpoint` if its version of the endpoint is gone; `broker_unreachable` if the biases
+        cannot be published; the engine's Refusal if it refuses the texts.
         """
         if request.calibration is None:
             return {}
@@ -61,13 +64,13 @@ class Calibrations:
             return known.by_label
         key = (request.namespace, request.endpoint, str(request.endpoint_version), *guidance)
         if (making := self._making.get(key)) is None:
-            # A task of its own: the request may be cancelled or come too late, and others wait for this as well.
+            # In a task of its own: if this request is cancelled or late, the others still wait for the result.
             making = self._making[key] = asyncio.create_task(self._make(key, request, guidance, run))
             making.add_done_callback(lambda done: self._made(key, done))
         return (await asyncio.shield(making)).by_label
 
     async def stop(self) -> None:
-        """End what is being made."""
+        """Cancel the calibrations that are under way."""
         tasks = [*self._making.values(), *filter(None, [self._publishing])]
         for task in tasks:
             task.cancel()
@@ -88,7 +91,7 @@ class Calibrations:
         )
 
     async def _make(self, key: tuple[str, ...], request: Request, guidance: Sequence[str], run: Run) -> Calibrated:
-        """Made and published, unless others were faster: then theirs."""
+        """Compute the biases and publish them. If others published theirs first, return those."""
         endpoint = await self._reader.eventually(
             lambda catalogue: catalogue.endpoint_at(request.namespace, request.endpoint, request.endpoint_version)
         )
@@ -122,7 +125,7 @@ class Calibrations:
         )
 
     async def _ends(self, requests: Sequence[Request], run: Run) -> list[Finished | Refusal]:
-        """Of requests that go in at once. Raises what is no fault of one text: what passes must not leave its mark."""
+        """The ends of requests, run together. Raises any other error: a temporary error must not change the biases."""
         ends = await asyncio.gather(*map(run, requests), return_exceptions=True)
         found: list[Finished | Refusal] = []
         for end in ends:
@@ -139,7 +142,7 @@ class Calibrations:
         await done
 
     async def _publish_waiting(self) -> None:
-        """Publish what waits, as many together as may be: each time takes the catalogue's one lock."""
+        """Publish all that wait together, because each publication takes the catalogue's only lock."""
         while self._waiting:
             await asyncio.sleep(_GATHER_S)
             some = {Identity.of(entry): (entry, done) for entry, done in reversed(self._waiting)}
@@ -160,7 +163,7 @@ class Calibrations:
                 else:
                     error = None
                     break
-                # Workers that take the lock from each other may be told so by any of several errors.
+                # If workers take the lock from each other, any of several errors may come.
                 await asyncio.sleep(random.uniform(0.1, 1))
             for _, done in taken:
                 if not done.done():
@@ -169,7 +172,7 @@ class Calibrations:
 
 
 def guidance_of(request: Request) -> list[str]:
-    """What guides the model, as replies say it."""
+    """The names of a request's guidance, as they stand in replies."""
     return [str(ref) for ref in request.guidance] + [
         part.source for part in request.parts if part.kind == "instruction" and part.source != "endpoint"
     ]

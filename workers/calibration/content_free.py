@@ -1,5 +1,7 @@
-"""Texts that say nothing of any label, of several kinds. What they are is part of what `contextual` means: changed, it
-would be another method."""
+"""Texts of several kinds that say nothing about any label.
+
+They define the method `contextual`: with other texts it would be another method.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,11 @@ _FREQUENT: Final = (
     "become here show house both between need mean call develop under last right move thing general school never "
     "same another begin while number part turn"
 )
-"""Words of English, in about that order."""
+"""Frequent English words, roughly the most frequent first."""
 _WORDS: Final = _FREQUENT.split()
 _LENGTHS: Final = (3, 5, 8, 12, 16, 24, 4, 6, 10, 14)
 _STRIDE: Final = 37
-"""Of the words, without a divisor in common with their number: neighbours do not belong together."""
+"""Step through the words. It has no common divisor with their number, so all are reached; neighbours are unrelated."""
 
 
 def kinds(labels: Sequence[str]) -> list[list[str]]:

@@ -1,19 +1,20 @@
-"""How likely the model finds labels, text by text → the bias to be taken off each. Pure.
+"""The probabilities that the model gives to labels, text by text → the bias of each label. Pure.
 
-A parting is a place where labels part: of each branch, which labels it leads to and the logarithm of its share. Of
-several partings of the same labels, the mean is taken; a branch whose mean is above its part of the labels is favoured
-by so much. The sum of what a label is favoured by, from parting to parting on its way, is what is taken off it;
-`engine/text/label_biases.py` spreads it over its tokens again so that each parting gets back its own.
+A parting is a place where labels part. Each of its branches has the labels that it leads to, and the logarithm of its
+share. The logarithms are averaged over all partings of the same labels. A branch is favoured by the difference between
+its mean and the logarithm of its part of the labels. These differences are added up over the partings on a label's way,
+and the sum is subtracted from the label. `engine/text/label_biases.py` spreads it over the label's tokens again, so
+that each parting gets its own difference.
 
 - `agreed`, for texts that say nothing. Contextual calibration (Zhao et al. 2021, https://arxiv.org/abs/2102.09690)
-  takes off what the model answers to `N/A`. One such text says little, and another kind of them may say the opposite
-  (Fei et al. 2023, https://arxiv.org/abs/2305.19148), so only that is taken off which texts of every kind agree on: of
-  the kinds the least, and nothing where two of them differ in sign. docs/performance.md has what was measured.
+  subtracts what the model answers to `N/A`. One such text tells little, and a text of another kind may tell the
+  opposite (Fei et al. 2023, https://arxiv.org/abs/2305.19148). So only what all kinds of texts agree on is subtracted:
+  the smallest value of the kinds, or 0 if two kinds differ in sign. The measurements are in docs/performance.md.
 - `usual`, for texts of the endpoint's own kind: batch calibration (Zhou et al. 2023,
-  https://arxiv.org/abs/2309.17249), with the mean of logarithms. All labels are taken to be about equally frequent.
-- `fitted`, for such texts with their right labels: biases that make these the likeliest (multinomial logistic
-  regression with nothing but a bias for each branch). A Gaussian prior of standard deviation 1 keeps them near what is
-  usual, from which few rows lead away little. Where fewer of the rows come out right than without, there are none.
+  https://arxiv.org/abs/2309.17249), with the mean of logarithms. It assumes that all labels are about equally frequent.
+- `fitted`, for such texts with their right labels: biases that make the right labels the likeliest (multinomial
+  logistic regression with only a bias for each branch). A Gaussian prior of standard deviation 1 keeps them near the
+  biases of `usual`; a few rows move them little. If fewer rows are right with them than without, they are 0.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ _STEP: Final = 1.0
 
 
 def usual(partings: Iterable[Parting], labels: Sequence[str]) -> dict[str, float]:
-    """The bias of each label, from partings on texts of the endpoint's own kind."""
+    """Label → bias (natural logarithm, at most MAX_BIAS), from partings on texts of the endpoint's own kind."""
     return _biases(labels, {at: _favoured(found) for at, found in _by_labels(partings).items()})
 
 
 def agreed(kinds: Sequence[Iterable[Parting]], labels: Sequence[str]) -> dict[str, float]:
-    """The bias of each label, from partings on texts that say nothing, kind by kind."""
+    """Label → bias, from partings on texts that say nothing, kind by kind. kinds: at least one."""
     each = [{at: _favoured(found) for at, found in _by_labels(partings).items()} for partings in kinds]
     everywhere = set(each[0]).intersection(*each[1:])
     return _biases(labels, {at: _agreeing([kind[at] for kind in each]) for at in everywhere})
 
 
 def fitted(rows: Iterable[tuple[Sequence[Parting], str]], labels: Sequence[str]) -> dict[str, float]:
-    """The bias of each label, from each text's partings and its right label."""
+    """Label → bias, from the partings and the right label of each text."""
     told: dict[Labels, list[tuple[Parting, int]]] = {}
     for partings, right in rows:
         for parting in partings:
@@ -55,7 +56,7 @@ def fitted(rows: Iterable[tuple[Sequence[Parting], str]], labels: Sequence[str])
 
 
 Favoured = Mapping[Labels, float]
-"""Of each branch, by its labels: by how much the logarithm of its share is above what it should be."""
+"""Labels of a branch → by how much the logarithm of its share is too large."""
 
 
 def _by_labels(partings: Iterable[Parting]) -> dict[Labels, list[Parting]]:
@@ -74,7 +75,7 @@ def _branches(parting: Parting) -> list[Labels]:
 
 
 def _favoured(partings: Sequence[Parting]) -> Favoured:
-    """Centred: the favours of a parting's branches have the mean 0."""
+    """By how much each branch is favoured. The mean over the branches is 0. partings: of the same labels."""
     whole = len(_whole(partings[0]))
     sums: dict[Labels, float] = {}
     for parting in partings:
@@ -95,7 +96,7 @@ def _agreeing(kinds: Sequence[Favoured]) -> Favoured:
 
 
 def _fit(rows: Sequence[tuple[Parting, int]]) -> Favoured:
-    """Gradient steps on the mean loss, which is convex; the branches of all rows are in the order of the first."""
+    """By gradient descent on the mean loss, which is convex. All rows have their branches in the same order."""
     branches = _branches(rows[0][0])
     usually = _favoured([parting for parting, _ in rows])
     before = [-usually[labels] for labels in branches]
@@ -110,14 +111,14 @@ def _fit(rows: Sequence[tuple[Parting, int]]) -> Favoured:
             for number, one in enumerate(odds):
                 slope[number] += (one / total - (number == right)) / len(rows)
         biases = [bias - _STEP * one for bias, one in zip(biases, slope, strict=True)]
-    # The likelihood of the right labels may grow while fewer of them are the likeliest: where the model knows nothing.
+    # If the model knows nothing, the right labels may become likelier while fewer of them become the likeliest.
     if _right(rows, biases) < _right(rows, [0.0] * len(branches)):
         biases = [0.0] * len(branches)
     return {labels: -bias for labels, bias in zip(branches, biases, strict=True)}
 
 
 def _right(rows: Sequence[tuple[Parting, int]], biases: Sequence[float]) -> int:
-    """How often the right branch is the likeliest."""
+    """In how many rows the right branch is the likeliest."""
     found = 0
     for parting, right in rows:
         sums = [branch.log_share + bias for branch, bias in zip(parting, biases, strict=True)]
@@ -128,7 +129,7 @@ def _right(rows: Sequence[tuple[Parting, int]], biases: Sequence[float]) -> int:
 def _biases(labels: Sequence[str], favoured: Mapping[Labels, Favoured]) -> dict[str, float]:
     biases = dict.fromkeys(labels, 0.0)
     for whole, branches in favoured.items():
-        # So that what is taken off within a parting moves nothing between it and others.
+        # A bias within this parting must not change the probabilities of other partings.
         scale = math.log(sum(len(some) / len(whole) * math.exp(favour) for some, favour in branches.items()))
         for some, favour in branches.items():
             for label in some:

@@ -1,4 +1,4 @@
-"""From an exception while a request was run to the refusal that its sender gets."""
+"""The refusal that the sender gets when an error ends a request."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A request's trained guidance, from its name and version to files on this machine."""
+"""Finds a request's trained guidance by name and version, and fetches its files to this machine."""

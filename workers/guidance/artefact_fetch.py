@@ -1,4 +1,4 @@
-"""Artefacts from the store onto this machine's disk: each fetched once, however many ask, and kept while it is used."""
+"""Fetches artefacts from the store to this machine's disk: each one once for all requests, and keeps it while used."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from guideway.schemas.failures import FailureCode, Refusal
 
 T = TypeVar("T")
 _COPIES: Final = 3
-"""Of one artefact that a request tries: what the disk alters again and again is not mended by fetching."""
+"""Copies of one artefact that a request tries. If the disk alters each copy, another fetch does not help."""
 
 log = structlog.get_logger(__name__)
 
 
 class ArtefactFetch:
-    """Owns the fetches under way, and which artefacts the requests in flight use: these stay on the disk."""
+    """Owns the fetches under way, and knows which artefacts running requests use: these stay on the disk."""
 
     def __init__(self, store: ArtefactStore, cache: ArtefactCache) -> None:
         self._store = store
@@ -35,9 +35,9 @@ class ArtefactFetch:
 
     @contextlib.asynccontextmanager
     async def held(self, digest: str, what: str) -> AsyncIterator[Path]:
-        """The artefact of `what`, as a checked folder, which stays while inside.
+        """A context with the folder of a checked artefact, which stays on the disk until the context ends.
 
-        Raises Refusal(guidance_missing | guidance_damaged).
+        what: names the artefact in messages. Raises: Refusal `guidance_missing` or `guidance_damaged`.
         """
         self._users[digest] += 1
         try:
@@ -46,7 +46,7 @@ class ArtefactFetch:
                 self._fetched[digest] = task
                 task.add_done_callback(lambda task: self._forget_failed(digest, task))
             with _said_of(what):
-                # Shielded: one waiting request that is cancelled must not end the fetch for the others.
+                # Shielded: if one waiting request is cancelled, the fetch goes on for the others.
                 folder = await asyncio.shield(task)
             yield folder
         finally:
@@ -57,10 +57,11 @@ class ArtefactFetch:
                     last.add_done_callback(lambda task: self._let_go(digest, task))
 
     async def with_good_copies(self, use: Callable[[], Awaitable[T]]) -> T:
-        """What `use` comes to, of artefacts that are held; where it finds a copy altered, it is fetched again.
+        """The result of `use`, which uses held artefacts. If `use` raises Altered, fetch the copy again and call it
+        again.
 
-        Raises what `use` raises; Refusal(guidance_missing) where fetching does not help, guidance_damaged where the
-        store's own bytes are wrong.
+        Raises: what `use` raises; Refusal `guidance_missing` if the copy cannot be fetched; Refusal `guidance_damaged`
+        if the bytes in the store are wrong.
         """
         for _ in range(_COPIES - 1):
             try:
@@ -80,7 +81,7 @@ class ArtefactFetch:
             await asyncio.shield(task)
 
     def _forget_failed(self, digest: str, task: asyncio.Task[Path]) -> None:
-        """Whoever comes next tries again."""
+        """Forget a fetch that failed, so that the next request tries again."""
         if (task.cancelled() or task.exception() is not None) and self._fetched.get(digest) is task:
             del self._fetched[digest]
 

@@ -1,4 +1,4 @@
-"""A request's trained guidance, by name and version → artefacts on this machine's disk, checked in every respect."""
+"""A request's trained guidance, by name and version → checked artefacts on this machine's disk."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from guideway.workers.messages.to_engine import Artefact
 
 
 class GuidanceFetch:
-    """Rights are checked here again: the worker trusts no sender."""
+    """Finds, checks and fetches guidance. It checks rights again, because the worker trusts no sender."""
 
     def __init__(
         self, reader: CatalogueFollower, artefacts: ArtefactFetch, fingerprint: str, former_fingerprint: str = ""
     ) -> None:
-        """fingerprint: of the model that is loaded; former_fingerprint: as it was computed before decision 15."""
+        """fingerprint: of the loaded model. former_fingerprint: the same, as it was computed before decision 15."""
         self._reader = reader
         self._artefacts = artefacts
         self._fingerprint = fingerprint
@@ -31,9 +31,10 @@ class GuidanceFetch:
 
     @contextlib.asynccontextmanager
     async def fetched(self, refs: Sequence[GuidanceRef], namespace: str) -> AsyncIterator[list[Artefact]]:
-        """The guidance of a request, which stays on the disk while inside.
+        """A context with the artefacts of a request's guidance, which stay on the disk until the context ends.
 
-        Raises Refusal(guidance_unknown | _forbidden | _wrong_model | _missing | _damaged).
+        Raises: Refusal `guidance_unknown`, `guidance_forbidden`, `guidance_wrong_model`, `guidance_missing` or
+        `guidance_damaged`; `undecodable_request` if one is a text prompt.
         """
         check_number(len(refs))
         found = [(ref, await self._found(ref, namespace)) for ref in refs]

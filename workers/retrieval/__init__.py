@@ -1,1 +1,1 @@
-"""Passages for requests: embedding, index, choice, and the process that does it beside the engine."""
+"""Passages for requests: embedding, index, selection, and the process that does this beside the engine."""

@@ -1,4 +1,4 @@
-"""Texts → vectors, by a sentence-transformers model: transformer, pooling, length one."""
+"""Texts → vectors of length 1, by a sentence-transformers model: a transformer, then pooling."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from guideway.workers.engine.model.base_model import prepare
 from guideway.workers.engine.model.fingerprint import fingerprint
 
 _BATCH_TOKENS: Final = 4096
-"""Padded tokens in one pass: enough to keep a core busy, little enough to stay in its caches."""
+"""Padded tokens in one pass: enough to keep a core busy, and few enough for its caches."""
 
 _LOOK_CHARS: Final = 16
-"""For each token that the model takes: more than two have in most texts."""
+"""Characters to tokenize for each token that the model takes; in most texts they are more than two tokens."""
 
 Vectors = npt.NDArray[np.float32]
 
 
 class Embedder:
-    """Gives what sentence-transformers' `encode(..., normalize_embeddings=True)` gives, without that package.
+    """Returns the same as sentence-transformers' `encode(..., normalize_embeddings=True)`, without that package.
 
-    Poolings: mean and first token, read from the folder's `1_Pooling/config.json`; mean where there is none.
+    Poolings: mean and first token. The folder's `1_Pooling/config.json` says which; without that file it is the mean.
     """
 
     def __init__(self, source: str, cache: Path, *, threads: int = 0) -> None:
-        """`source` as a model's; `cache` for converted models; `threads` of torch, 0: torch's choice.
+        """source: as of a model. cache: folder for converted models. threads: of torch; 0: torch's choice.
 
-        Raises Refusal(set_wrong_embedding) if nothing loadable is there.
+        Raises: Refusal `set_wrong_embedding` if the model cannot be loaded.
         """
         import torch
         from transformers import AutoModel, AutoTokenizer
@@ -54,40 +54,39 @@ class Embedder:
         except MemoryError:
             raise
         except Exception as error:
-            # Whatever it is: started again, the process would end the same way, and again.
+            # Any error: if it ended the process, the next process would end in the same way.
             raise _unusable(f"it does not load ({type(error).__name__})") from None
         self._model = model.eval().requires_grad_(False)
         self._first_token = settings.first_token
         self._lower = settings.lower
         self.source = source
         self.fingerprint = settings.fingerprint()
-        """`sha256:` over weights, configuration, tokenizer and pooling: the same one gives the same vectors."""
+        """`sha256:` over weights, configuration, tokenizer and pooling. The same fingerprint means the same vectors."""
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """[texts, dimension], float32, rows of length 1. A text is cut after the model's longest."""
+        """The vectors [texts, dimension], float32, rows of length 1. A text is cut at the model's largest length."""
         vectors = np.empty((len(texts), self.dimension), np.float32)
         for places, some in self.batches(texts):
             vectors[places] = some
         return vectors
 
     def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Vectors]]:
-        """The same bit by bit, each in a second or so: places of texts, and their vectors."""
+        """The same in batches of about a second: (indices of texts, their vectors [indices, dimension])."""
         given = [self._beginning(text) for text in ([text.lower() for text in texts] if self._lower else texts)]
         ids: list[list[int]] = (
             self._tokenizer(given, truncation=True, max_length=self._max_tokens, padding=False)["input_ids"]
             if given
             else []
         )
-        # Texts of about one length together: what is padded is computed for nothing.
+        # Texts of similar length go together, because computing padding is waste.
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         for batch in _batches(order, [len(one) for one in ids]):
             yield batch, self._pooled([ids[i] for i in batch])
 
     def _beginning(self, text: str) -> str:
-        """As much of a text as the model sees of it, for to look at all of a long one takes seconds.
+        """The beginning of a text that the model can see, because tokenizing all of a long text takes seconds.
 
-        Where a text is cut, the tokens before the cut may be others than those of the whole: there are twice as many as
-        are wanted.
+        A cut may change the tokens before it; so the beginning has twice as many tokens as the model takes.
         """
         look = _LOOK_CHARS * self._max_tokens
         while look < len(text):
@@ -118,12 +117,12 @@ class Embedder:
 
 
 def fingerprint_of(source: str, cache: Path) -> str:
-    """The fingerprint that an Embedder of this source has, without loading it. Raises Refusal(set_wrong_embedding)."""
+    """The fingerprint of an Embedder of this source, without loading it. Raises: Refusal `set_wrong_embedding`."""
     return _Settings.of(source, cache).fingerprint()
 
 
 class _Settings:
-    """What sentence-transformers keeps beside a model."""
+    """The settings that sentence-transformers keeps beside a model."""
 
     def __init__(self, folder: Path) -> None:
         bert = _read(folder / "sentence_bert_config.json")
@@ -170,10 +169,10 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-    """`order`, cut so that each batch padded to its longest text has at most `_BATCH_TOKENS`."""
+    """`order` in batches. Each has at most `_BATCH_TOKENS` tokens when padded to its longest text, or is one text."""
     batches: list[list[int]] = []
     for i in order:
-        # The order is by length: the one that comes is the longest.
+        # The order is by length, so this text is the longest of the batch.
         if batches and lengths[i] * (len(batches[-1]) + 1) <= _BATCH_TOKENS:
             batches[-1].append(i)
         else:

@@ -1,11 +1,11 @@
-"""A set's version in Qdrant: filled from its folder, then searched; the same code in this process and on a server.
+"""A version of a set in Qdrant: filled from its folder, then searched. The same code works with and without a server.
 
-Without a server the index is in this process's memory and made anew from the artefact. Qdrant's local folders are not
-used: they serve one process, and are pickles.
+Without a server the index is in this process's memory, and is made from the artefact each time it is opened. Qdrant's
+local folders are not used: they serve only one process, and they are pickles.
 
-On a server each version is a collection of its own, named by its artefact's digest: a switch of versions is a switch of
-names, dropping one is dropping a collection, and no search needs a filter to see one version only. It is searched only
-when it holds all its passages, and filling it twice changes nothing.
+On a server each version has a collection of its own, named by its artefact's digest. So a switch of versions is a
+switch of names, a version is dropped with its collection, and a search needs no filter for the version. A collection is
+searched only when it has all its passages. To fill it twice changes nothing.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from guideway.workers.retrieval.set_folder import SetFolder
 
 T = TypeVar("T")
 LOCAL_LIMIT: Final = 20_000
-"""Passages of one set up to which Qdrant recommends its local mode; above, use a server."""
+"""Qdrant recommends its local mode for sets of at most so many passages; for larger sets use a server."""
 _POINTS_A_REQUEST: Final = 512
 _POINT_BYTES: Final = 1500
-"""Of Python objects for one passage in local mode, about."""
+"""About the size of the Python objects of one passage in local mode."""
 _WORDS: Final = ("true", "True", "TRUE", "false", "False", "FALSE")
 _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,18}")
-"""As integers are written and no other text is: `007` is a text."""
+"""How integers are written. `007` is a text."""
 _TIMEOUT_S: Final = 10
 _ATTEMPTS: Final = 3
 
@@ -48,11 +48,11 @@ class Hit(NamedTuple):
     score: float
     """Cosine of the angle between query and passage."""
     vector: Vectors | None
-    """[dimension], where it was asked for."""
+    """[dimension], float32; None if vectors were not asked for."""
 
 
 class Qdrant:
-    """Where indexes are kept: a server, or this process's memory."""
+    """Keeps the indexes: on a server, or in this process's memory."""
 
     def __init__(self, url: str | None = None, api_key: str | None = None) -> None:
         self.url = url
@@ -61,11 +61,11 @@ class Qdrant:
         )
 
     def open(self, digest: str, passages: int, read: Callable[[], SetFolder]) -> Index:
-        """The complete index of an artefact of so many passages; `read` is called where some are missing.
+        """The complete index of an artefact. passages: how many it has. read: called if some are missing.
 
-        Raises Refusal(retrieval_failed) if the server cannot be reached, guidance_damaged from `read`.
+        Raises: Refusal `retrieval_failed` if the server cannot be reached; whatever `read` raises.
         """
-        # A client of its own for each local one: closing it gives the memory back.
+        # Each local index has its own client: when it is closed, the memory is free again.
         client = self._server or QdrantClient(":memory:")
         index = Index(client, _collection(digest), owned=self._server is None)
         if index.count() != passages:
@@ -73,30 +73,30 @@ class Qdrant:
         return index
 
     def drop(self, digest: str) -> None:
-        """Remove the artefact's collection from the server, if there is one. Raises Refusal(retrieval_failed)."""
+        """Remove the artefact's collection from the server, if there is one. Raises: Refusal `retrieval_failed`."""
         if self._server is not None:
             server = self._server
             _patiently(lambda: server.delete_collection(_collection(digest)))
 
 
 class Index:
-    """One set's version, ready to be searched."""
+    """The index of one version of a set."""
 
     def __init__(self, client: QdrantClient, collection: str, *, owned: bool) -> None:
         self._client = client
         self._collection = collection
         self._owned = owned
         self.bytes = 0
-        """Of this process's memory that it takes, roughly; 0 on a server."""
+        """About how many bytes of this process's memory it takes; 0 on a server."""
 
     def count(self) -> int:
-        """Passages that it holds; as many as its set has once it is complete."""
+        """How many passages it has; all of its set when it is complete. Raises: Refusal `retrieval_failed`."""
         if not _patiently(lambda: self._client.collection_exists(self._collection)):
             return 0
         return _patiently(lambda: self._client.count(self._collection, exact=True)).count
 
     def fill(self, content: SetFolder) -> None:
-        """Put all passages in, whatever of them is there already."""
+        """Put all passages in, even if some are there already. Raises: Refusal `retrieval_failed`."""
         if not _patiently(lambda: self._client.collection_exists(self._collection)):
             _patiently(lambda: self._create(content.vectors.shape[1]))
         for points in _batches(content):
@@ -119,9 +119,11 @@ class Index:
         *,
         vectors: bool = False,
     ) -> list[list[Hit]]:
-        """For each query [dimension], its best passages that fulfil its conditions, at most its limit, best first.
+        """For each query, the best passages that fulfil its conditions, best first.
 
-        Raises Refusal(retrieval_failed).
+        queries: [dimension] each. conditions, limits: one for each query. vectors: return the passages' vectors too.
+
+        Raises: Refusal `retrieval_failed`.
         """
         asked = [
             models.QueryRequest(
@@ -142,13 +144,13 @@ class Index:
                 self._collection, vectors_config=models.VectorParams(size=dimension, distance=models.Distance.DOT)
             )
         except UnexpectedResponse as error:
-            # Another worker was quicker.
+            # Another worker has created it meanwhile.
             if error.status_code != httpx.codes.CONFLICT:
                 raise
 
     def _upsert(self, points: models.Batch) -> None:
         with warnings.catch_warnings():
-            # Said by us, in our words: see LOCAL_LIMIT.
+            # We warn in our own words: see LOCAL_LIMIT.
             warnings.simplefilter("ignore", UserWarning)
             self._client.upsert(self._collection, points)
 
@@ -184,7 +186,7 @@ def _filter(required: Sequence[Condition]) -> models.Filter | None:
 
 
 def spellings(value: Scalar) -> list[Scalar]:
-    """A value and what else says the same: the cells of CSV files are texts, whatever they mean."""
+    """All spellings of a value, as text and as number or truth value, because all cells of CSV files are texts."""
     if isinstance(value, bool):
         return [value, *(word for word in _WORDS if word.lower() == str(value).lower())]
     if isinstance(value, int):
@@ -208,7 +210,7 @@ def _is_away(error: Exception) -> bool:
 
 
 def _patiently(ask: Callable[[], T]) -> T:
-    """Asked a few times where the server is away; then Refusal(retrieval_failed)."""
+    """The result of `ask`, tried a few times while the server is away. Raises: Refusal `retrieval_failed`."""
     try:
         for attempt in stamina.retry_context(on=_is_away, attempts=_ATTEMPTS, wait_initial=0.2, wait_max=1.0):
             with attempt:

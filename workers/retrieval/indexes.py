@@ -1,4 +1,4 @@
-"""The open indexes: opened by a thread beside the lookups, kept by least recent use under a byte budget."""
+"""The open indexes. A thread opens them beside the lookups. The least recently used are closed above a byte budget."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from guideway.workers.retrieval.index import LOCAL_LIMIT, Index, Qdrant
 log = structlog.get_logger()
 
 _FAILURE_KEPT_S: Final = 5.0
-"""So long nobody tries again to open what could not be opened: all who wait are told at once, and not one by one."""
+"""Seconds for which a failure to open is remembered, so that all lookups that wait are refused at once."""
 
 
 class Indexes:
-    """Owned by the process's one loop; only opening happens elsewhere."""
+    """Used by the one loop of the process; only the opening of an index runs in another thread."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Indexes:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_opened` is called by another thread, whether the opening went well or not."""
+        """max_bytes: of all indexes. on_opened: another thread calls it after each opening, also after a failure."""
         self._qdrant = qdrant
         self._max_bytes = max_bytes
         self._on_opened = on_opened
@@ -46,11 +46,10 @@ class Indexes:
         self._failed: TTLCache[str, Refusal] = TTLCache(1000, _FAILURE_KEPT_S, timer=clock)
 
     def get(self, artefact: SetArtefact) -> Index | None:
-        """The index; None while it is being opened, which this call begins.
+        """The index; None while it is being opened. The first call starts the opening.
 
-        Raises Refusal(retrieval_failed | guidance_damaged) if it could not be opened, for everybody who asks within
-        the next seconds; asked later, it is tried again. Raises Altered if its folder does not hold what its digest
-        says.
+        Raises: Refusal `retrieval_failed` or `guidance_damaged` if it could not be opened, also to all who ask within
+        the next seconds (a later call tries again); Altered if its folder does not match its digest.
         """
         digest = artefact.digest
         if digest in self._open:
@@ -62,7 +61,7 @@ class Indexes:
             try:
                 self._open[digest] = future.result()
             except Altered as altered:
-                # Not kept: whoever is told of it has the artefact fetched again, and asks at once.
+                # Not remembered: the worker fetches the artefact again, and asks at once.
                 raise Altered(digest, f"retrieval set {artefact.name}: {altered.message}") from None
             except Refusal as refusal:
                 self._failed[digest] = refusal
@@ -86,12 +85,12 @@ class Indexes:
         return None
 
     def drop(self, digest: str) -> None:
-        """It is opened anew when it is next asked for, and filled where something of it is missing."""
+        """Close an index if it is open. The next `get` opens it again, and fills it if passages are missing."""
         if (index := self._open.pop(digest, None)) is not None:
             index.close()
 
     def trim(self, in_use: Collection[str]) -> None:
-        """Close what was not used for longest, until the rest fits."""
+        """Close the least recently used indexes until the rest fits. in_use: digests of indexes that stay open."""
         for digest in [digest for digest in self._open if digest not in in_use]:
             if sum(index.bytes for index in self._open.values()) <= self._max_bytes:
                 return

@@ -1,4 +1,4 @@
-"""Waiting lookups → passages: what waits is embedded in one batch and searched in one batch for each set."""
+"""Waiting lookups → passages. All queries are embedded in one batch, and searched in one batch for each set."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ B = TypeVar("B")
 log = structlog.get_logger()
 
 _OBJECTS_BYTES: Final = 250
-"""Of Python objects around a hit, or around a search, about."""
+"""About the size of the Python objects around a hit or a search."""
 
 
 class _Search(msgspec.Struct, frozen=True):
-    """One query in one set's version: the key under which its result is kept."""
+    """One query in one version of a set. Its result is kept under this key."""
 
     digest: str
     query: str
     filter: bytes
-    """In JSON, in which 1 is not true."""
+    """In JSON, because 1 and true differ there; in Python they are equal."""
     limit: int
     vectors: bool
 
@@ -46,15 +46,16 @@ class _Search(msgspec.Struct, frozen=True):
 class _Kept(NamedTuple):
     hits: list[Hit]
     bytes: int
-    """Of memory, with the search that it is kept under."""
+    """Memory of the hits and of their search."""
 
 
 class Lookups:
-    """Owns what waits and the results it keeps. `tokens_of` says what a passage takes of a budget."""
+    """Owns the lookups that wait, and the results that are kept."""
 
     def __init__(
         self, embedder: Embedder, indexes: Indexes, tokens_of: Callable[[str], int], *, kept_bytes: int
     ) -> None:
+        """tokens_of: tokens that a passage takes from a budget. kept_bytes: memory for results."""
         self._embedder = embedder
         self._indexes = indexes
         self._tokens_of = tokens_of
@@ -65,7 +66,7 @@ class Lookups:
         self._waiting.append(lookup)
 
     def answer(self) -> list[Found | Refused]:
-        """Answers for all whose indexes are open; the others wait on. One lookup's failure is no other's."""
+        """Answers to all lookups whose indexes are open. The others go on waiting. Each lookup fails alone."""
         answers: list[Found | Refused] = []
         ready: list[Lookup] = []
         indexes: dict[str, Index] = {}
@@ -82,7 +83,7 @@ class Lookups:
         for lookup in ready:
             with self._refusing(lookup.id, answers):
                 answers.append(self._chosen(lookup, results))
-        # One that is open for a lookup which waits for another stays: two over the budget would never be open together.
+        # Indexes of waiting lookups stay open. Else two indexes above the budget would never be open together.
         waited_for = {artefact.digest for lookup in self._waiting for artefact in lookup.artefacts}
         self._indexes.trim(indexes.keys() | waited_for)
         return answers
@@ -97,9 +98,9 @@ class Lookups:
                 )
 
     def _search(self, ready: Sequence[Lookup], indexes: dict[str, Index]) -> dict[_Search, list[Hit] | Refusal]:
-        """What each search of the lookups finds, or why its set cannot be searched."""
+        """The hits of each search of the lookups, or the Refusal of a search that failed."""
         filters = {search: lookup.wanted.filter for lookup in ready for search in _searches(lookup)}
-        # Apart from what is kept: more may wait than is kept.
+        # In a dictionary of its own, because more searches may wait than are kept.
         results: dict[_Search, list[Hit] | Refusal] = {
             search: self._kept[search].hits for search in filters if search in self._kept
         }
@@ -120,7 +121,7 @@ class Lookups:
                 if not isinstance(found, Refusal):
                     self._keep(search, found)
                 elif found.code is FailureCode.RETRIEVAL_FAILED:
-                    # Perhaps the server lost it.
+                    # The server may have lost it.
                     self._indexes.drop(digest)
         return results
 
@@ -184,16 +185,16 @@ def _find(
     return index.search(
         [vectors[search.query] for search in searches],
         [filters[search] for search in searches],
-        # Each its own: what it finds is kept, and must not depend on who happened to wait beside it.
+        # Each search has its own limit: its result is kept, and must not depend on the searches beside it.
         [search.limit for search in searches],
         vectors=searches[0].vectors,
     )
 
 
 def _each(items: Sequence[A], do: Callable[[Sequence[A]], Iterable[B]]) -> list[B | Refusal]:
-    """All in one batch. Where that fails unexpectedly, one by one, so that those alone are refused that it is due to.
+    """Do all items in one batch. If that fails unexpectedly, do them one by one, and refuse only those that fail.
 
-    A Refusal is of the set or its server, and so of all.
+    A Refusal concerns the set or its server; so all items get it.
     """
     if not items:
         return []
@@ -207,6 +208,6 @@ def _each(items: Sequence[A], do: Callable[[Sequence[A]], Iterable[B]]) -> list[
 
 
 def _unexpected(error: Exception) -> Refusal:
-    # Where it happened, and not the message, which may quote the text.
+    # The log says where it happened. It omits the message, because that may quote the text.
     log.error("lookup failed", error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
     return our_fault(error, "the retrieval process")

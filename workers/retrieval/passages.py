@@ -1,4 +1,4 @@
-"""A request's retrieval sets, by name and version → its text with passages in it, and their citations."""
+"""A request's retrieval sets, by name and version → the request with passages, and their citations."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from guideway.workers.messages.to_retrieval import SetArtefact
 from guideway.workers.retrieval.retrieval_client import RetrievalClient
 
 NOTHING_FOUND = "Nothing was found on this."
-"""What stands in the text instead of passages, where the endpoint's rule says `say_so`."""
+"""The text gets this instead of passages, if none was found and the endpoint's rule is `say_so`."""
 
 
 class Passages:
-    """Rights are checked here again: the worker trusts no sender."""
+    """Puts passages into requests. It checks rights again, because the worker trusts no sender."""
 
     def __init__(self, reader: CatalogueFollower, artefacts: ArtefactFetch, link: RetrievalClient) -> None:
         self._reader = reader
@@ -30,10 +30,10 @@ class Passages:
         self._link = link
 
     async def put_in(self, request: Request) -> tuple[Request, list[Citation] | None]:
-        """The request with its passages as `context` parts; citations are None where it asks no set.
+        """The request with its passages as `context` parts, and their citations; None if it asks for no set.
 
-        Raises Refusal(guidance_unknown | _forbidden | _missing | _damaged | set_wrong_embedding | retrieval_failed |
-        no_passage).
+        Raises: Refusal `guidance_unknown`, `guidance_forbidden`, `guidance_missing`, `guidance_damaged`,
+        `set_wrong_embedding`, `retrieval_failed` or `no_passage`.
         """
         wanted = request.retrieval
         if wanted is None:
@@ -60,7 +60,7 @@ class Passages:
 
 
 def with_context(parts: Sequence[Part], wanted: Retrieval, found: Sequence[FoundPassage]) -> list[Part]:
-    """A request's parts with what was found for it among them. Raises Refusal(no_passage) where its rule says so."""
+    """A request's parts, with the passages before its input. Raises: Refusal `no_passage` if its rule is `refuse`."""
     context = [Part(kind="context", source=f"{wanted.sets[one.set]}#{one.id}", text=one.text) for one in found]
     own = [part for part in parts if part.kind != "input"]
     given = [part for part in parts if part.kind == "input"]
@@ -81,7 +81,7 @@ def _instead(wanted: Retrieval) -> list[Part]:
 
 
 def _reason(wanted: Retrieval) -> str:
-    """What may have kept every passage out, and what to do about it."""
+    """Why no passage may have been taken, and what to change."""
     if not wanted.filter:
         return (
             "is to the point and fits: ask otherwise; the endpoint's owner may lower retrieval.min_score or raise "

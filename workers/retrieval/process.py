@@ -1,7 +1,7 @@
-"""Retrieval in a process of its own: `python -m guideway.workers.retrieval.process --fd N`, told what by a socket.
+"""The retrieval process: `python -m guideway.workers.retrieval.process --fd N`; socket N brings its work.
 
-Beside the engine's, so that looking up never holds up a step of the model. Whatever waits is looked up together; what
-comes meanwhile is the next batch. Logs go to stderr and hold no texts.
+It is a process apart from the engine's, so that a lookup never delays a step of the model. All lookups that wait are
+done together; those that come meanwhile are the next batch. Logs go to stderr and contain no texts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from guideway.workers.retrieval.lookups import Lookups
 
 _NICE: Final = 5
-"""Behind the engine where both want the same core: a lookup that comes later costs less than a step that does."""
+"""The engine goes first if both need the same core: a late lookup costs less than a late step."""
 _KEPT_LENGTHS: Final = 20_000
 
 log = structlog.get_logger()
@@ -32,7 +32,7 @@ log = structlog.get_logger()
 def load(start: StartRetrieval, channel: Channel[ToRetrieval]) -> Loaded[Lookups]:
     """The lookups, and the fingerprint of the embedding model.
 
-    Raises Refusal(set_wrong_embedding | unknown_model_size) if one of the models cannot be had.
+    Raises: Refusal `set_wrong_embedding` or `unknown_model_size` if one of the models cannot be loaded.
     """
     from cachetools import LRUCache, cached
     from transformers import AutoTokenizer
@@ -56,14 +56,14 @@ def load(start: StartRetrieval, channel: Channel[ToRetrieval]) -> Loaded[Lookups
 
 
 def serve(channel: Channel[ToRetrieval], lookups: Lookups) -> None:
-    """Answer what comes until told to stop."""
+    """Answer lookups until `Stop` comes."""
     while True:
         for message in [channel.receive(), *channel.waiting()]:
             match message:
                 case Lookup():
                     lookups.add(message)
                 case Opened():
-                    continue  # whoever waits for it is looked at below
+                    continue  # `answer` below looks at the lookups that wait for it
                 case Stop():
                     return
                 case StartRetrieval():
@@ -73,7 +73,7 @@ def serve(channel: Channel[ToRetrieval], lookups: Lookups) -> None:
 
 
 def main() -> int:
-    """Exit status 0 if told to stop or left alone, 1 if a model cannot be loaded, else a crash."""
+    """Exit status: 0 after `Stop` or when the socket closes; 1 if a model cannot be loaded; any other is a crash."""
     return child_main(
         "guideway.workers.retrieval.process",
         TO_RETRIEVAL,

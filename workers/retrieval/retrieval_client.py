@@ -1,4 +1,4 @@
-"""Retrieval, as the I/O process sees it: starts the process when a set is first used, and gives it lookups."""
+"""The client of the retrieval process: it starts the process when a set is first used, and sends it lookups."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ log = structlog.get_logger(__name__)
 
 PROGRAM: Final = (sys.executable, "-m", "guideway.workers.retrieval.process")
 _ATTEMPTS: Final = 3
-"""Deaths of the process after which a lookup that was in it each time is refused."""
+"""A lookup is refused after so many deaths of the process, if it was in the process each time."""
 _REST_S: Final = 30.0
-"""After `_ATTEMPTS` deaths in a row no process is started for so long. Lookups are refused at once meanwhile."""
+"""Seconds without a new process after `_ATTEMPTS` deaths in a row. Lookups are refused at once meanwhile."""
 
 
 class RetrievalClient:
-    """`async with RetrievalClient(...) as link:` – the process is started by the first lookup or by `warm`.
+    """`async with RetrievalClient(...) as link:` – the first lookup or `warm` starts the process.
 
-    The death of the process ends nothing else. Its lookups are tried again, and refused after the third death.
+    If the process dies, nothing else ends. Its lookups are tried again, and refused after the third death.
     """
 
     def __init__(
@@ -45,7 +45,11 @@ class RetrievalClient:
         start_timeout_s: float = 600.0,
         program: Sequence[str] = PROGRAM,
     ) -> None:
-        """`program --fd N` speaks `workers/messages` on socket N; busy and silent for `silence_s`, it is ended."""
+        """program: `program --fd N` speaks `workers/messages/` on socket N.
+
+        silence_s, start_timeout_s: the process is ended if it is busy and sends nothing for so many seconds, or if it
+        is not ready so many seconds after its start.
+        """
         self._process: ChildClient[FromRetrieval, list[FoundPassage]] = ChildClient(
             "retrieval",
             program,
@@ -56,10 +60,10 @@ class RetrievalClient:
             start_timeout_s=start_timeout_s,
         )
         self._suspects = asyncio.Lock()
-        """Held by a lookup that is tried again. Several were in the process when it ended, and nobody knows which one
-        has ended it: they are tried one by one."""
+        """Held by a lookup that is tried again. Several may have been in the process when it died, and nobody knows
+        which of them killed it; so they are tried one by one."""
         self._deaths = 0
-        """Of the process, in a row, without an answer between them."""
+        """Deaths of the process in a row, without an answer between them."""
         self._rest_until = 0.0
 
     async def __aenter__(self) -> RetrievalClient:
@@ -71,13 +75,13 @@ class RetrievalClient:
         await self._process.close()
 
     def warm(self) -> None:
-        """Have the process load its models, if it does not run."""
+        """Start the process if it does not run; it loads its models."""
         self._process.start(self._run_process)
 
     async def look_up(self, wanted: Retrieval, artefacts: Sequence[SetArtefact]) -> list[FoundPassage]:
         """The passages for one request, best first.
 
-        Raises: Refusal, where retrieval refuses it; `retrieval_failed`, where the process ends each time.
+        Raises: Refusal if retrieval refuses the lookup; Refusal `retrieval_failed` if the process ends each time.
         """
         for attempt in range(_ATTEMPTS):
             async with self._suspects if attempt else contextlib.nullcontext():

@@ -1,4 +1,4 @@
-"""Which of the passages that were found go into the text. Pure."""
+"""Chooses which of the found passages go into the text. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from guideway.schemas.retrieval import Retrieval
 from guideway.workers.retrieval.index import Hit
 
 CANDIDATES: Final = 4
-"""So many times the passages wanted are looked at, for the budget and for diversity to choose from."""
+"""Candidates for each wanted passage, so that budget and diversity have a choice."""
 
 
 class ScoredPassage(NamedTuple):
@@ -23,11 +23,13 @@ class ScoredPassage(NamedTuple):
 
 
 def choose(wanted: Retrieval, found: Sequence[Sequence[Hit]], tokens_of: Callable[[str], int]) -> list[ScoredPassage]:
-    """Best first, from what each set of `wanted.sets` gave; `tokens_of` says what a passage takes of the budget.
+    """The passages for the text, best first. found: the hits of each set of `wanted.sets`, in that order.
 
-    Maximal marginal relevance (Carbonell and Goldstein 1998): the next one has the largest
-    (1 - d) · weighted score - d · largest cosine to one chosen already, with d = `wanted.diversity`.
-    A text that is there already is not taken again, whatever set it is from.
+    tokens_of: tokens that a passage takes from the budget `wanted.max_tokens`.
+
+    Maximal marginal relevance (Carbonell and Goldstein 1998): the next passage has the largest
+    (1 - d) · weighted score - d · largest cosine to a chosen passage, with d = `wanted.diversity`.
+    The same text is taken once, whatever sets it is in.
     """
     left = [
         ScoredPassage(number, hit, hit.score * ref.weight)
@@ -48,7 +50,7 @@ def choose(wanted: Retrieval, found: Sequence[Sequence[Hit]], tokens_of: Callabl
 
 
 def why_none(wanted: Retrieval, found: Sequence[Sequence[Hit]]) -> str:
-    """What kept every passage out, and what to do about it; `found` as for `choose`, which chose none."""
+    """Why `choose` chose no passage from `found`, and what to change."""
     scores = [hit.score for ref, hits in zip(wanted.sets, found, strict=True) for hit in hits if ref.weight > 0]
     if not scores and wanted.filter:
         names = ", ".join(f"metadata {one.key!r}" for one in wanted.filter)
@@ -78,7 +80,7 @@ def _worth(one: ScoredPassage, chosen: Sequence[ScoredPassage], diversity: float
 
 
 def _cosine(one: Hit, other: Hit) -> float:
-    # All sets of a worker were embedded by one model: their vectors can be compared.
+    # One model embedded all sets of a worker, so their vectors can be compared.
     assert one.vector is not None, "vectors are asked for where diversity counts"
     assert other.vector is not None, "vectors are asked for where diversity counts"
     return float(one.vector @ other.vector)

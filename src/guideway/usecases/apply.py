@@ -84,7 +84,7 @@ async def _apply(
 ) -> Sequence[Change]:
     """Check, upload artefacts, create topics, publish; in this order, so that nothing half-applied is visible.
 
-    made_on: manifests that are well alone.
+    made_on: returns manifests that have passed `check_alone`.
     """
     bootstrap = settings.answering_brokers()
     if create_topics:

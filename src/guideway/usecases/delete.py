@@ -1,4 +1,4 @@
-"""Deletion from the catalogue: nothing goes unasked that is needed."""
+"""Deletion from the catalogue: what endpoints or waiting requests still need is deleted only with `anyway`."""
 
 from __future__ import annotations
 

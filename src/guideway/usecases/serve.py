@@ -62,8 +62,8 @@ def worker(
         WorkerSettings(
             size=size,
             lanes=tuple(lanes),
-            # All that the endpoint service lets wait: between those that are here the engine is fair, a topic is not.
-            # It has more than it can finish at its end, and whoever runs it grants 30 s as a rule.
+            # As many as the endpoint service lets wait: the engine is fair between the requests that a worker holds; a
+            # topic is not. At its end a worker holds more than it can finish; it is usually granted 30 s.
             delivery=DeliverySettings(
                 bootstrap=settings.brokers(), capacity=max(4 * QUEUE, 8 * rows), drain_timeout_s=20
             ),

@@ -59,7 +59,7 @@ class Admission:
     def take(self, id_: str, *, in_use: Collection[str]) -> list[Row]:
         """The rows of a request that has arrived, one for each sample. in_use: digests of guidance that is to stay.
 
-        Raises: Refusal for whatever is wrong with its text, output rule, guidance or length; it is taken all the same.
+        Raises: Refusal if its text, output rule, guidance or length is wrong; even then the request is taken out.
         """
         admit = self._arriving.pop(id_)
         request = admit.request

@@ -94,8 +94,8 @@ def yielding(
     its namespace's `share` of the room, no row of its own lane goes.
 
     movable: the rows that may be preempted now. seats: of the micro-batch. kept: the free seats that are kept, by
-    namespace. share: of the room, tokens. Of a namespace's rows the one goes first that costs the least to take in
-    again, the last one admitted of equals; where room lacks, the longest one.
+    namespace. share: of the room, tokens. In a namespace, the row that is cheapest to take in again goes first; of
+    equal rows, the last one admitted. Where room lacks, the longest row goes first.
     """
     if row.lane == "interactive":
         batch = [other for other in running if other.lane == "batch"]
