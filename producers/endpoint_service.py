@@ -170,7 +170,8 @@ async def checked_reply_address(
     if not names.is_reply_topic_of(wanted.topic, namespace):
         raise Refusal(
             FailureCode.REPLY_ADDRESS_REFUSED,
-            f"replies of namespace {namespace} go to topics gw.{namespace}.NAME.out.v1 only: name one of these",
+            f"replies of namespace {namespace} go to topics {names.reply_topic(namespace, 'NAME')} only: name one of "
+            "these",
         )
     partitions = await topics.partitions(wanted.topic)
     if not partitions:

@@ -1,4 +1,9 @@
-"""Settings from the environment, which `config.py` fills in from a file; read in this one place."""
+"""Settings from the environment, which `config.py` fills in from a file.
+
+Some are read elsewhere, by files that must not import this one: KAFKA_HOME in `infra/local_broker.py`,
+GUIDEWAY_NATIVE in `workers/engine/kernels/native.py`, GUIDEWAY_LOG_FORMAT and GUIDEWAY_LOG_LEVEL in `logs.py`,
+GUIDEWAY_CONFIG in `config.py`.
+"""
 
 from __future__ import annotations
 
