@@ -1,7 +1,12 @@
 """`guideway` and `python -m guideway`: the command line."""
 
 import os
-import signal
+
+try:
+    import signal
+except KeyboardInterrupt:
+    # Ctrl-C within the milliseconds before a handler can be set.
+    raise SystemExit(130) from None
 
 
 def main() -> None:
