@@ -115,8 +115,15 @@ class Worker:
         running = asyncio.create_task(pipeline.run(), name="pipeline")
         stopping = asyncio.create_task(self._stopping.wait())
         ends: list[asyncio.Future[Any]] = [running, stopping, self._link.broken]
-        await asyncio.wait(ends, return_when="FIRST_COMPLETED")
-        stopping.cancel()
+        try:
+            await asyncio.wait(ends, return_when="FIRST_COMPLETED")
+        except asyncio.CancelledError:
+            # What runs is given up unanswered, while the engine is there: another worker does it again.
+            pipeline.stop(0)
+            await asyncio.wait({running})
+            raise
+        finally:
+            stopping.cancel()
         pipeline.stop(self._within_s)
         await running
         if self._link.broken.done():

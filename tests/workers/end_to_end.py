@@ -51,7 +51,10 @@ class EndToEnd:
         return asyncio.create_task(self.client.submit(self.address, text, request_id=request_id, timeout_s=60))
 
     @asynccontextmanager
-    async def worker(self, *, drain_timeout_s: float = 30, capacity: int = 64) -> AsyncIterator[Worker]:
+    async def worker(
+        self, *, drain_timeout_s: float = 30, capacity: int = 64, cancelled: bool = False
+    ) -> AsyncIterator[Worker]:
+        """On exit it is told to stop, or its task is `cancelled`."""
         made = Worker(
             WorkerSettings(
                 size=self.name,
@@ -66,8 +69,12 @@ class EndToEnd:
         try:
             yield made
         finally:
-            made.stop()
-            await running
+            if cancelled:
+                running.cancel()
+                await asyncio.wait({running})
+            else:
+                made.stop()
+                await running
 
     async def records(self, topic: str, number: int = 0) -> list[Record]:
         """All committed records that one partition of the topic holds now."""

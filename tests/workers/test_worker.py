@@ -68,6 +68,18 @@ async def test_cancelled_while_it_runs_the_engine_is_told_and_one_reply_goes_out
     assert Counter(reply.id for reply in await system.replies()) == {"long": 1, "neighbour": 1, "asking": 1}
 
 
+async def test_a_worker_whose_task_is_cancelled_leaves_no_reply(system: EndToEnd) -> None:
+    async with system.worker(cancelled=True) as worker:
+        waiting = asyncio.ensure_future(system.submit("wait", "waiting"))
+
+        async def runs() -> bool:
+            return len(worker._cancellations._running) == 1
+
+        await until(runs)
+    assert await system.replies() == [], "another worker is to answer it"
+    waiting.cancel()
+
+
 async def test_a_worker_that_gives_its_work_up_leaves_no_reply_and_the_next_heeds_the_cancellation(
     system: EndToEnd,
 ) -> None:
