@@ -20,15 +20,26 @@ ALLOWED = {
 }
 USECASES_MAY = {*ALLOWED, rooms.USECASES, "settings", "printable", "logs", "config"}
 """Of `guideway`: neither the command line nor what prints."""
+HAVE_LOGS = {"workers/engine_process.py", "workers/retrieval/process.py", "workers/processes/child_main.py"}
+"""The mains of child processes."""
 PRINTING = {"typer", "rich", "click"}
 WITHOUT_TORCH = ("schemas", "delivery", "catalogue", "producers", "infra")
 
 
 @pytest.mark.parametrize("room", ALLOWED)
-def test_a_room_imports_only_the_rooms_before_it(room: str) -> None:
+def test_a_room_imports_only_the_rooms_of_its_row(room: str) -> None:
     assert modules(room)
     wrong = {str(path.relative_to(ROOT)): imported_rooms(path) - ALLOWED[room] - {room} for path in modules(room)}
     assert not {path: more for path, more in wrong.items() if more}
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_a_room_imports_nothing_of_the_program(room: str) -> None:
+    """A process of its own sets up its own logs; nothing else in a room asks for settings, terminals or logs."""
+    for path in modules(room):
+        parts = [name.split(".") for name in rooms.imported(path)]
+        ours = {part[1] for part in parts if part[0] == "guideway" and len(part) > 1} - {*ALLOWED}
+        assert ours <= ({"logs"} if str(path.relative_to(ROOT)) in HAVE_LOGS else set()), path
 
 
 def test_use_cases_know_nothing_of_the_command_line() -> None:
