@@ -63,7 +63,7 @@ class ChildClient(Generic[Message, Answer]):
         self._ids = itertools.count()
         self._keeper: asyncio.Task[None] | None = None
         self.closed = False
-        """Whether no process is started any more."""
+        """Set by `close`: no process is started from then on."""
         self.ready = asyncio.Event()
         """Set from the process's `Ready` until it ends. Set for good by `close`, so that nobody waits for ever."""
 

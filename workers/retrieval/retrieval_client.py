@@ -81,7 +81,8 @@ class RetrievalClient:
     async def look_up(self, wanted: Retrieval, artefacts: Sequence[SetArtefact]) -> list[FoundPassage]:
         """The passages for one request, best first.
 
-        Raises: Refusal if retrieval refuses the lookup; Refusal `retrieval_failed` if the process ends each time.
+        Raises: Refusal if retrieval refuses the lookup; Refusal `retrieval_failed` if the process ends each time, or if
+        this client is closed or is closed meanwhile.
         """
         for attempt in range(_ATTEMPTS):
             async with self._suspects if attempt else contextlib.nullcontext():
@@ -90,6 +91,10 @@ class RetrievalClient:
                 self.warm()
                 with contextlib.suppress(ChildEnded):
                     return await self._process.ask(lambda id_: Lookup(id=id_, wanted=wanted, artefacts=list(artefacts)))
+        if self._process.closed:
+            raise Refusal(
+                FailureCode.RETRIEVAL_FAILED, "retrieval is closed because its worker ends: send the request again"
+            )
         raise Refusal(
             FailureCode.RETRIEVAL_FAILED, "the retrieval process ends again and again: the worker's log says why"
         )

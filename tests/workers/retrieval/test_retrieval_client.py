@@ -111,8 +111,10 @@ async def test_who_waits_while_it_is_closed_is_refused_and_starts_it_no_more(
         await client.look_up(lookup("first"), [])
         waiting = asyncio.create_task(client.look_up(lookup("wait"), []))
         await asyncio.sleep(0.1)
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(Refusal, match="closed because its worker ends") as caught:
         await asyncio.wait_for(waiting, 5)
     assert caught.value.code is FailureCode.RETRIEVAL_FAILED
     await asyncio.sleep(0.3)
     assert starts() == 1
+    with pytest.raises(Refusal, match="closed because its worker ends"):
+        await client.look_up(lookup("late"), [])
