@@ -127,7 +127,7 @@ def test_a_trainer_and_who_watches_it_go_on(found: list[ConsumerRecord[bytes, by
         service = JobService(TrainerSettings(bootstrap="localhost:1", jobs=Path("jobs"), command=("guideway",)))
         followed = Followed("a")
         for one in found:
-            service._note(one.value)
+            service._note([one])
             unread_job_ended(one.key, "no job")
             try:
                 followed.is_new(JOB_NEWS.decode(one.value))
