@@ -17,7 +17,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.retrieval import SetRef
 from guideway.settings import Settings
 from guideway.usecases.lookup import found_in, found_set
-from guideway.usecases.studio.retrieval import a_qdrant
+from guideway.usecases.retrieval import a_qdrant
 
 if TYPE_CHECKING:
     from guideway.training.sets.publish import Removal

@@ -18,7 +18,7 @@ from guideway.schemas.names import LANES
 from guideway.settings import Settings
 from guideway.training.jobs.service import JobService, TrainerSettings
 from guideway.usecases.extras import importing
-from guideway.usecases.studio.retrieval import retrieval_settings
+from guideway.usecases.retrieval import retrieval_settings
 
 if TYPE_CHECKING:
     from guideway.workers.worker import Worker

@@ -14,7 +14,7 @@ from guideway.schemas.reply import Reply
 from guideway.schemas.retrieval import SetRef
 from guideway.settings import Settings
 from guideway.usecases.lookup import catalogue_of, found_set
-from guideway.usecases.studio.retrieval import a_qdrant, an_embedder
+from guideway.usecases.retrieval import a_qdrant, an_embedder
 
 if TYPE_CHECKING:
     from guideway.training.sets.evaluate import Pair, Searched

@@ -16,7 +16,7 @@ from guideway.infra import topics
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
 from guideway.usecases.lookup import split_name
-from guideway.usecases.studio.retrieval import a_qdrant, an_embedder, retrieval_settings
+from guideway.usecases.retrieval import a_qdrant, an_embedder, retrieval_settings
 
 if TYPE_CHECKING:
     from guideway.training.sets.build import Splitting

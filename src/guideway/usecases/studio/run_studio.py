@@ -30,7 +30,7 @@ from guideway.training.runs.interruption import Interrupted, ShouldEnd, never
 from guideway.training.runs.task import BARE, Task, read_task
 from guideway.usecases.extras import importing
 from guideway.usecases.lookup import catalogue_if_there, catalogue_of
-from guideway.usecases.studio.retrieval import retrieval_context
+from guideway.usecases.retrieval import retrieval_context
 
 if TYPE_CHECKING:
     from guideway.training.evaluation.comparison import Comparison
