@@ -14,18 +14,22 @@ import argparse
 import itertools
 import os
 import platform
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
 import torch
 from benchmarks import engine_peers as peers
 from benchmarks import engine_serving as serving
+from benchmarks.choosing import arrivals
+from benchmarks.choosing import kinds as choosing
 from benchmarks.engine_rows import admits, artefacts, new_engine, parts, rate, text_of_length
-from benchmarks.figures import Figure, Run, in_turns, markdown, rates, ratio, save, use_processor_time
+from benchmarks.figures import Figure, Run, in_turns, log, markdown, rates, ratio, save, use_processor_time
+from benchmarks.peers import other_engines
+from benchmarks.steps import engine_steps as steps
 
 from guideway.workers.engine.model import base_model
 from guideway.workers.engine.model.base_model import BaseModel
@@ -40,7 +44,7 @@ class Bench:
     """The model, artefacts, texts and sizes that all groups of figures use."""
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
-        self.args, self.folder = args, folder
+        self.args, self.folder, self.source = args, folder, SOURCE
         self.prepared = base_model.prepare(SOURCE, args.cache, log)
         self.rows, self.new_tokens, self.turns = args.rows, args.new_tokens, args.turns
         self.requests = args.rows * (1 if args.quick else 6)
@@ -163,6 +167,26 @@ def prefix_group(bench: Bench) -> list[Figure]:
     return [Figure(name, sorted(found[name])[len(found[name]) // 2], "ratio")]
 
 
+def partial_group(bench: Bench) -> list[Figure]:
+    """Texts told while they are made, of all rows and of none."""
+    engine, new_tokens = new_engine(bench.load(), max_rows=bench.rows), 4 * bench.new_tokens
+
+    def run(partial: bool) -> Run:
+        rows = admits(bench.text, bench.rows, new_tokens)
+        return lambda: rate(engine, [msgspec.structs.replace(row, partial=partial) for row in rows])
+
+    runs = {
+        f"{bench.rows} rows, texts told at the end": run(False),
+        f"{bench.rows} rows, all told on the way": run(True),
+    }
+    found = in_turns(runs, bench.turns, log)
+    quiet, told = runs
+    return [
+        *rates(found),
+        Figure("texts told while they are made, against at the end", ratio(found, told, quiet), "ratio"),
+    ]
+
+
 def load_group(bench: Bench) -> list[Figure]:
     """Latencies at about half of the engine's largest load."""
     engine = new_engine(bench.load(), max_rows=bench.rows)
@@ -171,6 +195,21 @@ def load_group(bench: Bench) -> list[Figure]:
     return serving.poisson(
         engine, bench.text, per_s=per_s, for_s=20 if bench.turns > 1 else 3, new_tokens=bench.new_tokens
     )
+
+
+def labels_group(bench: Bench) -> list[Figure]:
+    """Choices of labels: requests per second with the probability of each label told, against the same without."""
+    engine = new_engine(bench.load(), max_rows=bench.rows)
+    figures = []
+    for name, labels in serving.label_lists(bench.bare).items():
+
+        def run(told: bool, labels: list[str] = labels) -> Run:
+            return lambda: serving.labelled(engine, bench.text, labels, bench.requests, told=told)
+
+        found = in_turns({f"{name}, told": run(True), f"{name}": run(False)}, bench.turns, log)
+        value = ratio(found, f"{name}, told", name)
+        figures.append(Figure(f"probabilities of {name}, requests/s against without", value, "ratio"))
+    return figures
 
 
 def memory_group(bench: Bench) -> list[Figure]:
@@ -184,13 +223,20 @@ GROUPS: dict[str, Callable[[Bench], list[Figure]]] = {
     "many": many_group,
     "continuous": continuous_group,
     "prefix": prefix_group,
+    "labels": labels_group,
+    "steps": steps.steps_group,
+    "prompts": steps.prompts_group,
+    "room": steps.room_group,
+    "reviews": other_engines.reviews_group,
+    "vllm": other_engines.vllm_group,
+    "int8": other_engines.int8_group,
+    "llama": other_engines.llama_group,
+    "partial": partial_group,
+    "choosing": choosing.choosing_group,
+    "arrivals": arrivals.arrivals_group,
     "load": load_group,
     "memory": memory_group,
 }
-
-
-def log(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -205,6 +251,12 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--cache", type=Path, default=Path(".guideway/models"))
+    parser.add_argument(
+        "--reviews",
+        type=Path,
+        default=Path("../shared/data/uci_sentiment.eval.jsonl"),
+        help="examples whose text is a review",
+    )
     parser.add_argument("--only", default=",".join(GROUPS), help=f"groups out of {','.join(GROUPS)}")
     parser.add_argument("--quick", action="store_true", help="one turn of few tokens, nothing written")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)

@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
-from guideway.workers.engine.kernels.packed import PackedLinear, can_pack
+from guideway.workers.engine.kernels.linears.packed import PackedLinear, can_pack
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.messages.to_engine import Artefact
 
@@ -52,7 +52,8 @@ def one_by_one(model: PeftModel, ids: torch.Tensor, new_tokens: int, endpoints: 
 def products(model: PreTrainedModel) -> Callable[[int], float]:
     """A function of rows: tokens per second if a step computed only the products of all linears, each linear by itself.
 
-    Weights are packed if the engine would pack them.
+    Weights are packed for oneDNN where it has products for them. It is a peer: on some processors the engine has its
+    own ones.
     """
     linears = [module for module in model.modules() if type(module) is nn.Linear]
     forwards: list[tuple[Callable[[torch.Tensor], torch.Tensor], int]] = [
@@ -69,6 +70,34 @@ def products(model: PreTrainedModel) -> Callable[[int], float]:
         return rows * steps / (now() - began)
 
     return measure
+
+
+def products_of(model: PreTrainedModel) -> Callable[[int, int], None]:
+    """A function that computes the products of so many tokens, and those of the output head of so many of them.
+
+    Linears are packed for oneDNN, and joined as the engine does it with a model of Llama's kind in bfloat16: q, k and v
+    are one product, gate and up another.
+    """
+    head = model.get_output_embeddings()
+    groups: dict[tuple[str, str], list[nn.Linear]] = {}
+    for name, module in model.named_modules():
+        if type(module) is nn.Linear:
+            parent, _, own = name.rpartition(".")
+            joined = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "up", "up_proj": "up"}
+            groups.setdefault((parent, joined.get(own, own)), []).append(module)
+    forwards = [(PackedLinear(*linears), linears[0].in_features, linears[0] is head) for linears in groups.values()]
+
+    def compute(tokens: int, ends: int) -> None:
+        inputs = {
+            (width, count): torch.randn(1, count, width, dtype=model.dtype)
+            for _, width, _ in forwards
+            for count in (tokens, ends)
+        }
+        for forward, width, is_head in forwards:
+            if count := ends if is_head else tokens:
+                forward(inputs[width, count])
+
+    return compute
 
 
 def continuous(model: PreTrainedModel, ids: torch.Tensor, lengths: Sequence[int]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -106,9 +107,14 @@ def admits(text: str, rows: int, new_tokens: int, artefacts: Sequence[Artefact] 
     return [admit(str(i), text, new_tokens, artefacts[i] if artefacts else None) for i in range(rows)]
 
 
-def new_engine(base: BaseModel, **settings: Any) -> Engine:
+def new_engine(base: BaseModel, *, max_context_tokens: int = 2048, **settings: Any) -> Engine:
     """An engine without end tokens, so that every row generates up to its limit."""
-    return Engine(replace(base, eos_ids=frozenset()), EngineSettings(**settings), max_context_tokens=2048)
+    settled = EngineSettings(**settings)
+    engine = Engine(replace(base, eos_ids=frozenset()), settled, max_context_tokens=max_context_tokens)
+    # As in the engine's process.
+    gc.collect()
+    gc.freeze()
+    return engine
 
 
 def rate(engine: Engine, rows: Sequence[Admit]) -> float:

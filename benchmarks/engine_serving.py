@@ -13,6 +13,7 @@ import msgspec
 from benchmarks.engine_rows import admit, admits, artefacts, new_engine, rate, text_of_length
 from benchmarks.figures import Figure, now, quantile
 
+from guideway.schemas.output import Choice
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.messages.from_engine import Finished
@@ -49,6 +50,29 @@ def many_adapters(engine: Engine, text: str, shelf: Sequence[Artefact], requests
     """Tokens per second of requests whose adapters come from `shelf` by a Zipf distribution."""
     which = zipf(len(shelf), requests)
     return rate(engine, [admit(str(i), text, new_tokens, shelf[k]) for i, k in enumerate(which)])
+
+
+def label_lists(base: BaseModel) -> dict[str, list[str]]:
+    """Lists of labels by name: with first tokens of their own, and such that share them."""
+    tokenizer = base.tokenizer
+    words = [
+        word for word in (tokenizer.decode([id_]) for id_ in range(300, 20_000)) if word.isalpha() and word.islower()
+    ]
+    own = [word for word in words if len(word) > 4 and len(tokenizer.encode(word)) == 1][:100]
+    shared = [f"{first} {second}" for first in own[:10] for second in own[10:20]]
+    return {"2 labels": own[:2], "8 labels": own[:8], "100 labels": own, "100 labels in 10 groups": shared}
+
+
+def labelled(engine: Engine, text: str, labels: Sequence[str], requests: int, *, told: bool) -> float:
+    """Requests per second that choose one of these labels. told: whether they tell the probability of each."""
+    rule = Choice([*labels], probabilities=told)
+    rows = [admit(str(i), text, 12) for i in range(requests)]
+    began = now()
+    rate(
+        engine,
+        [msgspec.structs.replace(one, request=msgspec.structs.replace(one.request, output=rule)) for one in rows],
+    )
+    return requests / (now() - began)
 
 
 def lengths(requests: int) -> list[int]:

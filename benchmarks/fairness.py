@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,13 +31,15 @@ from benchmarks.figures import Figure, markdown, quantile, save
 from guideway.catalogue.changes import Deletion
 from guideway.catalogue.documents.manifest_files import Source, read_manifests
 from guideway.catalogue.entries import Identity
-from guideway.catalogue.topic import publish
+from guideway.catalogue.writing import publish
 from guideway.delivery.clients.kafka_client import make_producer, started
+from guideway.delivery.connection.cluster import Cluster
 from guideway.infra import local_broker
 from guideway.producers.client.client import Client
-from guideway.schemas import names
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import Endpoint, Guidance, Model
+from guideway.schemas.names import header
+from guideway.schemas.names.topics import event_topic
 from guideway.schemas.output import Boolean, Text
 from guideway.schemas.reply import Completed
 from guideway.settings import Settings
@@ -66,7 +68,7 @@ ATTACKS: Final = {
     "guidance-5000-times": Attack(
         "guided",
         lambda: iter([QUESTION] * 20),
-        headers=((names.GUIDANCE, ",".join(["loud/review-lora"] * 5_000).encode()),),
+        headers=((header.GUIDANCE, ",".join(["loud/review-lora"] * 5_000).encode()),),
     ),
     "base64": Attack("ask", lambda: (base64.b64encode(os.urandom(525_000)).decode() for _ in range(10))),
     "gone": Attack("gone", lambda: (f"{QUESTION} {number}" for number in range(5_000))),
@@ -96,12 +98,12 @@ def manifests() -> list[Source]:
     ]
 
 
-async def attack(bootstrap: str, one: Attack) -> None:
+async def attack(cluster: Cluster, one: Attack) -> None:
     """Send all events; returns when the brokers have all of them."""
     if one.endpoint == "gone":
-        await publish(bootstrap, [Deletion(Identity("endpoint", "loud", "gone"), 1, kept=True)])
-    topic = names.event_topic("loud", one.endpoint)
-    async with started(make_producer(bootstrap, "bench", linger_ms=5), bootstrap) as producer:
+        await publish(cluster, [Deletion(Identity("endpoint", "loud", "gone"), 1, kept=True)])
+    topic = event_topic("loud", one.endpoint)
+    async with started(make_producer(cluster, "bench", linger_ms=5), cluster) as producer:
         sent = [await producer.send(topic, text.encode(), headers=list(one.headers)) for text in one.texts()]
         await asyncio.gather(*sent)
 
@@ -126,20 +128,42 @@ async def waits(client: Client) -> list[float]:
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[str]:
+async def serving(folder: Path) -> AsyncIterator[Cluster]:
     """A context with a broker, the service and a worker in their own folder; all of them end with it."""
     broker = await asyncio.to_thread(local_broker.up, folder / "broker")
     processes = []
     try:
-        await apply_manifests(
-            Settings(home=folder, store=str(folder / "store"), bootstrap=broker.bootstrap), manifests()
-        )
-        environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, "GUIDEWAY_HOME": str(folder)}
+        await apply_manifests(Settings(home=folder, store=str(folder / "store"), named=broker.cluster), manifests())
+        environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": broker.cluster.brokers, "GUIDEWAY_HOME": str(folder)}
         with (folder / "log").open("ab") as log:
             for command in ("endpoints", "worker"):
                 arguments = [sys.executable, "-m", "guideway", command, "--no-restart"]
                 processes.append(subprocess.Popen(arguments, env=environ, stdout=log, stderr=log))  # noqa: ASYNC220
-        yield broker.bootstrap
+        yield broker.cluster
+    finally:
+        for process in processes:
+            await asyncio.to_thread(_end, process)
+        await asyncio.to_thread(local_broker.down, folder / "broker", wipe=True)
+
+
+@contextlib.asynccontextmanager
+async def serving_processes(
+    folder: Path, apply: Sequence[str], commands: Sequence[Sequence[str]]
+) -> AsyncIterator[str]:
+    """A context with a broker in `folder`, what `apply` puts into its catalogue, and these processes; its address."""
+    broker = await asyncio.to_thread(local_broker.up, folder / "broker")
+    processes = []
+    brokers = broker.cluster.brokers
+    environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": brokers, "GUIDEWAY_HOME": str(folder)}
+    try:
+        with (folder / "log").open("ab") as log:
+            await asyncio.to_thread(subprocess.run, apply, env=environ, stdout=log, stderr=log, check=True)
+            for command in commands:
+                processes.append(subprocess.Popen(command, env=environ, stdout=log, stderr=log))  # noqa: ASYNC220
+        yield brokers
+    except BaseException:
+        print((folder / "log").read_text("utf-8")[-4000:], file=sys.stderr)
+        raise
     finally:
         for process in processes:
             await asyncio.to_thread(_end, process)
@@ -160,10 +184,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 async def beside(name: str, folder: Path) -> tuple[list[float], list[float]]:
     """Seconds that `calm` waits, alone and during the attack."""
     (folder / "models").symlink_to(MODELS)
-    async with serving(folder) as bootstrap, Client(bootstrap) as client:
+    async with serving(folder) as cluster, Client(cluster) as client:
         await client.submit("/calm/ask", QUESTION, timeout_s=180)
         alone = await waits(client)
-        await attack(bootstrap, ATTACKS[name])
+        await attack(cluster, ATTACKS[name])
         await asyncio.sleep(SETTLES_S)
         return alone, await waits(client)
 

@@ -20,10 +20,9 @@ from typing import Any, Final
 
 import msgspec
 import torch
-from benchmarks.engine import log
 from benchmarks.engine_peers import generate, peft_of
 from benchmarks.engine_rows import admits, artefacts, new_engine, parts, rate
-from benchmarks.figures import Run, in_turns, markdown, rates
+from benchmarks.figures import Run, in_turns, log, markdown, rates
 from peft import PeftModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -48,7 +47,7 @@ TEXT: Final = "What is rain?"
 TIE: Final = 1e-3
 """If two logits are closer than this, either token may be drawn: sums of other shapes have another order."""
 _SAVED: Final = 8
-"""Number of artefacts of a kind on disk. Rows share them, but each row has a digest of its own."""
+"""Number of artefacts of a kind on disk. Rows share them, but where they are different each has a digest of its own."""
 
 
 def bytes_tokenizer() -> PreTrainedTokenizerFast:
@@ -161,6 +160,8 @@ def measure(size: str, rows: int, folder: Path, args: argparse.Namespace) -> Non
 
     runs = {"guideway, no guidance": ours([])}
     runs |= {f"guideway, different {kind}": ours(shelves[kind]) for kind in KINDS}
+    same = [saved["LoRAs (all linears)"][i % _SAVED] for i in range(rows)]
+    runs[f"guideway, {_SAVED} LoRAs (all linears) as PEFT has"] = ours(same)
     runs["guideway, all kinds mixed"] = ours(mixture)
     found |= in_turns(runs, args.turns, log)
     peak = torch.cuda.max_memory_allocated() / 2**30 if args.device == "cuda" else 0.0

@@ -27,12 +27,15 @@ from typing import Any
 from benchmarks.figures import Figure, markdown, save
 
 from guideway.catalogue.changes import plan_changes
-from guideway.catalogue.topic import CatalogueFollower, publish
+from guideway.catalogue.topic import CatalogueFollower
+from guideway.catalogue.writing import publish
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer
+from guideway.delivery.connection.cluster import Cluster
 from guideway.infra import local_broker, topics
-from guideway.schemas import names
+from guideway.infra.topic_making import make_topics
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import Endpoint, Model
+from guideway.schemas.names.topics import reply_topic, request_topic
 from guideway.schemas.output import Text
 from guideway.schemas.reply import Completed
 from guideway.schemas.request import Part, ReplyAddress, Request
@@ -50,7 +53,7 @@ def request(number: int, size: str) -> Request:
     return Request(
         id=f"r{number}",
         namespace="bench",
-        endpoint=size,
+        endpoint=_endpoint(number, size),
         endpoint_version=1,
         parts=[
             Part(kind="input", source="caller", text=f"Tell me {'more ' * (number % 30)}about the number {number}.")
@@ -58,10 +61,19 @@ def request(number: int, size: str) -> Request:
         guidance=[],
         output=Text(),
         words=[],
-        generation=Generation(max_tokens=16 + number * 7 % 33),
-        reply_to=[ReplyAddress(topic=names.reply_topic("bench", size))],
+        generation=_generation(number),
+        reply_to=[ReplyAddress(topic=reply_topic("bench", size))],
         deadline_ms=None,
     )
+
+
+def _generation(number: int) -> Generation:
+    return Generation(max_tokens=16 + number * 7 % 33)
+
+
+def _endpoint(number: int, size: str) -> str:
+    """The worker takes only what agrees with the catalogue: there is an endpoint for each length."""
+    return f"{size}-{_generation(number).max_tokens}"
 
 
 def numbers(requests: int) -> list[int]:
@@ -101,19 +113,29 @@ def in_process(requests: int, apart: bool) -> None:
     print(json.dumps(middle_rate(finished)))
 
 
-async def queue_fed(bootstrap: str, home: Path, requests: int, apart: bool) -> float:
+async def queue_fed(cluster: Cluster, home: Path, requests: int, apart: bool) -> float:
     """The rate of a worker that drains its topic."""
     size = f"s{os.urandom(4).hex()}"
     model = Model(name=size, namespace="public", source=SOURCE, partitions=4)
     endpoint = Endpoint(namespace="bench", name=size, model_size=size, output=Text())
-    await topics.apply(bootstrap, topics.wanted([model, endpoint]))
-    async with CatalogueFollower(bootstrap) as reader:
-        await publish(bootstrap, plan_changes(reader.catalogue, [model]))
-    async with make_producer(bootstrap, "bench") as producer:
-        topic = names.request_topic(size, "interactive")
+    await make_topics(cluster, topics.wanted([model, endpoint]))
+    async with CatalogueFollower(cluster) as reader:
+        of_length = [
+            Endpoint(
+                namespace="bench",
+                name=_endpoint(one, size),
+                model_size=size,
+                output=Text(),
+                generation=_generation(one),
+            )
+            for one in range(33)
+        ]
+        await publish(cluster, plan_changes(reader.catalogue, [model, *of_length]))
+    async with make_producer(cluster, "bench") as producer:
+        topic = request_topic(size, "interactive")
         for place, number in enumerate(numbers(requests)):
             await producer.send_and_wait(topic, REQUEST.encode(request(number, size)), partition=place % 4)
-    environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": bootstrap, "GUIDEWAY_HOME": str(home)}
+    environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": cluster.brokers, "GUIDEWAY_HOME": str(home)}
     command = [sys.executable, "-m", "guideway", "worker", "--size", size, "--rows", str(ROWS), "--no-restart"]
     command += ["--threads", "1"] if apart else []
     with (home / "worker.log").open("ab") as log:
@@ -121,7 +143,7 @@ async def queue_fed(bootstrap: str, home: Path, requests: int, apart: bool) -> f
     try:
         if apart:
             await asyncio.to_thread(_give_a_core_of_its_own, worker.pid)
-        return middle_rate(await _replies(bootstrap, names.reply_topic("bench", size), requests))
+        return middle_rate(await _replies(cluster, reply_topic("bench", size), requests))
     finally:
         worker.send_signal(signal.SIGTERM)
         await asyncio.to_thread(worker.wait, 60)
@@ -135,10 +157,10 @@ def _give_a_core_of_its_own(worker: int) -> None:
         os.sched_setaffinity(int(task.name), {ENGINE_CORE})
 
 
-async def _replies(bootstrap: str, topic: str, requests: int) -> list[tuple[float, int]]:
+async def _replies(cluster: Cluster, topic: str, requests: int) -> list[tuple[float, int]]:
     # The client shares the machine with the worker; so it asks rarely, and takes all replies at once.
     consumer: Any = make_consumer(
-        bootstrap, "bench", auto_offset_reset="earliest", fetch_min_bytes=1 << 20, fetch_max_wait_ms=2_000
+        cluster, "bench", auto_offset_reset="earliest", fetch_min_bytes=1 << 20, fetch_max_wait_ms=2_000
     )
     consumer.subscribe([topic])
     await consumer.start()
@@ -172,7 +194,7 @@ async def measure(requests: int, turns: int, apart: bool) -> tuple[float, float,
                 child += ["--apart"] if apart else []
                 said = await asyncio.to_thread(subprocess.check_output, child, stderr=subprocess.DEVNULL)
                 within.append(json.loads(said))
-                through.append(await queue_fed(broker.bootstrap, home, requests, apart))
+                through.append(await queue_fed(broker.cluster, home, requests, apart))
                 print(f"turn {turn + 1}: queue-fed {through[-1]:.0f}, in process {within[-1]:.0f} tokens/s", flush=True)
         finally:
             local_broker.down(home / "broker", wipe=True)

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from guideway.catalogue.entries import MAX_VERSION, Catalogue, Identity
+from guideway.catalogue.room import MOST_BYTES
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Deleted, Manifest
 from guideway.schemas.wire import CATALOGUE_ENTRY
@@ -31,11 +32,20 @@ class Deletion(msgspec.Struct, frozen=True):
     """Whether its number stays in the catalogue as deleted: it is the highest, and the next version counts from it."""
 
 
+class Moved(msgspec.Struct, frozen=True):
+    """One version as it stood in the catalogue of an earlier guideway, whatever it is."""
+
+    identity: Identity
+    version: int
+    value: bytes
+
+
 def plan_changes(catalogue: Catalogue, manifests: Iterable[Manifest]) -> list[Change]:
     """The change that each manifest makes: a changed one becomes the next version, an unchanged one stays.
 
     A version number is used once, even after a deletion, because requests under way refer to versions by number.
-    Raises Refusal(invalid_manifest) if the newest version cannot be read, or no number is left.
+    Raises Refusal(invalid_manifest) if the newest version cannot be read, no number is left, or the namespace has no
+    room for more.
     """
     changes = []
     for manifest in manifests:
@@ -53,7 +63,22 @@ def plan_changes(catalogue: Catalogue, manifests: Iterable[Manifest]) -> list[Ch
             )
         else:
             changes.append(Change(identity, following, manifest, "created" if latest is None else "updated"))
+    _require_room(catalogue, changes)
     return changes
+
+
+def _require_room(catalogue: Catalogue, changes: Iterable[Change]) -> None:
+    """Raises Refusal(invalid_manifest) if a namespace would have more than processes take in of it."""
+    values: dict[str, list[bytes]] = {}
+    for one in changes:
+        if one.action != "unchanged":
+            values.setdefault(one.identity.topic, []).append(CATALOGUE_ENTRY.encode(one.manifest))
+            if not catalogue.has_room_for(one.identity, values[one.identity.topic]):
+                raise Refusal(
+                    FailureCode.INVALID_MANIFEST,
+                    f"the catalogue of namespace {one.identity.namespace} would have more than {MOST_BYTES // 2**20} "
+                    "MiB, and no process would take more in: delete versions that are not used any more",
+                )
 
 
 def require_newest_read(catalogue: Catalogue, identity: Identity) -> None:
@@ -65,7 +90,7 @@ def require_newest_read(catalogue: Catalogue, identity: Identity) -> None:
             FailureCode.INVALID_MANIFEST,
             f"version {newest.version} of {identity} cannot be read by this guideway ({newest.why}), so nothing is "
             "written over it: use the newer guideway that wrote it, or remove it with "
-            f"`guideway delete {identity.kind} {identity.namespace}/{identity.name}@{newest.version}`",
+            f"`guideway delete {identity.kind} {identity.namespace}/{identity.name}@{newest.version} --anyway`",
         )
 
 
@@ -76,13 +101,15 @@ def plan_deletion(catalogue: Catalogue, identity: Identity, versions: Sequence[i
     return [Deletion(identity, number, kept=number == last) for number in [*versions, *needless]]
 
 
-def catalogue_records(changes: Iterable[Change | Deletion]) -> list[tuple[bytes, bytes | None]]:
-    """(key, value) of a record of the catalogue topic, for each change except unchanged manifests."""
-    found: list[tuple[bytes, bytes | None]] = []
+def catalogue_records(changes: Iterable[Change | Deletion | Moved]) -> list[tuple[str, bytes, bytes | None]]:
+    """(topic, key, value) of a record of the catalogue, for each change except unchanged manifests."""
+    found: list[tuple[str, bytes, bytes | None]] = []
     for change in changes:
-        key = change.identity.key(change.version)
+        topic, key = change.identity.topic, change.identity.key(change.version)
         if isinstance(change, Deletion):
-            found.append((key, CATALOGUE_ENTRY.encode(Deleted()) if change.kept else None))
+            found.append((topic, key, CATALOGUE_ENTRY.encode(Deleted()) if change.kept else None))
+        elif isinstance(change, Moved):
+            found.append((topic, key, change.value))
         elif change.action != "unchanged":
-            found.append((key, CATALOGUE_ENTRY.encode(change.manifest)))
+            found.append((topic, key, CATALOGUE_ENTRY.encode(change.manifest)))
     return found

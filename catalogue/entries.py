@@ -1,71 +1,38 @@
-"""The catalogue in memory, built from the records of the catalogue topic. Pure."""
+"""The catalogue in memory, built from the records of the catalogue topics. Pure.
+
+It is past 300 lines because what it takes in and what is asked of it share one set of dictionaries.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, Literal
+from typing import Final
 
-import msgspec
-
-from guideway.schemas import names
+from guideway.catalogue.bounds import too_much
+from guideway.catalogue.identity import (
+    KINDS,
+    MAX_VERSION,
+    ForeignRecord,
+    Identity,
+    Kind,
+    UnreadableVersion,
+    disagreement,
+    number_of,
+    of_key,
+)
+from guideway.catalogue.room import Room
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Calibrated, Deleted, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
+from guideway.schemas.names.addresses import endpoint_address
 from guideway.schemas.nearest import did_you_mean
 from guideway.schemas.request import GuidanceRef
 from guideway.schemas.retrieval import SetRef
 from guideway.schemas.wire import CATALOGUE_ENTRY, Undecodable
 
-Kind = Literal["endpoint", "guidance", "model", "set", "alias", "calibration"]
-KINDS: Final[tuple[Kind, ...]] = ("endpoint", "guidance", "model", "set", "alias", "calibration")
+__all__ = ["KINDS", "MAX_VERSION", "Catalogue", "ForeignRecord", "Identity", "Kind", "UnreadableVersion"]
 
-MAX_VERSION: Final = 999_999_999
-"""The highest version of a name; references have no room for more (`schemas.retrieval.GuidanceName`)."""
-_VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
-_KEY: Final = re.compile(
-    rf"(?P<kind>{'|'.join(KINDS)})/(?P<namespace>{names.NAME.pattern})/(?P<name>{names.NAME.pattern})"
-    rf"@(?P<version>{_VERSION.pattern})"
-)
-
-
-class Identity(msgspec.Struct, frozen=True, order=True):
-    """Kind, namespace and name of a manifest: what all its versions share."""
-
-    kind: Kind
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}"
-
-    def key(self, version: int) -> bytes:
-        """The key of the version's record in the catalogue topic. Each version is kept: requests under way use it."""
-        return f"{self.kind}/{self.namespace}/{self.name}@{version}".encode()
-
-    @staticmethod
-    def of(manifest: Manifest) -> Identity:
-        """The identity of a manifest."""
-        match manifest:
-            case Endpoint():
-                return Identity("endpoint", manifest.namespace, manifest.name)
-            case Guidance():
-                return Identity("guidance", manifest.namespace, manifest.name)
-            case Model():
-                return Identity("model", manifest.namespace, manifest.name)
-            case RetrievalSet():
-                return Identity("set", manifest.namespace, manifest.name)
-            case SetAlias():
-                return Identity("alias", manifest.namespace, manifest.name)
-            case Calibrated():
-                return Identity("calibration", manifest.namespace, manifest.name)
-
-
-class UnreadableVersion(msgspec.Struct, frozen=True, order=True):
-    """A version in the catalogue that this program cannot read; usually a newer guideway has written it."""
-
-    identity: Identity
-    version: int
-    why: str
+MOST_FOREIGN: Final = 1000
+"""So many records that do not count are remembered; beyond that they are only counted."""
 
 
 class Catalogue:
@@ -73,66 +40,149 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._versions: dict[Identity, dict[int, Manifest]] = {}
+        self._owned: dict[tuple[Kind, str], set[Identity]] = {}
+        """(kind, namespace) → those of `_versions`."""
+        self._places: dict[tuple[Identity, int], int] = {}
+        """(identity, version) → its place in the order in which the topic has them."""
         self._unread: dict[Identity, dict[int, str]] = {}
         """Identity → version → why it cannot be read."""
         self._deleted: dict[Identity, set[int]] = {}
         """Versions whose numbers are kept as deleted."""
         self._given: dict[Identity, int] = {}
         """The highest version that ever existed, as far as the topic shows: it is not used again."""
+        self._foreign: dict[tuple[str, bytes], str] = {}
+        """(topic, key) → why it counts for nothing; not all where there are many."""
+        self._room = Room()
+        self.changes = 0
+        """How many changes were taken in: where it is the same, so are all answers."""
+        self.hidden: frozenset[str] = frozenset()
+        """Namespaces that whoever asks may not see: what is named of them is not known to be missing."""
         self.strangers = 0
         """How many records have a key of another form."""
+        self.foreign_count = 0
+        """How many records do not agree with their topic."""
 
     @property
     def unreadable(self) -> int:
         """How many records this program could not read and left out."""
-        return self.strangers + sum(map(len, self._unread.values()))
+        return self.strangers + sum(map(len, self._unread.values())) + sum(self._room.left_out.values())
 
-    def absorb(self, key: bytes | None, value: bytes | None) -> None:
-        """Take in one record of the catalogue topic, whatever it holds. A null value removes that version."""
-        match = _KEY.fullmatch((key or b"").decode("utf-8", "replace"))
-        if match is None:
+    def absorb(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        """Take in one record of a catalogue topic, whatever it holds. A null value removes that version.
+
+        It counts only if topic, key and manifest agree on kind, namespace and name. Else it changes nothing, so that
+        whoever may write one topic has no effect on what stands in another.
+        """
+        named = of_key(key)
+        if named is None:
             self.strangers += 1
             return
-        kind: Kind = match["kind"]  # type: ignore[assignment]
-        identity, version = Identity(kind, match["namespace"], match["name"]), int(match["version"])
+        identity, version = named
+        unread, entry = "", None
+        if value is not None:
+            try:
+                entry = CATALOGUE_ENTRY.decode(value)
+            except Undecodable as error:
+                unread = str(error)
+            else:
+                # Who writes the topic by hand has passed no check of `apply`.
+                if not isinstance(entry, Deleted):
+                    unread = next((message for _, message in too_much(entry)), "")
+        if why := disagreement(topic, identity, entry):
+            self._note_foreign(topic, key, why)
+            return
+        if not self._room.takes(identity, version, value):
+            return
+        self.changes += 1
         self._given[identity] = max(version, self._given.get(identity, 0))
         self._forget(identity, version)
-        if value is None:
-            return
-        try:
-            entry = CATALOGUE_ENTRY.decode(value)
-        except Undecodable as error:
+        if unread:
             # It must not let an older version count as the newest: see `plan_changes`.
-            self._unread.setdefault(identity, {})[version] = str(error)
-            return
-        if isinstance(entry, Deleted):
+            self._unread.setdefault(identity, {})[version] = unread
+        elif isinstance(entry, Deleted):
             self._deleted.setdefault(identity, set()).add(version)
-        elif Identity.of(entry) != identity:
-            self._unread.setdefault(identity, {})[version] = f"it is the manifest of {Identity.of(entry)}"
-        else:
+        elif entry is not None:
             self._versions.setdefault(identity, {})[version] = entry
+            self._owned.setdefault((identity.kind, identity.namespace), set()).add(identity)
+            self._places[identity, version] = self.changes
+
+    def forget_topic(self, topic: str) -> None:
+        """Forget all that a topic said: it is no more, or may not be read any more."""
+        self.changes += 1
+        self._room.forget(topic)
+        for by_identity in (self._versions, self._unread, self._deleted, self._given):
+            for identity in [one for one in by_identity if one.topic == topic]:
+                del by_identity[identity]
+                self._disown(identity)
+        gone = [one for one in self._foreign if one[0] == topic]
+        for one in gone:
+            del self._foreign[one]
+        self.foreign_count -= len(gone)
+
+    def left_out(self) -> dict[str, int]:
+        """Topic → how many of its records were not taken in: its namespace has more than `room.MOST_BYTES`."""
+        return {topic: count for topic, count in self._room.left_out.items() if count}
+
+    def has_room_for(self, identity: Identity, values: Sequence[bytes]) -> bool:
+        """Whether new records with these values would be taken in, in the topic of this identity."""
+        return self._room.has_for(identity, values)
+
+    def foreign(self) -> list[ForeignRecord]:
+        """The records that do not agree with their topic, in order; at most `MOST_FOREIGN` of them."""
+        return sorted(
+            ForeignRecord(topic, key[:200].decode("utf-8", "replace"), why)
+            for (topic, key), why in self._foreign.items()
+        )
+
+    def _note_foreign(self, topic: str, key: bytes | None, why: str) -> None:
+        place = topic, key or b""
+        if place not in self._foreign:
+            self.foreign_count += 1
+        if place in self._foreign or len(self._foreign) < MOST_FOREIGN:
+            self._foreign[place] = why
 
     def _forget(self, identity: Identity, version: int) -> None:
+        self._places.pop((identity, version), None)
         self._deleted.get(identity, set()).discard(version)
         for by_version in (self._versions, self._unread):
             versions = by_version.get(identity, {})
             versions.pop(version, None)
             if not versions:
                 by_version.pop(identity, None)
+        self._disown(identity)
 
-    def after(self, records: Iterable[tuple[bytes, bytes | None]]) -> Catalogue:
-        """The catalogue as these records (key, value) of its topic will make it; this one stays as it is."""
+    def _disown(self, identity: Identity) -> None:
+        owner = identity.kind, identity.namespace
+        if identity not in self._versions and (owned := self._owned.get(owner)) is not None:
+            owned.discard(identity)
+            if not owned:
+                del self._owned[owner]
+
+    def after(self, records: Iterable[tuple[str, bytes, bytes | None]]) -> Catalogue:
+        """The catalogue as these records (topic, key, value) will make it; this one stays as it is."""
         later = Catalogue()
         later._versions = {identity: dict(versions) for identity, versions in self._versions.items()}
+        later._owned = {owner: set(owned) for owner, owned in self._owned.items()}
         later._unread = {identity: dict(versions) for identity, versions in self._unread.items()}
+        later._deleted = {identity: set(versions) for identity, versions in self._deleted.items()}
         later._given = dict(self._given)
-        for key, value in records:
-            later.absorb(key, value)
+        later._room = self._room.copy()
+        later._places, later.changes = dict(self._places), self.changes
+        later.hidden = self.hidden
+        for topic, key, value in records:
+            later.absorb(topic, key, value)
         return later
 
     def versions(self, identity: Identity) -> list[int]:
         """The versions that can be read, in order."""
         return sorted(self._versions.get(identity, ()))
+
+    def by_creation(self, kind: Kind, namespace: str) -> list[Identity]:
+        """The identities of a namespace, that of the oldest version that is still there first: all readers agree."""
+        return sorted(
+            self._owned.get((kind, namespace), ()),
+            key=lambda one: min(self._places[one, version] for version in self._versions[one]),
+        )
 
     def latest(self, identity: Identity) -> tuple[int, Manifest] | None:
         """(version, manifest) of the newest version."""
@@ -160,7 +210,13 @@ class Catalogue:
 
     def identities(self, kind: Kind | None = None) -> list[Identity]:
         """All identities, or those of one kind, in order."""
-        return sorted(identity for identity in self._versions if kind in (None, identity.kind))
+        if kind is None:
+            return sorted(self._versions)
+        return sorted(one for (of_kind, _), owned in self._owned.items() if of_kind == kind for one in owned)
+
+    def owned(self, kind: Kind, namespace: str) -> list[Identity]:
+        """The identities of a namespace, in order."""
+        return sorted(self._owned.get((kind, namespace), ()))
 
     def __iter__(self) -> Iterator[tuple[int, Manifest]]:
         """(version, manifest), newest versions only, in order of identity."""
@@ -172,12 +228,12 @@ class Catalogue:
         """(version, endpoint), the newest version. Raises Refusal(unknown_endpoint)."""
         found = self.latest(Identity("endpoint", namespace, name))
         if found is None or not isinstance(found[1], Endpoint):
-            here = [other.name for other in self.identities("endpoint") if other.namespace == namespace]
+            here = [other.name for other in self.owned("endpoint", namespace)]
             more = ", …" if len(here) > 20 else ""
             known = f"namespace {namespace} has: {', '.join(here[:20])}{more}" if here else "that namespace has none"
             raise Refusal(
                 FailureCode.UNKNOWN_ENDPOINT,
-                f"there is no endpoint {names.address(namespace, name)}, or it was deleted: correct the address, or "
+                f"there is no endpoint {endpoint_address(namespace, name)}, or it was deleted: correct the address, or "
                 f"apply it; {known}",
             )
         return found[0], found[1]
@@ -188,7 +244,7 @@ class Catalogue:
         owner, _, rest = name.partition("/")
         plain, at, version = rest.partition("@")
         identity = Identity("guidance", owner, plain)
-        found = (number := _number(version), self.get(identity, number)) if at else self.latest(identity)
+        found = (number := number_of(version), self.get(identity, number)) if at else self.latest(identity)
         if found is None or not isinstance(found[1], Guidance):
             raise Refusal(
                 FailureCode.GUIDANCE_UNKNOWN,
@@ -221,7 +277,7 @@ class Catalogue:
         name, _, weight = name.partition("*")
         owner, _, rest = name.partition("/")
         plain, at, version = rest.partition("@")
-        number = _number(version) if at else self.current_version(owner, plain)
+        number = number_of(version) if at else self.current_version(owner, plain)
         identity = Identity("set", owner, plain)
         found = self.get(identity, number)
         if not isinstance(found, RetrievalSet):
@@ -250,7 +306,8 @@ class Catalogue:
         if not isinstance(found, Endpoint):
             raise Refusal(
                 FailureCode.UNKNOWN_ENDPOINT,
-                f"version {version} of endpoint {names.address(namespace, name)} was deleted: publish the event again",
+                f"version {version} of endpoint {endpoint_address(namespace, name)} was deleted: publish the event "
+                "again",
             )
         return found
 
@@ -281,8 +338,3 @@ class Catalogue:
                 f"{demonstration or f'apply a manifest of kind model/v1 with the name {size}'}",
             )
         return found[1]
-
-
-def _number(version: str) -> int:
-    """The number of a written version; 0 if it is none. No version is 0."""
-    return int(version) if _VERSION.fullmatch(version) else 0

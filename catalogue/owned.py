@@ -7,10 +7,14 @@ from guideway.catalogue.entries import Catalogue, Identity
 from guideway.schemas.manifests import Guidance, Manifest, RetrievalSet, SetAlias
 
 
-def known_artefacts(manifest: Manifest, catalogue: Catalogue) -> set[str]:
-    """The digests of its versions. A manifest may name one of these again."""
-    versions = _versions(Identity.of(manifest), catalogue)
-    return {one.artefact for one in versions if isinstance(one, Guidance | RetrievalSet) and one.artefact}
+def known_artefacts(manifest: Manifest, catalogue: Catalogue) -> dict[str, int | None]:
+    """The digests of its versions, which a manifest may name again → virtual tokens of each, as far as known."""
+    found: dict[str, int | None] = {}
+    for one in _versions(Identity.of(manifest), catalogue):
+        if isinstance(one, Guidance | RetrievalSet) and one.artefact:
+            tokens = one.virtual_tokens if isinstance(one, Guidance) else None
+            found[one.artefact] = tokens or found.get(one.artefact)
+    return found
 
 
 def not_owned(manifest: Manifest, catalogue: Catalogue) -> tuple[FieldPath, str] | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import structlog
 
@@ -53,8 +54,17 @@ class InFlight:
         """Bytes of all records taken in and of their results, until these are published."""
         self.running: dict[int, asyncio.Task[None]] = {}
         """The tasks that do the work, by offset."""
+        self.resting: set[int] = set()
+        """Of those: whose work waits for something and costs nothing meanwhile, by offset."""
+        self.waking: set[int] = set()
+        """Of those: who are to go on, once that is noted."""
         self.ready: dict[int, Result] = {}
         """Finished and not yet published, by offset, in the order in which they finished."""
+
+    @property
+    def under_way(self) -> int:
+        """How many records are worked on, or are to be."""
+        return len(self.running) - len(self.resting) + len(self.waking)
 
     @property
     def unfinished(self) -> int:
@@ -82,9 +92,20 @@ class InFlight:
                 if task := self.running.pop(offset, None):
                     task.cancel()
 
+    @contextlib.contextmanager
+    def rest(self, offset: int) -> Iterator[None]:
+        """While this lasts, the work on this record rests."""
+        self.resting.add(offset)
+        try:
+            yield
+        finally:
+            self.resting.discard(offset)
+            self.waking.discard(offset)
+
     async def finish(self, timeout_s: float) -> None:
-        """Wait for the running work, at most so long. Records that wait are forgotten."""
+        """Wait for the running work, at most so long. Records that wait, or whose work rests, are forgotten."""
         self._forget_waiting()
+        self.drop(self.resting.copy().__contains__)
         if self.running:
             await asyncio.wait(self.running.values(), timeout=timeout_s)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Final, Protocol
 
 UNBOUNDED: Final = sys.maxsize
@@ -22,8 +22,9 @@ class Intake(Protocol):
     def party(self, topic: str) -> Hashable:
         """The party of this topic. A party may have any number of topics."""
 
-    def limits(self, holding: Collection[Hashable]) -> Limit:
-        """The limits of one round of the pipeline. `holding`: the parties that have records in hand."""
+    def limits(self, holding: Mapping[Hashable, int]) -> Limit:
+        """The limits of one round of the pipeline. `holding`: how many records each party has in hand; it changes as
+        records are taken in."""
 
 
 class Room:
@@ -49,7 +50,7 @@ class Room:
         if intake is not None:
             for topic, count in in_hand.items():
                 self._add(topic, running[topic], count)
-            self._limit = intake.limits([party for party, count in self._in_hand.items() if count])
+            self._limit = intake.limits(self._in_hand)
 
     def of(self, topic: str) -> int:
         """How many records of this topic may be taken in now."""
@@ -74,7 +75,8 @@ class Room:
         # Whoever holds no slot has no entry, for the entries are counted.
         if running:
             self._running[self._party_of(topic)] += running
-        self._in_hand[self._party_of(topic)] += in_hand
+        if in_hand:
+            self._in_hand[self._party_of(topic)] += in_hand
 
     def _party_of(self, topic: str) -> Hashable:
         assert self._intake is not None

@@ -39,7 +39,8 @@ class Opening:
         `is_new`: others may have owned the partition since this process last did. Raises UnreadableCommitMetadata.
         """
         if committed is None:
-            return OffsetTracker(await asyncio.wait_for(self._kafka.first_offset(self._tp), self._timeout_s))
+            async with asyncio.timeout(self._timeout_s):
+                return OffsetTracker(await self._kafka.first_offset(self._tp))
         done, crashes = decode(committed.offset, committed.metadata)
         if is_new and (crashes.begun or crashes.dead):
             crashes = await self._taken_over(crashes, committed.offset, len(done))
@@ -72,7 +73,8 @@ class Opening:
         """What to think of the owners before, by who of them still is a member of the group."""
         alive = {self._token}
         try:
-            alive |= await asyncio.wait_for(self._kafka.alive(), self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                alive |= await self._kafka.alive()
         except KafkaError as error:
             if error.retriable:
                 raise

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, assert_never
 
 import structlog
@@ -34,8 +34,8 @@ from guideway.delivery.publishing.publish_schedule import (
 from guideway.delivery.publishing.publisher import OnPublished, Publisher
 from guideway.delivery.recovery import Rejoin, Reopen, after_failure
 from guideway.delivery.settings import DeliverySettings
-from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.names.groups import transactional_id
 from guideway.schemas.record import Outgoing, Record
 
 log = structlog.get_logger(__name__)
@@ -114,8 +114,8 @@ class Partition:
 
     @property
     def running(self) -> int:
-        """Records taken in and not finished."""
-        return self._work.unfinished
+        """Records taken in and not finished, but for those at rest."""
+        return self._work.unfinished - len(self._work.resting)
 
     @property
     def in_hand(self) -> int:
@@ -128,11 +128,25 @@ class Partition:
         return self._work.held_bytes
 
     @property
+    def recovers(self) -> bool:
+        """Whether an owner has died since the lowest record was last finished."""
+        return self._tracker.crashes.deaths > 0
+
+    @property
+    def in_single_file(self) -> bool:
+        """Whether so many owners have died that one record is worked on at a time: one that rests holds up the others.
+
+        None of them begins beside it, for whatever a process dies of then, the lowest would be blamed.
+        """
+        return self._tracker.crashes.width == 1
+
+    @property
     def accepting(self) -> bool:
         """Whether more records may be taken in: bounds memory, and the metadata that tells what is finished."""
         return (
             self.phase is Phase.OPEN
             and len(self._tracker.pending) < self._settings.partition_capacity
+            and len(self._work.resting) < self._settings.resting_capacity
             and self._metadata_chars <= self._settings.pause_metadata_chars
             and self._budget.admits(self._work.held_bytes)
         )
@@ -164,7 +178,8 @@ class Partition:
         self._closing.set()
         self._wake.set()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(life, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await life
         self.phase = Phase.CLOSED
         self._owes_since = None
 
@@ -172,9 +187,28 @@ class Partition:
         """Stop the running work: the partition is somebody else's now."""
         self._work.drop(lambda offset: True)
 
+    @contextlib.asynccontextmanager
+    async def resting(self, offset: int) -> AsyncIterator[None]:
+        """While this lasts, the work on this record waits for something, and costs nothing meanwhile.
+
+        Where an owner has died and nothing but such work is left, it is noted that none is under way: whatever a
+        process dies of then, it is none of these records. So before work goes on, it is noted that it does.
+        """
+        with self._work.rest(offset):
+            if self.recovers:
+                self._wake.set()
+            yield
+            if self.recovers and not self._leaving and not self._begun.is_set():
+                self._work.waking.add(offset)
+                self._wake.set()
+                await self._begun.wait()
+
     def leave(self) -> None:
         """The process is told to end: whatever becomes of the running work, its end is no death."""
         self._leaving = True
+        if self._has_noted:
+            # No more work is noted: whoever waits for that goes on.
+            self._begun.set()
         self._wake.set()
 
     async def finish_running(self, timeout_s: float) -> None:
@@ -197,7 +231,9 @@ class Partition:
     async def _live(self) -> None:
         failures = 0
         while not self._closing.is_set():
-            producer = self._kafka.producer(names.transactional_id(self._group, *self.tp))
+            producer = self._kafka.producer(transactional_id(self._group, *self.tp))
+            if self._publisher.in_small_batches:
+                self._kafka.in_small_batches(producer)
             try:
                 await self._open(producer)
                 failures = 0
@@ -219,7 +255,8 @@ class Partition:
             finally:
                 self._discard(producer)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._closing.wait()
 
     def _discard(self, producer: Any) -> None:
         # In the background: nobody has to wait, for the next producer fences this one.
@@ -239,8 +276,10 @@ class Partition:
         6. Let records in.
         """
         timeout_s = self._settings.open_timeout_s
-        await asyncio.wait_for(producer.start(), timeout_s)
-        committed = await asyncio.wait_for(self._kafka.committed(self.tp), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await producer.start()
+        async with asyncio.timeout(timeout_s):
+            committed = await self._kafka.committed(self.tp)
         self._tracker = await self._opening.tracker(committed, is_new=self._is_new)
         if self._out_of_range:
             await self._find_range()
@@ -279,8 +318,9 @@ class Partition:
         """Wait until it is noted that work begins here; a refusal where earlier owners died of this record."""
         if not self._begun.is_set():
             self._wake.set()
-            # Later on, after having been idle, the note may come while the work is under way.
-            if not self._has_noted:
+            # Later on, after having been idle, the note may come while the work is under way. Not where an owner has
+            # died: while others rest there, no death would count of a record that kills at once.
+            if not self._has_noted or (self.recovers and not self._leaving):
                 await self._begun.wait()
         if self._tracker.crashes.refuses_lowest and record.offset == self._tracker.low:
             self._log.error("record refused: each owner that began it died", offset=record.offset)
@@ -318,12 +358,13 @@ class Partition:
 
     def _situation(self) -> Situation:
         return Situation(
-            running=len(self._work.running),
+            running=self._work.under_way,
             finished=len(self._work.ready),
             may_begin=self._begun.is_set(),
             has_noted=self._has_noted,
             note_stands=self._tracker.crashes.begun,
             leaving=self._leaving,
+            rests=self.recovers and bool(self._work.resting) and not self._work.under_way,
             closing=self._closing.is_set(),
         )
 
@@ -355,6 +396,8 @@ class Partition:
     async def _note_end(self, producer: Any) -> None:
         """Commit that no work is under way, if the last commit says otherwise."""
         if self._tracker.crashes.begun:
+            # What goes on meanwhile is to be noted first.
+            self._begun.clear()
             await self._commit(producer, {}, self._tracker.commit_of_end())
 
     async def _commit(self, producer: Any, records: Mapping[int, list[Outgoing]], commit: Commit) -> None:

@@ -1,4 +1,4 @@
-"""What a partition asks of Kafka. `clients.kafka_client.PartitionClient` implements it, and the tests' simulation."""
+"""What a partition asks of Kafka. `PartitionClient` implements it, and the tests' simulation."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ class PartitionKafka(Protocol):
     def producer(self, transactional_id: str) -> Any:
         """A producer with aiokafka's methods for transactions, not started; starting it fences all earlier ones."""
 
+    def in_small_batches(self, producer: Any) -> None:
+        """Have a producer that is not started send fewer records together: so many were refused for one of them."""
+
     async def renew(self, producer: Any) -> None:
         """Give a producer that has just ended a transaction a new epoch, if its epoch is still the last."""
 
@@ -23,7 +26,7 @@ class PartitionKafka(Protocol):
         """What the group committed last, with its metadata; None: nothing ever."""
 
     async def alive(self) -> frozenset[int]:
-        """The tokens (`names.token_of_client_id`) of all members that the group has now."""
+        """The tokens (`token_of_client_id`) of all members that the group has now."""
 
     async def first_offset(self, tp: TopicPartition) -> int:
         """The lowest offset that the partition still holds."""

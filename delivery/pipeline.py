@@ -1,25 +1,31 @@
-"""consume → work → publish: the one loop that reads Kafka for a group and keeps every promise of delivery/."""
+"""consume → work → publish: the one loop that reads Kafka for a group and keeps every promise of delivery/.
+
+It is past 300 lines: reading, assignment and shutdown change the same partitions, in an order that is to be read whole.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Any
 
 import structlog
 from aiokafka import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError, TopicAuthorizationFailedError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from guideway.delivery.budget import Budget
-from guideway.delivery.clients.kafka_client import PartitionClient, make_consumer, unreachable
+from guideway.delivery.clients.kafka_client import as_record, make_consumer, unreachable
+from guideway.delivery.clients.partition_client import PartitionClient
 from guideway.delivery.clients.topic_directory import TopicDirectory
-from guideway.delivery.guards import fetch_guards, group_guards
+from guideway.delivery.forbidden import Forbidden
+from guideway.delivery.guards import connection_guards, fetch_guards, group_guards
 from guideway.delivery.in_flight import Handle, Refuse, refuse_by_dead_letter
 from guideway.delivery.intake import Intake, Room
 from guideway.delivery.offsets.crash_history import new_token
@@ -27,12 +33,15 @@ from guideway.delivery.partition import Partition, Phase
 from guideway.delivery.publishing.publisher import OnPublished
 from guideway.delivery.settings import DeliverySettings
 from guideway.delivery.watchdog import Signs, Watchdog
-from guideway.schemas import names
+from guideway.schemas.names.clients import client_id
 from guideway.schemas.record import Record
 
 log = structlog.get_logger(__name__)
 
 _NOWHERE = TopicPartition("", 0)
+_GARBAGE = (10_000, 20, 20)
+"""Thresholds of Python's collector. A record in work is some dozen objects: by the default, 700, those of a burst are
+looked through again and again."""
 _LOOK_S = 0.05
 """How soon at the latest a full pipeline looks around again."""
 
@@ -67,24 +76,31 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._on_published = on_published
         self._subscription: dict[str, Any] = {"topics": list(topics)} if pattern is None else {"pattern": pattern}
         self._partitions: dict[TopicPartition, Partition] = {}
-        self._budget = Budget(settings.held_bytes, lambda: sum(one.held_bytes for one in self._partitions.values()))
+        self._held_bytes = 0
+        """What all partitions hold: counted at the beginning of a round, and what they take in since."""
+        self._budget = Budget(settings.held_bytes, lambda: self._held_bytes)
         self._token = new_token()
         self._stopping = asyncio.Event()
+        self._starting: asyncio.Timeout | None = None
+        """Ends the start where `stop` comes first: a group may never answer."""
         self._drain_timeout_s = settings.drain_timeout_s
         self._freed = asyncio.Event()
         self._turn = 0
+        self._forbidden = Forbidden(group)
         self._rejoined_at = self._polled_at = float("-inf")
         self._fetching_since = float("inf")
-        self.topics = TopicDirectory(settings.bootstrap, names.client_id("directory"))
+        self.assignments = 0
+        """How often partitions were assigned."""
+        self.topics = TopicDirectory(settings.cluster, client_id("directory"))
         self.joined = asyncio.Event()
         """Set once partitions were assigned for the first time."""
 
     async def run(self) -> None:
         """Until `stop`. Raises Refusal(broker_unreachable) if the cluster cannot be reached at the start."""
         self._consumer = make_consumer(
-            self._settings.bootstrap,
+            self._settings.cluster,
             "consumer",
-            client_id=names.client_id("consumer", self._token),
+            client_id=client_id("consumer", self._token),
             group_id=self._group,
             # Positions are set by Partition from what was committed; where there is none, an error tells.
             auto_offset_reset="none",
@@ -96,6 +112,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             metadata_max_age_ms=5_000,
             partition_assignment_strategy=(StickyPartitionAssignor,),
         )
+        gc.set_threshold(*_GARBAGE)
         self._client = PartitionClient(self._consumer, self.topics, self._settings)
         # From the first: to start is to join the group, and a group may never answer.
         self._started_at = self._polled_at = time.monotonic()
@@ -114,10 +131,44 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         if within_s is not None:
             self._drain_timeout_s = min(within_s, self._drain_timeout_s)
         self._stopping.set()
+        if self._starting is not None and not self._starting.expired():
+            self._starting.reschedule(asyncio.get_running_loop().time())
 
     def look_again(self) -> None:
         """The intake lets more in than before."""
         self._freed.set()
+
+    def owned(self) -> dict[str, tuple[int, int]]:
+        """Each topic of the subscription → how many of its partitions are assigned here, and how many there are."""
+        here = Counter(tp.topic for tp in self._partitions)
+        there = {topic: self._consumer.partitions_for_topic(topic) or () for topic in self._consumer.subscription()}
+        return {topic: (here[topic], max(here[topic], len(numbers))) for topic, numbers in there.items()}
+
+    @contextlib.asynccontextmanager
+    async def resting(self, record: Record) -> AsyncIterator[None]:
+        """While this lasts, the record is not worked on: it holds no slot. Its partition bounds how many may rest.
+
+        Where owners of its partition have died, work goes on after this a moment later, once that is noted.
+        """
+        partition = self._partitions.get(TopicPartition(record.topic, record.partition))
+        if partition is None:
+            yield
+            return
+        async with partition.resting(record.offset):
+            yield
+
+    def recovers(self, record: Record) -> bool:
+        """Whether an owner of its partition has died, and the lowest record is unfinished since.
+
+        Another death would count against that one, so what need not wait should be finished now.
+        """
+        partition = self._partitions.get(TopicPartition(record.topic, record.partition))
+        return partition is not None and partition.recovers
+
+    def in_single_file(self, record: Record) -> bool:
+        """Whether the others of its partition wait for it: owner after owner died, so none begins beside another."""
+        partition = self._partitions.get(TopicPartition(record.topic, record.partition))
+        return partition is not None and partition.in_single_file
 
     def held_back(self) -> set[TopicPartition]:
         """Partitions of which the intake lets nothing in now, whether or not anything waits there."""
@@ -132,11 +183,18 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
 
     async def _start_clients(self) -> None:
         try:
-            await self.topics.start()
-            self._consumer.subscribe(**self._subscription, listener=self)
-            await self._consumer.start()
+            async with asyncio.timeout(None) as starting:
+                self._starting = starting
+                await self.topics.start()
+                self._consumer.subscribe(**self._subscription, listener=self)
+                await self._consumer.start()
         except KafkaError as error:
-            raise unreachable(self._settings.bootstrap, error) from None
+            raise unreachable(self._settings.cluster, error) from None
+        except TimeoutError:
+            if not starting.expired():
+                raise
+        finally:
+            self._starting = None
         # From here on brokers may come and go, and the client's errors tell of it.
         logging.getLogger("aiokafka").setLevel(logging.ERROR)
 
@@ -144,15 +202,17 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._polled_at = time.monotonic()
         self._rejoin_if_fenced(self._polled_at)
         room = self._room()
+        self._held_bytes = sum(one.held_bytes for one in self._partitions.values())
         assigned = self._consumer.assignment()
         open_ = [tp for tp in assigned if tp in self._partitions and self._partitions[tp].accepting]
         # The others keep what was fetched of them, and are not asked for more: nobody waits for them.
-        open_ = [tp for tp in open_ if room.of(tp.topic) > 0]
+        open_ = [tp for tp in open_ if room.of(tp.topic) > 0 and self._forbidden.allows(tp.topic, self._polled_at)]
         if not open_:
             self._fetching_since = float("inf")
             self._freed.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._freed.wait(), _LOOK_S)
+                async with asyncio.timeout(_LOOK_S):
+                    await self._freed.wait()
         elif self._fetching_since == float("inf"):
             self._fetching_since = self._polled_at
         try:
@@ -165,6 +225,8 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             for tp in error.args[0]:
                 if tp in self._partitions:
                     self._partitions[tp].out_of_range()
+        except TopicAuthorizationFailedError as error:
+            self._forbidden.note(error, self._polled_at)
         except KafkaError as error:
             log.error("reading failed", group=self._group, error=repr(error))
             await asyncio.sleep(1)
@@ -191,7 +253,11 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             # What the others have just taken in may have used up the bytes that may be held.
             accepts = tp in self._partitions and self._partitions[tp].accepting
             if accepts and (allowed := min(share, room.of(tp.topic))) > 0:
-                batch = (await self._consumer.getmany(tp, max_records=allowed)).get(tp, [])
+                try:
+                    batch = (await self._consumer.getmany(tp, max_records=allowed)).get(tp, [])
+                except TopicAuthorizationFailedError as error:
+                    self._forbidden.note(error, self._polled_at)
+                    continue
                 found = found or bool(batch)
                 room.take(tp.topic, len(batch))
                 self._start(tp, batch)
@@ -201,9 +267,11 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                 self._start(tp, batch)
 
     def _start(self, tp: TopicPartition, batch: Iterable[ConsumerRecord[bytes, bytes]]) -> None:
-        for record in batch:
-            if tp in self._partitions:
-                self._partitions[tp].take(as_record(record))
+        for one in batch:
+            if (partition := self._partitions.get(tp)) is not None:
+                before = partition.held_bytes
+                partition.take(as_record(one))
+                self._held_bytes += partition.held_bytes - before
 
     def _rejoin_if_fenced(self, now: float) -> None:
         fenced = any(partition.phase is Phase.FENCED for partition in self._partitions.values())
@@ -212,14 +280,17 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             group_guards.request_rejoin(self._consumer)
 
     def _signs(self) -> Signs:
+        # Whoever is not let in waits until somebody changes that, and to end the process would change nothing. Once it
+        # is let in, the group and the fetches have as long as ever.
+        excused = connection_guards.refused_at(self._consumer._client)
         return Signs(
             polled_at=self._polled_at,
-            heartbeat_at=max(self._started_at, fetch_guards.heartbeat_answered_at(self._consumer)),
-            fetched_at=max(self._fetching_since, fetch_guards.fetch_answered_at(self._consumer)),
+            heartbeat_at=max(self._started_at, excused, fetch_guards.heartbeat_answered_at(self._consumer)),
+            fetched_at=max(self._fetching_since, excused, fetch_guards.fetch_answered_at(self._consumer)),
             owing_since={
-                f"{tp.topic}/{tp.partition}": partition.owes_since
+                f"{tp.topic}/{tp.partition}": max(since, connection_guards.anybody_refused_at())
                 for tp, partition in list(self._partitions.items())
-                if partition.owes_since is not None
+                if (since := partition.owes_since) is not None
             },
             moved_at=max((partition.moved_at for partition in list(self._partitions.values())), default=float("-inf")),
         )
@@ -234,7 +305,8 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         for partition in held:
             partition.abandon()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._consumer.stop(), 10)
+            async with asyncio.timeout(10):
+                await self._consumer.stop()
         await asyncio.gather(*(partition.released() for partition in held))
         await self.topics.stop()
 
@@ -263,18 +335,6 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                 )
             if not self._stopping.is_set():
                 self._partitions[tp].own()
+        self.assignments += 1
         self.joined.set()
         log.info("partitions assigned", group=self._group, partitions=len(assigned))
-
-
-def as_record(record: ConsumerRecord[bytes, bytes]) -> Record:
-    """The record without its client library."""
-    return Record(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        timestamp_ms=record.timestamp,
-        key=record.key,
-        value=record.value,
-        headers=tuple(record.headers),
-    )

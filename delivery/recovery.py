@@ -8,6 +8,7 @@ from typing import Final
 from aiokafka import errors
 from aiokafka.errors import KafkaError, ProducerFenced
 
+from guideway.delivery.connection.trouble import found
 from guideway.delivery.guards.transaction_guards import OutcomeUnknown, TopicsRefused
 from guideway.delivery.offsets.commit_metadata import UnreadableCommitMetadata
 
@@ -16,7 +17,7 @@ _NotAllowed = (
     | errors.GroupAuthorizationFailedError
     | errors.ClusterAuthorizationFailedError
 )
-"""The brokers answer, and refuse until somebody changes their rules."""
+"""The brokers answer, and refuse until somebody changes their rules; so they do who do not let us in."""
 _FIRST_PAUSE_S: Final = 0.1
 
 
@@ -43,7 +44,7 @@ def after_failure(error: Exception, failures: int, max_backoff_s: float) -> Reop
     """What to do after the `failures`-th failure in a row."""
     if isinstance(error, ProducerFenced) and not isinstance(error, OutcomeUnknown | TopicsRefused):
         return Rejoin()
-    if isinstance(error, UnreadableCommitMetadata | _NotAllowed):
+    if isinstance(error, UnreadableCommitMetadata | _NotAllowed) or found(error) is not None:
         return Reopen(max_backoff_s, expected=True, helps=False)
     # Bounded before it is raised: a broker may be away for days, and no float holds 2**1024.
     wait_s = min(max_backoff_s, _FIRST_PAUSE_S * 2 ** min(failures - 1, 10))

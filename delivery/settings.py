@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import msgspec
 
+from guideway.delivery.connection.cluster import Cluster
+
 
 class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds and timeouts of one pipeline."""
 
-    bootstrap: str
+    cluster: Cluster
     capacity: int = 64
     """Records that are worked on at a time, over all partitions."""
     partition_capacity: int = 512
     """Records of one partition that are unfinished or unpublished. It bounds memory, and the metadata of commits."""
+    resting_capacity: int = 256
+    """Records of one partition whose work may wait for something else at a time (`Pipeline.resting`)."""
     held_bytes: int = 128 * 2**20
     """Bytes of records taken in and of their results, over all partitions, until these are published."""
     flush_bytes: int = 16 * 2**20
@@ -57,16 +61,21 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Without progress for so long, the process ends with exit code 75, to be started again."""
 
     def __post_init__(self) -> None:
-        if not self.bootstrap:
-            raise ValueError("bootstrap is empty: name the brokers, HOST:PORT with commas")
         if min(self.capacity, self.partition_capacity, self.flush_results) < 1:
             raise ValueError("capacity, partition_capacity and flush_results are at least 1")
 
 
 MAX_RECORD_BYTES = 1_000_000
 """The largest record that we publish; brokers and aiokafka refuse more than 1 MiB by default."""
+MAX_REQUEST_BYTES = MAX_RECORD_BYTES + 48_576
+"""Of a producer: such a record, and what its batch adds. 1 MiB."""
+
+BATCH_BYTES = 2**17
+"""Records of one partition that are sent together. A transaction then takes one request to a broker, not one for every
+16 KiB in turn, which is aiokafka's default."""
 
 MAX_READ_BYTES = 8 * 2**20
-"""The largest record that we read, as `infra/topics.py` has it. A compressed batch may hold larger ones."""
+"""The largest record that our topics take, and that we read: an event with the longest text that a manifest may allow,
+escaped. A compressed batch may hold larger ones."""
 MAX_HEADERS = 1_000
 """The most headers of a record over 256 KiB: a header of two bytes becomes a hundred in memory."""

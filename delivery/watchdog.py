@@ -79,7 +79,13 @@ class Watchdog:
                 # Not even this thread ran: the process, or the machine, was suspended.
                 awake_since = now
             looked_at = now
-            if why := stalled(self._signs(), now, self._patience_s, awake_since):
+            try:
+                signs = self._signs()
+            except Exception as error:
+                # One look that fails must not end all later ones.
+                log.error("the watchdog cannot look; it looks again", error=repr(error))
+                continue
+            if why := stalled(signs, now, self._patience_s, awake_since):
                 self._end(why)
                 return
 

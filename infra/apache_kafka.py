@@ -122,9 +122,10 @@ def launch(
     progress: Progress = lambda _line: None,
     java_options: Sequence[str] = (f"-Xmx{HEAP_MB}m",),
     cluster_id: str | None = None,
+    format_options: Sequence[str] = (),
 ) -> Process:
-    """Start a node with these properties in `folder`, and do not wait for it. Its data folder is formatted if needed.
-    All nodes of a cluster have the same `cluster_id`.
+    """Start a node with these properties in `folder`, and do not wait for it. Its data folder is formatted if needed,
+    with `format_options` such as `--add-scram`. All nodes of a cluster have the same `cluster_id` and format options.
 
     Raises Refusal: INVALID_SETTING without Java, BROKER_UNREACHABLE if the data folder cannot be formatted.
     """
@@ -138,7 +139,7 @@ def launch(
     if not Path(values["log.dirs"], "meta.properties").exists():
         progress("formatting Apache Kafka's data folder")
         format_command = [program[0], "-Xmx128m", "-XX:TieredStopAtLevel=1", *program[1:]]
-        _format(format_command, properties, cluster_id or new_cluster_id(), environ)
+        _format(format_command, properties, cluster_id or new_cluster_id(), format_options, environ)
     progress("starting Apache Kafka")
     command = [program[0], *java_options, *program[1:], "kafka.Kafka", str(properties)]
     return spawn(command, log=folder / LOG, environ=environ)
@@ -159,8 +160,10 @@ def _ports(properties: Path) -> tuple[int, int]:
     return client, controller
 
 
-def _format(program: list[str], properties: Path, cluster_id: str, environ: Mapping[str, str]) -> None:
-    command = [*program, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)]
+def _format(
+    program: list[str], properties: Path, cluster_id: str, options: Sequence[str], environ: Mapping[str, str]
+) -> None:
+    command = [*program, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties), *options]
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(environ))
     if run.returncode:
         said = "\n".join((run.stdout + run.stderr).strip().splitlines()[-8:])

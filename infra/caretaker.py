@@ -25,7 +25,7 @@ from aiokafka.protocol.group import LeaveGroupRequest
 import guideway
 from guideway.infra.processes import Process, birth, spawn
 from guideway.infra.topic_lives import TopicLives, ends, forget
-from guideway.schemas.names import CLIENT_ID
+from guideway.schemas.names.clients import CLIENT_ID
 
 PERIOD_S = 1.0
 

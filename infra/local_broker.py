@@ -13,8 +13,8 @@ from typing import Literal, assert_never
 
 import msgspec
 
+from guideway.delivery.connection.cluster import Cluster
 from guideway.infra import apache_kafka, caretaker, noida
-from guideway.infra.cluster import brokers_in
 from guideway.infra.processes import Process, end
 from guideway.infra.starting import Progress
 
@@ -28,7 +28,7 @@ Kind = Literal["external", "apache-kafka", "noida-db"]
 class External:
     """A cluster that already runs. It is not started or ended here."""
 
-    bootstrap: str
+    cluster: Cluster
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,15 @@ class RunningBroker:
     """A broker that clients can use. `pid` and `caretaker_pid` are None if we started no such process."""
 
     kind: Kind
-    bootstrap: str
+    cluster: Cluster
     folder: Path
     pid: int | None = None
     caretaker_pid: int | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """The addresses alone."""
+        return self.cluster.brokers
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,12 @@ class _State:
 
 
 def choose(environ: Mapping[str, str]) -> External | ApacheKafka | Noida:
-    """The broker to use: KAFKA_BOOTSTRAP_SERVERS, else Apache Kafka by KAFKA_HOME, else noida-db.
+    """The broker to use: the cluster that the environment names, else Apache Kafka by KAFKA_HOME, else noida-db.
 
-    Raises Refusal(invalid_setting) if KAFKA_BOOTSTRAP_SERVERS is no list of brokers.
+    Raises Refusal(invalid_setting) if what the environment says can be no cluster.
     """
-    if bootstrap := environ.get("KAFKA_BOOTSTRAP_SERVERS", "").strip():
-        return External(brokers_in(bootstrap))
+    if (named := Cluster.from_environ(environ)) is not None:
+        return External(named)
     if home := environ.get("KAFKA_HOME", "").strip():
         return ApacheKafka(Path(home).expanduser())
     return Noida()
@@ -84,7 +89,7 @@ def up(
     """
     choice = choose(environ)
     if isinstance(choice, External):
-        return RunningBroker("external", choice.bootstrap, folder)
+        return RunningBroker("external", choice.cluster, folder)
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
@@ -148,7 +153,7 @@ def _end(state: _State | None, patience_s: float = 30) -> bool:
 
 def _running(state: _State, folder: Path) -> RunningBroker:
     caretaker_pid = state.caretaker.pid if state.caretaker is not None else None
-    return RunningBroker(state.kind, state.bootstrap, folder, state.broker.pid, caretaker_pid)
+    return RunningBroker(state.kind, Cluster(state.bootstrap), folder, state.broker.pid, caretaker_pid)
 
 
 def _state_file(folder: Path) -> Path:

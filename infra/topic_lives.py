@@ -17,7 +17,7 @@ from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 from aiokafka.structs import TopicPartition
 
-from guideway.infra.topics import partitions_by_topic
+from guideway.delivery.clients.administrator import partitions_by_topic
 
 LOOKS: Final = 60
 """For so many looks after a partition is gone its offsets are deleted again: members still commit when they leave."""

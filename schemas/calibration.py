@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -71,6 +73,16 @@ def labels_of(rule: OutputRule) -> list[str]:
         case Boolean(spelling):
             return spelling.split("/")
     return []
+
+
+def tempered(probabilities: Mapping[str, float], temperature: float) -> dict[str, float]:
+    """Each probability p as p^(1/temperature), made to sum to 1; the order stays as it is."""
+    if temperature == 1:
+        return dict(probabilities)
+    largest = max(probabilities.values())
+    odds = {label: (p / largest) ** (1 / temperature) for label, p in probabilities.items()}
+    total = math.fsum(odds.values())
+    return {label: one / total for label, one in odds.items()}
 
 
 def automatic(rule: OutputRule, *, is_taught: bool) -> Calibration | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from guideway.schemas.generation import AskedGeneration
 from guideway.schemas.request import ReplyAddress
 
 
@@ -19,5 +20,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     reply_to: ReplyAddress | None = None
     deadline_ms: int | None = None
     """Unix time in milliseconds."""
+    reply_message: str | None = None
+    """The Protobuf message that the reply is to be; empty: any; None: JSON."""
     guidance: list[str] = []
     """Guidance that the event names: `NAMESPACE/NAME[@VERSION]`."""
+    generation: AskedGeneration = AskedGeneration()
+    """Generation parameters that the event sets."""
+    partial: bool = False
+    """Whether the text is told piece by piece while it is made."""

@@ -16,9 +16,12 @@ class FailureCode(StrEnum):
     TEXT_TOO_LONG = "text_too_long"
     INVALID_HEADER = "invalid_header"
     UNKNOWN_ENDPOINT = "unknown_endpoint"
+    NOT_ALLOWED = "not_allowed"
+    NO_ROUTE = "no_route"
     REPLY_ADDRESS_REFUSED = "reply_address_refused"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     CANCELLED = "cancelled"
+    QUOTA_EXCEEDED = "quota_exceeded"
     # The guidance
     GUIDANCE_UNKNOWN = "guidance_unknown"
     GUIDANCE_FORBIDDEN = "guidance_forbidden"
@@ -26,6 +29,8 @@ class FailureCode(StrEnum):
     GUIDANCE_DAMAGED = "guidance_damaged"
     GUIDANCE_WRONG_MODEL = "guidance_wrong_model"
     GUIDANCE_UNSUPPORTED = "guidance_unsupported"
+    # The generation
+    GENERATION_REFUSED = "generation_refused"
     # The retrieval sets
     NO_PASSAGE = "no_passage"
     SET_WRONG_EMBEDDING = "set_wrong_embedding"
@@ -38,7 +43,11 @@ class FailureCode(StrEnum):
     OUTPUT_UNSATISFIABLE = "output_unsatisfiable"
     OUTPUT_INCOMPLETE = "output_incomplete"
     OUTPUT_UNREADABLE = "output_unreadable"
+    NOT_CONFIDENT = "not_confident"
     REPLY_TOO_LARGE = "reply_too_large"
+    # The targets
+    WEBHOOK_FAILED = "webhook_failed"
+    EGRESS_REFUSED = "egress_refused"
     # The studio
     INVALID_DATA = "invalid_data"
     NOT_BETTER = "not_better"
@@ -48,6 +57,7 @@ class FailureCode(StrEnum):
     UNSUPPORTED_MODEL = "unsupported_model"
     ENGINE_FAILED = "engine_failed"
     BROKER_UNREACHABLE = "broker_unreachable"
+    LOGIN_REFUSED = "login_refused"
     INVALID_MANIFEST = "invalid_manifest"
     INVALID_SETTING = "invalid_setting"
     INTERNAL_ERROR = "internal_error"
@@ -61,6 +71,7 @@ class FailureCode(StrEnum):
 _RETRYABLE = frozenset(
     {
         FailureCode.DEADLINE_EXCEEDED,
+        FailureCode.QUOTA_EXCEEDED,
         FailureCode.GUIDANCE_MISSING,
         FailureCode.RETRIEVAL_FAILED,
         FailureCode.UNKNOWN_MODEL_SIZE,
@@ -73,10 +84,15 @@ _RETRYABLE = frozenset(
 class Refusal(Exception):
     """Something is refused or has failed, with a code and a sentence that says what to change."""
 
-    def __init__(self, code: FailureCode, message: str) -> None:
+    def __init__(self, code: FailureCode, message: str, *, to_others: str | None = None) -> None:
+        """to_others: what callers of another namespace than the endpoint's are told, where `message` is not for them.
+
+        None: that follows from the code (`catalogue.access.told_to_others`).
+        """
         super().__init__(message)
         self.code = code
         self.message = message
+        self.to_others = to_others
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"

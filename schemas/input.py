@@ -7,6 +7,9 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+MAX_MESSAGE_CHARS: Final = 500
+EMBEDDED: Final = "base64:"
+"""How descriptors begin that stand in a manifest themselves."""
 _PYTHON_TYPES: Final[dict[str, tuple[type, ...]]] = {
     "string": (str,),
     "integer": (int,),
@@ -46,3 +49,22 @@ class InputRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """Text with `{EXPRESSION}`: a field's name or a JMESPath expression over the fields; `{{` and `}}` are braces."""
     text_field: str | None = "text"
     """The field that a plain-text event fills; null: plain text is refused."""
+    format: Literal["json", "protobuf"] = "json"
+    """`protobuf`: an event may also be the Protobuf message `message`. JSON and text are taken as well."""
+    message: Annotated[str, Meta(max_length=MAX_MESSAGE_CHARS)] = ""
+    """The full name of the Protobuf message, such as `shop.v1.Ticket`. The fields have the names of its fields; if none
+    are written, they are derived from it."""
+    descriptors: str = ""
+    """In a file: the message's FileDescriptorSet (or its `.proto`), relative to the file. In the catalogue: `base64:`
+    and as much of it as the message needs."""
+
+    def __post_init__(self) -> None:
+        if self.format == "protobuf" and not (self.message and self.descriptors):
+            raise ValueError(
+                "input.format is protobuf, which needs the message and its descriptors: write `message: "
+                "PACKAGE.MESSAGE` and `descriptors: FILE`, which `protoc --include_imports --descriptor_set_out=FILE` "
+                "makes"
+            )
+        if self.format == "json" and (self.message or self.descriptors):
+            which = "message" if self.message else "descriptors"
+            raise ValueError(f"input.{which} is of Protobuf: write `format: protobuf`, or remove it")

@@ -1,4 +1,7 @@
-"""What the catalogue keeps: endpoints, guidance, retrieval sets and models. Each applied change is a new version."""
+"""What the catalogue keeps: endpoints, guidance, retrieval sets and models. Each applied change is a new version.
+
+It is past 300 lines because every kind that names another, and the list of all kinds, are to be read together.
+"""
 
 from __future__ import annotations
 
@@ -7,51 +10,25 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from guideway.schemas import names
 from guideway.schemas.calibration import MAX_BIAS, CalibratedBy, CalibrationRule
-from guideway.schemas.generation import Generation
-from guideway.schemas.input import InputRule
-from guideway.schemas.output import OutputRule, WordLabels
+from guideway.schemas.generation import Generation, RequestGeneration
+from guideway.schemas.input import MAX_MESSAGE_CHARS, InputRule
+from guideway.schemas.kinds.manifest import Digest, Grantee, Manifested, Name
+from guideway.schemas.kinds.model_shape import ModelShape
+from guideway.schemas.kinds.namespace import Namespace
+from guideway.schemas.kinds.router import Router
+from guideway.schemas.kinds.shadow import Shadow
+from guideway.schemas.kinds.targets import MAX_WEBHOOKS, ArchiveRule, Target, TargetName, Webhook, WebhookUse
+from guideway.schemas.names.addresses import RESERVED_ENDPOINTS, endpoint_address
+from guideway.schemas.output import OutputRule, WordLabels, doubtful_target
 from guideway.schemas.request import MAX_SCALE
-from guideway.schemas.retrieval import GuidanceName, RetrievalRule, is_filterable
-
-_NAME: Final = "1 to 63 of a-z, 0-9 and hyphens, no hyphen first or last"
-Name = Annotated[str, Meta(pattern=rf"^{names.NAME.pattern}\Z", description=_NAME)]
-Grantee = Annotated[
-    str, Meta(pattern=rf"^(\*|{names.NAME.pattern})\Z", description="a namespace, or `*` for everybody")
-]
-Digest = Annotated[
-    str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z", description="`sha256:` and 64 of 0-9 and a-f, as `describe` shows it")
-]
-GuidanceUse = Annotated[
-    str,
-    Meta(
-        pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?(\*-?[0-9](\.[0-9]{1,4})?)?\Z",
-        description="NAMESPACE/NAME, perhaps with @VERSION, and of a LoRA with *SCALE after it",
-    ),
-]
-"""A `GuidanceName`, and for a LoRA perhaps a scale after it: `NAMESPACE/NAME*0.5` has half of the effect."""
+from guideway.schemas.retrieval import GuidanceName, GuidanceUse, RetrievalRule, is_filterable
 
 TrainedForm = Literal["soft_prompt", "prefix", "lora", "ia3", "inserted_layer"]
 """Guidance that is an artefact: a folder that PEFT saved, or for `inserted_layer` guideway's studio."""
 
 
-class _Manifest(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, tag_field="kind"
-):
-    namespace: Name
-    """The owner: a team or a tenant. `infer`, `catalogue` and `training` are reserved."""
-    name: Name
-    """The name in its namespace. The name of a model is the model size."""
-    description: str = ""
-    """For people."""
-
-    def __post_init__(self) -> None:
-        if self.namespace in names.RESERVED_NAMESPACES:
-            raise ValueError(f"namespace {self.namespace!r} is reserved: choose another")
-
-
-class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
+class Endpoint(Manifested, frozen=True, kw_only=True, tag="endpoint/v1"):
     """A named task in a namespace."""
 
     model_size: Name
@@ -70,22 +47,44 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
     """How an event becomes the text."""
     output: OutputRule
     """What type of result is promised."""
+    output_message: Annotated[str, Meta(max_length=MAX_MESSAGE_CHARS)] = ""
+    """The full name of a Protobuf message, described by `input.descriptors`, that holds a result for callers who want
+    it: the fields of an object, or one field of the result's type."""
     generation: Generation = Generation()
     """How the answer is generated."""
+    request_generation: RequestGeneration = RequestGeneration()
+    """Which of these parameters a request may set, and how far."""
     calibration: CalibrationRule | None = None
     """Whether the labels of `choice`, `boolean` and `word_labels` are calibrated. The default is `auto`: `contextual`
     with 2 to 100 labels, no retrieval and no trained guidance, else `off`. `apply` writes down which of them it is."""
-    targets: list[Name] = []
-    """Other endpoints of the same namespace; the result appears on their reply topics as well."""
+    access: Annotated[list[Grantee], Meta(max_length=1000)] = []
+    """Other namespaces that may call it, `*` for all. All may call endpoints of `public`."""
+    targets: Annotated[list[TargetName | WebhookUse], Meta(max_length=64)] = []
+    """Where completed results appear as well: on the reply topics of other endpoints (`NAME`) and of targets of other
+    namespaces (`/NAMESPACE/NAME`), and at webhooks (`{webhook: NAME}`). Results of other callers do not."""
+    archive: bool | ArchiveRule = False
+    """Whether completed results are kept for later training, and the texts: `true`, or a rule. Those of other callers
+    are not."""
     max_text_chars: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     """The longest text that an event may become; a longer one is refused."""
     deadline_s: Annotated[float, Meta(gt=0)] | None = None
     """The deadline of events that bring none, counted from the record's timestamp."""
     partitions: Annotated[int, Meta(ge=1, le=1000)] = 1
     """Partitions of its topics; a change applies to new topics only."""
+    shadow: Shadow | None = None
+    """What is tried on a share of its live traffic, unseen by callers."""
+    partial: bool = False
+    """Whether it has a topic for pieces of texts, so that its events may ask for them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.name in RESERVED_ENDPOINTS:
+            raise ValueError(f"an endpoint's name cannot be {self.name!r}, which is reserved: choose another")
+        if self.output_message and self.input.format != "protobuf":
+            raise ValueError(
+                "output_message needs descriptors, and stands beside a message for events: write `input: {format: "
+                "protobuf, message: PACKAGE.MESSAGE, descriptors: FILE}`"
+            )
         fields = self.input.fields
         if self.input.text_field == "text" and "text" not in fields:
             raise ValueError(
@@ -101,6 +100,10 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
                 raise ValueError(f"output.words_from: the default of input.fields.{self._words_from} must be a string")
         if self.retrieval is not None:
             self._check_retrieval(self.retrieval)
+        if len(self.webhooks) > MAX_WEBHOOKS:
+            raise ValueError(
+                f"targets has {len(self.webhooks)} webhooks, at most {MAX_WEBHOOKS} are taken: leave some out"
+            )
         for name in self.guidance:
             _, _, scale = name.partition("*")
             if scale and abs(float(scale)) > MAX_SCALE:
@@ -129,9 +132,44 @@ class Endpoint(_Manifest, frozen=True, kw_only=True, tag="endpoint/v1"):
         return self.output.words_from if isinstance(self.output, WordLabels) else None
 
     @property
+    def topic_targets(self) -> list[str]:
+        """`NAME` or `/NAMESPACE/NAME` of the targets that are reply topics."""
+        return [one for one in self.targets if isinstance(one, str)]
+
+    @property
+    def webhooks(self) -> list[str]:
+        """The names of its webhooks, each once."""
+        return list(dict.fromkeys(one.webhook for one in self.targets if isinstance(one, WebhookUse)))
+
+    @property
+    def archived(self) -> ArchiveRule | None:
+        """What is archived; None: nothing."""
+        return (ArchiveRule() if self.archive else None) if isinstance(self.archive, bool) else self.archive
+
+    @property
+    def leaves(self) -> bool:
+        """Whether its results leave Kafka."""
+        return bool(self.webhooks) or self.archived is not None
+
+    @property
     def address(self) -> str:
         """`/NAMESPACE/NAME`."""
-        return names.address(self.namespace, self.name)
+        return endpoint_address(self.namespace, self.name)
+
+    @property
+    def copied_to(self) -> list[str]:
+        """`topic_targets`, and the target of doubtful values."""
+        return list(dict.fromkeys(filter(None, [*self.topic_targets, doubtful_target(self.output)])))
+
+    @property
+    def own_targets(self) -> set[str]:
+        """NAME of each reply topic of its own namespace in `copied_to`."""
+        found = (to.rpartition("/") for to in self.copied_to)
+        return {name for owner, _, name in found if owner in ("", f"/{self.namespace}")}
+
+    def callable_by(self, namespace: str) -> bool:
+        """Whether `namespace` may call it."""
+        return _open_to(namespace, self.namespace, self.access)
 
 
 class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -150,18 +188,20 @@ class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     eval_data: Digest
     """The digest of the rows that were scored; two scores compare where it is the same."""
     metric: str
-    """What the score is: accuracy, F1 and the like."""
+    """What the score is: accuracy, F1 and the like; agreement, where the answers are a model's."""
     score: Annotated[list[float], Meta(min_length=3, max_length=3)]
     """[value, low, high], a 95 % interval"""
     over_bare: Annotated[list[float], Meta(max_length=3)] = []
     """[difference, low, high] against the bare model, row by row."""
     rows: Annotated[int, Meta(ge=1)]
     """How many rows were scored."""
+    calibration_error: Annotated[list[float], Meta(max_length=2)] = []
+    """[before, after] the endpoint's `label_temperature`: the expected calibration error on rows that were scored."""
     parent: str = ""
     """`NAMESPACE/NAME@VERSION` of the guidance that the endpoint had before."""
 
 
-class Guidance(_Manifest, frozen=True, kw_only=True, tag="guidance/v1"):
+class Guidance(Manifested, frozen=True, kw_only=True, tag="guidance/v1"):
     """What customises the frozen model, by name: a text prompt or a trained artefact."""
 
     form: Literal["text_prompt"] | TrainedForm
@@ -172,6 +212,8 @@ class Guidance(_Manifest, frozen=True, kw_only=True, tag="guidance/v1"):
     """In a file: the folder, relative to the file. In the catalogue: the artefact's digest."""
     model_fingerprint: Digest | None = None
     """The base model that the artefact was trained on; it is refused on any other."""
+    virtual_tokens: Annotated[int, Meta(ge=1)] | None = None
+    """How many tokens of the context a soft prompt or a prefix takes. `apply` finds it out."""
     shared_with: list[Grantee] = []
     """Other namespaces that may use it; `*` for all. All may use guidance of `public`."""
     lineage: Lineage | None = None
@@ -180,14 +222,14 @@ class Guidance(_Manifest, frozen=True, kw_only=True, tag="guidance/v1"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.form == "text_prompt":
-            if not self.text or self.artefact:
-                raise ValueError("a text_prompt has `text` and no `artefact`")
+            if not self.text or self.artefact or self.virtual_tokens:
+                raise ValueError("a text_prompt has `text` and no `artefact` or `virtual_tokens`")
         elif not self.artefact or self.text or self.model_fingerprint is None:
             raise ValueError(f"a {self.form} has `artefact` and `model_fingerprint` and no `text`")
 
     def usable_by(self, namespace: str) -> bool:
         """Whether endpoints of `namespace` may use it."""
-        return _usable_by(self, namespace)
+        return _open_to(namespace, self.namespace, self.shared_with)
 
 
 class EmbeddingModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -204,7 +246,7 @@ class EmbeddingModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 MAX_METADATA_NAMES: Final = 200
 
 
-class RetrievalSet(_Manifest, frozen=True, kw_only=True, tag="set/v1"):
+class RetrievalSet(Manifested, frozen=True, kw_only=True, tag="set/v1"):
     """One version of a fact set: passages with their vectors, an artefact that `guideway sets create` makes."""
 
     artefact: Digest
@@ -220,33 +262,38 @@ class RetrievalSet(_Manifest, frozen=True, kw_only=True, tag="set/v1"):
 
     def usable_by(self, namespace: str) -> bool:
         """Whether endpoints of `namespace` may use it."""
-        return _usable_by(self, namespace)
+        return _open_to(namespace, self.namespace, self.shared_with)
 
 
-class SetAlias(_Manifest, frozen=True, kw_only=True, tag="alias/v1"):
+class SetAlias(Manifested, frozen=True, kw_only=True, tag="alias/v1"):
     """Which version the name of a retrieval set stands for. Without an alias it stands for the newest."""
 
     version: Annotated[int, Meta(ge=1)]
     """The version of the set with this name."""
 
 
-def _usable_by(owned: Guidance | RetrievalSet, namespace: str) -> bool:
-    return owned.namespace in {namespace, "public"} or bool({"*", namespace} & {*owned.shared_with})
+def _open_to(namespace: str, owner: str, grantees: list[str]) -> bool:
+    return owner in {namespace, "public"} or not {"*", namespace}.isdisjoint(grantees)
 
 
-class Model(_Manifest, frozen=True, kw_only=True, tag="model/v1"):
+class Model(Manifested, frozen=True, kw_only=True, tag="model/v1"):
     """The base model behind a model size; its `name` is the size, its namespace `public`."""
 
     source: Annotated[str, Meta(min_length=1)]
     """`package:NAME/FILE.gguf` (a file inside an installed Python package), a folder, a `.gguf` file, or a hub name."""
     fingerprint: Digest | None = None
-    """Hash of its weights and configuration. A worker refuses to serve other weights. None: any weights are served."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    """The type of its weights while they are served."""
+    """Hash of its weights and configuration. A worker serves no other weights. None: `apply` computes it."""
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] = "bfloat16"
+    """The type of its weights while they are served. With `int8`, on CPUs, those of its linear modules are rounded to 8
+    bits: it is another model, with a fingerprint and guidance of its own."""
     max_context_tokens: Annotated[int, Meta(ge=16)] = 2048
     """The most tokens of a text and its answer together."""
     partitions: Annotated[int, Meta(ge=1, le=1000)] = 4
     """Partitions of its request topics: at least as many as workers."""
+    shape: ModelShape | None = None
+    """What guidance has to fit of it: `apply` refuses what does not. None: `apply` finds it out if the model is on its
+    machine. Where it stays unknown, only workers refuse guidance that does not fit. What is written here is compared
+    with the model, and believed where the model is not on the machine of `apply`, which then says so."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -263,7 +310,7 @@ class LabelBias(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """The difference of natural logarithms."""
 
 
-class Calibrated(_Manifest, frozen=True, kw_only=True, tag="calibration/v1"):
+class Calibrated(Manifested, frozen=True, kw_only=True, tag="calibration/v1"):
     """The biases of an endpoint's labels; it has the endpoint's name. The first worker that needs them makes them."""
 
     endpoint_version: Annotated[int, Meta(ge=1)]
@@ -285,7 +332,7 @@ class Calibrated(_Manifest, frozen=True, kw_only=True, tag="calibration/v1"):
         return {one.label: one.bias for one in self.biases}
 
 
-Manifest = Endpoint | Guidance | Model | RetrievalSet | SetAlias | Calibrated
+Manifest = Endpoint | Guidance | Model | RetrievalSet | SetAlias | Calibrated | Namespace | Router | Webhook | Target
 
 
 class Deleted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="deleted/v1"):

@@ -12,6 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from guideway.schemas.json_schema.keywords import check_keywords
+from guideway.schemas.json_schema.values import check_pattern, check_values
+from guideway.schemas.kinds.targets import TargetName
 
 GRAMMAR_OPTIONS: Final = "x-guidance"
 """With this key a JSON Schema would change the grammar library's own settings, such as separators."""
@@ -25,7 +27,16 @@ _MOST_MULTIPLE: Final = 100_000
 _NAMED: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 """The keys below these keywords are names, not keywords."""
 
+MOST_WEIGHED: Final = 256
+"""The most labels whose probabilities are told. Each may take tokens of its own to compute."""
+_MOST_TOLD: Final = 16_384
+"""The most log-probabilities that one reply tells, so that it can be sent."""
+
 Label = Annotated[str, Meta(min_length=1, max_length=100)]
+Confidence = Annotated[float, Meta(gt=0, lt=1)]
+COLDEST_LABELS: Final = 0.05
+HOTTEST_LABELS: Final = 20.0
+LabelTemperature = Annotated[float, Meta(ge=COLDEST_LABELS, le=HOTTEST_LABELS)]
 
 
 class _Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type"):
@@ -35,12 +46,38 @@ class _Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 class Text(_Rule, frozen=True, tag="text"):
     """Free text; the value is a string."""
 
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    """Tells the log-probability of each token, and so many of the likeliest tokens in its place."""
+
+
+class DoubtfulTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a reply with a doubtful value goes as well."""
+
+    target: TargetName
+    """On whose reply topic the reply appears too, as in `targets`."""
+
+
+Below = Literal["failed"] | DoubtfulTarget | None
+"""What becomes of a value that is less probable than `min_confidence`."""
+
 
 class Choice(_Rule, frozen=True, tag="choice"):
     """One of the labels; the value is that label."""
 
     labels: Annotated[list[Label], Meta(min_length=1, max_length=1000)]
     """No two may be the same letters in Unicode."""
+    probabilities: bool = False
+    """Tells the probability of each of up to 256 labels. At temperature 0 the value is then the most probable label."""
+    min_confidence: Confidence | None = None
+    """The least probability of a value; it needs `probabilities`. A value below it is doubtful."""
+    below: Below = None
+    """Of a doubtful value: `null` tells null in its place, `failed` fails with `not_confident`, a target keeps it and
+    gets the reply as well."""
+    label_temperature: LabelTemperature = 1.0
+    """Each probability p is told as p^(1/this), made to sum to 1 again; it changes no value. The studio fits it."""
+
+    def __post_init__(self) -> None:
+        _check_weighing(self)
 
 
 class Boolean(_Rule, frozen=True, tag="boolean"):
@@ -48,6 +85,17 @@ class Boolean(_Rule, frozen=True, tag="boolean"):
 
     spelling: Literal["true/false", "yes/no", "1/0"] = "true/false"
     """What the model writes."""
+    probabilities: bool = False
+    """Tells the probability of both. At temperature 0 the value is then the more probable one."""
+    min_confidence: Confidence | None = None
+    """The least probability of a value; it needs `probabilities`. A value below it is doubtful."""
+    below: Below = None
+    """Of a doubtful value, as for a choice."""
+    label_temperature: LabelTemperature = 1.0
+    """As for a choice."""
+
+    def __post_init__(self) -> None:
+        _check_weighing(self)
 
 
 class Number(_Rule, frozen=True, tag="number"):
@@ -90,6 +138,65 @@ class Regex(_Rule, frozen=True, tag="regex"):
 OutputRule = Text | Choice | Boolean | Number | WordLabels | Json | Regex
 
 
+def _check_weighing(rule: Choice | Boolean) -> None:
+    """Raises ValueError, which says what to change."""
+    if rule.below is not None and rule.min_confidence is None:
+        raise ValueError("`below` says what becomes of doubtful values: add `min_confidence`, or leave it out")
+    if rule.min_confidence is not None and not rule.probabilities:
+        raise ValueError("min_confidence compares the value's probability: add `probabilities: true`")
+    if rule.label_temperature != 1 and not rule.probabilities:
+        raise ValueError("label_temperature is of probabilities: add `probabilities: true`, or leave it out")
+    if rule.probabilities and isinstance(rule, Choice) and len(rule.labels) > MOST_WEIGHED:
+        raise ValueError(
+            f"probabilities are told of at most {MOST_WEIGHED} labels, and there are {len(rule.labels)}: leave out "
+            "`probabilities`, or choose in two steps, each with fewer labels"
+        )
+
+
+def weighs(rule: OutputRule) -> bool:
+    """Whether replies tell the probability of each label."""
+    return isinstance(rule, Choice | Boolean) and rule.probabilities
+
+
+def doubtful_target(rule: OutputRule) -> str | None:
+    """The endpoint whose reply topic gets replies with doubtful values as well, if the rule names one."""
+    below = rule.below if isinstance(rule, Choice | Boolean) else None
+    return below.target if isinstance(below, DoubtfulTarget) else None
+
+
+def telling_nothing(rule: OutputRule) -> OutputRule:
+    """The rule without what replies tell beside the value, and without what becomes of doubtful values."""
+    match rule:
+        case Choice() | Boolean():
+            return msgspec.structs.replace(
+                rule, probabilities=False, min_confidence=None, below=None, label_temperature=1.0
+            )
+        case Text():
+            return Text()
+    return rule
+
+
+def telling_as(rule: OutputRule, other: OutputRule) -> OutputRule:
+    """`rule`; where it tells nothing, and the two are otherwise the same, with what `other` tells.
+
+    The temperature of its probabilities stays that of `rule`: another guidance has another one.
+    """
+    if rule != telling_nothing(other):
+        return rule
+    return msgspec.structs.replace(other, label_temperature=1.0) if isinstance(other, Choice | Boolean) else other
+
+
+def check_told(rule: OutputRule, *, max_tokens: int, samples: int) -> None:
+    """Check that what a reply tells of its tokens can be sent. Raises: ValueError, which says what to change."""
+    if isinstance(rule, Text) and rule.logprobs is not None:
+        told = max_tokens * samples * (1 + rule.logprobs)
+        if told > _MOST_TOLD:
+            raise ValueError(
+                f"output.logprobs would tell up to {told:,} log-probabilities (max_tokens {max_tokens} times samples "
+                f"{samples} times {1 + rule.logprobs}), and at most {_MOST_TOLD:,} can be told: lower one of them"
+            )
+
+
 def check_output_rule(rule: OutputRule, stop: Iterable[str]) -> None:
     """Check that an endpoint with this rule and these stop strings can keep its promise.
 
@@ -100,23 +207,21 @@ def check_output_rule(rule: OutputRule, stop: Iterable[str]) -> None:
             raise ValueError(f"output.schema has {GRAMMAR_OPTIONS!r}, which is no part of JSON Schema: remove it")
         check_schema(rule.schema)
         check_keywords(rule.schema)
+        check_values(rule.schema)
     if isinstance(rule, Regex):
-        _check_pattern(rule.pattern)
+        check_pattern("output.pattern", rule.pattern)
     if isinstance(rule, Choice | WordLabels):
         _check_labels(rule.labels)
+    if (one := cutting(rule, stop)) is not None:
+        raise ValueError(f"generation.stop has {one!r}, which would cut results of this output rule: remove it")
+
+
+def cutting(rule: OutputRule, stop: Iterable[str]) -> str | None:
+    """The first of these stop strings that would cut results of this rule, as far as these are known beforehand."""
     for one in stop:
         if any(one in text for text in _texts(rule)) or (isinstance(rule, Number) and set(one) <= set("-.0123456789")):
-            raise ValueError(f"generation.stop has {one!r}, which would cut results of this output rule: remove it")
-
-
-def _check_pattern(pattern: str) -> None:
-    """Refuse what regular expressions of other programs have and these lack."""
-    if len(pattern) > 2 and pattern.startswith("/") and re.fullmatch(r"/[gimsuy]*", pattern[pattern.rindex("/") :]):
-        raise ValueError(
-            f"output.pattern {pattern[:60]!r} stands between slashes, which would be part of it: remove them"
-        )
-    if found := re.search(r"\(\?(?:=|!|<=|<!)", pattern):
-        raise ValueError(f"output.pattern has {found[0]!r}: it cannot look around; describe the whole text instead")
+            return one
+    return None
 
 
 def _check_labels(labels: Iterable[str]) -> None:

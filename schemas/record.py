@@ -29,8 +29,11 @@ class Withheld(bytes):
 
 def held_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     """About how many bytes a record takes in memory."""
-    parts = len(key or b"") + len(value or b"") + RECORD_OVERHEAD_BYTES
-    return parts + sum(len(name) + len(value or b"") + HEADER_OVERHEAD_BYTES for name, value in headers)
+    # Several times for each record: loops take half of what generators do.
+    found = len(key or b"") + len(value or b"") + RECORD_OVERHEAD_BYTES + HEADER_OVERHEAD_BYTES * len(headers)
+    for name, given in headers:
+        found += len(name) + (len(given) if given is not None else 0)
+    return found
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +54,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     def header(self, name: str) -> bytes | None:
         """The last value of the header that is not null, as most clients read repeats; None without one."""
-        return next((value for key, value in reversed(self.headers) if key == name and value is not None), None)
+        # A dozen times for each event, as `held_bytes`.
+        for key, value in reversed(self.headers):
+            if key == name and value is not None:
+                return value
+        return None
 
     def headers_named(self, names: Iterable[str]) -> list[tuple[str, bytes | None]]:
         """The headers with one of these names, as they came."""
@@ -81,4 +88,7 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def beside_bytes(self) -> int:
         """How many of these bytes are key and headers."""
-        return len(self.key or b"") + sum(4 * len(name) + len(value or b"") + 8 for name, value in self.headers) + 128
+        found = len(self.key or b"") + 8 * len(self.headers) + 128
+        for name, value in self.headers:
+            found += 4 * len(name) + (len(value) if value is not None else 0)
+        return found

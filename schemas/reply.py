@@ -8,20 +8,47 @@ import msgspec
 
 from guideway.schemas.calibration import CalibratedBy
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.partial import Streamed
 from guideway.schemas.retrieval import Citation
 
 FinishReason = Literal["stop", "length"]
 """`stop`: the result was complete, the model ended, or a stop string came; `length`: `max_tokens` was reached."""
 
 
-class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Alternative(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A token that the model could have written."""
+
+    text: str
+    logprob: float
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A token of the text, and how probable it was.
+
+    Log-probabilities are natural logarithms, of the model under its guidance, among all tokens, at temperature 1.
+    """
+
+    text: str
+    """Its part of the text; all parts together are the text. A character of several tokens is part of the last one."""
+    logprob: float
+    top: list[Alternative] = []
+    """The likeliest tokens in its place, as many as the endpoint asks for, the likeliest first."""
+
+
+class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One generated result."""
 
     value: Any
-    """The typed result, as the endpoint's output rule says."""
+    """The typed result, as the endpoint's output rule says; null also for a doubtful value, where the rule says so."""
     text: str
     """The text it was read from."""
     finish_reason: FinishReason
+    probabilities: dict[str, float] | None = None
+    """Each label → its probability, the most probable first; their sum is 1. Where the endpoint asks for them."""
+    doubtful: bool = False
+    """Whether the label in `text` is less probable than the endpoint's `min_confidence`."""
+    logprobs: list[TokenLogprob] | None = None
+    """The tokens of the text, where the endpoint asks for their log-probabilities."""
 
 
 class FailedSample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -64,6 +91,8 @@ class Completed(_Reply, frozen=True, omit_defaults=True, kw_only=True, tag="guid
     """The passages in the text, in their order; empty if none was found, None if no set was searched."""
     failed_samples: list[FailedSample] | None = None
     """The samples that are not complete; None if all are."""
+    partials: Streamed | None = None
+    """How many pieces were told of the texts; None where the event did not ask for them."""
 
     @property
     def value(self) -> Any:

@@ -9,12 +9,17 @@ from msgspec import Meta
 
 from guideway.schemas.calibration import CalibratedBy
 from guideway.schemas.generation import Generation
+from guideway.schemas.input import MAX_MESSAGE_CHARS
+from guideway.schemas.names.addresses import NAME
 from guideway.schemas.output import OutputRule
 from guideway.schemas.retrieval import Retrieval
 
 MAX_SCALE: Final = 8
 MAX_GUIDANCE: Final = 16
 """The most guidance of one request: the endpoint's and the event's together, each once, text prompts included."""
+FIRST_DEADLINE_MS: Final = 10**11
+LAST_DEADLINE_MS: Final = 10**14 - 1
+"""Deadlines lie between the years 1973 and 5138: what is later is as late, and counts as that."""
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -65,6 +70,7 @@ class Request(
 
     id: str
     namespace: str
+    """The endpoint's owner."""
     endpoint: str
     endpoint_version: int
     parts: list[Part]
@@ -81,3 +87,15 @@ class Request(
     """How this version of the endpoint calibrates its labels; the worker finds or makes the biases."""
     retrieval: Retrieval | None = None
     """Passages that the worker looks up and puts into the text as `context` parts."""
+    caller: Annotated[str, Meta(pattern=rf"^{NAME.pattern}\Z")] | None = None
+    """The namespace that called the endpoint; None where it is the endpoint's own."""
+    partial: bool = False
+    """Whether the text is told piece by piece, on the topic beside the first of `reply_to`."""
+
+    reply_message: Annotated[str, Meta(max_length=MAX_MESSAGE_CHARS)] | None = None
+    """The Protobuf message that the caller's reply is: ours, or the endpoint's own; None: JSON."""
+
+    @property
+    def calling_namespace(self) -> str:
+        """Whose request it is: its shares, limits, cancellations and reply addresses are those of this namespace."""
+        return self.namespace if self.caller is None else self.caller

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -21,6 +21,14 @@ GuidanceName = Annotated[
     Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?\Z", description="NAMESPACE/NAME, perhaps with @VERSION"),
 ]
 """`NAMESPACE/NAME` for the newest version, `NAMESPACE/NAME@VERSION` for one; of a set, for the current version."""
+GuidanceUse = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9-]+/[a-z0-9-]+(@[1-9][0-9]{0,8})?(\*-?[0-9](\.[0-9]{1,4})?)?\Z",
+        description="NAMESPACE/NAME, perhaps with @VERSION, and of a LoRA with *SCALE after it",
+    ),
+]
+"""A `GuidanceName`, and for a LoRA perhaps a scale after it: `NAMESPACE/NAME*0.5` has half of the effect."""
 
 MAX_SETS: Final = 16
 """The most sets of one request."""
@@ -44,7 +52,7 @@ class _Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """The most passages that go into the text."""
     max_tokens: Annotated[int, Meta(ge=1, le=32_768)] = 256
     """The most tokens of all passages together, headings included, by the base model's tokenizer. A passage that does
-    not fit is left out; none is cut."""
+    not fit is left out; none is cut. With `generation.max_tokens`, less than the model's `max_context_tokens`."""
     min_score: Annotated[float, Meta(ge=-1, le=1)] = 0.2
     """The least cosine of the angle between query and passage; a passage below it is not used."""
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
@@ -59,11 +67,26 @@ def is_filterable(value: Scalar) -> bool:
     return not isinstance(value, int) or value in _INTEGERS
 
 
+def named_twice(sets: Iterable[str]) -> str:
+    """Which set is named twice, in whatever version and with whatever weight; empty: none is.
+
+    A request is answered from one version of a set: of what has changed between two, both would be told.
+    """
+    by_name: dict[str, str] = {}
+    for name in sets:
+        plain = name.partition("*")[0].partition("@")[0]
+        if plain in by_name:
+            return f"set {plain} is named twice (as {by_name[plain]} and as {name}): name it once"
+        by_name[plain] = name
+    return ""
+
+
 class RetrievalRule(_Choice, frozen=True, kw_only=True):
     """The retrieval sets from which an endpoint answers, and how passages are searched and chosen."""
 
     sets: Annotated[list[SetUse], Meta(max_length=MAX_SETS)] = []
-    """The scores of a set are multiplied by its weight, 1 by default, before sets are compared."""
+    """The scores of a set are multiplied by its weight, 1 by default, before sets are compared. Each is named once, in
+    one version."""
     request_sets: Annotated[list[GuidanceName], Meta(max_length=100)] = []
     """Sets that a request may name in addition, beside its other guidance."""
     query: str | None = None

@@ -6,10 +6,27 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from guideway.schemas.cancellation import Cancellation
-from guideway.schemas.manifests import Calibrated, Deleted, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
+from guideway.schemas.manifests import Deleted, Manifest
+from guideway.schemas.partial import Partial
 from guideway.schemas.reply import Completed, Failed, Reply
 from guideway.schemas.request import Request
+from guideway.schemas.services.accepted import Accepted, Claim, Published
+from guideway.schemas.services.audit import Audited
+from guideway.schemas.services.batch import (
+    BatchCancelled,
+    BatchDeleted,
+    BatchEnded,
+    BatchJob,
+    BatchNews,
+    BatchProgress,
+    BatchWish,
+)
+from guideway.schemas.services.cancellation import Cancellation
+from guideway.schemas.services.keys import Key
+from guideway.schemas.services.leaving import Delivery, Held, Result
+from guideway.schemas.services.routing import RoutingAnswer, RoutingQuestion
+from guideway.schemas.services.shadow import ShadowNews, ShadowRow, ShadowState
+from guideway.schemas.services.usage import Usage
 
 T = TypeVar("T")
 
@@ -44,8 +61,20 @@ class Codec(Generic[T]):
 
 REQUEST: Codec[Request] = Codec(Request)
 CANCELLATION: Codec[Cancellation] = Codec(Cancellation)
+ROUTING_QUESTION: Codec[RoutingQuestion] = Codec(RoutingQuestion)
+ROUTING_ANSWER: Codec[RoutingAnswer] = Codec(RoutingAnswer)
+AUDITED: Codec[Audited] = Codec(Audited)
+USAGE: Codec[Usage] = Codec(Usage)
+ACCEPTED: Codec[Accepted] = Codec(Claim | Published)
+KEY: Codec[Key] = Codec(Key)
 REPLY: Codec[Reply] = Codec(Completed | Failed)
-MANIFEST: Codec[Manifest] = Codec(Endpoint | Guidance | Model | RetrievalSet | SetAlias | Calibrated)
-CATALOGUE_ENTRY: Codec[Manifest | Deleted] = Codec(
-    Endpoint | Guidance | Model | RetrievalSet | SetAlias | Calibrated | Deleted
-)
+PARTIAL: Codec[Partial] = Codec(Partial)
+RESULT: Codec[Result] = Codec(Result)
+DELIVERY: Codec[Delivery] = Codec(Delivery)
+HELD_WEBHOOK: Codec[Held] = Codec(Held)
+BATCH_JOB: Codec[BatchJob] = Codec(BatchJob)
+BATCH_NEWS: Codec[BatchNews] = Codec(BatchProgress | BatchEnded)
+BATCH_WISH: Codec[BatchWish] = Codec(BatchCancelled | BatchDeleted)
+SHADOW: Codec[ShadowNews] = Codec(ShadowRow | ShadowState)
+MANIFEST: Codec[Manifest] = Codec(Manifest)
+CATALOGUE_ENTRY: Codec[Manifest | Deleted] = Codec(Manifest | Deleted)

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.secured.cluster import SecuredCluster, secured_cluster
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from guideway.infra import local_broker
 from guideway.infra.local_broker import RunningBroker
@@ -21,7 +24,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 settings.register_profile("guideway", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("guideway")
 
+SECURED = "tests/secured/"
 KINDS = ("apache-kafka", "noida-db")
+ONE_OF_KINDS = KINDS if os.environ.get("GUIDEWAY_EVERY_BROKER") or not os.environ.get("KAFKA_HOME") else KINDS[:1]
+"""For tests of a whole system, which take long: Apache Kafka where it is there. `make test-brokers` runs both."""
+ON_BOTH = ("tests/delivery/", "tests/catalogue/", "tests/infra/", "tests/usecases/")
+"""Folders whose tests of brokers run on both kinds: they have all that we ask of a broker. The others' are of the whole
+that is made of it."""
 
 
 def environ_for(kind: str) -> dict[str, str]:
@@ -32,10 +41,27 @@ def environ_for(kind: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in ours}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if {"broker", "broker_environ"} & set(getattr(item, "fixturenames", ())):
+        if {"broker", "broker_environ", "secured"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("broker")
+    if ONE_OF_KINDS == KINDS:
+        return
+    left = {item for item in items if KINDS[1] in item.name and not item.nodeid.startswith(ON_BOTH)}
+    config.hook.pytest_deselected(items=[*left])
+    items[:] = [item for item in items if item not in left]
+
+
+class _ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """Where processes share the tests, each file stays whole, and one of them has the secured cluster's folder."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return SECURED if file.startswith(SECURED) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile:
+    return _ByFile(config, log)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +82,7 @@ def broker_of_kind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
 
 @pytest.fixture(scope="module", params=KINDS)
 def broker(request: pytest.FixtureRequest, broker_of_kind: Callable[[str], RunningBroker]) -> RunningBroker:
-    """A broker with `.bootstrap` and `.kind`, one for a module; each test that uses it runs on both kinds."""
+    """A broker with `.cluster` and `.kind`, one for a module; each test that uses it runs on both kinds."""
     return broker_of_kind(request.param)
 
 
@@ -74,6 +100,13 @@ def own_broker(broker_environ: dict[str, str], tmp_path: Path) -> Iterator[Runni
         yield local_broker.up(folder, environ=broker_environ)
     finally:
         local_broker.down(folder, wipe=True)
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredCluster]:
+    """A cluster of this file's own: its tests would find the services, rights and models that others leave on one."""
+    with secured_cluster(tmp_path_factory.mktemp("secured")) as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ ALLOWED = {
     "catalogue": {"schemas", "delivery"},
     "producers": {"schemas", "delivery", "catalogue"},
     "workers": {"schemas", "delivery", "catalogue"},
-    "infra": {"schemas"},
+    "infra": {"schemas", "delivery"},
     "training": {"schemas", "catalogue", "delivery", "workers"},
 }
 USECASES_MAY = {*ALLOWED, rooms.USECASES, "settings", "printable", "logs", "config"}
@@ -92,3 +93,16 @@ def test_a_circle_of_imports_has_no_levels() -> None:
     assert rooms.levels({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {"a": 0, "b": 1, "c": 2}
     with pytest.raises(ValueError, match="circle"):
         rooms.levels({"a": {"b"}, "b": {"c"}, "c": {"b"}})
+
+
+def test_a_wait_that_is_cancelled_as_it_ends_is_cancelled() -> None:
+    """`asyncio.wait_for` of Python 3.11 loses such a cancellation, and its task goes on; `asyncio.timeout` keeps it."""
+    every = [path for room in [*ALLOWED, rooms.USECASES, rooms.PROGRAM] for path in modules(room)]
+    assert not [str(path) for path in every if "asyncio.wait_for(" in path.read_text(encoding="utf-8")]
+
+
+def test_nobody_takes_the_cancellation_of_who_calls_for_that_of_a_task() -> None:
+    """`await task` raises the caller's own as well, and a loop would go on. `asyncio.gather` tells them apart."""
+    every = [path for room in [*ALLOWED, rooms.USECASES, rooms.PROGRAM] for path in modules(room)]
+    swallows = re.compile(r"suppress\([^)]*CancelledError")
+    assert not [str(path) for path in every if swallows.search(path.read_text(encoding="utf-8"))]

@@ -34,3 +34,10 @@ def test_a_long_file_says_why(path: Path) -> None:
     if len(text.splitlines()) > (MOST_LINES_OF_TESTS if path.parts[0] == "tests" else MOST_LINES):
         said = " ".join((ast.get_docstring(ast.parse(text)) or "").split())
         assert f"past {MOST_LINES} lines" in said, "divide it, or say in its docstring why it is past 300 lines"
+
+
+def test_each_decision_has_a_number_of_its_own() -> None:
+    names = sorted(path.name for path in (ROOT / "docs/decisions").glob("[0-9]*.md"))
+    assert [int(name[:4]) for name in names] == [*range(1, len(names) + 1)]
+    for name in names:
+        assert (ROOT / "docs/decisions" / name).read_text(encoding="utf-8").startswith(f"# {int(name[:4])}. ")

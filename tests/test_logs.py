@@ -19,6 +19,7 @@ import structlog
 from guideway import logs
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
+from guideway.infra.topic_making import make_topics
 from guideway.infra.topics import TopicDefinition
 from guideway.logs import Sparing
 from guideway.schemas.failures import FailureCode, Refusal
@@ -112,9 +113,9 @@ def until(holds: Callable[[], bool], within_s: float) -> None:
 
 
 def test_a_broker_that_goes_away_takes_a_few_dozen_lines_to_tell(own_broker: RunningBroker, tmp_path: Path) -> None:
-    asyncio.run(topics.apply(own_broker.bootstrap, [*topics.wanted([]), TopicDefinition("gw.team.task.in.v1", 8)]))
+    asyncio.run(make_topics(own_broker.cluster, [*topics.wanted([]), TopicDefinition("gw.team.task.in.v1", 8)]))
     written = tmp_path / "endpoints.log"
-    environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": own_broker.bootstrap}
+    environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": own_broker.cluster.brokers}
     with written.open("wb") as log:
         service = subprocess.Popen(
             [sys.executable, "-m", "guideway", "endpoints", "--no-restart"], stdout=log, stderr=log, env=environ

@@ -9,15 +9,22 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from typer.testing import CliRunner
 
 from guideway.catalogue.documents.document import parse_documents
 from guideway.catalogue.documents.manifest_files import read_manifests
+from guideway.catalogue.protobuf.descriptor_set import read
 from guideway.cli import app
 from guideway.reference.pages import pages
 from guideway.reference.schema import schema
 from guideway.reference.types import ALL, bounds, meanings, structs_in
-from guideway.schemas.names import RESERVED_NAMESPACES
+from guideway.schemas.names.addresses import RESERVED_NAMESPACES
+from guideway.schemas.partial import Streamed
+from guideway.schemas.protobuf.compiling import compiled
+from guideway.schemas.protobuf.messages import DESCRIPTORS, message
+from guideway.schemas.reply import Completed, Failed, FailedSample, Sample, Usage
+from guideway.schemas.retrieval import Citation
 from guideway.training.runs.task import read_task
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,12 +54,12 @@ def test_the_pages_are_those_that_the_types_make(name: str) -> None:
 
 
 def test_every_field_has_a_meaning_and_every_bound_a_field() -> None:
-    fields = {(struct.cls, field.name) for struct in structs_in(*ALL) for field in struct.fields}
+    fields = {(struct.cls, field.encode_name) for struct in structs_in(*ALL) for field in struct.fields}
     assert fields == {(struct.cls, name) for struct in structs_in(*ALL) for name in meanings(struct.cls)}
     assert len(bounds()) >= 18
     assert bounds().keys() <= fields
     written = meanings(ALL[0])["namespace"]
-    assert {*re.findall("`([a-z]+)`", written)} == RESERVED_NAMESPACES
+    assert {*re.findall("`([a-z0-9]+)`", written)} == RESERVED_NAMESPACES
 
 
 def test_every_link_of_the_pages_leads_somewhere() -> None:
@@ -74,7 +81,7 @@ def test_every_link_of_the_pages_leads_somewhere() -> None:
 def test_the_examples_of_the_pages_are_read(name: str, tmp_path: Path) -> None:
     (text,) = re.findall("```yaml\n(.*?)```", pages()[name], re.DOTALL)
     (tmp_path / "a.yaml").write_text(text)
-    assert len(read_manifests(tmp_path)) == 3 if name == "manifests.md" else read_task(tmp_path / "a.yaml").methods
+    assert len(read_manifests(tmp_path)) == 4 if name == "manifests.md" else read_task(tmp_path / "a.yaml").methods
 
 
 def test_the_schema_is_one_and_is_printed_whole() -> None:
@@ -82,6 +89,17 @@ def test_the_schema_is_one_and_is_printed_whole() -> None:
     printed = CliRunner().invoke(app, ["schema"])
     assert printed.exit_code == 0
     assert msgspec.json.decode(printed.stdout) == schema()
+
+
+def test_what_is_published_in_protobuf_can_be_had_of_the_command(tmp_path: Path) -> None:
+    written = CliRunner().invoke(
+        app, ["schema", "--proto", str(tmp_path / "protos"), "--descriptor-set", str(tmp_path / "set.binpb")]
+    )
+    assert written.exit_code == 0
+    assert "message Reply {" in (tmp_path / "protos" / "guideway" / "v1" / "reply.proto").read_text()
+    assert read((tmp_path / "set.binpb").read_bytes()).file
+    refused = CliRunner().invoke(app, ["schema", "--descriptor-set", str(tmp_path)])
+    assert refused.exit_code != 0
 
 
 def test_all_examples_are_well_by_the_schema() -> None:
@@ -175,3 +193,17 @@ def test_what_is_described_is_well_by_the_schema() -> None:
     guidance = {"kind": "guidance/v1", "namespace": "a", "name": "b", "form": "text_prompt", "text": "x"}
     assert EDITOR.is_valid(guidance)
     assert not EDITOR.is_valid(guidance | {"shared_with": ["A"]})
+
+
+def test_the_descriptors_are_those_of_the_protos() -> None:
+    held = FileDescriptorSet.FromString(DESCRIPTORS.read_bytes())
+    assert held == compiled(), "schemas/protobuf: make protos"
+
+
+@pytest.mark.parametrize("struct", [Completed, Failed, Sample, FailedSample, Usage, Citation, Streamed])
+def test_a_reply_in_protobuf_has_the_fields_of_one_in_json(struct: type[msgspec.Struct]) -> None:
+    """A new field of a reply is to be added to schemas/protobuf/guideway/v1/reply.proto, then `make protos`."""
+    on_the_reply = {"id", "namespace", "endpoint"} if issubclass(struct, Completed | Failed) else set()
+    only_protobuf = {"value_json"} if struct is Sample else set()
+    declared = {field.name for field in msgspec.structs.fields(struct)} - on_the_reply
+    assert set(message(f"guideway.v1.{struct.__name__}").DESCRIPTOR.fields_by_name) == declared | only_protobuf

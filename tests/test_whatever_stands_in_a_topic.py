@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from guideway.cli.dlq.view import print_letter, view
-from guideway.delivery.pipeline import as_record
+from guideway.delivery.clients.kafka_client import as_record
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.replay.decision import Replayed, Selection, decide
 from guideway.producers.client.reply_reader import ReplyReader
-from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.names import header
 from guideway.schemas.wire import CANCELLATION, CATALOGUE_ENTRY, MANIFEST, REPLY, REQUEST, Codec, Undecodable
 from guideway.training.jobs.messages import JOB, JOB_CANCELLED, JOB_NEWS, Followed, unread_job_ended
 from guideway.training.jobs.service import JobService, TrainerSettings
@@ -66,11 +67,11 @@ VALUES = st.one_of(
     st.sampled_from([b"[" * 100_000, b'{"schema":' * 100_000, b'{"number":' + b"9" * 5000 + b"}", b"1e999", b"\xff"]),
 )
 OURS = [
-    names.CORRELATION_ID,
-    names.REQUEST_ID,
-    names.CLOUD_EVENT_SOURCE,
+    header.CORRELATION_ID,
+    header.REQUEST_ID,
+    header.CLOUD_EVENT_SOURCE,
     *(
-        f"{names.DEAD_LETTER_PREFIX}{part}"
+        f"{header.DEAD_LETTER_PREFIX}{part}"
         for part in ("topic", "partition", "offset", "timestamp_ms", "code", "message")
     ),
 ]
@@ -124,7 +125,7 @@ def test_a_dead_letter_is_shown_and_decided_on_whatever_it_is(found: ConsumerRec
 @given(st.lists(records(), max_size=3))
 def test_a_trainer_and_who_watches_it_go_on(found: list[ConsumerRecord[bytes, bytes]]) -> None:
     async def read() -> None:
-        service = JobService(TrainerSettings(bootstrap="localhost:1", jobs=Path("jobs"), command=("guideway",)))
+        service = JobService(TrainerSettings(cluster=Cluster("localhost:1"), jobs=Path("jobs"), command=("guideway",)))
         followed = Followed("a")
         for one in found:
             service._note([one])
@@ -149,8 +150,8 @@ def test_a_cancellation_is_heeded_or_not(found: ConsumerRecord[bytes, bytes]) ->
 @given(records())
 def test_a_reply_reader_answers_those_who_wait_or_nobody(found: ConsumerRecord[bytes, bytes]) -> None:
     async def read() -> None:
-        reader = ReplyReader("localhost:1", "gw.a.b.out.v1")
-        correlation = as_record(found).header(names.CORRELATION_ID) or b""
+        reader = ReplyReader(Cluster("localhost:1"), "gw.a.b.out.v1")
+        correlation = as_record(found).header(header.CORRELATION_ID) or b""
         future = reader.expect(correlation, ("", ""))
         reader._hand_out(as_record(found))
         assert isinstance(future.exception(), Refusal | None)
@@ -167,7 +168,7 @@ async def failing(error: Exception) -> AsyncIterator[Any]:
 @pytest.mark.parametrize("error", [AssertionError("nobody has thought of this"), ValueError(), RecursionError()])
 async def test_who_waits_for_a_reply_is_told_when_nobody_reads_on(error: Exception) -> None:
     """It would wait for its own time-out, five minutes as a rule."""
-    reader = ReplyReader("localhost:1", "gw.a.b.out.v1")
+    reader = ReplyReader(Cluster("localhost:1"), "gw.a.b.out.v1")
     await reader._consumer.stop()
     future = reader.expect(b"1", None)
     reader._consumer = failing(error)

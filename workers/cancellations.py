@@ -10,19 +10,22 @@ from types import TracebackType
 from typing import Any
 
 import structlog
-from aiokafka.errors import KafkaError
 
 from guideway.delivery.clients.topic_follower import TopicFollower
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.recent_keys import SharedRecentKeys
-from guideway.schemas import names
-from guideway.schemas.cancellation import HELD_S, Cancellation, cancelled_by_caller
+from guideway.schemas.names.topics import cancellation_topic
 from guideway.schemas.request import Request
+from guideway.schemas.services.cancellation import HELD_S, Cancellation, cancelled_by_caller
 from guideway.schemas.wire import CANCELLATION
 
 log = structlog.get_logger(__name__)
 
-Work = tuple[str, str, str]
-"""Namespace, endpoint, request id. Several records may carry one id: a cancellation concerns them all."""
+Work = tuple[str, str, str, str]
+"""Calling namespace, the endpoint's namespace and name, request id.
+
+Several records may carry one id: a cancellation concerns them all.
+"""
 
 
 class Cancellations:
@@ -42,8 +45,9 @@ class Cancellations:
         at_s = min(at_s, now)
         if now - at_s >= HELD_S:
             return
-        work = (cancellation.namespace, cancellation.endpoint, cancellation.id)
-        self.held.renew(cancellation.namespace, work, at_s)
+        caller = cancellation.caller or cancellation.namespace
+        work = (caller, cancellation.namespace, cancellation.endpoint, cancellation.id)
+        self.held.renew(caller, work, at_s)
         for scope in self._running.pop(work, ()):
             scope.reschedule(asyncio.get_running_loop().time())
 
@@ -53,8 +57,9 @@ class Cancellations:
 
         A cancellation of the task itself, by whoever owns it, stays CancelledError: that is what the scope is for.
         """
-        work = (request.namespace, request.endpoint, request.id)
-        if self.held.holds(request.namespace, work, now):
+        caller = request.calling_namespace
+        work = (caller, request.namespace, request.endpoint, request.id)
+        if self.held.holds(caller, work, now):
             raise cancelled_by_caller()
         try:
             async with asyncio.timeout(None) as scope:
@@ -85,7 +90,7 @@ class CancellationFollower:
 
     def __init__(
         self,
-        bootstrap: str,
+        cluster: Cluster,
         size: str,
         cancellations: Cancellations,
         *,
@@ -93,9 +98,9 @@ class CancellationFollower:
         timeout_s: float = 20.0,
     ) -> None:
         """look_again_s, timeout_s: seconds; the latter for all that was cancelled before."""
-        self._topic_name = names.cancellation_topic(size)
+        self._topic_name = cancellation_topic(size)
         self._topic = TopicFollower(
-            bootstrap, "cancellations", self._topic_name, self._take, partitions=[0], look_again_s=look_again_s
+            cluster, "cancellations", self._topic_name, self._take, partitions=[0], look_again_s=look_again_s
         )
         self._cancellations = cancellations
         self._timeout_s = timeout_s
@@ -105,22 +110,14 @@ class CancellationFollower:
 
     async def __aenter__(self) -> CancellationFollower:
         """Raises Refusal(broker_unreachable)."""
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._topic)
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    if await self._topic.find():
-                        await self._topic.catch_up()
-                    else:
-                        log.warning(
-                            "there is no topic for cancellations, so none is heeded: run `guideway topics apply`",
-                            topic=self._topic_name,
-                        )
-            except (KafkaError, TimeoutError) as error:
-                # Requests can be served all the same; what is cancelled is heard of later.
-                log.warning("cancellations are not all known yet", error=repr(error))
-            self._topic.follow()
-            self._stack = stack.pop_all()
+        self._stack = AsyncExitStack()
+        # Requests can be served all the same; what is cancelled is heard of later.
+        following = self._topic.followed(timeout_s=self._timeout_s, is_needed=False)
+        if not await self._stack.enter_async_context(following):
+            log.warning(
+                "there is no topic for cancellations, so none is heeded: run `guideway topics apply`",
+                topic=self._topic_name,
+            )
         return self
 
     async def __aexit__(

@@ -12,11 +12,12 @@ import structlog
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
-from guideway.schemas.names import Lane
+from guideway.schemas.names.topics import Lane
 from guideway.schemas.request import Request
 from guideway.workers.messages.every_child import Broken, Ready, Refused
-from guideway.workers.messages.from_engine import FROM_ENGINE, BatchReport, Finished, FromEngine, Progress
+from guideway.workers.messages.from_engine import FROM_ENGINE, BatchReport, Finished, FromEngine, Pieces, Progress
 from guideway.workers.messages.to_engine import Admit, Artefact, Cancel, EngineSettings, Start
+from guideway.workers.partials import Telling
 from guideway.workers.processes.child_client import ChildClient, ChildEnded
 from guideway.workers.quarantine import Quarantine
 
@@ -63,6 +64,8 @@ class EngineClient:
             start_timeout_s=start_timeout_s,
         )
         self._quarantine = Quarantine()
+        self._tellings: dict[str, Telling] = {}
+        """Who is given the pieces of a request, by its attempt's id."""
         self.fingerprint = ""
         """Of the loaded model."""
         self.former_fingerprint = ""
@@ -112,8 +115,11 @@ class EngineClient:
         *,
         biases: Mapping[str, float] | None = None,
         partings: bool = False,
+        weight: float = 1.0,
+        most_rows: int | None = None,
+        telling: Telling | None = None,
     ) -> Finished:
-        """Run one request; biases and partings are those of `messages.Admit`.
+        """Run one request; what is not said here is that of `messages.Admit`. telling: is given its pieces.
 
         Raises: Refusal if the engine refuses it, or if this client is closed or is closed meanwhile;
         Poison(engine_failed) if the engine has died `attempts` times while it ran this request.
@@ -121,7 +127,13 @@ class EngineClient:
         A request that was in the engine when it died is a suspect. On its last attempt a suspect runs alone.
         """
 
+        tellings: list[str] = []
+
         def admit(id_: str) -> Admit:
+            if telling is not None:
+                telling.begin()
+                self._tellings[id_] = telling
+                tellings.append(id_)
             return Admit(
                 id=id_,
                 request=request,
@@ -129,6 +141,9 @@ class EngineClient:
                 lane=lane,
                 biases=dict(biases or {}),
                 partings=partings,
+                weight=weight,
+                most_rows=most_rows,
+                partial=telling is not None,
             )
 
         for attempt in range(self._attempts):
@@ -139,6 +154,9 @@ class EngineClient:
                 except ChildEnded:
                     self._require_open()
                     log.warning("request was in an engine that died", request=request.id, attempt=attempt + 1)
+                finally:
+                    for id_ in tellings:
+                        self._tellings.pop(id_, None)
         raise Poison(
             FailureCode.ENGINE_FAILED,
             f"the engine died {self._attempts} times while it ran this request: change its text, schema or guidance; "
@@ -171,7 +189,7 @@ class EngineClient:
             except Exception as error:
                 log.exception("the engine process cannot be run")
                 self._break(f"the engine process cannot be run ({type(error).__name__}): see the worker's log")
-            if self.broken.done():
+            if self.broken.done() or self._engine.closed:
                 return
             failed_starts = 0 if was_ready else failed_starts + 1
             # After a rare death it is started at once. Where deaths follow each other, a pause comes before each start.
@@ -200,5 +218,9 @@ class EngineClient:
                 self._on_batch(message)
             case Progress():
                 self.progress = message
+            case Pieces():
+                for piece in message.pieces:
+                    if (telling := self._tellings.get(piece.id)) is not None:
+                        telling.piece(piece.sample, piece.text)
             case _:
                 assert_never(message)

@@ -34,19 +34,28 @@ class Quarantine:
             async with self._group, self._among_others():
                 yield
         else:
-            async with self._among_others():
+            await self._join()
+            try:
                 yield
+            finally:
+                self._leave()
 
     @asynccontextmanager
     async def _among_others(self) -> AsyncIterator[None]:
-        while self._alone or self._want_to_be_alone:
-            await self._change()
-        self._inside += 1
+        await self._join()
         try:
             yield
         finally:
-            self._inside -= 1
-            self._tell()
+            self._leave()
+
+    async def _join(self) -> None:
+        while self._alone or self._want_to_be_alone:
+            await self._change()
+        self._inside += 1
+
+    def _leave(self) -> None:
+        self._inside -= 1
+        self._tell()
 
     @asynccontextmanager
     async def _by_itself(self) -> AsyncIterator[None]:
@@ -70,6 +79,8 @@ class Quarantine:
         await change
 
     def _tell(self) -> None:
+        if not self._waiting:
+            return
         waiting, self._waiting = self._waiting, []
         for change in waiting:
             if not change.done():

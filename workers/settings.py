@@ -9,7 +9,7 @@ import msgspec
 
 from guideway.catalogue.artefacts.cache import ArtefactCache
 from guideway.delivery.settings import DeliverySettings
-from guideway.schemas.names import LANES
+from guideway.schemas.names.topics import LANES
 from guideway.workers.messages.to_engine import EngineSettings
 from guideway.workers.retrieval.settings import RetrievalSettings
 

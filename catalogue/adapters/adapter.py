@@ -115,8 +115,9 @@ def _object(what: str, text: bytes | bytearray) -> dict[str, Any]:
         found = json.loads(text.decode("utf-8"), object_pairs_hook=once, parse_constant=no_number, parse_float=number)
     # RecursionError: the text is nested too deeply. ValueError: anything else.
     except (ValueError, RecursionError) as error:
+        why = {RecursionError: "it is nested too deeply", UnicodeDecodeError: "it is not UTF-8"}.get(type(error))
         raise damaged(
-            f"{what} cannot be read ({type(error).__name__}): publish adapter_config.json and "
+            f"{what} cannot be read ({why or str(error)[:80]}): publish adapter_config.json and "
             "adapter_model.safetensors again"
         ) from None
     if not isinstance(found, dict):
@@ -132,6 +133,12 @@ def _tensors(weights: bytearray) -> dict[str, TensorInfo]:
     """
     length = int.from_bytes(weights[:8], "little")
     if len(weights) < 8 or length > len(weights) - 8:
+        if weights.startswith(b"version https://git-lfs"):
+            raise damaged(f"{WEIGHTS} is a pointer of Git LFS and not the file itself: fetch it with `git lfs pull`")
+        if weights.startswith((b"\x80", b"PK\x03\x04")):
+            raise damaged(
+                f"{WEIGHTS} looks like a pickle, which is never read, or is cut: save it again with safetensors"
+            )
         raise _torn("it ends within its header")
     if length > MAX_TEXT_BYTES:
         raise _torn(f"its header has {length} bytes, at most {MAX_TEXT_BYTES} are taken")

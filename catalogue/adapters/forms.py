@@ -22,6 +22,7 @@ from guideway.catalogue.adapters.peft_settings import (
     PROMPT_KNOWN,
     PROMPT_UNSUPPORTED,
 )
+from guideway.catalogue.adapters.targets import check_targets
 from guideway.catalogue.artefacts.contents import Contents
 from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import TrainedForm
@@ -35,7 +36,7 @@ _MAX_PATTERNS: Final = 2_000
 _MATCHING: Final = 1_000_000
 """Steps of patterns that may be compared for one artefact: about one second."""
 _CHANGES_BASE_WEIGHTS: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Initialisations that change the frozen weights. Without that change the factors have no meaning."""
+"""Initialisations that change the frozen weights, in capital letters too. Without it the factors mean nothing."""
 _LORA_TENSOR: Final = re.compile(
     r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>A\.weight|B\.weight|magnitude_vector)"
 )
@@ -74,6 +75,7 @@ def check_folder(files: Contents, form: TrainedForm) -> None:
     """Check an artefact before it is published. Raises Refusal(guidance_damaged)."""
     adapter = parse_adapter(files)
     check_adapter(adapter, form)
+    check_targets(adapter)
     check_finite(adapter)
 
 
@@ -88,10 +90,8 @@ def check_type(config: Mapping[str, Any], form: str) -> None:
     found = config.get("guideway_type") or config.get("peft_type")
     if not isinstance(found, str) or found not in FORMS:
         theirs = ", ".join(name for name in FORMS if name != "INSERTED_LAYER")
-        raise damaged(
-            f"its peft_type is {shown(found)}, which is not supported: train it as one of {theirs}, or as an inserted "
-            "layer"
-        )
+        or_else = f"train it as one of {theirs}, or as an inserted layer"
+        raise damaged(f"its peft_type is {shown(found)}, which is not supported: {or_else}")
     if FORMS[found] != form:
         raise damaged(f"its type is {found!r}, and it was declared as {form}: declare it with form {FORMS[found]}")
 
@@ -228,7 +228,7 @@ def _check_lora_settings(config: dict[str, Any]) -> None:
         shown_bias = bias if bias in ("all", "lora_only") else shown(bias)
         raise damaged(f"it was trained with `bias: {shown_bias}`, which is not supported: train it with `none`")
     init = config.get("init_lora_weights")
-    if str(init).startswith(_CHANGES_BASE_WEIGHTS):
+    if str(init).lower().startswith(_CHANGES_BASE_WEIGHTS):
         raise damaged(
             f"`init_lora_weights: {shown(init)}` goes with changed base weights: convert it with "
             "`save_pretrained(..., path_initial_model_for_weight_conversion=...)`"

@@ -89,7 +89,7 @@ LORA_KNOWN: Final = (
     "use_rslora",
     "velora_config",
 )
-"""Settings that are used here, that the tensors' names repeat, or that concern training only."""
+"""Settings that are used here, that the tensors' names repeat (`targets` compares them), or of training only."""
 
 IA3_UNSUPPORTED: Final = ("modules_to_save",)
 """Settings of PEFT with which an IA3 needs more than its vectors."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import fsspec
 import msgspec
 
 from guideway.catalogue.artefacts.cache import ArtefactCache
@@ -27,7 +27,9 @@ from guideway.catalogue.artefacts.contents import (
     read_folder,
     reason,
 )
+from guideway.catalogue.artefacts.opening import opened
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.names.addresses import NAME
 
 _MAX_LISTING_BYTES: Final = 2**16
 _PIECE_BYTES: Final = 2**20
@@ -36,20 +38,25 @@ _PIECE_BYTES: Final = 2**20
 class ArtefactStore:
     """An object store (any fsspec address: a folder, s3://, gs://, ...), written once and checked on every read.
 
-    Layout: `BASE/sha256/HEX`, for files and listings alike.
+    Layout: `BASE/OWNER/sha256/HEX`, for files and listings alike. What a namespace put is in its own part, `of` it: a
+    digest is no right to what another one put. A store without an owner has `BASE/sha256/HEX`.
     """
 
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self._fs: Any
-        try:
-            self._fs, self._base = fsspec.core.url_to_fs(address)
-        except (ValueError, ImportError) as error:
-            # ImportError: the package for this kind of store is not installed; the message names it.
-            raise Refusal(
-                FailureCode.INVALID_SETTING,
-                f"GUIDEWAY_STORE is {address!r}, which cannot be opened ({error}): name a folder, or another address",
-            ) from None
+    def __init__(self, address: str, owner: str = "") -> None:
+        self.address, self.owner = address, owner
+        self._fs, self._base = opened(address)
+        if owner:
+            assert NAME.fullmatch(owner), "a namespace"
+            self._base = f"{self._base}/{owner}"
+
+    def of(self, owner: str) -> ArtefactStore:
+        """The part of a namespace: what it put, and nothing else."""
+        return ArtefactStore(self.address, owner)
+
+    def name_in_cache(self, digest: str) -> str:
+        """The artefact's name in a cache: each owner's copy is its own. Raises Refusal(guidance_damaged)."""
+        plain = cache_name(digest)
+        return f"{self.owner}.{plain}" if self.owner else plain
 
     def check_writable(self) -> None:
         """Raises Refusal(invalid_setting) if nothing can be stored. Ask before work that takes hours."""
@@ -72,17 +79,27 @@ class ArtefactStore:
         """Store an artefact; returns its digest. Raises Refusal(invalid_setting) where it cannot be written."""
         return self._put(listing_of({name: self._put(content) for name, content in files.items()}))
 
+    def held_bytes(self, digests: Iterable[str]) -> int:
+        """The bytes of these artefacts. A file that several have counts once, and one that is not there not at all."""
+        sizes: dict[str, int] = {}
+        for digest in digests:
+            with contextlib.suppress(Refusal):
+                for one in self._files(digest).values():
+                    if one not in sizes:
+                        sizes[one] = self._size(one)
+        return sum(sizes.values())
+
     def fetch(self, digest: str, cache: ArtefactCache) -> Path:
         """The artefact as a folder of the cache. It is fetched and checked once, and stays until this process ends.
 
         Raises Refusal: guidance_missing if the store lacks a piece or cannot be read, guidance_damaged if a piece has
         changed or is too large; OSError if the cache cannot be written.
         """
-        return cache.hold(cache_name(digest), lambda folder: self._download(digest, folder))
+        return cache.hold(self.name_in_cache(digest), lambda folder: self._download(digest, folder))
 
     def renew(self, digest: str, cache: ArtefactCache) -> None:
         """Fetch a held artefact again if its copy has changed. Raises as `fetch`."""
-        name = cache_name(digest)
+        name = self.name_in_cache(digest)
         try:
             read_fetched(cache.folder / name, digest)
         except Altered:
@@ -100,15 +117,16 @@ class ArtefactStore:
         """The artefact in memory, read from the cache. Raises as `fetch`, and Altered if the disk changes bytes."""
         return read_fetched(self.checked(digest, cache), digest)
 
+    def contents(self, digest: str) -> Contents:
+        """The artefact in memory, read from the store once; nothing is kept on this machine's disk.
+
+        Raises Refusal: guidance_missing, guidance_damaged, as `fetch`.
+        """
+        files = self._bounded_files(digest)
+        return {name: bytearray().join(self._pieces(one, FILE_LIMITS[name])) for name, one in files.items()}
+
     def _download(self, digest: str, folder: Path) -> None:
-        files = self._files(digest)
-        total = 0
-        for name, content in files.items():
-            size = self._size(content)
-            total += size
-            if size > FILE_LIMITS[name] or total > MAX_ARTEFACT_BYTES:
-                raise _damaged(digest)
-        for name, content in files.items():
+        for name, content in self._bounded_files(digest).items():
             with (folder / name).open("xb") as file:
                 for piece in self._pieces(content, FILE_LIMITS[name]):
                     file.write(piece)
@@ -123,6 +141,17 @@ class ArtefactStore:
         plain = files.keys() <= FILE_LIMITS.keys() and all(map(DIGEST.fullmatch, files.values()))
         if not plain or listing_of(files) != listing:
             raise _damaged(digest)
+        return files
+
+    def _bounded_files(self, digest: str) -> dict[str, str]:
+        """As `_files`, none of which is too large."""
+        files = self._files(digest)
+        total = 0
+        for name, content in files.items():
+            size = self._size(content)
+            total += size
+            if size > FILE_LIMITS[name] or total > MAX_ARTEFACT_BYTES:
+                raise _damaged(digest)
         return files
 
     def _path(self, digest: str) -> str:
@@ -145,6 +174,13 @@ class ArtefactStore:
     def _size(self, digest: str) -> int:
         try:
             found = self._fs.info(self._path(digest))
+        except FileNotFoundError as error:
+            refusal = _not_read(digest, error)
+            # Whether it is there is not told: it may be another namespace's.
+            if self.owner and self._fs.exists(ArtefactStore(self.address)._path("")):
+                message = "the store also has artefacts of an earlier guideway, which `guideway catalogue move` moves"
+                raise Refusal(refusal.code, f"{refusal.message}; {message}") from None
+            raise refusal from None
         except OSError as error:
             raise _not_read(digest, error) from None
         if found.get("type") != "file":

@@ -16,14 +16,14 @@ from msgspec import inspect
 from guideway.catalogue.documents import shapes
 from guideway.catalogue.documents.document import Document
 from guideway.catalogue.documents.faults import Fault, FieldPath, dotted, listed
-from guideway.schemas import names
+from guideway.schemas.names.addresses import NAME
 from guideway.schemas.nearest import did_you_mean, nearest
 
 _MOST_FAULTS: Final = 20
 _MOST_KEYS: Final = 1000
 """The most names that are tried to find the one that msgspec means: its message does not say."""
 _SAID: Final = re.compile(r"(?P<why>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>[^`]*)`)?", re.DOTALL)
-_NAME: Final = rf"^{names.NAME.pattern}\Z"
+_NAME: Final = rf"^{NAME.pattern}\Z"
 _STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]|(\[\.\.\.\])")
 _FIELD: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _UNKNOWN: Final = "unknown field"
@@ -44,7 +44,7 @@ class _Said(NamedTuple):
     meant: FieldPath | None = None
     """What the name at `place` should probably have been."""
     is_ours: bool = False
-    """It comes from a struct's `__post_init__`; taking a part out may have caused it."""
+    """Taking a part out may have caused it: a struct's `__post_init__` says it, or it is of what lost the part."""
 
 
 def converted(document: Document, kind: Any) -> tuple[Any, list[Fault]]:
@@ -77,7 +77,7 @@ def named(value: Any) -> str:
         return ""
     kind, namespace, name = (str(one).partition("/")[0] for one in parts)
     slash = "/" if kind == "endpoint" else ""
-    return f"{kind} {slash}{namespace}/{name}" if all(map(names.NAME.fullmatch, (kind, namespace, name))) else ""
+    return f"{kind} {slash}{namespace}/{name}" if all(map(NAME.fullmatch, (kind, namespace, name))) else ""
 
 
 def _told(message: str, place: FieldPath) -> str:
@@ -107,7 +107,7 @@ def _understood(error: msgspec.ValidationError, value: Any, kind: Any, gone: Col
         message = f"invalid value {word!r:.100}: {did_you_mean(str(word), tags)}it is one of {listed(tags)}"
         return _Said(place, message, _whole(place[:-1]))
     if message := _of_value(why, word, there):
-        return _Said(place, message, out)
+        return _Said(place, message, out, is_ours=any(one[:-1] == place for one in gone))
     # Our own message, from a struct's `__post_init__`: it may begin with the field that it means.
     return _Said((*place, *_leading(why, word)), why, out, is_ours=True)
 
@@ -156,7 +156,7 @@ def _misfit(word: str, there: inspect.Type | None, pattern: str) -> str:
     allowed = shapes.described(there) if there is not None else ""
     meant = re.sub(r"[^a-z0-9/@*.-]+", "-", word.strip().lower()).strip("-")
     is_name = there is not None and getattr(shapes.bare(there), "pattern", None) == _NAME
-    near = f"did you mean {meant}? " if is_name and names.NAME.fullmatch(meant) else ""
+    near = f"did you mean {meant}? " if is_name and NAME.fullmatch(meant) else ""
     return f"{word!r:.100} does not fit: {near}write {allowed or f'what matches {pattern}'}"
 
 
@@ -190,7 +190,7 @@ def _shown(value: Any) -> str:
 
 
 def _hint(wanted: Collection[str], got: str | None, value: Any) -> str:
-    if "str" in wanted and got in {"int", "float", "bool", "null"}:
+    if "str" in wanted and got in {"int", "float", "bool", "null", "object", "array"}:
         return " (write it in quotes)"
     if got == "str" and {*wanted} & {"int", "float"} and re.fullmatch(r"[-+]?[0-9]+(\.[0-9]+)?", str(value)):
         return " (write it without quotes)"

@@ -152,6 +152,9 @@ _HINTS: Final = (
     ("cannot start any token", "put the text in quotes"),
     ("mapping values are not allowed", "put a text that has a colon in quotes, or mend the indentation"),
     ("expected <block end>", "mend the indentation"),
+    ("expected '<document start>'", "write a line `---` between two documents"),
+    ("unknown escape character", "write a backslash twice, or put the text in single quotes"),
+    ("2002:merge'", "put `<<` in quotes where it merges nothing"),
     ("constructor for the tag", "write it without the tag"),
     ("undefined alias", "put a text that begins with `*` in quotes"),
 )

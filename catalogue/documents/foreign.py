@@ -8,7 +8,10 @@ from guideway.schemas.nearest import did_you_mean
 
 WRITTEN: Final = ("endpoint/v1", "guidance/v1", "model/v1")
 """The kinds that people write by hand."""
-KINDS: Final = (*WRITTEN, "set/v1", "alias/v1", "calibration/v1")
+KINDS: Final = (
+    *WRITTEN,
+    *("set/v1", "alias/v1", "calibration/v1", "namespace/v1", "router/v1", "webhook/v1", "target/v1"),
+)
 TASK: Final = "task/v1"
 _ONE_OF: Final = f"a manifest has `kind: {WRITTEN[0]}`, `{WRITTEN[1]}` or `{WRITTEN[2]}`"
 

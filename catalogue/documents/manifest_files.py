@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 
 from guideway.catalogue.adapters.forms import check_folder
+from guideway.catalogue.adapters.virtual_tokens import virtual_tokens_in
 from guideway.catalogue.artefacts.contents import PEFT_FILES, Contents, read_folder
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.documents.calibration_files import with_texts
 from guideway.catalogue.documents.conversion import converted
+from guideway.catalogue.documents.descriptor_files import with_descriptors
 from guideway.catalogue.documents.document import STDIN, Document, name_of, parse_documents
 from guideway.catalogue.documents.faults import MAX_FOUND, Fault, Faulty, FieldPath
 from guideway.catalogue.documents.foreign import no_manifest
-from guideway.catalogue.entries import Identity
+from guideway.catalogue.entries import Catalogue, Identity
+from guideway.catalogue.owned import known_artefacts
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Guidance, Manifest
 
@@ -67,7 +72,7 @@ def read_manifests(*places: Path) -> list[Source]:
         documents, wrong = parse_documents(path)
         faults += wrong
         for document in documents:
-            manifest, wrong = _manifest(document) if len(faults) < MAX_FOUND else (None, [])
+            manifest, wrong = _manifest(path, document) if len(faults) < MAX_FOUND else (None, [])
             faults += wrong
             if manifest is None:
                 continue
@@ -133,21 +138,50 @@ def _is_new(path: Path, seen: set[str]) -> bool:
     return real not in seen and not seen.add(real)  # type: ignore[func-returns-value]
 
 
-def _manifest(document: Document) -> tuple[Any, list[Fault]]:
+def _manifest(path: Path, document: Document) -> tuple[Any, list[Fault]]:
     if why := no_manifest(document.value):
         return None, [document.fault(why, ("kind",))]
+    if wrong := with_descriptors(path, document):
+        return None, wrong
     return converted(document, Manifest)
 
 
-def resolved(path: Path, manifest: Manifest, keep: Callable[[Contents], str], known: Collection[str] = ()) -> Manifest:
-    """The manifest as the catalogue keeps it, with the artefact's digest in place of its folder and with its texts.
+def counted(sources: Sequence[Source], catalogue: Catalogue) -> list[Source]:
+    """The same manifests, guidance with its virtual tokens as far as they are known, as `resolved` has it."""
+
+    def counted_one(source: Source) -> Source:
+        guidance, tokens = source.manifest, None
+        if not isinstance(guidance, Guidance) or guidance.form not in ("soft_prompt", "prefix"):
+            return source
+        if guidance.artefact.startswith("sha256:"):
+            tokens = known_artefacts(guidance, catalogue).get(guidance.artefact)
+        else:
+            with contextlib.suppress(Refusal):
+                files = read_folder(source.path.parent / guidance.artefact, PEFT_FILES)
+                tokens = virtual_tokens_in(files, guidance.form)
+        return replace(source, manifest=msgspec.structs.replace(guidance, virtual_tokens=tokens))
+
+    return [*map(counted_one, sources)]
+
+
+def resolved(
+    path: Path,
+    manifest: Manifest,
+    keep: Callable[[Contents], str],
+    known: Mapping[str, int | None] = MappingProxyType({}),
+) -> Manifest:
+    """The manifest as the catalogue keeps it, with the artefact's digest in place of its folder, with its virtual
+    tokens and with its texts.
 
     keep: stores the files of the checked folder and returns their digest. known: digests of versions of this guidance,
-    which the manifest may name. Raises Refusal(invalid_manifest | guidance_damaged), and what `keep` raises.
+    which the manifest may name → virtual tokens, as far as known. Raises Refusal(invalid_manifest | guidance_damaged),
+    and what `keep` raises.
     """
     manifest = with_texts(path, manifest)
-    if not isinstance(manifest, Guidance) or manifest.form == "text_prompt" or manifest.artefact in known:
+    if not isinstance(manifest, Guidance) or manifest.form == "text_prompt":
         return manifest
+    if manifest.artefact in known:
+        return _with_tokens(manifest, known[manifest.artefact])
     if manifest.artefact.startswith("sha256:"):
         # With the digest alone anybody could use an artefact that its owner does not share.
         raise Refusal(
@@ -156,12 +190,24 @@ def resolved(path: Path, manifest: Manifest, keep: Callable[[Contents], str], kn
         )
     files = read_folder(path.parent / manifest.artefact, PEFT_FILES)
     check_folder(files, manifest.form)
+    manifest = _with_tokens(manifest, virtual_tokens_in(files, manifest.form))
     return msgspec.structs.replace(manifest, artefact=keep(files))
+
+
+def _with_tokens(guidance: Guidance, tokens: int | None) -> Guidance:
+    if guidance.virtual_tokens not in (None, tokens):
+        raise Refusal(
+            FailureCode.INVALID_MANIFEST,
+            f"virtual_tokens is {guidance.virtual_tokens}, and its artefact is "
+            f"{f'known to have {tokens}' if tokens else 'not known to have so many'}: leave it out",
+        )
+    has_some = guidance.form in ("soft_prompt", "prefix")
+    return msgspec.structs.replace(guidance, virtual_tokens=tokens if has_some else None)
 
 
 def upload(path: Path, manifest: Manifest, store: ArtefactStore) -> Manifest:
     """As `resolved`, with the artefact in the store. Raises also Refusal(invalid_setting) if that cannot be written."""
     try:
-        return resolved(path, manifest, store.put)
+        return resolved(path, manifest, store.of(manifest.namespace).put)
     except Refusal as refusal:
         raise Refusal(refusal.code, f"{path}: {manifest.name}: {refusal.message}") from None

@@ -59,11 +59,15 @@ def chosen(shape: inspect.Type, value: Any) -> inspect.Type:
     if not isinstance(whole, inspect.UnionType):
         return shape
     structs = structs_of(shape)
+    texts = [kind for kind in whole.types if isinstance(bare(kind), inspect.StrType)]
+    if isinstance(value, str) and len(texts) == 1:
+        return texts[0]
     if isinstance(value, dict):
         for one in structs:
             if one.tag_field is not None and value.get(one.tag_field) == one.tag:
                 return one
-    return structs[0] if len(structs) == 1 else shape
+    is_word = isinstance(value, str) and words_of(shape)
+    return structs[0] if len(structs) == 1 and not is_word else shape
 
 
 def structs_of(shape: inspect.Type | None) -> list[inspect.StructType]:

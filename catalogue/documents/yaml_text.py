@@ -57,6 +57,14 @@ class Loader(yaml.SafeLoader):
         text = str(self.construct_scalar(node))
         return int(text, 0 if text[:2] in ("0o", "0x") else 10)
 
+    def compose_scalar_node(self, anchor: Any) -> Any:
+        """The next scalar. Characters that JSON writes as two escapes, such as an emoji, are one."""
+        node = super().compose_scalar_node(anchor)
+        if not node.value.isascii():
+            # A half without the other stays, and is told with its place.
+            node.value = node.value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        return node
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         """The next node. Raises Wrong after `MAX_VALUES` of them."""
         self.composed += 1

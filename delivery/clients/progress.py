@@ -9,6 +9,7 @@ import msgspec
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery.clients.kafka_client import make_consumer
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.guards import fetch_guards, group_guards
 from guideway.delivery.offsets.commit_metadata import UnreadableCommitMetadata, decode
 
@@ -29,8 +30,8 @@ class Progress(msgspec.Struct, frozen=True):
 class GroupProgress:
     """A consumer that asks about a group and never joins it. Every question raises KafkaError."""
 
-    def __init__(self, bootstrap: str, group: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, cluster: Cluster, group: str) -> None:
+        self._cluster = cluster
         self._group = group
         self._started: Any = None
 
@@ -40,7 +41,7 @@ class GroupProgress:
 
     async def _consumer(self) -> Any:
         if self._started is None:
-            consumer = make_consumer(self._bootstrap, "progress", group_id=self._group)
+            consumer = make_consumer(self._cluster, "progress", group_id=self._group)
             try:
                 await consumer.start()
             except BaseException:

@@ -7,12 +7,16 @@ import time
 
 from aiokafka.client import AIOKafkaClient
 
+from guideway.delivery.connection.cluster import Cluster
+from guideway.delivery.guards import connection_guards
+
 
 class TopicDirectory:
     """Topics and their partition counts, as the cluster last said. Owned by one pipeline."""
 
-    def __init__(self, bootstrap: str, client_id: str) -> None:
-        self._client = AIOKafkaClient(bootstrap_servers=bootstrap, client_id=client_id)
+    def __init__(self, cluster: Cluster, client_id: str) -> None:
+        connection_guards.install()
+        self._client = AIOKafkaClient(**cluster.client_settings(), client_id=client_id)
         self._partitions: dict[str, int] = {}
         self._asked_at = float("-inf")
         self._lock = asyncio.Lock()

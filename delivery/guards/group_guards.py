@@ -13,6 +13,8 @@
 11. What a coordinator says was committed counts only where other brokers, asked after its answer, name it too. A broker
     that was paused, and replaced meanwhile, answers what had reached it when it wakes, before it learns; brokers check
     what is written to them, and not what is read. Unguarded, what was committed in between is done and published again.
+18. A member that may no longer read the group tries to join it again, for as long as that takes. Unguarded its
+    heartbeats end for good, and it stays outside after it was given the right back.
 
 What is private in aiokafka and used all the same stands here too: a committed offset together with its metadata, the
 members of a group, and asking the group for a new assignment.
@@ -30,10 +32,14 @@ from aiokafka.producer.sender import CoordinationType
 from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
-from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
+from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from guideway.delivery.guards import fetch_guards
+
 _CONFIRM_S: Final = 2.0
+
+_JOINS_AGAIN: Final = (errors.IllegalGenerationError.errno, errors.GroupAuthorizationFailedError.errno)
 
 _plain_send_req = GroupCoordinator._send_req
 
@@ -51,11 +57,15 @@ class CoordinatorInDoubt(errors.KafkaError):  # type: ignore[misc]
 
 
 async def send_req(self: Any, request: Any) -> Any:
-    """For `GroupCoordinator._send_req`: guards 1, 8, 9 and 11."""
+    """For `GroupCoordinator._send_req`: guards 1, 8, 9, 11 and 18."""
     node = self.coordinator_id
     response = await _plain_send_req(self, request)
+    if isinstance(request, JoinGroupRequest) and response.error_code == errors.GroupAuthorizationFailedError.errno:
+        # The group answers, and another process would be told the same.
+        fetch_guards.note_heartbeat(self)
+        return response
     if isinstance(request, HeartbeatRequest | SyncGroupRequest):
-        if response.error_code == errors.IllegalGenerationError.errno or _is_empty_assignment(response):
+        if response.error_code in _JOINS_AGAIN or _is_empty_assignment(response):
             # To this the client answers by joining again, and keeps its member id.
             response.error_code = errors.RebalanceInProgressError.errno
         return response

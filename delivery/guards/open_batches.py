@@ -15,6 +15,7 @@ import msgspec
 from guideway.delivery.guards import bounded_codecs
 from guideway.delivery.guards.bounded_codecs import UnreadableBatch
 from guideway.delivery.settings import MAX_HEADERS, MAX_READ_BYTES
+from guideway.schemas.names import header
 
 _HEADER_BYTES: Final = 61
 _LENGTH_AT, _ATTRIBUTES_AT, _COUNT_AT = 8, 21, 57
@@ -22,6 +23,12 @@ _CODEC_BITS: Final = 0x07
 _LEAST_RECORD_BYTES: Final = 7
 _LOOKED_AT_BYTES: Final = 2**18
 """A record up to this size is not measured further: whatever it holds, it becomes some megabytes at most."""
+_HEADERS_LOOKED_AT: Final = 4 * MAX_HEADERS
+"""Of a record with too many: each costs a microsecond, and a batch may hold hundreds of such records."""
+_ANSWERED_BY_BYTES: Final = 2**16
+"""Of a record with too many: so many bytes of them are kept."""
+_ANSWERED_BY: Final = frozenset(name.encode() for name in header.ANSWERED_BY)
+_LONGEST_NAME: Final = max(map(len, _ANSWERED_BY))
 _DECODERS: Final[dict[int, Callable[[Any], Any]]] = {
     1: bounded_codecs.gzip_decode,
     2: bounded_codecs.snappy_decode,
@@ -39,8 +46,11 @@ class OpenBatch(msgspec.Struct, frozen=True):
     """Records that came without their value: number in the batch → bytes that it had."""
 
 
-def opened(batch: bytes) -> OpenBatch:
-    """A batch of format 2, which may be compressed. Raises UnreadableBatch."""
+def opened(batch: bytes, inflated_bytes: int = bounded_codecs.LIMIT_BYTES) -> OpenBatch:
+    """A batch of format 2, which may be compressed. Raises UnreadableBatch.
+
+    inflated_bytes: what a compressed one may hold; never more than `bounded_codecs.LIMIT_BYTES`.
+    """
     (attributes,) = struct.unpack_from(">h", batch, _ATTRIBUTES_AT)
     (count,) = struct.unpack_from(">i", batch, _COUNT_AT)
     codec = attributes & _CODEC_BITS
@@ -51,11 +61,13 @@ def opened(batch: bytes) -> OpenBatch:
         if codec not in _DECODERS:
             raise UnreadableBatch
         records = _DECODERS[codec](records)
+        if len(records) > inflated_bytes:
+            raise UnreadableBatch
     records, withheld = _without_oversized(memoryview(records), count)
-    header = bytearray(batch[:_HEADER_BYTES])
-    struct.pack_into(">h", header, _ATTRIBUTES_AT, attributes & ~_CODEC_BITS)
-    struct.pack_into(">i", header, _LENGTH_AT, _HEADER_BYTES - _LENGTH_AT - 4 + len(records))
-    return OpenBatch(b"".join((header, records)), withheld)
+    head = bytearray(batch[:_HEADER_BYTES])
+    struct.pack_into(">h", head, _ATTRIBUTES_AT, attributes & ~_CODEC_BITS)
+    struct.pack_into(">i", head, _LENGTH_AT, _HEADER_BYTES - _LENGTH_AT - 4 + len(records))
+    return OpenBatch(b"".join((head, records)), withheld)
 
 
 def _without_oversized(records: memoryview, count: int) -> tuple[Any, dict[int, int]]:
@@ -83,8 +95,8 @@ def _without_oversized(records: memoryview, count: int) -> tuple[Any, dict[int, 
 def _in_its_place(record: memoryview) -> bytes | None:
     """What stands in place of a record that is too large, or has too many headers: the same with a null value.
 
-    Key and headers stay, unless they are what is too large: the caller is answered by them. None: the record may be
-    read as it is.
+    Key and headers stay, for the caller is answered by them; where they are what is too large, the key goes, and of the
+    headers those stay by which an answer finds its way. None: the record may be read as it is.
     """
     at = 1
     for _ in ("timestamp", "offset"):
@@ -106,9 +118,27 @@ def _in_its_place(record: memoryview) -> bytes | None:
             numbers,
             *((_encoded(len(key)), key) if 0 < len(key) <= MAX_READ_BYTES else (null,)),
             null,
-            headers if count <= MAX_HEADERS and len(headers) <= MAX_READ_BYTES else _encoded(0),
+            headers if count <= MAX_HEADERS and len(headers) <= MAX_READ_BYTES else _answering(headers),
         )
     )
+
+
+def _answering(headers: memoryview) -> bytes:
+    """Of too many headers those of `header.ANSWERED_BY`, as far as they are among the first and are small."""
+    count, at = _integer(headers, 0)
+    kept: list[bytes] = []
+    room = _ANSWERED_BY_BYTES
+    for _ in range(min(count, _HEADERS_LOOKED_AT)):
+        size, start = _integer(headers, begin := at)
+        name_ends = start + max(0, size)
+        value_size, value_starts = _integer(headers, name_ends)
+        at = value_starts + max(0, value_size)
+        if at > len(headers):
+            raise IndexError
+        if at - begin <= room and size <= _LONGEST_NAME and bytes(headers[start:name_ends]) in _ANSWERED_BY:
+            kept.append(bytes(headers[begin:at]))
+            room -= at - begin
+    return _encoded(len(kept)) + b"".join(kept)
 
 
 def _integer(data: memoryview, at: int) -> tuple[int, int]:

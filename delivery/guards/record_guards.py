@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
@@ -68,9 +68,27 @@ class _Call:
     """One `getmany` under way."""
 
     left: int = CALL_BYTES
+    topic: str = ""
+    """Of the batch that is read."""
 
 
 _call: ContextVar[_Call | None] = ContextVar("_call", default=None)
+
+
+def _as_much_as_all(topic: str) -> int:
+    return bounded_codecs.LIMIT_BYTES
+
+
+_inflated_bytes: Callable[[str], int] = _as_much_as_all
+
+
+def limit_inflated(inflated_bytes: Callable[[str], int]) -> None:
+    """Topic → how many bytes a compressed batch of it may hold, for all consumers of this process from now on.
+
+    A batch that holds more is read as one that cannot be decompressed.
+    """
+    global _inflated_bytes  # noqa: PLW0603
+    _inflated_bytes = inflated_bytes
 
 
 class _OpenBatches:
@@ -134,8 +152,9 @@ class _Batch:
         """The records after those that were read. Raises UnreadableBatch."""
         if not self._has_headers:
             return _of_older_format(self._plain, read)
-        batch = opened(self._data)
-        if (call := _call.get()) is not None:
+        call = _call.get()
+        batch = opened(self._data, _inflated_bytes(call.topic if call is not None else ""))
+        if call is not None:
             call.left -= len(batch.data)
         if len(batch.data) > _LARGE_BYTES:
             _open.hold(self, len(batch.data))
@@ -197,6 +216,7 @@ def _getall(self: Any, max_records: int | None = None) -> list[Any]:
     if not self.check_assignment(self._topic_partition) or not self.has_more() or call.left <= 0:
         return []
     found: list[Any] = []
+    call.topic = self._topic_partition.topic
     for record in self._partition_records:
         found.append(record)
         call.left -= held_bytes(record.key, record.value, record.headers)

@@ -15,7 +15,6 @@ client asks again at once: a consumer that waits keeps half a core busy. The gua
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -119,9 +118,11 @@ async def _proc_fetch_request(self: Any, assignment: Any, node_id: int, request:
     found = bool(await _plain_proc_fetch_request(self, assignment, node_id, request))
     rest_s = EMPTY_FETCH_S - (time.monotonic() - began)
     if not found and rest_s > 0:
-        # Cancelled when the assignment changes or the fetcher closes; like the plain one, it then just ends.
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await asyncio.sleep(rest_s)
+        except asyncio.CancelledError:
+            # The assignment changes or the fetcher closes; like the plain one, it then just ends.
+            return False
     return found
 
 

@@ -154,12 +154,14 @@ async def discard(producer: Any) -> None:
     """Let go of a producer within seconds, whatever it still waits for; `stop` alone may wait for ever."""
     try:
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(producer.stop(), 2)
+            async with asyncio.timeout(2):
+                await producer.stop()
             return
         if producer._sender.sender_task is not None:
             producer._sender.sender_task.cancel()
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(producer.client.close(), 2)
+            async with asyncio.timeout(2):
+                await producer.client.close()
     finally:
         if producer._txn_manager is not None:
             _heard(producer._txn_manager._transaction_waiter)

@@ -8,8 +8,8 @@ that process as well, through its memory or a container's limits. Then only the 
 3. A next owner that reads the note learns that the owner before has died, or has handed over in haste: its last flush
    took too long, or its session ran out while its loop was blocked.
 4. The note names its owner by a *token* that no other process has. The token is also in the group's list of members
-   (`schemas.names.client_id`), and a member is alive. Each takeover asks for that list, and asks about all owners that
-   were taken for dead: a process dies once at most.
+   (`client_id`), and a member is alive. Each takeover asks for that list, and asks about all owners that were taken
+   for dead: a process dies once at most.
 
 A record that kills stays unfinished until it is the lowest one. From then on each death counts. Fewer and fewer records
 are worked on beside it, and after `FATAL` deaths it is refused without being worked on.

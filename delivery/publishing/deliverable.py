@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,8 +11,10 @@ from aiokafka import errors
 from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.guards.transaction_guards import TopicsRefused
 from guideway.delivery.settings import MAX_RECORD_BYTES
-from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.names import header
+from guideway.schemas.names.service_topics import AUDIT_TOPIC, is_results_topic
+from guideway.schemas.names.topics import dead_letter_topic
 from guideway.schemas.record import Outgoing, Record
 
 _BARE_LETTER_BYTES: Final = 4_000
@@ -21,6 +23,7 @@ _BARE_LETTER_BYTES: Final = 4_000
 _TOO_LARGE: Final = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 _NOT_ALLOWED: Final = (errors.TopicAuthorizationFailedError, errors.InvalidTopicError, errors.PolicyViolationError)
 _NOT_SUCH = (errors.InvalidTimestampError, errors.UnsupportedForMessageFormatError, errors.UnknownError)
+_ANSWERED: Final = "the caller has its reply, but webhooks and archive did not get it: "
 _DOUBTS: Final = 3
 """After so many errors without a meaning, the record counts as refused."""
 
@@ -61,7 +64,7 @@ class Result:
 
 def topics_of(result: Result) -> set[str]:
     """The topics that must be looked up before the result is sent: its own, and its dead-letter topic."""
-    return {names.dead_letter_topic(result.record.topic), *(out.topic for out in result.outgoing)}
+    return {dead_letter_topic(result.record.topic), *(out.topic for out in result.outgoing)}
 
 
 def refusals(error: BaseException, topics: set[str]) -> dict[str, Refusal]:
@@ -81,14 +84,21 @@ def refusals(error: BaseException, topics: set[str]) -> dict[str, Refusal]:
     return {topic: Refusal(code, f"topic {topic} {why}") for topic in topics}
 
 
+def may_be_neighbours(refused: Iterable[BaseException]) -> bool:
+    """Whether of several refused records some may be refused only because they were sent together with others."""
+    return sum(isinstance(error, _TOO_LARGE + _NOT_SUCH) for error in refused) > 1
+
+
 def deliverable(result: Result, partitions: Mapping[str, int]) -> list[Outgoing]:
     """The records to send. Raises DeadLetterHeld.
 
     `partitions`: how many partitions each topic has; 0: it does not exist.
     """
     return [
-        out if (why := _why_not(out, result, partitions)) is None else _letter(result, why, partitions)
+        out if (why := _why_not(out, result, partitions)) is None else _letter(out, result, why, partitions)
         for out in result.outgoing
+        # The audit trail is to hold nobody up, and what it does not take is no reason for a dead letter.
+        if out.topic != AUDIT_TOPIC or _why_not(out, result, partitions) is None
     ]
 
 
@@ -104,7 +114,7 @@ def first_results(due: Mapping[int, Result], count: int, size: int) -> dict[int,
 
 
 def _why_not(out: Outgoing, result: Result, partitions: Mapping[str, int]) -> Refusal | None:
-    if out.topic == names.dead_letter_topic(result.record.topic):
+    if out.topic == dead_letter_topic(result.record.topic):
         # The handler's own dead letter.
         return _reason_of(out) if result.refused.get(out.topic) or not partitions[out.topic] else None
     if out.topic in result.refused:
@@ -124,19 +134,22 @@ def _why_not(out: Outgoing, result: Result, partitions: Mapping[str, int]) -> Re
 def _reason_of(letter: Outgoing) -> Refusal:
     """Why this dead letter was written."""
     says = {
-        name: (value or b"").decode() for name, value in letter.headers if name.startswith(names.DEAD_LETTER_PREFIX)
+        name: (value or b"").decode() for name, value in letter.headers if name.startswith(header.DEAD_LETTER_PREFIX)
     }
-    code = says.get(names.DEAD_LETTER_PREFIX + "code", FailureCode.INTERNAL_ERROR)
-    return Refusal(FailureCode(code), says.get(names.DEAD_LETTER_PREFIX + "message", "not told"))
+    code = says.get(header.DEAD_LETTER_PREFIX + "code", FailureCode.INTERNAL_ERROR)
+    return Refusal(FailureCode(code), says.get(header.DEAD_LETTER_PREFIX + "message", "not told"))
 
 
-def _letter(result: Result, why: Refusal, partitions: Mapping[str, int]) -> Outgoing:
-    topic = names.dead_letter_topic(result.record.topic)
+def _letter(out: Outgoing, result: Result, why: Refusal, partitions: Mapping[str, int]) -> Outgoing:
+    topic = dead_letter_topic(result.record.topic)
     if not partitions[topic]:
         raise DeadLetterHeld(f"topic {topic} does not exist: run `guideway topics apply`")
+    # Its caller has the reply. Whoever put the record back would have it answered twice.
+    answered = is_results_topic(out.topic)
+    message = f"{_ANSWERED}{why.message}" if answered else why.message
     match len(result.refused.get(topic, ())):
         case 0:
-            return dead_letter(result.record, why.code, why.message)
+            return dead_letter(result.record, why.code, message, without_value=answered)
         case 1:
-            return dead_letter(result.record, why.code, why.message, max_bytes=_BARE_LETTER_BYTES)
+            return dead_letter(result.record, why.code, message, max_bytes=_BARE_LETTER_BYTES, without_value=answered)
     raise DeadLetterHeld(result.refused[topic][-1].message)

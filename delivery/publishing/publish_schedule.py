@@ -31,6 +31,8 @@ class Situation:
     """That was noted at least once since the partition is owned."""
     note_stands: bool = False
     """The last commit says that work is under way."""
+    rests: bool = False
+    """All work that is under way waits for something, and an owner has died: another death is none of its records'."""
     leaving: bool = False
     """The process is told to end."""
     closing: bool = False
@@ -102,7 +104,7 @@ class PublishSchedule:
             self._rests_since = self._woken_at = None
         if _wants_note(work):
             return NoteBeginning()
-        if work.leaving and work.note_stands:
+        if _wants_end(work):
             return NoteEnd()
         if self._publish_by is not None and now < self._publish_by and not self._hurries(work):
             return Wait(self._publish_by)
@@ -111,7 +113,7 @@ class PublishSchedule:
 
     def _wakes(self, work: Situation) -> bool:
         """Whether there is anything to do that ends a rest; results that are held back do not."""
-        return self._publish_by is not None or _wants_note(work) or (work.leaving and work.note_stands)
+        return self._publish_by is not None or _wants_note(work) or _wants_end(work)
 
     def _rest_ends(self, work: Situation, now: float) -> float:
         assert self._rests_since is not None
@@ -129,6 +131,11 @@ class PublishSchedule:
         """How long a result that took so long may wait for others."""
         bounds = self._settings
         return max(bounds.flush_interval_s, min(bounds.flush_share * took_s, bounds.max_flush_interval_s))
+
+
+def _wants_end(work: Situation) -> bool:
+    """Whether it is to be noted that no work is under way."""
+    return work.note_stands and (work.leaving or work.rests)
 
 
 def _wants_note(work: Situation) -> bool:

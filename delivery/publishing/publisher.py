@@ -13,7 +13,14 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery.in_flight import InFlight
 from guideway.delivery.partition_kafka import PartitionKafka
-from guideway.delivery.publishing.deliverable import DeadLetterHeld, deliverable, first_results, refusals, topics_of
+from guideway.delivery.publishing.deliverable import (
+    DeadLetterHeld,
+    deliverable,
+    first_results,
+    may_be_neighbours,
+    refusals,
+    topics_of,
+)
 from guideway.delivery.publishing.slow_topics import SlowTopics
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.record import Outgoing
@@ -54,6 +61,8 @@ class Publisher:
         self._work = work
         self._on_published = on_published
         self._slow = SlowTopics(settings.hold_s)
+        self.in_small_batches = False
+        """Producers are to send fewer records together: a topic has refused several at once."""
         self._log = log.bind(topic=tp.topic, partition=tp.partition)
 
     async def next_batch(self, now: float) -> Batch:
@@ -120,8 +129,15 @@ class Publisher:
             self._log.error("topics take nothing; what goes there is tried alone, and less often", topics=sorted(news))
 
     def _check_all_taken(self, sending: Sending) -> None:
-        """Raises the first error. What brokers will never take is remembered, and sent otherwise the next time."""
+        """Raises the first error. What brokers will never take is remembered, and sent otherwise the next time.
+
+        Brokers refuse all records that were sent together. So the first time nobody is blamed, and smaller batches are
+        tried.
+        """
         failed = list(sending.failed())
+        if failed and not self.in_small_batches and may_be_neighbours(error for *_, error in failed):
+            self.in_small_batches = True
+            raise failed[0][2]
         for offset, out, error in failed:
             self._work.ready[offset].note(refusals(error, {out.topic}), error)
         if failed:

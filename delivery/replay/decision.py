@@ -10,8 +10,9 @@ import msgspec
 from guideway.delivery.offsets.commit_metadata import decode
 from guideway.delivery.offsets.tracker import Commit, OffsetTracker
 from guideway.delivery.settings import MAX_RECORD_BYTES
-from guideway.schemas import names
 from guideway.schemas.failures import FailureCode
+from guideway.schemas.names import header
+from guideway.schemas.names.topics import topic_of_dead_letters
 from guideway.schemas.record import Headers, Outgoing, Record, Withheld
 
 RecordPosition = tuple[int, int]
@@ -35,7 +36,7 @@ class Why(StrEnum):
 
 _SENTENCES = {
     Why.REPLAYED: "replayed already: --again puts it back once more",
-    Why.OMITTED: "not all of it was kept, for it was too large: send the record again from where it stands",
+    Why.OMITTED: "not all of it was kept: look at its reason, and send the record again unless it is answered",
     Why.FOREIGN: "does not have the headers of a dead letter of this topic",
     Why.NO_ROOM: "no room left to note it as replayed: first replay those that stand before it",
     Why.MISSING: "no dead letter stands there",
@@ -59,7 +60,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 def code_of(record: Record) -> str:
     """The failure code of a dead letter; empty where it says none."""
-    return (record.header(names.DEAD_LETTER_PREFIX + "code") or b"").decode(errors="replace")
+    return (record.header(header.DEAD_LETTER_PREFIX + "code") or b"").decode(errors="replace")
 
 
 def read_back(record: Record) -> DeadLetter | None:
@@ -68,16 +69,16 @@ def read_back(record: Record) -> DeadLetter | None:
     A record may have had such headers itself, as a dead letter of a dead letter has. Ours are its last ones and begin
     with the topic, which we add once: what stands before the last of that name is the record's own.
     """
-    first = names.DEAD_LETTER_PREFIX + "topic"
+    first = header.DEAD_LETTER_PREFIX + "topic"
     at = max((i for i, (name, _) in enumerate(record.headers) if name == first), default=None)
     if at is None:
         return None
     added = record.headers[at:]
-    if not all(name.startswith((names.DEAD_LETTER_PREFIX, names.CONNECT_ERROR_PREFIX)) for name, _ in added):
+    if not all(name.startswith((header.DEAD_LETTER_PREFIX, header.CONNECT_ERROR_PREFIX)) for name, _ in added):
         return None
     try:
         ours = {name: (value or b"").decode() for name, value in added}
-        said = {name.removeprefix(names.DEAD_LETTER_PREFIX): value for name, value in ours.items()}
+        said = {name.removeprefix(header.DEAD_LETTER_PREFIX): value for name, value in ours.items()}
         return DeadLetter(
             topic=said["topic"],
             partition=int(said["partition"]),
@@ -100,7 +101,7 @@ def original_of(record: Record) -> Outgoing | Why:
     letter = read_back(record)
     if isinstance(record.value, Withheld):
         return Why.FOREIGN
-    if letter is None or letter.topic != names.topic_of_dead_letters(record.topic) or letter.partition < 0:
+    if letter is None or letter.topic != topic_of_dead_letters(record.topic) or letter.partition < 0:
         return Why.FOREIGN
     if letter.omitted:
         return Why.OMITTED

@@ -15,14 +15,16 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery.clients.kafka_client import START_TIMEOUT_S, make_producer
+from guideway.delivery.clients.span_reader import OffsetRange, SpanReader, Spans
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.guards import transaction_guards
 from guideway.delivery.offsets.tracker import Commit
 from guideway.delivery.publishing.deliverable import refusals
-from guideway.delivery.replay.dead_letter_reader import DeadLetterReader, OffsetRange, Spans
+from guideway.delivery.replay.dead_letter_reader import DeadLetterReader
 from guideway.delivery.replay.decision import Ledger, RecordPosition, Replayed, Selection, Why, decide
-from guideway.delivery.settings import MAX_RECORD_BYTES
-from guideway.schemas import names
+from guideway.delivery.settings import MAX_REQUEST_BYTES
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.names.groups import replay_group, transactional_id
 from guideway.schemas.record import Outgoing, Record
 
 MAX_RECORDS: Final = 200
@@ -32,7 +34,6 @@ MAX_METADATA_CHARS: Final = 3_800
 TRANSACTION_TIMEOUT_S: Final = 30.0
 FLUSH_TIMEOUT_S: Final = 20.0
 ABORT_TIMEOUT_S: Final = 5.0
-MAX_REQUEST_BYTES: Final = MAX_RECORD_BYTES + 48_576
 
 Walked = Callable[[int], None]
 """Told how many offsets were walked since the last call."""
@@ -64,14 +65,14 @@ async def plan(reader: DeadLetterReader, spans: Spans, selection: Selection, wal
     report = Report()
     for tp, span in spans.items():
         replayed = await reader.replayed(tp) if len(span) else Replayed()
-        async for record in _walk(reader, tp, span, walked):
+        async for record in _walk(reader.letters, tp, span, walked):
             report.note(record, decide(record, selection, replayed))
     report.note_missing(selection)
     return report
 
 
 async def replay(
-    bootstrap: str,
+    cluster: Cluster,
     reader: DeadLetterReader,
     spans: Spans,
     selection: Selection,
@@ -90,11 +91,11 @@ async def replay(
         for tp, span in spans.items():
             if not len(span):
                 continue
-            async with _owner(bootstrap, tp) as producer:
+            async with _owner(cluster, tp) as producer:
                 # Only now: initialising the producer has ended every earlier replay of this partition.
                 replayed = await reader.replayed(tp)
                 putting = _PartitionReplay(producer, tp, replayed, span, report)
-                async for record in _walk(reader, tp, span, walked):
+                async for record in _walk(reader.letters, tp, span, walked):
                     await putting.take(record, decide(record, selection, replayed), origin_partitions)
                 await putting.flush()
     report.note_missing(selection)
@@ -161,22 +162,21 @@ class _PartitionReplay:
             # A refused record does not fail the commit by itself: it would be noted as put back and not be there.
             await asyncio.gather(*sent)
             offsets = {self._tp: OffsetAndMetadata(commit.low, commit.metadata)}
-            await self._producer.send_offsets_to_transaction(offsets, names.DEAD_LETTER_REPLAY_GROUP)
+            await self._producer.send_offsets_to_transaction(offsets, replay_group(self._tp.topic))
         except BaseException:
             for one in sent:
                 one.cancel()
             # Left open, it would hide what others write to the topic from its readers until it times out.
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(self._producer.abort_transaction(), ABORT_TIMEOUT_S)
+                async with asyncio.timeout(ABORT_TIMEOUT_S):
+                    await self._producer.abort_transaction()
             raise
         await self._producer.commit_transaction()
 
 
-async def _walk(
-    reader: DeadLetterReader, tp: TopicPartition, span: OffsetRange, walked: Walked
-) -> AsyncIterator[Record]:
+async def _walk(letters: SpanReader, tp: TopicPartition, span: OffsetRange, walked: Walked) -> AsyncIterator[Record]:
     at = span.first
-    async for record in reader.read({tp: span}):
+    async for record in letters.read({tp: span}):
         yield record
         walked(record.offset + 1 - at)
         at = record.offset + 1
@@ -184,18 +184,19 @@ async def _walk(
 
 
 @asynccontextmanager
-async def _owner(bootstrap: str, tp: TopicPartition) -> AsyncIterator[AIOKafkaProducer]:
+async def _owner(cluster: Cluster, tp: TopicPartition) -> AsyncIterator[AIOKafkaProducer]:
     """The producer that alone may replay this partition: it fences every earlier one."""
     producer = make_producer(
-        bootstrap,
+        cluster,
         "replay",
-        transactional_id=names.transactional_id(names.DEAD_LETTER_REPLAY_GROUP, *tp),
+        transactional_id=transactional_id(replay_group(tp.topic), *tp),
         transaction_timeout_ms=int(TRANSACTION_TIMEOUT_S * 1000),
         request_timeout_ms=15_000,
         max_request_size=MAX_REQUEST_BYTES,
     )
     try:
-        await asyncio.wait_for(producer.start(), START_TIMEOUT_S)
+        async with asyncio.timeout(START_TIMEOUT_S):
+            await producer.start()
         yield producer
     finally:
         await transaction_guards.discard(producer)

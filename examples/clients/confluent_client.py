@@ -3,10 +3,12 @@
     confluent_client.py BOOTSTRAP /NAMESPACE/ENDPOINT TEXT [TIMEOUT_S]
 
 Prints the reply, one line of JSON. Exit code 0: completed; 1: failed, or the event was not taken; 2: no reply in time.
+KAFKA_CLIENT_CONFIG names a client.properties with the login, where the cluster wants one.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -15,10 +17,19 @@ import uuid
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 
 
+def login(file: str | None) -> dict[str, str]:
+    """What the file says, in librdkafka's words."""
+    if not file:
+        return {}
+    with open(file, encoding="utf-8") as lines:
+        return dict(line.strip().split("=", 1) for line in lines if "=" in line and line.lstrip()[:1] not in "#!")
+
+
 def ask(bootstrap: str, address: re.Match[str], text: str, timeout_s: float) -> Message | None:
     """The reply's record, or None if none came in time. Raises KafkaException if the event was not taken."""
     events, replies = (f"gw.{address[1]}.{address[2]}.{way}.v1" for way in ("in", "out"))
-    common = {"bootstrap.servers": bootstrap, "allow.auto.create.topics": False, "log_level": 0}
+    secured = login(os.environ.get("KAFKA_CLIENT_CONFIG"))
+    common = secured | {"bootstrap.servers": bootstrap, "allow.auto.create.topics": False, "log_level": 0}
     reading = {"group.id": "not-used", "enable.auto.commit": False, "isolation.level": "read_committed"}
     consumer = Consumer(common | reading)
     producer = Producer(common | {"enable.idempotence": True, "partitioner": "murmur2_random"})
@@ -52,7 +63,7 @@ def ask(bootstrap: str, address: re.Match[str], text: str, timeout_s: float) -> 
 
 def main() -> int:
     address = re.fullmatch("/([a-z0-9-]+)/([a-z0-9-]+)", sys.argv[2]) if len(sys.argv) in {4, 5} else None
-    if address is None:
+    if address is None or not re.fullmatch(r"[0-9]+(\.[0-9]+)?", (*sys.argv, "60")[4]):
         print("usage: confluent_client.py BOOTSTRAP /NAMESPACE/ENDPOINT TEXT [TIMEOUT_S]", file=sys.stderr)
         return 64
     timeout_s = float(sys.argv[4]) if len(sys.argv) == 5 else 60.0

@@ -33,6 +33,9 @@ def settled(manifests: Iterable[Manifest], catalogue: Catalogue) -> list[Manifes
     def is_trained(name: str, namespace: str) -> bool:
         guidance = applied.get(name.partition("*")[0].partition("@")[0])
         if guidance is None:
+            if name.partition("/")[0] in catalogue.hidden:
+                # Of another namespace, which this user does not see: what is shared is mostly trained.
+                return True
             _, guidance = catalogue.guidance(name, for_namespace=namespace)
         return guidance.form != "text_prompt"
 
@@ -88,15 +91,29 @@ def _check(calibration: Calibration, endpoint: Endpoint) -> None:
 
 def _with_around(calibration: Calibration, endpoint: Endpoint) -> Calibration:
     """The calibration with the template's text around each text. Raises ValueError if the template changes texts."""
-    fields = {name: _filled(field) for name, field in endpoint.input.fields.items()}
-    rendered = parse(endpoint.input.template).render(fields, max_chars=endpoint.max_text_chars)
-    around = rendered.split(_MARK)
+    around = around_text(endpoint)
     if len(around) < 2:
         raise ValueError(
             "input.template does not put a field that is text in as it is, so nobody can tell what stands around it: "
             "write `off`, or a template that does"
         )
     return msgspec.structs.replace(calibration, around=around)
+
+
+def around_text(endpoint: Endpoint) -> list[str]:
+    """What the template puts before, between and behind the fields that are text, where it puts them in as they are;
+    one text where it does not. Raises ValueError where the template cannot be applied."""
+    fields = {name: _filled(field) for name, field in endpoint.input.fields.items()}
+    return parse(endpoint.input.template).render(fields, max_chars=endpoint.max_text_chars).split(_MARK)
+
+
+def around_only_field(endpoint: Endpoint) -> tuple[str, str] | None:
+    """What the template puts before and behind its only field; None where a field cannot be read off a text."""
+    try:
+        around = around_text(endpoint)
+    except ValueError:
+        return None
+    return (around[0], around[1]) if len(around) == 2 and len(endpoint.input.fields) == 1 else None
 
 
 def _filled(field: Field) -> Any:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
+from guideway.delivery.connection.cluster import Cluster
 from guideway.producers.client.client import Client, not_open
+from guideway.producers.client.event_headers import Content
+from guideway.schemas.partial import Partial
 from guideway.schemas.reply import Reply
 
 T = TypeVar("T")
@@ -23,9 +26,9 @@ T = TypeVar("T")
 class BlockingClient:
     """A `Client` on an event loop in its own thread. Any number of threads may use it."""
 
-    def __init__(self, bootstrap: str, *, reply_to: str | None = None) -> None:
+    def __init__(self, cluster: Cluster | str, *, reply_to: str | None = None) -> None:
         """Takes the same arguments as `Client`."""
-        self._client = Client(bootstrap, reply_to=reply_to)
+        self._client = Client(cluster, reply_to=reply_to)
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> BlockingClient:
@@ -48,12 +51,12 @@ class BlockingClient:
         finally:
             self._end()
 
-    def submit(self, address: str, content: Mapping[str, Any] | str, **options: Any) -> Reply:
+    def submit(self, address: str, content: Content, **options: Any) -> Reply:
         """As `Client.submit`, with the same options."""
         return self._run(self._client.submit(address, content, **options))
 
     def submit_all(
-        self, address: str, contents: Iterable[Mapping[str, Any] | str], *, at_a_time: int = 256, **options: Any
+        self, address: str, contents: Iterable[Content], *, at_a_time: int = 256, **options: Any
     ) -> Iterator[Reply]:
         """The replies in the order of `contents`. A bounded number of events is under way at a time.
 
@@ -71,9 +74,18 @@ class BlockingClient:
             for one in under_way:
                 one.cancel()
 
-    def cancel(self, address: str, request_id: str) -> None:
+    def stream(self, address: str, content: Content, **options: Any) -> Iterator[Partial | Reply]:
+        """As `Client.stream`, with the same options."""
+        stream = self._client.stream(address, content, **options)
+        try:
+            while (one := self._run(_next(stream))) is not None:
+                yield one
+        finally:
+            self._run(stream.aclose())
+
+    def cancel(self, address: str, request_id: str, *, via: str | None = None) -> None:
         """As `Client.cancel`."""
-        self._run(self._client.cancel(address, request_id))
+        self._run(self._client.cancel(address, request_id, via=via))
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         if self._thread is None:
@@ -97,3 +109,7 @@ class BlockingClient:
         if thread is not None:
             thread.join()
         self._loop.close()
+
+
+async def _next(stream: AsyncIterator[T]) -> T | None:
+    return await anext(stream, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,51 +12,33 @@ import structlog
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from guideway.delivery.clients.kafka_client import make_consumer, started, unreachable
+from guideway.delivery.clients.kafka_client import as_record, make_consumer, started, unreachable
 from guideway.delivery.clients.topic_directory import TopicDirectory
-from guideway.delivery.pipeline import as_record
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.recent_keys import RecentKeys
+from guideway.delivery.replies import reply_in
 from guideway.producers.client.awaited import Awaited, Work
-from guideway.schemas import names
+from guideway.producers.client.readers import TopicReader, assign_at_end
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.names import header
+from guideway.schemas.names.addresses import endpoint_address
+from guideway.schemas.names.clients import client_id
+from guideway.schemas.names.topics import endpoint_of_reply_topic, endpoint_of_topic
 from guideway.schemas.nearest import did_you_mean
 from guideway.schemas.record import Record
 from guideway.schemas.reply import Failed, Reply
-from guideway.schemas.wire import REPLY, Undecodable
+from guideway.schemas.wire import Undecodable
 
 log = structlog.get_logger(__name__)
 
 
-class ReplyReader:
+class ReplyReader(TopicReader):
     """Reads one reply topic from its present end, and gives each reply once to those who wait for it."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
-        self.topic = topic
-        self._bootstrap = bootstrap
-        self._consumer = make_consumer(bootstrap, "client")
+    def __init__(self, cluster: Cluster, topic: str) -> None:
+        super().__init__(topic, make_consumer(cluster, "client"))
+        self._cluster = cluster
         self._awaited: Awaited[asyncio.Future[Reply]] = Awaited()
-
-    async def start(self, partitions: int) -> None:
-        """Read all partitions from their present end on."""
-        await self._consumer.start()
-        await _assign_at_end(self._consumer, self.topic, partitions)
-        self._reading = asyncio.create_task(self._read(), name=f"replies of {self.topic}")
-
-    async def stop(self) -> None:
-        """End reading."""
-        self._reading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._reading
-        await self._consumer.stop()
-
-    async def abandon(self) -> None:
-        """Stop after `start` has failed."""
-        await self._consumer.stop()
-
-    @property
-    def ended(self) -> bool:
-        """Whether reading has ended, for whatever reason."""
-        return self._reading.done()
 
     def expect(self, correlation: bytes, work: Work | None) -> asyncio.Future[Reply]:
         """A future for the reply with this correlation id, or for the first reply to this work."""
@@ -66,32 +47,27 @@ class ReplyReader:
         future.add_done_callback(lambda _: self._awaited.drop(correlation))
         return future
 
-    async def _read(self) -> None:
-        try:
-            async for record in self._consumer:
-                self._hand_out(as_record(record))
-        except Exception as error:
-            # Reading has ended: all who wait get the error, and the next submission starts a new reader.
-            told = unreachable(self._bootstrap, error)
-            if not isinstance(error, KafkaError):
-                log.exception("replies cannot be read", topic=self.topic)
-                told = Refusal(
-                    FailureCode.INTERNAL_ERROR,
-                    f"the replies cannot be read any more ({type(error).__name__}): submit again, and report it",
-                )
-            for future in self._awaited.waiting:
-                if not future.done():
-                    future.set_exception(told)
+    def _failed(self, error: Exception) -> None:
+        told = unreachable(self._cluster, error)
+        if not isinstance(error, KafkaError):
+            log.error("replies cannot be read", topic=self.topic, exc_info=error)
+            told = Refusal(
+                FailureCode.INTERNAL_ERROR,
+                f"the replies cannot be read any more ({type(error).__name__}): submit again, and report it",
+            )
+        for future in self._awaited.waiting:
+            if not future.done():
+                future.set_exception(told)
 
     def _hand_out(self, record: Record) -> None:
         # By the headers only: others may share the topic, and their replies are not decoded.
-        work = (_text(record, names.CLOUD_EVENT_SOURCE), _text(record, names.REQUEST_ID))
-        waiting = self._awaited.take(record.header(names.CORRELATION_ID) or b"", work, time.monotonic())
+        work = (_text(record, header.CLOUD_EVENT_SOURCE), _text(record, header.REQUEST_ID))
+        waiting = self._awaited.take(record.header(header.CORRELATION_ID) or b"", work, time.monotonic())
         for future in waiting:
             if future.done():
                 continue
             try:
-                future.set_result(REPLY.decode(record.value))
+                future.set_result(reply_in(record))
             except Undecodable as error:
                 future.set_exception(_of_another_version(error))
 
@@ -126,7 +102,7 @@ def _say_undecodable(record: Record, error: Undecodable) -> None:
 
 def no_endpoint(address: str, topic: str, topics: Iterable[str]) -> Refusal:
     """The refusal for an endpoint whose topic does not exist in the cluster."""
-    known = [names.address(*one) for one in map(names.endpoint_of_topic, topics) if one is not None]
+    known = [endpoint_address(*one) for one in map(endpoint_of_topic, topics) if one is not None]
     if not known:
         return Refusal(
             FailureCode.UNKNOWN_ENDPOINT,
@@ -142,7 +118,7 @@ def no_endpoint(address: str, topic: str, topics: Iterable[str]) -> Refusal:
 
 @asynccontextmanager
 async def replies(
-    bootstrap: str,
+    cluster: Cluster,
     topic: str,
     *,
     from_beginning: bool = False,
@@ -156,14 +132,14 @@ async def replies(
     the stream.
     """
     async with received(
-        bootstrap, topic, from_beginning=from_beginning, role=role, on_undecodable=on_undecodable
+        cluster, topic, from_beginning=from_beginning, role=role, on_undecodable=on_undecodable
     ) as stream:
         yield (reply async for _, reply in stream)
 
 
 @asynccontextmanager
 async def received(
-    bootstrap: str,
+    cluster: Cluster,
     topic: str,
     *,
     from_beginning: bool = False,
@@ -172,52 +148,40 @@ async def received(
 ) -> AsyncIterator[AsyncIterator[tuple[Record, Reply]]]:
     """As `replies`, each reply with its record."""
     async with AsyncExitStack() as stack:
-        directory = await stack.enter_async_context(
-            started(TopicDirectory(bootstrap, names.client_id(role)), bootstrap)
-        )
+        directory = await stack.enter_async_context(started(TopicDirectory(cluster, client_id(role)), cluster))
         consumer = await stack.enter_async_context(
-            started(
-                make_consumer(bootstrap, role, auto_offset_reset="earliest" if from_beginning else "latest"), bootstrap
-            )
+            started(make_consumer(cluster, role, auto_offset_reset="earliest" if from_beginning else "latest"), cluster)
         )
         try:
             partitions = await directory.partitions(topic)
             if not partitions:
-                of = names.endpoint_of_reply_topic(topic)
-                raise no_endpoint(names.address(*of) if of else topic, topic, directory.topics)
+                of = endpoint_of_reply_topic(topic)
+                raise no_endpoint(endpoint_address(*of) if of else topic, topic, directory.topics)
             if from_beginning:
                 consumer.assign([TopicPartition(topic, number) for number in range(partitions)])
             else:
-                await _assign_at_end(consumer, topic, partitions)
+                await assign_at_end(consumer, topic, partitions)
         except KafkaError as error:
-            raise unreachable(bootstrap, error) from None
-        yield _once(consumer, bootstrap, on_undecodable)
+            raise unreachable(cluster, error) from None
+        yield _once(consumer, cluster, on_undecodable)
 
 
 async def _once(
-    consumer: Any, bootstrap: str, on_undecodable: Callable[[Record, Undecodable], None]
+    consumer: Any, cluster: Cluster, on_undecodable: Callable[[Record, Undecodable], None]
 ) -> AsyncIterator[tuple[Record, Reply]]:
     news = AnsweredOnce()
     try:
         async for one in consumer:
             record = as_record(one)
             try:
-                reply = REPLY.decode(record.value)
+                reply = reply_in(record)
             except Undecodable as error:
                 on_undecodable(record, error)
                 continue
             if news.admits(reply, time.monotonic()):
                 yield record, reply
     except KafkaError as error:
-        raise unreachable(bootstrap, error) from None
-
-
-async def _assign_at_end(consumer: Any, topic: str, partitions: int) -> None:
-    consumer.assign([TopicPartition(topic, number) for number in range(partitions)])
-    await consumer.seek_to_end()
-    # Read the position before anything is sent: a later position could be behind the reply.
-    for tp in consumer.assignment():
-        await consumer.position(tp)
+        raise unreachable(cluster, error) from None
 
 
 def _text(record: Record, name: str) -> str:

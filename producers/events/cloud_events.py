@@ -12,11 +12,16 @@ from datetime import datetime
 from typing import Any, Final
 
 from guideway.producers.events.contents import as_utf8, check_content, content, declared_charset, from_json, undecodable
-from guideway.schemas import names
+from guideway.producers.events.protobuf.cloud_event import MEDIA_TYPE, read_protobuf_event
 from guideway.schemas.failures import Refusal
+from guideway.schemas.input import InputRule
+from guideway.schemas.names import header
+from guideway.schemas.names.content_types import CLOUD_EVENT_STRUCTURED
 from guideway.schemas.record import Record
 
 _REQUIRED: Final = ("specversion", "id", "source", "type")
+_TELLING: Final = frozenset(header.CLOUD_EVENT_PREFIX + name for name in _REQUIRED if name != "id")
+"""Headers of which each says that a record is a CloudEvent."""
 _VERSION: Final = "1.0"
 _TEXTS: Final = frozenset({"datacontenttype", "dataschema", "subject", "time"})
 _NAME: Final = re.compile(r"[a-z0-9]+")
@@ -28,21 +33,24 @@ _FORMATS: Final = frozenset({"application/cloudevents", "application/cloudevents
 
 def is_structured(content_type: str) -> bool:
     """Whether the value is a CloudEvent with all its attributes, or a batch of them."""
-    return content_type.lower().startswith(names.CLOUD_EVENT_STRUCTURED)
+    return content_type.lower().startswith(CLOUD_EVENT_STRUCTURED)
 
 
 def read_cloud_event(value: bytes | None, content_type: str) -> dict[str, Any]:
     """The attributes and data of a structured CloudEvent, unchecked. Raises Refusal(undecodable_event)."""
-    media = content_type.partition(";")[0].strip().lower()
+    media = _media(content_type)
+    if media == MEDIA_TYPE:
+        return read_protobuf_event(value)
     if media not in _FORMATS:
         raise undecodable(
-            f"content type {media[:60]!r} is not read: send application/cloudevents+json, one event a record"
+            f"content type {media[:60]!r} is not read: send application/cloudevents+json or {MEDIA_TYPE}, one event a "
+            "record"
         )
     return _members(_as_json(value, content_type))
 
 
-def structured_content(cloud_event: dict[str, Any]) -> dict[str, Any] | str:
-    """Fields or text. Raises Refusal(undecodable_event) for what is no CloudEvent, or has other data."""
+def structured_content(cloud_event: dict[str, Any], rule: InputRule | None = None) -> dict[str, Any] | str:
+    """Fields or text. rule: as for `content`. Raises Refusal(undecodable_event) for no CloudEvent, or other data."""
     _check({name: cloud_event.get(name) for name in _REQUIRED})
     _check_context(cloud_event)
     if "data" in cloud_event and "data_base64" in cloud_event:
@@ -53,13 +61,17 @@ def structured_content(cloud_event: dict[str, Any]) -> dict[str, Any] | str:
             data = base64.b64decode(cloud_event["data_base64"], validate=True)
         except (binascii.Error, TypeError, ValueError):
             raise undecodable("`data_base64` is not base64") from None
-        return content(data, str(declared))
+        return content(data, str(declared), rule)
     found = cloud_event.get("data")
     if not isinstance(found, dict | str):
         raise undecodable("a CloudEvent's `data` is a JSON object of fields, or a string")
     # Whether that is a type which is read.
     content(b"{}", str(declared))
     return check_content(found) if isinstance(found, str) and not _is_text(declared) else found
+
+
+def _media(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _as_json(value: bytes | None, content_type: str) -> bytes:
@@ -71,10 +83,10 @@ def _is_text(declared: str) -> bool:
     return declared.lower().startswith("text/plain")
 
 
-def structured_id(value: bytes | None) -> str:
+def structured_id(value: bytes | None, content_type: str = "") -> str:
     """The id of a structured CloudEvent, however wrong the rest is; empty where there is none."""
     try:
-        found = _members(value).get("id")
+        found = (read_protobuf_event if _media(content_type) == MEDIA_TYPE else _members)(value).get("id")
     except Refusal:
         return ""
     return found if isinstance(found, str) else ""
@@ -85,10 +97,10 @@ def check_binary(record: Record) -> None:
 
     A header `ce_id` alone says no more than an id.
     """
-    given = {name: record.header(names.CLOUD_EVENT_PREFIX + name) for name in _REQUIRED}
-    if any(given[name] is not None for name in _REQUIRED if name != "id"):
+    if any(name in _TELLING and value is not None for name, value in record.headers):
+        given = {name: record.header(header.CLOUD_EVENT_PREFIX + name) for name in _REQUIRED}
         _check({name: None if one is None else _decoded(name, one) for name, one in given.items()})
-        if (time := record.header(names.CLOUD_EVENT_PREFIX + "time")) is not None:
+        if (time := record.header(header.CLOUD_EVENT_PREFIX + "time")) is not None:
             _check_time(_decoded("time", time))
         return
     for name, _ in record.headers:
@@ -100,7 +112,7 @@ def _decoded(name: str, value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        raise undecodable(f"header {names.CLOUD_EVENT_PREFIX}{name} is not UTF-8 text") from None
+        raise undecodable(f"header {header.CLOUD_EVENT_PREFIX}{name} is not UTF-8 text") from None
 
 
 def _members(value: bytes | None) -> dict[str, Any]:

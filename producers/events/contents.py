@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import codecs
+import encodings.aliases
+import functools
+import pkgutil
 import re
 from email.message import Message
 from typing import Any, Final
 
 import msgspec
 
-from guideway.schemas import names
+from guideway.producers.events.counting import has_too_many, names_twice
+from guideway.producers.events.protobuf.event import check_undeclared, is_framed, message_fields
+from guideway.producers.events.protobuf.framing import MAX_TYPE_CHARS, is_protobuf
+from guideway.producers.events.protobuf.weighing import MOST_VALUES
+from guideway.producers.events.unseen import before_object, is_unseen, named, seen
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.input import InputRule
+from guideway.schemas.names import header
 
 _JSON: Final = msgspec.json.Decoder()
-_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
-_MARKS: Final = (
+MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
     # Before UTF-16, whose mark begins alike.
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -22,11 +30,14 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+"""How texts begin that say their encoding."""
 _COMPRESSED: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"x\x9c", "zlib"))
 _BINARY: Final = re.compile(r"[\x01-\x06\x0e-\x1a\x1c-\x1f]")
 """Characters that no text of people holds, and that Avro, Protobuf and MessagePack do. ESC is none: it colours logs."""
 _NOT_FOR_TEXT: Final = frozenset({"punycode", "idna", "unicode-escape", "raw-unicode-escape", "utf-7", "undefined"})
 """Codecs of Python's for other uses: they take long, or make other characters of a text."""
+_CHARSETS: Final = {*encodings.aliases.aliases, *(one.name for one in pkgutil.iter_modules(encodings.__path__))}
+_KEPT_CHARS: Final = 200
 _CONFLUENT_BYTES: Final = 5
 """A zero byte and a four-byte schema id."""
 _APICURIO_BYTES: Final = 9
@@ -35,56 +46,65 @@ _GLUE_BYTES: Final = 18
 """Version 3, how it is compressed (0: not), and a schema id of 16 bytes."""
 
 
-def content(value: bytes | None, content_type: str) -> dict[str, Any] | str:
+def content(value: bytes | None, content_type: str, rule: InputRule | None = None) -> dict[str, Any] | str:
     """Fields or text. Without a content type, a value that begins with `{` is JSON and any other is text.
 
-    Raises Refusal(undecodable_event).
+    rule: of the endpoint, which says what message Protobuf is; None: the endpoint is not known.
+    Raises Refusal: undecodable_event; of Protobuf also missing_field and wrong_field.
     """
     if value is None:
         raise undecodable(
             "the value is null: publish a JSON object of fields, or text; "
-            f"to cancel a request, name its id in the header {names.CANCEL}"
+            f"to cancel a request, name its id in the header {header.CANCEL}"
         )
     media, charset = _declared(content_type)
+    if is_protobuf(media) or (not media and is_framed(value, rule)):
+        return message_fields(value, content_type, rule)
+    if not media:
+        check_undeclared(value, rule)
     is_json = media in ("application/json", "text/json") or media.endswith("+json")
     if media and not is_json and media != "text/plain":
-        raise undecodable(f"content type {media[:60]!r} is not understood: send application/json or text/plain")
+        raise undecodable(
+            f"content type {media[:60]!r} is not understood: send application/json, text/plain or application/protobuf"
+        )
     if media != "text/plain":
         plain = _without_frame(value)
         value, is_json = plain, is_json or plain is not value
     value = as_utf8(value, charset)
     if is_json or (not media and value.lstrip()[:1] == b"{"):
         return _from_json_value(value)
+    text = value.decode()
     if not media:
-        _check_undeclared(value)
-    return value.decode()
+        _check_undeclared(text)
+    return text
 
 
-def from_json(value: bytes | None) -> Any:
-    """The decoded value. Raises Refusal(undecodable_event), also for an object that names a member twice."""
+def from_json(value: bytes | None, *, instead: str = "") -> Any:
+    """The decoded value. instead: what else may be sent, for messages.
+
+    Raises Refusal(undecodable_event), also for an object that names a member twice.
+    """
     value = (value or b"").removeprefix(codecs.BOM_UTF8)
     if not value.strip():
-        raise undecodable("the value is empty, and no JSON: publish an object of fields")
+        raise undecodable("the value is empty, and no JSON: send an object")
+    if has_too_many(value):
+        raise undecodable(f"the JSON has more than {MOST_VALUES} values: send less in one event")
     try:
         decoded = _JSON.decode(value)
     except RecursionError:
         raise undecodable("the JSON is nested too deeply: flatten it") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise undecodable(
-            f"the value is not JSON ({error}{_likely(value, str(error))}): correct it, or send text with the "
-            "content type text/plain"
-        ) from None
-    # Outside of strings a colon stands once for each member, and of those with one name the decoder keeps one.
-    if _STRING.sub(b"", value).count(b":") != _members(decoded):
+        raise undecodable(f"the value is not JSON ({error}{_likely(value, str(error))}): correct it{instead}") from None
+    if names_twice(value, decoded):
         raise undecodable("a JSON object names a member twice, and it is not known which is meant: name each once")
     return decoded
 
 
 def check_content(text: str) -> str:
     """The text. Raises Refusal(undecodable_event) for JSON that was made a string of JSON, as by encoding it twice."""
-    if text.lstrip()[:1] == "{":
+    if (bare := seen(text))[:1] == "{" and not has_too_many(bare.encode()):
         try:
-            twice = isinstance(_JSON.decode(text), dict)
+            twice = isinstance(_JSON.decode(bare), dict)
         except (msgspec.DecodeError, RecursionError):
             twice = False
         if twice:
@@ -106,7 +126,7 @@ def undecodable(message: str) -> Refusal:
 
 
 def _from_json_value(value: bytes) -> dict[str, Any] | str:
-    decoded = from_json(value)
+    decoded = from_json(value, instead=", or send text with the content type text/plain")
     if isinstance(decoded, str):
         return check_content(decoded)
     if isinstance(decoded, dict):
@@ -116,13 +136,28 @@ def _from_json_value(value: bytes) -> dict[str, Any] | str:
     raise undecodable("the JSON is neither an object of fields nor a string: send one of these")
 
 
-def _check_undeclared(value: bytes) -> None:
+def check_begins(text: str) -> None:
+    """Raises Refusal(undecodable_event) for what looks like an object, after a character that JSON does not have."""
+    if unseen := before_object(text):
+        raise undecodable(
+            f"the value begins like a JSON object, and before it has {named(unseen)}, which nobody sees and JSON does "
+            "not have there: remove it; what is meant as text goes into a field, or has the content type text/plain"
+        )
+
+
+def _check_undeclared(text: str) -> None:
     """Check a value without a content type that would be read as text. Raises Refusal(undecodable_event)."""
-    head = value.lstrip()[:1]
-    if head in (b"[", b'"'):
+    check_begins(text)
+    bare = seen(text)
+    if bare[:1] in ("[", '"'):
+        if has_too_many(bare.encode()):
+            raise undecodable(
+                f"the value begins like JSON, and has more than {MOST_VALUES} values: send less in one event; if it is "
+                "text, declare the content type text/plain"
+            )
         try:
-            decoded = _JSON.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            decoded = _JSON.decode(bare)
+        except (msgspec.DecodeError, RecursionError):
             return
         if isinstance(decoded, str):
             check_content(decoded)
@@ -131,10 +166,10 @@ def _check_undeclared(value: bytes) -> None:
                 "the value is a JSON array of objects: publish one event a record; if it is text, declare the content "
                 "type text/plain"
             )
-    elif found := _BINARY.search(value.decode()):
+    elif found := _BINARY.search(text):
         raise undecodable(
-            f"the value holds the control character {found[0]!r}, as binary forms do: Avro, Protobuf and MessagePack "
-            "are not read, publish JSON; if it is text, declare the content type text/plain"
+            f"the value holds the control character {found[0]!r}, as binary forms do: if it is Protobuf, declare the "
+            "content type application/protobuf; if it is text, text/plain; Avro and MessagePack are not read"
         )
 
 
@@ -146,22 +181,39 @@ def _likely(value: bytes, error: str) -> str:
         return ": half of a surrogate pair is no character"
     if value[at:].lstrip(b"-")[:3] in (b"NaN", b"Inf"):
         return ": NaN and Infinity are no JSON, write null"
-    if value[at : at + 1] == b"'":
-        return ": names and texts stand in double quotes"
     if value[at : at + 2] in (b"//", b"/*") or value[at - 1 : at + 1] in (b"//", b"/*"):
         return ": JSON has no comments"
     if "trailing characters" in error and value[at - 1 : at] in (b"{", b"["):
         return ": it holds several values, publish one event a record"
-    return ""
+    # Of what follows a value, the place after its first byte is told.
+    first = at - ("trailing characters" in error)
+    return _of_char(value[first : first + 4].decode(errors="ignore")[:1])
+
+
+def _of_char(char: str) -> str:
+    """Why no JSON has this character where it stands; empty if that is not known."""
+    if char and char in "'\u2018\u2019\u201c\u201d\u201e":
+        return f": names and texts stand in {'' if char == chr(39) else 'straight '}double quotes"
+    return f": {named(char)} is no white space of JSON" if is_unseen(char) else ""
 
 
 def _declared(content_type: str) -> tuple[str, str]:
+    if len(content_type) > MAX_TYPE_CHARS:
+        raise undecodable(
+            f"the content type has {len(content_type)} characters, at most {MAX_TYPE_CHARS} are read: shorten it"
+        )
+    # A long one would take memory for nothing.
+    return _parsed(content_type) if len(content_type) <= _KEPT_CHARS else _parsed.__wrapped__(content_type)
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(content_type: str) -> tuple[str, str]:
     """(media type, charset) of a content type, in lower case; empty where it names none."""
-    header = Message()
-    header["content-type"] = content_type
+    message = Message()
+    message["content-type"] = content_type
     media, _, parameters = content_type.partition(";")
     try:
-        charset = header.get_content_charset() or ""
+        charset = message.get_content_charset() or ""
     except (TypeError, ValueError):
         # Of parts that do not fit together, as in `charset*=a; charset*1=b`: all of it is the name of no charset.
         charset = parameters
@@ -181,8 +233,8 @@ def _without_frame(value: bytes) -> bytes:
         # Two bytes that are zero are UTF-16 or UTF-32 rather than a frame.
         if value[:2] != b"\x00{":
             raise undecodable(
-                "the value has the frame of a schema registry, and no JSON after it: Avro and Protobuf are not read, "
-                "publish JSON"
+                "the value has the frame of a schema registry, and no JSON after it: Avro is not read, publish JSON; "
+                "Protobuf is read by endpoints that declare a message"
             )
     if value[:1] == b"\x03" and len(value) > _GLUE_BYTES:
         if value[1] != 0:
@@ -192,8 +244,8 @@ def _without_frame(value: bytes) -> bytes:
             )
         if value[_GLUE_BYTES:].lstrip()[:1] not in {b"{", b'"'}:
             raise undecodable(
-                "the value has the frame of the Glue schema registry, and no JSON after it: Avro and Protobuf are not "
-                "read, publish JSON"
+                "the value has the frame of the Glue schema registry, and no JSON after it: neither Avro nor "
+                "Protobuf is read in it, publish JSON"
             )
         return value[_GLUE_BYTES:]
     return value
@@ -204,9 +256,9 @@ def as_utf8(value: bytes, charset: str) -> bytes:
     for begin, what in _COMPRESSED:
         if value.startswith(begin):
             raise undecodable(f"the value is compressed with {what}: send it as it is, Kafka can compress")
-    mark, marked = next(((mark, name) for mark, name in _MARKS if value.startswith(mark)), (b"", ""))
+    mark, marked = next(((mark, name) for mark, name in MARKS if value.startswith(mark)), (b"", ""))
     try:
-        codec = codecs.lookup(marked or charset.replace("\0", "�") or "utf-8")
+        codec = codecs.lookup(marked or _known(charset) or "utf-8")
         if codec.name in _NOT_FOR_TEXT:
             raise LookupError
         text = value.removeprefix(mark).decode(codec.name)
@@ -228,14 +280,9 @@ def as_utf8(value: bytes, charset: str) -> bytes:
     return plain
 
 
-def _members(decoded: Any) -> int:
-    """The number of members of all objects in the value."""
-    count, rest = 0, [decoded]
-    while rest:
-        match rest.pop():
-            case dict() as members:
-                count += len(members)
-                rest += members.values()
-            case list() as items:
-                rest += items
-    return count
+def _known(charset: str) -> str:
+    """The charset. Raises LookupError for one that Python has not, which it would remember for ever if it was asked."""
+    plain = encodings.normalize_encoding(charset).lower()
+    if charset and not {plain, plain.replace(".", "_")} & _CHARSETS:
+        raise LookupError
+    return charset

@@ -12,15 +12,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from guideway.producers.events.accepting import wanted_message
 from guideway.producers.events.cloud_events import is_structured, read_cloud_event, structured_id
-from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.names import header
 from guideway.schemas.record import Record
 from guideway.schemas.request import ReplyAddress
 
 T = TypeVar("T")
 MAX_ID_CHARS: Final = 200
-_CLOUD_ID: Final = f"{names.CLOUD_EVENT_PREFIX}id"
+MAX_HEADER_BYTES: Final = 16 * 2**10
+"""Of a header that is read: nothing that means something is longer, and readers take their time with what is."""
+_CLOUD_ID: Final = f"{header.CLOUD_EVENT_PREFIX}id"
 _DIGITS: Final = re.compile(rb"[0-9]{1,9}")
 _MOST_PARTITIONS: Final = 1_000_000
 _FIRST_MS: Final = 10**12
@@ -42,6 +45,8 @@ class Envelope:
     """The CloudEvent's id, however wrong the rest of it is; empty: there is none."""
     content_type: str | Refusal
     """The header as it is; empty: there is none."""
+    reply_message: str | Refusal | None
+    """The Protobuf message that the reply is to be; empty: any; None: JSON."""
     cloud_event: dict[str, Any] | Refusal | None
     """The attributes and data of a structured CloudEvent, unchecked; None: the value is none."""
     reply_to: ReplyAddress | Refusal | None
@@ -59,12 +64,14 @@ class Envelope:
 
 def read_envelope(record: Record) -> Envelope:
     """Never raises."""
-    content_type = _or_refusal(lambda: text_of(record, names.CONTENT_TYPE))
+    content_type = _or_refusal(lambda: text_of(record, header.CONTENT_TYPE))
     cloud_event = None
     cloud_id: str | Refusal = ""
     if isinstance(content_type, str) and is_structured(content_type):
         cloud_event = _or_refusal(lambda: read_cloud_event(record.value, content_type))
-        cloud_id = structured_id(record.value) if isinstance(cloud_event, Refusal) else _id_in(cloud_event)
+        cloud_id = (
+            structured_id(record.value, content_type) if isinstance(cloud_event, Refusal) else _id_in(cloud_event)
+        )
     elif isinstance(content_type, str):
         cloud_id = _or_refusal(lambda: text_of(record, _CLOUD_ID))
     callers_id = _or_refusal(lambda: _callers_id(record, cloud_id if isinstance(cloud_id, str) else ""))
@@ -74,6 +81,7 @@ def read_envelope(record: Record) -> Envelope:
         callers_id=callers_id,
         cloud_id=cloud_id,
         content_type=content_type,
+        reply_message=_or_refusal(lambda: wanted_message(text_of(record, header.ACCEPT))),
         cloud_event=cloud_event,
         reply_to=_or_refusal(lambda: _reply_to(record)),
         cancels=cancelled_id(record),
@@ -84,7 +92,7 @@ def cancelled_id(record: Record) -> str | None:
     """As `Envelope.cancels`, for whoever looks for nothing else in a record. Never raises."""
     if record.value is not None:
         return None
-    given = _or_refusal(lambda: text_of(record, names.CANCEL))
+    given = _or_refusal(lambda: text_of(record, header.CANCEL))
     return given if isinstance(given, str) and given and is_id(given) else None
 
 
@@ -102,15 +110,21 @@ def is_id(text: str) -> bool:
 
 def text_of(record: Record, name: str) -> str:
     """The header's text; empty where there is no such header. Raises Refusal(invalid_header)."""
+    value = record.header(name) or b""
+    if len(value) > MAX_HEADER_BYTES:
+        raise Refusal(
+            FailureCode.INVALID_HEADER,
+            f"header {name} has {len(value)} bytes, at most {MAX_HEADER_BYTES} are read: shorten it",
+        )
     try:
-        return (record.header(name) or b"").decode("utf-8")
+        return value.decode("utf-8")
     except UnicodeDecodeError:
         raise invalid_header(name, "UTF-8 text") from None
 
 
-def invalid_header(header: str, form: str) -> Refusal:
+def invalid_header(name: str, form: str) -> Refusal:
     """`form`: what to write."""
-    return Refusal(FailureCode.INVALID_HEADER, f"header {header} cannot be read: write {form}")
+    return Refusal(FailureCode.INVALID_HEADER, f"header {name} cannot be read: write {form}")
 
 
 def _or_refusal(read: Callable[[], T]) -> T | Refusal:
@@ -126,10 +140,10 @@ def _id_in(cloud_event: dict[str, Any]) -> str:
 
 
 def _callers_id(record: Record, cloud_id: str) -> str:
-    given = text_of(record, names.REQUEST_ID) or cloud_id
+    given = text_of(record, header.REQUEST_ID) or cloud_id
     if not is_id(given):
         raise invalid_header(
-            f"{names.REQUEST_ID} (or the CloudEvent's id)", f"at most {MAX_ID_CHARS} printable characters"
+            f"{header.REQUEST_ID} (or the CloudEvent's id)", f"at most {MAX_ID_CHARS} printable characters"
         )
     return given
 
@@ -140,10 +154,10 @@ def _own_id(record: Record) -> str:
 
 
 def _reply_to(record: Record) -> ReplyAddress | None:
-    topic = next(filter(None, (text_of(record, name) for name in names.REPLY_TOPIC_HEADERS)), "")
+    topic = next(filter(None, (text_of(record, name) for name in header.REPLY_TOPIC_HEADERS)), "")
     if not topic:
         return None
-    for name in names.REPLY_PARTITION_HEADERS:
+    for name in header.REPLY_PARTITION_HEADERS:
         if (partition := record.header(name)) is not None:
             return ReplyAddress(topic=topic, partition=_partition(name, partition))
     return ReplyAddress(topic=topic)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from guideway.schemas.cancellation import HELD_S
+from guideway.schemas.services.cancellation import HELD_S
 
 LIMIT: Final = 10_000
 """Cancelled ids of one namespace. Beyond that the oldest is forgotten, and its tombstone takes effect when reached."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from types import TracebackType
 from typing import Final
 
 import structlog
 from aiokafka.structs import TopicPartition
 
+from guideway.delivery.clients.kafka_client import stop_all
 from guideway.delivery.clients.progress import GroupProgress
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.pipeline import Pipeline
 from guideway.producers.intake.shares import Shares
-from guideway.schemas import names
+from guideway.schemas.names.groups import workers_group
+from guideway.schemas.names.topics import size_of_request_topic
 
 log = structlog.get_logger(__name__)
 
@@ -30,9 +32,9 @@ COUNT_S: Final = 5.0
 class LaneWatch:
     """`async with LaneWatch(...):` tells `shares` what is answered, by one task for each model size."""
 
-    def __init__(self, bootstrap: str, shares: Shares, pipeline: Pipeline) -> None:
+    def __init__(self, cluster: Cluster, shares: Shares, pipeline: Pipeline) -> None:
         """`pipeline` publishes the requests, and looks again when something was answered."""
-        self._bootstrap = bootstrap
+        self._cluster = cluster
         self._shares = shares
         self._pipeline = pipeline
         self._watching: dict[str, asyncio.Task[None]] = {}
@@ -57,7 +59,7 @@ class LaneWatch:
     async def _watch(self, size: str) -> None:
         """Until nothing has been unanswered for a while."""
         clock = asyncio.get_running_loop().time
-        group = GroupProgress(self._bootstrap, names.workers_group(size))
+        group = GroupProgress(self._cluster, workers_group(size))
         moved_at, counted_at, known = clock(), float("-inf"), True
         try:
             while (lanes := self._lanes(size)) or clock() - moved_at < QUIET_S:
@@ -80,11 +82,10 @@ class LaneWatch:
         finally:
             # First of all: what is published from here on needs another task.
             self._watching.pop(size, None)
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(group.stop(), TIMEOUT_S)
+            await stop_all(group, within_s=TIMEOUT_S)
 
     def _lanes(self, size: str) -> list[str]:
-        return [lane for lane in self._shares.lanes if names.size_of_request_topic(lane) == size]
+        return [lane for lane in self._shares.lanes if size_of_request_topic(lane) == size]
 
     async def _ask(self, group: GroupProgress, lanes: list[str]) -> bool:
         """Whether anything was answered."""

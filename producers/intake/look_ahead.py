@@ -7,7 +7,6 @@ the event is done. A caller may cancel what still waits, so the tombstone is loo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -16,11 +15,12 @@ from typing import Any, Final
 import structlog
 from aiokafka.structs import TopicPartition
 
-from guideway.delivery.clients.kafka_client import make_consumer, make_producer
-from guideway.delivery.pipeline import Pipeline, as_record
+from guideway.delivery.clients.kafka_client import as_record, make_consumer, make_producer, stop_all
+from guideway.delivery.connection.cluster import Cluster
+from guideway.delivery.pipeline import Pipeline
 from guideway.producers.events.envelope import cancelled_id
 from guideway.producers.intake.cancelled_ahead import CancelledAhead
-from guideway.producers.intake.event_intake import endpoint_of
+from guideway.schemas.names.topics import sender_of_topic
 from guideway.schemas.record import Outgoing, Record
 
 log = structlog.get_logger(__name__)
@@ -40,8 +40,8 @@ Cancel = Callable[[Record, str], Awaitable[Outgoing | None]]
 class LookAhead:
     """`async with LookAhead(...):` reads what stands behind a backlog once, as long as anything is held back."""
 
-    def __init__(self, bootstrap: str, pipeline: Pipeline, found: CancelledAhead, cancel: Cancel) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, cluster: Cluster, pipeline: Pipeline, found: CancelledAhead, cancel: Cancel) -> None:
+        self._cluster = cluster
         self._pipeline = pipeline
         self._found = found
         self._cancel = cancel
@@ -57,14 +57,13 @@ class LookAhead:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.gather(self._task, return_exceptions=True)
         await self._close()
 
     def reached(self, record: Record, id_: str) -> None:
         """The pipeline has come to this tombstone: what it cancels may be held back in another partition."""
         if any(tp.topic == record.topic for tp in self._following):
-            self._found.note(endpoint_of(record.topic)[0], record.topic, id_, record.timestamp_ms)
+            self._found.note(sender_of_topic(record.topic), record.topic, id_, record.timestamp_ms)
 
     async def _run(self) -> None:
         while True:
@@ -91,10 +90,10 @@ class LookAhead:
             at = await self._pipeline.position(tp)
             if at is None or at >= await self._consumer.position(tp):
                 self._following.remove(tp)
-        of = Counter(endpoint_of(tp.topic)[0] for tp in self._following)
+        of = Counter(sender_of_topic(tp.topic) for tp in self._following)
         begun = {}
         for tp in held - self._following:
-            namespace, _ = endpoint_of(tp.topic)
+            namespace = sender_of_topic(tp.topic)
             if of[namespace] < MOST and (at := await self._pipeline.position(tp)) is not None:
                 of[namespace] += 1
                 begun[tp] = at
@@ -107,7 +106,7 @@ class LookAhead:
         self._following |= begun.keys()
         for tp in before - self._following:
             if not any(other.topic == tp.topic for other in self._following):
-                self._found.forget(endpoint_of(tp.topic)[0], tp.topic)
+                self._found.forget(sender_of_topic(tp.topic), tp.topic)
         if not self._following:
             await self._close()
         elif self._following != before:
@@ -119,28 +118,24 @@ class LookAhead:
         for batch in (await self._consumer.getmany(timeout_ms=200, max_records=AT_ONCE)).values():
             for record in map(as_record, batch):
                 if (id_ := cancelled_id(record)) is not None:
-                    namespace, _ = endpoint_of(record.topic)
-                    self._found.note(namespace, record.topic, id_, record.timestamp_ms)
+                    self._found.note(sender_of_topic(record.topic), record.topic, id_, record.timestamp_ms)
                     if (told := await self._cancel(record, id_)) is not None:
                         # For what workers have of it already; it is told again when the tombstone is reached.
                         await self._producer.send_and_wait(told.topic, told.value, partition=told.partition)
 
     async def _open(self) -> None:
         consumer = make_consumer(
-            self._bootstrap,
+            self._cluster,
             "ahead",
             auto_offset_reset="earliest",
             fetch_max_bytes=4 * 2**20,
             max_partition_fetch_bytes=2**18,
         )
-        producer = make_producer(self._bootstrap, "ahead")
+        producer = make_producer(self._cluster, "ahead")
         self._consumer, self._producer = consumer, producer
         await asyncio.gather(consumer.start(), producer.start())
 
     async def _close(self) -> None:
         clients, self._consumer, self._producer = [self._consumer, self._producer], None, None
         self._following.clear()
-        for client in clients:
-            if client is not None:
-                with contextlib.suppress(Exception):
-                    await asyncio.wait_for(client.stop(), 5)
+        await stop_all(*clients)

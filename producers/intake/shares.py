@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
+from functools import cache
 from typing import Final
 
 import msgspec
@@ -94,11 +95,14 @@ class Shares:
 
     A lane's target is `queue` for each of its workers, or what they answer in `DRAIN_S`, if that is more. So much keeps
     the workers busy. What waits beyond it waits better in the topics of its own namespace, where it is in nobody's way.
-    The target is divided among the namespaces that have anything unanswered, so one that comes finds its share free.
+    The target is divided by weight among the namespaces that have anything unanswered, so one that comes finds its
+    share free.
     """
 
-    def __init__(self, *, queue: int = QUEUE) -> None:
+    def __init__(self, *, queue: int = QUEUE, weight: Callable[[str], float] = lambda namespace: 1.0) -> None:
+        """weight: of a namespace in the fair share."""
         self._queue = queue
+        self._weight = weight
         self._lanes: dict[str, _Lane] = {}
 
     # What is told ----------------------------------------------------------------------------------------------------
@@ -154,6 +158,14 @@ class Shares:
         """The weight of all that is unanswered in these lanes."""
         return sum(self._lanes[lane].weight.total() for lane in lanes if lane in self._lanes)
 
+    def waiting(self, namespace: str) -> int:
+        """The weight of what this namespace has unanswered, over all lanes."""
+        return sum(lane.weight[namespace] for lane in self._lanes.values())
+
+    def namespaces(self) -> set[str]:
+        """Those that have anything unanswered."""
+        return {namespace for lane in self._lanes.values() for namespace in lane.weight}
+
     def target(self, lane: str, now: float) -> int:
         """How much may be unanswered in a lane, over all namespaces."""
         found = self._lanes.get(lane)
@@ -173,16 +185,24 @@ class Shares:
             assert isinstance(party, Party)
             sharing.setdefault(party.lane, set()).add(party.namespace)
 
+        @cache
+        def of_lane(topic: str) -> tuple[float, int, bool]:
+            """(the weights of all that share it, its target, whether others have published too much into it)."""
+            target, lane = self.target(topic, now), self._lanes.get(topic)
+            among = sum(map(self._weight, sharing.get(topic, ())))
+            return among, target, lane is not None and lane.lag(now) > CROWDED * target
+
         def limit(party: Hashable) -> int:
             assert isinstance(party, Party)
             lane = self._lanes.get(party.lane)
             blind = lane is not None and lane.blind_since is not None and now - lane.blind_since >= BLIND_S
             if not party.lane or blind:
                 return UNBOUNDED
-            target = self.target(party.lane, now)
-            among = len(sharing.get(party.lane, set()) | {party.namespace})
-            crowded = lane is not None and lane.lag(now) > CROWDED * target
-            share = LEAST if crowded else max(LEAST, target // among)
+            among, target, crowded = of_lane(party.lane)
+            own = self._weight(party.namespace)
+            if party.namespace not in sharing.get(party.lane, ()):
+                among += own
+            share = LEAST if crowded else max(LEAST, int(target * own / among))
             return max(0, share - (lane.weight[party.namespace] if lane is not None else 0))
 
         return limit

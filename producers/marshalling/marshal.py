@@ -7,16 +7,21 @@ from typing import Any, NamedTuple
 
 from guideway.catalogue.entries import Catalogue
 from guideway.catalogue.together import check_number, check_together
-from guideway.producers.marshalling.template import TextTooLong, parse
-from guideway.schemas import names
+from guideway.producers.events.unseen import UNSEEN
+from guideway.producers.marshalling.asked_generation import asked_generation
+from guideway.producers.marshalling.expression import WHOLE
+from guideway.producers.marshalling.template import TextTooLong, template_of
 from guideway.schemas.calibration import CalibratedBy, Calibration
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.generation import Generation
 from guideway.schemas.input import Field
 from guideway.schemas.manifests import Endpoint
+from guideway.schemas.names import header
+from guideway.schemas.names.content_types import CLOUD_EVENT_STRUCTURED, REPLY_MESSAGE
 from guideway.schemas.output import WordLabels
 from guideway.schemas.request import MAX_GUIDANCE, GuidanceRef, Part, ReplyAddress, Request
-from guideway.schemas.retrieval import MAX_SETS, Condition, Retrieval, Scalar, is_filterable
+from guideway.schemas.retrieval import MAX_SETS, Condition, Retrieval, Scalar, is_filterable, named_twice
 
 
 class Rendered(NamedTuple):
@@ -33,12 +38,30 @@ def render(event: Event, endpoint: Endpoint) -> Rendered:
     Raises Refusal, which says what the caller or the endpoint's owner has to change.
     """
     fields = _checked(_fields(event, endpoint), endpoint.input.fields)
+    template = template_of(endpoint)
     try:
-        return Rendered(fields, parse(endpoint.input.template).render(fields, max_chars=endpoint.max_text_chars))
+        text = template.render(fields, max_chars=endpoint.max_text_chars)
     except TextTooLong as error:
         raise Refusal(FailureCode.TEXT_TOO_LONG, str(error)) from None
     except ValueError as error:
-        raise Refusal(FailureCode.WRONG_FIELD, str(error)) from None
+        # It quotes the template.
+        others = "the endpoint's template cannot be applied to these fields: give them other types or values"
+        raise Refusal(FailureCode.WRONG_FIELD, str(error), to_others=others) from None
+    if template.says_nothing(text):
+        raise Refusal(
+            FailureCode.WRONG_FIELD,
+            "nothing of the event stands in the text that it becomes: fill in what the endpoint reads of "
+            f"{', '.join(sorted(template.fields - {WHOLE}))}",
+        )
+    return Rendered(fields, text)
+
+
+def deadline_of(asked_ms: int | None, endpoint: Endpoint, written_ms: int) -> int | None:
+    """The deadline of an event, Unix milliseconds. asked_ms: its own."""
+    if asked_ms is None and endpoint.deadline_s is not None:
+        # Not from now: it may have waited in its topic for long.
+        return written_ms + int(endpoint.deadline_s * 1000)
+    return asked_ms
 
 
 def marshal(
@@ -51,17 +74,16 @@ def marshal(
     written_ms: int,
     now_ms: int,
     rendered: Rendered | None = None,
+    caller: str | None = None,
 ) -> Request:
     """The request for an event. Raises Refusal, which says what the caller or the endpoint's owner has to change.
 
     reply_to: where replies go, the caller's address first.
     written_ms, now_ms: Unix milliseconds; the endpoint's deadline counts from the first.
     rendered: `render` of this event and endpoint, where that was done before.
+    caller: the namespace that calls, where it is not the endpoint's own.
     """
-    deadline_ms = event.deadline_ms
-    if deadline_ms is None and endpoint.deadline_s is not None:
-        # Not from now: it may have waited in its topic for long.
-        deadline_ms = written_ms + int(endpoint.deadline_s * 1000)
+    deadline_ms = deadline_of(event.deadline_ms, endpoint, written_ms)
     if deadline_ms is not None and deadline_ms <= now_ms:
         later = (
             "set a later one in the header `deadline`"
@@ -74,8 +96,10 @@ def marshal(
             f"the deadline passed {now_ms - deadline_ms} ms before the event was read: {later}",
         )
     fields, text = rendered or render(event, endpoint)
+    _check_brought(event, endpoint, catalogue, caller)
     instructions, refs = _guidance(event, endpoint, catalogue)
     output = endpoint.output
+    generation = asked_generation(event.generation, endpoint)
     return Request(
         id=event.id,
         namespace=endpoint.namespace,
@@ -85,12 +109,36 @@ def marshal(
         guidance=refs,
         output=output,
         words=(fields[output.words_from] or "").split() if isinstance(output, WordLabels) else [],
-        generation=endpoint.generation,
+        generation=generation,
         reply_to=list(reply_to),
         deadline_ms=deadline_ms,
         calibration=_calibration(event, endpoint),
         retrieval=_retrieval(event, endpoint, catalogue, fields, text),
+        caller=caller,
+        partial=event.partial,
+        reply_message=_reply_message(event, endpoint, generation),
     )
+
+
+def _reply_message(event: Event, endpoint: Endpoint, generation: Generation) -> str | None:
+    """The message that the reply is. Raises Refusal(invalid_header) for one that it cannot be."""
+    asked, own = event.reply_message, endpoint.output_message
+    if asked is None:
+        return None
+    chosen = asked or own or REPLY_MESSAGE
+    if chosen not in (own, REPLY_MESSAGE):
+        there = f"{REPLY_MESSAGE}{f' or {own}' if own else ''}"
+        raise Refusal(
+            FailureCode.INVALID_HEADER,
+            f"header {header.ACCEPT} names message {asked[:200]!r}, and a reply of this endpoint is {there}: name that",
+        )
+    if chosen == own and generation.samples > 1:
+        raise Refusal(
+            FailureCode.INVALID_HEADER,
+            f"{generation.samples} samples are asked for, and message {own} holds one result: name "
+            f"{REPLY_MESSAGE} in the header {header.ACCEPT}, or ask for one sample",
+        )
+    return chosen
 
 
 def _fields(event: Event, endpoint: Endpoint) -> dict[str, Any]:
@@ -107,7 +155,7 @@ def _fields(event: Event, endpoint: Endpoint) -> dict[str, Any]:
 def _a_cloud_event(given: Mapping[str, Any]) -> str:
     if not {"specversion", "id", "source", "type"} <= {*given}:
         return ""
-    return f"; if this is a CloudEvent, declare the content type {names.CLOUD_EVENT_STRUCTURED}+json"
+    return f"; if this is a CloudEvent, declare the content type {CLOUD_EVENT_STRUCTURED}+json"
 
 
 def _checked(given: Mapping[str, Any], declared: Mapping[str, Field]) -> dict[str, Any]:
@@ -130,7 +178,7 @@ def _checked(given: Mapping[str, Any], declared: Mapping[str, Field]) -> dict[st
                 FailureCode.WRONG_FIELD,
                 f"field {name!r} must be of type {field.type}, and is {_told(value)}: correct it",
             )
-        if isinstance(value, str) and not value.strip():
+        if isinstance(value, str) and not value.strip(UNSEEN):
             raise Refusal(FailureCode.WRONG_FIELD, f"field {name!r} is empty: fill it in")
         if field.max_chars is not None and isinstance(value, str) and len(value) > field.max_chars:
             raise Refusal(
@@ -149,18 +197,41 @@ def _told(value: Any) -> str:
     return kinds.get(type(value), "an object")
 
 
-def _guidance(event: Event, endpoint: Endpoint, catalogue: Catalogue) -> tuple[list[Part], list[GuidanceRef]]:
-    """Instruction parts in their order, and the trained guidance by name and version."""
+def _check_brought(event: Event, endpoint: Endpoint, catalogue: Catalogue, caller: str | None) -> None:
+    """Whether the endpoint lets this event bring its guidance, and a caller of another namespace may use it as well."""
     if len(event.guidance) > MAX_GUIDANCE + MAX_SETS:
         check_number(len(event.guidance))
     allowed = {*endpoint.request_guidance, *_request_sets(endpoint)}
     for name in event.guidance:
+        # The same words in each case: what there is, and what the endpoint's owner may use, is not told to others.
+        others = (
+            f"an event of namespace {caller} cannot bring guidance {name[:140]} here: leave it out, or ask that the "
+            f"endpoint allows it and that its owner shares it with {caller} and {endpoint.namespace}"
+        )
         if not _is_listed(name, allowed):
             listed = ", ".join(sorted(allowed)) or "none"
             raise Refusal(
                 FailureCode.GUIDANCE_FORBIDDEN,
                 f"this endpoint does not let a request bring guidance {name[:140]}; it allows: {listed}",
+                to_others=others,
             )
+        if caller is not None and not _usable(name, endpoint, catalogue, caller):
+            raise Refusal(FailureCode.GUIDANCE_FORBIDDEN, others, to_others=others)
+
+
+def _usable(name: str, endpoint: Endpoint, catalogue: Catalogue, caller: str) -> bool:
+    """Whether both the caller and the endpoint's owner may use this guidance, or this set."""
+    ask = catalogue.retrieval_set if _is_listed(name, _request_sets(endpoint)) else catalogue.guidance
+    try:
+        for namespace in (caller, endpoint.namespace):
+            ask(name, for_namespace=namespace)
+    except Refusal:
+        return False
+    return True
+
+
+def _guidance(event: Event, endpoint: Endpoint, catalogue: Catalogue) -> tuple[list[Part], list[GuidanceRef]]:
+    """Instruction parts in their order, and the trained guidance by name and version."""
     parts, refs = [], []
     if endpoint.instruction:
         parts.append(Part(kind="instruction", source="endpoint", text=endpoint.instruction))
@@ -170,7 +241,7 @@ def _guidance(event: Event, endpoint: Endpoint, catalogue: Catalogue) -> tuple[l
     try:
         named += [catalogue.guidance(name, for_namespace=endpoint.namespace) for name in brought]
     except Refusal as refusal:
-        raise Refusal(refusal.code, f"header {names.GUIDANCE}: {refusal.message}") from None
+        raise Refusal(refusal.code, f"header {header.GUIDANCE}: {refusal.message}") from None
     check_together(named)
     for ref, guidance in named:
         if guidance.form == "text_prompt":
@@ -202,6 +273,8 @@ def _retrieval(
             FailureCode.GUIDANCE_FORBIDDEN,
             f"{len(refs)} retrieval sets are named, at most {MAX_SETS} may be: leave some out",
         )
+    if brought and (why := named_twice([*rule.sets, *brought])):
+        raise Refusal(FailureCode.GUIDANCE_FORBIDDEN, f"header {header.GUIDANCE}: {why}")
     asked = fields.get(rule.query) if rule.query is not None else None
     return rule.of(
         refs,

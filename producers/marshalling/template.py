@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
+from threading import Lock
 from typing import Any, Final
 
+from guideway.producers.events.unseen import UNSEEN
 from guideway.producers.marshalling.expression import Budget, Expression
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.manifests import Endpoint
 
 _PIECE: Final = re.compile(r"(?P<open>\{\{)|(?P<close>\}\})|\{(?P<expression>[^{}]*)\}|(?P<lone>[{}])|(?P<text>[^{}]+)")
+_EACH_CHARS: Final = 100
+"""What each template counts for beside its text."""
 
 
 class TextTooLong(ValueError):
@@ -29,17 +35,28 @@ class Template:
             if match["expression"] is None:
                 self._pieces.append({"{{": "{", "}}": "}"}.get(match[0], match[0]))
             else:
-                self._pieces.append(Expression(match["expression"]))
+                self._pieces.append(Expression(match["expression"], "template expression"))
+        self.is_plain = all(isinstance(piece, str) or piece.is_path for piece in self._pieces)
+        """Whether it only puts fields in. Its cost then grows with the length of the text alone."""
+
+    def says_nothing(self, text: str) -> bool:
+        """Whether a text of it has nothing of the event, or nothing that can be seen."""
+        return not text.strip(UNSEEN) or (self.is_plain and text == self.bare)
 
     @property
-    def is_plain(self) -> bool:
-        """Whether it only puts fields in. Its cost then grows with the length of the text alone."""
-        return all(isinstance(piece, str) or piece.is_path for piece in self._pieces)
+    def bare(self) -> str:
+        """What stands in each text of it."""
+        return "".join(piece for piece in self._pieces if isinstance(piece, str))
+
+    @property
+    def expressions(self) -> list[Expression]:
+        """Its expressions, in their order."""
+        return [piece for piece in self._pieces if not isinstance(piece, str)]
 
     @property
     def fields(self) -> frozenset[str]:
         """The fields that its expressions read."""
-        return frozenset[str]().union(*(piece.fields for piece in self._pieces if not isinstance(piece, str)))
+        return frozenset[str]().union(*(one.fields for one in self.expressions))
 
     def render(self, fields: Mapping[str, Any], *, max_chars: int) -> str:
         """The text. It costs no more than `max_chars` and `expression.BUDGET` allow, whatever the template says.
@@ -59,7 +76,53 @@ class Template:
         return "".join(out)
 
 
-@functools.lru_cache(maxsize=4096)
+class _Kept:
+    """Templates, and why others are none, by their texts; those used longest ago leave first. For any thread.
+
+    An expression takes up to 400 times as much memory as its text, and a third of a second for those that are none.
+    """
+
+    def __init__(self, most_chars: int) -> None:
+        """most_chars: of all texts together."""
+        self._left = most_chars
+        self._found: OrderedDict[str, Template | ValueError] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, text: str) -> Template:
+        with self._lock:
+            if (found := self._found.get(text)) is not None:
+                self._found.move_to_end(text)
+        if found is None:
+            try:
+                found = Template(text)
+            except ValueError as error:
+                found = error
+            self._keep(text, found)
+        if isinstance(found, ValueError):
+            raise found.with_traceback(None)
+        return found
+
+    def _keep(self, text: str, found: Template | ValueError) -> None:
+        with self._lock:
+            if text not in self._found:
+                self._found[text] = found
+                self._left -= len(text) + _EACH_CHARS
+            while self._left < 0 and len(self._found) > 1:
+                self._left += len(self._found.popitem(last=False)[0]) + _EACH_CHARS
+
+
+_KEPT: Final = _Kept(4_000_000)
+
+
 def parse(text: str) -> Template:
-    """The template, parsed once."""
-    return Template(text)
+    """The template, parsed once. Raises as `Template`."""
+    return _KEPT.of(text)
+
+
+def template_of(endpoint: Endpoint) -> Template:
+    """The endpoint's template. Raises Refusal(wrong_field) for one that is none, which `apply` would have refused."""
+    try:
+        return parse(endpoint.input.template)
+    except ValueError as error:
+        others = "the endpoint's template cannot be used: tell its owner"
+        raise Refusal(FailureCode.WRONG_FIELD, f"input.template: {error}", to_others=others) from None

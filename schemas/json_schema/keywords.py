@@ -8,6 +8,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from guideway.schemas.json_schema.bounds import coarser_steps, left_out, sound_bounds
+from guideway.schemas.json_schema.misspelt import meant
+
 _TYPES: Final = ("string", "integer", "number", "boolean", "array", "object", "null")
 _OF_NAMES: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 """Keywords with a schema for each of their names."""
@@ -18,6 +21,7 @@ _OF_ONE: Final = frozenset(
 _OF_SEVERAL: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems", "items"})
 _JOINING: Final = frozenset({"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "dependentSchemas"})
 """Keywords whose schemas hold for the same value as the properties beside them."""
+_VALUES: Final = _JOINING | {"enum", "const", "properties"}
 _TESTING: Final = frozenset({"not", "if", "contains", "propertyNames", "dependentSchemas"})
 """Keywords whose schemas are conditions: they do not describe the value itself."""
 _SAYING: Final = _JOINING | {
@@ -74,8 +78,8 @@ def check_keywords(schema: Mapping[str, Any]) -> None:
         )
     for where, part, _ in parts(schema):
         for keyword in (one for one in part if one not in _KNOWN):
-            if near := difflib.get_close_matches(keyword, sorted(_KNOWN), 1, 0.75):
-                raise ValueError(f"output.schema{where} has {keyword!r}: did you mean {near[0]!r}?")
+            if near := meant(keyword, part, _KNOWN):
+                raise ValueError(f"output.schema{where} has {keyword!r:.60}: did you mean {near!r}?")
         for keyword in sorted(part.keys() & _UNKEPT):
             if part[keyword] is not False:
                 raise ValueError(
@@ -90,7 +94,13 @@ def check_keywords(schema: Mapping[str, Any]) -> None:
 
 def schema_doubts(schema: Mapping[str, Any]) -> Iterator[str]:
     """What is allowed but is probably a mistake, one sentence each."""
+    named = {step for _, part, _ in parts(schema) for step in str(part.get("$ref", "")).split("/")}
     for where, part, _ in parts(schema):
+        others = (one for one in part if one not in _KNOWN | named and not one.lower().startswith(("x-", "x_")))
+        if idle := [repr(one)[:60] for one in others]:
+            yield (
+                f"output.schema{where} has {', '.join(idle[:4])}, which JSON Schema does not have: it changes nothing"
+            )
         if part.get("nullable") is True:
             yield f"output.schema{where}: `nullable` is of OpenAPI and changes nothing here: write type: [TYPE, 'null']"
         elif isinstance(one := part.get("format"), str) and one not in FORMATS:
@@ -107,9 +117,23 @@ def prepared(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema as the grammar library takes it.
 
     Formats that do not restrict the text (`password`, `path`) are removed. `oneOf` becomes `anyOf` where a tag
-    separates the alternatives. Objects are closed: see `_closed`.
+    separates the alternatives. Bounds that the library would not keep are moved, and numbers that it would leave out
+    stand beside them. Objects are closed: see `_closed`.
     """
-    return _closed(_as_any_of(_without_formats(schema)))
+    made = _as_any_of(_without_formats(schema))
+    for _, part, _ in [*parts(made)]:
+        if isinstance(part, dict):
+            part.update(sound_bounds(part))
+            steps, more = coarser_steps(part), left_out(part)
+            if not part.keys() & _VALUES and (steps or more):
+                names = [keyword for keyword in part if not keyword.startswith("$") and keyword not in _OF_NAMES]
+                own = {keyword: part.pop(keyword) for keyword in names}
+                part["anyOf"] = [
+                    own,
+                    *({**own, "multipleOf": step} for step in steps),
+                    *([{"enum": more}] if more else []),
+                ]
+    return _closed(made)
 
 
 def _closed(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,7 +223,7 @@ def _are_of_other_types(alternatives: list[Any]) -> bool:
         said = part.get("type") if isinstance(part, Mapping) else None
         types += said if isinstance(said, list) else [said]
     kinds = ["number" if one == "integer" else one for one in types]
-    return None not in kinds and len({*kinds}) == len(kinds)
+    return all(isinstance(one, str) for one in kinds) and len({*kinds}) == len(kinds)
 
 
 def _copied(part: Any, open_: set[int], *, is_schema: bool) -> Any:

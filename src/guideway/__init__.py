@@ -2,15 +2,15 @@
 
 What a program needs:
 
-    from guideway import BlockingClient, Client, Completed, Failed, Refusal
+    from guideway import BlockingClient, Client, Cluster, Completed, Failed, Refusal
 """
 
-from __future__ import annotations
-
-TYPE_CHECKING = False  # `typing` takes time to import, in which Ctrl-C would print a stack trace
+# This file imports nothing when it runs: Ctrl-C would print a stack trace in that time.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from guideway.delivery.connection.cluster import Cluster
     from guideway.producers.client.blocking_client import BlockingClient
     from guideway.producers.client.client import Client
     from guideway.schemas.failures import FailureCode, Refusal
@@ -22,6 +22,7 @@ __all__ = [
     "BlockingClient",
     "Citation",
     "Client",
+    "Cluster",
     "Completed",
     "Failed",
     "FailedSample",
@@ -36,6 +37,7 @@ _HOMES = {
     "BlockingClient": "producers.client.blocking_client",
     "Citation": "schemas.retrieval",
     "Client": "producers.client.client",
+    "Cluster": "delivery.connection.cluster",
     "Completed": "schemas.reply",
     "Failed": "schemas.reply",
     "FailedSample": "schemas.reply",
@@ -47,7 +49,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import an exported name when it is first used: the engine's process needs no Kafka client."""
     if name not in _HOMES:
         raise AttributeError(f"module 'guideway' has no attribute {name!r}")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+from guideway.delivery.connection.reading import FILE_VARIABLES, SECRET_VARIABLES, VARIABLES
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.nearest import did_you_mean, nearest
 
@@ -35,14 +36,25 @@ class Setting(NamedTuple):
 
 
 SETTINGS: Final = (
-    Setting("KAFKA_BOOTSTRAP_SERVERS"),
+    *(
+        Setting(name, "path" if name in FILE_VARIABLES else "text", secret=name in SECRET_VARIABLES)
+        for name in VARIABLES
+    ),
     Setting("KAFKA_HOME", "path"),
     Setting("GUIDEWAY_HOME", "path"),
     Setting("GUIDEWAY_STORE", "address"),
     Setting("GUIDEWAY_ARTEFACT_CACHE_BYTES", "integer"),
+    Setting("GUIDEWAY_BATCH_DAYS", "integer"),
     Setting("GUIDEWAY_EMBEDDING"),
     Setting("GUIDEWAY_QDRANT_URL"),
     Setting("GUIDEWAY_QDRANT_API_KEY", secret=True),
+    Setting("GUIDEWAY_JWT_ISSUER"),
+    Setting("GUIDEWAY_JWT_AUDIENCE"),
+    Setting("GUIDEWAY_JWT_KEYS_URL"),
+    Setting("GUIDEWAY_JWT_ALGORITHMS"),
+    Setting("GUIDEWAY_JWT_CLAIM"),
+    Setting("GUIDEWAY_EGRESS"),
+    Setting("GUIDEWAY_SECRETS", "path"),
     Setting("GUIDEWAY_LOG_FORMAT"),
     Setting("GUIDEWAY_LOG_LEVEL"),
     Setting("GUIDEWAY_NATIVE", "switch"),

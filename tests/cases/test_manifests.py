@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -33,7 +34,7 @@ def catalogue() -> Catalogue:
         Model(namespace="public", name="small", source="x", max_context_tokens=1024),
         *(MANIFEST.decode(msgspec.json.encode(one)) for one in (years, branches)),
     ):
-        made.absorb(Identity.of(manifest).key(1), MANIFEST.encode(manifest))
+        made.absorb(Identity.of(manifest).topic, Identity.of(manifest).key(1), MANIFEST.encode(manifest))
     return made
 
 
@@ -113,6 +114,15 @@ def test_what_looks_like_a_boolean_or_a_date_stays_text() -> None:
     assert named.address == "/no/on"
 
 
+def test_json_is_read_as_programs_write_it(tmp_path: Path) -> None:
+    """With escapes for all but ASCII; what is outside of 16 bits takes two of them."""
+    written = {"type": "choice", "labels": ["\U0001f600", "caf\u00e9", "\U0001f600\U0001f680"]}
+    assert r"\ud83d\ude00" in json.dumps(written)
+    [endpoint] = taken(f"output: {json.dumps(written)}\n", tmp_path)
+    assert endpoint.output == Choice(labels=written["labels"])  # type: ignore[arg-type]
+    assert "half of a character" in refused(r'output: {type: choice, labels: ["\ude00\ud83d"]}', tmp_path)
+
+
 def test_a_byte_order_mark_is_no_part_of_a_manifest() -> None:
     assert len(taken(HERE / "04_bom" / "d_manifest.toml")) == 1
     assert len(taken(HERE / "04_bom" / "e_manifest.yaml")) == 1
@@ -135,6 +145,33 @@ def test_the_default_of_a_required_field_is_doubted() -> None:
     )
 
 
+def test_a_field_in_the_instruction_is_doubted(tmp_path: Path) -> None:
+    told = doubts("instruction: 'Classify {{ text }}, as {name: x}.'\noutput: {type: boolean}\n", tmp_path)
+    assert told.count("instruction has '{{ text }}', which stays as it is: fields go into input.template") == 1
+    assert "name" not in told
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ('{type: choice, labels: ["a\\u200b", b, a]}', "has 'a\\u200b' and 'a', which people hardly tell apart"),
+        ("{type: choice, labels: [yes, no, Yes]}", "has 'yes' and 'Yes', which people hardly tell apart"),
+        ("{type: choice, labels: [a, 'b ']}", "output.labels has 'b ', which begins or ends with white space"),
+        ("{type: boolean, probabilities: true, min_confidence: 0.4}", "output.min_confidence 0.4 is never missed"),
+        ("{type: choice, labels: [a, b, c], probabilities: true, min_confidence: 0.4}", ""),
+        ("{type: boolean}\ngeneration: {samples: 3}", "generation.samples is 3 at temperature 0"),
+        ("{type: boolean}\ngeneration: {samples: 3, temperature: 1}", ""),
+        (
+            "{type: json, schema: {type: object, properties: {}}}\ngeneration: {stop: ['}']}",
+            "has '}', which each result",
+        ),
+    ],
+)
+def test_what_changes_nothing_is_doubted(output: str, words: str, tmp_path: Path) -> None:
+    told = doubts(f"output: {output}\n", tmp_path)
+    assert words in told if words else not told
+
+
 # Their neighbours -----------------------------------------------------------------------------------------------------
 
 
@@ -150,9 +187,19 @@ def test_the_default_of_a_required_field_is_doubted() -> None:
         ("generation: {max_tokens: 1_000}\noutput: {type: text}", "it must be an integer"),
         ("instruction: #1 question\noutput: {type: text}", "is null (write it in quotes)"),
         ("instruction: Answer: yes or no\noutput: {type: text}", "a text that has a colon in quotes"),
+        ('output: {type: regex, pattern: "\\d"}', "write a backslash twice, or put the text in single quotes"),
+        ("output: {type: text}\n...\n{}\n{}", "write a line `---` between two documents"),
+        ("output: {type: choice, labels: [<<, b]}", "put `<<` in quotes"),
         ("output:\n\ttype: boolean", "indent with spaces, not with tabs"),
         ("output: !!python/object:os.system {}", "write it without the tag"),
-        ("input: {template: {text}}\noutput: {type: text}", "input.template: it must be text"),
+        (
+            "input: {template: {text}}\noutput: {type: text}",
+            'it must be text, and is {"text": null} (write it in quotes)',
+        ),
+        (
+            "input: {fields: {first-name: {}}, text_field: first-name, template: '{first-name}'}\noutput: {type: text}",
+            'write it in double quotes, {"first-name"}',
+        ),
         ("input: {template: '{{text}}'}\noutput: {type: text}", "uses no field"),
         ("input: {template: '{text'}\noutput: {type: text}", "single '{'"),
         ("input: {template: '{txet}'}\noutput: {type: text}", "did you mean 'text'?"),

@@ -9,7 +9,7 @@ import pytest
 
 from guideway.catalogue.documents.manifest_files import read_manifests
 from guideway.cli.console.output import print_table
-from guideway.cli.traffic import _content, _lines
+from guideway.cli.given import content, lines
 from guideway.printable import printable
 from guideway.schemas.failures import Refusal
 from guideway.schemas.manifests import Model
@@ -64,16 +64,23 @@ def test_writing_of_every_kind_stays(text: str, capsys: pytest.CaptureFixture[st
 
 
 def test_the_first_row_of_a_file_with_a_byte_order_mark_is_fields_too() -> None:
-    rows = [_content(line) for _, line in _lines(None, HERE / "04_bom" / "c_rows.jsonl")]
+    rows = [content(line) for _, line in lines(None, HERE / "04_bom" / "c_rows.jsonl")]
     assert rows == [{"text": "Is the Earth round?"}, {"text": "Do fish fly?"}]
+
+
+def test_a_line_that_begins_like_an_object_after_what_nobody_sees_is_refused() -> None:
+    for unseen in ("\u00a0", "\u200b", " \ufeff"):
+        with pytest.raises(Refusal, match="begins like a JSON object"):
+            content(f'{unseen}{{"text": "Is the Earth round?"}}')
+    assert content("\u00a0{name}, hello") == "\u00a0{name}, hello"
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_lines_of_a_file_may_end_as_they_like(end: str, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(f"Is the Earth round?{end}Do fish fly?{end}".encode())
-    assert [line for _, line in _lines(None, tmp_path / "a.txt")] == ["Is the Earth round?", "Do fish fly?"]
+    assert [line for _, line in lines(None, tmp_path / "a.txt")] == ["Is the Earth round?", "Do fish fly?"]
 
 
 def test_lines_in_utf_16_are_refused_by_that_name() -> None:
     with pytest.raises(Refusal, match="UTF-16 is not read"):
-        list(_lines(None, HERE / "04_bom" / "f_utf16.jsonl"))
+        list(lines(None, HERE / "04_bom" / "f_utf16.jsonl"))

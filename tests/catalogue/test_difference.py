@@ -21,6 +21,9 @@ from guideway.catalogue.entries import Catalogue, Identity
 from guideway.catalogue.owned import known_artefacts
 from guideway.schemas.generation import Generation
 from guideway.schemas.input import Field, InputRule
+from guideway.schemas.kinds.namespace import Namespace
+from guideway.schemas.kinds.router import Router, RoutingByModel, RoutingExamples, RoutingRule
+from guideway.schemas.kinds.targets import ArchiveRule, Target, Webhook, WebhookUse
 from guideway.schemas.manifests import (
     Calibrated,
     EmbeddingModel,
@@ -33,7 +36,7 @@ from guideway.schemas.manifests import (
     RetrievalSet,
     SetAlias,
 )
-from guideway.schemas.output import Choice, Json, Regex
+from guideway.schemas.output import Choice, Json, Regex, Text
 from guideway.schemas.wire import MANIFEST
 from guideway.training.runs.task import Task, read_task
 from guideway.usecases.apply import check_together
@@ -138,13 +141,34 @@ MANIFESTS: Sequence[Manifest] = (
         biases=[LabelBias(label="no", bias=-0.1), LabelBias(label="yes", bias=1e-17)],
         texts=20,
     ),
+    Namespace(namespace="public", name="team", weight=2, requests_per_minute=600, over_limit="refuse"),
+    Router(
+        namespace="team",
+        name="router",
+        endpoints=["/team/task", "/public/other"],
+        rules=[RoutingRule(when="headers.task == 'a: b'", endpoint="/team/task")],
+        examples=RoutingExamples(texts={"/team/task": ["no", "1"], "/public/other": ["- x"]}, none=["~"]),
+        model=RoutingByModel(least_score=0.75),
+        model_size="small",
+    ),
+    Endpoint(
+        namespace="team",
+        name="leaving",
+        model_size="small",
+        output=Text(),
+        targets=["task", "/desk/on", WebhookUse(webhook="no")],
+        archive=ArchiveRule(retention_days=7, format="parquet"),
+    ),
+    Endpoint(namespace="team", name="kept", model_size="small", output=Text(), archive=True),
+    Webhook(namespace="team", name="no", url="https://a.example/~x?y=1", secret="1", timeout_s=2.5),
+    Target(namespace="team", name="on", accepts_from=["*", "null"]),
 )
 
 
 def catalogue_of(*manifests: Manifest) -> Catalogue:
     catalogue = Catalogue()
     for manifest in manifests:
-        catalogue.absorb(Identity.of(manifest).key(1), MANIFEST.encode(manifest))
+        catalogue.absorb(Identity.of(manifest).topic, Identity.of(manifest).key(1), MANIFEST.encode(manifest))
     return catalogue
 
 
@@ -153,7 +177,7 @@ def applied(text: str, catalogue: Catalogue, folder: Path) -> list[Change]:
     file = folder / "described.yaml"
     file.write_bytes(text.encode())
     sources = read_manifests(file)
-    check_together([source for source in sources if not isinstance(source.manifest, Endpoint)], catalogue)
+    check_together([source for source in sources if not isinstance(source.manifest, Endpoint | Router)], catalogue)
     return plan_changes(
         catalogue,
         [resolved(one.path, one.manifest, digest_of, known_artefacts(one.manifest, catalogue)) for one in sources],

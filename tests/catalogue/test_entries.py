@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guideway.catalogue.changes import catalogue_records, plan_changes, plan_deletion
-from guideway.catalogue.entries import MAX_VERSION, Catalogue, Identity
+from guideway.catalogue.entries import KINDS, MAX_VERSION, Catalogue, Identity
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.kinds.namespace import Namespace
+from guideway.schemas.kinds.router import Router, RoutingByModel, RoutingExamples, RoutingRule
+from guideway.schemas.kinds.targets import Target, Webhook
 from guideway.schemas.manifests import (
     Calibrated,
     EmbeddingModel,
@@ -28,11 +31,12 @@ from guideway.schemas.output import Boolean
 from guideway.schemas.wire import MANIFEST
 
 ENDPOINT = Endpoint(namespace="team", name="task", model_size="small", output=Boolean())
+TEAM = "gw.team.catalogue.v1"
 PROMPT = Guidance(namespace="team", name="tone", form="text_prompt", text="Be kind.")
 
 
 def absorb(catalogue: Catalogue, manifest: Manifest, version: int) -> None:
-    catalogue.absorb(Identity.of(manifest).key(version), MANIFEST.encode(manifest))
+    catalogue.absorb(Identity.of(manifest).topic, Identity.of(manifest).key(version), MANIFEST.encode(manifest))
 
 
 def test_the_newest_version_answers_and_older_ones_stay() -> None:
@@ -48,7 +52,7 @@ def test_the_newest_version_answers_and_older_ones_stay() -> None:
 def test_a_tombstone_removes_a_version() -> None:
     catalogue = Catalogue()
     absorb(catalogue, ENDPOINT, 1)
-    catalogue.absorb(Identity.of(ENDPOINT).key(1), None)
+    catalogue.absorb(Identity.of(ENDPOINT).topic, Identity.of(ENDPOINT).key(1), None)
     assert list(catalogue) == []
     with pytest.raises(Refusal) as caught:
         catalogue.endpoint("team", "task")
@@ -67,7 +71,7 @@ def test_an_unknown_endpoint_is_answered_with_what_there_is() -> None:
 )
 def test_what_cannot_be_read_is_counted_and_harms_nobody(key: bytes | None, value: bytes) -> None:
     catalogue = Catalogue()
-    catalogue.absorb(key, value)
+    catalogue.absorb(TEAM, key, value)
     assert catalogue.unreadable == 1
     assert list(catalogue) == []
 
@@ -166,6 +170,18 @@ EVERY_KIND: list[Manifest] = [
         biases=[LabelBias(label="good", bias=0.5), LabelBias(label="bad", bias=-0.5)],
         texts=14,
     ),
+    Namespace(namespace="public", name="team", weight=2, requests_per_minute=600, over_limit="refuse"),
+    Router(
+        namespace="team",
+        name="router",
+        endpoints=["/team/task", "/public/other"],
+        rules=[RoutingRule(when="headers.task == 'a: b'", endpoint="/team/task")],
+        examples=RoutingExamples(texts={"/team/task": ["no", "1"], "/public/other": ["- x"]}, none=["~"]),
+        model=RoutingByModel(least_score=0.75),
+        model_size="small",
+    ),
+    Target(namespace="acme", name="inbox", accepts_from=["other"]),
+    Webhook(namespace="acme", name="crm", url="https://crm.example.com/in", secret="crm"),
 ]
 
 
@@ -177,18 +193,18 @@ class Log:
     """What a compacted topic keeps: the last record of each key, and no tombstone."""
 
     def __init__(self) -> None:
-        self.kept: dict[bytes, bytes] = {}
+        self.kept: dict[tuple[str, bytes], bytes] = {}
 
-    def write(self, changes: list[tuple[bytes, bytes | None]]) -> None:
-        for key, value in changes:
-            self.kept.pop(key, None)
+    def write(self, changes: list[tuple[str, bytes, bytes | None]]) -> None:
+        for topic, key, value in changes:
+            self.kept.pop((topic, key), None)
             if value is not None:
-                self.kept[key] = value
+                self.kept[topic, key] = value
 
     def read(self) -> Catalogue:
         catalogue = Catalogue()
-        for key, value in self.kept.items():
-            catalogue.absorb(key, value)
+        for (topic, key), value in self.kept.items():
+            catalogue.absorb(topic, key, value)
         return catalogue
 
 
@@ -233,7 +249,7 @@ def test_a_deletion_by_hand_counts_for_as_long_as_the_topic_shows_it() -> None:
     catalogue = Catalogue()
     absorb(catalogue, PROMPT, 1)
     absorb(catalogue, PROMPT, 2)
-    catalogue.absorb(Identity.of(PROMPT).key(2), None)
+    catalogue.absorb(Identity.of(PROMPT).topic, Identity.of(PROMPT).key(2), None)
     assert plan_changes(catalogue, [changed(PROMPT, 1)])[0].version == 3
 
 
@@ -243,34 +259,25 @@ NEWER = b'{"kind":"guidance/v9","namespace":"team","name":"tone","form":"dream"}
 def test_what_a_newer_program_wrote_is_not_written_over() -> None:
     catalogue = Catalogue()
     absorb(catalogue, PROMPT, 1)
-    catalogue.absorb(Identity.of(PROMPT).key(2), NEWER)
+    catalogue.absorb(Identity.of(PROMPT).topic, Identity.of(PROMPT).key(2), NEWER)
     with pytest.raises(
         Refusal, match=r"version 2 of guidance team/tone cannot be read .* use the newer guideway"
     ) as caught:
         plan_changes(catalogue, [changed(PROMPT, 1)])
     assert caught.value.code is FailureCode.INVALID_MANIFEST
     assert [(one.version, one.identity) for one in catalogue.unread()] == [(2, Identity.of(PROMPT))]
-    for key, value in catalogue_records(plan_deletion(catalogue, Identity.of(PROMPT), [2])):
-        catalogue.absorb(key, value)
+    for topic, key, value in catalogue_records(plan_deletion(catalogue, Identity.of(PROMPT), [2])):
+        catalogue.absorb(topic, key, value)
     assert catalogue.unreadable == 0
     assert plan_changes(catalogue, [changed(PROMPT, 1)])[0].version == 3
 
 
 def test_an_older_version_that_cannot_be_read_counts_and_stops_nobody() -> None:
     catalogue = Catalogue()
-    catalogue.absorb(Identity.of(PROMPT).key(1), NEWER)
+    catalogue.absorb(Identity.of(PROMPT).topic, Identity.of(PROMPT).key(1), NEWER)
     absorb(catalogue, PROMPT, 2)
     assert plan_changes(catalogue, [changed(PROMPT, 1)])[0].version == 3
     assert catalogue.unreadable == 1
-
-
-def test_a_manifest_under_anothers_key_is_not_taken() -> None:
-    """An endpoint's events would be answered on another team's topics."""
-    catalogue = Catalogue()
-    catalogue.absorb(Identity("endpoint", "rival", "task").key(1), MANIFEST.encode(ENDPOINT))
-    with pytest.raises(Refusal):
-        catalogue.endpoint("rival", "task")
-    assert catalogue.unread()[0].why == "it is the manifest of endpoint team/task"
 
 
 def test_the_last_number_is_the_last() -> None:
@@ -286,7 +293,7 @@ def test_what_is_no_version_is_counted_in_a_key_and_unknown_in_a_name(version: s
     catalogue = Catalogue()
     absorb(catalogue, PROMPT, 1)
     absorb(catalogue, FACTS, 1)
-    catalogue.absorb(f"guidance/team/tone@{version}".encode(), MANIFEST.encode(PROMPT))
+    catalogue.absorb(TEAM, f"guidance/team/tone@{version}".encode(), MANIFEST.encode(PROMPT))
     assert (catalogue.unreadable, catalogue.versions(Identity.of(PROMPT))) == (1, [1])
     for ask, name in ((catalogue.guidance, "team/tone"), (catalogue.retrieval_set, "team/facts")):
         with pytest.raises(Refusal) as caught:
@@ -327,8 +334,13 @@ VALUES = st.one_of(
 def test_whatever_stands_in_the_topic_is_taken_or_counted(found: list[tuple[bytes | None, bytes | None]]) -> None:
     catalogue = Catalogue()
     for key, value in found:
-        catalogue.absorb(key, value)
+        catalogue.absorb(TEAM, key, value)
     assert catalogue.unreadable >= sum(1 for key, _ in found if key is None)
+    for later in (catalogue, catalogue.after([])):
+        owned = [one for kind in KINDS for namespace in ("team", "public") for one in later.owned(kind, namespace)]
+        assert sorted(owned) == catalogue.identities()
+    catalogue.forget_topic(TEAM)
+    assert catalogue.owned("endpoint", "team") == catalogue.identities() == []
     for manifest in EVERY_KIND:
         with contextlib.suppress(Refusal):
             plan_changes(catalogue, [manifest])

@@ -8,98 +8,111 @@ import contextlib
 import msgspec
 import pytest
 from aiokafka.structs import TopicPartition
+from tests.delivery.made_anew import delete_topic
 
 from guideway.catalogue.changes import Change, plan_changes, plan_deletion
 from guideway.catalogue.entries import Catalogue, Identity
-from guideway.catalogue.topic import CatalogueFollower, Overtaken, publish, publish_planned, sole_writer
+from guideway.catalogue.topic import CatalogueFollower
+from guideway.catalogue.writing import Overtaken, publish, publish_planned, sole_writer
 from guideway.delivery.clients.kafka_client import make_producer, started
+from guideway.delivery.connection.cluster import Cluster
 from guideway.infra import topics
-from guideway.infra.cluster import administrator
 from guideway.infra.local_broker import RunningBroker
-from guideway.schemas import names
+from guideway.infra.topic_making import make_topics
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Guidance
+from guideway.schemas.names.service_topics import catalogue_topic
 
 
 @pytest.fixture
-async def bootstrap(broker: RunningBroker) -> str:
-    await topics.apply(broker.bootstrap, topics.wanted([]))
-    return broker.bootstrap
+async def cluster(broker: RunningBroker, unique_name: str) -> Cluster:
+    await make_topics(broker.cluster, topics.catalogues([unique_name]))
+    return broker.cluster
 
 
 def prompt(namespace: str, text: str = "Be kind.") -> Guidance:
     return Guidance(namespace=namespace, name="tone", form="text_prompt", text=text)
 
 
-async def test_a_reader_has_all_at_the_start_and_follows(bootstrap: str, unique_name: str) -> None:
+async def test_a_reader_has_all_at_the_start_and_follows(cluster: Cluster, unique_name: str) -> None:
     identity = Identity.of(prompt(unique_name))
-    await publish(bootstrap, plan_changes(Catalogue(), [prompt(unique_name)]))
-    async with CatalogueFollower(bootstrap) as early:
+    await publish(cluster, plan_changes(Catalogue(), [prompt(unique_name)]))
+    async with CatalogueFollower(cluster) as early:
         assert early.catalogue.versions(identity) == [1]
-        offset = await publish(bootstrap, plan_changes(early.catalogue, [prompt(unique_name, "Be very kind.")]))
+        offset = await publish(cluster, plan_changes(early.catalogue, [prompt(unique_name, "Be very kind.")]))
         await early.seen(offset)
-        async with CatalogueFollower(bootstrap) as late:
+        async with CatalogueFollower(cluster) as late:
             for reader in (early, late):
                 assert reader.catalogue.versions(identity) == [1, 2]
                 assert reader.catalogue.latest(identity) == (2, prompt(unique_name, "Be very kind."))
-            await late.seen(await publish(bootstrap, plan_deletion(late.catalogue, identity, [1, 2])))
+            await late.seen(await publish(cluster, plan_deletion(late.catalogue, identity, [1, 2])))
             assert late.catalogue.latest(identity) is None
 
 
-async def test_no_version_is_planned_twice(bootstrap: str, unique_name: str) -> None:
+async def test_no_version_is_planned_twice(cluster: Cluster, unique_name: str) -> None:
     """Two that publish at once: the earlier one writes nothing, and neither finds the other's under its version."""
     mine, yours = prompt(unique_name), prompt(unique_name, "Be very kind.")
-    async with sole_writer(bootstrap) as write, CatalogueFollower(bootstrap) as reader:
+    async with (
+        sole_writer(cluster, [catalogue_topic(unique_name)]) as write,
+        CatalogueFollower(cluster) as reader,
+    ):
         planned = plan_changes(reader.catalogue, [mine])
-        async with sole_writer(bootstrap) as write_too, CatalogueFollower(bootstrap) as theirs:
+        async with (
+            sole_writer(cluster, [catalogue_topic(unique_name)]) as write_too,
+            CatalogueFollower(cluster) as theirs,
+        ):
             await theirs.seen(await write_too(plan_changes(theirs.catalogue, [yours])))
         with pytest.raises(Overtaken):
             await write(planned)
-    async with sole_writer(bootstrap) as write, CatalogueFollower(bootstrap) as reader:
+    async with (
+        sole_writer(cluster, [catalogue_topic(unique_name)]) as write,
+        CatalogueFollower(cluster) as reader,
+    ):
         await reader.seen(await write(plan_changes(reader.catalogue, [mine])))
         assert [reader.catalogue.get(Identity.of(mine), version) for version in (1, 2)] == [yours, mine]
 
 
-async def test_who_is_overtaken_plans_again(bootstrap: str, unique_name: str) -> None:
+async def test_who_is_overtaken_plans_again(cluster: Cluster, unique_name: str) -> None:
     mine, yours = prompt(unique_name), prompt(unique_name, "Be very kind.")
     catalogues = []
 
     async def planned(catalogue: Catalogue) -> list[Change]:
         catalogues.append(catalogue)
         if len(catalogues) == 1:
-            async with sole_writer(bootstrap) as write:
+            async with sole_writer(cluster, [catalogue_topic(unique_name)]) as write:
                 await write(plan_changes(catalogue, [yours]))
         return plan_changes(catalogue, [mine])
 
-    [change], _ = await publish_planned(bootstrap, planned)
+    [change], _ = await publish_planned(cluster, [catalogue_topic(unique_name)], planned)
     assert (len(catalogues), change.version) == (2, 2)
     assert catalogues[-1].get(Identity.of(mine), 1) == yours
     assert catalogues[-1].get(Identity.of(mine), 2) == mine
 
 
-async def test_what_was_applied_a_moment_ago_is_waited_for(bootstrap: str, unique_name: str) -> None:
+async def test_what_was_applied_a_moment_ago_is_waited_for(cluster: Cluster, unique_name: str) -> None:
     def ask(catalogue: Catalogue) -> str:
         return catalogue.guidance(f"{unique_name}/tone", for_namespace=unique_name)[1].text
 
-    async with CatalogueFollower(bootstrap) as reader:
-        await publish(bootstrap, plan_changes(Catalogue(), [prompt(unique_name)]))
+    async with CatalogueFollower(cluster) as reader:
+        await publish(cluster, plan_changes(Catalogue(), [prompt(unique_name)]))
         # Whether or not the reader has seen it by now.
         assert await asyncio.gather(*(reader.eventually(ask, timeout_s=20) for _ in range(3))) == ["Be kind."] * 3
 
 
 async def test_what_is_gone_is_refused_as_soon_as_the_topic_is_read_to_its_end(
-    bootstrap: str, unique_name: str
+    cluster: Cluster, unique_name: str
 ) -> None:
-    async with CatalogueFollower(bootstrap) as reader:
-        await publish(bootstrap, plan_changes(Catalogue(), [prompt(unique_name)]))
-        plain, looks = reader._topic._consumer.end_offsets, []
+    # Its own looks are questions as well, and none is to come between.
+    async with CatalogueFollower(cluster, look_s=3600) as reader:
+        await publish(cluster, plan_changes(Catalogue(), [prompt(unique_name)]))
+        plain, looks = reader._topics._consumer.end_offsets, []
 
         async def end_offsets(partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
             looks.append(partitions)
             found: dict[TopicPartition, int] = await plain(partitions)
             return found
 
-        reader._topic._consumer.end_offsets = end_offsets
+        reader._topics._consumer.end_offsets = end_offsets
 
         async def is_refused() -> FailureCode:
             with pytest.raises(Refusal) as caught:
@@ -116,12 +129,12 @@ async def test_what_is_gone_is_refused_as_soon_as_the_topic_is_read_to_its_end(
         assert caught.value.code is FailureCode.GUIDANCE_FORBIDDEN, "at once: waiting would not change it"
 
 
-async def test_applying_twice_writes_nothing(bootstrap: str, unique_name: str) -> None:
-    async with CatalogueFollower(bootstrap) as reader:
-        await reader.seen(await publish(bootstrap, plan_changes(reader.catalogue, [prompt(unique_name)])))
+async def test_applying_twice_writes_nothing(cluster: Cluster, unique_name: str) -> None:
+    async with CatalogueFollower(cluster) as reader:
+        await reader.seen(await publish(cluster, plan_changes(reader.catalogue, [prompt(unique_name)])))
         changes = plan_changes(reader.catalogue, [msgspec.structs.replace(prompt(unique_name))])
         assert [change.action for change in changes] == ["unchanged"]
-        assert await publish(bootstrap, changes) == -1
+        assert await publish(cluster, changes) == {}
 
 
 RUBBISH: list[tuple[bytes, bytes]] = [
@@ -134,15 +147,16 @@ RUBBISH: list[tuple[bytes, bytes]] = [
 ]
 
 
-async def test_whatever_is_written_to_the_topic_stops_nobody(bootstrap: str, unique_name: str) -> None:
+async def test_whatever_is_written_to_the_topic_stops_nobody(cluster: Cluster, unique_name: str) -> None:
     """At each start every process reads all of it."""
-    async with CatalogueFollower(bootstrap) as early:
-        async with started(make_producer(bootstrap, "test"), bootstrap) as producer:
-            for key, value in RUBBISH:
+    async with CatalogueFollower(cluster) as early:
+        topic = catalogue_topic(unique_name)
+        async with started(make_producer(cluster, "test"), cluster) as producer:
+            for key, value in [(key.replace(b"team", unique_name.encode()), value) for key, value in RUBBISH]:
                 headers = [("", None), ("x" * 1000, b"\xff")]
-                await producer.send_and_wait(names.CATALOGUE_TOPIC, key=key, value=value, headers=headers, partition=0)
-        await early.seen(await publish(bootstrap, plan_changes(early.catalogue, [prompt(unique_name)])))
-        async with CatalogueFollower(bootstrap) as late:
+                await producer.send_and_wait(topic, key=key, value=value, headers=headers, partition=0)
+        await early.seen(await publish(cluster, plan_changes(early.catalogue, [prompt(unique_name)])))
+        async with CatalogueFollower(cluster) as late:
             for reader in (early, late):
                 assert reader.catalogue.latest(Identity.of(prompt(unique_name))) == (1, prompt(unique_name))
                 assert reader.catalogue.strangers == 4
@@ -153,11 +167,11 @@ async def test_whatever_is_written_to_the_topic_stops_nobody(bootstrap: str, uni
 
 
 async def test_a_follower_that_fails_goes_on_where_it_stood(
-    bootstrap: str, unique_name: str, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, unique_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It must not come to be silently out of date."""
-    async with CatalogueFollower(bootstrap) as reader:
-        plain = reader._topic._consumer.getmany
+    async with CatalogueFollower(cluster) as reader:
+        plain = reader._topics._consumer.getmany
         failures = 0
 
         async def getmany(*partitions: object, **named: object) -> object:
@@ -168,33 +182,49 @@ async def test_a_follower_that_fails_goes_on_where_it_stood(
                 raise RuntimeError("nobody has thought of this")
             return found
 
-        monkeypatch.setattr(reader._topic._consumer, "getmany", getmany)
-        await reader.seen(await publish(bootstrap, plan_changes(reader.catalogue, [prompt(unique_name)])))
+        monkeypatch.setattr(reader._topics._consumer, "getmany", getmany)
+        await reader.seen(await publish(cluster, plan_changes(reader.catalogue, [prompt(unique_name)])))
         assert failures == 1
         assert reader.catalogue.latest(Identity.of(prompt(unique_name))) == (1, prompt(unique_name))
 
 
+async def _make_anew(cluster: Cluster, namespace: str) -> None:
+    await delete_topic(cluster, catalogue_topic(namespace))
+    made = False
+    while not made:
+        with contextlib.suppress(Refusal):
+            await make_topics(cluster, topics.catalogues([namespace]), timeout_s=2)
+            made = True
+
+
 async def test_a_topic_made_anew_is_read_from_its_beginning(own_broker: RunningBroker, unique_name: str) -> None:
     """A follower would stand beyond the end of the new one for good, and go on with what the old one said."""
-    bootstrap = own_broker.bootstrap
-    await topics.apply(bootstrap, topics.wanted([]))
+    cluster = own_broker.cluster
+    await make_topics(cluster, topics.catalogues([unique_name]))
     old, new = prompt(unique_name), msgspec.structs.replace(prompt(unique_name), name="new")
-    await publish(bootstrap, plan_changes(Catalogue(), [old, msgspec.structs.replace(old, name="older")]))
-    async with CatalogueFollower(bootstrap, look_s=0.2) as reader, asyncio.timeout(60):
-        async with administrator(bootstrap) as admin:
-            await admin.delete_topics([names.CATALOGUE_TOPIC])
-        made = False
-        while not made:
-            with contextlib.suppress(Refusal):
-                await topics.apply(bootstrap, topics.wanted([]), timeout_s=2)
-                made = True
-        await publish(bootstrap, plan_changes(Catalogue(), [new]))
+    await publish(cluster, plan_changes(Catalogue(), [old, msgspec.structs.replace(old, name="older")]))
+    async with CatalogueFollower(cluster, look_s=0.2) as reader, asyncio.timeout(60):
+        await _make_anew(cluster, unique_name)
+        await publish(cluster, plan_changes(Catalogue(), [new]))
         while reader.catalogue.identities() != [Identity.of(new)]:
+            await asyncio.sleep(0.1)
+
+
+async def test_a_topic_made_anew_and_still_empty_says_nothing(own_broker: RunningBroker, unique_name: str) -> None:
+    """The client may stand at the beginning of the new topic before anything comes that would tell of it."""
+    cluster = own_broker.cluster
+    await make_topics(cluster, topics.catalogues([unique_name]))
+    await publish(cluster, plan_changes(Catalogue(), [prompt(unique_name)]))
+    # Apache Kafka says by itself that the position is beyond the end; noida-db has to be asked.
+    look_s = 100 if own_broker.kind == "apache-kafka" else 0.2
+    async with CatalogueFollower(cluster, look_s=look_s) as reader, asyncio.timeout(60):
+        await _make_anew(cluster, unique_name)
+        while reader.catalogue.identities():
             await asyncio.sleep(0.1)
 
 
 async def test_no_broker_is_a_refusal() -> None:
     with pytest.raises(Refusal) as caught:
-        async with CatalogueFollower("127.0.0.1:1"):
+        async with CatalogueFollower(Cluster("127.0.0.1:1")):
             pass
     assert caught.value.code is FailureCode.BROKER_UNREACHABLE

@@ -17,9 +17,10 @@ from guideway.cli import app
 from guideway.cli.demo.demo import EXAMPLES
 from guideway.cli.demo.plan import DemoPlan
 from guideway.cli.demo.report import most_mixed
+from guideway.delivery.connection.cluster import Cluster
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
-from guideway.usecases.supervise import FINAL_CODES
+from guideway.usecases.supervise import EXIT_UNAVAILABLE, FINAL_CODES
 from guideway.workers.messages.from_engine import BatchReport, RowReport
 
 
@@ -126,14 +127,22 @@ def test_a_supervised_process_that_is_refused_is_not_started_again(tmp_path: Pat
     assert run.stderr.count("broker_unreachable") == 1
 
 
+def test_what_may_heal_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
+    """Whoever keeps the service running starts it again."""
+    run = guideway(tmp_path, "endpoints", "--no-restart", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    assert run.returncode == EXIT_UNAVAILABLE
+    assert run.stderr.count("broker_unreachable") == 1
+    assert EXIT_UNAVAILABLE not in FINAL_CODES
+
+
 def test_settings_come_from_the_environment(tmp_path: Path) -> None:
     settings = Settings.from_environ({"GUIDEWAY_HOME": str(tmp_path), "GUIDEWAY_STORE": "s3://bucket/artefacts"})
     assert settings.store == "s3://bucket/artefacts"
     assert settings.model_cache == tmp_path / "models"
     with pytest.raises(Refusal) as caught:
-        settings.brokers()
+        settings.cluster()
     assert caught.value.code is FailureCode.BROKER_UNREACHABLE
-    assert Settings.from_environ({"KAFKA_BOOTSTRAP_SERVERS": "a:1"}).brokers() == "a:1"
+    assert Settings.from_environ({"KAFKA_BOOTSTRAP_SERVERS": "a:1"}).cluster() == Cluster("a:1")
 
 
 def test_the_demo_shows_the_most_mixed_batch() -> None:
@@ -215,7 +224,7 @@ def test_a_bug_of_ours_ends_in_another_code_than_a_refusal(tmp_path: Path) -> No
 )
 def test_what_is_no_broker_is_refused_by_the_name_of_the_setting(bootstrap: str) -> None:
     with pytest.raises(Refusal, match=r"KAFKA_BOOTSTRAP_SERVERS is .* is no broker: write host:port") as caught:
-        Settings.from_environ({"KAFKA_BOOTSTRAP_SERVERS": bootstrap}).brokers()
+        Settings.from_environ({"KAFKA_BOOTSTRAP_SERVERS": bootstrap}).cluster()
     assert caught.value.code is FailureCode.INVALID_SETTING
 
 
@@ -230,7 +239,7 @@ def test_what_is_no_broker_is_refused_by_the_name_of_the_setting(bootstrap: str)
     ],
 )
 def test_brokers_may_be_written_in_several_ways(given: str, read: str) -> None:
-    assert Settings.from_environ({"KAFKA_BOOTSTRAP_SERVERS": given}).brokers() == read
+    assert Settings.from_environ({"KAFKA_BOOTSTRAP_SERVERS": given}).cluster().brokers == read
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "x" * 300])
@@ -253,4 +262,4 @@ def test_what_the_machine_does_not_give_is_a_sentence(tmp_path: Path) -> None:
 def test_empty_settings_are_settings_that_are_not_there() -> None:
     settings = Settings.from_environ({"GUIDEWAY_HOME": "", "GUIDEWAY_STORE": " ", "KAFKA_BOOTSTRAP_SERVERS": " "})
     assert settings.store == str(settings.home / "store")
-    assert settings.bootstrap is None
+    assert settings.named is None

@@ -42,7 +42,7 @@ def test_the_environment_goes_before_the_folder_and_that_before_the_user(folder:
         "GUIDEWAY_HOME": str(folder / "me" / "guideway" / "mine"),
     }
     settings = Settings.from_environ(loaded(folder))
-    assert (settings.bootstrap, settings.artefact_cache_bytes) == ("a:1", 7)
+    assert (str(settings.cluster()), settings.artefact_cache_bytes) == ("a:1", 7)
 
 
 def test_paths_are_relative_to_the_file_that_says_them(folder: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from guideway.cli.traffic import print_received, print_reply
 from guideway.producers.client.reply_reader import no_endpoint
-from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.names.topics import event_topic, reply_topic
 from guideway.schemas.record import Record
 from guideway.schemas.reply import Completed, Failed, FailedSample, Sample, Usage
 
@@ -45,7 +45,7 @@ def test_a_text_that_max_tokens_cut_is_told_so(capsys: pytest.CaptureFixture[str
     print_reply(reply, as_json=False)
     assert capsys.readouterr() == (
         "The story of King A\n",
-        "the text is cut at the endpoint's generation.max_tokens\n",
+        "the text is cut at generation.max_tokens\n",
     )
     print_reply(reply, as_json=False, line=7)
     assert "line 7: the text is cut" in capsys.readouterr().err
@@ -112,7 +112,7 @@ def test_following_ends_when_nobody_reads_any_more(code: str) -> None:
 
 
 def test_a_wrong_address_is_told_with_the_right_one() -> None:
-    topics = [names.event_topic("public", "fact-yes-no"), names.reply_topic("public", "fact-yes-no"), "other"]
+    topics = [event_topic("public", "fact-yes-no"), reply_topic("public", "fact-yes-no"), "other"]
     told = no_endpoint("/publik/fact-yesno", "gw.publik.fact-yesno.in.v1", topics)
     assert "did you mean /public/fact-yes-no?" in told.message
     assert "did you mean" not in no_endpoint("/zz/q", "gw.zz.q.in.v1", topics).message

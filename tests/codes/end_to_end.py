@@ -23,13 +23,15 @@ from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.changes import Deletion, plan_changes
 from guideway.catalogue.documents.manifest_files import read_manifests, upload
 from guideway.catalogue.entries import Identity
-from guideway.catalogue.topic import CatalogueFollower, publish
+from guideway.catalogue.topic import CatalogueFollower
+from guideway.catalogue.writing import publish
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started
 from guideway.infra import local_broker, topics
+from guideway.infra.topic_making import make_topics
 from guideway.producers.client.client import Client
-from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
+from guideway.schemas.names import header
 from guideway.schemas.reply import Completed, Failed
 from guideway.schemas.wire import REPLY
 from guideway.settings import Settings
@@ -62,7 +64,7 @@ class EndToEnd:
         """What comes of a record: a reply on the endpoint's topic, or a dead letter."""
         correlation = uuid.uuid4().hex.encode() + correlation
         future = self.waiting[correlation] = asyncio.get_running_loop().create_future()
-        told = [(names.CORRELATION_ID, correlation)]
+        told = [(header.CORRELATION_ID, correlation)]
         told += [(name, text.encode()) for name, text in (headers or {}).items()]
         await self.producer.send_and_wait(topic, value=value, key=b"k", headers=told, timestamp_ms=timestamp_ms)
         return await asyncio.wait_for(future, WAIT_S)
@@ -74,11 +76,11 @@ class EndToEnd:
     def hear(self, record: Any) -> None:
         """A record of a reply topic or a dead-letter topic."""
         headers = dict(record.headers)
-        future = self.waiting.get(headers.get(names.CORRELATION_ID) or b"")
+        future = self.waiting.get(headers.get(header.CORRELATION_ID) or b"")
         if future is None or future.done():
             return
-        if (code := headers.get(f"{names.DEAD_LETTER_PREFIX}code")) is not None:
-            message = headers[f"{names.DEAD_LETTER_PREFIX}message"]
+        if (code := headers.get(f"{header.DEAD_LETTER_PREFIX}code")) is not None:
+            message = headers[f"{header.DEAD_LETTER_PREFIX}message"]
             future.set_result(Refusal(FailureCode((code or b"").decode()), (message or b"").decode()))
             return
         reply = REPLY.decode(record.value)
@@ -103,18 +105,16 @@ async def end_to_end_of(endpoints: Mapping[str, str]) -> AsyncIterator[EndToEnd]
         home = folder / "home"
         home.mkdir()
         (home / "models").symlink_to(models)
-        settings = Settings(home=home, store=str(home / "store"), bootstrap=broker.bootstrap)
-        system = System(broker.bootstrap, broker.kind, settings)
+        settings = Settings(home=home, store=str(home / "store"), named=broker.cluster)
+        system = System(broker.cluster, broker.kind, settings)
         await _apply(system, folder, endpoints)
         ending.callback(system.stop)
         system.start("endpoints")
         system.start("worker", "--size", "small")
         async with (
-            Client(broker.bootstrap) as client,
-            started(make_producer(broker.bootstrap, "test"), broker.bootstrap) as producer,
-            started(
-                make_consumer(broker.bootstrap, "test", auto_offset_reset="earliest"), broker.bootstrap
-            ) as consumer,
+            Client(broker.cluster) as client,
+            started(make_producer(broker.cluster, "test"), broker.cluster) as producer,
+            started(make_consumer(broker.cluster, "test", auto_offset_reset="earliest"), broker.cluster) as consumer,
         ):
             e2e = EndToEnd(system, client, producer)
             there = await consumer.topics()
@@ -135,7 +135,7 @@ async def _hear(e2e: EndToEnd, consumer: Any) -> None:
 
 async def _apply(system: System, folder: Path, endpoints: Mapping[str, str]) -> None:
     (small,) = (one.manifest for one in read_manifests(DEMO) if isinstance(one.manifest, Model))
-    await topics.apply(system.bootstrap, topics.wanted([small]))
+    await make_topics(system.cluster, topics.wanted([small]))
     await make_sets(system.settings, [_order(folder, "towns"), _order(folder, "torn")])
     store = ArtefactStore(system.settings.store)
     manifests: list[Manifest] = [small, msgspec.structs.replace(small, name="idle")]
@@ -153,19 +153,19 @@ async def _apply(system: System, folder: Path, endpoints: Mapping[str, str]) -> 
             **yaml.safe_load(line),
         }
         manifests.append(msgspec.convert(fields, Endpoint))
-    await topics.apply(system.bootstrap, topics.wanted(manifests))
-    async with CatalogueFollower(system.bootstrap) as reader:
-        await publish(system.bootstrap, plan_changes(reader.catalogue, manifests))
+    await make_topics(system.cluster, topics.wanted(manifests))
+    async with CatalogueFollower(system.cluster) as reader:
+        await publish(system.cluster, plan_changes(reader.catalogue, manifests))
         towns, torn = (
             reader.catalogue.retrieval_set(f"shop/{name}", for_namespace="shop")[1] for name in ("towns", "torn")
         )
         other = msgspec.structs.replace(towns.embedding, fingerprint="sha256:" + "3" * 64)
         foreign = msgspec.structs.replace(towns, name="foreign-vectors", embedding=other)
         theirs = msgspec.structs.replace(towns, namespace="other", name="secret")
-        await publish(system.bootstrap, plan_changes(reader.catalogue, [foreign, theirs]))
-    await publish(system.bootstrap, [Deletion(Identity("endpoint", "shop", "gone"), 1, kept=True)])
-    damage(store, torn.artefact, "passages.jsonl")
-    damage(store, next(one.artefact for one in manifests if isinstance(one, Guidance) and one.name == "torn"))
+        await publish(system.cluster, plan_changes(reader.catalogue, [foreign, theirs]))
+    await publish(system.cluster, [Deletion(Identity("endpoint", "shop", "gone"), 1, kept=True)])
+    damage(store, "shop", torn.artefact, "passages.jsonl")
+    damage(store, "shop", next(one.artefact for one in manifests if isinstance(one, Guidance) and one.name == "torn"))
 
 
 def _order(folder: Path, name: str) -> Order:
@@ -201,8 +201,8 @@ def _guidance(folder: Path, fingerprint: str) -> list[Guidance]:
     ]
 
 
-def damage(store: ArtefactStore, digest: str, name: str = "adapter_model.safetensors") -> None:
+def damage(store: ArtefactStore, owner: str, digest: str, name: str = "adapter_model.safetensors") -> None:
     """Change one byte of an artefact's file."""
-    listing = json.loads(Path(store.address, "sha256", digest.removeprefix("sha256:")).read_text())
-    file = Path(store.address, "sha256", listing["files"][name].removeprefix("sha256:"))
+    listing = json.loads(Path(store.address, owner, "sha256", digest.removeprefix("sha256:")).read_text())
+    file = Path(store.address, owner, "sha256", listing["files"][name].removeprefix("sha256:"))
     file.write_bytes(file.read_bytes()[:-1] + b"?")

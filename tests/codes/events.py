@@ -14,8 +14,9 @@ from tests.codes.case import Case, Provoke
 from tests.codes.end_to_end import EndToEnd, as_refusal
 
 from guideway.producers.client.client import Client
-from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.names import header
+from guideway.schemas.names.topics import event_topic, reply_topic, request_topic
 from guideway.schemas.reply import Completed
 from guideway.training.sets.build import Splitting
 from guideway.training.sets.document import DocumentFields
@@ -32,6 +33,7 @@ ENDPOINTS: Final = {
     "late": "{deadline_s: 2, output: {type: text}}",
     "gone": "{output: {type: text}}",
     "open": "{request_guidance: [shop/tone], output: {type: text}}",
+    "drawn": "{request_generation: {samples: 4, stop: true}, output: {type: choice, labels: [cat, dog]}}",
     "lost": "{guidance: [shop/nothing], output: {type: text}}",
     "borrowed": "{guidance: [other/theirs], output: {type: text}}",
     "vanished": "{guidance: [shop/vanished], output: {type: text}}",
@@ -58,6 +60,7 @@ ENDPOINTS: Final = {
     "generation: {stop: ['}']}}",
     "twice": "{output: {type: json, schema: {type: object, patternProperties: {^a$: {const: 1}}, "
     "additionalProperties: false, minProperties: 2}}}",
+    "unsure": "{output: {type: boolean, probabilities: true, min_confidence: 0.999999, below: failed}}",
     "story": "{output: {type: text}, generation: {max_tokens: 300}}",
     "huge": "{model_size: huge, output: {type: text}}",
     "idle": "{model_size: idle, output: {type: text}}",
@@ -87,7 +90,7 @@ def event(
 
     async def provoke(e2e: EndToEnd) -> Refusal:
         stamp = int((time.time() - ago_s) * 1000) if ago_s else None
-        return as_refusal(await e2e.sent(names.event_topic("shop", endpoint), value, headers, timestamp_ms=stamp))
+        return as_refusal(await e2e.sent(event_topic("shop", endpoint), value, headers, timestamp_ms=stamp))
 
     text = shown or f"`{'null' if value is None else value.decode('utf-8', 'backslashreplace')}`"
     with_headers = "".join(f", header `{name}: {_abbreviated(text)}`" for name, text in headers.items())
@@ -109,14 +112,14 @@ def other(code: FailureCode, example: str, remedy: str, provoke: Provoke) -> Cas
 
 
 async def _cancelled(e2e: EndToEnd) -> Refusal:
-    topic = names.event_topic("shop", "parcel")
-    await e2e.producer.send_and_wait(topic, value=None, key=b"k", headers=[(names.CANCEL, b"order-17")])
-    return await e2e.refused(topic, b"Hello", {names.REQUEST_ID: "order-17"})
+    topic = event_topic("shop", "parcel")
+    await e2e.producer.send_and_wait(topic, value=None, key=b"k", headers=[(header.CANCEL, b"order-17")])
+    return await e2e.refused(topic, b"Hello", {header.REQUEST_ID: "order-17"})
 
 
 async def _too_large_reply(e2e: EndToEnd) -> Refusal:
     """The request fits, with its headers, and the reply does not: how long they may be depends on both."""
-    topic = names.event_topic("shop", "story")
+    topic = event_topic("shop", "story")
     tries = [
         asyncio.create_task(e2e.sent(topic, b"Tell me a long story.", correlation=b"x" * size))
         for size in range(997_200, 999_600, 800)
@@ -138,7 +141,7 @@ async def _misspelt(e2e: EndToEnd) -> Refusal:
 
 
 async def _no_request(e2e: EndToEnd) -> Refusal:
-    return await e2e.refused(names.request_topic("small", "batch"), b"nonsense")
+    return await e2e.refused(request_topic("small", "batch"), b"nonsense")
 
 
 async def _unreachable(e2e: EndToEnd) -> Refusal:
@@ -150,18 +153,18 @@ async def _unreachable(e2e: EndToEnd) -> Refusal:
 
 
 async def _not_open(e2e: EndToEnd) -> Refusal:
-    return await _refusal(Client(e2e.system.bootstrap).submit("/shop/parcel", "Hello"))
+    return await _refusal(Client(e2e.system.cluster).submit("/shop/parcel", "Hello"))
 
 
 async def _not_of_this_version(e2e: EndToEnd) -> Refusal:
     """Nobody works for the size `idle`: what comes is what we write."""
     id_ = uuid.uuid4().hex
     waiting = asyncio.create_task(_refusal(e2e.client.submit("/shop/idle", "Hello", request_id=id_)))
-    headers: Mapping[str, str] = {names.REQUEST_ID: id_, names.CLOUD_EVENT_SOURCE: "/shop/idle"}
+    headers: Mapping[str, str] = {header.REQUEST_ID: id_, header.CLOUD_EVENT_SOURCE: "/shop/idle"}
     while not waiting.done():
         # Again until somebody waits for it.
         await e2e.producer.send_and_wait(
-            names.reply_topic("shop", "idle"),
+            reply_topic("shop", "idle"),
             value=b"{}",
             headers=[(name, text.encode()) for name, text in headers.items()],
             key=b"k",
@@ -234,6 +237,15 @@ EVENTS: Final = [
     event(C.GUIDANCE_FORBIDDEN, "parcel", "Hello", "leave it out; owners: `request_guidance`", guidance="shop/tone"),
     event(C.GUIDANCE_FORBIDDEN, "borrowed", "Hello", "the guidance's owner: `shared_with`"),
     event(C.GUIDANCE_FORBIDDEN, "secret", "Hello", "the set's owner: `guideway sets create --share`"),
+    event(
+        C.GENERATION_REFUSED, "parcel", "Hello", "leave it out; owners: `request_generation`",
+        generation='{"temperature": 0.7}',
+    ),
+    event(
+        C.GENERATION_REFUSED, "drawn", "Hello", "ask for less; owners: `request_generation`",
+        generation='{"samples": 9}',
+    ),
+    event(C.GENERATION_REFUSED, "drawn", "Hello", "leave that stop string out", generation='{"stop": ["t"]}'),
     event(C.GUIDANCE_MISSING, "vanished", "Hello", "operators: the artefact store; then publish again"),
     event(C.GUIDANCE_DAMAGED, "torn", "Hello", "its owner: publish the artefact again"),
     event(C.GUIDANCE_DAMAGED, "set-torn", "Hello", "its owner: create the set again"),
@@ -253,6 +265,7 @@ EVENTS: Final = [
     event(C.OUTPUT_INCOMPLETE, "count", "Say a number.", "owners: `maximum`, or another instruction"),
     event(C.OUTPUT_INCOMPLETE, "label", "Hello", "owners: raise `max_tokens`, or shorten the labels"),
     event(C.OUTPUT_INCOMPLETE, "stopped", "Hello", "owners: take the stop string out"),
+    event(C.NOT_CONFIDENT, "unsure", "Hello", "owners: another instruction or training, or a lower `min_confidence`"),
     event(C.OUTPUT_UNREADABLE, "twice", "Hello", "owners: declare the properties, and no others"),
     other(
         C.REPLY_TOO_LARGE, f"{_to('story')} `Tell me a long story.`, header `correlation_id` of 998 kB",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -20,15 +22,26 @@ from tests.workers.engine.conftest import base_of, tiny_llama, tiny_tokenizer
 from tests.workers.engine.families import LLAMA_LIKE, tiny
 from tests.workers.engine.guidance.test_prefix_tuning import _LATENT
 
+from guideway.catalogue.access import called_endpoint
 from guideway.catalogue.documents.faults import Faulty
 from guideway.catalogue.documents.manifest_files import Source, read_manifests
 from guideway.catalogue.entries import Catalogue
+from guideway.catalogue.routing import router_of
+from guideway.delivery.connection.cluster import Cluster
+from guideway.infra.probe import require_broker
 from guideway.producers.checks.check import faults
+from guideway.producers.intake.quotas import Quotas
+from guideway.producers.targets.webhooks.egress import egress_of
+from guideway.producers.targets.webhooks.outcome import Answer, Dead, Outcome, next_step
+from guideway.producers.targets.webhooks.sender import Sender
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
+from guideway.schemas.kinds.namespace import Namespace
+from guideway.schemas.kinds.web_address import web_address
 from guideway.schemas.manifests import Model
 from guideway.schemas.output import Text
 from guideway.schemas.request import Part, ReplyAddress, Request
+from guideway.schemas.services.leaving import DELAYS_S, Delivery
 from guideway.settings import Settings
 from guideway.training.data.examples import read_examples
 from guideway.training.publishing.decision import choose_publication
@@ -126,6 +139,10 @@ def _no_numbers(folder: Path) -> None:
                 raise Refusal(message.code, message.message)
 
 
+def _of_another(folder: Path) -> object:
+    return called_endpoint(Catalogue(), "reviews", "sentiment", caller="shop")
+
+
 def _no_number(folder: Path) -> Settings:
     return Settings.from_environ({"GUIDEWAY_ARTEFACT_CACHE_BYTES": "ten", "GUIDEWAY_HOME": str(folder)})
 
@@ -145,7 +162,49 @@ async def _awaited(work: Awaitable[object]) -> Refusal:
     raise AssertionError("it was done")
 
 
+def _beyond_its_quota(folder: Path) -> None:
+    limits = Namespace(namespace="public", name="shop", requests_per_minute=2, over_limit="refuse")
+    quotas = Quotas(lambda _: limits)
+    for now in (0.0, 5.0, 20.0):
+        quotas.request("shop", 0, now)
+
+
+def _speaks_tls(folder: Path) -> None:
+    """A broker that wants TLS answers a plain request by an alert."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(bytes.fromhex("15030300020228"))
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            require_broker(Cluster(f"127.0.0.1:{server.getsockname()[1]}"))
+        finally:
+            thread.join(10)
+
+
+def _given_up(outcome: Outcome) -> None:
+    tried = Delivery(webhook="crm", id=f"msg_{'0' * 32}", since_ms=0, payload="{}", attempts=len(DELAYS_S) - 1)
+    if isinstance(step := next_step(outcome, tried, now_ms=0, chance=0), Dead):
+        raise step.refusal
+
+
+async def _not_let_out(_e2e: EndToEnd) -> Refusal:
+    address = web_address("https://hooks.example.com/in")
+    outcome = await Sender(egress_of("*.example.org")).post(address, {}, b"", timeout_s=1)
+    return _refusal(lambda: _given_up(outcome))
+
+
 OTHERS: Final = [
+    Case(
+        code=C.QUOTA_EXCEEDED, example="the third request in a minute of a namespace that may have two",
+        remedy="the caller: as long as the message says; or the platform: its limits",
+        provoke=here(_beyond_its_quota),
+    ),
     Case(
         code=C.GUIDANCE_UNSUPPORTED, example="a prefix on a model of the type `deepseek_v3`",
         remedy="its owner: another form of guidance, or another model size", provoke=here(_of_a_latent_model),
@@ -160,6 +219,19 @@ OTHERS: Final = [
     documents(
         C.DUPLICATE_ID, {"a.jsonl": b'{"id": "x", "text": "One."}\n{"id": "x", "text": "Two."}\n'},
         "`a.jsonl` with the id `x` twice", "give each its own id",
+    ),
+    Case(
+        code=C.WEBHOOK_FAILED, example="a result for a webhook whose receiver answers 500 to every attempt",
+        remedy="mend the receiver, then `guideway dlq replay gw.NAMESPACE.deliveries.v1`",
+        provoke=here(lambda _: _given_up(Answer(500))),
+    ),
+    Case(
+        code=C.WEBHOOK_FAILED, example="a result for a webhook whose receiver has once answered 410",
+        remedy="change the webhook's manifest, then replay", provoke=here(lambda _: _given_up(Answer(410))),
+    ),
+    Case(
+        code=C.EGRESS_REFUSED, example="a result for a webhook at `https://hooks.example.com`, which is not listed",
+        remedy="the platform: list the host where `guideway targets` runs, then replay", provoke=_not_let_out,
     ),
     Case(
         code=C.INVALID_DATA, example='`guideway studio run`, whose tenth row is `{"text": " ", "label": "good"}`',
@@ -188,6 +260,20 @@ OTHERS: Final = [
     manifest("output: {type: text}, generation: {max_tokens: 2048}", "lower it, or use a size of longer context"),
     manifest("input: {template: '{questoin}'}, output: {type: text}", "correct the name"),
     manifest("output: {type: txt}", "correct the value"),
+    Case(
+        code=C.NOT_ALLOWED,
+        example="namespace `shop` calls `/reviews/sentiment`, which does not let it, or is not there",
+        remedy="correct the address; the endpoint's owner: `access`", provoke=here(_of_another),
+    ),
+    Case(
+        code=C.NO_ROUTE,
+        example="an event on `gw.shop.call.v1` without the header `endpoint`, and `shop` has no router",
+        remedy="name the endpoint, or apply a router", provoke=here(lambda _: router_of(Catalogue(), "shop")),
+    ),
+    Case(
+        code=C.LOGIN_REFUSED, example="`guideway get`, where KAFKA_BOOTSTRAP_SERVERS is a listener with TLS",
+        remedy="correct what the sentence names", provoke=here(_speaks_tls),
+    ),
     Case(
         code=C.INVALID_SETTING, example="`GUIDEWAY_ARTEFACT_CACHE_BYTES=ten guideway get`",
         remedy="correct the setting", provoke=here(_no_number),

@@ -8,6 +8,7 @@ from aiokafka.structs import OffsetAndMetadata
 from tests.delivery.test_partition import TP, FewLines, closed
 
 from guideway.delivery.budget import Budget
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.in_flight import InFlight
 from guideway.delivery.partition import Partition, Phase
 from guideway.delivery.settings import DeliverySettings
@@ -81,7 +82,7 @@ async def test_a_partition_takes_in_no_more_than_its_share_of_bytes() -> None:
         await asyncio.Event().wait()
         return []
 
-    settings = DeliverySettings(bootstrap="b", held_bytes=10 * MIB)
+    settings = DeliverySettings(cluster=Cluster("b"), held_bytes=10 * MIB)
     kafka = FewLines(OffsetAndMetadata(0, ""), 0, 20)
     partition = Partition(TP, group="g", kafka=kafka, settings=settings, handle=handle)
     partition.own()
@@ -107,7 +108,7 @@ async def test_a_record_without_its_value_is_refused_with_its_size_and_not_worke
 
     kafka = FewLines(OffsetAndMetadata(0, ""), 0, 20)
     partition = Partition(
-        TP, group="g", kafka=kafka, settings=DeliverySettings(bootstrap="b"), handle=handle, refuse=refuse
+        TP, group="g", kafka=kafka, settings=DeliverySettings(cluster=Cluster("b")), handle=handle, refuse=refuse
     )
     partition.own()
     while partition.phase is not Phase.OPEN:
@@ -143,7 +144,7 @@ async def test_one_transaction_sends_so_many_bytes_and_one_result_at_least() -> 
     async def handle(_: Record) -> list[Outgoing]:
         return [Outgoing(topic="out", value=bytes(900_000))]
 
-    settings = DeliverySettings(bootstrap="b", flush_bytes=3_000_000)
+    settings = DeliverySettings(cluster=Cluster("b"), flush_bytes=3_000_000)
     partition = Partition(TP, group="g", kafka=kafka, settings=settings, handle=handle)
     partition.own()
     while partition.phase is not Phase.OPEN:

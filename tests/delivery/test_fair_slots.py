@@ -11,6 +11,7 @@ from aiokafka.structs import TopicPartition
 from tests.delivery.simulation.simulated_kafka import OUTPUT, Broker, Faults, Group
 from tests.delivery.simulation.test_simulation import PROCESS, Process, _simulated, in_virtual_time
 
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.intake import UNBOUNDED, Intake, Limit
 from guideway.delivery.pipeline import Pipeline
 from guideway.delivery.settings import DeliverySettings
@@ -40,7 +41,7 @@ class Sharing(Process):
 
     async def run(self) -> None:
         PROCESS.set(self)
-        settings = DeliverySettings(bootstrap="simulated", capacity=SLOTS, partition_capacity=200)
+        settings = DeliverySettings(cluster=Cluster("simulated"), capacity=SLOTS, partition_capacity=200)
         self.pipeline = Pipeline(settings, group="g", topics=[], handle=self.handle, intake=self.intake)
         await self.pipeline.run()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from structlog.testing import capture_logs
 from tests.delivery.simulation.simulated_kafka import VirtualTime
 
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.guards.transaction_guards import OutcomeUnknown
 from guideway.delivery.offsets.commit_metadata import decode, encode
+from guideway.delivery.offsets.crash_history import CrashHistory
 from guideway.delivery.partition import Partition, Phase
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.record import Outgoing, Record
@@ -36,6 +39,9 @@ class FewLines:
 
     async def send_offsets_to_transaction(self, offsets: dict[TopicPartition, OffsetAndMetadata], _: str) -> None:
         self._committed = offsets[TP]
+
+    def in_small_batches(self, producer: Any) -> None:
+        pass
 
     async def renew(self, producer: Any) -> None:
         pass
@@ -68,7 +74,7 @@ async def nothing(record: Record) -> list[Outgoing]:
 
 
 async def opened(kafka: FewLines, *, out_of_range: bool = False) -> Partition:
-    partition = Partition(TP, group="g", kafka=kafka, settings=DeliverySettings(bootstrap="b"), handle=nothing)
+    partition = Partition(TP, group="g", kafka=kafka, settings=DeliverySettings(cluster=Cluster("b")), handle=nothing)
     partition.own()
     while partition.phase is not Phase.OPEN:
         await asyncio.sleep(0)
@@ -105,6 +111,27 @@ async def test_what_was_deleted_unanswered_is_said_and_passed_over() -> None:
     await closed(partition)
 
 
+async def test_it_recovers_until_the_lowest_record_is_finished_that_was_so_when_an_owner_died() -> None:
+    async def echo(record: Record) -> list[Outgoing]:
+        return []
+
+    for begun in (False, True):
+        crashes = CrashHistory(begun=begun, owner=2**31 + 1 if begun else 0)
+        kafka = FewLines(OffsetAndMetadata(7, encode(7, set(), crashes)), 0, 20)
+        settings = DeliverySettings(cluster=Cluster("b"))
+        partition = Partition(TP, group="g", kafka=kafka, settings=settings, handle=echo)
+        partition.own()
+        while partition.phase is not Phase.OPEN:
+            await asyncio.sleep(0)
+        assert partition.recovers is begun
+        partition.take(Record(topic="in", partition=0, offset=7, timestamp_ms=0, key=None, value=b""))
+        async with asyncio.timeout(5):
+            while partition.in_hand:
+                await asyncio.sleep(0.01)
+        assert not partition.recovers
+        await closed(partition)
+
+
 async def test_a_partition_that_ends_before_our_position_is_a_new_one() -> None:
     kafka = FewLines(OffsetAndMetadata(100, ""), 0, 5)
     with capture_logs() as logs:
@@ -117,7 +144,7 @@ async def test_a_partition_that_ends_before_our_position_is_a_new_one() -> None:
 
 async def test_a_foreign_completed_set_keeps_the_partition_closed() -> None:
     kafka = FewLines(OffsetAndMetadata(7, "somebody else's"), 0, 20)
-    partition = Partition(TP, group="g", kafka=kafka, settings=DeliverySettings(bootstrap="b"), handle=nothing)
+    partition = Partition(TP, group="g", kafka=kafka, settings=DeliverySettings(cluster=Cluster("b")), handle=nothing)
     with capture_logs() as logs:
         partition.own()
         while not logs:
@@ -154,7 +181,7 @@ async def published(
 
     Work begins late by 20 ms and a transaction, once it is noted that it does.
     """
-    kafka, settings = Clocked(transaction_s), DeliverySettings(bootstrap="b", flush_results=3)
+    kafka, settings = Clocked(transaction_s), DeliverySettings(cluster=Cluster("b"), flush_results=3)
     partition = Partition(TP, group="g", kafka=kafka, settings=settings, handle=takes_as_long_as_it_says)
     partition.own()
     while partition.phase is not Phase.OPEN:
@@ -239,7 +266,9 @@ async def test_work_after_a_lost_answer_is_noted_again() -> None:
             await goes_on.wait()
         return []
 
-    partition = Partition(TP, group="g", kafka=kafka, settings=DeliverySettings(bootstrap="b"), handle=handle, token=3)
+    partition = Partition(
+        TP, group="g", kafka=kafka, settings=DeliverySettings(cluster=Cluster("b")), handle=handle, token=3
+    )
     partition.own()
     for offset in (0, 1):
         while kafka.transactions != 2 * offset or partition.phase is not Phase.OPEN:
@@ -253,3 +282,120 @@ async def test_work_after_a_lost_answer_is_noted_again() -> None:
     assert decode(committed.offset, committed.metadata)[1].begun
     goes_on.set()
     await closed(partition)
+
+
+Handle = Callable[[Partition, Record], Awaitable[None]]
+
+
+async def recovering(handle: Handle, deaths: int = 1) -> tuple[FewLines, Partition]:
+    """A partition of which so many owners have died; with what it commits."""
+    dead = tuple(2**31 + number for number in range(1, deaths + 1))
+    kafka = FewLines(OffsetAndMetadata(7, encode(7, set(), CrashHistory(dead))), 0, 20)
+
+    async def work(record: Record) -> list[Outgoing]:
+        await handle(partition, record)
+        return []
+
+    settings = DeliverySettings(cluster=Cluster("b"))
+    partition = Partition(TP, group="g", kafka=kafka, settings=settings, handle=work, token=3)
+    partition.own()
+    while partition.phase is not Phase.OPEN:
+        await asyncio.sleep(0)
+    partition.take(Record(topic="in", partition=0, offset=7, timestamp_ms=0, key=None, value=b""))
+    return kafka, partition
+
+
+def is_noted(kafka: FewLines) -> bool:
+    return decode(kafka._committed.offset, kafka._committed.metadata)[1].begun
+
+
+async def test_where_an_owner_has_died_work_beside_some_that_rests_begins_once_it_is_noted() -> None:
+    """Else a record that kills at once would kill for as long as others rest: no death of it would count."""
+    noted: list[bool] = []
+
+    async def handle(partition: Partition, record: Record) -> None:
+        noted.append(is_noted(kafka))
+        if record.offset == 7:
+            async with partition.resting(7):
+                await asyncio.Event().wait()
+
+    kafka, partition = await recovering(handle)
+    async with asyncio.timeout(5):
+        while not noted or is_noted(kafka):
+            await asyncio.sleep(0.001)
+        partition.take(Record(topic="in", partition=0, offset=8, timestamp_ms=0, key=None, value=b""))
+        while len(noted) < 2:
+            await asyncio.sleep(0.001)
+    assert noted == [True, True]
+    await closed(partition)
+
+
+@pytest.mark.parametrize("deaths", [1, 3])
+async def test_who_rests_where_none_begins_beside_another_is_told(deaths: int) -> None:
+    """It would be blamed for what the others kill; so whoever rests there is to be short."""
+    begun: list[int] = []
+    goes_on = asyncio.Event()
+
+    async def handle(partition: Partition, record: Record) -> None:
+        begun.append(record.offset)
+        if record.offset == 7:
+            async with partition.resting(7):
+                await goes_on.wait()
+
+    _, partition = await recovering(handle, deaths)
+    assert partition.in_single_file == (deaths == 3)
+    async with asyncio.timeout(5):
+        partition.take(Record(topic="in", partition=0, offset=8, timestamp_ms=0, key=None, value=b""))
+        while len(begun) < 2:
+            await asyncio.sleep(0.01)
+            if deaths == 3 and begun == [7]:
+                goes_on.set()
+    assert begun == [7, 8]
+    assert goes_on.is_set() == (deaths == 3)
+    goes_on.set()
+    await closed(partition)
+
+
+async def test_work_that_rests_while_its_process_ends_goes_on_without_a_note() -> None:
+    """None is written any more: to wait for one would take as long as the process may take to end."""
+    told, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def handle(partition: Partition, record: Record) -> None:
+        await told.wait()
+        async with partition.resting(7):
+            await goes_on.wait()
+
+    kafka, partition = await recovering(handle)
+    async with asyncio.timeout(5):
+        while not is_noted(kafka):
+            await asyncio.sleep(0.001)
+        partition.leave()
+        ending = asyncio.create_task(partition.finish_running(5))
+        while is_noted(kafka):
+            await asyncio.sleep(0.001)
+        told.set()
+        await asyncio.sleep(0.1)
+        goes_on.set()
+        await ending
+        await closed(partition)
+    assert kafka._committed.offset == 8
+
+
+async def test_work_that_waits_for_its_note_as_its_process_ends_begins_without_one() -> None:
+    async def handle(partition: Partition, record: Record) -> None:
+        if record.offset == 7:
+            async with partition.resting(7):
+                await asyncio.Event().wait()
+
+    kafka, partition = await recovering(handle)
+    async with asyncio.timeout(5):
+        while not is_noted(kafka):
+            await asyncio.sleep(0.001)
+        while is_noted(kafka):
+            await asyncio.sleep(0.001)
+        partition.take(Record(topic="in", partition=0, offset=8, timestamp_ms=0, key=None, value=b""))
+        await asyncio.sleep(0)
+        partition.leave()
+        await partition.finish_running(5)
+        await closed(partition)
+    assert decode(7, kafka._committed.metadata)[0] == {8}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from aiokafka import errors
 
+from guideway.delivery.connection.trouble import Cause, Trouble
 from guideway.delivery.guards.transaction_guards import OutcomeUnknown, TopicsRefused
 from guideway.delivery.offsets.commit_metadata import UnreadableCommitMetadata
 from guideway.delivery.recovery import Rejoin, Reopen, after_failure
@@ -33,6 +34,13 @@ def test_pauses_grow_to_a_bound_however_long_it_takes() -> None:
 def test_metadata_that_cannot_be_read_waits_for_a_person() -> None:
     decision = after_failure(UnreadableCommitMetadata(), 1, 10)
     assert decision == Reopen(10, expected=True, helps=False), "to start the process anew would change nothing"
+
+
+def test_who_is_not_let_in_waits_for_a_person() -> None:
+    away = errors.NodeNotReadyError()
+    away.__cause__ = Trouble(Cause("the password is wrong"))
+    for error in (away, away.__cause__):
+        assert after_failure(error, 1, 10) == Reopen(10, expected=True, helps=False)
 
 
 @pytest.mark.parametrize(

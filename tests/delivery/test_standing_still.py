@@ -12,12 +12,13 @@ from structlog.testing import capture_logs
 from tests.delivery.simulation.simulated_kafka import VirtualTime
 from tests.delivery.test_partition import TP, FewLines, closed
 
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.partition import Partition, Phase
 from guideway.delivery.publishing.slow_topics import SlowTopics
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.record import Outgoing, Record
 
-SETTINGS = DeliverySettings(bootstrap="b")
+SETTINGS = DeliverySettings(cluster=Cluster("b"))
 
 
 def record(offset: int, value: bytes) -> Record:
@@ -28,7 +29,7 @@ async def to_its_value(record: Record) -> list[Outgoing]:
     return [Outgoing(topic=(record.value or b"").decode(), value=b"v")]
 
 
-class Cluster(FewLines):
+class Topics(FewLines):
     """With some topics; `stuck` ones exist and take nothing."""
 
     def __init__(self, topics: Mapping[str, int], stuck: frozenset[str] = frozenset()) -> None:
@@ -63,7 +64,7 @@ async def owned(kafka: Any) -> Partition:
 
 
 async def _without_topics() -> tuple[float | None, list[dict[str, Any]], list[tuple[str, float]]]:
-    kafka = Cluster({})
+    kafka = Topics({})
     with capture_logs() as logs:
         partition = await owned(kafka)
         partition.take(record(0, b"out"))
@@ -85,7 +86,7 @@ def test_without_reply_and_dead_letter_topic_it_waits_and_owes_nothing_to_the_wa
 
 
 async def _with_a_stuck_topic() -> tuple[list[tuple[str, float]], float]:
-    kafka = Cluster({"in.dlq": 1, "out": 1, "stuck": 1}, frozenset({"stuck"}))
+    kafka = Topics({"in.dlq": 1, "out": 1, "stuck": 1}, frozenset({"stuck"}))
     with capture_logs():
         partition = await owned(kafka)
         for offset in range(40):

@@ -13,6 +13,7 @@ import pytest
 
 from guideway.delivery import pipeline as pipeline_module
 from guideway.delivery import watchdog as watchdog_module
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.pipeline import Pipeline
 from guideway.delivery.settings import DeliverySettings
 from guideway.delivery.watchdog import EXIT_STALLED, Signs, Watchdog, stalled
@@ -65,6 +66,23 @@ def test_the_thread_tells_once_and_ends() -> None:
     assert told == ["the event loop is blocked, or the group gives no assignment"]
 
 
+def test_a_look_that_fails_does_not_end_the_later_ones() -> None:
+    told, done, looks = [], threading.Event(), iter((False, True))
+
+    def signs() -> Signs:
+        if not next(looks):
+            raise ValueError("cannot look")
+        return replace(FINE, polled_at=NEVER)
+
+    def end(why: str) -> None:
+        told.append(why)
+        done.set()
+
+    Watchdog(signs, 0.0, end).start()
+    assert done.wait(10)
+    assert told == ["the event loop is blocked, or the group gives no assignment"]
+
+
 def test_a_blocked_event_loop_ends_the_process_and_shows_where_it_stood() -> None:
     program = """
 import asyncio, time
@@ -85,10 +103,12 @@ asyncio.run(main())
 
 
 async def test_a_group_that_never_answers_a_new_member_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Client: ...
+
     class Silent:
         """A consumer whose first join hangs, as after a rebalance that the coordinator has forgotten."""
 
-        _client = None
+        _client = Client()
 
         def subscribe(self, **_: object) -> None: ...
 
@@ -108,7 +128,9 @@ async def test_a_group_that_never_answers_a_new_member_ends_the_process(monkeypa
     loop, told = asyncio.get_running_loop(), asyncio.Queue[str]()
     monkeypatch.setattr(pipeline_module, "make_consumer", lambda *_, **__: Silent())
     monkeypatch.setattr(watchdog_module, "end_process", lambda why: loop.call_soon_threadsafe(told.put_nowait, why))
-    pipeline = Pipeline(DeliverySettings(bootstrap="nowhere:1", stall_s=0.5), group="g", topics=["t"], handle=nothing)
+    pipeline = Pipeline(
+        DeliverySettings(cluster=Cluster("nowhere:1"), stall_s=0.5), group="g", topics=["t"], handle=nothing
+    )
     monkeypatch.setattr(pipeline, "topics", NoDirectory())
     running = asyncio.create_task(pipeline.run())
     try:

@@ -1,4 +1,5 @@
 """The whole table of faults, and the mutations: `python -m tests.faults [--requests N] [--only TEXT] [--mutations]`.
+`--secured` runs the short set on a cluster with TLS, logins and rights.
 
 Every fault runs on a cluster of its own. The exit code is 1 if a result was lost, doubled or wrong, or if a mutation
 stayed green; a run in which the fault did not show is repeated, up to three times.
@@ -36,16 +37,28 @@ RED_UNDER = {
 assert set(RED_UNDER) == set(MUTATIONS)
 
 
+ON_EITHER_BROKER = (
+    "kill -9 in mid-generation, each worker 3 times",
+    "kill -9 between the last produce and EndTxn, 3 times",
+)
+ON_A_CLUSTER = (
+    "EndTxn and TxnOffsetCommit late, twice, lost",
+    "group coordinator bounced, 3 times",
+)
+SHORT = (*ON_EITHER_BROKER, *ON_A_CLUSTER)
+"""The faults that `make test` runs."""
+
+
 def is_green(row: Row) -> bool:
     return not (row.lost or row.doubled or row.wrong or row.notes.startswith("not all answered"))
 
 
-async def attempt(fault: Fault, requests: int, mutation: str = "") -> Row:
+async def attempt(fault: Fault, requests: int, mutation: str = "", *, secured: bool = False) -> Row:
     """The first run that counts. Raises Void after three that do not."""
     for number in range(3):
         with tempfile.TemporaryDirectory() as folder:
             try:
-                return await run_fault(fault, Path(folder), requests, mutation=mutation)
+                return await run_fault(fault, Path(folder), requests, mutation=mutation, secured=secured)
             except Void as void:
                 print(f"  void: {void}", flush=True)
                 if number == 2:
@@ -53,14 +66,14 @@ async def attempt(fault: Fault, requests: int, mutation: str = "") -> Row:
     raise AssertionError
 
 
-async def all_faults(requests: int, only: str, first: int) -> bool:
+async def all_faults(requests: int, only: str, first: int, *, secured: bool = False) -> bool:
     rows, fine = [], True
     for fault in FAULTS[first:]:
-        if only not in fault.name:
+        if only not in fault.name or (secured and not only and fault.name not in SHORT):
             continue
         began = time.monotonic()
         try:
-            row = await attempt(fault, requests)
+            row = await attempt(fault, requests, secured=secured)
         except (Void, AssertionError) as error:
             print(f"NOT OK {fault.name}: {error}", flush=True)
             fine = False
@@ -105,12 +118,13 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--only", default="", help="run what has this in its name")
     parser.add_argument("--first", type=int, default=0, help="begin with the fault of this number")
+    parser.add_argument("--secured", action="store_true", help="over SASL_SSL, with rights: the short set, or --only")
     parser.add_argument("--mutations", action="store_true", help="take one step away at a time: each has to turn red")
     args = parser.parse_args()
     if args.mutations:
         fine = asyncio.run(all_mutations(args.requests, args.only))
     else:
-        fine = asyncio.run(all_faults(args.requests, args.only, args.first))
+        fine = asyncio.run(all_faults(args.requests, args.only, args.first, secured=args.secured))
     return 0 if fine else 1
 
 

@@ -21,15 +21,25 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from guideway.catalogue.changes import plan_changes
-from guideway.catalogue.topic import CatalogueFollower, publish
+from guideway.catalogue.topic import CatalogueFollower
+from guideway.catalogue.writing import publish
+from guideway.delivery.clients.administrator import administrator
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.guards import group_guards
 from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.infra import topics
-from guideway.schemas import names
+from guideway.infra.rights import held
+from guideway.infra.rights.services import service_rights
+from guideway.infra.rights.spaces import Services, Space, space_rights
+from guideway.infra.topic_making import make_topics
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import Endpoint, Model
+from guideway.schemas.names import header
+from guideway.schemas.names.addresses import PUBLIC
+from guideway.schemas.names.groups import workers_group
+from guideway.schemas.names.topics import dead_letter_topic, reply_topic, request_topic
 from guideway.schemas.output import Text
 from guideway.schemas.reply import Completed, Failed
 from guideway.schemas.request import Part, ReplyAddress, Request
@@ -39,6 +49,7 @@ from .fake_engine import FINGERPRINT, answer_to, told
 from .worker_process import Config
 
 ROOT = Path(__file__).resolve().parents[2]
+GENERATION = Generation(max_tokens=16)
 NAMESPACE, ENDPOINT = "faults", "echo"
 PARTITIONS = 6
 STRAGGLERS_S = 5.0
@@ -103,16 +114,20 @@ class WorkerProcess:
 class Bench:
     """`async with Bench(...)`: topics made and readers running; workers are started by `start_workers`."""
 
-    def __init__(self, folder: Path, clients: str, inside: str, *, seed: int = 1, reply_partitions: int = 4) -> None:
-        """`clients`: bootstrap for the workers, perhaps through a proxy; `inside`: for us, past it."""
+    def __init__(
+        self, folder: Path, clients: Cluster | Path, inside: Cluster, *, seed: int = 1, reply_partitions: int = 4
+    ) -> None:
+        """`clients`: cluster for the workers, perhaps through a proxy, or a client.properties of theirs, where the
+        cluster holds rights; `inside`: for us, past it.
+        """
         self.folder = folder
         self.clients, self.inside = clients, inside
         self._reply_partitions = reply_partitions
         self.size = f"s{os.urandom(4).hex()}"
-        self.group = names.workers_group(self.size)
-        self.requests = names.request_topic(self.size, "interactive")
-        self.replies = names.reply_topic(NAMESPACE, self.size)
-        self.dead = names.dead_letter_topic(self.requests)
+        self.group = workers_group(self.size)
+        self.requests = request_topic(self.size, "interactive")
+        self.replies = reply_topic(NAMESPACE, self.size)
+        self.dead = dead_letter_topic(self.requests)
         self.workers: list[WorkerProcess] = []
         self.texts: dict[str, str] = {}
         self.seen: list[tuple[float, str]] = []
@@ -121,30 +136,21 @@ class Bench:
         self._reader: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Bench:
-        await topics.apply(
-            self.inside,
-            topics.wanted(
-                [
-                    Model(
-                        name=self.size,
-                        namespace="public",
-                        source="fake",
-                        fingerprint=FINGERPRINT,
-                        partitions=PARTITIONS,
-                    ),
-                    Endpoint(
-                        namespace=NAMESPACE,
-                        name=self.size,
-                        model_size=self.size,
-                        output=Text(),
-                        partitions=self._reply_partitions,
-                    ),
-                ]
-            ),
+        model = Model(name=self.size, namespace="public", source="fake", fingerprint=FINGERPRINT, partitions=PARTITIONS)
+        endpoint = Endpoint(
+            namespace=NAMESPACE,
+            name=self.size,
+            model_size=self.size,
+            output=Text(),
+            generation=GENERATION,
+            partitions=self._reply_partitions,
         )
+        await make_topics(self.inside, topics.wanted([model, endpoint]))
         async with CatalogueFollower(self.inside) as reader:
-            model = Model(name=self.size, namespace="public", source="fake", fingerprint=FINGERPRINT)
-            await publish(self.inside, plan_changes(reader.catalogue, [model]))
+            # The worker takes only what agrees with the catalogue.
+            await publish(self.inside, plan_changes(reader.catalogue, [model, endpoint]))
+        if isinstance(self.clients, Path):
+            await self._give_rights()
         self._reader = asyncio.create_task(self._read_along())
         return self
 
@@ -157,6 +163,14 @@ class Bench:
             with contextlib.suppress(Exception):
                 worker.send(signal.SIGCONT)
                 await worker.stop(signal.SIGKILL)
+
+    async def _give_rights(self) -> None:
+        """Those of a worker, and no others."""
+        spaces = (Space(NAMESPACE, endpoints=(self.size,)), Space(PUBLIC))
+        rights = service_rights(Services(), [self.size])
+        rights += [right for space in spaces for right in space_rights(space, Services())]
+        async with administrator(self.inside) as admin:
+            await held.grant(admin, list(dict.fromkeys(rights)))
 
     # Feeding ---------------------------------------------------------------------------------------------------------
 
@@ -182,7 +196,7 @@ class Bench:
                 guidance=[],
                 output=Text(),
                 words=[],
-                generation=Generation(max_tokens=16),
+                generation=GENERATION,
                 reply_to=[ReplyAddress(topic=self.replies)],
                 deadline_ms=None,
             )
@@ -195,7 +209,12 @@ class Bench:
         made = []
         for _ in range(count):
             name = f"worker-{len(self.workers)}"
-            values = Config(bootstrap=self.clients, size=self.size, folder=str(self.folder), **config)
+            where: dict[str, Any] = (
+                {"client_config": str(self.clients)}
+                if isinstance(self.clients, Path)
+                else {"brokers": self.clients.brokers}
+            )
+            values = Config(size=self.size, folder=str(self.folder), **where, **config)
             path = self.folder / f"{name}.json"
             path.write_bytes(msgspec.json.encode(values))
             environ = {**os.environ, "EXECUTED_LOG": str(self.executed_log), "PYTHONPATH": str(ROOT / "src")}
@@ -291,18 +310,18 @@ def request_of(record: Any) -> str:
     The dead letter of a request that killed engines stands beside its reply, and counts for itself.
     """
     headers = dict(record.headers)
-    if id_ := headers.get(names.REQUEST_ID):
+    if id_ := headers.get(header.REQUEST_ID):
         return str(id_.decode())
-    beside = headers.get(names.DEAD_LETTER_PREFIX + "code") == FailureCode.ENGINE_FAILED.encode()
+    beside = headers.get(header.DEAD_LETTER_PREFIX + "code") == FailureCode.ENGINE_FAILED.encode()
     return f"{'beside ' * beside}{(record.key or b'').decode()}"
 
 
 @contextlib.asynccontextmanager
 async def _assigned(
-    bootstrap: str, isolation: str, *topics: str, group_id: str | None = None
+    cluster: Cluster, isolation: str, *topics: str, group_id: str | None = None
 ) -> AsyncIterator[AIOKafkaConsumer]:
     consumer = make_consumer(
-        bootstrap, "test", isolation_level=isolation, auto_offset_reset="earliest", group_id=group_id
+        cluster, "test", isolation_level=isolation, auto_offset_reset="earliest", group_id=group_id
     )
     await consumer.start()
     try:

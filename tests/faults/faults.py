@@ -13,10 +13,10 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from tests.faults.kafka.frames import Api, offset_fetch_empty, offset_fetch_error
 from tests.faults.kafka.questions import await_in_sync, group_coordinator, leaders, transaction_coordinator
 
+from guideway.delivery.clients.administrator import administrator
 from guideway.delivery.clients.kafka_client import make_producer
 from guideway.delivery.watchdog import EXIT_STALLED
-from guideway.infra.cluster import administrator
-from guideway.schemas import names
+from guideway.schemas.names.groups import transactional_id
 
 from .bench import PARTITIONS, usual_text
 from .run import Fault, Situation
@@ -102,9 +102,7 @@ def bounce_coordinator(of: str) -> Harm:
             if of == "group":
                 broker = await group_coordinator(bench.inside, bench.group)
             else:
-                broker = await transaction_coordinator(
-                    bench.inside, names.transactional_id(bench.group, bench.requests, 0)
-                )
+                broker = await transaction_coordinator(bench.inside, transactional_id(bench.group, bench.requests, 0))
             await _bounce(situation, broker, hard=hard)
 
     return harm
@@ -237,7 +235,7 @@ async def hijack(situation: Situation) -> None:
     bench = situation.bench
     for step in range(4):
         await situation.until(0.1 + 0.1 * step)
-        id_ = names.transactional_id(bench.group, bench.requests, step % PARTITIONS)
+        id_ = transactional_id(bench.group, bench.requests, step % PARTITIONS)
         async with make_producer(bench.inside, "test", transactional_id=id_):
             await asyncio.sleep(1)
 

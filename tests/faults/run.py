@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ import msgspec
 from tests.faults.kafka.cluster import KafkaCluster, steady_ports
 from tests.faults.kafka.proxy import KafkaProxy
 from tests.faults.kafka.questions import open_transactions
+from tests.secured.cluster import SecuredCluster
 
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.offsets.commit_metadata import decode
 from guideway.infra.local_broker import RunningBroker
 
@@ -112,27 +114,44 @@ async def run_fault(
     *,
     on: KafkaCluster | RunningBroker | None = None,
     mutation: str = "",
+    secured: bool = False,
 ) -> Row:
-    """Run on a cluster made for it, or on one that is there. Raises Void."""
+    """Run on a cluster made for it, or on one that is there. Raises Void.
+
+    secured: the cluster made for it wants TLS and a login, and gives the workers the rights of workers.
+    """
     requests = int(requests * fault.scale)
     if on is not None:
-        inside = on.internal_bootstrap if isinstance(on, KafkaCluster) else on.bootstrap
+        inside = on.internal if isinstance(on, KafkaCluster) else on.cluster
         cluster = on if isinstance(on, KafkaCluster) else None
         return await _run(fault, folder, requests, cluster, None, inside, inside, mutation)
     ids = range(1, fault.brokers + 1)
     advertise = dict(zip(ids, steady_ports(fault.brokers), strict=True)) if fault.proxied else None
+    if secured:
+        return await _run_secured(fault, folder, requests, advertise, mutation)
     cluster = await asyncio.to_thread(KafkaCluster.up, folder / "kafka", fault.brokers, advertise=advertise)
     try:
         if not fault.proxied:
-            return await _run(
-                fault, folder, requests, cluster, None, cluster.bootstrap, cluster.internal_bootstrap, mutation
-            )
+            return await _run(fault, folder, requests, cluster, None, cluster.cluster, cluster.internal, mutation)
         async with KafkaProxy.before(cluster) as proxy:
-            return await _run(
-                fault, folder, requests, cluster, proxy, cluster.bootstrap, cluster.internal_bootstrap, mutation
-            )
+            return await _run(fault, folder, requests, cluster, proxy, cluster.cluster, cluster.internal, mutation)
     finally:
         await asyncio.to_thread(cluster.down)
+
+
+async def _run_secured(
+    fault: Fault, folder: Path, requests: int, advertise: Mapping[int, int] | None, mutation: str
+) -> Row:
+    cluster = SecuredCluster.up(folder / "secured", brokers=fault.brokers, advertise=advertise)
+    made = await asyncio.to_thread(cluster.__enter__)
+    try:
+        kafka, login = made.kafka, made.client_properties("gw-worker")
+        if not fault.proxied:
+            return await _run(fault, folder, requests, kafka, None, login, kafka.internal, mutation)
+        async with KafkaProxy.before(kafka, tls=made.proxy_tls()) as proxy:
+            return await _run(fault, folder, requests, kafka, proxy, login, kafka.internal, mutation)
+    finally:
+        await asyncio.to_thread(cluster.__exit__, None, None, None)
 
 
 async def _run(
@@ -141,8 +160,8 @@ async def _run(
     requests: int,
     cluster: KafkaCluster | None,
     proxy: KafkaProxy | None,
-    clients: str,
-    inside: str,
+    clients: Cluster | Path,
+    inside: Cluster,
     mutation: str,
 ) -> Row:
     async with Bench(folder, clients, inside) as bench:

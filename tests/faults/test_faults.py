@@ -11,20 +11,12 @@ from tests.faults.kafka.cluster import NO_KAFKA
 
 from guideway.infra.local_broker import RunningBroker
 
-from .__main__ import attempt, is_green
+from .__main__ import ON_A_CLUSTER, ON_EITHER_BROKER, attempt, is_green
 from .faults import FAULTS
 from .run import run_fault
 
 REQUESTS = 800
 BY_NAME = {fault.name: fault for fault in FAULTS}
-ON_EITHER_BROKER = (
-    "kill -9 in mid-generation, each worker 3 times",
-    "kill -9 between the last produce and EndTxn, 3 times",
-)
-ON_A_CLUSTER = (
-    "EndTxn and TxnOffsetCommit late, twice, lost",
-    "group coordinator bounced, 3 times",
-)
 
 
 @pytest.mark.timeout(400)

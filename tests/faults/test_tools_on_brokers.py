@@ -24,8 +24,9 @@ from tests.faults.kafka.questions import (
 )
 
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.guards import group_guards
-from guideway.infra import topics
+from guideway.infra.topic_making import make_topics
 from guideway.infra.topics import TopicDefinition
 
 pytestmark = [pytest.mark.broker, pytest.mark.skipif(not os.environ.get("KAFKA_HOME"), reason=NO_KAFKA)]
@@ -47,20 +48,20 @@ async def proxy(cluster: KafkaCluster) -> AsyncIterator[KafkaProxy]:
 
 @pytest.fixture
 async def topic(cluster: KafkaCluster, unique_name: str) -> str:
-    await topics.apply(cluster.internal_bootstrap, [TopicDefinition(unique_name)])
+    await make_topics(cluster.internal, [TopicDefinition(unique_name)])
     return unique_name
 
 
-def reader(bootstrap: str, topic: str, **settings: Any) -> AIOKafkaConsumer:
-    consumer = make_consumer(bootstrap, "reader", auto_offset_reset="earliest", **settings)
+def reader(cluster: Cluster, topic: str, **settings: Any) -> AIOKafkaConsumer:
+    consumer = make_consumer(cluster, "reader", auto_offset_reset="earliest", **settings)
     consumer.assign([TopicPartition(topic, 0)])
     return consumer
 
 
 async def committed_values(cluster: KafkaCluster, topic: str) -> list[bytes]:
     """All that a reader of committed records gets now, past the proxy."""
-    consumer = reader(cluster.internal_bootstrap, topic)
-    async with started(consumer, cluster.internal_bootstrap):
+    consumer = reader(cluster.internal, topic)
+    async with started(consumer, cluster.internal):
         # The fetch that answers with no more records is the one that reached the last stable offset.
         found: list[bytes] = []
         while batch := await consumer.getmany(timeout_ms=500):
@@ -69,7 +70,7 @@ async def committed_values(cluster: KafkaCluster, topic: str) -> list[bytes]:
 
 
 def transactional(cluster: KafkaCluster, name: str) -> AIOKafkaProducer:
-    return make_producer(cluster.bootstrap, "worker", transactional_id=name, transaction_timeout_ms=60_000)
+    return make_producer(cluster.cluster, "worker", transactional_id=name, transaction_timeout_ms=60_000)
 
 
 async def test_clients_work_through_the_proxy_while_it_disturbs(
@@ -80,11 +81,11 @@ async def test_clients_work_through_the_proxy_while_it_disturbs(
         proxy.drop(Api.PRODUCE, on="response", client="guideway-worker", count=2),
         proxy.delay(Api.METADATA, 0.05, client="guideway-worker"),
     ]
-    producer = make_producer(cluster.bootstrap, "worker")
-    async with started(producer, cluster.bootstrap):
+    producer = make_producer(cluster.cluster, "worker")
+    async with started(producer, cluster.cluster):
         for i in range(20):
             await producer.send_and_wait(topic, str(i).encode(), partition=0)
-    async with started(reader(cluster.bootstrap, topic), cluster.bootstrap) as consumer:
+    async with started(reader(cluster.cluster, topic), cluster.cluster) as consumer:
         assert [(await consumer.getone()).value for _ in range(20)] == [str(i).encode() for i in range(20)]
     await proxy.settled()
     assert await committed_values(cluster, topic) == [str(i).encode() for i in range(20)]
@@ -96,12 +97,12 @@ async def test_an_end_of_a_transaction_that_comes_late_is_carried_out(
     cluster: KafkaCluster, proxy: KafkaProxy, topic: str
 ) -> None:
     rule = proxy.deliver_late(Api.END_TXN, 2.0, client="guideway-worker", count=1)
-    async with started(transactional(cluster, topic), cluster.bootstrap) as producer:
+    async with started(transactional(cluster, topic), cluster.cluster) as producer:
         await producer.begin_transaction()
         await producer.send_and_wait(topic, b"late", partition=0)
         with pytest.raises(errors.ProducerFenced):
             await producer.commit_transaction()
-        assert await open_transactions(cluster.internal_bootstrap) == {topic: "Ongoing"}
+        assert await open_transactions(cluster.internal) == {topic: "Ongoing"}
         assert await committed_values(cluster, topic) == []
         await proxy.settled()
     (answer,) = rule.answers
@@ -114,7 +115,7 @@ async def test_without_its_guard_a_late_end_ends_the_next_transaction(
     cluster: KafkaCluster, proxy: KafkaProxy, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy.deliver_late(Api.END_TXN, 5.0, client="guideway-worker", count=1)
-    async with started(transactional(cluster, topic), cluster.bootstrap) as producer:
+    async with started(transactional(cluster, topic), cluster.cluster) as producer:
         monkeypatch.delattr(EndTxnHandler, "do")
         await producer.begin_transaction()
         await producer.send_and_wait(topic, b"first", partition=0)
@@ -135,7 +136,7 @@ async def nothing_open(cluster: KafkaCluster) -> None:
 async def nothing_open_but(cluster: KafkaCluster, wanted: dict[str, str]) -> None:
     """Return once these are the open transactions. Raises TimeoutError after 10 s."""
     async with asyncio.timeout(10):
-        while await open_transactions(cluster.internal_bootstrap) != wanted:
+        while await open_transactions(cluster.internal) != wanted:
             await asyncio.sleep(0.02)
 
 
@@ -143,8 +144,8 @@ async def test_without_its_guard_an_injected_answer_to_offset_fetch_is_believed(
     cluster: KafkaCluster, proxy: KafkaProxy, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     partition = TopicPartition(topic, 0)
-    consumer = reader(cluster.bootstrap, topic, group_id=topic)
-    async with started(consumer, cluster.bootstrap):
+    consumer = reader(cluster.cluster, topic, group_id=topic)
+    async with started(consumer, cluster.cluster):
         # A consumer that knows its position asks for no committed offset of its own: the answers below are for us.
         await consumer.position(partition)
         await consumer.commit({partition: (7, "metadata")})
@@ -168,7 +169,7 @@ async def test_without_its_guard_an_injected_answer_to_offset_fetch_is_believed(
 async def test_a_broker_that_is_paused_cut_off_or_killed_comes_back(
     cluster: KafkaCluster, proxy: KafkaProxy, topic: str
 ) -> None:
-    async with started(make_producer(cluster.bootstrap, "worker"), cluster.bootstrap) as producer:
+    async with started(make_producer(cluster.cluster, "worker"), cluster.cluster) as producer:
         await producer.send_and_wait(topic, b"0", partition=0)
 
         async def sent_meanwhile(value: bytes) -> asyncio.Future[Any]:
@@ -182,7 +183,7 @@ async def test_a_broker_that_is_paused_cut_off_or_killed_comes_back(
         await sending
         proxy.partition(client="guideway-worker")
         sending = await sent_meanwhile(b"cut off")
-        assert await leaders(cluster.internal_bootstrap, topic) == {0: 1}
+        assert await leaders(cluster.internal, topic) == {0: 1}
         proxy.heal()
         await sending
         pid = cluster.pid(1)
@@ -200,19 +201,19 @@ async def test_three_brokers_stand_in_for_one_another(
 ) -> None:
     with await asyncio.to_thread(KafkaCluster.up, tmp_path_factory.mktemp("kafka"), brokers=3) as cluster:
         assert cluster.brokers == (1, 2, 3)
-        await topics.apply(cluster.bootstrap, [TopicDefinition(unique_name, partitions=6)])
-        led = await leaders(cluster.bootstrap, unique_name)
+        await make_topics(cluster.cluster, [TopicDefinition(unique_name, partitions=6)])
+        led = await leaders(cluster.cluster, unique_name)
         assert (set(led), set(led.values())) == (set(range(6)), {1, 2, 3})
-        assert await transaction_coordinator(cluster.bootstrap, unique_name) in cluster.brokers
-        async with started(transactional(cluster, unique_name), cluster.bootstrap) as producer:
-            victim = await group_coordinator(cluster.bootstrap, unique_name)
+        assert await transaction_coordinator(cluster.cluster, unique_name) in cluster.brokers
+        async with started(transactional(cluster, unique_name), cluster.cluster) as producer:
+            victim = await group_coordinator(cluster.cluster, unique_name)
             await asyncio.to_thread(cluster.stop, victim)
             await producer.begin_transaction()
             await producer.send_and_wait(unique_name, b"0", partition=0)
-            assert await open_transactions(cluster.bootstrap) == {unique_name: "Ongoing"}
-            assert await group_coordinator(cluster.bootstrap, unique_name) != victim
-            assert victim not in (await leaders(cluster.bootstrap, unique_name)).values()
+            assert await open_transactions(cluster.cluster) == {unique_name: "Ongoing"}
+            assert await group_coordinator(cluster.cluster, unique_name) != victim
+            assert victim not in (await leaders(cluster.cluster, unique_name)).values()
             await producer.commit_transaction()
         await asyncio.to_thread(cluster.start, victim)
-        await await_in_sync(cluster.bootstrap)
+        await await_in_sync(cluster.cluster)
         await nothing_open(cluster)

@@ -22,6 +22,7 @@ from tests.delivery.simulation.mutations import MUTATIONS
 
 from guideway import logs
 from guideway.catalogue.artefacts.cache import ArtefactCache
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.guards import aiokafka_guards, transaction_guards
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.failures import Refusal
@@ -33,7 +34,9 @@ from guideway.workers.worker import Worker
 class Config(msgspec.Struct, kw_only=True):
     """What the test decides."""
 
-    bootstrap: str
+    brokers: str = ""
+    client_config: str = ""
+    """A client.properties with the brokers and the login, in the place of `brokers`."""
     size: str
     folder: str
     capacity: int = 128
@@ -43,6 +46,9 @@ class Config(msgspec.Struct, kw_only=True):
     stall_s: float = 120.0
     engine_silence_s: float = 300.0
     mutation: str = ""
+    lanes: tuple[str, ...] = ("interactive",)
+    engine: str = "tests.faults.fake_engine"
+    """The module of the engine's process."""
 
 
 KILL_BEFORE_END, KILL_AFTER_END, BLOCK_LOOP = "kill-before-end", "kill-after-end", "block-loop"
@@ -91,12 +97,15 @@ async def block_when_told(folder: Path) -> None:
 
 async def run(config: Config) -> None:
     folder = Path(config.folder)
+    where = {"KAFKA_CLIENT_CONFIG": config.client_config, "KAFKA_BOOTSTRAP_SERVERS": config.brokers}
+    cluster = Cluster.from_environ({name: value for name, value in where.items() if value})
+    assert cluster is not None
     worker = Worker(
         WorkerSettings(
             size=config.size,
-            lanes=("interactive",),
+            lanes=config.lanes,
             delivery=DeliverySettings(
-                bootstrap=config.bootstrap,
+                cluster=cluster,
                 capacity=config.capacity,
                 partition_capacity=config.partition_capacity,
                 session_timeout_s=config.session_timeout_s,
@@ -104,7 +113,7 @@ async def run(config: Config) -> None:
                 stall_s=config.stall_s,
             ),
             engine=EngineSettings(),
-            engine_program=(sys.executable, "-m", "tests.faults.fake_engine"),
+            engine_program=(sys.executable, "-m", config.engine),
             engine_silence_s=config.engine_silence_s,
             store=str(folder / "store"),
             artefact_cache=ArtefactCache(folder / "cache"),

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from aiokafka.structs import TopicPartition
 
+from guideway.delivery.connection.cluster import Cluster
+from guideway.delivery.settings import MAX_READ_BYTES
 from guideway.infra import apache_kafka, noida, processes
 from guideway.infra.caretaker import Member, members_to_remove
 from guideway.infra.local_broker import ApacheKafka, External, Noida, choose, down, status, up
 from guideway.infra.topic_lives import LOOKS, TopicLives
-from guideway.infra.topics import MAX_RECORD_BYTES, TopicDefinition, require_room, wanted
+from guideway.infra.topic_making import require_room
+from guideway.infra.topics import TopicDefinition, batches, batches_of, wanted
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
 from guideway.schemas.output import Text
@@ -27,7 +30,7 @@ from guideway.schemas.output import Text
         ({}, Noida()),
         ({"KAFKA_HOME": "", "KAFKA_BOOTSTRAP_SERVERS": " "}, Noida()),
         ({"KAFKA_HOME": "/opt/kafka"}, ApacheKafka(Path("/opt/kafka"))),
-        ({"KAFKA_HOME": "/opt/kafka", "KAFKA_BOOTSTRAP_SERVERS": "a:1,b:2"}, External("a:1,b:2")),
+        ({"KAFKA_HOME": "/opt/kafka", "KAFKA_BOOTSTRAP_SERVERS": "a:1,b:2"}, External(Cluster("a:1,b:2"))),
     ],
 )
 def test_a_named_cluster_wins_then_kafka_home_then_noida(
@@ -39,7 +42,7 @@ def test_a_named_cluster_wins_then_kafka_home_then_noida(
 def test_an_external_cluster_is_neither_started_nor_ended(tmp_path: Path) -> None:
     folder = tmp_path / "broker"
     found = up(folder, environ={"KAFKA_BOOTSTRAP_SERVERS": "elsewhere:9092"})
-    assert (found.kind, found.bootstrap, found.pid) == ("external", "elsewhere:9092", None)
+    assert (found.kind, found.cluster, found.pid) == ("external", Cluster("elsewhere:9092"), None)
     assert status(folder) is None
     assert down(folder) is False
     assert not folder.exists()
@@ -119,7 +122,12 @@ def test_an_ending_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> Non
 
 def endpoint(name: str, *, targets: list[str] | None = None, partitions: int = 1) -> Endpoint:
     return Endpoint(
-        namespace="acme", name=name, model_size="small", output=Text(), targets=targets or [], partitions=partitions
+        namespace="acme",
+        name=name,
+        model_size="small",
+        output=Text(),
+        targets=[*(targets or [])],
+        partitions=partitions,
     )
 
 
@@ -131,7 +139,11 @@ def test_wanted_topics_of_endpoints_and_models() -> None:
         Model(namespace="public", name="small", source="package:x/y.gguf", partitions=4),
     ]
     assert {definition.name: definition.partitions for definition in wanted(manifests)} == {
-        "gw.catalogue.v1": 1,
+        "gw.public.catalogue.v1": 1,
+        "gw.acme.catalogue.v1": 1,
+        "gw.calibrations.v1": 1,
+        "gw.routed.v1": 1,
+        "gw.usage.v1": 1,
         "gw.acme.mood.in.v1": 3,
         "gw.acme.mood.in.v1.dlq": 1,
         "gw.acme.mood.out.v1": 3,
@@ -139,6 +151,12 @@ def test_wanted_topics_of_endpoints_and_models() -> None:
         "gw.acme.topic.in.v1.dlq": 1,
         "gw.acme.topic.out.v1": 2,
         "gw.acme.archive.out.v1": 3,
+        "gw.acme.call.v1": 1,
+        "gw.acme.call.v1.dlq": 1,
+        "gw.acme.call.out.v1": 1,
+        "gw.acme.gateway.out.v1": 1,
+        "gw.acme.gateway.partial.v1": 1,
+        "gw.acme.accepted.v1": 1,
         "gw.infer.small.interactive.v1": 4,
         "gw.infer.small.interactive.v1.dlq": 1,
         "gw.infer.small.batch.v1": 4,
@@ -147,12 +165,16 @@ def test_wanted_topics_of_endpoints_and_models() -> None:
     }
     (cancellations,) = (d for d in wanted(manifests) if d.name == "gw.infer.small.cancel.v1")
     assert cancellations.configs["retention.ms"] == "3600000"
-    assert [d.name for d in wanted(manifests) if d.configs.get("cleanup.policy") == "compact"] == ["gw.catalogue.v1"]
+    assert [d.name for d in wanted(manifests) if d.configs.get("cleanup.policy") == "compact"] == [
+        "gw.public.catalogue.v1",
+        "gw.acme.catalogue.v1",
+        "gw.calibrations.v1",
+    ]
 
 
 def test_with_three_copies_a_write_needs_two() -> None:
     definition = TopicDefinition("t", configs={"cleanup.policy": "compact"})
-    assert definition.configs_at(1) == {"max.message.bytes": str(MAX_RECORD_BYTES), "cleanup.policy": "compact"}
+    assert definition.configs_at(1) == {"max.message.bytes": str(MAX_READ_BYTES), "cleanup.policy": "compact"}
     assert definition.configs_at(3)["min.insync.replicas"] == "2"
 
 
@@ -214,3 +236,20 @@ def test_offsets_of_a_topic_that_is_gone_or_made_anew_mean_nothing() -> None:
     for _ in range(LOOKS):
         assert lives.look({b: 4}) == [a]
     assert lives.look({b: 4}) == []
+
+
+def test_whoever_makes_the_topics_of_a_catalogue_makes_those_of_batch_jobs_too() -> None:
+    """A gateway that has none says that this is to be done."""
+    mood = Endpoint(namespace="shop", name="mood", model_size="small", output=Text())
+    assert batches_of([mood, Endpoint(namespace="shop", name="more", model_size="small", output=Text())]) == batches(
+        "shop"
+    )
+
+
+def test_the_end_of_a_batch_job_is_kept_for_longer_than_the_job_and_not_for_ever() -> None:
+    """Without its end a job would seem to wait; ends that are never deleted are read by everybody who lists jobs."""
+    configs = {one.name: one.configs for one in batches("shop")}
+    news = configs["gw.shop.batch-events.v1"]
+    assert int(news["retention.ms"]) > int(configs["gw.shop.batch.v1"]["retention.ms"])
+    assert {*news["cleanup.policy"].split(",")} == {"compact", "delete"}
+    assert configs["gw.shop.batch-cancel.v1"] == news

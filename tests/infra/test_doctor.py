@@ -12,7 +12,8 @@ import pytest
 from guideway.infra import doctor, noida
 from guideway.infra.doctor import Check
 from guideway.infra.local_broker import RunningBroker
-from guideway.infra.topics import TopicDefinition, apply, wanted
+from guideway.infra.topic_making import make_topics
+from guideway.infra.topics import TopicDefinition, wanted
 from guideway.schemas.manifests import Model
 
 
@@ -58,7 +59,9 @@ def test_no_broker_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_topics() -> None:
-    found = by_name(doctor.topics(["gw.catalogue.v1", "gw.infer.small.interactive.v1", "gw.infer.small.batch.v1", "x"]))
+    found = by_name(
+        doctor.topics(["gw.public.catalogue.v1", "gw.infer.small.interactive.v1", "gw.infer.small.batch.v1", "x"])
+    )
     assert found["catalogue topic"].ok
     assert found["request topics"].found == "small"
     assert not any(check.ok for check in doctor.topics(["gw.infer.small.interactive.v1.dlq"]))
@@ -82,8 +85,8 @@ async def test_an_unreachable_cluster(tmp_path: Path) -> None:
 
 async def test_a_cluster_with_its_topics(broker: RunningBroker, unique_name: str) -> None:
     model = Model(namespace="public", name=unique_name, source="package:x/y.gguf")
-    await apply(broker.bootstrap, [*wanted([model]), TopicDefinition(unique_name)])
-    found = by_name(await doctor.checks({"KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap}))
-    assert found["broker runs"].found == f"{broker.bootstrap}, 1 broker(s)"
+    await make_topics(broker.cluster, [*wanted([model]), TopicDefinition(unique_name)])
+    found = by_name(await doctor.checks({"KAFKA_BOOTSTRAP_SERVERS": broker.cluster.brokers}))
+    assert found["broker runs"].found == f"{broker.cluster}, 1 broker(s)"
     assert found["catalogue topic"].ok
     assert unique_name in found["request topics"].found

@@ -34,7 +34,7 @@ def processes_of(folder: Path) -> list[str]:
 
 
 def port(broker: RunningBroker) -> int:
-    return int(broker.bootstrap.rpartition(":")[2])
+    return int(broker.cluster.brokers.rpartition(":")[2])
 
 
 def ended(broker: RunningBroker) -> bool:
@@ -96,7 +96,7 @@ def test_after_a_kill_the_stale_state_is_replaced(own_broker: RunningBroker, bro
     assert again.pid != own_broker.pid
     assert brokers_at(port(again)) == 1
     # Clients of the killed Apache Kafka find it where it was.
-    assert own_broker.kind == "noida-db" or again.bootstrap == own_broker.bootstrap
+    assert own_broker.kind == "noida-db" or again.cluster == own_broker.cluster
     assert own_broker.caretaker_pid is None or birth(own_broker.caretaker_pid) is None
 
 

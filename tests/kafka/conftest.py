@@ -17,15 +17,19 @@ import msgspec
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from tests.conftest import ONE_OF_KINDS
 
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.changes import Deletion, plan_changes
 from guideway.catalogue.documents.manifest_files import read_manifests, upload
 from guideway.catalogue.entries import Identity
-from guideway.catalogue.topic import CatalogueFollower, publish
+from guideway.catalogue.topic import CatalogueFollower
+from guideway.catalogue.writing import publish
 from guideway.cli.demo.sets import FactSet, make_fact_sets
+from guideway.delivery.connection.cluster import Cluster
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
+from guideway.infra.topic_making import make_topics
 from guideway.producers.client.client import Client
 from guideway.schemas.generation import Generation
 from guideway.schemas.input import Field, InputRule
@@ -40,6 +44,12 @@ from guideway.usecases.sets.make_sets import Order, make_sets
 
 FACTS = ("plain", "devil", "jargon")
 ROOT = Path(__file__).resolve().parents[2]
+FORM = {
+    "type": "object",
+    "properties": {"mood": {"enum": ["good", "bad"]}, "why": {"type": "string", "maxLength": 60}},
+    "required": ["mood", "why"],
+    "additionalProperties": False,
+}
 DEMO = ROOT / "examples" / "demo" / "manifests"
 
 
@@ -47,7 +57,7 @@ DEMO = ROOT / "examples" / "demo" / "manifests"
 class System:
     """A running system. Its processes are restarted by their supervisors when they are killed."""
 
-    bootstrap: str
+    cluster: Cluster
     kind: str
     settings: Settings
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -64,7 +74,7 @@ class System:
     @property
     def environ(self) -> dict[str, str]:
         """For commands that are to use this system."""
-        return {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap, "GUIDEWAY_HOME": str(self.home)}
+        return {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": self.cluster.brokers, "GUIDEWAY_HOME": str(self.home)}
 
     def start(self, name: str, *arguments: str) -> None:
         with (self.home / f"{name}.log").open("ab") as log:
@@ -90,6 +100,12 @@ class System:
         )
 
 
+@pytest.fixture(scope="module", params=ONE_OF_KINDS)
+def broker(request: pytest.FixtureRequest, broker_of_kind: Callable[[str], RunningBroker]) -> RunningBroker:
+    """A broker, one for a module: of one kind, unless all are asked for."""
+    return broker_of_kind(request.param)
+
+
 @pytest.fixture(scope="module")
 def system(broker: RunningBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """The demo's endpoints and those of the namespace `trial`, served; one for a module and each broker kind."""
@@ -98,9 +114,7 @@ def system(broker: RunningBroker, tmp_path_factory: pytest.TempPathFactory) -> I
     models = ROOT / ".guideway" / "models"
     models.mkdir(parents=True, exist_ok=True)
     (home / "models").symlink_to(models)
-    made = System(
-        broker.bootstrap, broker.kind, Settings(home=home, store=str(home / "store"), bootstrap=broker.bootstrap)
-    )
+    made = System(broker.cluster, broker.kind, Settings(home=home, store=str(home / "store"), named=broker.cluster))
     asyncio.run(_apply(made, tmp_path_factory.mktemp("trial")))
     try:
         made.start("endpoints")
@@ -112,7 +126,7 @@ def system(broker: RunningBroker, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 async def client(system: System) -> AsyncIterator[Client]:
-    async with Client(system.bootstrap) as made:
+    async with Client(system.cluster) as made:
         yield made
 
 
@@ -132,19 +146,19 @@ async def _apply(system: System, folder: Path) -> None:
         one if getattr(one, "artefact", "").startswith("sha256:") else upload(folder / "manifest", one, store)
         for one in _trial(folder, fingerprint)
     ]
-    await topics.apply(system.bootstrap, topics.wanted(manifests))
+    await make_topics(system.cluster, topics.wanted(manifests))
     # Published without the check that `guideway apply` makes: some of them are wrong on purpose.
-    async with CatalogueFollower(system.bootstrap) as reader:
-        await publish(system.bootstrap, plan_changes(reader.catalogue, manifests))
+    async with CatalogueFollower(system.cluster) as reader:
+        await publish(system.cluster, plan_changes(reader.catalogue, manifests))
         damaged = reader.catalogue.retrieval_set("trial/damaged", for_namespace="trial")[1]
         towns = reader.catalogue.retrieval_set("trial/towns", for_namespace="trial")[1]
         wider = msgspec.structs.replace(towns.embedding, fingerprint="sha256:" + "3" * 64, dimension=768)
         foreign = msgspec.structs.replace(towns, name="foreign-vectors", embedding=wider)
-        await publish(system.bootstrap, plan_changes(reader.catalogue, [foreign]))
+        await publish(system.cluster, plan_changes(reader.catalogue, [foreign]))
     gone = [Identity("endpoint", "trial", "gone"), Identity("set", "trial", "gone")]
-    await publish(system.bootstrap, [Deletion(one, 1, kept=True) for one in gone])
-    _damage(store, damaged.artefact, "passages.jsonl")
-    _damage(store, next(one.artefact for one in manifests if one.name == "damaged"))  # type: ignore[union-attr]
+    await publish(system.cluster, [Deletion(one, 1, kept=True) for one in gone])
+    _damage(store, "trial", damaged.artefact, "passages.jsonl")
+    _damage(store, "trial", next(one.artefact for one in manifests if one.name == "damaged"))  # type: ignore[union-attr]
 
 
 def _trial(folder: Path, fingerprint: str) -> list[Manifest]:
@@ -181,6 +195,9 @@ def _trial(folder: Path, fingerprint: str) -> list[Manifest]:
         endpoint("cut", Regex(pattern="[a-z]{400}"), generation=Generation(max_tokens=4)),
         endpoint("long", max_text_chars=1_000_000),
         endpoint("lengthy", Regex(pattern="[a-z]{3000}"), generation=Generation(max_tokens=900)),
+        endpoint("told", Text(), generation=Generation(max_tokens=200, stop=["\n\n\n"]), partial=True),
+        endpoint("told-form", Json(schema=FORM), generation=Generation(max_tokens=120), partial=True),
+        endpoint("told-lengthy", Regex(pattern="[a-z]{300}"), generation=Generation(max_tokens=400), partial=True),
         endpoint("drawn", Text(), generation=Generation(max_tokens=8, temperature=1.0, samples=3, seed=5)),
         endpoint("huge", model_size="huge"),
         endpoint("gone"),
@@ -237,7 +254,7 @@ def _asking(endpoint: Callable[..., Endpoint]) -> list[Manifest]:
     ]
 
 
-def _damage(store: ArtefactStore, digest: str, name: str = "adapter_model.safetensors") -> None:
-    listing = json.loads(Path(store.address, "sha256", digest.removeprefix("sha256:")).read_text())
-    weights = Path(store.address, "sha256", listing["files"][name].removeprefix("sha256:"))
+def _damage(store: ArtefactStore, owner: str, digest: str, name: str = "adapter_model.safetensors") -> None:
+    listing = json.loads(Path(store.address, owner, "sha256", digest.removeprefix("sha256:")).read_text())
+    weights = Path(store.address, owner, "sha256", listing["files"][name].removeprefix("sha256:"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")

@@ -14,8 +14,8 @@ from aiokafka.structs import TopicPartition
 
 from guideway.delivery.clients.kafka_client import make_consumer, started
 from guideway.producers.client.client import Client
-from guideway.schemas import names
 from guideway.schemas.failures import FailureCode
+from guideway.schemas.names.topics import cancellation_topic, reply_topic
 from guideway.schemas.reply import Completed, Failed, Reply
 from guideway.schemas.wire import CANCELLATION, REPLY
 from guideway.workers.messages.from_engine import BatchReport
@@ -35,9 +35,7 @@ async def values(system: System, topic: str) -> list[bytes]:
     """Of all committed records of a topic with one partition."""
     partition = TopicPartition(topic, 0)
     found: list[bytes] = []
-    async with started(
-        make_consumer(system.bootstrap, "test", auto_offset_reset="earliest"), system.bootstrap
-    ) as consumer:
+    async with started(make_consumer(system.cluster, "test", auto_offset_reset="earliest"), system.cluster) as consumer:
         consumer.assign([partition])
         end = (await consumer.end_offsets([partition]))[partition]
         while await consumer.position(partition) < end:
@@ -47,13 +45,13 @@ async def values(system: System, topic: str) -> list[bytes]:
 
 
 async def replies_to(system: System, endpoint: str, request_id: str) -> list[Reply]:
-    found = map(REPLY.decode, await values(system, names.reply_topic("trial", endpoint)))
+    found = map(REPLY.decode, await values(system, reply_topic("trial", endpoint)))
     return [reply for reply in found if reply.id == request_id]
 
 
 async def cancelled(system: System, request_id: str) -> bool:
     """Whether the cancellation is on the control topic."""
-    found = map(CANCELLATION.decode, await values(system, names.cancellation_topic("small")))
+    found = map(CANCELLATION.decode, await values(system, cancellation_topic("small")))
     return request_id in [one.id for one in found]
 
 
@@ -121,7 +119,7 @@ async def test_cancelled_after_its_end(system: System, client: Client) -> None:
 async def test_the_same_id_again_is_answered_once(system: System, client: Client) -> None:
     with pytest.raises(TimeoutError):
         await client.submit("/trial/drawn", "Tell me a story.", request_id="again", timeout_s=0.001)
-    async with Client(system.bootstrap) as elsewhere, client.replies("/trial/drawn") as stream:
+    async with Client(system.cluster) as elsewhere, client.replies("/trial/drawn") as stream:
         async with asyncio.timeout(100):
             told = await asyncio.gather(
                 *(one.submit("/trial/drawn", "Tell me a story.", request_id="again") for one in (client, client)),

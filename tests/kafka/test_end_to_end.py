@@ -22,13 +22,16 @@ from guideway.catalogue.documents.manifest_files import read_manifests
 from guideway.catalogue.topic import CatalogueFollower
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started
 from guideway.producers.client.client import Client
-from guideway.schemas import names
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.manifests import Calibrated, Endpoint
+from guideway.schemas.names import header
+from guideway.schemas.names.topics import dead_letter_topic, event_topic, reply_topic, request_topic
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
+from guideway.schemas.partial import Partial
 from guideway.schemas.reply import Completed, Failed
 from guideway.schemas.wire import REPLY
 from guideway.usecases.apply import apply_manifests
+from guideway.usecases.supervise import EXIT_UNAVAILABLE
 from guideway.workers.messages.from_engine import BatchReport
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
@@ -113,9 +116,9 @@ async def test_a_request_may_bring_guidance_where_the_endpoint_allows_it(client:
 
 
 async def test_a_target_gets_the_result_as_well(system: System, client: Client) -> None:
-    reader = make_consumer(system.bootstrap, "test", auto_offset_reset="earliest")
-    async with started(reader, system.bootstrap) as consumer:
-        consumer.subscribe([names.reply_topic("trial", "copies")])
+    reader = make_consumer(system.cluster, "test", auto_offset_reset="earliest")
+    async with started(reader, system.cluster) as consumer:
+        consumer.subscribe([reply_topic("trial", "copies")])
         reply = await client.submit("/trial/plain", "Hello", request_id="to-both")
         while True:
             record = await asyncio.wait_for(consumer.getone(), 20)
@@ -161,20 +164,20 @@ BAD_INPUTS: list[tuple[str, str, bytes | None, Headers, FailureCode]] = [
 async def test_bad_input_gets_its_code_and_the_worker_serves_on(system: System, client: Client) -> None:
     """All at once, among good events; each answered once on the endpoint's own reply topic."""
     answers: dict[str, list[Failed | Completed]] = {str(number): [] for number in range(len(BAD_INPUTS))}
-    replies = {names.reply_topic("trial", endpoint) for _, endpoint, *_ in BAD_INPUTS}
-    reader = make_consumer(system.bootstrap, "test", auto_offset_reset="latest")
-    writer = make_producer(system.bootstrap, "test")
-    async with started(reader, system.bootstrap) as consumer, started(writer, system.bootstrap) as producer:
+    replies = {reply_topic("trial", endpoint) for _, endpoint, *_ in BAD_INPUTS}
+    reader = make_consumer(system.cluster, "test", auto_offset_reset="latest")
+    writer = make_producer(system.cluster, "test")
+    async with started(reader, system.cluster) as consumer, started(writer, system.cluster) as producer:
         consumer.subscribe(sorted(replies))
         await consumer.getmany(timeout_ms=2000)
         for number, (_, endpoint, value, headers, _) in enumerate(BAD_INPUTS):
-            ours = [(names.CORRELATION_ID, str(number).encode()), *headers.items()]
-            await producer.send(names.event_topic("trial", endpoint), value=value, key=b"k", headers=ours)
+            ours = [(header.CORRELATION_ID, str(number).encode()), *headers.items()]
+            await producer.send(event_topic("trial", endpoint), value=value, key=b"k", headers=ours)
         good = asyncio.gather(*(client.submit("/trial/plain", "Hello") for _ in range(5)))
         for _ in range(60):
             for batch in (await consumer.getmany(timeout_ms=1000)).values():
                 for record in batch:
-                    number = dict(record.headers).get(names.CORRELATION_ID, b"").decode()
+                    number = dict(record.headers).get(header.CORRELATION_ID, b"").decode()
                     if number in answers:
                         answers[number].append(REPLY.decode(record.value))
             if all(answers.values()) and good.done():
@@ -194,11 +197,11 @@ async def test_bad_input_gets_its_code_and_the_worker_serves_on(system: System, 
 
 async def test_where_there_is_none_to_reply_to_a_dead_letter_tells(system: System) -> None:
     """Bytes on a request topic that are no request: nobody can be answered."""
-    topic = names.request_topic("small", "batch")
-    reader = make_consumer(system.bootstrap, "test", auto_offset_reset="latest")
-    writer = make_producer(system.bootstrap, "test")
-    async with started(reader, system.bootstrap) as consumer, started(writer, system.bootstrap) as producer:
-        consumer.subscribe([names.dead_letter_topic(topic)])
+    topic = request_topic("small", "batch")
+    reader = make_consumer(system.cluster, "test", auto_offset_reset="latest")
+    writer = make_producer(system.cluster, "test")
+    async with started(reader, system.cluster) as consumer, started(writer, system.cluster) as producer:
+        consumer.subscribe([dead_letter_topic(topic)])
         await consumer.getmany(timeout_ms=2000)
         await producer.send_and_wait(topic, value=b"\x00nonsense", key=b"k", headers=[("mine", b"\xff\x00")])
         record = await asyncio.wait_for(consumer.getone(), 60)
@@ -209,19 +212,19 @@ async def test_where_there_is_none_to_reply_to_a_dead_letter_tells(system: Syste
 
 
 @pytest.mark.parametrize(
-    "command", [["get"], ["send", "/public/fact-yes-no", "x"], ["worker", "--no-restart"]], ids=str
+    ("command", "status"), [("get", 1), ("send /public/fact-yes-no x", 1), ("worker --no-restart", EXIT_UNAVAILABLE)]
 )
-def test_an_unreachable_broker_is_said_in_one_line(tmp_path: Path, command: list[str]) -> None:
+def test_an_unreachable_broker_is_said_in_one_line(tmp_path: Path, command: str, status: int) -> None:
     environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "GUIDEWAY_HOME": str(tmp_path)}
     run = subprocess.run(
-        [sys.executable, "-m", "guideway", *command],
+        [sys.executable, "-m", "guideway", *command.split()],
         env=environ,
         capture_output=True,
         text=True,
         timeout=90,
         check=False,
     )
-    assert run.returncode == 1
+    assert run.returncode == status
     (line,) = run.stderr.splitlines()
     assert line.startswith("broker_unreachable: no answer from the brokers at 127.0.0.1:1")
 
@@ -259,10 +262,50 @@ async def test_a_process_killed_with_9_is_replaced_and_nothing_is_lost(
     assert told[victim] in log, "the log tells what was repeated"
 
 
+async def streamed(client: Client, endpoint: str, text: str) -> tuple[list[Partial], Completed]:
+    *pieces, reply = [one async for one in client.stream(f"/trial/{endpoint}", text, timeout_s=200)]
+    assert isinstance(reply, Completed), reply
+    return [piece for piece in pieces if isinstance(piece, Partial)], reply
+
+
+async def test_a_text_is_told_while_it_is_made(client: Client) -> None:
+    for endpoint in ("told", "told-form"):
+        pieces, reply = await streamed(client, endpoint, "Why is the sky blue?")
+        assert "".join(piece.text for piece in pieces) == reply.samples[0].text
+        assert reply.partials is not None
+        assert reply.partials.pieces == [len(pieces)]
+        assert len(pieces) > 3
+
+
+async def test_a_text_is_begun_again_where_the_worker_is_killed_with_9(system: System, client: Client) -> None:
+    supervisor = system.processes["worker"].pid
+    killed, pieces = 0, []
+    async for one in client.stream("/trial/told-lengthy", "Write letters.", timeout_s=200):
+        if not isinstance(one, Partial):
+            break
+        pieces.append(one)
+        if len(pieces) == 3:
+            (killed,) = children(supervisor)
+            os.kill(killed, signal.SIGKILL)
+    assert killed
+    assert isinstance(one, Completed)
+    attempts = sorted({piece.attempt for piece in pieces})
+    assert len(attempts) == 2
+    assert one.partials is not None
+    assert one.partials.attempt == attempts[-1]
+    texts = ["".join(piece.text for piece in pieces if piece.attempt == attempt) for attempt in attempts]
+    assert texts[1] == one.samples[0].text
+    assert 0 < len(texts[0]) < len(texts[1])
+    assert texts[1].startswith(texts[0]), "greedy: what was begun is made again"
+
+
 def test_the_command_line_on_a_running_system(system: System) -> None:
     sent = system.command("send", "/public/fact-yes-no", "Is the Earth round?", "--json")
     assert sent.returncode == 0, sent.stderr
     assert isinstance(REPLY.decode(sent.stdout.encode()), Completed)
+    told = system.command("send", "--stream", "/trial/told-form", "Good soup.")
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)["mood"] in {"good", "bad"}
     refused = system.command("send", "/trial/typed", '{"text": "x"}')
     assert (refused.returncode, refused.stderr.split(":")[0]) == (1, "missing_field")
     nowhere = system.command("send", "/trial/nowhere", "x")
@@ -310,7 +353,7 @@ async def test_labels_are_calibrated_from_the_first_reply_on_and_for_all_alike(
     assert told == {"none": {None}, "itself": {"contextual"}, "texts": {"unlabelled"}}
     assert right["texts"] >= right["none"] + 2, right
     assert right["itself"] >= right["none"], right
-    async with CatalogueFollower(system.bootstrap) as reader:
+    async with CatalogueFollower(system.cluster) as reader:
         made = [one for _, one in reader.catalogue if isinstance(one, Calibrated) and one.namespace == "calibrated"]
     assert sorted(one.name for one in made) == ["itself", "texts"]
     shown = system.command("describe", "endpoint", "calibrated/itself")

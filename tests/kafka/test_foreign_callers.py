@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -20,35 +19,21 @@ from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from guideway.infra.apache_kafka import java
+from guideway.infra.local_broker import RunningBroker
 from guideway.schemas.failures import Refusal
 
-from .conftest import ROOT, System
+from .callers import CLIENTS, command_of
+from .conftest import System
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
 
-CLIENTS = ROOT / "examples" / "clients"
 QUESTION = "Is the Earth round?\nAnd why?"
 
 
-def command_of(client: str) -> list[str]:
-    """How an example client is run; skips where what it needs is missing."""
-    match client:
-        case "kcat":
-            if shutil.which("kcat") is None:
-                pytest.skip("kcat is not installed (Debian: apt-get install kcat)")
-            return [str(CLIENTS / "kcat.sh")]
-        case "confluent-kafka":
-            return [sys.executable, str(CLIENTS / "confluent_client.py")]
-        case "kafkajs":
-            node = shutil.which("node")
-            if node is None or not (CLIENTS / "kafkajs" / "node_modules" / "kafkajs").is_dir():
-                pytest.skip("node or kafkajs is not installed (npm install in examples/clients/kafkajs)")
-            return [node, str(CLIENTS / "kafkajs" / "client.mjs")]
-    raise ValueError(client)
-
-
-@pytest.fixture(params=["kcat", "confluent-kafka", "kafkajs"])
-def client_command(request: pytest.FixtureRequest) -> list[str]:
+@pytest.fixture(params=CLIENTS)
+def client_command(request: pytest.FixtureRequest, broker: RunningBroker) -> list[str]:
+    if request.param == "spring" and broker.kind != "apache-kafka":
+        pytest.skip("Spring is tried on Apache Kafka only")
     return command_of(request.param)
 
 
@@ -57,7 +42,7 @@ def run(command: list[str], *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def test_an_example_client_gets_its_typed_reply(system: System, client_command: list[str]) -> None:
-    done = run(client_command, system.bootstrap, "/public/fact-yes-no", QUESTION, "120")
+    done = run(client_command, system.cluster.brokers, "/public/fact-yes-no", QUESTION, "120")
     assert done.returncode == 0, done.stderr
     reply = json.loads(done.stdout)
     assert reply["schema"] == "guideway.reply.completed.v1"
@@ -67,7 +52,7 @@ def test_an_example_client_gets_its_typed_reply(system: System, client_command: 
 
 
 def test_an_example_client_tells_of_a_failed_reply(system: System, client_command: list[str]) -> None:
-    done = run(client_command, system.bootstrap, "/public/fact-yes-no", "long " * 5000, "120")
+    done = run(client_command, system.cluster.brokers, "/public/fact-yes-no", "long " * 5000, "120")
     assert done.returncode == 1, done.stderr
     reply = json.loads(done.stdout)
     assert (reply["code"], reply["retryable"]) == ("text_too_long", False)
@@ -75,13 +60,13 @@ def test_an_example_client_tells_of_a_failed_reply(system: System, client_comman
 
 
 def test_an_example_client_tells_of_no_reply_and_of_no_endpoint(system: System, client_command: list[str]) -> None:
-    late = run(client_command, system.bootstrap, "/public/fact-yes-no", QUESTION, "0.001")
+    late = run(client_command, system.cluster.brokers, "/public/fact-yes-no", QUESTION, "0.001")
     assert (late.returncode, late.stdout) == (2, "")
     assert "no reply within 0.001 s" in late.stderr
-    nowhere = run(client_command, system.bootstrap, "/public/no-such-endpoint", QUESTION, "5")
+    nowhere = run(client_command, system.cluster.brokers, "/public/no-such-endpoint", QUESTION, "5")
     assert (nowhere.returncode, nowhere.stdout) == (1, "")
     assert nowhere.stderr
-    misspelt = run(client_command, system.bootstrap, "no address", QUESTION)
+    misspelt = run(client_command, system.cluster.brokers, "no address", QUESTION)
     assert misspelt.returncode == 64
 
 
@@ -90,7 +75,7 @@ def listening(system: System, endpoint: str) -> Iterator[Callable[[bytes], Messa
     """Gives, by librdkafka, the one reply with a correlation id; fails if there are two within a second."""
     topic = f"gw.public.{endpoint}.out.v1"
     reading = {"group.id": "not-used", "enable.auto.commit": False, "isolation.level": "read_committed"}
-    consumer = Consumer({"bootstrap.servers": system.bootstrap} | reading)
+    consumer = Consumer({"bootstrap.servers": system.cluster.brokers} | reading)
 
     def reply_with(correlation: bytes) -> Message:
         found: list[Message] = []
@@ -119,7 +104,7 @@ def ask(system: System, endpoint: str, value: bytes | None, headers: Mapping[str
     """The reply to a record sent by librdkafka."""
     # Text, for the cloudevents library reads every header and key as UTF-8; Spring's test has binary ones.
     correlation = uuid.uuid4().hex.encode()
-    producer = Producer({"bootstrap.servers": system.bootstrap, "enable.idempotence": True})
+    producer = Producer({"bootstrap.servers": system.cluster.brokers, "enable.idempotence": True})
     with listening(system, endpoint) as reply_with:
         sent = {**headers, "correlation_id": correlation, "traceparent": TRACE}
         producer.produce(f"gw.public.{endpoint}.in.v1", value, key=key, headers=sent)
@@ -166,7 +151,7 @@ def test_confluent_framing(system: System) -> None:
 @pytest.mark.parametrize("parts", ["key", "header"])
 def test_a_record_too_large_to_answer_holds_up_nobody(system: System, parts: str) -> None:
     large = b"x" * 1_200_000
-    producer = Producer({"bootstrap.servers": system.bootstrap, "message.max.bytes": 4_000_000})
+    producer = Producer({"bootstrap.servers": system.cluster.brokers, "message.max.bytes": 4_000_000})
     outcomes: list[object] = []
     producer.produce(
         "gw.public.fact-one-zero.in.v1",
@@ -184,7 +169,7 @@ def test_a_record_too_large_to_answer_holds_up_nobody(system: System, parts: str
 def test_a_header_name_that_is_no_text_stops_nobody(system: System) -> None:
     if shutil.which("kcat") is None:
         pytest.skip("kcat is not installed (Debian: apt-get install kcat)")
-    command = ["kcat", "-P", "-b", system.bootstrap, "-t", "gw.public.fact-one-zero.in.v1"]
+    command = ["kcat", "-P", "-b", system.cluster.brokers, "-t", "gw.public.fact-one-zero.in.v1"]
     with listening(system, "fact-one-zero") as reply_with:
         named: list[str | bytes] = [*command, "-H", b"\xff\xfe=1", "-H", "correlation_id=odd"]
         # kcat makes an event of each line.
@@ -207,7 +192,7 @@ def test_spring_with_its_defaults(system: System) -> None:
     lines = [f"{key}\tIs {n} odd?" if key else f"Is {n} odd?" for n, key in enumerate(keys)]
     topics = ("gw.public.fact-yes-no.in.v1", "gw.public.fact-yes-no.out.v1")
     done = subprocess.run(
-        [program, "-cp", path, "SpringCaller", system.bootstrap, *topics, "120"],
+        [program, "-cp", path, "SpringCaller", system.cluster.brokers, *topics, "120"],
         input="\n".join(lines) + "\n",
         capture_output=True,
         text=True,

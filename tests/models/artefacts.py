@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from guideway.schemas.failures import Refusal
+from guideway.catalogue.adapters.fitting import is_expert
 from guideway.schemas.manifests import TrainedForm
 from guideway.workers.engine.guidance.target_modules import features
 from guideway.workers.engine.model.kv_cache import kept_shapes
@@ -52,9 +51,9 @@ def inserted_layer(model: PreTrainedModel, folder: Path) -> Artefact:
 def _places(model: PreTrainedModel) -> Iterator[tuple[str, tuple[int, int]]]:
     """Names and sizes of the linear modules of the attention."""
     for name, module in model.named_modules():
-        if "attn" in name or "attention" in name:
-            with contextlib.suppress(Refusal):
-                yield name, features(name, module)
+        widths = features(module)
+        if ("attn" in name or "attention" in name) and widths is not None and not is_expert(name):
+            yield name, widths
 
 
 def soft_prompt(model: PreTrainedModel, folder: Path) -> Artefact:

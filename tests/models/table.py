@@ -170,6 +170,12 @@ differ.
   4,096 tokens).
 - **Prefixes** need keys and values of one shape at every layer; a family with others answers `guidance_unsupported`.
 - **LoRA and IA3** act on linear modules, and are tried on those of the attention; one expert of a mixture has none.
+- **`dtype: int8`** rounds the weights of linear modules to 8 bits, and what goes into them token by token
+  ([decision 31](decisions/0031-weights-of-8-bits.md)). It runs on CPUs only, and where nine tenths of the weights that
+  multiply stand in linear modules. So mixtures of experts, GPT-2 and Falcon are refused (`unsupported_model`). It has a
+  fingerprint of its own, so guidance is trained on it anew. Its products are the same numbers in every batch.
+  It can cost accuracy: compare both types on held-out rows of your task first (what was seen is in
+  [performance](performance.md#weights-of-8-bits)).
 
 | family (`model_type`) | runs | LoRA | IA3 | inserted layer | soft prompt | prefix | what to know |
 |---|---|---|---|---|---|---|---|

@@ -57,5 +57,5 @@ def catalogue() -> Catalogue:
         msgspec.structs.replace(tone, namespace="other", name="lent", artefact=OTHER_DIGEST, shared_with=["team"]),
         Guidance(namespace="public", name="brief", form="text_prompt", text="Be brief."),
     ):
-        made.absorb(Identity.of(manifest).key(1), MANIFEST.encode(manifest))
+        made.absorb(Identity.of(manifest).topic, Identity.of(manifest).key(1), MANIFEST.encode(manifest))
     return made

@@ -18,7 +18,7 @@ import pytest
 from guideway.schemas.manifests import Manifest
 from guideway.schemas.output import OutputRule
 from guideway.schemas.reply import Reply
-from guideway.schemas.wire import CANCELLATION, CATALOGUE_ENTRY, MANIFEST, REPLY, REQUEST, Codec, Undecodable
+from guideway.schemas.wire import CANCELLATION, CATALOGUE_ENTRY, MANIFEST, PARTIAL, REPLY, REQUEST, Codec, Undecodable
 
 GOLDEN = {path.name.removesuffix(".json"): path for path in sorted(Path(__file__).parent.joinpath("golden").iterdir())}
 OUTPUT: Codec[OutputRule] = Codec(OutputRule)
@@ -26,6 +26,7 @@ CODECS: dict[str, Codec[Any]] = {
     "request": REQUEST,
     "cancellation": CANCELLATION,
     "reply": REPLY,
+    "partial": PARTIAL,
     "manifest": MANIFEST,
     "entry": CATALOGUE_ENTRY,
     "output": OUTPUT,
@@ -52,7 +53,8 @@ def wire_form(document: Any) -> bytes:
 def places(document: Any, at: FieldPath = ()) -> Iterator[FieldPath]:
     """Every place in the document whose content is laid down, the whole first."""
     # A result's value, a field's default and a JSON Schema are anything.
-    if at and (at[-1] in {"value", "default"} or (at[-1] == "schema" and isinstance(document, dict))):
+    # Labels are the endpoint's own.
+    if at and (at[-1] in {"value", "default", "probabilities"} or (at[-1] == "schema" and isinstance(document, dict))):
         return
     yield at
     inside = (
@@ -87,7 +89,7 @@ def test_every_kind_has_a_golden_file() -> None:
         if "type" not in document
     }
     kinds = {msgspec.inspect.type_info(kind).tag for kind in (*get_args(Reply), *get_args(Manifest))}  # type: ignore[attr-defined]
-    assert tags == kinds | {"guideway.request.v1", "guideway.cancellation.v1", "deleted/v1"}
+    assert tags == kinds | {"guideway.request.v1", "guideway.cancellation.v1", "guideway.partial.v1", "deleted/v1"}
     rules = {document["type"] for document in map(document_of, GOLDEN) if "type" in document}
     assert rules == {msgspec.inspect.type_info(rule).tag for rule in get_args(OutputRule)}  # type: ignore[attr-defined]
     forms = {document_of(name)["form"] for name in GOLDEN if ".guidance." in name}
@@ -127,7 +129,7 @@ def test_a_missing_field_is_refused_unless_it_has_a_default(name: str) -> None:
             continue
         # msgspec takes the tag of a message that is not one of several as given.
         assert field not in {"kind", "id", "namespace", "name", "output"}
-        assert field != "schema" or name.startswith(("request", "cancellation"))
+        assert field != "schema" or name.startswith(("request", "cancellation", "partial"))
         assert codec_of(name).encode(decoded) == wire_form(document if field == "schema" else rest)
 
 

@@ -14,14 +14,47 @@ from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.replies import reply_records
 from guideway.producers.events.envelope import read_envelope
 from guideway.producers.events.read_event import read_event
-from guideway.schemas import names
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.generation import Generation
+from guideway.schemas.names import addresses, clients, content_types, groups, header, service_topics, topics
+from guideway.schemas.names.addresses import BATCH_REPLIES, CALL, GATEWAY, RESERVED_ENDPOINTS, RESERVED_NAMESPACES
+from guideway.schemas.names.groups import workers_group
+from guideway.schemas.names.service_topics import (
+    AUDIT_TOPIC,
+    CALIBRATIONS_TOPIC,
+    HELD_WEBHOOKS_TOPIC,
+    KEYS_TOPIC,
+    ROUTED_TOPIC,
+    USAGE_TOPIC,
+    accepted_topic,
+    batch_cancel_topic,
+    batch_events_topic,
+    batch_topic,
+    catalogue_topic,
+    deliveries_topic,
+    results_topic,
+    shadows_topic,
+    training_cancel_topic,
+    training_events_topic,
+    training_topic,
+)
+from guideway.schemas.names.topics import (
+    LANES,
+    batch_call_topic,
+    call_topic,
+    cancellation_topic,
+    dead_letter_topic,
+    event_topic,
+    partial_topic,
+    reply_topic,
+    request_topic,
+)
 from guideway.schemas.output import OutputRule
 from guideway.schemas.record import Record
 from guideway.schemas.reply import Completed, Failed
 from guideway.schemas.request import ReplyAddress, Request
-from guideway.schemas.wire import CANCELLATION, REPLY, REQUEST
+from guideway.schemas.services.audit import Audited
+from guideway.schemas.wire import AUDITED, CANCELLATION, PARTIAL, REPLY, REQUEST, ROUTING_ANSWER, ROUTING_QUESTION
 
 DOCUMENT = Path(__file__).parents[2].joinpath("docs", "wire.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"(?:<!-- decodes as: ([a-z ]+) -->\n)?```json\n(.*?)```", DOCUMENT, re.DOTALL)
@@ -56,28 +89,66 @@ def record(**headers: bytes) -> Record:
 
 
 def test_every_name_of_the_wire_is_in_the_document() -> None:
-    constants = {name: value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)}
-    del constants["EVENT_TOPICS"]  # a pattern for our own subscription; the topics are below
-    assert {"CORRELATION_ID", "CATALOGUE_TOPIC", "DEAD_LETTER_PREFIX", "ENDPOINTS_GROUP"} <= set(constants)
-    for value in [*constants.values(), *names.ECHOED_HEADERS, *names.LANES, *names.RESERVED_NAMESPACES]:
+    constants = {
+        name: value
+        for module in (addresses, clients, content_types, groups, header, service_topics, topics)
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, str)
+    }
+    for pattern in (
+        "EVENT_TOPICS",
+        "AUDITED_TOPICS",
+        "TRAINING_TOPICS",
+        "BATCH_TOPICS",
+        "LEAVING_TOPICS",
+    ):  # for our own subscriptions; the topics are below
+        del constants[pattern]
+    assert {"CORRELATION_ID", "CALIBRATIONS_TOPIC", "DEAD_LETTER_PREFIX", "ENDPOINTS_GROUP"} <= set(constants)
+    for value in [
+        *constants.values(),
+        *header.ECHOED_HEADERS,
+        *LANES,
+        *RESERVED_NAMESPACES,
+        *RESERVED_ENDPOINTS,
+    ]:
         assert f"`{value}" in DOCUMENT, value
 
 
 def test_every_topic_is_in_the_document() -> None:
     listed = {cells[0].strip("`") for cells in rows("Topics")}
     assert listed == {
-        names.event_topic("NAMESPACE", "ENDPOINT"),
-        names.reply_topic("NAMESPACE", "ENDPOINT"),
-        names.request_topic("SIZE", "LANE"),
-        names.cancellation_topic("SIZE"),
-        names.dead_letter_topic("TOPIC"),
-        names.CATALOGUE_TOPIC,
-        names.TRAINING_JOBS_TOPIC,
-        names.TRAINING_EVENTS_TOPIC,
-        names.TRAINING_CANCEL_TOPIC,
+        event_topic("NAMESPACE", "ENDPOINT"),
+        reply_topic("NAMESPACE", "ENDPOINT"),
+        partial_topic("NAMESPACE", "NAME"),
+        call_topic("NAMESPACE"),
+        reply_topic("NAMESPACE", CALL),
+        reply_topic("NAMESPACE", GATEWAY),
+        partial_topic("NAMESPACE", GATEWAY),
+        accepted_topic("NAMESPACE"),
+        KEYS_TOPIC,
+        request_topic("SIZE", "LANE"),
+        cancellation_topic("SIZE"),
+        dead_letter_topic("TOPIC"),
+        catalogue_topic("NAMESPACE"),
+        shadows_topic("NAMESPACE"),
+        CALIBRATIONS_TOPIC,
+        AUDIT_TOPIC,
+        ROUTED_TOPIC,
+        USAGE_TOPIC,
+        results_topic("NAMESPACE"),
+        deliveries_topic("NAMESPACE"),
+        HELD_WEBHOOKS_TOPIC,
+        batch_call_topic("NAMESPACE"),
+        batch_topic("NAMESPACE"),
+        batch_events_topic("NAMESPACE"),
+        batch_cancel_topic("NAMESPACE"),
+        reply_topic("NAMESPACE", BATCH_REPLIES),
+        training_topic("NAMESPACE"),
+        training_events_topic("NAMESPACE"),
+        training_cancel_topic("NAMESPACE"),
     }
-    assert names.workers_group("SIZE") in DOCUMENT
-    assert names.reply_topic("NAMESPACE", "NAME") in DOCUMENT
+    assert workers_group("SIZE") in DOCUMENT
+    assert reply_topic("NAMESPACE", "NAME") in DOCUMENT
 
 
 def test_failure_codes_are_those_of_the_code() -> None:
@@ -97,8 +168,14 @@ def test_examples_of_messages_decode() -> None:
     assert isinstance(failed, Failed)
     (request,) = (REQUEST.decode(example) for example in examples("request"))
     (cancellation,) = (CANCELLATION.decode(example) for example in examples("cancellation"))
-    written = [*examples("reply"), *examples("request"), *examples("cancellation")]
-    for message, example in zip([completed, failed, request, cancellation], written, strict=True):
+    (question,) = (ROUTING_QUESTION.decode(example) for example in examples("question"))
+    (answer,) = (ROUTING_ANSWER.decode(example) for example in examples("answer"))
+    assert question.id == answer.id
+    (piece,) = (PARTIAL.decode(example) for example in examples("partial"))
+    (audited,) = (AUDITED.decode(example) for example in examples("audited"))
+    kinds = ("reply", "partial", "request", "cancellation", "audited")
+    written = [example for kind in kinds for example in examples(kind)]
+    for message, example in zip([completed, failed, piece, request, cancellation, audited], written, strict=True):
         assert msgspec.to_builtins(message) == json.loads(example)
 
 
@@ -132,11 +209,25 @@ def test_every_field_of_a_request_is_explained_or_that_of_a_reply() -> None:
     assert quoted(cell) == {field.encode_name for field in msgspec.structs.fields(Generation)}
 
 
+def test_every_field_of_the_audit_trail_is_explained() -> None:
+    explained = {name for cells in rows("The audit trail") for name in quoted(cells[0])}
+    assert explained == {field.encode_name for field in msgspec.structs.fields(Audited)}
+
+
 def test_headers_of_events_are_those_that_are_read_or_echoed() -> None:
     listed = {name for cells in rows("Headers of an event") for name in quoted(cells[0])}
-    foreign = {*names.REPLY_TOPIC_HEADERS, *names.REPLY_PARTITION_HEADERS}
-    ours = {names.REPLY_TO, names.CONTENT_TYPE, names.REQUEST_ID, names.DEADLINE, names.GUIDANCE, names.CANCEL}
-    assert listed == ours | foreign | names.ECHOED_HEADERS | {f"{names.CLOUD_EVENT_PREFIX}id"}
+    foreign = {*header.REPLY_TOPIC_HEADERS, *header.REPLY_PARTITION_HEADERS}
+    ours = {
+        header.REPLY_TO,
+        header.CONTENT_TYPE,
+        header.REQUEST_ID,
+        header.DEADLINE,
+        header.GUIDANCE,
+        header.GENERATION,
+        header.CANCEL,
+    }
+    ours |= {header.ENDPOINT, header.PARTIAL, header.ACCEPT}
+    assert listed == ours | foreign | header.ECHOED_HEADERS | {f"{header.CLOUD_EVENT_PREFIX}id"}
 
 
 def test_headers_of_replies_are_those_that_are_written() -> None:
@@ -151,6 +242,6 @@ def test_headers_of_replies_are_those_that_are_written() -> None:
 def test_headers_of_dead_letters_are_those_that_are_written() -> None:
     large = msgspec.structs.replace(record(), value=b"x" * 2_000_000)
     listed = {name for cells in rows("Dead letters") for name in quoted(cells[0])}
-    connect = next(name for name in listed if name.startswith(names.CONNECT_ERROR_PREFIX)).rpartition(".")[0]
+    connect = next(name for name in listed if name.startswith(header.CONNECT_ERROR_PREFIX)).rpartition(".")[0]
     listed = {connect + name if name.startswith(".") else name for name in listed}
     assert listed == {name for name, _ in dead_letter(large, FailureCode.INTERNAL_ERROR, "why").headers}

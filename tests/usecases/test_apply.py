@@ -18,28 +18,36 @@ from guideway.infra.local_broker import RunningBroker
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.input import Field, InputRule
 from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
-from guideway.schemas.output import Boolean, Text
+from guideway.schemas.output import Boolean, Json, Text
 from guideway.schemas.wire import MANIFEST
 from guideway.settings import Settings
-from guideway.usecases.apply import apply_made, apply_manifests
+from guideway.usecases.apply import How, apply_made, apply_manifests, check_alone
 from guideway.usecases.delete import remove
 from guideway.usecases.packaged import SMALL
+
+DIGEST = f"sha256:{'0' * 64}"
 
 
 class Bench:
     def __init__(self, broker: RunningBroker, folder: Path) -> None:
-        self.settings = Settings(home=folder, store=str(folder / "store"), bootstrap=broker.bootstrap)
+        self.settings = Settings(home=folder, store=str(folder / "store"), named=broker.cluster)
 
     async def apply(self, *manifests: Manifest, most_per_broker: int = 2000) -> list[tuple[int, str]]:
         changes = await apply_manifests(
-            self.settings, [Source(Path("a.yaml"), one) for one in manifests], most_per_broker=most_per_broker
+            self.settings,
+            [Source(Path("a.yaml"), one) for one in manifests],
+            How(most_per_broker=most_per_broker),
         )
         return [(change.version, change.action) for change in changes]
 
     async def refused(self, *manifests: Manifest, made: bool) -> tuple[str, str]:
         """(code, message) with which they are refused: as a program makes them, or as people write them."""
         with pytest.raises(Refusal) as caught:
-            await (apply_made(self.settings, lambda _: manifests) if made else self.apply(*manifests))
+            await (
+                apply_made(self.settings, {one.namespace for one in manifests}, lambda _: manifests)
+                if made
+                else self.apply(*manifests)
+            )
         return caught.value.code.value, caught.value.message
 
     async def delete(self, manifest: Manifest, *versions: int, anyway: bool = False) -> None:
@@ -47,10 +55,10 @@ class Bench:
             identity = Identity.of(manifest)
             return plan_deletion(catalogue, identity, versions or catalogue.versions(identity))
 
-        await remove(self.settings.brokers(), made_on, anyway=anyway)
+        await remove(self.settings.cluster(), [Identity.of(manifest).topic], made_on, anyway=anyway)
 
     async def versions(self, manifest: Manifest) -> list[int]:
-        async with CatalogueFollower(self.settings.brokers()) as reader:
+        async with CatalogueFollower(self.settings.cluster()) as reader:
             assert reader.catalogue.unread(Identity.of(manifest)) == []
             return reader.catalogue.versions(Identity.of(manifest))
 
@@ -74,7 +82,7 @@ async def test_a_name_that_was_deleted_goes_on_counting(bench: Bench, unique_nam
 
 
 async def test_what_endpoints_need_is_deleted_only_where_that_is_said(bench: Bench, unique_name: str) -> None:
-    model = Model(namespace="public", name=unique_name, source="folder")
+    model = Model(namespace="public", name=unique_name, source="folder", fingerprint=DIGEST)
     tone = Guidance(namespace=unique_name, name="tone", form="text_prompt", text="Be kind.")
     endpoint = Endpoint(
         namespace=unique_name,
@@ -97,7 +105,7 @@ async def test_what_endpoints_need_is_deleted_only_where_that_is_said(bench: Ben
 
 
 async def test_a_manifest_does_not_take_all_that_the_broker_has(bench: Bench, unique_name: str) -> None:
-    model = Model(namespace="public", name=unique_name, source="folder")
+    model = Model(namespace="public", name=unique_name, source="folder", fingerprint=DIGEST)
     endpoint = Endpoint(namespace=unique_name, name="task", model_size=unique_name, output=Boolean(), partitions=1000)
     with pytest.raises(Refusal, match="would have 1000 partitions, at most 100 for each of the cluster's 1 brokers"):
         await bench.apply(model, endpoint)
@@ -121,7 +129,7 @@ async def test_a_manifest_does_not_take_all_that_the_broker_has(bench: Bench, un
 async def test_an_endpoint_is_refused_whoever_made_it(
     bench: Bench, unique_name: str, changes: dict[str, Any], code: str, hint: str
 ) -> None:
-    model = Model(namespace="public", name=unique_name, source="folder")
+    model = Model(namespace="public", name=unique_name, source="folder", fingerprint=DIGEST)
     endpoint = Endpoint(namespace=unique_name, name="task", model_size=unique_name, output=Boolean())
     wrong = msgspec.structs.replace(endpoint, **changes)
     refused = await bench.refused(model, wrong, made=False)
@@ -132,7 +140,7 @@ async def test_an_endpoint_is_refused_whoever_made_it(
 
 
 async def test_what_is_not_to_be_had_is_refused_whoever_made_it(bench: Bench, unique_name: str) -> None:
-    digest = f"sha256:{'0' * 64}"
+    digest = DIGEST
     (bench.settings.home / "config.json").write_text('{"model_type": "bloom"}')
     embedding = EmbeddingModel(source="a", fingerprint=digest, dimension=3)
     for manifest, hint in (
@@ -157,8 +165,16 @@ async def test_what_is_not_to_be_had_is_refused_whoever_made_it(bench: Bench, un
         assert await bench.versions(manifest) == []
 
 
+def test_a_rule_that_would_take_the_library_hours_is_refused_in_seconds() -> None:
+    """Worse than too slow for people: the service of shadows checks trials of all teams in the same way."""
+    patterns = [{"type": "string", "pattern": f"(a|b)*a(a|b){{{number}}}"} for number in range(20)]
+    endpoint = Endpoint(namespace="team", name="task", model_size="small", output=Json({"allOf": patterns}))
+    with pytest.raises(Refusal, match=r"output\.schema: it takes too long, or too much memory"):
+        check_alone([Source(Path("a.yaml"), endpoint)])
+
+
 async def test_the_largest_manifest_is_applied(bench: Bench, unique_name: str) -> None:
-    model = Model(namespace="public", name=unique_name, source="folder")
+    model = Model(namespace="public", name=unique_name, source="folder", fingerprint=DIGEST)
     large = Endpoint(
         namespace=unique_name,
         name="task",
@@ -180,8 +196,10 @@ async def test_two_that_publish_at_once_get_a_version_each(bench: Bench, unique_
         return Guidance(namespace=unique_name, name="tone", form="text_prompt", text=text)
 
     texts = ("Be kind.", "Be brief.")
-    ends = await asyncio.gather(*(apply_made(bench.settings, lambda _, t=t: [prompt(t)]) for t in texts))  # type: ignore[misc]
+    ends = await asyncio.gather(
+        *(apply_made(bench.settings, [unique_name], lambda _, t=t: [prompt(t)]) for t in texts)  # type: ignore[misc]
+    )
     assert sorted(change.version for [change] in ends) == [1, 2]
-    async with CatalogueFollower(bench.settings.brokers()) as reader:
+    async with CatalogueFollower(bench.settings.cluster()) as reader:
         for [change] in ends:
             assert reader.catalogue.get(change.identity, change.version) == change.manifest

@@ -1,55 +1,28 @@
-"""What is looked up by a wrong name is told with the right one."""
+"""What is not in the catalogue is told by the name that was given."""
 
 from __future__ import annotations
 
 import pytest
 
-from guideway.catalogue.changes import catalogue_records, plan_changes
 from guideway.catalogue.entries import Catalogue
 from guideway.schemas.failures import Refusal
-from guideway.schemas.manifests import EmbeddingModel, Endpoint, Model, RetrievalSet
-from guideway.schemas.output import Boolean
-from guideway.usecases.lookup import found_in, found_set, identity_of
+from guideway.usecases.lookup import found_in, identity_of, split_name
 
 
-@pytest.mark.parametrize(("given", "near"), [("shop/mod", "shop/mood"), ("shopp/mood", "shop/mood"), ("q/z", None)])
-def test_a_wrong_name_is_told_with_the_right_one(given: str, near: str | None) -> None:
-    catalogue = Catalogue()
-    mood = Endpoint(namespace="shop", name="mood", model_size="small", output=Boolean())
-    [(key, value)] = catalogue_records(plan_changes(catalogue, [mood]))
-    catalogue.absorb(key, value)
-    with pytest.raises(Refusal) as caught:
-        found_in(catalogue, identity_of("endpoint", given))
-    assert ("did you mean" in caught.value.message) == (near is not None)
-    assert near is None or f"did you mean {near}?" in caught.value.message
+@pytest.mark.parametrize(
+    ("kind", "name", "told"),
+    [
+        ("namespace", "shop", "no namespace shop: "),
+        ("model", "medium", "no model medium: "),
+        ("endpoint", "/shop/mood", "no endpoint shop/mood: "),
+    ],
+)
+def test_what_is_not_there_is_told_as_it_was_named(kind: str, name: str, told: str) -> None:
+    with pytest.raises(Refusal, match=told):
+        found_in(Catalogue(), identity_of(kind, name))
 
 
-def test_a_wrong_model_size_is_told_with_the_right_one() -> None:
-    catalogue = Catalogue()
-    [(key, value)] = catalogue_records(
-        plan_changes(catalogue, [Model(namespace="public", name="medium", source="folder")])
-    )
-    catalogue.absorb(key, value)
-    with pytest.raises(
-        Refusal, match=r"no model size 'medum': did you mean medium\? name one that is there \(medium\)"
-    ):
-        catalogue.model("medum")
-    with pytest.raises(Refusal, match=r"no model size 'large': name one that is there \(medium\), or apply a"):
-        catalogue.model("large")
-
-
-def test_a_wrong_set_is_told_with_the_right_one() -> None:
-    catalogue = Catalogue()
-    made = RetrievalSet(
-        namespace="shop",
-        name="handbook",
-        artefact=f"sha256:{'0' * 64}",
-        passages=1,
-        embedding=EmbeddingModel(source="a", fingerprint=f"sha256:{'0' * 64}", dimension=3),
-    )
-    [(key, value)] = catalogue_records(plan_changes(catalogue, [made]))
-    catalogue.absorb(key, value)
-    with pytest.raises(Refusal, match=r"no retrieval set shop/handbok: did you mean shop/handbook\?"):
-        found_set(catalogue, "shop/handbok")
-    with pytest.raises(Refusal, match="no retrieval set shop/handbook@7: `guideway sets list` lists all"):
-        found_set(catalogue, "shop/handbook@7")
+@pytest.mark.parametrize("name", ["Shop/Handbook", "shop/my_set", "handbook"])
+def test_a_name_that_is_none_is_told_of_what_names_are_made(name: str) -> None:
+    with pytest.raises(Refusal, match="NAMESPACE/NAME, in lower-case letters, digits and hyphens"):
+        split_name(name)

@@ -10,7 +10,7 @@ from signal import SIGINT, SIGTERM
 
 import pytest
 
-from guideway.usecases.supervise import Stopping
+from guideway.usecases.supervise import EXIT_UNAVAILABLE, Stopping
 
 
 @pytest.mark.parametrize(
@@ -19,8 +19,8 @@ from guideway.usecases.supervise import Stopping
         ([], float("inf"), 0),
         ([(10, SIGTERM)], 70, 0),
         ([(10, SIGTERM), (20, SIGTERM)], 70, 0),
-        ([(10, SIGINT)], 13.3, 130),
-        ([(10, SIGTERM), (20, SIGINT)], 23.3, 130),
+        ([(10, SIGINT)], 15.0, 130),
+        ([(10, SIGTERM), (20, SIGINT)], 25.0, 130),
         ([(10, SIGINT), (11, SIGINT)], 11.3, 130),
         ([(10, SIGINT), (11, SIGINT), (12, SIGINT)], 11.3, 130),
     ],
@@ -34,6 +34,25 @@ def test_a_child_has_its_time_to_end_by_how_it_was_asked(
     assert stopping.is_asked == bool(signals)
     assert stopping.ends_at == pytest.approx(ends_at)
     assert stopping.exit_code == code
+
+
+def test_a_service_that_the_cluster_does_not_let_work_is_started_again(tmp_path: Path) -> None:
+    child = tmp_path / "child.py"
+    child.write_text(
+        "import pathlib, sys\n"
+        "tries = pathlib.Path('tries')\n"
+        "done = len(tries.read_text()) if tries.exists() else 0\n"
+        "tries.write_text('x' * (done + 1))\n"
+        f"sys.exit({EXIT_UNAVAILABLE} if done == 0 else 1)\n"
+    )
+    program = (
+        "import sys\n"
+        "from guideway.usecases.supervise import supervise\n"
+        f"sys.exit(supervise([sys.executable, {str(child)!r}], hurry_s=3))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert (tmp_path / "tries").read_text() == "xx"
 
 
 def test_a_supervised_process_has_its_time_to_end(tmp_path: Path) -> None:

@@ -38,5 +38,5 @@ def make_request() -> Callable[..., Request]:
 
 @pytest.fixture
 async def system(broker: RunningBroker, unique_name: str, tmp_path: Path) -> AsyncIterator[EndToEnd]:
-    async with end_to_end_of(broker.bootstrap, unique_name, tmp_path) as made:
+    async with end_to_end_of(broker.cluster, unique_name, tmp_path) as made:
         yield made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +13,19 @@ from aiokafka.structs import TopicPartition
 
 from guideway.catalogue.artefacts.cache import ArtefactCache
 from guideway.catalogue.changes import plan_changes
-from guideway.catalogue.topic import CatalogueFollower, publish
-from guideway.delivery.clients.kafka_client import make_consumer, started
-from guideway.delivery.pipeline import as_record
+from guideway.catalogue.entries import Identity
+from guideway.catalogue.topic import CatalogueFollower
+from guideway.catalogue.writing import publish
+from guideway.delivery.clients.kafka_client import as_record, make_consumer, started
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.settings import DeliverySettings
 from guideway.infra import topics
+from guideway.infra.topic_making import make_topics
 from guideway.producers.client.client import Client
 from guideway.producers.endpoint_service import EndpointService
-from guideway.schemas import names
 from guideway.schemas.input import Field, InputRule
 from guideway.schemas.manifests import Endpoint, Manifest, Model
+from guideway.schemas.names.topics import cancellation_topic, reply_topic
 from guideway.schemas.output import Text
 from guideway.schemas.record import Record
 from guideway.schemas.reply import Reply
@@ -38,10 +41,12 @@ ENGINE = (sys.executable, str(Path(__file__).with_name("fake_engine.py")))
 class EndToEnd:
     """An endpoint `/NAME/task` of a model size NAME; the endpoint service runs, workers do when they are asked for."""
 
-    bootstrap: str
+    cluster: Cluster
     name: str
     folder: Path
     client: Client
+    reader: CatalogueFollower
+    """The endpoint service's."""
 
     @property
     def address(self) -> str:
@@ -58,7 +63,7 @@ class EndToEnd:
         made = Worker(
             WorkerSettings(
                 size=self.name,
-                delivery=DeliverySettings(bootstrap=self.bootstrap, drain_timeout_s=drain_timeout_s, capacity=capacity),
+                delivery=DeliverySettings(cluster=self.cluster, drain_timeout_s=drain_timeout_s, capacity=capacity),
                 engine=EngineSettings(),
                 store=str(self.folder / "store"),
                 artefact_cache=ArtefactCache(self.folder / "artefacts"),
@@ -79,9 +84,9 @@ class EndToEnd:
     async def records(self, topic: str, number: int = 0) -> list[Record]:
         """All committed records that one partition of the topic holds now."""
         partition = TopicPartition(topic, number)
-        reader = make_consumer(self.bootstrap, "test", auto_offset_reset="earliest")
+        reader = make_consumer(self.cluster, "test", auto_offset_reset="earliest")
         found: list[Record] = []
-        async with started(reader, self.bootstrap) as consumer:
+        async with started(reader, self.cluster) as consumer:
             consumer.assign([partition])
             end = (await consumer.end_offsets([partition]))[partition]
             while await consumer.position(partition) < end:
@@ -89,11 +94,15 @@ class EndToEnd:
                 found += [as_record(record) for batch in batches.values() for record in batch]
         return found
 
+    async def all_replies(self, topic: str) -> list[Reply]:
+        """All replies on a reply topic of one partition."""
+        return [REPLY.decode(record.value) for record in await self.records(topic)]
+
     async def replies(self) -> list[Reply]:
-        return [REPLY.decode(record.value) for record in await self.records(names.reply_topic(self.name, "task"))]
+        return [REPLY.decode(record.value) for record in await self.records(reply_topic(self.name, "task"))]
 
     async def cancellations(self) -> list[Record]:
-        return await self.records(names.cancellation_topic(self.name))
+        return await self.records(cancellation_topic(self.name))
 
 
 async def until(ask: Callable[[], Awaitable[bool]], timeout_s: float = 30) -> None:
@@ -118,18 +127,20 @@ def manifests(name: str) -> list[Manifest]:
 
 @asynccontextmanager
 async def end_to_end_of(
-    bootstrap: str, name: str, folder: Path, *, without: tuple[str, ...] = ()
+    cluster: Cluster, name: str, folder: Path, *, without: tuple[str, ...] = (), more: Sequence[Manifest] = ()
 ) -> AsyncIterator[EndToEnd]:
-    definitions = [one for one in topics.wanted(manifests(name)) if one.name not in without]
-    await topics.apply(bootstrap, definitions)
+    """more: manifests beside the usual ones; of an endpoint with the same name, in place of it."""
+    applied = {Identity.of(one): one for one in [*manifests(name), *more]}.values()
+    definitions = [one for one in topics.wanted(applied) if one.name not in without]
+    await make_topics(cluster, definitions)
     async with AsyncExitStack() as stack:
-        reader = await stack.enter_async_context(CatalogueFollower(bootstrap))
-        await reader.seen(await publish(bootstrap, plan_changes(reader.catalogue, manifests(name))))
-        service = EndpointService(DeliverySettings(bootstrap=bootstrap), reader)
+        reader = await stack.enter_async_context(CatalogueFollower(cluster))
+        await reader.seen(await publish(cluster, plan_changes(reader.catalogue, list(applied))))
+        service = EndpointService(DeliverySettings(cluster=cluster), reader)
         running = asyncio.create_task(service.run())
         try:
-            async with Client(bootstrap) as client:
-                yield EndToEnd(bootstrap, name, folder, client)
+            async with Client(cluster) as client:
+                yield EndToEnd(cluster, name, folder, client, reader)
         finally:
             service.pipeline.stop()
             await running

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
@@ -11,9 +12,10 @@ from typing import BinaryIO
 
 from guideway.catalogue.artefacts.contents import Altered, read_fetched
 from guideway.schemas.failures import FailureCode
+from guideway.schemas.output import Choice, weighs
 from guideway.workers.messages.every_child import Broken, Ready, Refused, Stop
 from guideway.workers.messages.frames import HEADER_BYTES, body_length, frame
-from guideway.workers.messages.from_engine import Finished, FromEngine, Generated
+from guideway.workers.messages.from_engine import Branch, Finished, FromEngine, Generated, Piece, Pieces
 from guideway.workers.messages.to_engine import TO_ENGINE, Admit, Cancel, Start
 
 
@@ -44,6 +46,9 @@ class FakeEngine:
                     return
 
     def _admit(self, admit: Admit) -> None:
+        if isinstance(admit.request.output, Choice) and (admit.partings or weighs(admit.request.output)):
+            (self._choose if admit.partings else self._weigh)(admit, admit.request.output.labels)
+            return
         text = admit.request.parts[-1].text
         told = f"admitted {' '.join(self._admitted)}, cancelled {' '.join(self._cancelled)}"
         self._admitted.append(admit.request.id)
@@ -56,6 +61,8 @@ class FakeEngine:
                 self._waiting[admit.id] = admit.request.id
             case "refuse":
                 self._send(Refused(id=admit.id, code=FailureCode.TEXT_TOO_LONG, message="too long"))
+            case _ if text.startswith("tell "):
+                self._tell(admit, text.removeprefix("tell "))
             case "load":
                 try:
                     for artefact in admit.artefacts:
@@ -71,6 +78,40 @@ class FakeEngine:
                 for one in [*self._waiting, admit.id]:
                     self._send(Finished(id=one, samples=[generated], prompt_tokens=1, output_tokens=1))
                 self._waiting.clear()
+
+    def _tell(self, admit: Admit, text: str) -> None:
+        """Tells each word by itself, where it is asked to. `FILE: WORDS`: at first it makes the file and dies."""
+        file, colon, rest = text.partition(": ")
+        words = (rest if colon else text).split()
+        first = bool(colon) and not Path(file).exists()
+        for number, word in enumerate(words):
+            if admit.partial:
+                told = f"begun-{word} " if first else f"{word} "
+                self._send(Pieces(pieces=[Piece(id=admit.id, sample=0, text=told)]))
+            if first and number == 1:
+                Path(file).touch()
+                os._exit(9)
+        generated = Generated(text="".join(f"{word} " for word in words), finish_reason="stop")
+        self._send(Finished(id=admit.id, samples=[generated], prompt_tokens=1, output_tokens=len(words)))
+
+    def _weigh(self, admit: Admit, labels: list[str]) -> None:
+        """The first label has the probability that the input says, the others share the rest."""
+        first, *others = labels
+        sure = float(admit.request.parts[-1].text)
+        told = {first: sure, **dict.fromkeys(others, (1 - sure) / len(others))}
+        generated = Generated(text=first, finish_reason="stop", probabilities=told)
+        self._send(Finished(id=admit.id, samples=[generated], prompt_tokens=1, output_tokens=1))
+
+    def _choose(self, admit: Admit, labels: list[str]) -> None:
+        """The label that stands in the input has 0.9, all others alike; without one, all have the same."""
+        text = admit.request.parts[-1].text
+        if "die" in text.split():
+            os._exit(9)
+        named = next((label for label in labels if label in text.split()), None)
+        rest = 1 / len(labels) if named is None else 0.1 / max(1, len(labels) - 1)
+        branches = [Branch(labels=[one], log_share=math.log(0.9 if one == named else rest)) for one in labels]
+        generated = Generated(text=named or labels[0], finish_reason="stop", partings=[branches])
+        self._send(Finished(id=admit.id, samples=[generated], prompt_tokens=1, output_tokens=1))
 
     def _send(self, message: FromEngine) -> None:
         self._stream.write(frame(message))

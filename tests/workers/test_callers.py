@@ -17,7 +17,7 @@ from guideway import BlockingClient, Completed, Failed, FailureCode, Refusal
 
 async def test_a_program_without_an_event_loop(system: EndToEnd) -> None:
     def program() -> list[object]:
-        with BlockingClient(system.bootstrap) as client:
+        with BlockingClient(system.cluster) as client:
             one = client.submit(system.address, "one", key="schlüssel", timeout_s=60)
             many = client.submit_all(system.address, (str(n) for n in range(20)), at_a_time=4, timeout_s=60)
             failed = client.submit(system.address, "x" * 30_000, timeout_s=60)
@@ -41,7 +41,7 @@ def test_no_broker_is_a_refusal_and_leaves_no_thread() -> None:
 
 async def send(system: EndToEnd, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "guideway", "send", system.address, *arguments]
-    environ = os.environ | {"KAFKA_BOOTSTRAP_SERVERS": system.bootstrap}
+    environ = os.environ | {"KAFKA_BOOTSTRAP_SERVERS": system.cluster.brokers}
     return await asyncio.to_thread(
         subprocess.run, command, env=environ, capture_output=True, text=True, check=False, timeout=120
     )
@@ -76,7 +76,7 @@ async def test_what_gets_no_reply_is_told_for_each_line_and_what_no_event_can_be
     assert done.stderr.count("no reply within 1 s: are") == 3
     assert "Traceback" not in done.stderr
     nowhere = await send(
-        EndToEnd(system.bootstrap, "nowhere", tmp_path, system.client), "-f", str(tmp_path / "rows.txt")
+        EndToEnd(system.cluster, "nowhere", tmp_path, system.client, system.reader), "-f", str(tmp_path / "rows.txt")
     )
     assert nowhere.returncode == 1
     assert [line.partition(":")[0] for line in nowhere.stderr.splitlines()] == ["unknown_endpoint"]

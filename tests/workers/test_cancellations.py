@@ -11,9 +11,10 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 from structlog.testing import capture_logs
 
-from guideway.schemas.cancellation import HELD_S, Cancellation
+from guideway.delivery.connection.cluster import Cluster
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.request import Request
+from guideway.schemas.services.cancellation import HELD_S, Cancellation
 from guideway.schemas.wire import CANCELLATION
 from guideway.workers.cancellations import CancellationFollower, Cancellations
 
@@ -170,7 +171,7 @@ async def test_whatever_stands_in_the_topic_is_passed_over_and_what_follows_is_h
     make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cancellations = Cancellations()
-    reader = CancellationFollower("nowhere", "small", cancellations)
+    reader = CancellationFollower(Cluster("nowhere"), "small", cancellations)
     now_ms = time.time_ns() // 1_000_000
     absurd = [None, b"", b"\xff", b"[" * 100_000, b"9" * 5_000, b'{"id": 1}', b"null"]
     records = topic(*[(value, now_ms) for value in absurd], (CANCELLATION.encode(OURS), now_ms))

@@ -13,9 +13,9 @@ from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, R
 from guideway.schemas.reply import Completed, Sample, Usage
 from guideway.schemas.request import GuidanceRef, Part, Request
 from guideway.schemas.wire import REPLY
+from guideway.workers.answers import completed_reply
 from guideway.workers.messages.from_engine import Finished, Generated, SampleFailure
 from guideway.workers.output_parser import read_value
-from guideway.workers.worker import completed_reply
 
 LABELS = WordLabels(labels=["A", "B"])
 

@@ -7,8 +7,9 @@ from collections import Counter
 from tests.workers.end_to_end import EndToEnd, until
 
 from guideway.delivery.clients.kafka_client import make_producer, started
-from guideway.schemas import names
 from guideway.schemas.failures import FailureCode
+from guideway.schemas.names import header
+from guideway.schemas.names.topics import dead_letter_topic, event_topic, reply_topic
 from guideway.schemas.reply import Completed
 
 MB = b"x" * 1_000_000
@@ -29,32 +30,35 @@ ANSWERED: list[tuple[str, str, bytes | None, list[tuple[str, bytes]], FailureCod
     ("null with a huge cancel", "task", None, [("cancel", MB)], UNDECODABLE),
     ("huge request_id", "task", b"hello", [("request_id", MB)], INVALID),
     ("huge ce_id", "task", b"hello", [("ce_id", MB)], INVALID),
-    ("huge reply_to", "task", b"hello", [("reply_to", MB)], FailureCode.REPLY_ADDRESS_REFUSED),
-    ("huge kafka_replyTopic", "task", b"hello", [("kafka_replyTopic", MB)], FailureCode.REPLY_ADDRESS_REFUSED),
+    ("huge reply_to", "task", b"hello", [("reply_to", MB)], INVALID),
+    ("huge kafka_replyTopic", "task", b"hello", [("kafka_replyTopic", MB)], INVALID),
     ("huge partition", "task", b"hello", [("reply_to", b"a"), ("kafka_replyPartition", MB)], INVALID),
-    ("huge content-type", "task", b"hello", [("content-type", MB)], UNDECODABLE),
+    ("huge content-type", "task", b"hello", [("content-type", MB)], INVALID),
     ("huge deadline", "task", b"hello", [("deadline", b"9" * 1_000_000)], INVALID),
-    ("huge guidance", "task", b"hello", [("guidance", MB + b"/a")], FailureCode.GUIDANCE_FORBIDDEN),
-    ("many guidances", "task", b"hello", [("guidance", b"a/b," * 250_000)], FailureCode.GUIDANCE_FORBIDDEN),
+    ("huge guidance", "task", b"hello", [("guidance", MB + b"/a")], INVALID),
+    ("many guidances", "task", b"hello", [("guidance", b"a/b," * 4000)], FailureCode.GUIDANCE_FORBIDDEN),
+    ("too many guidances", "task", b"hello", [("guidance", b"a/b," * 250_000)], INVALID),
+    ("long reply_to", "task", b"hello", [("reply_to", b"a" * 10_000)], FailureCode.REPLY_ADDRESS_REFUSED),
+    ("long content-type", "task", b"hello", [("content-type", b"a" * 10_000)], UNDECODABLE),
     ("huge version", "task", b"hello", [("guidance", b"a/b@" + b"9" * 5000)], INVALID),
 ]
-KEPT = [names.CORRELATION_ID, names.SPRING_CORRELATION_ID, names.TRACEPARENT, names.TRACESTATE]
+KEPT = [header.CORRELATION_ID, header.SPRING_CORRELATION_ID, header.TRACEPARENT, header.TRACESTATE]
 """Echoed headers, which leave no room for a reply where they are huge."""
 
 
 async def test_each_poison_is_one_failed_reply_or_one_dead_letter(system: EndToEnd) -> None:
-    writer = make_producer(system.bootstrap, "test", max_request_size=4_000_000)
-    async with started(writer, system.bootstrap) as producer:
+    writer = make_producer(system.cluster, "test", max_request_size=4_000_000)
+    async with started(writer, system.cluster) as producer:
         for number, (_, endpoint, value, headers, _) in enumerate(ANSWERED):
-            ours = [(names.CORRELATION_ID, str(number).encode()), *headers]
-            await producer.send_and_wait(names.event_topic(system.name, endpoint), value, key=b"k", headers=ours)
+            ours = [(header.CORRELATION_ID, str(number).encode()), *headers]
+            await producer.send_and_wait(event_topic(system.name, endpoint), value, key=b"k", headers=ours)
         for name in KEPT:
-            topic = names.event_topic(system.name, "task")
+            topic = event_topic(system.name, "task")
             # The endpoint refuses it, and there is no room to say so.
             await producer.send_and_wait(topic, b"\xff", key=name.encode(), headers=[(name, MB)])
-        await producer.send_and_wait(names.event_topic(system.name, "task"), b"hello", headers=[("x", MB)])
-    replies = [names.reply_topic(system.name, endpoint) for endpoint in ("task", "mean")]
-    letters = names.dead_letter_topic(names.event_topic(system.name, "task"))
+        await producer.send_and_wait(event_topic(system.name, "task"), b"hello", headers=[("x", MB)])
+    replies = [reply_topic(system.name, endpoint) for endpoint in ("task", "mean")]
+    letters = dead_letter_topic(event_topic(system.name, "task"))
 
     async def all_ended() -> bool:
         answered = sum([len(await system.records(topic)) for topic in replies])
@@ -66,9 +70,9 @@ async def test_each_poison_is_one_failed_reply_or_one_dead_letter(system: EndToE
     for topic in replies:
         for record in await system.records(topic):
             assert len(record.value or b"") < 2000, "no message quotes what is huge"
-            correlation = record.header(names.CORRELATION_ID)
+            correlation = record.header(header.CORRELATION_ID)
             if correlation is not None:
-                told[ANSWERED[int(correlation)][0]].append((record.header(names.FAILURE_CODE) or b"").decode())
+                told[ANSWERED[int(correlation)][0]].append((record.header(header.FAILURE_CODE) or b"").decode())
     assert told == {what: [code.value] for what, _, _, _, code in ANSWERED}
     kept = [(letter.key, letter.header("guideway_dlq_code")) for letter in await system.records(letters)]
     assert Counter(kept) == Counter((name.encode(), b"reply_too_large") for name in KEPT)

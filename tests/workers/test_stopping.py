@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from guideway.catalogue.artefacts.cache import ArtefactCache
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.manifests import Model
 from guideway.workers import worker
@@ -39,7 +40,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> worker.Worker:
     return worker.Worker(
         WorkerSettings(
             size="small",
-            delivery=DeliverySettings(bootstrap="nowhere:1"),
+            delivery=DeliverySettings(cluster=Cluster("nowhere:1")),
             engine=EngineSettings(),
             store=str(tmp_path),
             artefact_cache=ArtefactCache(tmp_path),

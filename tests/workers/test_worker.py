@@ -13,12 +13,13 @@ from tests.workers.end_to_end import EndToEnd, end_to_end_of, manifests, until
 from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
+from guideway.infra.topic_making import make_topics
 from guideway.producers.client.client import Client
-from guideway.schemas import names
-from guideway.schemas.cancellation import Cancellation
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.names.topics import cancellation_topic, dead_letter_topic, event_topic, request_topic
 from guideway.schemas.record import Record
 from guideway.schemas.reply import Completed, Failed
+from guideway.schemas.services.cancellation import Cancellation
 from guideway.schemas.wire import CANCELLATION, REQUEST
 from guideway.workers.cancellations import CancellationFollower, Cancellations
 
@@ -126,10 +127,10 @@ async def test_cancelled_after_its_end_it_keeps_its_result(system: EndToEnd) -> 
 
 
 async def test_a_tombstone_without_a_usable_header_is_answered(system: EndToEnd) -> None:
-    writer = make_producer(system.bootstrap, "test")
-    async with started(writer, system.bootstrap) as producer:
+    writer = make_producer(system.cluster, "test")
+    async with started(writer, system.cluster) as producer:
         for headers in ([], [("cancel", b"\xff")]):
-            await producer.send_and_wait(names.event_topic(system.name, "task"), None, key=b"k", headers=headers)
+            await producer.send_and_wait(event_topic(system.name, "task"), None, key=b"k", headers=headers)
 
     async def answered() -> bool:
         return len(await system.replies()) == 2
@@ -143,9 +144,9 @@ async def test_a_tombstone_without_a_usable_header_is_answered(system: EndToEnd)
 async def test_without_the_control_topic_work_goes_on_and_a_tombstone_is_told(
     broker: RunningBroker, unique_name: str, tmp_path: Path
 ) -> None:
-    missing = names.cancellation_topic(unique_name)
+    missing = cancellation_topic(unique_name)
     async with (
-        end_to_end_of(broker.bootstrap, unique_name, tmp_path, without=(missing,)) as system,
+        end_to_end_of(broker.cluster, unique_name, tmp_path, without=(missing,)) as system,
         system.worker(),
     ):
         assert isinstance(await system.submit("hello", "a"), Completed)
@@ -163,10 +164,10 @@ async def test_without_the_control_topic_work_goes_on_and_a_tombstone_is_told(
 
 async def test_a_control_topic_that_comes_later_is_found(broker: RunningBroker, unique_name: str) -> None:
     cancellations = Cancellations()
-    wanted = [one for one in topics.wanted(manifests(unique_name)) if one.name == names.cancellation_topic(unique_name)]
+    wanted = [one for one in topics.wanted(manifests(unique_name)) if one.name == cancellation_topic(unique_name)]
     message = Cancellation(id="a", namespace="team", endpoint="task")
     with capture_logs() as logs:
-        reader = CancellationFollower(broker.bootstrap, unique_name, cancellations, look_again_s=0.01)
+        reader = CancellationFollower(broker.cluster, unique_name, cancellations, look_again_s=0.01)
         async with reader:
             searches = 0
             plain = reader._topic.find
@@ -185,9 +186,9 @@ async def test_a_control_topic_that_comes_later_is_found(broker: RunningBroker, 
     assert [entry["event"].partition(":")[0] for entry in logs if entry["log_level"] == "warning"] == [
         "there is no topic for cancellations, so none is heeded"
     ]
-    async with CancellationFollower(broker.bootstrap, unique_name, cancellations, look_again_s=0.2):
-        await topics.apply(broker.bootstrap, wanted)
-        async with started(make_producer(broker.bootstrap, "test"), broker.bootstrap) as producer:
+    async with CancellationFollower(broker.cluster, unique_name, cancellations, look_again_s=0.2):
+        await make_topics(broker.cluster, wanted)
+        async with started(make_producer(broker.cluster, "test"), broker.cluster) as producer:
             await producer.send_and_wait(wanted[0].name, b"of a later version")
             await producer.send_and_wait(wanted[0].name, CANCELLATION.encode(message))
 
@@ -196,7 +197,7 @@ async def test_a_control_topic_that_comes_later_is_found(broker: RunningBroker, 
 
         await until(heard)
     known = Cancellations()
-    async with CancellationFollower(broker.bootstrap, unique_name, known):
+    async with CancellationFollower(broker.cluster, unique_name, known):
         assert len(known.held) == 1, "on entry"
 
 
@@ -206,7 +207,7 @@ async def test_poison_is_answered_and_kept(system: EndToEnd) -> None:
         assert isinstance(reply, Failed)
         assert (reply.code, reply.retryable) == (FailureCode.ENGINE_FAILED, False)
         assert isinstance(await system.submit("hello", "next"), Completed)
-    (letter,) = await system.records(names.dead_letter_topic(names.request_topic(system.name, "interactive")))
+    (letter,) = await system.records(dead_letter_topic(request_topic(system.name, "interactive")))
     assert REQUEST.decode(letter.value).id == "poison"
     assert letter.header("guideway_dlq_code") == b"engine_failed"
     assert b"3 times" in (letter.header("guideway_dlq_message") or b"")
@@ -222,7 +223,7 @@ async def test_after_a_time_out_the_first_reply_for_the_id_answers_whichever_eve
     again = {"request_id": "again", "key": b"one partition"}
     with pytest.raises(TimeoutError):
         await system.client.submit(system.address, "first", timeout_s=0.1, **again)  # type: ignore[arg-type]
-    async with Client(system.bootstrap) as elsewhere:
+    async with Client(system.cluster) as elsewhere:
         both = [
             asyncio.create_task(client.submit(system.address, text, timeout_s=60, **again))  # type: ignore[arg-type]
             for client, text in ((system.client, "second"), (system.client, "third"), (elsewhere, "fourth"))
@@ -230,7 +231,7 @@ async def test_after_a_time_out_the_first_reply_for_the_id_answers_whichever_eve
 
         async def all_wait() -> bool:
             held = [
-                await system.records(names.request_topic(system.name, "interactive")),
+                await system.records(request_topic(system.name, "interactive")),
                 await second_partition(system),
             ]
             return sum(len(records) for records in held) == 4
@@ -250,15 +251,15 @@ async def test_after_a_time_out_the_first_reply_for_the_id_answers_whichever_eve
 
 
 async def second_partition(system: EndToEnd) -> list[Record]:
-    return await system.records(names.request_topic(system.name, "interactive"), 1)
+    return await system.records(request_topic(system.name, "interactive"), 1)
 
 
 async def test_a_stream_of_replies_has_each_id_once(system: EndToEnd) -> None:
-    writer = make_producer(system.bootstrap, "test")
-    topic = names.event_topic(system.name, "task")
+    writer = make_producer(system.cluster, "test")
+    topic = event_topic(system.name, "task")
     async with (
         system.client.replies(system.address) as stream,
-        started(writer, system.bootstrap) as producer,
+        started(writer, system.cluster) as producer,
         system.worker(),
     ):
         for text, id_ in [(b"one", b"a"), (b"two", b"a"), (b"three", b"b")]:

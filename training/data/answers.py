@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 import msgspec
 
 from guideway.schemas.nearest import did_you_mean
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
+from guideway.training.data.strict_json import NotJson, Strange, strict_json
+
+_DECIMAL: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_MOST: Final = 1e15
+"""Numbers of results have at most 15 digits before the point."""
 
 
 def spelled(value: Any, rule: OutputRule) -> str:
@@ -24,8 +31,8 @@ def spelled(value: Any, rule: OutputRule) -> str:
             return _label(value, labels)
         case Boolean(spelling):
             return _boolean(value, *spelling.split("/"))
-        case Number(decimals):
-            return _number(value, decimals)
+        case Number(decimals, negative):
+            return _number(value, decimals, negative=negative)
         case WordLabels(labels):
             return _word_labels(value, labels)
         case Json(schema):
@@ -48,9 +55,14 @@ def _label(value: Any, labels: Sequence[str]) -> str:
             kind = "a boolean" if isinstance(value, bool) else "a number"
             raise ValueError(f"its label is {kind}, labels are text: write one of {_some(labels)}")
         return text
-    text = _text(value).strip()
+    text = _text(value)
     if text in labels:
         return text
+    text = text.strip()
+    for label in labels:
+        # The same letters may be written in several forms of Unicode, and labels differ in theirs.
+        if unicodedata.normalize("NFC", label) == unicodedata.normalize("NFC", text):
+            return label
     for label in labels:
         if label.casefold() == text.casefold():
             raise ValueError(
@@ -75,30 +87,39 @@ def _boolean(value: Any, true: str, false: str) -> str:
     known = {"true": true, "false": false, "yes": true, "no": false, "1": true, "0": false}
     text = (_scalar(value) if isinstance(value, int | float) else str(value)).strip().lower()
     if text not in known:
-        raise ValueError(f"its answer is neither {true} nor {false}: correct it")
+        raise ValueError(f"its answer is neither {true} nor {false}: write true, yes or 1, and false, no or 0")
     return known[text]
 
 
-def _number(value: Any, decimals: int) -> str:
+def _number(value: Any, decimals: int, *, negative: bool) -> str:
+    if isinstance(value, bool):
+        raise ValueError("its answer is a boolean and no number: correct it")
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError("its answer is no number: correct it") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("its answer is no number: write it as 1234.5, without other marks") from None
     if not math.isfinite(number):
         raise ValueError("its answer is no finite number: correct it, or remove the row")
+    if isinstance(value, str) and not _DECIMAL.fullmatch(value.strip()):
+        raise ValueError("its answer is no number as JSON writes it: write it as 1234.5, without other marks")
+    if abs(number) >= _MOST:
+        raise ValueError("its answer has more than 15 digits before the point: correct it, or remove the row")
     text = f"{number:.{decimals}f}"
     if abs(float(text) - number) > 1e-9 * max(1.0, abs(number)):
         raise ValueError(f"its answer has more than {decimals} decimals: round it, or raise the output's decimals")
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    if float(text) < 0 and not negative:
+        raise ValueError("its answer is below zero, and the output has `negative: false`: correct one of the two")
+    plain = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if plain == "-0" else plain
 
 
 def _word_labels(value: Any, labels: Sequence[str]) -> str:
     if isinstance(value, str):
         return _text(value)
-    try:
-        pairs = [(str(word), str(label)) for word, label in value]
-    except (TypeError, ValueError):
-        raise ValueError("its answer is no list of [word, label] pairs: write it so") from None
+    # Texts of two letters, and objects with two names, would look like pairs too.
+    if not isinstance(value, list) or not all(isinstance(one, list) and len(one) == 2 for one in value):
+        raise ValueError("its answer is no list of [word, label] pairs: write it so")
+    pairs = [(str(word), str(label)) for word, label in value]
     for word, label in pairs:
         if label not in labels:
             raise ValueError("the label of a word is none of the task's: correct it, or the task's labels")
@@ -111,8 +132,10 @@ def _parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return msgspec.json.decode(value)
-    except msgspec.DecodeError:
+        return strict_json(value)
+    except Strange as strange:
+        raise ValueError(f"its answer is read in two ways: {strange}") from None
+    except NotJson:
         raise ValueError("its answer is no JSON: correct it") from None
 
 
@@ -120,9 +143,11 @@ def _ordered(value: Any, schema: Any, root: Any) -> Any:
     """The value with its keys in the order of the schema's `properties`, as the grammar writes them; others last."""
     parts = _parts(schema, root)
     if isinstance(value, list):
-        first = _merged(parts, "prefixItems", [])
-        rest = next((part["items"] for part in parts if "items" in part), None)
-        return [_ordered(item, first[at] if at < len(first) else rest, root) for at, item in enumerate(value)]
+        # Older drafts call them `items` and `additionalItems`.
+        first = _merged(parts, "prefixItems") or _merged(parts, "items")
+        rest = "additionalItems" if isinstance(_first(parts, "items"), list) else "items"
+        others = _first(parts, rest)
+        return [_ordered(item, first[at] if at < len(first) else others, root) for at, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
     known: dict[str, Any] = {}
@@ -131,7 +156,16 @@ def _ordered(value: Any, schema: Any, root: Any) -> Any:
         for name, inner in part.get("properties", {}).items():
             known.setdefault(name, inner)
     keys = [key for key in known if key in value] + [key for key in value if key not in known]
-    return {key: _ordered(value[key], known.get(key), root) for key in keys}
+    return {key: _ordered(value[key], known.get(key) or _undeclared(parts), root) for key in keys}
+
+
+def _undeclared(parts: Sequence[Mapping[str, Any]]) -> Any:
+    """The schema of all members that are not among the properties; None where names decide between several: a pattern
+    may take for ever to try."""
+    named = [part.get("patternProperties") for part in parts]
+    found = [inner for one in named if isinstance(one, Mapping) for inner in one.values()]
+    found += [part["additionalProperties"] for part in parts if part.get("additionalProperties")]
+    return found[0] if len(found) == 1 else None
 
 
 def _parts(schema: Any, root: Any) -> list[Mapping[str, Any]]:
@@ -159,6 +193,10 @@ def _referred(reference: str, root: Any) -> Any:
     return found
 
 
-def _merged(parts: Sequence[Mapping[str, Any]], key: str, default: list[Any]) -> list[Any]:
-    found = next((part[key] for part in parts if key in part), default)
-    return found if isinstance(found, list) else default
+def _first(parts: Sequence[Mapping[str, Any]], key: str) -> Any:
+    return next((part[key] for part in parts if key in part), None)
+
+
+def _merged(parts: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+    found = _first(parts, key)
+    return found if isinstance(found, list) else []

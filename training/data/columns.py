@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from guideway.training.data.conversations import Conversation, read_alpaca, read_conversation, shared_messages
-from guideway.training.runs.task import Columns, Data
+from guideway.training.runs.task_data import Columns, Data
 
 KNOWN_COLUMNS: Final = (Columns(text="text", answer="label"), Columns(text="prompt", answer="completion"))
 MESSAGES: Final = "messages"
@@ -25,6 +25,8 @@ def conversation_of(cells: Mapping[str, Any], data: Data) -> Conversation:
         if SHARED in cells:
             return read_conversation(shared_messages(cells[SHARED]))
         return read_alpaca(cells["instruction"], cells.get("input"), cells["output"])
+    if isinstance(cells[columns.text], list | dict):
+        raise ValueError("its text is a list or an object: write it as text; messages stand in a column `messages`")
     return Conversation("", cells[columns.text], cells[columns.answer], is_learnt=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,12 +15,12 @@ from guideway.schemas.request import Part
 from guideway.training.data import splits
 from guideway.training.data.answers import spelled
 from guideway.training.data.columns import KNOWN_COLUMNS, conversation_of, group_of, has_instruction, is_alpaca
-from guideway.training.data.conversations import (
-    Conversation,
-    told_with_text,
-)
+from guideway.training.data.conversations import Conversation, told_with_text
+from guideway.training.data.givable import check_givable
 from guideway.training.data.records import Findings, invalid, read_records
-from guideway.training.runs.task import Data, Task
+from guideway.training.data.splits import key_of
+from guideway.training.runs.task import Task
+from guideway.training.runs.task_data import Data
 
 LEAST_TRAIN_ROWS: Final = 8
 
@@ -29,7 +29,7 @@ class Example(msgspec.Struct, frozen=True):
     """One example."""
 
     number: int
-    """Line of a JSONL file, element of a JSON array, record of a CSV file; from 1 on."""
+    """Line of a JSONL file, element of a JSON array, record of a CSV file, line of a run's rows.jsonl; from 1 on."""
     text: str
     """The text that an event would have."""
     answer: str
@@ -85,16 +85,26 @@ class _Read:
     instructions: set[str]
 
 
-def read_examples(task: Task, folder: Path) -> Examples:
-    """The rows of `task`. Its paths are relative to `folder`. Raises: Refusal `invalid_data`."""
+def read_examples(task: Task, folder: Path, archived: FromArchive | None = None) -> Examples:
+    """The rows of `task`. Its paths are relative to `folder`. archived: gives them where they are archived.
+
+    Raises: Refusal `invalid_data`.
+    """
     data = task.data
-    train_file = folder / data.train
-    read = _read(train_file, task)
+    read = None if data.train is None else _read(folder / data.train, task)
+    eval_read = None if data.eval is None else _read(folder / data.eval, task)
+    train_file: Path | str = folder / (data.train or "")
+    if read is None:
+        assert data.archived is not None, "a task has files or an archive"
+        assert archived is not None, "whoever reads a task of an archive brings its rows"
+        train_file = f"the archive of {data.archived.endpoint}"
+        known = frozenset(key_of(row.text) for row in eval_read.rows) if eval_read is not None else frozenset[str]()
+        read = _Read(archived(known), set())
     instructions = read.instructions
     seed, rule = task.schedule.seed, task.output
     folds: list[frozenset[int]] = []
-    if data.eval is not None:
-        eval_read = _read(folder / data.eval, task)
+    if eval_read is not None:
+        assert data.eval is not None, "it was read from there"
         _check_leaks(folder / data.eval, eval_read.rows, train_file, read.rows)
         _check_classes(folder / data.eval, eval_read.rows, rule)
         instructions = instructions | eval_read.instructions
@@ -121,6 +131,21 @@ def read_examples(task: Task, folder: Path) -> Examples:
     for fold in range(len(folds)):
         _check_fold(train_file, examples.of_fold(fold, data, seed=seed, rule=rule), rule)
     return examples
+
+
+def read_known(task: Task, folder: Path) -> Examples:
+    """The rows of data.eval alone, of a task whose other rows are archived. Raises: Refusal `invalid_data`."""
+    if task.data.eval is None:
+        raise invalid(
+            "archived answers are a model's own, and the endpoint may have been trained on them, so they do not show "
+            "how well it does: name rows with known answers in data.eval"
+        )
+    read = _read(folder / task.data.eval, task)
+    return Examples([], [], read.rows, _instruction(task, read.instructions), [])
+
+
+FromArchive = Callable[[frozenset[str]], list[Example]]
+"""Keys of the texts to report on, which may not be learnt from → archived rows, numbered from 1."""
 
 
 def _read(file: Path, task: Task) -> _Read:
@@ -163,6 +188,7 @@ def _row(number: int, read: Conversation, rule: OutputRule) -> Example:
     try:
         row = Example(number, read.text, spelled(read.answer, rule))
         f"{row.text}{row.answer}{read.instruction}".encode()
+        check_givable(row.answer, row.text, rule)
     except UnicodeEncodeError:
         # JSON can escape it, but UTF-8 cannot encode it.
         raise ValueError("it holds half of a surrogate pair, which is no text: write the character whole") from None
@@ -186,7 +212,7 @@ def _without_repeats(rows: Sequence[Example], findings: Findings, *, drop: bool)
     """The rows without repeats. Unless `drop`, each repeat is a finding; so is a text with another answer."""
     first: dict[str, Example] = {}
     for row in rows:
-        other = first.setdefault(_key(row.text), row)
+        other = first.setdefault(key_of(row.text), row)
         if other.answer != row.answer:
             findings.add(row.number, f"it has another answer to the text of row {other.number}: keep one of them")
         elif other is not row and not drop:
@@ -195,9 +221,9 @@ def _without_repeats(rows: Sequence[Example], findings: Findings, *, drop: bool)
 
 
 def _check_leaks(
-    eval_file: Path, eval_rows: Sequence[Example], train_file: Path, train_rows: Sequence[Example]
+    eval_file: Path, eval_rows: Sequence[Example], train_file: Path | str, train_rows: Sequence[Example]
 ) -> None:
-    trained = {_key(row.text): row for row in train_rows}
+    trained = {key_of(row.text): row for row in train_rows}
     groups = {row.group: row for row in train_rows if row.group}
     findings = Findings(eval_file)
     for row in eval_rows:
@@ -207,7 +233,7 @@ def _check_leaks(
                 f"its group is that of row {near.number} of {train_file} as well, so that figures would be too good: "
                 "keep each group in one of the files",
             )
-        if (other := trained.get(_key(row.text))) is not None:
+        if (other := trained.get(key_of(row.text))) is not None:
             findings.add(
                 row.number,
                 f"its text is row {other.number} of {train_file} as well, so that figures would be too good: remove "
@@ -216,16 +242,12 @@ def _check_leaks(
     findings.refuse()
 
 
-def _check_classes(file: Path, rows: Sequence[Example], rule: OutputRule) -> None:
+def _check_classes(file: Path | str, rows: Sequence[Example], rule: OutputRule) -> None:
     if isinstance(rule, Choice | Boolean) and len({row.answer for row in rows}) < 2:
         raise invalid(f"{file}: all rows have one answer, from row {rows[0].number} on: add rows with other answers")
 
 
-def _key(text: str) -> str:
-    return " ".join(text.split()).casefold()
-
-
-def _check_fold(file: Path, examples: Examples, rule: OutputRule) -> None:
+def _check_fold(file: Path | str, examples: Examples, rule: OutputRule) -> None:
     answers = {row.answer for row in examples.train}
     if not examples.validation or not answers or (isinstance(rule, Choice | Boolean) and len(answers) < 2):
         raise invalid(
@@ -236,7 +258,7 @@ def _check_fold(file: Path, examples: Examples, rule: OutputRule) -> None:
 
 def _items(rows: Sequence[Example], rule: OutputRule) -> list[splits.Item]:
     of_labels = isinstance(rule, Choice | Boolean)
-    return [splits.Item(_key(row.text), row.answer if of_labels else "", row.group) for row in rows]
+    return [splits.Item(key_of(row.text), row.answer if of_labels else "", row.group) for row in rows]
 
 
 def _folds(rows: Sequence[Example], data: Data, *, seed: int, rule: OutputRule) -> list[list[Example]]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
+from guideway.catalogue.documents.csv_cells import DIVIDERS, cells_of
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.data.strict_json import NotJson, Strange, strict_json
-from guideway.training.sets.decoding import known_encoding, read_lines, whole_text
-from guideway.training.sets.row_files import DIVIDERS, cells_of
+from guideway.training.sets.csv_table import CsvTable
+from guideway.training.sets.decoding import broken_at, known_encoding, read_lines, whole_text
 
 Format = Literal["jsonl", "json", "csv", "tsv"]
 _OTHERS: Final = {
@@ -82,8 +81,7 @@ def read_records(
         else:
             yield from _jsonl(file, encoding, findings)
     except Refusal as refusal:
-        hint = refusal.message.replace("name its encoding with --encoding", "name its encoding in data.encoding")
-        raise invalid(hint) from None
+        raise invalid(_in_settings(refusal.message)) from None
 
 
 def _unread(file: Path, form: str) -> str:
@@ -104,14 +102,15 @@ def invalid(message: str) -> Refusal:
 
 
 def _jsonl(file: Path, encoding: str, findings: Findings) -> Iterator[tuple[int, dict[str, Any]]]:
-    found = read_lines(file, str(file), encoding)
-    first = next((line for line in found if line.strip()), "")
+    first = next((line for line in read_lines(file, str(file), encoding) if line.strip()), "")
     if first.lstrip().startswith("["):
         # Many programs write an array and name the file JSONL.
-        yield from _array(file, first + "".join(found))
+        yield from _array(file, whole_text(file, str(file), encoding))
         return
     for number, line in enumerate(read_lines(file, str(file), encoding), 1):
-        if line.strip():
+        if why := broken_at(line):
+            findings.add(number, _in_settings(why))
+        elif line.strip():
             try:
                 cells = strict_json(line)
             except Strange as error:
@@ -138,27 +137,31 @@ def _array(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def _csv(
     file: Path, encoding: str, heads: Sequence[set[str]], findings: Findings
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    found = read_lines(file, str(file), encoding)
-    head = next(found, "")
-    delimiter = next((one for one in DIVIDERS if any(some <= {*cells_of(head, one)} for some in heads)), ",")
-    rows = csv.DictReader(chain([head], found), strict=True, delimiter=delimiter)
-    number = 0
-    while True:
-        number += 1
-        try:
-            cells = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise invalid(
-                f"{file}, row {number}: it is no CSV ({error}): quote cells that hold line ends or the dividing sign"
-            ) from None
-        if None in cells or None in cells.values():
+    def divider(head: str) -> str:
+        return next((one for one in DIVIDERS if any(some <= {*cells_of(head, one)} for some in heads)), ",")
+
+    table = CsvTable(read_lines(file, str(file), encoding), divider)
+    if table.fault:
+        raise invalid(f"{file}, line {table.head_line}: {_in_settings(table.fault)}")
+    if table.twice:
+        named = ", ".join(map(repr, table.twice))
+        raise invalid(f"{file} names {named} twice in its head: give each column its own name")
+    for row in table.rows():
+        if row.fault:
+            findings.add(row.number, _in_settings(row.fault))
+        elif row.cells is None:
             findings.add(
-                number, "it has more or fewer cells than the head: put cells in quotes that hold the dividing sign"
+                row.number, "it has more or fewer cells than the head: put cells in quotes that hold the dividing sign"
             )
         else:
-            yield number, dict(cells)
+            yield row.number, dict(row.cells)
+
+
+def _in_settings(message: str) -> str:
+    """The same, for whoever has no --encoding but the settings of a task."""
+    for what in ("the file's", "its encoding"):
+        message = message.replace(f"name {what} with --encoding", "name its encoding in data.encoding")
+    return message
 
 
 def _listed(rows: list[int]) -> str:

@@ -21,11 +21,16 @@ class Item(NamedTuple):
     """What of a row decides its part."""
 
     key: str
-    """Its text, without differences of spacing or case. No two rows share one."""
+    """Its text, see `key_of`. No two rows share one."""
     label: str
     """Empty if answers are no labels."""
     group: str
     """Empty for a group of its own."""
+
+
+def key_of(text: str) -> str:
+    """The text without differences of spacing and case."""
+    return " ".join(text.split()).casefold()
 
 
 def held_back(items: Sequence[Item], share: float, *, seed: int) -> list[int]:

@@ -9,13 +9,15 @@ from typing import Final
 from guideway.schemas.calibration import automatic
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
+from guideway.training.evaluation.agreement import as_agreement, name_of, without_rows
 from guideway.training.evaluation.comparison import compare, scored_events
 from guideway.training.evaluation.evaluator import Evaluator, Subject
 from guideway.training.evaluation.report import keep_evaluation, kept_evaluations
-from guideway.training.evaluation.scoring import joined
+from guideway.training.evaluation.scoring import Evaluation, joined, main_figure
 from guideway.training.prompts.search import search_prompts
 from guideway.training.runs.begin import Begun
 from guideway.training.runs.events import LeftOut, RunEvent, Scoring, fold_name
+from guideway.training.runs.folder import Run
 from guideway.training.runs.interruption import Interrupted, ShouldEnd
 from guideway.training.runs.task import BARE, PRESENT, TEXT_PROMPT
 from guideway.workers.engine.model.base_model import BaseModel
@@ -46,8 +48,9 @@ def best_prompt(
         examples=examples.train,
         validation=examples.validation,
         calibration=automatic(task.output, is_taught=task.retrieval is not None),
-        settings=task.prompts,
+        settings=task.prompt_search,
         seed=task.schedule.seed,
+        metric=name_of(main_figure(task.output), known_answers=_is_all_known(begun.run)),
         emit=tell,
     )
 
@@ -75,11 +78,17 @@ def compare_all(
     evaluations = []
     for subject in (*references(begun, prompt), *methods(begun, size)):
         if (evaluation := kept.get(subject.label)) is None:
-            evaluation = evaluator.evaluate(subject, rows)
+            evaluation = _told(begun, evaluator.evaluate(subject, rows))
             keep_evaluation(begun.folder, size, evaluation)
         evaluations.append(evaluation)
     try:
-        if (subject_now := present(size)) is not None:
+        if (subject_now := present(size)) is not None and _is_archived(begun):
+            raise Refusal(
+                FailureCode.INVALID_DATA,
+                "archived answers may be its own, and it may have been trained on them: name rows with known answers "
+                "in data.eval",
+            )
+        if subject_now is not None:
             evaluations.append(evaluator.evaluate(subject_now, rows))
             keep_evaluation(begun.folder, size, evaluations[-1])
     except Refusal as refusal:
@@ -102,7 +111,8 @@ def compare_folds(begun: Begun, size: str, present: PresentOf, tell: Callable[[R
     evaluations = []
     for label in labels:
         of_label = [part.get(label) or part[BARE] for part in parts]
-        evaluations.append(joined(label, begun.run.task.output, of_label))
+        whole = joined(label, begun.run.task.output, of_label)
+        evaluations.append(whole if begun.run.is_of_known_answers else as_agreement(whole))
         keep_evaluation(begun.folder, size, evaluations[-1])
     code, message = "", ""
     try:
@@ -115,6 +125,24 @@ def compare_folds(begun: Begun, size: str, present: PresentOf, tell: Callable[[R
         tell(LeftOut(at=time.time(), size=size, method=PRESENT, code=code, message=message))
     for event in scored_events(compare(evaluations), size=size, at=time.time()):
         tell(event)
+
+
+def _is_archived(begun: Begun) -> bool:
+    """Whether the rows to report on are of an archive."""
+    return begun.run.archived is not None and begun.run.task.data.eval is None
+
+
+def _is_all_known(run: Run) -> bool:
+    """Whether people gave the answers of all rows, also of those to learn from."""
+    return run.archived is None or run.archived.taken.corrected == run.archived.taken.rows
+
+
+def _told(begun: Begun, evaluation: Evaluation) -> Evaluation:
+    """The evaluation as it is kept: of archived rows without what stands in them, and without a claim to be right."""
+    if not _is_archived(begun):
+        return evaluation
+    kept = without_rows(evaluation, begun.examples.eval, begun.run.task.output)
+    return kept if begun.run.is_of_known_answers else as_agreement(kept)
 
 
 def _evaluator(

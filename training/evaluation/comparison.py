@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from guideway.training.evaluation.agreement import is_agreement
 from guideway.training.evaluation.intervals import Estimate
 from guideway.training.evaluation.metrics import paired_difference
 from guideway.training.evaluation.scoring import Evaluation
@@ -27,6 +28,10 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
         if BARE not in self.over:
             return "what it is compared with"
         over = self.over[BARE]
+        if is_agreement(self.evaluation.main):
+            if over.low > 0 or over.high < 0:
+                return f"agrees {'more' if over.low > 0 else 'less'} often than the bare model"
+            return "not told apart from the bare model"
         if over.low > 0:
             return "better than the bare model"
         return "worse than the bare model" if over.high < 0 else "not told apart from the bare model"
@@ -85,6 +90,7 @@ def scored_events(comparison: Comparison, *, size: str, at: float) -> list[Score
             rows=comparison.rows,
             over_bare=_as_list(line.over.get(BARE)),
             over_present=_as_list(line.over.get(PRESENT)),
+            softening=line.evaluation.softening,
         )
         for line in comparison.lines
     ]

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from guideway.schemas.calibration import Calibration
+from guideway.schemas.calibration import Calibration, tempered
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
-from guideway.schemas.output import Boolean, Choice, OutputRule, Text, WordLabels
+from guideway.schemas.output import Boolean, Choice, OutputRule, Text, WordLabels, weighs
 from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.training.data.examples import Example
 from guideway.training.evaluation.intervals import quantile
 from guideway.training.evaluation.scoring import Answer, Evaluation, Latency, counts_of, evaluation_of
 from guideway.training.runs.task import BARE
+from guideway.workers.answers import completed_reply
 from guideway.workers.calibration.calibrating import asked, made_of
 from guideway.workers.messages.every_child import Refused
-from guideway.workers.messages.from_engine import Finished, Logprobs
+from guideway.workers.messages.from_engine import Finished, Generated, Logprobs
 from guideway.workers.messages.to_engine import Admit, Artefact, EngineSettings
 from guideway.workers.output_parser import read_value
-from guideway.workers.worker import completed_reply
 
 if TYPE_CHECKING:
     from guideway.workers.engine.engine import Engine
@@ -120,7 +121,9 @@ class Evaluator:
         self, subject: Subject, rows: Sequence[Example], biases: Mapping[str, float] | None = None
     ) -> list[Finished | Refused]:
         requests = [_request(subject, row) for row in rows]
-        admits = [self._admit(subject, request, logprobs=True, biases=dict(biases or {})) for request in requests]
+        # An endpoint that weighs its labels answers by their probabilities; they are told, and nothing else is needed.
+        wanted = not weighs(subject.output)
+        admits = [self._admit(subject, request, logprobs=wanted, biases=dict(biases or {})) for request in requests]
         return self._go(subject, admits)
 
     def _admit(self, subject: Subject, request: Request, **wanted: Any) -> Admit:
@@ -150,15 +153,19 @@ class Evaluator:
             given = completed_reply(_request(subject, row), end, self._engine.fingerprint).value
         except Refusal as refusal:
             failure = refusal.code.value
-        logprobs = _logprobs(end)
+        sample = _sample(end)
+        logprobs = sample.logprobs if sample is not None else None
+        told = _probabilities(subject.output, sample)
         return Answer(
             text=row.text,
             expected=expected,
             given=given,
             failure=failure,
             counts=counts_of(subject.output, expected, None if failure else given),
-            log_probability=logprobs.allowed if logprobs else None,
-            label_shares=_label_shares(logprobs, self._first_tokens(subject.output)),
+            log_probability=_confidence(told, sample),
+            label_shares=[told[label] for label in answer_labels(subject.output)]
+            if told
+            else _label_shares(logprobs, self._first_tokens(subject.output)),
             prompt_tokens=end.prompt_tokens if isinstance(end, Finished) else 0,
             output_tokens=end.output_tokens if isinstance(end, Finished) else 0,
         )
@@ -194,7 +201,7 @@ def _request(subject: Subject, row: Example) -> Request:
         endpoint_version=1,
         parts=[*instructions, *row.context, Part(kind="input", source="caller", text=row.text)],
         guidance=[],
-        output=subject.output,
+        output=answering(subject.output),
         words=words_of(subject.output, row.text),
         generation=subject.generation,
         reply_to=[ReplyAddress(topic="none")],
@@ -218,11 +225,33 @@ def _label_shares(logprobs: Logprobs | None, tokens: Sequence[int]) -> list[floa
     return [logprobs.first[token] for token in tokens]
 
 
-def _logprobs(end: Finished | Refused) -> Logprobs | None:
-    """The log-probabilities of the sample whose value is used; if none is complete, of the first."""
+def _sample(end: Finished | Refused) -> Generated | None:
+    """The sample whose value is used; if none is complete, the first."""
     if isinstance(end, Refused):
         return None
-    return next((one for one in end.samples if one.failure is None), end.samples[0]).logprobs
+    return next((one for one in end.samples if one.failure is None), end.samples[0])
+
+
+def _probabilities(rule: OutputRule, sample: Generated | None) -> dict[str, float]:
+    """Label → probability as replies tell it; empty where they do not."""
+    if sample is None or sample.probabilities is None or not isinstance(rule, Choice | Boolean):
+        return {}
+    return tempered(sample.probabilities, rule.label_temperature)
+
+
+def _confidence(told: Mapping[str, float], sample: Generated | None) -> float | None:
+    """The logarithm of the probability of the sample's text."""
+    if sample is None or not told:
+        return sample.logprobs.allowed if sample is not None and sample.logprobs is not None else None
+    probability = told.get(sample.text, 0.0)
+    return math.log(probability) if probability > 0 else -math.inf
+
+
+def answering(rule: OutputRule) -> OutputRule:
+    """The rule as it is evaluated: a doubtful answer counts as an answer, as a person would be shown it."""
+    if isinstance(rule, Choice | Boolean):
+        return msgspec.structs.replace(rule, min_confidence=None, below=None)
+    return rule
 
 
 _OF_THE_ROW: Final = frozenset({FailureCode.TEXT_TOO_LONG, FailureCode.OUTPUT_INCOMPLETE})

@@ -201,14 +201,14 @@ def _f1(sums: NDArray[np.int64]) -> NDArray[np.float64]:
     return f1
 
 
-def _fields(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """(path, value as JSON) of each scalar and each empty list or object in a JSON value."""
+def _fields(value: Any, path: tuple[str | None, ...] = ()) -> Iterator[tuple[tuple[str | None, ...], str]]:
+    """(path, value as JSON) of each scalar and each empty list or object in a JSON value. A list's step is None."""
     match value:
         case dict() if value:
             for name, inner in value.items():
-                yield from _fields(inner, f"{path}/{name}")
+                yield from _fields(inner, (*path, name))
         case list() if value:
             for inner in value:
-                yield from _fields(inner, f"{path}/*")
+                yield from _fields(inner, (*path, None))
         case _:
             yield path, msgspec.json.encode(value).decode()

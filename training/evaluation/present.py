@@ -42,7 +42,7 @@ def present_subject(
                 name=str(ref),
                 form=guidance.form,
                 digest=guidance.artefact,
-                folder=str(store.checked(guidance.artefact, cache)),
+                folder=str(store.of(ref.namespace).checked(guidance.artefact, cache)),
                 by_content=True,
                 scale=ref.scale,
             )

@@ -14,7 +14,9 @@ from markupsafe import Markup
 
 from guideway.catalogue.documents.yaml_text import as_yaml
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.training.data.archived import said
 from guideway.training.evaluation import charts
+from guideway.training.evaluation.agreement import is_agreement
 from guideway.training.evaluation.comparison import Changed, Comparison, Line, changed, compare
 from guideway.training.evaluation.intervals import Estimate, few_rows
 from guideway.training.evaluation.scoring import Evaluation
@@ -158,34 +160,44 @@ def _last(events: Iterable[Any]) -> Any:
     return next(iter([*events][-1:]), None)
 
 
-def _render(template: str, run: Run, sizes: Sequence[SizeReport]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("guideway.training.evaluation", "templates"),
+def environment(package: str) -> jinja2.Environment:
+    """For the pages of a package's `templates`, in the look of all reports: it escapes what it puts into HTML."""
+    packages = dict.fromkeys([package, "guideway.training.evaluation"])
+    made = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(one, "templates") for one in packages]),
         autoescape=jinja2.select_autoescape(["html", "html.jinja"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["estimate"] = _estimate
-    environment.filters["over"] = _over
-    environment.filters["shown"] = _shown
-    return environment.get_template(template).render(
-        run=run,
-        task=run.task,
-        task_text=as_yaml(msgspec.to_builtins(run.task)),
-        sizes=sizes,
-        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        references=REFERENCES,
-        bare=BARE,
-        text_prompt=TEXT_PROMPT,
-        present=PRESENT,
-        curves=_curves,
-        score_chart=_score_chart,
-        gain_chart=_gain_chart,
-        reliability=charts.reliability,
-        changed=_changed_against_bare,
-        sentence=sentence,
+    made.filters |= {"estimate": _estimate, "over": _over, "shown": _shown}
+    return made
+
+
+def _render(template: str, run: Run, sizes: Sequence[SizeReport]) -> str:
+    return (
+        environment("guideway.training.evaluation")
+        .get_template(template)
+        .render(
+            run=run,
+            task=run.task,
+            task_text=as_yaml(msgspec.to_builtins(run.task)),
+            sizes=sizes,
+            made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            references=REFERENCES,
+            bare=BARE,
+            text_prompt=TEXT_PROMPT,
+            present=PRESENT,
+            curves=_curves,
+            score_chart=_score_chart,
+            gain_chart=_gain_chart,
+            reliability=charts.reliability,
+            changed=_changed_against_bare,
+            sentence=sentence,
+            said=said,
+            is_agreement=is_agreement,
+        )
     )
 
 
@@ -196,7 +208,8 @@ def sentence(report: SizeReport) -> str:
         return "Nothing was trained, and no text prompt does better than the task's own."
     evaluation = chosen.evaluation
     name = evaluation.main.replace("_", " ")
-    text = f"{chosen.label} reaches {name} {evaluation.score.value:.3f} on {evaluation.rows} held-out rows"
+    on = "archived rows that it has not seen" if is_agreement(evaluation.main) else "held-out rows"
+    text = f"{chosen.label} reaches {name} {evaluation.score.value:.3f} on {evaluation.rows} {on}"
     if BARE in chosen.over:
         text += f", {_over(chosen.over[BARE])} over the bare model: {chosen.verdict}"
     return text + "."

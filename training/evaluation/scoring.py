@@ -8,7 +8,7 @@ from typing import Any, Final, assert_never
 
 import msgspec
 
-from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
+from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels, weighs
 from guideway.training.evaluation.intervals import Estimate, mean_of, share_of
 from guideway.training.evaluation.metrics import (
     Confusion,
@@ -21,6 +21,8 @@ from guideway.training.evaluation.metrics import (
     reliability,
     score,
 )
+from guideway.training.evaluation.softening import softening
+from guideway.training.runs.events import Softening
 
 MOST_CONFUSED_LABELS: Final = 30
 """There is no confusion matrix of more labels: nobody could read it."""
@@ -39,7 +41,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """The natural logarithm of the text's probability among the texts that the grammar allows."""
     label_shares: list[float] = []
     """The probability of each label among all labels, in the order of the output rule. Empty for other rules, and if
-    two labels begin with the same token."""
+    two labels begin with the same token, unless replies tell the probabilities."""
     prompt_tokens: int
     """Tokens of the prompt, virtual ones included."""
     output_tokens: int
@@ -73,6 +75,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     figures: dict[str, Estimate]
     confusion: Confusion | None = None
     calibration: Reliability | None = None
+    softening: Softening | None = None
+    """The temperature of its labels' probabilities, where replies tell them."""
     latency: Latency | None = None
     rows_per_s: float
     """Rows per second with all rows at once, in micro-batches."""
@@ -145,6 +149,12 @@ def evaluation_of(
     figures["output_tokens"] = mean_of([answer.output_tokens for answer in answers])
     sure = [(answer.confidence, answer.is_right) for answer in answers if answer.confidence is not None]
     made_calibration = reliability([c for c, _ in sure if c is not None], [r for _, r in sure]) if sure else None
+    weighed = [one for one in answers if one.label_shares] if weighs(rule) else []
+    made_softening = softening(
+        [one.label_shares for one in weighed],
+        [_number(rule, one.expected) for one in weighed],
+        temperature=rule.label_temperature if isinstance(rule, Choice | Boolean) else 1.0,
+    )
     failures: dict[str, int] = {}
     for answer in answers:
         if answer.failure:
@@ -156,6 +166,7 @@ def evaluation_of(
         figures=figures,
         confusion=made_confusion,
         calibration=made_calibration,
+        softening=made_softening,
         latency=latency,
         rows_per_s=rows_per_s,
         failures=failures,
@@ -178,6 +189,11 @@ def _labels(rule: OutputRule) -> list[str] | None:
         case Boolean():
             return ["true", "false"]
     return None
+
+
+def _number(rule: OutputRule, expected: Any) -> int:
+    """The place of the expected label among `label_shares`."""
+    return rule.labels.index(expected) if isinstance(rule, Choice) else 0 if expected else 1
 
 
 def _spelled(value: Any) -> str:

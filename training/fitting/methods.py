@@ -26,8 +26,8 @@ from guideway.training.runs.task_methods import (
     PTuningMethod,
     SoftPromptMethod,
 )
-from guideway.workers.engine.guidance.inserted_layer import decoder_layers
 from guideway.workers.engine.guidance.inserted_training import TrainableInsertedLayer
+from guideway.workers.engine.guidance.target_modules import decoder_layers
 from guideway.workers.engine.model.base_model import BaseModel
 
 _ADAPTER: Final = "default"

@@ -25,6 +25,8 @@ from guideway.training.runs.interruption import Interrupted, ShouldEnd, never
 from guideway.training.runs.task import Schedule, StopRules
 
 _STEPS_TO_COME: Final = 32
+_COPIED_PER_COMPUTED: Final = 4
+"""The keys and values of so many positions take at most the memory that one computed position needs."""
 
 
 class Trainer:
@@ -183,8 +185,10 @@ class Trainer:
             parameter.data.copy_(self._best[name])
 
     def _pieces(self, rows: Sequence[Encoded], *, by_length: bool) -> Iterator[list[Encoded]]:
-        lengths = [self._trainable.computed_tokens([row]) for row in rows]
-        together = pieces(lengths, self.schedule.tokens_at_once, by_length=by_length)
+        once = self._trainable.shared_tokens(rows)
+        # Each row keeps a copy of the shared keys and values until its backward pass.
+        lengths = [self._trainable.computed_tokens([row]) - once + once // _COPIED_PER_COMPUTED for row in rows]
+        together = pieces(lengths, self.schedule.tokens_at_once - once, by_length=by_length)
         return ([rows[place] for place in piece] for piece in together)
 
     def _copies(self) -> dict[str, Tensor]:

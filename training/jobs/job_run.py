@@ -33,17 +33,31 @@ class JobRun:
     """One job. Call `carry_out` once. If it is cancelled, training ends after the current step, with a checkpoint."""
 
     def __init__(
-        self, job: Job, folder: Path, command: Sequence[str], *, device: str, patience_s: Callable[[], float]
+        self,
+        job: Job,
+        folder: Path,
+        command: Sequence[str],
+        *,
+        device: str,
+        patience_s: Callable[[], float],
+        within: Path | None = None,
     ) -> None:
         """folder: of this job, on storage that all trainers share. command: starts its process; see `process_messages`.
 
-        patience_s: returns how many seconds the process has to end after SIGTERM.
+        patience_s: returns how many seconds the process has to end after SIGTERM. within: the folder in which its files
+        must lie; None: they may be anywhere.
         """
         self.run = RunFolder(folder / "run")
         self._job = job
         self._folder = folder
         self._command = command
-        self._order = CarryOut(task=job.task, folder=str(self.run.path), device=device, publish=job.publish)
+        self._order = CarryOut(
+            task=job.task,
+            folder=str(self.run.path),
+            device=device,
+            publish=job.publish,
+            within="" if within is None else str(within),
+        )
         self._patience_s = patience_s
         self._told = 0
 
@@ -114,7 +128,8 @@ async def _end(child: asyncio.subprocess.Process, patience_s: float) -> None:
     with contextlib.suppress(ProcessLookupError):
         child.send_signal(signal.SIGTERM)
     try:
-        await asyncio.wait_for(child.wait(), patience_s)
+        async with asyncio.timeout(patience_s):
+            await child.wait()
     except TimeoutError:
         child.kill()
         await child.wait()

@@ -13,6 +13,7 @@ from guideway.schemas.failures import FailureCode
 from guideway.schemas.wire import Codec
 from guideway.training.runs.events import RunEvent
 from guideway.training.runs.task import Task
+from guideway.training.runs.task_data import ArchivedRows
 
 JOB_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,198}[a-z0-9])?")
 """The id is also the name of a folder."""
@@ -110,10 +111,16 @@ def with_absolute_paths(task: Task, folder: Path) -> Task:
     def absolute(path: str) -> str:
         return str((folder / path).resolve())
 
+    archive = data.archive
+    if isinstance(archive, ArchivedRows) and archive.corrections is not None:
+        archive = msgspec.structs.replace(archive, corrections=absolute(archive.corrections))
     return msgspec.structs.replace(
         task,
         models=None if task.models is None else absolute(task.models),
         data=msgspec.structs.replace(
-            data, train=absolute(data.train), eval=None if data.eval is None else absolute(data.eval)
+            data,
+            train=None if data.train is None else absolute(data.train),
+            archive=archive,
+            eval=None if data.eval is None else absolute(data.eval),
         ),
     )

@@ -27,6 +27,8 @@ class CarryOut(_Message, frozen=True, kw_only=True, tag="carry_out"):
     device: str
     publish: bool
     """Whether the trained guidance is published for the endpoint, by the task's publish rule."""
+    within: str = ""
+    """The folder in which its files must lie when they are opened; empty: they may be anywhere."""
 
 
 class Done(_Message, frozen=True, kw_only=True, tag="done"):

@@ -35,13 +35,14 @@ def search_prompts(
     calibration: Calibration | None = None,
     settings: PromptSearch,
     seed: int,
+    metric: str = "",
     emit: Callable[[PromptScored], None] = lambda _: None,
 ) -> str:
     """The candidate with the best score; of equal ones the better calibrated, and of these the shortest.
 
     Two rounds (successive halving, https://arxiv.org/abs/1502.07943): all candidates on a third of the rows, then the
     best third of them on all rows. emit: gets each candidate once, with its last score.
-    calibration: how serving calibrates the labels.
+    calibration: how serving calibrates the labels. metric: what the score is called; empty: as `main_figure` has it.
 
     Raises: Refusal as `Evaluator.evaluate` does, if the output rule cannot be satisfied.
     """
@@ -65,7 +66,7 @@ def search_prompts(
                 size=size,
                 prompt=one.text,
                 source=one.source,
-                metric=main_figure(output),
+                metric=metric or main_figure(output),
                 value=last[one].score.value,
                 rows=last[one].rows,
                 calibrated=sure[one],

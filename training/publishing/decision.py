@@ -12,6 +12,8 @@ from guideway.catalogue.entries import Catalogue, Identity
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.input import InputRule
 from guideway.schemas.manifests import Endpoint, Guidance, Lineage
+from guideway.schemas.output import Boolean, Choice, OutputRule, doubtful_target, telling_as
+from guideway.training.evaluation.agreement import is_agreement
 from guideway.training.runs.events import MethodStarted, PromptScored, RunEvent, Scored, Stopped
 from guideway.training.runs.folder import Run, RunFolder
 from guideway.training.runs.task import BARE, PRESENT, TEXT_PROMPT, Task
@@ -60,6 +62,8 @@ def choose_publication(
             FailureCode.INVALID_SETTING, f"the run has no method {wanted!r}; compared were: {', '.join(sorted(scored))}"
         )
     best = scored[wanted]
+    if task.publish.when == "better" and not anyway and is_agreement(best.metric):
+        raise Refusal(FailureCode.NOT_BETTER, _only_agrees(wanted, best))
     if task.publish.when == "better" and not anyway and not is_better(best.over_bare):
         raise Refusal(
             FailureCode.NOT_BETTER,
@@ -70,6 +74,15 @@ def choose_publication(
     prompts = [e.prompt for e in events if isinstance(e, PromptScored) and e.size == size and e.chosen]
     is_text = wanted == TEXT_PROMPT
     return Publication(size, best, None if is_text else prints[-1], prompts[-1] if is_text else "")
+
+
+def _only_agrees(method: str, scored: Scored) -> str:
+    return (
+        f"nobody knows whether {method} is better: it was compared on archived answers, which are a model's "
+        f"({scored.metric} {interval([scored.value, scored.low, scored.high])} on {scored.rows} rows). Name rows with "
+        "known answers in data.eval, or correct the archived ones (data.archive.corrections); --anyway publishes it "
+        "all the same, and so does publish.when: always"
+    )
 
 
 def _advice(events: Iterable[RunEvent], size: str, method: str) -> str:
@@ -121,6 +134,7 @@ def guidance_for(publication: Publication, run: Run, folder: RunFolder, catalogu
         score=[scored.value, scored.low, scored.high],
         over_bare=scored.over_bare,
         rows=scored.rows,
+        calibration_error=[] if scored.softening is None else [scored.softening.before, scored.softening.after],
         parent=parent,
     )
     description = f"{scored.metric} {interval(lineage.score)} on {scored.rows} rows"
@@ -157,7 +171,7 @@ def endpoint_for(
     """The endpoint `name` with this version of the guidance, so that an endpoint's version never changes its behaviour.
 
     Fields that the task does not have (input, access, ...) stay as in that endpoint, else as in the task's endpoint. A
-    candidate does not get the task's endpoint's targets: trial results must not reach them.
+    candidate does not get the task's endpoint's targets and archive: trial results must not reach them.
 
     Raises: Refusal `invalid_setting` if the endpoint's text of events differs from the text in training and evaluation,
     unless `anyway`.
@@ -169,16 +183,14 @@ def endpoint_for(
         begin = Endpoint(
             namespace=task.namespace, name=name, description=task.description, model_size="any", output=task.output
         )
-    others = begin.retrieval is not None and begin.retrieval != task.retrieval
-    if not anyway and (others or begin.input.template != InputRule().template):
-        what = "passages by a rule that is not the task's" if others else "an input template"
+    if not anyway and (why := _other_texts(begin, run)):
         raise Refusal(
-            FailureCode.INVALID_SETTING,
-            f"{begin.address} adds {what} to the text of events, but not to the rows of the run: apply another "
-            "endpoint that adds nothing and publish under its name with --as, or publish it anyway with --anyway",
+            FailureCode.INVALID_SETTING, f"{begin.address} {why} with --as, or publish it anyway with --anyway"
         )
+    own = telling_as(task.output, begin.output)
     if begin.name != name or name.endswith(CANDIDATE):
-        begin = msgspec.structs.replace(begin, targets=[])
+        begin = msgspec.structs.replace(begin, targets=[], archive=False)
+        own = _without_target(own)
     return msgspec.structs.replace(
         begin,
         name=name,
@@ -186,12 +198,49 @@ def endpoint_for(
         # A text prompt replaces the instruction.
         instruction="" if guidance.form == "text_prompt" else run.instruction,
         guidance=[f"{guidance.namespace}/{guidance.name}@{version}"],
-        output=task.output,
+        output=_softened(own, publication.scored),
         generation=task.generation,
         # As in the comparison: see `comparing.references` and `comparing.methods`.
         calibration="auto" if guidance.form == "text_prompt" else "off",
         retrieval=begin.retrieval if task.retrieval is None else task.retrieval,
     )
+
+
+def _other_texts(endpoint: Endpoint, run: Run) -> str:
+    """Why events of the endpoint become other texts than the rows of the run were, and what to do; empty: they do not.
+    The sentence goes on with the options of `publish`."""
+    template = InputRule().template if run.archived is None else run.archived.template
+    if endpoint.retrieval is not None and endpoint.retrieval != run.task.retrieval:
+        what = "passages by a rule that is not the task's"
+    elif endpoint.input.template == template:
+        return ""
+    elif run.archived is not None:
+        return (
+            f"makes texts of events by the template {endpoint.input.template[:100]!r}, and the archived texts that the "
+            f"run learnt from are of {template[:100]!r}: train with the other data.archive.text, publish under the "
+            "name of an endpoint with that template"
+        )
+    else:
+        what = "an input template"
+    return (
+        f"adds {what} to the text of events, but not to the rows of the run: apply another endpoint that adds nothing "
+        "and publish under its name"
+    )
+
+
+def _without_target(rule: OutputRule) -> OutputRule:
+    """The rule without a target for doubtful values, and then without doubt."""
+    if doubtful_target(rule) is not None and isinstance(rule, Choice | Boolean):
+        return msgspec.structs.replace(rule, min_confidence=None, below=None)
+    return rule
+
+
+def _softened(rule: OutputRule, scored: Scored) -> OutputRule:
+    """The rule with the temperature that was fitted, if there is one: that of other guidance does not hold for this."""
+    if isinstance(rule, Choice | Boolean) and rule.probabilities:
+        temperature = 1.0 if scored.softening is None else scored.softening.temperature
+        return msgspec.structs.replace(rule, label_temperature=temperature)
+    return rule
 
 
 def present_endpoint(catalogue: Catalogue, namespace: str, name: str) -> Endpoint | None:

@@ -7,6 +7,8 @@ import msgspec
 from guideway.catalogue.entries import Catalogue
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Lineage
+from guideway.schemas.output import Boolean, Choice, OutputRule, telling_as, telling_nothing
+from guideway.training.evaluation.agreement import is_agreement
 from guideway.training.publishing.decision import CANDIDATE, interval, is_better
 
 
@@ -59,6 +61,12 @@ def _check_better(ours: Lineage | None, theirs: Lineage | None) -> None:
             FailureCode.INVALID_SETTING,
             "the score of the candidate is unknown: publish it from a run, or promote it with --anyway",
         )
+    if is_agreement(ours.metric):
+        raise Refusal(
+            FailureCode.NOT_BETTER,
+            f"nobody knows whether the candidate is better: its score is {ours.metric} with archived answers of a "
+            "model. Run its task with known answers in data.eval, or promote it with --anyway",
+        )
     if theirs is None:
         if not is_better(ours.over_bare):
             raise _not_better(ours, "the bare model", ours.over_bare)
@@ -81,6 +89,15 @@ def _not_better(ours: Lineage, what: str, difference: list[float]) -> Refusal:
     )
 
 
+def _output(present: OutputRule, candidate: OutputRule) -> OutputRule:
+    """The candidate's. What replies tell of doubtful values stays, where both have the same labels."""
+    if telling_nothing(present) in (present, candidate) or telling_nothing(present) != telling_nothing(candidate):
+        return telling_as(candidate, present)
+    if isinstance(present, Choice | Boolean) and isinstance(candidate, Choice | Boolean):
+        return msgspec.structs.replace(present, label_temperature=candidate.label_temperature)
+    return present
+
+
 def _taking(present: Endpoint, candidate: Endpoint) -> Endpoint:
     """The endpoint with the candidate's guidance and output; all else stays as it is."""
     return msgspec.structs.replace(
@@ -88,7 +105,7 @@ def _taking(present: Endpoint, candidate: Endpoint) -> Endpoint:
         model_size=candidate.model_size,
         instruction=candidate.instruction,
         guidance=candidate.guidance,
-        output=candidate.output,
+        output=_output(present.output, candidate.output),
         generation=candidate.generation,
         calibration=candidate.calibration,
         retrieval=candidate.retrieval,

@@ -14,12 +14,12 @@ CARRIES_OUT = "guideway.training.runs.run"
 DECIDE_NOTHING = (
     "guideway.catalogue.artefacts.cache",
     "guideway.catalogue.topic",
-    "guideway.training.runs.code_version",
     "guideway.training.evaluation.report",
+    "guideway.training.runs.code_version",
     "guideway.training.runs.events",
+    "guideway.workers.answers",
     "guideway.workers.guidance.artefact_fetch",
     "guideway.workers.processes.child_client",
-    "guideway.workers.worker",
 )
 """Modules that a run imports and that do not decide its result: they report, keep or transport it."""
 

@@ -8,11 +8,21 @@ from typing import Literal
 import msgspec
 
 from guideway.schemas.retrieval import SetRef
+from guideway.training.data.archived import Taken
 
 StopRule = Literal["max_steps", "max_epochs", "max_minutes", "loss_below", "converged"]
 """The rule that ended the training of one method."""
 PromptSource = Literal["task", "template", "model", "few_shot"]
 """The source of a text prompt."""
+
+
+class Softening(msgspec.Struct, frozen=True):
+    """A temperature of the probabilities of labels, and what it does to the expected calibration error."""
+
+    temperature: float
+    before: float
+    after: float
+    """On rows that had no part in the temperature: each half of the rows is judged by that of the other half."""
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event"):
@@ -45,6 +55,8 @@ class RunStarted(_Event, frozen=True, kw_only=True, tag="run_started"):
     """Label → the weight of its rows in the loss; empty if all rows count the same."""
     sets: list[SetRef] = []
     """The versions of the retrieval sets that gave the rows their passages."""
+    archived: Taken | None = None
+    """What was taken of an archive; None: the rows are files'."""
 
 
 class MethodStarted(_OfMethod, frozen=True, kw_only=True, tag="method_started"):
@@ -155,6 +167,8 @@ class Scored(_OfMethod, frozen=True, kw_only=True, tag="scored"):
     """[difference, low, high] to the bare model on the same rows, paired."""
     over_present: list[float] = []
     """[difference, low, high] to the endpoint's present version; empty if there is none."""
+    softening: Softening | None = None
+    """The temperature of its labels' probabilities, where the task's output tells them."""
 
 
 class LeftOut(_OfMethod, frozen=True, kw_only=True, tag="left_out"):

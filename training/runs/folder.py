@@ -1,6 +1,7 @@
 """The folder of one run: its task, its events and its results. Only the process that carries out the run writes it.
 
 run.json                     the task and where it came from
+rows.jsonl                   which rows, where they are archived: not what stands in them
 events.jsonl                 what happened, see events.py
 SIZE/METHOD/checkpoint.safetensors
 SIZE/METHOD/artefact/        adapter_config.json and adapter_model.safetensors, once the method has ended
@@ -11,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +20,13 @@ import msgspec
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.retrieval import SetRef
+from guideway.training.data.archived import Frozen, KeptRow
 from guideway.training.runs.events import EVENT, RunEvent, RunStarted
 from guideway.training.runs.task import Task
 
 CHECKPOINT: Final = "checkpoint.safetensors"
 ARTEFACT: Final = "artefact"
+ROWS: Final = "rows.jsonl"
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +43,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     eval_digest: str
     """The same of the rows to report on."""
     code_version: str
+    archived: Frozen | None = None
+    """What it took of an archive; None: the examples are files."""
+
+    @property
+    def is_of_known_answers(self) -> bool:
+        """Whether the comparison uses right answers, as people gave them, and not those that another model gave."""
+        return self.archived is None or self.archived.known_answers
 
 
 class RunFolder:
@@ -53,10 +63,13 @@ class RunFolder:
         """Whether the folder holds a run."""
         return (self.path / "run.json").is_file()
 
-    def create(self, run: Run) -> None:
-        """Write run.json in one step. Raises: Refusal `invalid_setting` if the folder cannot be written."""
+    def create(self, run: Run, rows: Sequence[KeptRow] = ()) -> None:
+        """Write run.json in one step, and before it which rows it has. Raises: Refusal `invalid_setting` if the folder
+        cannot be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if rows:
+                write_whole(self.path / ROWS, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
             write_whole(self.path / "run.json", msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
         except OSError as error:
             raise self._unwritable(error) from None
@@ -69,6 +82,18 @@ class RunFolder:
             raise Refusal(
                 FailureCode.INVALID_SETTING,
                 f"{self.path} holds no run ({error}): name the folder that `guideway studio run` wrote",
+            ) from None
+
+    def rows(self) -> list[KeptRow]:
+        """The rows of an archive that the run began with, in order. Raises: Refusal `invalid_setting` without them."""
+        try:
+            lines = (self.path / ROWS).read_bytes().splitlines()
+            return [msgspec.json.decode(line, type=KeptRow) for line in lines]
+        except (OSError, msgspec.DecodeError) as error:
+            raise Refusal(
+                FailureCode.INVALID_SETTING,
+                f"{self.path / ROWS} cannot be read ({error}), and the run does not go on without it: begin again in "
+                "another folder with --out",
             ) from None
 
     @contextlib.contextmanager

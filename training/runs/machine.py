@@ -13,7 +13,7 @@ from guideway.schemas.manifests import Model
 from guideway.workers.engine.model import base_model
 from guideway.workers.engine.model.base_model import BaseModel
 
-DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,22 @@ def load_model(model: Model, machine: Machine, dtype: str) -> BaseModel:
             f"says {(model.fingerprint or '')[:19]}…): put the right ones in place, or apply the manifest again",
         )
     return base
+
+
+def training_dtype(model: Model, dtype: str) -> str:
+    """The type in which a model is trained on, where a task's schedule says `dtype`: int8 where it is served in int8.
+
+    Raises: Refusal `invalid_setting` if the schedule says float32 for a model in int8.
+    """
+    if model.dtype != "int8":
+        return dtype
+    if dtype == "float32":
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            f"model size {model.name} is served in int8, and guidance for it is trained through these weights beside "
+            "bfloat16: remove `dtype: float32` from the schedule",
+        )
+    return "int8"
 
 
 def published_model_name(source: str) -> str:

@@ -31,10 +31,10 @@ from guideway.training.runs.events import (
     model_size_of,
 )
 from guideway.training.runs.interruption import Interrupted, ShouldEnd, never
-from guideway.training.runs.machine import Machine, load_model
+from guideway.training.runs.machine import Machine, load_model, training_dtype
 from guideway.training.runs.task import BARE, Task
-from guideway.training.runs.task_methods import Method
-from guideway.training.runs.train_method import class_weights_of, encoder_for, train_method, virtual_tokens
+from guideway.training.runs.task_methods import Method, virtual_tokens
+from guideway.training.runs.train_method import class_weights_of, encoder_for, train_method
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.engine.text.prompt import PromptLayout
 
@@ -99,10 +99,16 @@ def check_rows(begun: Begun, model: Model, machine: Machine) -> str:
     Raises: Refusal for a row that does not fit the model.
     """
     virtual = max((virtual_tokens(method) for method in begun.run.task.methods), default=0)
-    base = load_model(model, machine, begun.run.task.schedule.dtype)
+    base = load_model(model, machine, training_dtype(model, begun.run.task.schedule.dtype))
     encoder = encoder_for(begun, base, model)
-    for rows in (begun.examples.train, begun.examples.validation, begun.examples.eval):
-        encoder.encode(rows, virtual_tokens=virtual)
+    try:
+        for rows in (begun.examples.train, begun.examples.validation, begun.examples.eval):
+            encoder.encode(rows, virtual_tokens=virtual)
+    except Refusal as refusal:
+        if begun.run.archived is None:
+            raise
+        hint = "archived rows cannot be changed, but data.archive.max_text_chars and data.archive.since leave some out"
+        raise Refusal(refusal.code, f"{refusal.message}; {hint}") from None
     return base.fingerprint
 
 
@@ -166,7 +172,7 @@ class _Size:
     def _train(self, method: Method, prompt: str) -> None:
         train_method(
             method,
-            self._load(self.begun.run.task.schedule.dtype),
+            self._load(training_dtype(self.model, self.begun.run.task.schedule.dtype)),
             self.begun,
             size=self.size,
             model=self.model,
@@ -218,6 +224,7 @@ def _started(begun: Begun, fingerprints: dict[str, str], sets: list[SetRef]) -> 
         sizes=task.model_sizes,
         fingerprints=fingerprints,
         sets=sets,
+        archived=None if begun.run.archived is None else begun.run.archived.taken,
     )
 
 

@@ -13,69 +13,23 @@ from guideway.catalogue.documents.conversion import converted
 from guideway.catalogue.documents.document import parse_documents
 from guideway.catalogue.documents.faults import Fault, Faulty
 from guideway.catalogue.documents.foreign import no_task
-from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
-from guideway.schemas.manifests import Name
+from guideway.schemas.kinds.manifest import Name
+from guideway.schemas.names.addresses import NAME, RESERVED_NAMESPACES, endpoint_address
 from guideway.schemas.output import OutputRule, check_output_rule
-from guideway.schemas.retrieval import RetrievalRule
-from guideway.training.data.records import Format
+from guideway.schemas.retrieval import RetrievalRule, named_twice
+from guideway.training.runs.task_data import Data
 from guideway.training.runs.task_methods import Count, Method, SoftPromptMethod, TaskPart
 
 FOLD: Final = re.compile(r"fold-\d+")
-Share = Annotated[float, Meta(gt=0, lt=1)]
+FEW_SHOT: Final = 4
+OWN_PROPOSALS: Final = 4
 BARE: Final = "bare"
 TEXT_PROMPT: Final = "text-prompt"
 PRESENT: Final = "present"
 REFERENCES: Final = (BARE, TEXT_PROMPT, PRESENT)
 """The references of a comparison. Only `bare` is always there. No method may have one of these names."""
-
-
-class Columns(TaskPart, frozen=True, kw_only=True):
-    """The columns of text and answer. By default `text` and `label`, `prompt` and `completion`, or `messages`."""
-
-    text: str
-    """The name of the column with the input text."""
-    answer: str
-    """The name of the column with the right answer."""
-
-
-class Data(TaskPart, frozen=True, kw_only=True):
-    """The examples. Paths are relative to the task's file."""
-
-    train: Annotated[str, Meta(min_length=1)]
-    """A file of examples: JSONL, JSON, CSV or TSV."""
-    eval: str | None = None
-    """A file of rows for the comparison, which no training uses. Without it, `eval_share` of `train` is kept out."""
-    eval_share: Share = 0.2
-    """The share of `train` to report on, if there is no `eval`."""
-    folds: Annotated[int, Meta(ge=0, le=20)] | None = None
-    """Without `eval`: the rows are divided into so many parts, and a training on the other parts reports on each.
-    None: 5 if there are fewer than 200 rows. 0: a share is kept out, however few rows there are."""
-    group: str = ""
-    """A column. Rows with the same value in it, such as those of one customer, are all trained on or all kept out."""
-    validation_share: Share = 0.1
-    """The share of `train` that is kept out to choose prompts and to end training. The comparison does not use it."""
-    max_validation_rows: Count = 200
-    """The most validation rows, however many rows `train` has."""
-    format: Format | None = None
-    """The format of the files. None: by the file's suffix."""
-    encoding: str = "utf-8"
-    """The encoding of files without a byte order mark, for example `cp1252`."""
-    duplicates: Literal["refuse", "drop"] = "refuse"
-    """What happens to rows with the same text and answer as another row."""
-    columns: Columns | None = None
-    """The columns of text and answer, if they have other names."""
-    ignore_columns: list[str] = msgspec.field(default_factory=list)
-    """Columns that are ignored. Any other unknown column is refused."""
-    origin: str = ""
-    """Source and licence of the data, for the model card."""
-
-    def __post_init__(self) -> None:
-        if self.folds == 1:
-            raise ValueError("folds is 1, which leaves nothing to learn from: set 0 for none, or 2 and more")
-        if self.folds and self.eval is not None:
-            raise ValueError("folds divides the rows of train, and eval names others: set one of the two")
 
 
 class Schedule(TaskPart, frozen=True, kw_only=True):
@@ -100,7 +54,7 @@ class Schedule(TaskPart, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 20261
     """The seed of everything that is drawn."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """The type of the frozen model's weights. The trained part is float32."""
+    """The type of the frozen model's weights; one served in int8 is trained on in int8. The trained part is float32."""
     evaluate_every: Count = 20
     """Steps between two evaluations on the validation rows."""
     checkpoint_every_s: Annotated[float, Meta(ge=0, le=1e6)] = 20.0
@@ -140,10 +94,22 @@ class PromptSearch(TaskPart, frozen=True, kw_only=True):
     """How many prompts are tried. 0: the task's instruction is used unchanged."""
     validation_rows: Count = 100
     """The most validation rows that score candidates."""
-    few_shot: Annotated[int, Meta(ge=0, le=16)] = 4
-    """The most examples in a prompt."""
-    own_proposals: Annotated[int, Meta(ge=0, le=32)] = 4
-    """How many instructions the model itself writes from examples."""
+    few_shot: Annotated[int, Meta(ge=0, le=16)] = FEW_SHOT
+    """The most examples in a prompt. No row of an archive gets into one: prompts are kept longer than an archive."""
+    own_proposals: Annotated[int, Meta(ge=0, le=32)] = OWN_PROPOSALS
+    """How many instructions the model itself writes from examples; not from archived ones."""
+
+    def check_without_rows(self) -> None:
+        """Raises ValueError where somebody asks for rows in text prompts."""
+        for name, count, usual in (
+            ("few_shot", self.few_shot, FEW_SHOT),
+            ("own_proposals", self.own_proposals, OWN_PROPOSALS),
+        ):
+            if count not in (0, usual):
+                raise ValueError(
+                    f"prompts.{name} puts rows into text prompts, and those are kept longer than an archive keeps its "
+                    "rows: leave it out beside data.archive"
+                )
 
 
 class Task(
@@ -167,7 +133,7 @@ class Task(
     """Each method is trained for each of these sizes."""
     models: str | None = None
     """A file or folder of model manifests, relative to the task's file; None: the catalogue's."""
-    data: Data
+    data: Annotated[Data, Meta(extra_json_schema={"anyOf": [{"required": ["train"]}, {"required": ["archive"]}]})]
     """The examples."""
     instruction: str = ""
     """The text prompt to begin with."""
@@ -189,8 +155,10 @@ class Task(
     """What is published of the run."""
 
     def __post_init__(self) -> None:
-        if self.namespace in names.RESERVED_NAMESPACES:
+        if self.namespace in RESERVED_NAMESPACES:
             raise ValueError(f"namespace {self.namespace!r} is reserved: choose another")
+        if self.data.archive is not None:
+            self.prompts.check_without_rows()
         # Without this check it would be refused only when it is published, after all training.
         check_output_rule(self.output, self.generation.stop)
         if self.retrieval is not None and (
@@ -199,6 +167,8 @@ class Task(
             raise ValueError(
                 "retrieval.query, .filter and .request_sets need an event's fields, and rows have none: leave them out"
             )
+        if self.retrieval is not None and (why := named_twice(self.retrieval.sets)):
+            raise ValueError(f"retrieval.sets: {why}")
         labels = [method.label for method in self.methods]
         for label in labels:
             if labels.count(label) > 1:
@@ -207,7 +177,7 @@ class Task(
                 what = "what methods are compared with" if label in REFERENCES else "a fold of the rows"
                 raise ValueError(f"a method is called {label!r}, as {what}: choose another name")
             for size in self.model_sizes:
-                if names.NAME.fullmatch(name := self.guidance_name(label, size)) is None:
+                if NAME.fullmatch(name := self.guidance_name(label, size)) is None:
                     raise ValueError(
                         f"the guidance would be called {name!r}, and 63 characters are the most: shorten it"
                     )
@@ -218,9 +188,16 @@ class Task(
                 raise ValueError(f"model size {size!r} is named twice: name it once")
 
     @property
+    def prompt_search(self) -> PromptSearch:
+        """How text prompts are searched: without rows in them where rows are archived."""
+        if self.data.archive is None:
+            return self.prompts
+        return msgspec.structs.replace(self.prompts, few_shot=0, own_proposals=0)
+
+    @property
     def address(self) -> str:
         """The endpoint's: `/NAMESPACE/NAME`."""
-        return names.address(self.namespace, self.endpoint)
+        return endpoint_address(self.namespace, self.endpoint)
 
     def guidance_name(self, label: str, size: str) -> str:
         """The name of a method's guidance in the catalogue."""

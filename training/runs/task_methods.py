@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from guideway.schemas.manifests import Name, TrainedForm
+from guideway.schemas.kinds.manifest import Name
+from guideway.schemas.manifests import TrainedForm
 
 Count = Annotated[int, Meta(ge=1)]
 Rate = Annotated[float, Meta(gt=0, le=1)]
@@ -104,3 +105,8 @@ class InsertedLayerMethod(_Method, frozen=True, kw_only=True, tag="inserted_laye
 
 
 Method = SoftPromptMethod | PTuningMethod | PrefixMethod | LoraMethod | Ia3Method | InsertedLayerMethod
+
+
+def virtual_tokens(method: Method) -> int:
+    """How many virtual tokens the method puts before the text; 0 for methods without."""
+    return method.virtual_tokens if isinstance(method, SoftPromptMethod | PTuningMethod | PrefixMethod) else 0

@@ -28,7 +28,7 @@ from guideway.training.runs.events import MethodStarted, RunEvent, Stopped, Stop
 from guideway.training.runs.interruption import ShouldEnd
 from guideway.training.runs.machine import published_model_name
 from guideway.training.runs.task import StopRules
-from guideway.training.runs.task_methods import Method, PrefixMethod, PTuningMethod, SoftPromptMethod
+from guideway.training.runs.task_methods import Method, PrefixMethod, PTuningMethod, SoftPromptMethod, virtual_tokens
 from guideway.workers.engine.model.base_model import BaseModel
 
 SHORT_TOKENS: Final = 256
@@ -158,11 +158,6 @@ def encoder_for(begun: Begun, base: BaseModel, model: Model) -> Encoder:
         max_tokens=model.max_context_tokens,
         answer_tokens=begun.run.task.generation.max_tokens,
     )
-
-
-def virtual_tokens(method: Method) -> int:
-    """How many virtual tokens the method puts before the text; 0 for methods without."""
-    return method.virtual_tokens if isinstance(method, SoftPromptMethod | PTuningMethod | PrefixMethod) else 0
 
 
 def checksum(weights: Iterable[torch.Tensor]) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import errno
+import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from guideway.schemas.failures import FailureCode, Refusal
 
@@ -38,6 +41,9 @@ _OTHER_FILES: Final = (
     (b"GIF8", "a picture", "leave it out"),
 )
 """The first bytes of files that hold no text, whatever their names."""
+_TOO_LONG: Final = "\ud800"
+"""Stands for a line that is too long; no encoding gives it."""
+_LONG: Final = f"it has more than {MAX_LINE_BYTES // 2**20} MiB: split its text over rows"
 _LATIN: Final = frozenset({"ascii", "iso8859-1"})
 """Browsers read these as Windows-1252, and people write them so."""
 
@@ -53,6 +59,37 @@ def known_encoding(name: str) -> str:
         ) from None
 
 
+_only: Path | None = None
+
+
+def read_only_within(folder: Path | None) -> None:
+    """From now on this process opens plain files in this folder only; None: any file.
+
+    Whoever may write there may put a link in the place of a file after its path was looked at, or a pipe, which would
+    be waited for without end.
+    """
+    global _only  # noqa: PLW0603  the process of a job is of one namespace
+    _only = folder
+
+
+def _opened(file: Path) -> BinaryIO:
+    """The file, to be closed. Raises OSError."""
+    if _only is None:
+        return file.open("rb")
+    stream = os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    try:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file")
+        # What was opened, whatever stands under its name now.
+        there = Path(f"/proc/self/fd/{stream.fileno()}")
+        if not (there if there.exists() else file).resolve().is_relative_to(_only.resolve()):
+            raise OSError(errno.EACCES, f"it does not lie in {_only}")
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
 def whole_bytes(file: Path, name: str) -> bytes:
     """The bytes of a file. Raises Refusal(document_too_large | document_unreadable)."""
     try:
@@ -61,7 +98,8 @@ def whole_bytes(file: Path, name: str) -> bytes:
                 FailureCode.DOCUMENT_TOO_LARGE,
                 f"{name} has more than {MAX_FILE_BYTES // 2**20} MiB: split it, or make it JSONL",
             )
-        return file.read_bytes()
+        with _opened(file) as stream:
+            return stream.read()
     except OSError as error:
         raise _cannot_be_read(name, error) from None
 
@@ -102,14 +140,14 @@ def page_text(data: bytes, name: str, encoding: str) -> str:
         return decoded(data, name, encoding)
 
 
-def read_lines(file: Path, name: str, encoding: str, *, keep_broken: bool = False) -> Iterator[str]:
+def read_lines(file: Path, name: str, encoding: str) -> Iterator[str]:
     """The lines of a file, with their ends, one at a time.
 
-    keep_broken: bytes that the encoding does not allow become lone surrogates: see `broken_at`.
+    What cannot be read in a line is its own fault, which `broken_at` tells, and no refusal of the file.
     Raises Refusal(document_too_large | document_unreadable).
     """
     try:
-        with file.open("rb") as stream:
+        with _opened(file) as stream:
             begin = stream.read(_LOOKED_AT)
             _check_kind(begin, name)
             marked = _marked(begin) or encoding
@@ -117,19 +155,13 @@ def read_lines(file: Path, name: str, encoding: str, *, keep_broken: bool = Fals
             if marked.startswith(("utf-16", "utf-32")) or (b"\r" in begin and b"\n" not in begin):
                 yield from re.findall(r"[^\n]*\n|[^\n]+", whole_text(file, name, encoding))
                 return
-            number = 0
             while line := stream.readline(MAX_LINE_BYTES + 1):
-                number += 1
                 if len(line) > MAX_LINE_BYTES:
-                    raise Refusal(
-                        FailureCode.DOCUMENT_TOO_LARGE,
-                        f"{name}, line {number} has more than {MAX_LINE_BYTES // 2**20} MiB: split its text over rows; "
-                        "what comes after it is not read",
-                    )
-                if keep_broken:
-                    yield line.decode(marked, "surrogateescape")
+                    while not line.endswith(b"\n") and (line := stream.readline(MAX_LINE_BYTES)):
+                        pass
+                    yield f"{_TOO_LONG}\n"
                 else:
-                    yield decoded(line, f"{name}, line {number}", marked)
+                    yield line.decode(marked, "surrogateescape")
                 # Further on the mark would be a character.
                 marked = "utf-8" if marked == "utf-8-sig" else marked
     except OSError as error:
@@ -137,13 +169,21 @@ def read_lines(file: Path, name: str, encoding: str, *, keep_broken: bool = Fals
 
 
 def broken_at(text: str) -> str:
-    """The fault of a text that `read_lines` has kept in spite of broken bytes; empty if it has none."""
+    """The fault of a line of `read_lines`, and what to change; empty if it has none."""
+    if text.startswith(_TOO_LONG):
+        return _LONG
     for one in text if not text.isascii() else ():
         if "\udc80" <= one <= "\udcff":
             return f"its byte {ord(one) - 0xDC00:#04x} is of another encoding: name the file's with --encoding"
     if "\0" in text:
         return "it holds zero bytes: it is no text, or UTF-16 without its mark"
     return ""
+
+
+def refused_line(where: str, why: str) -> Refusal:
+    """The refusal of a line. why: as `broken_at` tells it, or what else is wrong."""
+    code = FailureCode.DOCUMENT_TOO_LARGE if why is _LONG else FailureCode.DOCUMENT_UNREADABLE
+    return Refusal(code, f"{where}: {why}")
 
 
 def _check_kind(data: bytes, name: str) -> None:

@@ -55,7 +55,7 @@ class Reading:
         faults.
         """
         seen: dict[str, tuple[int, str]] = {}
-        for root, file in self._files(paths):
+        for root, file in self.files(paths):
             name = file.relative_to(root).as_posix()
             for one in self._read(file, name):
                 if isinstance(one, Refusal):
@@ -89,8 +89,11 @@ class Reading:
         if len(self.bad) >= _MOST_FINDINGS and not self._skip_bad:
             raise _together(self.bad)
 
-    def _files(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
-        """(the folder that its name is relative to, file)"""
+    def files(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
+        """(the folder that its name is relative to, file), unread.
+
+        Raises Refusal(document_unreadable | document_empty).
+        """
         for path in paths:
             if path.is_dir():
                 ours = []

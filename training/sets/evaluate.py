@@ -13,6 +13,7 @@ from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import RetrievalSet
 from guideway.schemas.reply import Completed, Reply
+from guideway.workers.messages.to_retrieval import index_key
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.embedder import Embedder
 from guideway.workers.retrieval.index import Hit, Index, Qdrant
@@ -76,7 +77,10 @@ class Searched(msgspec.Struct, frozen=True):
                 f"({embedder.source}): set GUIDEWAY_EMBEDDING, or create the set again",
             )
         digest = manifest.artefact
-        index = qdrant.open(digest, manifest.passages, lambda: set_folder.parsed(store.read(digest, cache)))
+        owner = name.partition("/")[0]
+        index = qdrant.open(
+            index_key(owner, digest), manifest.passages, lambda: set_folder.parsed(store.of(owner).read(digest, cache))
+        )
         return Searched(embedder, index)
 
     def search(self, queries: Sequence[str], limit: int, *, vectors: bool = False) -> list[list[Hit]]:

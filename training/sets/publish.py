@@ -7,14 +7,19 @@ from pathlib import Path
 
 import msgspec
 
-from guideway.catalogue.artefacts.contents import SET_FILES
+from guideway.catalogue.artefacts.contents import SET_FILES, read_folder
+from guideway.catalogue.artefacts.room import StoreRoom
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.bounds import too_much
 from guideway.catalogue.changes import Change, Deletion, plan_changes, plan_deletion
 from guideway.catalogue.entries import Catalogue, Identity
-from guideway.catalogue.topic import CatalogueFollower, publish_planned
+from guideway.catalogue.topic import CatalogueFollower
+from guideway.catalogue.writing import publish_planned
+from guideway.delivery.connection.cluster import Cluster
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import MAX_METADATA_NAMES, RetrievalSet, SetAlias
+from guideway.schemas.names.service_topics import catalogue_topic
+from guideway.workers.messages.to_retrieval import index_key
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.index import Qdrant
 from guideway.workers.retrieval.set_folder import SetFolder
@@ -45,7 +50,7 @@ def previous(catalogue: Catalogue, namespace: str, name: str) -> RetrievalSet | 
 
 async def publish_set(
     reader: CatalogueFollower,
-    bootstrap: str,
+    cluster: Cluster,
     store: ArtefactStore,
     qdrant: Qdrant,
     folder: Path,
@@ -62,9 +67,9 @@ async def publish_set(
     """
     content = set_folder.read(folder)
     info = content.info
-    digest = store.put_folder(folder, SET_FILES)
+    digest = StoreRoom(store, reader.catalogue).put(namespace, read_folder(folder, SET_FILES))
     if qdrant.url is not None:
-        qdrant.open(digest, info.passages, lambda: content).close()
+        qdrant.open(index_key(namespace, digest), info.passages, lambda: content).close()
     made = _valid(
         namespace=namespace,
         name=name,
@@ -78,9 +83,8 @@ async def publish_set(
     async def planned(catalogue: Catalogue) -> list[Change]:
         return _next_version(catalogue, made, stage=stage)
 
-    changes, last = await publish_planned(bootstrap, planned)
-    if last >= 0:
-        await reader.seen(last)
+    changes, written = await publish_planned(cluster, [catalogue_topic(namespace)], planned)
+    await reader.seen(written)
     change = next(change for change in changes if isinstance(change.manifest, RetrievalSet))
     current = next((one.manifest.version for one in changes if isinstance(one.manifest, SetAlias)), change.version)
     return Published(
@@ -92,7 +96,7 @@ async def publish_set(
     )
 
 
-async def switch(reader: CatalogueFollower, bootstrap: str, namespace: str, name: str, version: int) -> int:
+async def switch(reader: CatalogueFollower, cluster: Cluster, namespace: str, name: str, version: int) -> int:
     """Let the set's name mean this version, for every request from now on. Returns the version before.
 
     Raises Refusal(guidance_unknown).
@@ -109,9 +113,8 @@ async def switch(reader: CatalogueFollower, bootstrap: str, namespace: str, name
             )
         return _alias_change(catalogue, namespace, name, version, newest=versions[-1])
 
-    _, last = await publish_planned(bootstrap, planned)
-    if last >= 0:
-        await reader.seen(last)
+    _, written = await publish_planned(cluster, [catalogue_topic(namespace)], planned)
+    await reader.seen(written)
     return before
 
 
@@ -122,7 +125,7 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True):
     deletions: list[Deletion]
     """The deletions of the catalogue, aliases included."""
     unused_artefacts: list[str]
-    """Digests of artefacts that no set has afterwards."""
+    """Digests of artefacts that no set of the namespace has afterwards."""
 
 
 def removal(catalogue: Catalogue, namespace: str, name: str, version: int | None) -> Removal:
@@ -143,6 +146,7 @@ def removal(catalogue: Catalogue, namespace: str, name: str, version: int | None
     artefacts = {
         (other, number): found.artefact
         for other in catalogue.identities("set")
+        if other.namespace == namespace
         for number in catalogue.versions(other)
         if isinstance(found := catalogue.get(other, number), RetrievalSet)
     }

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import re
+import json
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from guideway.catalogue.documents.csv_cells import DIVIDERS, cells_of
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.retrieval import Scalar
 from guideway.training.data.strict_json import NotJson, strict_json
-from guideway.training.sets.decoding import MAX_LINE_BYTES, broken_at, read_lines, unreadable, whole_text
+from guideway.training.sets.csv_table import CsvTable
+from guideway.training.sets.decoding import broken_at, read_lines, refused_line, unreadable, whole_text
 from guideway.training.sets.document import Document, DocumentFields
-
-DIVIDERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-_SEP: Final = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
-"""A line before the head that tells Excel the divider of cells."""
 
 
 def read_jsonl(file: Path, name: str, columns: DocumentFields, encoding: str) -> Iterator[Document | Refusal]:
     """A file with one object on each line."""
-    for number, line in enumerate(read_lines(file, name, encoding, keep_broken=True), 1):
+    for number, line in enumerate(read_lines(file, name, encoding), 1):
         if not line.strip():
             continue
         where = f"{name}, line {number}"
         if why := broken_at(line):
-            yield unreadable(f"{where}: {why}")
+            yield refused_line(where, why)
             continue
         try:
             row = strict_json(line)
@@ -59,57 +56,23 @@ def read_json(file: Path, name: str, columns: DocumentFields, encoding: str) -> 
 
 def read_csv(file: Path, name: str, columns: DocumentFields, encoding: str) -> Iterator[Document | Refusal]:
     """A file with a head. Commas, semicolons, tabs or bars divide cells, as the head or a line `sep=` shows."""
-    csv.field_size_limit(MAX_LINE_BYTES)
-    found = read_lines(file, name, encoding, keep_broken=True)
-    first = next(found, "")
-    delimiter, before = None, 1
-    if said := _SEP.fullmatch(first):
-        delimiter, before = said[1], 2
-        first = next(found, "")
-    if why := broken_at(first):
-        raise unreadable(f"{name}, line {before}: {why}")
-    if delimiter is None:
-        delimiter = _delimiter(first, name, columns)
-    rows = csv.reader(chain([first], found), strict=True, delimiter=delimiter)
-    try:
-        head = [one.strip() for one in next(rows, [])]
-    except csv.Error as error:
-        raise unreadable(f"{name}, line {before}: {error}") from None
-    if twice := sorted({one for one in head if one and head.count(one) > 1}):
-        raise unreadable(f"{name} names {', '.join(map(repr, twice))} twice in its head: give each column its own name")
-    yield from _csv_rows(rows, head, name, columns, before)
-
-
-def _csv_rows(
-    rows: Any, head: list[str], name: str, columns: DocumentFields, before: int
-) -> Iterator[Document | Refusal]:
-    """The documents of rows. rows: of `csv.reader`, after the head. before: the line of the head."""
-    number = before
-    while True:
-        number += 1
-        try:
-            cells = next(rows)
-            if not cells:
-                # As in csv.DictReader, blank lines are no rows.
-                number -= 1
-                continue
-        except StopIteration:
-            return
-        except csv.Error as error:
-            doubled = ": a quotation mark within quotes is written twice" if "expected after" in str(error) else ""
-            yield unreadable(f"{name}, line {before - 1 + rows.line_num}: {error}{doubled}")
-            continue
-        if why := next(filter(None, map(broken_at, cells)), ""):
-            yield unreadable(f"{name}, line {before - 1 + rows.line_num}: {why}")
-        elif len(cells) != len(head):
-            divided = DIVIDERS.get(rows.dialect.delimiter, "the dividers that it names")
+    table = CsvTable(read_lines(file, name, encoding), lambda head: _delimiter(head, name, columns))
+    if table.fault:
+        raise unreadable(f"{name}, line {table.head_line}: {table.fault}")
+    if table.twice:
+        named = ", ".join(map(repr, table.twice))
+        raise unreadable(f"{name} names {named} twice in its head: give each column its own name")
+    for row in table.rows():
+        number = table.head_line + row.number
+        if row.fault:
+            yield refused_line(f"{name}, {row.where}", row.fault)
+        elif row.cells is None:
             yield unreadable(
-                f"{name}, row {number} has more or fewer fields between {divided} than the head: make them agree, "
-                "and put a text that holds such a sign in quotes"
+                f"{name}, row {number} has more or fewer fields between {table.divided} than the head: make them "
+                "agree, and put a text that holds such a sign in quotes"
             )
         else:
-            # A column without a name comes from a divider at the end of lines, or numbers the rows.
-            yield _row({key: cell for key, cell in zip(head, cells, strict=True) if key}, name, number, columns)
+            yield _row(row.cells, name, number, columns)
 
 
 def _delimiter(head: str, name: str, columns: DocumentFields) -> str:
@@ -117,21 +80,13 @@ def _delimiter(head: str, name: str, columns: DocumentFields) -> str:
     if not head.strip():
         return ","
     for delimiter in DIVIDERS:
-        if columns.text in [one.strip() for one in cells_of(head, delimiter)]:
+        if columns.text in cells_of(head, delimiter):
             return delimiter
     known = ", ".join(DIVIDERS.values())
     raise unreadable(
         f"{name} has no text field {columns.text!r} in its head, whichever of {known} divides it: name its field with "
         f"--text-field. It begins {head.strip()[:80]!r}"
     )
-
-
-def cells_of(line: str, divider: str) -> list[str]:
-    """The cells of one line; none if this divider does not fit."""
-    try:
-        return next(csv.reader([line], delimiter=divider), [])
-    except csv.Error:
-        return []
 
 
 def _row(row: dict[str, Any], name: str, number: int, columns: DocumentFields) -> Document | Refusal:
@@ -152,11 +107,11 @@ def _row(row: dict[str, Any], name: str, number: int, columns: DocumentFields) -
     inner = row.get("metadata")
     # LangChain and LlamaIndex write metadata in this form.
     told = {**inner, **row} if isinstance(inner, dict) else row
-    metadata = {key: value for key, value in told.items() if key not in {columns.text, columns.id}}
+    metadata = {key: _kept(value) for key, value in told.items() if key not in {columns.text, columns.id}}
     return Document(
-        id=f"{name}:{number}" if id_ in (None, "") else str(id_),
+        id=f"{name}:{number}" if id_ in (None, "") else id_ if isinstance(id_, str) else json.dumps(id_),
         text=text,
-        metadata={"source": name, **{key: value for key, value in metadata.items() if _is_metadata(value)}},
+        metadata={"source": name, **{key: value for key, value in metadata.items() if value is not None}},
     )
 
 
@@ -173,11 +128,12 @@ def _kind(value: Any) -> str:
     return "a text"
 
 
-def _is_metadata(value: Any) -> bool:
-    """Whether it is a scalar or a list of scalars. Deeper values cannot be filtered by."""
+def _kept(value: Any) -> Scalar | float | list[Scalar] | None:
+    """What an index can hold of it: a scalar, or those of a list. Deeper values cannot be filtered by."""
     if isinstance(value, list):
-        return all(isinstance(one, str | int) and _fits(one) for one in value)
-    return isinstance(value, str | int | float) and _fits(value)
+        kept = [one for one in value if isinstance(one, str | int) and _fits(one)]
+        return kept if kept or not value else None
+    return value if isinstance(value, str | int | float) and _fits(value) else None
 
 
 def _fits(value: float | str) -> bool:

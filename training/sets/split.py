@@ -11,6 +11,7 @@ import regex  # type: ignore[import-untyped]
 import yaml
 
 from guideway.schemas.retrieval import Metadata
+from guideway.training.sets.decoding import without_broken_characters
 
 _SEAMS: Final = (
     r"\n\s*\n",
@@ -108,8 +109,13 @@ def front_matter(markdown: str) -> tuple[Metadata, str]:
     said = _yaml(found[1]) if found[1] is not None else _toml(found[2])
     if not isinstance(said, dict):
         return {}, markdown
-    texts = {key: value for key, value in said.items() if isinstance(key, str) and _is_texts(value)}
+    texts = {_whole(key): _whole(value) for key, value in said.items() if isinstance(key, str) and _is_texts(value)}
     return texts, markdown[found.end() :]
+
+
+def _whole(value: Any) -> Any:
+    """The text, or the texts, without half characters, which escapes in YAML can write."""
+    return [*map(_whole, value)] if isinstance(value, list) else without_broken_characters(value)
 
 
 def _yaml(text: str) -> Any:

@@ -13,11 +13,14 @@ from aiokafka.errors import KafkaError
 
 from guideway.catalogue.changes import Change, plan_changes
 from guideway.catalogue.entries import Catalogue, Identity
-from guideway.catalogue.topic import CatalogueFollower, publish_planned
+from guideway.catalogue.topic import CatalogueFollower
+from guideway.catalogue.writing import publish_planned
 from guideway.delivery.clients.kafka_client import unreachable
+from guideway.delivery.connection.cluster import Cluster
 from guideway.schemas.calibration import Calibration
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Calibrated, LabelBias
+from guideway.schemas.names.service_topics import CALIBRATIONS_TOPIC
 from guideway.schemas.request import Request
 from guideway.workers.calibration.calibrating import OF_THE_TEXT, asked, made_of
 from guideway.workers.messages.from_engine import Finished
@@ -38,10 +41,10 @@ class Calibrations:
     thread-safe.
     """
 
-    def __init__(self, reader: CatalogueFollower, bootstrap: str, fingerprint: str) -> None:
+    def __init__(self, reader: CatalogueFollower, cluster: Cluster, fingerprint: str) -> None:
         """fingerprint: of the loaded model."""
         self._reader = reader
-        self._bootstrap = bootstrap
+        self._cluster = cluster
         self._fingerprint = fingerprint
         self._making: dict[tuple[str, ...], asyncio.Task[Calibrated]] = {}
         self._unpublished: dict[tuple[str, ...], Calibrated] = {}
@@ -102,7 +105,7 @@ class Calibrations:
             # Another worker may have published it a moment ago.
             await self._reader.current()
         except KafkaError as error:
-            raise unreachable(self._bootstrap, error) from None
+            raise unreachable(self._cluster, error) from None
         if (known := self._known(self._reader.catalogue, request, guidance)) is not None:
             return known
         if (entry := self._unpublished.get(key)) is None:
@@ -142,7 +145,7 @@ class Calibrations:
         await done
 
     async def _publish_waiting(self) -> None:
-        """Publish all that wait together, because each publication takes the catalogue's only lock."""
+        """Publish all that wait together, because each publication takes the only lock of all workers."""
         while self._waiting:
             await asyncio.sleep(_GATHER_S)
             some = {Identity.of(entry): (entry, done) for entry, done in reversed(self._waiting)}
@@ -155,9 +158,9 @@ class Calibrations:
             error: Exception | None = None
             for _ in range(_TRIES):
                 try:
-                    await publish_planned(self._bootstrap, planned, reader=self._reader)
+                    await publish_planned(self._cluster, [CALIBRATIONS_TOPIC], planned, reader=self._reader)
                 except KafkaError as problem:
-                    error = unreachable(self._bootstrap, problem)
+                    error = unreachable(self._cluster, problem)
                 except Exception as problem:
                     error = problem
                 else:

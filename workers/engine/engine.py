@@ -11,11 +11,12 @@ from typing import Final
 import structlog
 
 from guideway.catalogue.artefacts.contents import Altered
-from guideway.schemas.cancellation import cancelled_by_caller
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.services.cancellation import cancelled_by_caller
 from guideway.workers.engine.faults import refusing
 from guideway.workers.engine.guidance.resident import ResidentGuidance
 from guideway.workers.engine.model.base_model import BaseModel
+from guideway.workers.engine.model.kv_cache import PAGE_TOKENS
 from guideway.workers.engine.model.model_kind import check_kind, context_of, settings_of
 from guideway.workers.engine.model.prefix_cache import PrefixCache
 from guideway.workers.engine.model.runner import Runner
@@ -26,7 +27,9 @@ from guideway.workers.engine.scheduling.preparation import Preparation
 from guideway.workers.engine.scheduling.row import Row, RowStatus
 from guideway.workers.engine.scheduling.scheduler import Scheduler
 from guideway.workers.engine.scheduling.stopping import Stopping, failed, told
+from guideway.workers.engine.scheduling.streaming import Streaming
 from guideway.workers.engine.statistics import Statistics
+from guideway.workers.engine.text.aside import Aside, here
 from guideway.workers.engine.text.grammars import Grammars
 from guideway.workers.engine.text.prompt import PromptLayout
 from guideway.workers.messages.every_child import Refused
@@ -62,28 +65,31 @@ class Engine:
         settled = settings_of(model.config)
         check_kind(settled)
         max_tokens = min(max_context_tokens, base.context_tokens, context_of(settled) or max_context_tokens)
-        self._runner = Runner(base, max_rows=settings.max_rows, max_tokens=max_tokens, kv_bytes=settings.kv_bytes)
+        self._runner = Runner(base, max_rows=settings.max_rows, kv_bytes=settings.kv_bytes)
         max_tokens = min(max_tokens, self._runner.kv_tokens)
         self._prefix_cache = PrefixCache(max_bytes=settings.prefix_cache_bytes)
         self._scheduler = Scheduler(
             max_rows=settings.max_rows,
             max_step_tokens=settings.max_step_tokens,
             max_kv_tokens=self._runner.kv_tokens,
+            page_tokens=PAGE_TOKENS,
             prefix_cache=self._prefix_cache,
             beside_others=BESIDE_OTHERS if settings.device == "cpu" else 1,
         )
         self._guidance = ResidentGuidance(model, max_bytes=settings.guidance_bytes, threads=settings.reader_threads)
         self._ahead = GuidancePrefetch(self._guidance)
-        layout = PromptLayout(base.tokenizer)
+        aside = Aside(settings.preparer_threads) if settings.preparer_threads else None
+        layout, ends = PromptLayout(base.tokenizer, aside=aside or here), base.eos_ids
         vocabulary = model.get_output_embeddings().weight.shape[0]
-        grammars = Grammars(base.tokenizer, vocabulary=vocabulary, eos_ids=base.eos_ids, layout=layout)
+        grammars = Grammars(base.tokenizer, vocabulary=vocabulary, eos_ids=ends, layout=layout, aside=aside or here)
         self._admission = Admission(
-            Preparation(layout, grammars, max_tokens=max_tokens, threads=settings.preparer_threads),
+            Preparation(layout, grammars, max_tokens=max_tokens, threads=settings.preparer_threads, aside=aside),
             self._ahead,
             max_tokens=max_tokens,
-            max_prefix_tokens=settings.prefix_cache_bytes // self._runner.token_bytes,
+            max_prefix_tokens=settings.prefix_cache_bytes // 2 // self._runner.token_bytes,
         )
         self._stopping = Stopping(base.tokenizer, base.eos_ids, grammars.bytes_of, lead=grammars.lead)
+        self._streaming = Streaming(self._stopping.bytes_from)
         self._open: dict[str, list[Row]] = {}
         """The rows of every request that has not ended, one per sample; none as long as it arrives."""
         self._outbox: list[FromEngine] = []
@@ -143,6 +149,7 @@ class Engine:
             with self._refusing(id_):
                 rows = self._open[id_] = self._admission.take(id_, in_use=self._in_use(self._runner.rows))
                 self._scheduler.add(rows)
+                self._streaming.add(rows)
 
     def _unseat(self, rows: Sequence[Row]) -> None:
         """Take the seats of `rows`, which wait again and hold no guidance meanwhile."""
@@ -157,7 +164,11 @@ class Engine:
         for row in self._alive(rows):
             with self._refusing(row):
                 self._equip(row, in_use)
-        for row in self._alive(rows):
+        # Those that a grammar leaves no choice at all need no model.
+        self._end([row for row in rows if row.generated is not None])
+        # Others begin with more tokens than they were admitted for.
+        self._unseat(self._scheduler.make_room())
+        for row in (row for row in rows if row.status is RowStatus.RUNNING):
             with self._refusing(row):
                 known = self._prefix_cache.longest(row.shared_prefixes)
                 self._runner.join(row, known)
@@ -167,6 +178,7 @@ class Engine:
         row.guidance = self._ahead.load(row, in_use=in_use)
         if row.grammar is None and row.form is not None:
             row.grammar = row.form.fork()
+            self._count(row, self._stopping.begin(row, len(self._runner.rows)))
 
     def _in_use(self, rows: Iterable[Row]) -> set[str]:
         """The digests of the guidance of `rows`, and of what is read ahead."""
@@ -178,7 +190,7 @@ class Engine:
 
     # Run ------------------------------------------------------------------------------------------------------------
 
-    def _run(self) -> tuple[StepPlan, dict[Row, int | Refusal]]:
+    def _run(self) -> tuple[StepPlan, dict[Row, list[int] | Refusal]]:
         """Run the seated rows one step; where there are none, wait a moment for what is being read or prepared."""
         if self._runner.rows:
             self._statistics.steps += 1
@@ -188,14 +200,13 @@ class Engine:
         if self._open:
             missing = {*self._ahead.missing, *self._admission.missing}
             concurrent.futures.wait(missing, _LOOK_S, concurrent.futures.FIRST_COMPLETED)
-        return StepPlan([], []), {}
+        return StepPlan([], {}), {}
 
     # Collect --------------------------------------------------------------------------------------------------------
 
-    def _collect(self, plan: StepPlan, outcomes: Mapping[Row, int | Refusal]) -> None:
+    def _collect(self, plan: StepPlan, outcomes: Mapping[Row, list[int] | Refusal]) -> None:
         """Give rows their new tokens, end rows that are complete, and let go of guidance beyond the budget."""
-        entering = [row for chunk in plan.chunks for row in chunk.rows]
-        self._keep_prefixes(row for row in entering if not isinstance(outcomes.get(row), Refusal))
+        self._keep_prefixes(row for row in plan.pieces if not isinstance(outcomes.get(row), Refusal))
         for row in self._alive(outcomes):
             with self._refusing(row):
                 self._read(row, outcomes[row])
@@ -209,7 +220,7 @@ class Engine:
             for prefix in row.shared_prefixes:
                 if prefix.key not in self._prefix_cache and row.cached_tokens >= prefix.tokens:
                     with self._refusing(row):
-                        self._prefix_cache.keep(prefix.key, self._runner.copy(row, prefix.tokens))
+                        self._prefix_cache.keep(prefix.key, self._runner.copy(row, prefix.tokens), row.namespace)
 
     def _drop_prefixes(self, rows: Sequence[Row]) -> None:
         """Forget the prompt that the samples of one request shared."""
@@ -218,11 +229,19 @@ class Engine:
                 if prefix.tokens == rows[0].prompt_tokens - 1:
                     self._prefix_cache.drop(prefix.key)
 
-    def _read(self, row: Row, outcome: int | Refusal) -> None:
+    def _read(self, row: Row, outcome: list[int] | Refusal) -> None:
         if isinstance(outcome, Refusal):
             raise outcome
-        self._stopping.accept(row, outcome)
-        self._statistics.output_tokens += 1
+        chosen, forced = self._stopping.accept_all(row, outcome, len(self._runner.rows))
+        self._statistics.output_tokens += chosen
+        self._scheduler.charge(row, chosen - 1)
+        self._count(row, forced)
+
+    def _count(self, row: Row, forced: int) -> None:
+        """Count tokens that came in any case: they are output, and they are computed, though not one by one."""
+        self._statistics.output_tokens += forced
+        self._statistics.forced_tokens += forced
+        self._scheduler.charge(row, forced)
 
     def _end(self, rows: Sequence[Row]) -> None:
         """Free what ended `rows` hold, and answer the requests whose last samples they are."""
@@ -269,10 +288,12 @@ class Engine:
     def _tell(self, now: float, *, busy_s: float) -> list[FromEngine]:
         """All that there is to tell since the last step, which took `busy_s` seconds."""
         self._statistics.busy_s += busy_s
-        running, waiting = self._scheduler.running, self._scheduler.waiting
-        self._say(self._statistics.progress(now, running=running, waiting=waiting, idle=not self._open))
+        running, waiting, rows = self._scheduler.running, self._scheduler.waiting, self._runner.rows
+        progress = self._statistics.progress(now, running=running, waiting=waiting, idle=not self._open, rows=rows)
+        self._say(progress)
         outbox, self._outbox = self._outbox, []
-        return outbox
+        pieces = self._streaming.pieces(now)
+        return outbox if pieces is None else [pieces, *outbox]
 
     def _say(self, message: FromEngine | None) -> None:
         if message is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,6 +21,8 @@ class Statistics:
     steps: int = 0
     """Steps in which rows ran."""
     output_tokens: int = 0
+    forced_tokens: int = 0
+    """Those of them that a grammar left no choice about, which took no step of their own."""
     reused_tokens: int = 0
     """Prompt tokens whose keys and values were copied and not computed."""
     preempted: int = 0
@@ -38,10 +41,13 @@ class Statistics:
         self._members = members
         return BatchReport(step=self.steps, rows=[row.report() for row in rows])
 
-    def progress(self, now: float, *, running: int, waiting: int, idle: bool) -> Progress | None:
+    def progress(
+        self, now: float, *, running: int, waiting: int, idle: bool, rows: Collection[Row] = ()
+    ) -> Progress | None:
         """The report of progress at `now` (Unix time in seconds); None where the last one is not a second old.
 
-        running, waiting: numbers of rows. idle: whether no request is open; then every call reports.
+        running, waiting: numbers of rows. rows: those that are seated. idle: whether no request is open; then every
+        call reports.
         """
         # A clock that was set back does not tell how old the last report is.
         if not idle and 0 <= now - self._progress_at < _PROGRESS_S:
@@ -55,4 +61,5 @@ class Statistics:
             busy_s=self.busy_s,
             reused_tokens=self.reused_tokens,
             preempted=self.preempted,
+            rows=Counter(row.request.calling_namespace for row in rows),
         )

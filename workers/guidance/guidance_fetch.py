@@ -36,6 +36,9 @@ class GuidanceFetch:
         Raises: Refusal `guidance_unknown`, `guidance_forbidden`, `guidance_wrong_model`, `guidance_missing` or
         `guidance_damaged`; `undecodable_request` if one is a text prompt.
         """
+        if not refs:
+            yield []
+            return
         check_number(len(refs))
         found = [(ref, await self._found(ref, namespace)) for ref in refs]
         check_together(found)
@@ -64,7 +67,9 @@ class GuidanceFetch:
                 FailureCode.UNDECODABLE_REQUEST, f"guidance {ref} is a text prompt: it belongs in the request's parts"
             )
         self._check_model(ref, guidance)
-        folder = await held.enter_async_context(self._artefacts.held(guidance.artefact, f"guidance {ref}"))
+        folder = await held.enter_async_context(
+            self._artefacts.held(ref.namespace, guidance.artefact, f"guidance {ref}")
+        )
         return Artefact(
             name=str(ref),
             form=guidance.form,

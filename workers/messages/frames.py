@@ -23,7 +23,7 @@ def frame(message: msgspec.Struct) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-def body_length(header: bytes) -> int:
+def body_length(header: bytes | bytearray) -> int:
     """Length of the body that follows a frame's header."""
     (length,) = _LENGTH.unpack(header)
     if length > MAX_FRAME_BYTES:

@@ -32,6 +32,16 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
     """Natural logarithm of its probability among the ways on, biases not counted."""
 
 
+class TextToken(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A token of a text, and how probable it was: natural logarithms, among all tokens, at temperature 1."""
+
+    text: str
+    """Its part of the text."""
+    logprob: float
+    top: list[tuple[str, float]]
+    """The likeliest tokens in its place, and theirs."""
+
+
 class SampleFailure(msgspec.Struct, frozen=True, kw_only=True):
     """Why a sample is no result."""
 
@@ -50,6 +60,10 @@ class Generated(msgspec.Struct, frozen=True, kw_only=True):
     """Where the request was admitted with it."""
     partings: list[list[Branch]] = []
     """Where labels parted, in their order, where the request was admitted with it: of each place the ways on."""
+    probabilities: dict[str, float] | None = None
+    """Each label → its probability, the most probable first, where the output rule asks for them."""
+    tokens: list[TextToken] | None = None
+    """Of free text, where the output rule asks for log-probabilities."""
 
 
 class Finished(Message, frozen=True, tag="finished"):
@@ -93,9 +107,27 @@ class Progress(Message, frozen=True, tag="progress"):
     """Prompt tokens since the start that were not computed, for their keys and values were there."""
     preempted: int = 0
     """How often since the start a row had to wait again: those that ran had grown, or others waited for its seat."""
+    rows: dict[str, int] = msgspec.field(default_factory=dict)
+    """Calling namespace → how many rows of it run."""
 
 
-FromEngine = Ready | Broken | Finished | Refused | BatchReport | Progress
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """What has come to one sample's text."""
+
+    id: str
+    """Of the request's attempt."""
+    sample: int
+    text: str | None
+    """None: the pieces before are not the beginning of the text as it ended."""
+
+
+class Pieces(Message, frozen=True, tag="pieces"):
+    """Of all rows that stream what has come in one step; what a request's last step brings comes before `Finished`."""
+
+    pieces: list[Piece]
+
+
+FromEngine = Ready | Broken | Finished | Refused | BatchReport | Progress | Pieces
 FROM_ENGINE: Final[msgspec.msgpack.Decoder[FromEngine]] = msgspec.msgpack.Decoder(
-    Ready | Broken | Finished | Refused | BatchReport | Progress
+    Ready | Broken | Finished | Refused | BatchReport | Progress | Pieces
 )

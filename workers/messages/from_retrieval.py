@@ -27,7 +27,16 @@ class Found(Message, frozen=True, tag="found"):
     passages: list[FoundPassage]
 
 
-FromRetrieval = Ready | Broken | Found | Refused
+class Embedded(Message, frozen=True, tag="embedded"):
+    """The vectors of the texts, of length 1."""
+
+    id: str
+    dimension: int
+    vectors: bytes
+    """[texts, dimension], float32, little-endian, row by row."""
+
+
+FromRetrieval = Ready | Broken | Found | Embedded | Refused
 FROM_RETRIEVAL: Final[msgspec.msgpack.Decoder[FromRetrieval]] = msgspec.msgpack.Decoder(
-    Ready | Broken | Found | Refused
+    Ready | Broken | Found | Embedded | Refused
 )

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from guideway.schemas.manifests import Model, TrainedForm
-from guideway.schemas.names import Lane
+from guideway.schemas.names.topics import Lane
 from guideway.schemas.request import Request
 from guideway.workers.messages.every_child import Stop
 from guideway.workers.messages.frames import Message
@@ -19,7 +19,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_rows: int = 16
     """Rows in one micro-batch."""
     max_step_tokens: int = 512
-    """Tokens that one step takes in: one for each row that decodes, the rest for pieces of prompts, padding included.
+    """Tokens that one step takes in: one for each row that decodes, the rest for pieces of prompts.
     A longer prompt is taken in by several steps, between which the other rows go on."""
     kv_bytes: int = 2 * 2**30
     """Keys and values of the rows that run. Where their texts get long, fewer rows run at once; no text can be longer
@@ -72,12 +72,18 @@ class Admit(Message, frozen=True, tag="admit"):
     artefacts: list[Artefact]
     lane: Lane = "interactive"
     """Of the topic that it came by."""
+    weight: float = 1.0
+    """Of the calling namespace, in the fair share."""
+    most_rows: int | None = None
+    """How many rows of the calling namespace may run at once; None: as many as there are seats."""
     logprobs: bool = False
     """Whether to tell how likely the text was."""
     biases: dict[str, float] = msgspec.field(default_factory=dict)
     """Label → what is added to its log-likelihood; all labels of the output rule, or none."""
     partings: bool = False
     """Whether to tell how likely each label was wherever the text could have become another one."""
+    partial: bool = False
+    """Whether to tell the texts in `Pieces` while they are made."""
 
 
 class Cancel(Message, frozen=True, tag="cancel"):

@@ -36,6 +36,16 @@ class SetArtefact(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     """Of the embedding model that its vectors are by."""
 
+    @property
+    def key(self) -> str:
+        """`OWNER/sha256:HEX`: an index belongs to a namespace, also where another one has the same passages."""
+        return index_key(self.name.partition("/")[0], self.digest)
+
+
+def index_key(owner: str, digest: str) -> str:
+    """What the index of an artefact is kept by."""
+    return f"{owner}/{digest}"
+
 
 class Lookup(Message, frozen=True, tag="lookup"):
     """Find passages for one request. It ends in exactly one `Found` or `Refused`."""
@@ -47,11 +57,20 @@ class Lookup(Message, frozen=True, tag="lookup"):
     """In the order of `wanted.sets`."""
 
 
+class Embed(Message, frozen=True, tag="embed"):
+    """Embed these texts. It ends in exactly one `Embedded` or `Refused`."""
+
+    id: str
+    """Chosen by the I/O process, opaque to the other."""
+    texts: list[str]
+    """Few at a time: lookups wait while they are embedded."""
+
+
 class Opened(Message, frozen=True, tag="opened"):
     """From within the process: an index has been opened, or could not be."""
 
 
-ToRetrieval = StartRetrieval | Lookup | Opened | Stop
+ToRetrieval = StartRetrieval | Lookup | Embed | Opened | Stop
 TO_RETRIEVAL: Final[msgspec.msgpack.Decoder[ToRetrieval]] = msgspec.msgpack.Decoder(
-    StartRetrieval | Lookup | Opened | Stop
+    StartRetrieval | Lookup | Embed | Opened | Stop
 )

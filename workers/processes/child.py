@@ -11,10 +11,12 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from guideway.delivery.connection.reading import SECRET_VARIABLES
 from guideway.workers.messages.frames import HEADER_BYTES, body_length, frame
 
 T = TypeVar("T")
 _DRAIN_S: Final = 5.0
+_READ_BYTES: Final = 2**16
 
 
 class Child:
@@ -26,7 +28,7 @@ class Child:
         self._process = process
         self._reader = reader
         self._writer = writer
-        self._outbox = bytearray()
+        self._inbox, self._outbox = bytearray(), bytearray()
 
     def send(self, message: msgspec.Struct) -> None:
         # What is said within one turn of the event loop goes out together: a batch of requests is one system call.
@@ -38,15 +40,31 @@ class Child:
         """Wait until what was sent is on its way, or nobody takes it any more; at most 5 s."""
         self._send_outbox()
         with contextlib.suppress(OSError):  # TimeoutError is one
-            await asyncio.wait_for(self._writer.drain(), _DRAIN_S)
+            async with asyncio.timeout(_DRAIN_S):
+                await self._writer.drain()
 
     async def receive(self, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
-        """The next message; None once the child has closed its end."""
-        try:
-            header = await self._reader.readexactly(HEADER_BYTES)
-            return decoder.decode(await self._reader.readexactly(body_length(header)))
-        except (asyncio.IncompleteReadError, ConnectionError):
+        """The next message; None once the child has closed its end. Only one may be waited for at a time."""
+        while (body := self._next_body()) is None:
+            try:
+                data = await self._reader.read(_READ_BYTES)
+            except ConnectionError:
+                return None
+            if not data:
+                return None
+            self._inbox += data
+        return decoder.decode(body)
+
+    def _next_body(self) -> bytes | None:
+        """That of the next message, if all of it is here."""
+        if len(self._inbox) < HEADER_BYTES:
             return None
+        end = HEADER_BYTES + body_length(self._inbox[:HEADER_BYTES])
+        if len(self._inbox) < end:
+            return None
+        body = bytes(self._inbox[HEADER_BYTES:end])
+        del self._inbox[:end]
+        return body
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -69,7 +87,7 @@ async def child_process(program: Sequence[str]) -> AsyncIterator[Child]:
             str(theirs.fileno()),
             pass_fds=[theirs.fileno()],
             stdin=asyncio.subprocess.DEVNULL,
-            env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+            env=_environment(),
         )
     reader, writer = await asyncio.open_connection(sock=ours)
     try:
@@ -79,9 +97,16 @@ async def child_process(program: Sequence[str]) -> AsyncIterator[Child]:
         await _ended(process)
 
 
+def _environment() -> dict[str, str]:
+    """Ours without the cluster's secrets: who runs what tenants wrote talks to no broker."""
+    ours = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
+    return {**ours, "TOKENIZERS_PARALLELISM": "false"}
+
+
 async def _ended(process: asyncio.subprocess.Process) -> None:
     try:
-        await asyncio.wait_for(process.wait(), 5)
+        async with asyncio.timeout(5):
+            await process.wait()
     except TimeoutError:
         pass
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar
@@ -133,7 +132,8 @@ class ChildClient(Generic[Message, Answer]):
             raise ChildEnded
         id_ = str(next(self._ids))
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._count()
+        if not self._waiting:
+            self._count()
         self._waiting[id_] = answer
         if self._child is None:
             self._unsent[id_] = question(id_)
@@ -146,7 +146,8 @@ class ChildClient(Generic[Message, Answer]):
                 self._child.send(withdrawal(id_))
             raise
         finally:
-            self._count()
+            if len(self._waiting) == 1:
+                self._count()
             del self._waiting[id_]
             self._unsent.pop(id_, None)
 
@@ -186,8 +187,7 @@ class ChildClient(Generic[Message, Answer]):
 async def _cancelled(task: asyncio.Task[Any] | None) -> None:
     if task is not None:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _now() -> float:

@@ -3,9 +3,9 @@
 Without a server the index is in this process's memory, and is made from the artefact each time it is opened. Qdrant's
 local folders are not used: they serve only one process, and they are pickles.
 
-On a server each version has a collection of its own, named by its artefact's digest. So a switch of versions is a
-switch of names, a version is dropped with its collection, and a search needs no filter for the version. A collection is
-searched only when it has all its passages. To fill it twice changes nothing.
+On a server each version has a collection of its own, named by its owner and its artefact's digest. So a switch of
+versions is a switch of names, a version is dropped with its collection, and a search needs no filter for the version. A
+collection is searched only when it has all its passages. To fill it twice changes nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.retrieval import Condition, Scalar, is_filterable
+from guideway.schemas.retrieval import Condition, Metadata, Scalar, is_filterable
 from guideway.workers.retrieval.embedder import Vectors
 from guideway.workers.retrieval.set_folder import SetFolder
 
@@ -60,23 +60,25 @@ class Qdrant:
             QdrantClient(url, api_key=api_key, timeout=_TIMEOUT_S, check_compatibility=False) if url else None
         )
 
-    def open(self, digest: str, passages: int, read: Callable[[], SetFolder]) -> Index:
-        """The complete index of an artefact. passages: how many it has. read: called if some are missing.
+    def open(self, key: str, passages: int, read: Callable[[], SetFolder]) -> Index:
+        """The complete index of an artefact. key: see `index_key`. passages: how many it has.
+
+        read: called if some are missing.
 
         Raises: Refusal `retrieval_failed` if the server cannot be reached; whatever `read` raises.
         """
         # Each local index has its own client: when it is closed, the memory is free again.
         client = self._server or QdrantClient(":memory:")
-        index = Index(client, _collection(digest), owned=self._server is None)
+        index = Index(client, _collection(key), owned=self._server is None)
         if index.count() != passages:
             index.fill(read())
         return index
 
-    def drop(self, digest: str) -> None:
+    def drop(self, key: str) -> None:
         """Remove the artefact's collection from the server, if there is one. Raises: Refusal `retrieval_failed`."""
         if self._server is not None:
             server = self._server
-            _patiently(lambda: server.delete_collection(_collection(digest)))
+            _patiently(lambda: server.delete_collection(_collection(key)))
 
 
 class Index:
@@ -155,8 +157,8 @@ class Index:
             self._client.upsert(self._collection, points)
 
 
-def _collection(digest: str) -> str:
-    return f"gw-{digest.removeprefix('sha256:')}"
+def _collection(key: str) -> str:
+    return f"gw-{key.replace('/sha256:', '-').removeprefix('sha256:')}"
 
 
 def _batches(content: SetFolder) -> Iterator[models.Batch]:
@@ -165,8 +167,16 @@ def _batches(content: SetFolder) -> Iterator[models.Batch]:
         yield models.Batch(
             ids=list(range(at, at + len(some))),
             vectors=content.vectors[at : at + len(some)].tolist(),
-            payloads=[{"id": one.id, "text": one.text, "metadata": one.metadata} for one in some],
+            payloads=[{"id": one.id, "text": one.text, "metadata": _filterable(one.metadata)} for one in some],
         )
+
+
+def _filterable(metadata: Metadata) -> Metadata:
+    """The metadata with whole numbers as integers: data frames write 2024.0 where one row of the column is empty."""
+    return {
+        key: int(value) if isinstance(value, float) and value.is_integer() and is_filterable(int(value)) else value
+        for key, value in metadata.items()
+    }
 
 
 def _filter(required: Sequence[Condition]) -> models.Filter | None:
@@ -190,7 +200,7 @@ def spellings(value: Scalar) -> list[Scalar]:
     if isinstance(value, bool):
         return [value, *(word for word in _WORDS if word.lower() == str(value).lower())]
     if isinstance(value, int):
-        return [value, str(value)]
+        return [value, str(value), f"{value}.0"]
     if value in _WORDS:
         return [value, value.lower() == "true"]
     if _INTEGER.fullmatch(value) and is_filterable(int(value)):

@@ -51,20 +51,20 @@ class Indexes:
         Raises: Refusal `retrieval_failed` or `guidance_damaged` if it could not be opened, also to all who ask within
         the next seconds (a later call tries again); Altered if its folder does not match its digest.
         """
-        digest = artefact.digest
-        if digest in self._open:
-            self._open.move_to_end(digest)
-            return self._open[digest]
-        future = self._opening.get(digest)
+        key = artefact.key
+        if key in self._open:
+            self._open.move_to_end(key)
+            return self._open[key]
+        future = self._opening.get(key)
         if future is not None and future.done():
-            del self._opening[digest]
+            del self._opening[key]
             try:
-                self._open[digest] = future.result()
+                self._open[key] = future.result()
             except Altered as altered:
                 # Not remembered: the worker fetches the artefact again, and asks at once.
-                raise Altered(digest, f"retrieval set {artefact.name}: {altered.message}") from None
+                raise Altered(artefact.digest, f"retrieval set {artefact.name}: {altered.message}") from None
             except Refusal as refusal:
-                self._failed[digest] = refusal
+                self._failed[key] = refusal
             except Exception as error:
                 log.error(
                     "an index cannot be opened",
@@ -72,34 +72,34 @@ class Indexes:
                     error=type(error).__name__,
                     at=traceback.format_tb(error.__traceback__),
                 )
-                self._failed[digest] = Refusal(
+                self._failed[key] = Refusal(
                     FailureCode.RETRIEVAL_FAILED, f"it cannot be opened ({type(error).__name__}): see the worker's log"
                 )
             else:
-                return self._open[digest]
-        if (why := self._failed.get(digest)) is not None:
+                return self._open[key]
+        if (why := self._failed.get(key)) is not None:
             raise Refusal(why.code, f"retrieval set {artefact.name}: {why.message}")
         if future is None:
-            self._opening[digest] = self._opener.submit(self._opened, artefact)
-            self._opening[digest].add_done_callback(lambda _: self._on_opened())
+            self._opening[key] = self._opener.submit(self._opened, artefact)
+            self._opening[key].add_done_callback(lambda _: self._on_opened())
         return None
 
-    def drop(self, digest: str) -> None:
+    def drop(self, key: str) -> None:
         """Close an index if it is open. The next `get` opens it again, and fills it if passages are missing."""
-        if (index := self._open.pop(digest, None)) is not None:
+        if (index := self._open.pop(key, None)) is not None:
             index.close()
 
     def trim(self, in_use: Collection[str]) -> None:
-        """Close the least recently used indexes until the rest fits. in_use: digests of indexes that stay open."""
-        for digest in [digest for digest in self._open if digest not in in_use]:
+        """Close the least recently used indexes until the rest fits. in_use: keys of indexes that stay open."""
+        for key in [key for key in self._open if key not in in_use]:
             if sum(index.bytes for index in self._open.values()) <= self._max_bytes:
                 return
-            self._open.pop(digest).close()
+            self._open.pop(key).close()
 
     def _opened(self, artefact: SetArtefact) -> Index:
         if self._qdrant.url is None and artefact.passages > LOCAL_LIMIT:
             log.warning("a set this large wants a Qdrant server", set=artefact.name, passages=artefact.passages)
-        index = self._qdrant.open(artefact.digest, artefact.passages, lambda: _read(artefact))
+        index = self._qdrant.open(artefact.key, artefact.passages, lambda: _read(artefact))
         log.info("index open", set=artefact.name, passages=artefact.passages)
         return index
 

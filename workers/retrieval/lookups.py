@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -17,8 +17,8 @@ from guideway.catalogue.artefacts.contents import Altered
 from guideway.schemas.failures import FailureCode, Refusal, our_fault
 from guideway.schemas.retrieval import Condition
 from guideway.workers.messages.every_child import Refused
-from guideway.workers.messages.from_retrieval import Found, FoundPassage
-from guideway.workers.messages.to_retrieval import Lookup
+from guideway.workers.messages.from_retrieval import Embedded, Found, FoundPassage
+from guideway.workers.messages.to_retrieval import Embed, Lookup
 from guideway.workers.retrieval.embedder import Embedder, Vectors
 from guideway.workers.retrieval.index import Hit, Index
 from guideway.workers.retrieval.indexes import Indexes
@@ -65,6 +65,21 @@ class Lookups:
     def add(self, lookup: Lookup) -> None:
         self._waiting.append(lookup)
 
+    def embedded(self, some: Sequence[Embed]) -> list[Embedded | Refused]:
+        """The vectors that are asked for, all in one batch. Each question fails alone."""
+        texts = [text for one in some for text in one.texts]
+        embedded = iter(_each(texts, self._embedder.embed))
+        answers: list[Embedded | Refused] = []
+        for one in some:
+            with self._refusing(one.id, answers):
+                found = [next(embedded) for _ in one.texts]
+                if why := next((vector for vector in found if isinstance(vector, Refusal)), None):
+                    raise why
+                rows = [vector for vector in found if not isinstance(vector, Refusal)]
+                data = b"".join(vector.astype("<f4").tobytes() for vector in rows)
+                answers.append(Embedded(id=one.id, dimension=len(rows[0]) if rows else 0, vectors=data))
+        return answers
+
     def answer(self) -> list[Found | Refused]:
         """Answers to all lookups whose indexes are open. The others go on waiting. Each lookup fails alone."""
         answers: list[Found | Refused] = []
@@ -73,7 +88,7 @@ class Lookups:
         for lookup in self._waiting:
             with self._refusing(lookup.id, answers):
                 self._check(lookup)
-                opened = {artefact.digest: self._indexes.get(artefact) for artefact in lookup.artefacts}
+                opened = {artefact.key: self._indexes.get(artefact) for artefact in lookup.artefacts}
                 if None not in opened.values():
                     ready.append(lookup)
                     indexes |= {digest: index for digest, index in opened.items() if index is not None}
@@ -84,7 +99,7 @@ class Lookups:
             with self._refusing(lookup.id, answers):
                 answers.append(self._chosen(lookup, results))
         # Indexes of waiting lookups stay open. Else two indexes above the budget would never be open together.
-        waited_for = {artefact.digest for lookup in self._waiting for artefact in lookup.artefacts}
+        waited_for = {artefact.key for lookup in self._waiting for artefact in lookup.artefacts}
         self._indexes.trim(indexes.keys() | waited_for)
         return answers
 
@@ -150,7 +165,7 @@ class Lookups:
         )
 
     @contextlib.contextmanager
-    def _refusing(self, id_: str, answers: list[Found | Refused]) -> Iterator[None]:
+    def _refusing(self, id_: str, answers: list[Any]) -> Iterator[None]:
         try:
             yield
         except Refusal as refusal:
@@ -165,7 +180,7 @@ def _searches(lookup: Lookup) -> list[_Search]:
     wanted = lookup.wanted
     filter_ = msgspec.json.encode(wanted.filter)
     return [
-        _Search(artefact.digest, wanted.query, filter_, wanted.passages * CANDIDATES, wanted.diversity > 0)
+        _Search(artefact.key, wanted.query, filter_, wanted.passages * CANDIDATES, wanted.diversity > 0)
         for artefact in lookup.artefacts
     ]
 

@@ -10,6 +10,8 @@ import msgspec
 
 from guideway.catalogue.topic import CatalogueFollower
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.kinds.router import Router
+from guideway.schemas.manifests import Endpoint, Manifest
 from guideway.schemas.request import Part, Request
 from guideway.schemas.retrieval import Citation, Retrieval, SetRef
 from guideway.workers.guidance.artefact_fetch import ArtefactFetch
@@ -48,7 +50,9 @@ class Passages:
         _, manifest = await self._reader.eventually(
             lambda catalogue: catalogue.retrieval_set(str(ref), for_namespace=namespace)
         )
-        folder = await held.enter_async_context(self._artefacts.held(manifest.artefact, f"retrieval set {ref}"))
+        folder = await held.enter_async_context(
+            self._artefacts.held(ref.namespace, manifest.artefact, f"retrieval set {ref}")
+        )
         return SetArtefact(
             name=str(ref),
             digest=manifest.artefact,
@@ -104,3 +108,10 @@ def _citations(sets: Sequence[SetRef], found: Sequence[FoundPassage]) -> list[Ci
         )
         for one in found
     ]
+
+
+def needs_retrieval(manifest: Manifest, size: str) -> bool:
+    """Whether a manifest of this model size needs the retrieval process: for retrieval sets, or a router's examples."""
+    if isinstance(manifest, Router):
+        return manifest.model_size == size and manifest.examples is not None
+    return isinstance(manifest, Endpoint) and manifest.model_size == size and manifest.retrieval is not None

@@ -15,7 +15,7 @@ import structlog
 
 from guideway import logs
 from guideway.workers.messages.every_child import Stop
-from guideway.workers.messages.to_retrieval import TO_RETRIEVAL, Lookup, Opened, StartRetrieval, ToRetrieval
+from guideway.workers.messages.to_retrieval import TO_RETRIEVAL, Embed, Lookup, Opened, StartRetrieval, ToRetrieval
 from guideway.workers.processes.channel import Channel
 from guideway.workers.processes.child_main import Loaded, child_main
 
@@ -56,12 +56,15 @@ def load(start: StartRetrieval, channel: Channel[ToRetrieval]) -> Loaded[Lookups
 
 
 def serve(channel: Channel[ToRetrieval], lookups: Lookups) -> None:
-    """Answer lookups until `Stop` comes."""
+    """Answer lookups and embed texts until `Stop` comes."""
     while True:
+        embeds: list[Embed] = []
         for message in [channel.receive(), *channel.waiting()]:
             match message:
                 case Lookup():
                     lookups.add(message)
+                case Embed():
+                    embeds.append(message)
                 case Opened():
                     continue  # `answer` below looks at the lookups that wait for it
                 case Stop():
@@ -70,6 +73,8 @@ def serve(channel: Channel[ToRetrieval], lookups: Lookups) -> None:
                     log.error("started twice; the second start is ignored")
         for answer in lookups.answer():
             channel.send(answer)
+        for embedded in lookups.embedded(embeds):
+            channel.send(embedded)
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, assert_never
 
@@ -15,8 +15,8 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.schemas.retrieval import Retrieval
 from guideway.workers.messages.every_child import Broken, Ready, Refused
-from guideway.workers.messages.from_retrieval import FROM_RETRIEVAL, Found, FoundPassage, FromRetrieval
-from guideway.workers.messages.to_retrieval import Lookup, SetArtefact, StartRetrieval
+from guideway.workers.messages.from_retrieval import FROM_RETRIEVAL, Embedded, Found, FoundPassage, FromRetrieval
+from guideway.workers.messages.to_retrieval import Embed, Lookup, SetArtefact, StartRetrieval
 from guideway.workers.processes.child_client import ChildClient, ChildEnded
 from guideway.workers.retrieval.settings import RetrievalSettings
 
@@ -50,7 +50,7 @@ class RetrievalClient:
         silence_s, start_timeout_s: the process is ended if it is busy and sends nothing for so many seconds, or if it
         is not ready so many seconds after its start.
         """
-        self._process: ChildClient[FromRetrieval, list[FoundPassage]] = ChildClient(
+        self._process: ChildClient[FromRetrieval, list[FoundPassage] | Embedded] = ChildClient(
             "retrieval",
             program,
             StartRetrieval(settings=settings, model=model, model_cache=model_cache),
@@ -84,13 +84,24 @@ class RetrievalClient:
         Raises: Refusal if retrieval refuses the lookup; Refusal `retrieval_failed` if the process ends each time, or if
         this client is closed or is closed meanwhile.
         """
+        found = await self._ask(lambda id_: Lookup(id=id_, wanted=wanted, artefacts=list(artefacts)))
+        assert isinstance(found, list), "a lookup ends in `Found`"
+        return found
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """The vectors of the texts, by the embedding model of this worker. Raises as `look_up` does."""
+        found = await self._ask(lambda id_: Embed(id=id_, texts=list(texts)))
+        assert isinstance(found, Embedded), "an embedding ends in `Embedded`"
+        return found
+
+    async def _ask(self, question: Callable[[str], Lookup | Embed]) -> list[FoundPassage] | Embedded:
         for attempt in range(_ATTEMPTS):
             async with self._suspects if attempt else contextlib.nullcontext():
                 if asyncio.get_running_loop().time() < self._rest_until:
                     break
                 self.warm()
                 with contextlib.suppress(ChildEnded):
-                    return await self._process.ask(lambda id_: Lookup(id=id_, wanted=wanted, artefacts=list(artefacts)))
+                    return await self._process.ask(question)
         if self._process.closed:
             raise Refusal(
                 FailureCode.RETRIEVAL_FAILED, "retrieval is closed because its worker ends: send the request again"
@@ -125,6 +136,9 @@ class RetrievalClient:
             case Found():
                 self._deaths = 0
                 self._process.answer(message.id, message.passages)
+            case Embedded():
+                self._deaths = 0
+                self._process.answer(message.id, message)
             case Refused():
                 self._deaths = 0
                 self._process.refuse(message)

@@ -3,12 +3,14 @@
 //   node client.mjs BOOTSTRAP /NAMESPACE/ENDPOINT TEXT [TIMEOUT_S]
 //
 // Prints the reply, one line of JSON. Exit code 0: completed; 1: failed, or the event was not taken; 2: no reply in time.
+// KAFKA_CLIENT_CONFIG names a client.properties with the login, where the cluster wants one (librdkafka's words).
 import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { Kafka, Partitioners, logLevel } from "kafkajs";
 
 const [bootstrap, address, text, timeout = "60"] = process.argv.slice(2);
 const match = /^\/([a-z0-9-]+)\/([a-z0-9-]+)$/.exec(address ?? "");
-if (!match || !text) {
+if (!match || !text || !(Number(timeout) > 0)) {
   console.error("usage: client.mjs BOOTSTRAP /NAMESPACE/ENDPOINT TEXT [TIMEOUT_S]");
   process.exit(64);
 }
@@ -17,7 +19,32 @@ const events = `gw.${namespace}.${endpoint}.in.v1`;
 const replies = `gw.${namespace}.${endpoint}.out.v1`;
 const correlation = randomBytes(16);
 
-const kafka = new Kafka({ brokers: bootstrap.split(","), logLevel: logLevel.NOTHING, retry: { retries: 2 } });
+function login(file) {
+  if (!file) return {};
+  const lines = readFileSync(file, "utf8").split("\n").filter((line) => /^\s*[^#!=][^=]*=/.test(line));
+  const said = Object.fromEntries(lines.map((line) => [line.split("=", 1)[0].trim(), line.slice(line.indexOf("=") + 1).trim()]));
+  const protocol = said["security.protocol"] ?? "PLAINTEXT";
+  const pem = (name) => (said[name] ? readFileSync(said[name]) : undefined);
+  return {
+    ssl: protocol.endsWith("SSL") && {
+      ca: said["ssl.ca.location"] && [pem("ssl.ca.location")],
+      cert: pem("ssl.certificate.location"),
+      key: pem("ssl.key.location"),
+    },
+    sasl: protocol.startsWith("SASL") ? {
+      mechanism: said["sasl.mechanism"].toLowerCase(),
+      username: said["sasl.username"],
+      password: said["sasl.password"],
+    } : undefined,
+  };
+}
+
+const kafka = new Kafka({
+  brokers: bootstrap.split(","),
+  ...login(process.env.KAFKA_CLIENT_CONFIG),
+  logLevel: logLevel.NOTHING,
+  retry: { retries: 2 },
+});
 const admin = kafka.admin();
 const producer = kafka.producer({
   idempotent: true,
@@ -25,8 +52,9 @@ const producer = kafka.producer({
   createPartitioner: Partitioners.DefaultPartitioner,
   retry: { retries: 5 },
 });
-// Reads committed records only, which is kafkajs's default. kafkajs reads in a group or not at all: one for this run.
-const group = `guideway-kafkajs-${correlation.toString("hex")}`;
+// Reads committed records only, which is kafkajs's default. kafkajs reads in a group or not at all: one for this run,
+// below the namespace's name, where a team may have groups.
+const group = `${namespace}.kafkajs-${correlation.toString("hex")}`;
 const consumer = kafka.consumer({ groupId: group, readUncommitted: false, allowAutoTopicCreation: false });
 
 let exitCode = 1;
@@ -60,7 +88,8 @@ try {
     exitCode = 2;
   }
 } catch (error) {
-  console.error(`not sent: ${error.message}`);
+  const about = (error.cause ?? error).type === "UNKNOWN_TOPIC_OR_PARTITION" ? `there is no endpoint ${address} (${events})` : error.message;
+  console.error(`not sent: ${about}`);
 }
 await Promise.allSettled([consumer.disconnect(), producer.disconnect()]);
 await admin.deleteGroups([group]).catch(() => {});

@@ -11,15 +11,24 @@ import typer
 
 from guideway import __version__, config, logs
 from guideway.cli import running, traffic
+from guideway.cli.archive import commands as archive
+from guideway.cli.batch import commands as batch
 from guideway.cli.catalogue import apply as applying
+from guideway.cli.catalogue import asyncapi as contract
 from guideway.cli.catalogue import delete as deletion
 from guideway.cli.catalogue import get as catalogue
+from guideway.cli.catalogue import move as moving
 from guideway.cli.console import interrupts
 from guideway.cli.console.help import make_readable
 from guideway.cli.console.output import complain, end_unheard, open_streams
 from guideway.cli.dlq import commands as dlq
+from guideway.cli.gateway import commands as gateway
+from guideway.cli.namespaces import commands as namespaces
+from guideway.cli.replay import commands as replay
+from guideway.cli.replay import shadow, shadows
 from guideway.cli.sets import commands as sets
 from guideway.cli.studio import run as studio
+from guideway.cli.targets import commands as targets
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import home
 from guideway.usecases.unforeseen import unforeseen
@@ -44,10 +53,20 @@ app = typer.Typer(
 applying.add_to(app)
 catalogue.add_to(app)
 deletion.add_to(app)
+moving.add_to(app)
+contract.add_to(app)
 sets.add_to(app)
 traffic.add_to(app)
+batch.add_to(app)
 dlq.add_to(app)
+namespaces.add_to(app)
 running.add_to(app)
+gateway.add_to(app)
+targets.add_to(app)
+archive.add_to(app)
+replay.add_to(app)
+shadow.add_to(app)
+shadows.add_to(app)
 studio.add_to(app)
 make_readable(app)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,21 +11,22 @@ import typer
 from rich.text import Text
 
 from guideway import logs
+from guideway.cli.catalogue.apply import Replication
 from guideway.cli.console import interrupts
 from guideway.cli.console.output import AsJson, between, err, out, print_json, print_table, run
-from guideway.cli.console.services import Restart, supervised, until_signalled
+from guideway.cli.console.services import Restart, begin_service, run_service, until_signalled
 from guideway.cli.demo import demo as demonstration
 from guideway.infra import local_broker
 from guideway.infra.doctor import Check
 from guideway.infra.probe import require_broker
 from guideway.producers.intake.shares import QUEUE
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.names import LANES
+from guideway.schemas.names.topics import LANES
 from guideway.settings import Settings
 from guideway.usecases import packaged, serve
 from guideway.usecases.apply import apply_manifests
 from guideway.usecases.doctor import examine
-from guideway.usecases.supervise import end_with_parent
+from guideway.usecases.rights.diagnosis import ROLES
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,6 +38,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(broker, name="broker")
     app.command("endpoints")(endpoints)
     app.command("worker")(worker)
+    app.command("steward")(steward)
     app.command("doctor")(doctor)
     app.command("demo")(demo)
 
@@ -50,7 +51,7 @@ def broker_up(as_json: AsJson = False) -> None:
     """
     settings = Settings.from_environ()
     running = local_broker.up(settings.broker_folder, progress=_say)
-    require_broker(running.bootstrap)
+    require_broker(running.cluster)
     if running.kind != "external" and (small := run(packaged.offered(settings))):
         run(apply_manifests(settings, small))
         _say(f"model size small: {packaged.WHAT_IT_IS}")
@@ -75,11 +76,11 @@ def broker_status(as_json: AsJson = False) -> None:
     """Say which broker commands would use now. Exit code 1 if there is none, or none that answers."""
     settings = Settings.from_environ()
     running = local_broker.status(settings.broker_folder)
-    if settings.bootstrap is not None:
-        running = local_broker.RunningBroker("external", settings.brokers(), settings.broker_folder)
+    if settings.named is not None:
+        running = local_broker.RunningBroker("external", settings.cluster(), settings.broker_folder)
     if running is None:
         raise Refusal(FailureCode.BROKER_UNREACHABLE, "no broker: run `guideway broker up`")
-    require_broker(running.bootstrap)
+    require_broker(running.cluster)
     if as_json:
         print_json(running)
     else:
@@ -100,18 +101,14 @@ def endpoints(
     ] = QUEUE,
 ) -> None:
     """Run the endpoint service: events on endpoint topics become requests for the models. Any number may run."""
-    logs.configure()
-    if restart:
-        raise typer.Exit(supervised(["endpoints", "--no-restart", "--flush-ms", str(flush_ms), "--queue", str(queue)]))
-    end_with_parent()
-    settings = Settings.from_environ()
+    settings = begin_service(restart=restart)
 
     async def work() -> None:
         async with serve.endpoint_service(settings, flush_s=flush_ms / 1000, queue=queue) as service:
             interrupts.keeps("events that are not passed on yet stay in their topics")
             await until_signalled(service.run, service.pipeline.stop)
 
-    run(work())
+    run_service(settings, work())
 
 
 def worker(
@@ -126,12 +123,9 @@ def worker(
     restart: Restart = True,
 ) -> None:
     """Run a worker: requests of one model size become typed replies. Any number may run, on any machines."""
-    logs.configure()
-    if restart:
-        raise typer.Exit(supervised([*sys.argv[1:], "--no-restart"]))
-    end_with_parent()
+    settings = begin_service(restart=restart)
     made = serve.worker(
-        Settings.from_environ(),
+        settings,
         size=size,
         lanes=[lane.strip() for lane in lanes.split(",")],
         rows=rows,
@@ -144,12 +138,36 @@ def worker(
     async def work() -> None:
         await until_signalled(made.run, made.stop)
 
-    run(work())
+    run_service(settings, work())
 
 
-def doctor(as_json: AsJson = False) -> None:
-    """Say what is missing on this machine and how to mend it. Exit code 1 if anything is."""
-    found = run(examine(Settings.from_environ()))
+def steward(replication: Replication = None, restart: Restart = True) -> None:
+    """Run the steward of a cluster that holds rights: topics and rights for what teams apply, and the audit trail.
+
+    It needs an administrator's rights (`guideway services create`). Where everybody may do everything it is not needed.
+    """
+    settings = begin_service(restart=restart)
+    interrupts.keeps("what is applied meanwhile gets its topics and rights from the next steward")
+
+    async def work() -> None:
+        async with serve.steward(settings, replication=replication) as made:
+            await until_signalled(made.run, made.stop)
+
+    run_service(settings, work())
+
+
+def doctor(
+    namespace: Annotated[str | None, typer.Argument(help="Of whose team or caller the rights are looked for.")] = None,
+    as_: Annotated[
+        str | None, typer.Option("--as", help=f"What logs in: {', '.join(ROLES)}. Default: what it probably is.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is missing on this machine and how to mend it. Exit code 1 if anything is.
+
+    On a cluster with users it says as whom it logs in, which rights are missing, and the commands that grant them.
+    """
+    found = run(examine(Settings.from_environ(), role=as_, namespace=namespace))
     if as_json:
         for check in found:
             print_json(check)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 import typer
 from rich.text import Text
 
+from guideway.cli import given, streaming
 from guideway.cli.console import interrupts
 from guideway.cli.console.output import SECONDS, AsJson, err, in_red, out, print_json, run, while_heard
 from guideway.cli.dlq.view import when
 from guideway.printable import on_one_line
 from guideway.producers.client.client import Client, split_address
 from guideway.producers.client.reply_reader import received
-from guideway.producers.events.contents import from_json
-from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.names.topics import reply_topic
 from guideway.schemas.record import Record
 from guideway.schemas.reply import Completed, Failed, Reply
 from guideway.schemas.wire import Undecodable
@@ -29,9 +28,19 @@ from guideway.settings import Settings
 _RUNNING: Final = "are `guideway endpoints` and `guideway worker` running?"
 _HINT_S: Final = 15
 _OF_ALL: Final = frozenset(
-    {FailureCode.UNKNOWN_ENDPOINT, FailureCode.BROKER_UNREACHABLE, FailureCode.REPLY_ADDRESS_REFUSED}
+    {
+        FailureCode.UNKNOWN_ENDPOINT,
+        FailureCode.BROKER_UNREACHABLE,
+        FailureCode.REPLY_ADDRESS_REFUSED,
+        FailureCode.INVALID_SETTING,
+    }
 )
 """What is wrong with the address or the cluster, and so with every event."""
+
+Via = Annotated[
+    str | None,
+    typer.Option(metavar="NAMESPACE", help="Your own namespace, to call an endpoint of another one that lets it."),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -46,6 +55,10 @@ def send(
     text: Annotated[str | None, typer.Argument(help="Plain text, or a JSON object of fields; - reads lines.")] = None,
     file: Annotated[Path | None, typer.Option("-f", "--file", help="A file with one event a line.")] = None,
     guidance: Annotated[list[str] | None, typer.Option(help="Guidance to bring along: NAMESPACE/NAME.")] = None,
+    generation: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help='Generation parameters that the endpoint lets a request set: {"seed": 1}.'),
+    ] = None,
     key: Annotated[str | None, typer.Option(help="Record key; comes back on the reply.")] = None,
     request_id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="Id of the one event: to cancel it, or send it again.")
@@ -54,6 +67,8 @@ def send(
         float | None, typer.Option(callback=SECONDS, help="Seconds after which the answer is of no use.")
     ] = None,
     timeout: Annotated[float, typer.Option(callback=SECONDS, help="Seconds to wait for a reply.")] = 120,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the text of the one event while it is made.")] = False,
+    via: Via = None,
     as_json: AsJson = False,
 ) -> None:
     """Send events to an endpoint and print their replies, in the order of the events.
@@ -63,33 +78,45 @@ def send(
 
         guideway send /public/round "Is the Earth round?"
         guideway send /team/sentiment -f reviews.jsonl --json
+        guideway send --stream /public/essay "Why is the sky blue?"
+        guideway send --via shop /reviews/sentiment "Good soup."
+        guideway send /shop/call "Good soup."    (the router of shop finds the endpoint)
     """
-    lines = list(_lines(text, file))
+    lines = list(given.lines(text, file))
     if not lines:
         where = str(file) if file is not None else "standard input" if text == "-" else "the text"
         raise Refusal(FailureCode.INVALID_SETTING, f"nothing to send: {where} has no line that is not blank")
     if request_id is not None and len(lines) != 1:
         raise Refusal(FailureCode.INVALID_SETTING, f"--id names one event, these are {len(lines)}: send them apart")
+    if stream and len(lines) != 1:
+        raise Refusal(FailureCode.INVALID_SETTING, f"--stream prints one text, these are {len(lines)}: send them apart")
 
+    asked = given.parameters(generation) if generation is not None else None
     interrupts.keeps("no line is answered yet; the same command sends them again" if len(lines) > 1 else "")
 
     async def work() -> int:
-        async with Client(Settings.from_environ().answering_brokers()) as client:
+        async with Client(Settings.from_environ().answering_cluster()) as client:
             # A bound on what is under way keeps a file of a million lines out of memory twice over.
             slots = asyncio.Semaphore(512)
 
             async def one(line: str) -> Reply | Refusal:
                 async with slots:
                     try:
-                        return await client.submit(
+                        send_it = client.stream if stream else client.submit
+                        answer = send_it(
                             address,
-                            _content(line),
+                            given.content(line),
                             key=key,
                             request_id=request_id,
                             guidance=guidance or (),
+                            generation=asked,
                             deadline_s=deadline,
                             timeout_s=timeout,
+                            via=via,
                         )
+                        if isinstance(answer, AsyncIterator):
+                            return await streaming.shown(answer, as_json=as_json)
+                        return await answer
                     except Refusal as refusal:
                         if refusal.code in _OF_ALL:
                             raise
@@ -105,7 +132,8 @@ def send(
                 for number, answer in [(number, group.create_task(one(line))) for number, line in lines]:
                     reply = await answer
                     hinting.cancel()
-                    _print(reply, number if len(lines) > 1 else None, as_json=as_json)
+                    told = streaming.left(reply) if stream and not as_json else reply
+                    _print(told, number if len(lines) > 1 else None, as_json=as_json)
                     if len(lines) > 1:
                         interrupts.keeps(
                             f"the lines up to {number} are answered, of {lines[-1][0]}; go on with the rest, for what "
@@ -128,6 +156,7 @@ def send(
 def cancel(
     address: Annotated[str, typer.Argument(help="/NAMESPACE/ENDPOINT")],
     request_id: Annotated[str, typer.Argument(metavar="ID", help="The id under which the event was published.")],
+    via: Via = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask that a request end. Its own reply tells what came of it: `cancelled`, or its result where that was sooner.
@@ -137,8 +166,8 @@ def cancel(
     """
 
     async def work() -> None:
-        async with Client(Settings.from_environ().answering_brokers()) as client:
-            await client.cancel(address, request_id)
+        async with Client(Settings.from_environ().answering_cluster()) as client:
+            await client.cancel(address, request_id, via=via)
 
     run(work())
     if as_json:
@@ -159,13 +188,13 @@ def tail(
 
     guideway tail /reviews/sentiment --json | jq -r 'select(.code) | .id'
     """
-    topic = names.reply_topic(*split_address(address))
+    topic = reply_topic(*split_address(address))
 
     async def work() -> None:
-        bootstrap = Settings.from_environ().answering_brokers()
+        cluster = Settings.from_environ().answering_cluster()
         count = 0
         async with received(
-            bootstrap, topic, from_beginning=from_beginning, role="tail", on_undecodable=_say_undecodable
+            cluster, topic, from_beginning=from_beginning, role="tail", on_undecodable=_say_undecodable
         ) as stream:
             if err.is_terminal:
                 err.print(f"following the replies of {address}; Ctrl-C ends")
@@ -194,7 +223,7 @@ def print_received(record: Record, reply: Reply, *, as_json: bool) -> None:
             for sample in reply.samples:
                 out.print(begun + Text(on_one_line(show_value(sample.value))))
                 if sample.finish_reason == "length":
-                    err.print(f"{reply.id}: the text is cut at the endpoint's generation.max_tokens")
+                    err.print(f"{reply.id}: {streaming.CUT}")
             for lost in reply.failed_samples or []:
                 out.print(begun + in_red(lost.code.value, on_one_line(f"sample {lost.sample}: {lost.message}")))
         case Failed():
@@ -220,7 +249,7 @@ def print_reply(reply: Reply, *, as_json: bool, line: int | None = None) -> None
                 shown = show_value(sample.value)
                 out.print(shown if line is None else f"{line}\t{on_one_line(shown)}")
                 if sample.finish_reason == "length":
-                    err.print(f"{where}the text is cut at the endpoint's generation.max_tokens")
+                    err.print(f"{where}{streaming.CUT}")
             for lost in reply.failed_samples or []:
                 err.print(in_red(lost.code.value, f"{where}sample {lost.sample}: {lost.message}"))
         case Failed():
@@ -241,40 +270,3 @@ def _print(answer: Reply | Refusal, line: int | None, *, as_json: bool) -> None:
         print_json(told | {"retryable": answer.code.retryable})
     else:
         err.print(in_red(answer.code.value, ("" if line is None else f"line {line}: ") + answer.message))
-
-
-def _lines(text: str | None, file: Path | None) -> Iterator[tuple[int, str]]:
-    """(number, line) of each that is not blank."""
-    if file is not None:
-        try:
-            found = file.read_text(encoding="utf-8-sig").split("\n")
-        except UnicodeDecodeError as error:
-            raise Refusal(
-                FailureCode.INVALID_SETTING, f"{file} is not UTF-8 (byte {error.start}): convert it; UTF-16 is not read"
-            ) from None
-        except OSError as error:
-            raise Refusal(
-                FailureCode.INVALID_SETTING,
-                f"{file} cannot be read ({error.strerror}): name a file with one event a line",
-            ) from None
-    elif text == "-":
-        try:
-            found = sys.stdin.buffer.read().decode("utf-8-sig").split("\n")
-        except UnicodeDecodeError as error:
-            raise Refusal(
-                FailureCode.INVALID_SETTING,
-                f"standard input is not UTF-8 (byte {error.start}): convert it; UTF-16 is not read",
-            ) from None
-    elif text is not None:
-        found = [text]
-    else:
-        raise Refusal(FailureCode.INVALID_SETTING, "nothing to send: give a text, - for standard input, or --file")
-    return ((number, line) for number, line in enumerate(found, 1) if line.strip())
-
-
-def _content(line: str) -> dict[str, Any] | str:
-    """Fields where the line is a JSON object. Raises Refusal(undecodable_event)."""
-    if not line.lstrip().startswith("{"):
-        return line
-    fields: dict[str, Any] = from_json(line.encode())
-    return fields

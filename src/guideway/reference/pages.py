@@ -89,7 +89,7 @@ def _rows(struct: types.StructType, page: str, there: dict[type[Any], str]) -> I
             kind = f"number from {DEADLINE_S[0]:g} to {DEADLINE_S[1]:,.0f}, or null"
         if struct.cls is Json and field.name == "schema":
             kind = f"JSON Schema of at most {MAX_SCHEMA_BYTES // 1024} KiB"
-        yield f"`{field.name}`", kind, _default(field), meanings(struct.cls)[field.name]
+        yield f"`{field.encode_name}`", kind, _default(field), meanings(struct.cls)[field.encode_name]
 
 
 def _default(field: types.Field) -> str:

@@ -15,6 +15,9 @@ from msgspec import inspect as types
 
 from guideway.catalogue.bounds import MAX_DEADLINE_S, MIN_DEADLINE_S, measured
 from guideway.catalogue.documents.shapes import bare, shape_at, shape_of, structs_of
+from guideway.schemas.kinds.namespace import Namespace
+from guideway.schemas.kinds.router import Router
+from guideway.schemas.kinds.targets import Target, Webhook
 from guideway.schemas.manifests import (
     Calibrated,
     EmbeddingModel,
@@ -29,7 +32,7 @@ from guideway.schemas.output import Json
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.training.runs.task import Task
 
-MANIFESTS: Final = (Endpoint, Guidance, Model, RetrievalSet, SetAlias, Calibrated)
+MANIFESTS: Final = (Endpoint, Guidance, Model, RetrievalSet, SetAlias, Calibrated, Namespace, Router, Webhook, Target)
 ALL: Final = (*MANIFESTS, Task)
 _DIGEST: Final = f"sha256:{'0' * 64}"
 _SAMPLES: Final[tuple[Manifest, ...]] = (
@@ -70,12 +73,12 @@ def structs_in(*kinds: type[Any]) -> list[types.StructType]:
 
 @cache
 def meanings(struct: type[Any]) -> dict[str, str]:
-    """What stands below each field in the source of the struct, or of what it inherits from."""
+    """Field, as it is written → what stands below it in the source of the struct, or of what that inherits from."""
     found: dict[str, str] = {}
     for one in reversed(struct.__mro__):
         if issubclass(one, msgspec.Struct) and one is not msgspec.Struct:
             found |= dict(_meanings(one))
-    return {name: meaning for name, meaning in found.items() if name in struct.__struct_fields__}
+    return {one.encode_name: found[one.name] for one in msgspec.structs.fields(struct) if one.name in found}
 
 
 def _meanings(struct: type[Any]) -> Iterator[tuple[str, str]]:

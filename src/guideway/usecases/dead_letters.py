@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
-from guideway.delivery.replay.dead_letter_reader import DeadLetterReader, Spans
+from guideway.delivery.clients.administrator import administrator, partitions_by_topic
+from guideway.delivery.clients.span_reader import Spans
+from guideway.delivery.connection.cluster import Cluster
+from guideway.delivery.replay.dead_letter_reader import DeadLetterReader
 from guideway.delivery.replay.decision import Replayed, Selection, code_of
 from guideway.delivery.replay.replayer import Report, plan, replay
-from guideway.infra.cluster import administrator
-from guideway.infra.topics import partitions_by_topic
 from guideway.producers.client.client import split_address
-from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.names.topics import dead_letter_topic, event_topic, topic_of_dead_letters
+from guideway.schemas.nearest import did_you_mean
 from guideway.schemas.record import Record
 from guideway.settings import Settings
 
+_SHOWN: Final = 10
 Watch = Callable[[int], Callable[[int], None]]
 """Gets how many offsets there are, and gives what is told how many more were walked."""
 
@@ -45,7 +49,7 @@ class Tally(msgspec.Struct):
 class Replay:
     """What is to be put back. The end is fixed: what dies again meanwhile is not put back without end."""
 
-    bootstrap: str
+    cluster: Cluster
     origin: str
     """The topic that they go back to."""
     partitions: int
@@ -56,16 +60,16 @@ class Replay:
 
 async def tallies(settings: Settings, watch: Watch) -> list[Tally]:
     """Of every dead-letter topic that holds any. Raises Refusal(broker_unreachable)."""
-    bootstrap = settings.answering_brokers()
-    there = _dead(await _topics(bootstrap))
-    async with DeadLetterReader.connected(bootstrap) as reader:
+    cluster = settings.answering_cluster()
+    there = _dead(await _topics(cluster))
+    async with DeadLetterReader.connected(cluster) as reader:
         # A topic's records are counted: transaction markers make its offsets lie.
         found = {topic: Tally(topic) for topic in sorted(there)}
-        spans = await reader.spans(there)
+        spans = await reader.letters.spans(there)
         walked = watch(_offsets(spans))
         for tp, span in spans.items():
             replayed = await reader.replayed(tp) if len(span) else Replayed()
-            async for record in reader.read({tp: span}):
+            async for record in reader.letters.read({tp: span}):
                 found[tp.topic].add(record, replayed=record.offset in replayed)
             walked(len(span))
     return [tally for tally in found.values() if tally.records]
@@ -76,17 +80,17 @@ async def letters(
 ) -> tuple[list[tuple[Record, bool]], int]:
     """([record, whether it was replayed], newest last; how many there are of the selection).
 
-    topic: see `dead_letter_topic`. limit: so many of the newest; 0: all. Raises Refusal as that does.
+    topic: see `dead_letters_of`. limit: so many of the newest; 0: all. Raises Refusal as that does.
     """
-    bootstrap = settings.answering_brokers()
-    there = _dead(await _topics(bootstrap))
-    dead = dead_letter_topic(topic, there)
+    cluster = settings.answering_cluster()
+    there = _dead(await _topics(cluster))
+    dead = dead_letters_of(topic, there)
     kept: deque[tuple[Record, bool]] = deque(maxlen=limit or None)
     count = 0
-    async with DeadLetterReader.connected(bootstrap) as reader:
-        for tp, span in (await reader.spans({dead: there[dead]})).items():
+    async with DeadLetterReader.connected(cluster) as reader:
+        for tp, span in (await reader.letters.spans({dead: there[dead]})).items():
             replayed = await reader.replayed(tp) if len(span) else Replayed()
-            async for record in reader.read({tp: span}):
+            async for record in reader.letters.read({tp: span}):
                 if selection.wants(record):
                     count += 1
                     kept.append((record, record.offset in replayed))
@@ -94,31 +98,31 @@ async def letters(
 
 
 async def prepare_replay(settings: Settings, topic: str, selection: Selection) -> Replay:
-    """What there is to put back now. topic: see `dead_letter_topic`.
+    """What there is to put back now. topic: see `dead_letters_of`.
 
     Raises Refusal as that does; invalid_setting where the topic that they came from is gone.
     """
-    bootstrap = settings.answering_brokers()
-    there = await _topics(bootstrap)
-    dead = dead_letter_topic(topic, _dead(there))
-    origin = names.topic_of_dead_letters(dead)
+    cluster = settings.answering_cluster()
+    there = await _topics(cluster)
+    dead = dead_letters_of(topic, _dead(there))
+    origin = topic_of_dead_letters(dead)
     if origin not in there:
         raise Refusal(FailureCode.INVALID_SETTING, f"topic {origin} does not exist any more: create it first")
-    async with DeadLetterReader.connected(bootstrap) as reader:
-        return Replay(bootstrap, origin, there[origin], await reader.spans({dead: there[dead]}), selection)
+    async with DeadLetterReader.connected(cluster) as reader:
+        return Replay(cluster, origin, there[origin], await reader.letters.spans({dead: there[dead]}), selection)
 
 
 async def preview_replay(wanted: Replay, watch: Watch) -> Report:
     """What `put_back` would do; nothing is written."""
-    async with DeadLetterReader.connected(wanted.bootstrap) as reader:
+    async with DeadLetterReader.connected(wanted.cluster) as reader:
         return await plan(reader, wanted.spans, wanted.selection, watch(_offsets(wanted.spans)))
 
 
 async def put_back(wanted: Replay, watch: Watch) -> Report:
     """Put them back, each once, as they were. Interrupted, it may be called again. Raises Refusal as `replay` does."""
-    async with DeadLetterReader.connected(wanted.bootstrap) as reader:
+    async with DeadLetterReader.connected(wanted.cluster) as reader:
         return await replay(
-            wanted.bootstrap,
+            wanted.cluster,
             reader,
             wanted.spans,
             wanted.selection,
@@ -128,28 +132,33 @@ async def put_back(wanted: Replay, watch: Watch) -> Report:
         )
 
 
-def dead_letter_topic(topic: str, there: Mapping[str, int]) -> str:
+def dead_letters_of(topic: str, there: Mapping[str, int]) -> str:
     """The dead-letter topic that is meant by itself, by the topic whose letters it holds, or by /NAMESPACE/ENDPOINT.
 
     there: dead-letter topic → its number of partitions. Raises Refusal(invalid_setting) where it is none of them.
     """
-    named = names.event_topic(*split_address(topic)) if topic.startswith("/") else topic
-    for candidate in (named, names.dead_letter_topic(named)):
+    named = event_topic(*split_address(topic)) if topic.startswith("/") else topic
+    for candidate in (named, dead_letter_topic(named)):
         if candidate in there:
             return candidate
-    known = ", ".join(sorted(there)) or "none: run `guideway topics apply`"
-    raise Refusal(FailureCode.INVALID_SETTING, f"{topic!r} has no dead-letter topic; there are {known}")
+    if not there:
+        told = "there are none: run `guideway topics apply`"
+    else:
+        names = sorted(there)
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        told = f"{did_you_mean(dead_letter_topic(named), names)}there are {', '.join(names[:_SHOWN])}{more}"
+    raise Refusal(FailureCode.INVALID_SETTING, f"{topic[:200]!r} has no dead-letter topic: {told}")
 
 
 def _offsets(spans: Spans) -> int:
     return sum(map(len, spans.values()))
 
 
-async def _topics(bootstrap: str) -> dict[str, int]:
+async def _topics(cluster: Cluster) -> dict[str, int]:
     """All topics of the cluster, with how many partitions each has."""
-    async with administrator(bootstrap) as admin:
+    async with administrator(cluster) as admin:
         return {topic: len(partitions) for topic, partitions in (await partitions_by_topic(admin)).items()}
 
 
 def _dead(there: Mapping[str, int]) -> dict[str, int]:
-    return {topic: count for topic, count in there.items() if names.topic_of_dead_letters(topic) is not None}
+    return {topic: count for topic, count in there.items() if topic_of_dead_letters(topic) is not None}

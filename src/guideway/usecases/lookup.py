@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from guideway.catalogue.entries import KINDS, Catalogue, Identity, Kind
 from guideway.catalogue.topic import CatalogueFollower
-from guideway.schemas import names
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.kinds.router import ROUTER
 from guideway.schemas.manifests import Manifest, RetrievalSet
+from guideway.schemas.names.addresses import NAME
 from guideway.schemas.nearest import did_you_mean
 from guideway.schemas.retrieval import SetRef
 from guideway.settings import Settings
@@ -14,7 +15,7 @@ from guideway.settings import Settings
 
 async def catalogue_of(settings: Settings) -> Catalogue:
     """The catalogue as it is now. Raises Refusal(broker_unreachable | invalid_setting) where there is none."""
-    async with CatalogueFollower(settings.answering_brokers()) as reader:
+    async with CatalogueFollower(settings.answering_cluster()) as reader:
         return reader.catalogue
 
 
@@ -36,10 +37,12 @@ def kind_of(text: str) -> Kind:
 
 
 def identity_of(kind: str, name: str) -> Identity:
-    """What is meant by a kind and `NAMESPACE/NAME`, or a model size. Raises Refusal(invalid_setting)."""
+    """What is meant by a kind and `NAMESPACE/NAME`, or a model size or a namespace. Raises Refusal(invalid_setting)."""
     known = kind_of(kind)
     namespace, slash, rest = name.strip("/").partition("/")
-    return Identity(known, namespace, rest) if slash else Identity(known, "public", namespace)
+    if not slash:
+        return Identity(known, namespace, ROUTER) if known == "router" else Identity(known, "public", namespace)
+    return Identity(known, namespace, rest)
 
 
 def found_in(catalogue: Catalogue, identity: Identity) -> tuple[int, Manifest]:
@@ -50,7 +53,10 @@ def found_in(catalogue: Catalogue, identity: Identity) -> tuple[int, Manifest]:
         code = FailureCode.UNKNOWN_MODEL_SIZE if identity.kind == "model" else code
         known = [f"{one.namespace}/{one.name}" for one in catalogue.identities(identity.kind)]
         near = did_you_mean(f"{identity.namespace}/{identity.name}", known)
-        raise Refusal(code, f"the catalogue has no {identity}: {near}`guideway get {identity.kind}` lists what it has")
+        # Whoever asks for `small` or for a namespace names no other one.
+        whole = identity.kind not in ("model", "namespace")
+        what = identity if whole else f"{identity.kind} {identity.name}"
+        raise Refusal(code, f"the catalogue has no {what}: {near}`guideway get {identity.kind}` lists what it has")
     return latest
 
 
@@ -73,6 +79,9 @@ def found_set(catalogue: Catalogue, name: str) -> tuple[SetRef, RetrievalSet]:
 def split_name(name: str) -> tuple[str, str]:
     """(namespace, name). Raises Refusal(invalid_setting)."""
     namespace, _, plain = name.strip("/").partition("/")
-    if not (names.NAME.fullmatch(namespace) and names.NAME.fullmatch(plain)):
-        raise Refusal(FailureCode.INVALID_SETTING, f"{name!r} is no set's name: write NAMESPACE/NAME")
+    if not (NAME.fullmatch(namespace) and NAME.fullmatch(plain)):
+        raise Refusal(
+            FailureCode.INVALID_SETTING,
+            f"{name!r} is no set's name: write NAMESPACE/NAME, in lower-case letters, digits and hyphens",
+        )
     return namespace, plain

@@ -23,7 +23,7 @@ async def offered(settings: Settings) -> list[Source]:
     """`small`, for a catalogue that has no model at all, where its package is installed; else nothing."""
     if find_spec(MODEL_PACKAGE) is None:
         return []
-    catalogue = await present(settings.answering_brokers())
+    catalogue = await present(settings.answering_cluster())
     return [] if catalogue.identities("model") or catalogue.unread() else read_manifests(SMALL)
 
 
@@ -36,7 +36,7 @@ async def with_small(settings: Settings, found: list[Source]) -> list[Source]:
     identity = Identity.of(small.manifest)
     if any(Identity.of(source.manifest) == identity for source in found):
         return found
-    there = (await present(settings.answering_brokers())).latest(identity)
+    there = (await present(settings.answering_cluster())).latest(identity)
     if there is not None:
         assert isinstance(there[1], Model)
         if not found:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guideway.catalogue.artefacts.store import ArtefactStore
@@ -30,6 +32,16 @@ def retrieval_settings(settings: Settings) -> RetrievalSettings:
         qdrant_url=settings.qdrant_url,
         qdrant_api_key=settings.qdrant_api_key,
     )
+
+
+def embedding_missing(settings: Settings) -> str | None:
+    """The embedding model that the settings name, if it is a package or folder that this machine does not have."""
+    source = retrieval_settings(settings).embedding
+    package, _, _ = source.removeprefix("package:").partition("/")
+    if source.startswith("package:"):
+        return source if importlib.util.find_spec(package) is None else None
+    is_folder = source.startswith((".", "/", "~"))
+    return source if is_folder and not Path(source).expanduser().is_dir() else None
 
 
 def an_embedder(settings: Settings) -> Embedder:

@@ -19,8 +19,14 @@ EXIT_INTERRUPTED: Final = 130
 """As a shell tells of a program that Ctrl-C has ended."""
 FINAL_CODES: Final = frozenset({0, 1, 2, EXIT_INTERRUPTED})
 """Stopped, refused with a sentence, wrong usage, Ctrl-C: starting again would end the same way."""
+EXIT_UNAVAILABLE: Final = 69
+"""Of a service that the cluster does not let work as it is now (`EX_UNAVAILABLE`): it is started again."""
+_LONGEST_PAUSE_S: Final = {EXIT_UNAVAILABLE: 30.0}
+"""By exit code, where it is not ten seconds: each try logs in, and says why it could not."""
 _AT_ONCE_S: Final = 0.3
-"""For a child that ends itself, as it was told."""
+"""After the second Ctrl-C, for a child that ends itself, as it was told."""
+_LATE_S: Final = 2.0
+"""After the first one: a child ends itself in time and says what is kept, and a busy machine lets it do so later."""
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -53,7 +59,7 @@ class Stopping:
         if len(pressed) > 1:
             return pressed[1] + _AT_ONCE_S
         if pressed:
-            return pressed[0] + self._hurry_s + _AT_ONCE_S
+            return pressed[0] + self._hurry_s + _LATE_S
         return self._signals[0][0] + self._patience_s if self._signals else float("inf")
 
     @property
@@ -84,7 +90,7 @@ def supervise(command: Sequence[str], *, hurry_s: float, patience_s: float = 60)
         code = _wait(child, lambda: stopping.ends_at)
         if stopping.is_asked or code in FINAL_CODES:
             return stopping.exit_code if stopping.is_asked else code
-        pause_s = 0.5 if time.monotonic() - began > 60 else min(10.0, pause_s * 2)
+        pause_s = 0.5 if time.monotonic() - began > 60 else min(_LONGEST_PAUSE_S.get(code, 10.0), pause_s * 2)
         log.warning("process ended; it is started again", exit_code=code, pause_s=pause_s)
         _pause(pause_s, stopping)
         if stopping.is_asked:
@@ -119,5 +125,6 @@ def _wait(child: subprocess.Popen[bytes], ends_at: Callable[[], float]) -> int:
             return child.wait(0.2)
         except subprocess.TimeoutExpired:
             if time.monotonic() > ends_at():
+                log.warning("process did not end in time, and was killed")
                 child.kill()
                 return child.wait()

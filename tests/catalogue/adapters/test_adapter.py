@@ -130,6 +130,8 @@ WRONG_NUMBERS: list[Any] = [None, "8", -1, 0, True, 1e300, [8], {}, 10**30]
         {"use_dora": "no"},
         {"bias": ["none"]},
         {"init_lora_weights": ["pissa"], "use_qalora": "x"},
+        {"init_lora_weights": "pissa_niter_16"},
+        {"init_lora_weights": "OLoRA"},
     ],
 )
 def test_a_setting_of_lora_that_cannot_be_is_damaged(change: dict[str, Any]) -> None:
@@ -275,3 +277,58 @@ def test_it_is_told_when_it_is_applied_by_file_and_name(tmp_path: Path) -> None:
         upload(tmp_path / "m.yaml", guidance, ArtefactStore(str(tmp_path / "store")))
     assert caught.value.code is FailureCode.GUIDANCE_DAMAGED
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("form", "config", "words"),
+    [
+        ("lora", {"target_modules": ["v_proj"]}, "which its `target_modules` ['v_proj'] do not name"),
+        ("ia3", {"target_modules": ["model.k_proj"]}, "which its `target_modules` ['k_proj'] do not name"),
+        ("lora", {"exclude_modules": ["q_proj"]}, "which its `exclude_modules` leave out"),
+        ("lora", {"exclude_modules": ["layers.0.self_attn.q_proj"]}, "which its `exclude_modules` leave out"),
+        ("lora", {"exclude_modules": ["layers.1.self_attn.q_proj", "oj"]}, ""),
+        ("lora", {"layers_to_transform": [[0]]}, "its `layers_to_transform` are [[0]]"),
+        ("lora", {"layers_to_transform": [1, 2]}, "its `layers_to_transform` are [1, 2]"),
+        ("lora", {"layers_to_transform": 1}, "its `layers_to_transform` are 1"),
+        ("lora", {"target_modules": ["language_model.layers.0.self_attn.q_proj"], "layers_to_transform": 0}, ""),
+        ("lora", {"target_modules": "all-linear", "layers_to_transform": []}, ""),
+        ("lora", {"target_modules": r".*\.(q|v)_proj", "exclude_modules": None}, ""),
+        ("lora", {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [0]}, ""),
+        ("ia3", {"target_modules": None}, ""),
+    ],
+)
+def test_tensors_that_the_configuration_leaves_out_are_told(
+    form: TrainedForm, config: dict[str, Any], words: str
+) -> None:
+    made = files(form, json.dumps(CONFIGS[form] | config))
+    if words:
+        assert words in refused(made, form)
+    else:
+        check_folder(made, form)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (json.dumps(LORA)[:-1] + ', "r": 2}', "cannot be read (a name twice)"),
+        (json.dumps(LORA)[:-1] + ', "x": NaN}', "cannot be read (NaN is no number of JSON)"),
+        (json.dumps(LORA) + "}", "cannot be read (Extra data: line 1"),
+        ("\ufeff" + json.dumps(LORA), "cannot be read (Unexpected UTF-8 BOM"),
+        (json.dumps(LORA).encode("utf-16"), "cannot be read (it is not UTF-8)"),
+        ("[" * 100_000, "cannot be read (it is nested too deeply)"),
+    ],
+)
+def test_why_a_configuration_cannot_be_read_is_told(config: str | bytes, words: str) -> None:
+    assert words in refused(files("lora", config))
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n", "is a pointer of Git LFS"),
+        (b"PK\x03\x04" + bytes(100), "looks like a pickle"),
+        (b"\x80\x04." + bytes(100), "looks like a pickle"),
+    ],
+)
+def test_weights_that_are_another_file_are_named(weights: bytes, words: str) -> None:
+    assert words in refused(files("lora", weights=weights))

@@ -50,7 +50,8 @@ def told(place: Path) -> list[str]:
             HEAD + "output:\n  type: choice\n  lables: [a]\nmax_tokens: 3\ngeneration:\n  temprature: 3\n",
             [
                 "7: endpoint /shop/mood: unknown field `lables` in output: did you mean labels? there is type,",
-                "8: endpoint /shop/mood: unknown field `max_tokens`: it belongs under `retrieval` or `generation`; ",
+                "8: endpoint /shop/mood: unknown field `max_tokens`: it belongs under `retrieval` or `generation` or "
+                "`request_generation`; ",
                 "10: endpoint /shop/mood: unknown field `temprature` in generation: did you mean temperature? ",
             ],
         ),
@@ -61,6 +62,14 @@ def told(place: Path) -> list[str]:
                 "6: lane: invalid value 'intractive': did you mean interactive? it is one of batch, interactive",
                 '7: guidance: it must be a list, and is "tone" (write [tone])',
                 "8: request_guidance[1]: 'tone' does not fit: write NAMESPACE/NAME, perhaps with @VERSION",
+            ],
+        ),
+        (
+            WHOLE + "targets: [Crm Inbox, {webhook: crm}]\narchive: often\n",
+            [
+                "6: endpoint /shop/mood: targets[0]: 'Crm Inbox' does not fit: write NAME of this namespace, or "
+                "/NAMESPACE/NAME",
+                '7: endpoint /shop/mood: archive: it must be true or false or names with values, and is "often"',
             ],
         ),
         (
@@ -85,6 +94,26 @@ def told(place: Path) -> list[str]:
                 "6: endpoint /shop/mood: generation.samples: it must be an integer of at most 16, and is 99",
                 "7: endpoint /shop/mood: max_text_chars: it must be an integer of at least 1, and is 0",
             ],
+        ),
+        (
+            WHOLE + "calibration: of\nshadow:\n  with: candidat\n  share: 2\n",
+            [
+                "6: endpoint /shop/mood: calibration: invalid value 'of': did you mean off? it is one of auto,",
+                "8: endpoint /shop/mood: shadow.with: invalid value 'candidat': did you mean candidate?",
+                "9: endpoint /shop/mood: shadow.share: it must be a number of at most 1, and is 2",
+            ],
+        ),
+        (
+            WHOLE + "shadow:\n  with: {guidence: [shop/tone@4]}\n",
+            ["7: endpoint /shop/mood: unknown field `guidence` in shadow.with: did you mean guidance?"],
+        ),
+        (
+            WHOLE + "shadow:\n  with: {instruction: x}\n  promote: if_better\n",
+            ["6: endpoint /shop/mood: shadow.promote is `if_better`, and live traffic has no right answers"],
+        ),
+        (
+            WHOLE + "input: {fields: {text: }}\n",
+            ["6: endpoint /shop/mood: input.fields.text: it must be names with values, and is null"],
         ),
         (WHOLE + "retrieval: {}\n", ["6: endpoint /shop/mood: retrieval names no set"]),
         (

@@ -13,8 +13,10 @@ from guideway.catalogue.documents.faults import Faulty
 from guideway.catalogue.topic import CatalogueFollower
 from guideway.cli import app
 from guideway.delivery.clients.kafka_client import make_consumer
+from guideway.delivery.connection.cluster import Cluster
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
+from guideway.infra.topic_making import make_topics
 from guideway.schemas.failures import FailureCode, Refusal
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
@@ -39,13 +41,14 @@ kind: model/v1
 namespace: public
 name: NAME
 source: folder
+fingerprint: sha256:0000000000000000000000000000000000000000000000000000000000000000
 """
 
 
 class Shell:
     def __init__(self, broker: RunningBroker, folder: Path, name: str) -> None:
-        self.environ = {"KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, "GUIDEWAY_HOME": str(folder / "home")}
-        self.bootstrap = broker.bootstrap
+        self.environ = {"KAFKA_BOOTSTRAP_SERVERS": broker.cluster.brokers, "GUIDEWAY_HOME": str(folder / "home")}
+        self.cluster = broker.cluster
         self.file = folder / "a.yaml"
         self.file.write_text(FILE.replace("NAME", name))
 
@@ -60,7 +63,7 @@ class Shell:
         self.file.write_text(self.file.read_text().replace(before, after))
 
     async def topics(self) -> set[str]:
-        async with make_consumer(self.bootstrap, "test") as consumer:
+        async with make_consumer(self.cluster, "test") as consumer:
             return set(await consumer.topics())
 
 
@@ -100,6 +103,19 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(shell: Shell, unique
         (1, "unchanged"),
     ]
     assert "version 1 (all: 1)" in shell("describe", "guidance", f"{unique_name}/tone").stdout
+
+
+def test_what_there_is_to_say_is_said_before_and_when_it_is_done(shell: Shell, unique_name: str) -> None:
+    assert shell("apply", "-f", str(shell.file)).exit_code == 0
+    smaller = shell.file.with_name("smaller.yaml")
+    smaller.write_text(f"{shell.file.read_text().rpartition('---')[2]}max_context_tokens: 64\n")
+    says = f"endpoint {unique_name}/mood does not fit with this any more: generation.max_tokens is 64"
+    for command in (["apply", "--dry-run"], ["diff"], ["apply"]):
+        told = shell(*command, "-f", str(smaller))
+        assert told.exit_code == (command == ["diff"])
+        assert says in " ".join(told.stderr.split())
+    # Other tests apply all that this broker has.
+    assert shell("apply", "-f", str(shell.file)).exit_code == 0
 
 
 def test_diff_says_what_would_be_other_and_tells_it_by_its_exit_code(shell: Shell, unique_name: str) -> None:
@@ -158,7 +174,7 @@ def test_too_many_partitions_are_told_by_their_line(shell: Shell, unique_name: s
 def test_one_that_is_refused_among_thirty_keeps_all_of_them_out(shell: Shell, unique_name: str) -> None:
     folder = shell.file.with_name("thirty")
     folder.mkdir()
-    model = f"kind: model/v1\nnamespace: public\nname: {unique_name}\nsource: folder\n"
+    model = f"kind: model/v1\nnamespace: public\nname: {unique_name}\nsource: folder\nfingerprint: sha256:{'0' * 64}\n"
     endpoint = f"kind: endpoint/v1\nnamespace: {unique_name}\nmodel_size: {unique_name}\noutput: {{type: text}}\n"
     (folder / "model.yaml").write_text(model)
     for number in range(29):
@@ -168,7 +184,7 @@ def test_one_that_is_refused_among_thirty_keeps_all_of_them_out(shell: Shell, un
     (folder / "tone.yaml").write_text(
         f"kind: guidance/v1\nnamespace: {unique_name}\nname: tone\nform: text_prompt\ntext: Be kind."
     )
-    asyncio.run(_make_catalogue(shell.bootstrap))
+    asyncio.run(_make_catalogue(shell.cluster))
     before = asyncio.run(shell.topics())
     refused = shell("apply", "-f", str(folder))
     assert refused.exit_code == 1
@@ -180,19 +196,19 @@ def test_one_that_is_refused_among_thirty_keeps_all_of_them_out(shell: Shell, un
     assert f"did you mean {unique_name}/tone?" in first.message
     assert str(second).startswith(f"{folder}/17.yaml:6: endpoint /{unique_name}/e17: there is no endpoint")
     assert asyncio.run(shell.topics()) == before
-    assert asyncio.run(_kept(shell.bootstrap, unique_name)) == 0
+    assert asyncio.run(_kept(shell.cluster, unique_name)) == 0
     (folder / "11.yaml").unlink()
     (folder / "17.yaml").unlink()
     assert shell("apply", "-f", str(folder)).exit_code == 0
-    assert asyncio.run(_kept(shell.bootstrap, unique_name)) == 29
+    assert asyncio.run(_kept(shell.cluster, unique_name)) == 29
 
 
-async def _make_catalogue(bootstrap: str) -> None:
-    await topics.apply(bootstrap, topics.wanted([]))
+async def _make_catalogue(cluster: Cluster) -> None:
+    await make_topics(cluster, topics.wanted([]))
 
 
-async def _kept(bootstrap: str, name: str) -> int:
-    async with CatalogueFollower(bootstrap) as reader:
+async def _kept(cluster: Cluster, name: str) -> int:
+    async with CatalogueFollower(cluster) as reader:
         return sum(name in (one.namespace, one.name) for _, one in reader.catalogue)
 
 

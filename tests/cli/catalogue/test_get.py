@@ -9,28 +9,33 @@ import subprocess
 import sys
 from pathlib import Path
 
+from guideway.delivery.clients.administrator import administrator, partitions_by_topic
 from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
-from guideway.schemas import names
+from guideway.infra.topic_making import make_topics
+from guideway.schemas.manifests import Endpoint
+from guideway.schemas.names.service_topics import catalogue_topic
+from guideway.schemas.output import Text
+from guideway.schemas.wire import MANIFEST
 
 
 def test_what_cannot_be_read_is_shown(broker: RunningBroker, unique_name: str) -> None:
     """It was passed over without a word, and an older program wrote over it."""
 
     async def write() -> None:
-        await topics.apply(broker.bootstrap, topics.wanted([]))
-        async with started(make_producer(broker.bootstrap, "test"), broker.bootstrap) as producer:
+        await make_topics(broker.cluster, topics.catalogues([unique_name]))
+        async with started(make_producer(broker.cluster, "test"), broker.cluster) as producer:
             for key, value in (
                 (f"endpoint/{unique_name}/task@7", b'{"kind":"endpoint/v9"}'),
                 (f"endpoint/{unique_name}/task@{'9' * 4301}", b"{}"),
             ):
-                await producer.send_and_wait(names.CATALOGUE_TOPIC, key=key.encode(), value=value, partition=0)
+                await producer.send_and_wait(catalogue_topic(unique_name), key=key.encode(), value=value, partition=0)
 
     asyncio.run(write())
 
     def guideway(*arguments: str) -> str:
-        environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, "COLUMNS": "200"}
+        environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": broker.cluster.brokers, "COLUMNS": "200"}
         command = [sys.executable, "-m", "guideway", *arguments]
         return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False).stdout
 
@@ -40,8 +45,34 @@ def test_what_cannot_be_read_is_shown(broker: RunningBroker, unique_name: str) -
 
     assert unread() == [7]
     assert "entries that cannot be read" in guideway("doctor")
-    assert "deleted" in guideway("delete", "endpoint", f"{unique_name}/task@7")
+    assert "deleted" in guideway("delete", "endpoint", f"{unique_name}/task@7", "--anyway")
     assert unread() == []
+
+
+def test_topics_of_events_are_made_where_there_is_no_room_for_those_of_batches(
+    broker: RunningBroker, unique_name: str, tmp_path: Path
+) -> None:
+    task = Endpoint(namespace=unique_name, name="task", model_size="small", output=Text())
+    (tmp_path / "task.yaml").write_bytes(MANIFEST.encode(task))
+
+    def apply(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": broker.cluster.brokers, "COLUMNS": "200"}
+        command = [sys.executable, "-m", "guideway", "topics", "apply", *arguments]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+
+    async def there() -> dict[str, int]:
+        async with administrator(broker.cluster) as admin:
+            return {name: len(found) for name, found in (await partitions_by_topic(admin)).items() if name[:3] == "gw."}
+
+    assert apply().returncode == 0
+    before, wanted = asyncio.run(there()), {one.name: one.partitions for one in topics.wanted([task])}
+    room = sum((before | wanted).values()) + 1
+    refused = apply("-f", str(tmp_path / "task.yaml"), "--max-partitions", str(room))
+    assert refused.returncode == 1
+    assert "--max-partitions" in refused.stderr
+    assert wanted.keys() <= asyncio.run(there()).keys()
+    assert apply("-f", str(tmp_path / "task.yaml")).returncode == 0
+    assert {one.name for one in topics.batches(unique_name)} <= asyncio.run(there()).keys()
 
 
 def test_a_fresh_broker_offers_a_model_to_try_things_out_with(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,10 +14,14 @@ from pathlib import Path
 
 import pytest
 import typer
+from aiokafka.structs import TopicPartition
 
 from guideway.cli.console import interrupts, output
+from guideway.delivery.clients.kafka_client import make_consumer, started
+from guideway.delivery.guards.fetch_guards import know_topics
 from guideway.infra.local_broker import RunningBroker
 from guideway.infra.processes import birth
+from guideway.schemas.names.topics import event_topic
 
 ROOT = Path(__file__).resolve().parents[3]
 STUCK = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'a', b'b', 10**9)"
@@ -187,7 +192,7 @@ def test_sending_says_which_lines_are_answered(broker: RunningBroker, tmp_path: 
     apply(broker, tmp_path)
     send = ["-m", "guideway", "send", "/t/unserved", "-f", "lines.txt"]
     with running(send, tmp_path, **_of(broker)) as process:
-        time.sleep(4)
+        until(lambda: asyncio.run(_sent(broker)) == 3, process)
         said = interrupted(process)
     assert said.rstrip().endswith("interrupted: no line is answered yet; the same command sends them again")
 
@@ -198,10 +203,19 @@ def broker(broker_of_kind: Callable[[str], RunningBroker]) -> RunningBroker:
     return broker_of_kind("noida-db")
 
 
+async def _sent(broker: RunningBroker) -> int:
+    """How many events the endpoint's topic has."""
+    topic = event_topic("t", "unserved")
+    async with started(make_consumer(broker.cluster, "test"), broker.cluster) as consumer:
+        await know_topics(consumer, [topic])
+        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        return sum((await consumer.end_offsets(partitions)).values())
+
+
 def apply(broker: RunningBroker, folder: Path) -> None:
     """An endpoint whose model size nobody serves."""
     (folder / "m.yaml").write_text(
-        "kind: model/v1\nnamespace: public\nname: tiny\nsource: a/b\n---\n"
+        f"kind: model/v1\nnamespace: public\nname: tiny\nsource: a/b\nfingerprint: sha256:{'0' * 64}\n---\n"
         "kind: endpoint/v1\nnamespace: t\nname: unserved\nmodel_size: tiny\noutput: {type: text}\n"
     )
     command = [sys.executable, "-m", "guideway", "apply", "-f", "m.yaml"]
@@ -210,7 +224,7 @@ def apply(broker: RunningBroker, folder: Path) -> None:
 
 
 def _of(broker: RunningBroker) -> dict[str, str]:
-    return {"KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap}
+    return {"KAFKA_BOOTSTRAP_SERVERS": broker.cluster.brokers}
 
 
 def test_an_interruption_is_known_to_whoever_meets_with_it_before_it_is_counted(

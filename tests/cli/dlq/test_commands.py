@@ -19,17 +19,20 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started
+from guideway.delivery.clients.kafka_client import as_record, make_consumer, make_producer, started
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.dead_letters import dead_letter
-from guideway.delivery.pipeline import Pipeline, as_record
+from guideway.delivery.pipeline import Pipeline
 from guideway.delivery.replay import replayer
 from guideway.delivery.replay.dead_letter_reader import DeadLetterReader
 from guideway.delivery.replay.decision import Selection, Why
 from guideway.delivery.settings import DeliverySettings
 from guideway.infra import local_broker, topics
 from guideway.infra.local_broker import RunningBroker
-from guideway.schemas import names
+from guideway.infra.topic_making import make_topics
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.names.addresses import endpoint_address
+from guideway.schemas.names.topics import dead_letter_topic, event_topic
 from guideway.schemas.record import Headers, Outgoing, Record
 
 Sent = tuple[bytes | None, bytes | None, Headers]
@@ -44,18 +47,18 @@ RECORDS: list[Sent] = [
 class Graveyard:
     """An event topic of three partitions and its dead letters, on a broker."""
 
-    def __init__(self, bootstrap: str, name: str, home: Path) -> None:
-        self.bootstrap, self.home = bootstrap, home
-        self.address = names.address("team", name)
-        self.topic = names.event_topic("team", name)
-        self.dead = names.dead_letter_topic(self.topic)
+    def __init__(self, cluster: Cluster, name: str, home: Path) -> None:
+        self.cluster, self.home, self.brokers = cluster, home, cluster.brokers
+        self.address = endpoint_address("team", name)
+        self.topic = event_topic("team", name)
+        self.dead = dead_letter_topic(self.topic)
 
     def command(
         self, *arguments: str, program: tuple[str, ...] = ("-m", "guideway"), stdin: int = subprocess.DEVNULL
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, *program, "dlq", *arguments],
-            env={"PATH": "", "GUIDEWAY_HOME": str(self.home), "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap},
+            env={"PATH": "", "GUIDEWAY_HOME": str(self.home), "KAFKA_BOOTSTRAP_SERVERS": self.brokers},
             stdin=stdin,
             capture_output=True,
             text=True,
@@ -71,8 +74,8 @@ class Graveyard:
 
     async def bury(self, records: list[Sent], code: FailureCode = FailureCode.INTERNAL_ERROR) -> None:
         """Dead letters as delivery/ writes them: each in a transaction, and an aborted one between."""
-        producer = make_producer(self.bootstrap, "test", transactional_id=f"{self.topic}.test")
-        async with started(producer, self.bootstrap):
+        producer = make_producer(self.cluster, "test", transactional_id=f"{self.topic}.test")
+        async with started(producer, self.cluster):
             for number, (key, value, headers) in enumerate(records):
                 record = Record(
                     topic=self.topic,
@@ -96,11 +99,11 @@ class Graveyard:
         topic = topic or self.topic
         tps = [TopicPartition(topic, number) for number in range(3 if topic == self.topic else 1)]
         # Kafka answers a commit before each partition has its marker: to here, read_committed ones wait for it.
-        anything = make_consumer(self.bootstrap, "test", isolation_level="read_uncommitted")
-        async with started(anything, self.bootstrap):
+        anything = make_consumer(self.cluster, "test", isolation_level="read_uncommitted")
+        async with started(anything, self.cluster):
             ends = await anything.end_offsets(tps)
-        consumer = make_consumer(self.bootstrap, "test", auto_offset_reset="earliest")
-        async with started(consumer, self.bootstrap):
+        consumer = make_consumer(self.cluster, "test", auto_offset_reset="earliest")
+        async with started(consumer, self.cluster):
             consumer.assign(tps)
             await consumer.seek_to_beginning()
             found: list[Record] = []
@@ -111,10 +114,10 @@ class Graveyard:
 
     async def put_back(self, partitions: int = 3, **chosen: Any) -> replayer.Report:
         """Replay in this process, as if the event topic had so many partitions."""
-        async with DeadLetterReader.connected(self.bootstrap) as reader:
-            spans = await reader.spans({self.dead: 1})
+        async with DeadLetterReader.connected(self.cluster) as reader:
+            spans = await reader.letters.spans({self.dead: 1})
             return await replayer.replay(
-                self.bootstrap,
+                self.cluster,
                 reader,
                 spans,
                 Selection(**chosen),
@@ -126,13 +129,23 @@ class Graveyard:
 
 @pytest.fixture
 async def graveyard(broker: RunningBroker, unique_name: str, tmp_path: Path) -> Graveyard:
-    made = Graveyard(broker.bootstrap, unique_name, tmp_path)
-    await topics.apply(made.bootstrap, topics._with_dead_letters(made.topic, 3))
+    made = Graveyard(broker.cluster, unique_name, tmp_path)
+    await make_topics(made.cluster, topics.with_dead_letters(made.topic, 3))
     return made
 
 
 def sent(record: Record) -> Sent:
     return record.key, record.value, tuple(record.headers)
+
+
+def test_where_there_are_none_nothing_is_put_back(graveyard: Graveyard) -> None:
+    for more in ((), ("--dry-run",)):
+        report = graveyard.replay(*more)
+        assert (report["replayed"], report["skipped"]) == (0, [])
+    nowhere = graveyard.command("replay", graveyard.topic, "--offset", "0:7", "--offset", "0:8")
+    assert (nowhere.returncode, "no dead letter stands there" in nowhere.stdout) == (0, True)
+    near = graveyard.command("show", f"{graveyard.address}x").stderr
+    assert f"did you mean {graveyard.dead}?" in near.replace("\n", "")
 
 
 async def test_list_show_and_replay(graveyard: Graveyard) -> None:
@@ -259,8 +272,8 @@ async def test_a_replay_that_is_killed_and_run_again_puts_back_once(graveyard: G
     """SIGKILL in the second transaction: before its commit, and right after it."""
     values = [str(number).encode() for number in range(450)]
     await graveyard.bury([(b"k", values[0], ())])
-    producer = make_producer(graveyard.bootstrap, "test")
-    async with started(producer, graveyard.bootstrap):
+    producer = make_producer(graveyard.cluster, "test")
+    async with started(producer, graveyard.cluster):
         for number, value in enumerate(values[1:], 1):
             record = Record(
                 topic=graveyard.topic, partition=number % 3, offset=number, timestamp_ms=1, key=None, value=value
@@ -319,7 +332,7 @@ async def test_a_replay_that_another_took_over_from_writes_nothing_more(
 
 async def test_dead_letters_of_the_pipeline_go_back_and_are_worked_on(graveyard: Graveyard) -> None:
     """What a handler could not do the first time, from the event topic to the event topic."""
-    async with started(make_producer(graveyard.bootstrap, "test"), graveyard.bootstrap) as producer:
+    async with started(make_producer(graveyard.cluster, "test"), graveyard.cluster) as producer:
         for number in range(6):
             await producer.send_and_wait(graveyard.topic, str(number).encode(), key=b"k\xff", headers=[("h", b"\xff")])
 
@@ -349,7 +362,7 @@ async def work(graveyard: Graveyard, handle: Callable[[Record], list[Outgoing]],
             enough.set()
         return handle(record)
 
-    settings = DeliverySettings(bootstrap=graveyard.bootstrap)
+    settings = DeliverySettings(cluster=graveyard.cluster)
     pipeline = Pipeline(settings, group=f"{graveyard.topic}.group", topics=[graveyard.topic], handle=counted)
     running = asyncio.create_task(pipeline.run())
     try:
@@ -363,8 +376,8 @@ async def work(graveyard: Graveyard, handle: Callable[[Record], list[Outgoing]],
 
 async def test_an_unfinished_transaction_holds_nobody_up(graveyard: Graveyard) -> None:
     await graveyard.bury([(b"k", b"1", ())])
-    producer = make_producer(graveyard.bootstrap, "test", transactional_id=f"{graveyard.topic}.open")
-    async with started(producer, graveyard.bootstrap):
+    producer = make_producer(graveyard.cluster, "test", transactional_id=f"{graveyard.topic}.open")
+    async with started(producer, graveyard.cluster):
         await producer.begin_transaction()
         await producer.send_and_wait(graveyard.dead, b"not yet there")
         assert graveyard.replay()["replayed"] == 1
@@ -395,15 +408,15 @@ async def test_a_broker_that_dies_on_the_way_is_a_refusal_and_nothing_is_lost_or
 ) -> None:
     if own_broker.kind != "apache-kafka":
         pytest.skip("noida-db does not keep what it holds over a kill")
-    graveyard = Graveyard(own_broker.bootstrap, unique_name, tmp_path)
-    await topics.apply(graveyard.bootstrap, topics._with_dead_letters(graveyard.topic, 3))
+    graveyard = Graveyard(own_broker.cluster, unique_name, tmp_path)
+    await make_topics(graveyard.cluster, topics.with_dead_letters(graveyard.topic, 3))
     await graveyard.bury(RECORDS)
     plain = replayer._PartitionReplay._transact
 
     async def dying(self: Any, *arguments: Any) -> None:
         if self._report.replayed:
             # Not sooner: a Kafka that is killed before its markers are written may leave them out for ever.
-            async with DeadLetterReader.connected(graveyard.bootstrap) as reader, asyncio.timeout(20):
+            async with DeadLetterReader.connected(graveyard.cluster) as reader, asyncio.timeout(20):
                 while not (await reader.replayed(self._tp)).low:
                     await asyncio.sleep(0.05)
             assert own_broker.pid is not None
@@ -430,9 +443,9 @@ async def test_a_topic_that_takes_no_such_record_says_so(
 ) -> None:
     if broker.kind != "apache-kafka":
         pytest.skip("noida-db has no such limit")
-    graveyard = Graveyard(broker.bootstrap, unique_name, tmp_path)
+    graveyard = Graveyard(broker.cluster, unique_name, tmp_path)
     small = topics.TopicDefinition(graveyard.topic, 3, {"max.message.bytes": "1000"})
-    await topics.apply(graveyard.bootstrap, [small, topics.TopicDefinition(graveyard.dead)])
+    await make_topics(graveyard.cluster, [small, topics.TopicDefinition(graveyard.dead)])
     await graveyard.bury([(b"k", b"x" * 5_000, ()), (b"k", b"1", ())])
     with pytest.raises(Refusal, match=r"raise its max\.message\.bytes; 0 put back so far") as caught:
         await graveyard.put_back()
@@ -457,17 +470,19 @@ async def test_a_partition_that_is_no_more_is_left_to_the_key(graveyard: Graveya
 
 def test_no_broker_is_one_line(tmp_path: Path) -> None:
     for arguments in (["list"], ["show", "/team/x"], ["replay", "/team/x"]):
-        run = Graveyard("", "x", tmp_path).command(*arguments)
+        nowhere = Graveyard(Cluster("nowhere:1"), "x", tmp_path)
+        nowhere.brokers = ""
+        run = nowhere.command(*arguments)
         (line,) = run.stderr.splitlines()
         assert (run.returncode, line.startswith("broker_unreachable: ")) == (1, True)
 
 
 async def test_many_topics_are_listed_as_one_is(graveyard: Graveyard) -> None:
     """The client learns of one topic in a tenth of a second, one after the other, where it is not told of all."""
-    many = [names.dead_letter_topic(names.event_topic("many", f"{graveyard.topic[8:18]}-{n}")) for n in range(260)]
-    await topics.apply(graveyard.bootstrap, [topics.TopicDefinition(name) for name in many])
+    many = [dead_letter_topic(event_topic("many", f"{graveyard.topic[8:18]}-{n}")) for n in range(260)]
+    await make_topics(graveyard.cluster, [topics.TopicDefinition(name) for name in many])
     await graveyard.bury(RECORDS)
-    async with DeadLetterReader.connected(graveyard.bootstrap) as reader:
-        spans = await reader.spans(dict.fromkeys([graveyard.dead, *many], 1))
+    async with DeadLetterReader.connected(graveyard.cluster) as reader:
+        spans = await reader.letters.spans(dict.fromkeys([graveyard.dead, *many], 1))
     assert len(spans) == 261
     assert [tp.topic for tp, span in spans.items() if len(span)] == [graveyard.dead]

@@ -17,7 +17,8 @@ from guideway.infra.local_broker import RunningBroker
 from guideway.schemas.output import Choice
 from guideway.training.runs.events import MethodStarted, Scored, Stopped
 from guideway.training.runs.folder import Run, RunFolder
-from guideway.training.runs.task import Data, Task
+from guideway.training.runs.task import Task
+from guideway.training.runs.task_data import Data
 from guideway.training.runs.task_methods import SoftPromptMethod
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -169,7 +170,7 @@ def test_the_report_of_a_finished_run_is_made_again(tmp_path: Path) -> None:
 
 
 def test_publish_versions_diff_rollback_promote(tmp_path: Path, broker: RunningBroker, unique_name: str) -> None:
-    environ = {"KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap}
+    environ = {"KAFKA_BOOTSTRAP_SERVERS": broker.cluster.brokers}
     name = unique_name
 
     def studio(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from guideway.schemas.record import Outgoing, Record
 
 
 async def test_what_a_group_has_finished_is_told_to_who_is_not_in_it(broker: RunningBroker, unique_name: str) -> None:
-    bench = Bench(broker.bootstrap, unique_name)
+    bench = Bench(broker.cluster, unique_name)
     await bench.prepare(30)
     partitions = [TopicPartition(bench.input, number) for number in range(3)]
     let_go = asyncio.Event()
@@ -23,7 +23,7 @@ async def test_what_a_group_has_finished_is_told_to_who_is_not_in_it(broker: Run
             await let_go.wait()
         return bench.echo(record)
 
-    group = GroupProgress(broker.bootstrap, f"{unique_name}.group")
+    group = GroupProgress(broker.cluster, f"{unique_name}.group")
     try:
         assert await group.members() == 0
         assert set((await group.of(partitions)).values()) == {Progress(0, (), 0)}, "nothing was ever committed"

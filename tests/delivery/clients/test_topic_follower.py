@@ -15,6 +15,7 @@ from tests.delivery.simulation.simulated_kafka import VirtualTime
 
 from guideway.delivery.clients import topic_follower
 from guideway.delivery.clients.topic_follower import TopicFollower
+from guideway.delivery.connection.cluster import Cluster
 
 TOPIC = "t"
 
@@ -53,6 +54,9 @@ class MemoryTopic:
     def partitions_for_topic(self, topic: str) -> set[int]:
         return set(range(len(self.partitions)))
 
+    def values(self, tp: TopicPartition) -> list[str | None]:
+        return self.partitions[tp.partition]
+
     def assign(self, partitions: Sequence[TopicPartition]) -> None:
         self.assigned = set(partitions)
         self.positions = {}
@@ -68,7 +72,7 @@ class MemoryTopic:
     async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         self.asked_ends += 1
         await asyncio.sleep(0.01)
-        return {tp: len(self.partitions[tp.partition]) for tp in partitions}
+        return {tp: len(self.values(tp)) for tp in partitions}
 
     async def position(self, tp: TopicPartition) -> int:
         if tp.partition in self.leaderless:
@@ -76,7 +80,6 @@ class MemoryTopic:
         return self.positions[tp]
 
     async def getmany(self, *partitions: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
-        assert {*partitions} == self.assigned
         until = asyncio.get_running_loop().time() + timeout_ms / 1000
         while not (found := self._next()) and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(0.05)
@@ -86,8 +89,8 @@ class MemoryTopic:
 
     def _next(self) -> dict[TopicPartition, list[Any]]:
         found = {}
-        for tp in self.assigned:
-            values = self.partitions[tp.partition]
+        for tp in sorted(self.assigned):
+            values = self.values(tp)
             if self.silent or tp.partition in self.leaderless or self.positions[tp] >= len(values):
                 continue
             start, self.positions[tp] = self.positions[tp], min(len(values), self.positions[tp] + 2)
@@ -101,6 +104,23 @@ class MemoryTopic:
         return found
 
 
+class MemoryTopics(MemoryTopic):
+    """Several topics of one partition each."""
+
+    def __init__(self, **named: list[str | None]) -> None:
+        super().__init__()
+        self.named = named
+
+    async def topics(self) -> set[str]:
+        return set(self.named)
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        return {0}
+
+    def values(self, tp: TopicPartition) -> list[str | None]:
+        return self.named[tp.topic]
+
+
 class Reader:
     """A follower of a topic in memory, and what it was given."""
 
@@ -108,7 +128,9 @@ class Reader:
         monkeypatch.setattr(topic_follower, "make_consumer", lambda *_, **__: topic)
         self.topic = topic
         self.taken: list[str] = []
-        self.follower = TopicFollower("nowhere", "test", TOPIC, self.take, made_anew=self.taken.clear, **settings)
+        self.follower = TopicFollower(
+            Cluster("nowhere"), "test", TOPIC, self.take, made_anew=lambda _: self.taken.clear(), **settings
+        )
 
     def take(self, records: Sequence[Any]) -> None:
         self.taken += [record.value for record in records]
@@ -248,6 +270,70 @@ def test_a_topic_made_anew_is_read_from_its_beginning(reader_of: MakeReader, new
             if len(new) > 3:
                 reader.topic.positions = dict.fromkeys(reader.topic.positions, 0)
             await reader.has(*new)
+
+    with capture_logs():
+        in_virtual_time(test())
+
+
+def of_all(topics: MemoryTopics, monkeypatch: pytest.MonkeyPatch) -> tuple[TopicFollower, dict[str, list[str]]]:
+    """A follower of all topics in memory, and what it was given of each."""
+    taken: dict[str, list[str]] = {}
+
+    def take(records: Sequence[Any]) -> None:
+        taken.setdefault(records[0].topic, []).extend(record.value for record in records)
+
+    async def none(*_: object) -> set[str]:
+        return set()
+
+    monkeypatch.setattr(topic_follower, "make_consumer", lambda *_, **__: topics)
+    monkeypatch.setattr(topic_follower, "not_readable", none)
+    cluster = Cluster("nowhere")
+    return TopicFollower(cluster, "test", lambda _: True, take, made_anew=lambda topic: taken[topic].clear()), taken
+
+
+def test_one_that_is_made_anew_costs_no_other_what_came_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        topics = MemoryTopics(a=["1", "2"], b=["3"])
+        follower, taken = of_all(topics, monkeypatch)
+        async with follower.followed(), asyncio.timeout(1000):
+            topics.named = {"a": ["x"], "b": ["3", "4"]}
+            topics.positions[TopicPartition("a", 0)] = 0
+            while taken != topics.named:
+                await asyncio.sleep(0.1)
+
+    with capture_logs():
+        in_virtual_time(test())
+
+
+def test_who_waits_for_the_end_of_one_that_is_made_anew_waits_for_that_of_the_new_one(reader_of: MakeReader) -> None:
+    async def test() -> None:
+        reader = reader_of(MemoryTopic(["a", "b"]), look_s=5.0)
+        async with reader.follower.followed(), asyncio.timeout(1000):
+            reader.topic.silent = True
+            reader.topic.partitions = [["a", "b", "c"]]
+            waiting = asyncio.create_task(reader.follower.current())
+            await asyncio.sleep(1)
+            reader.topic.partitions = [["x"]]
+            reader.topic.silent = False
+            await waiting
+            assert reader.taken == ["x"]
+
+    with capture_logs():
+        in_virtual_time(test())
+
+
+def test_who_waits_for_the_first_topic_of_a_kind_does_not_wait_for_the_next_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test() -> None:
+        topics = MemoryTopics()
+        follower, taken = of_all(topics, monkeypatch)
+        async with follower.followed():
+            await asyncio.sleep(1)
+            topics.named = {"a": ["1"]}
+            await follower.current()
+            assert taken == topics.named
+            assert asyncio.get_running_loop().time() < 10
 
     with capture_logs():
         in_virtual_time(test())

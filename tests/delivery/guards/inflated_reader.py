@@ -14,6 +14,7 @@ from pathlib import Path
 from aiokafka.structs import TopicPartition
 
 from guideway.delivery.clients.kafka_client import make_consumer, started
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.pipeline import Pipeline
 from guideway.delivery.settings import DeliverySettings
@@ -39,7 +40,7 @@ class Seen:
             self.done.set()
 
 
-async def by_pipeline(bootstrap: str, topics: list[str], seen: Seen) -> None:
+async def by_pipeline(cluster: Cluster, topics: list[str], seen: Seen) -> None:
     async def handle(record: Record) -> list[Outgoing]:
         await asyncio.sleep(0.01)
         seen.note(withheld=False)
@@ -52,15 +53,15 @@ async def by_pipeline(bootstrap: str, topics: list[str], seen: Seen) -> None:
         return [dead_letter(record, refusal.code, refusal.message)]
 
     group = f"{topics[0]}.group"
-    pipeline = Pipeline(DeliverySettings(bootstrap=bootstrap), group=group, topics=topics, handle=handle, refuse=refuse)
+    pipeline = Pipeline(DeliverySettings(cluster=cluster), group=group, topics=topics, handle=handle, refuse=refuse)
     running = asyncio.create_task(pipeline.run())
     await asyncio.wait([running, asyncio.create_task(seen.done.wait())], return_when="FIRST_COMPLETED")
     pipeline.stop()
     await running
 
 
-async def by_getmany(bootstrap: str, topics: list[str], seen: Seen) -> None:
-    async with started(make_consumer(bootstrap, "follower", auto_offset_reset="earliest"), bootstrap) as consumer:
+async def by_getmany(cluster: Cluster, topics: list[str], seen: Seen) -> None:
+    async with started(make_consumer(cluster, "follower", auto_offset_reset="earliest"), cluster) as consumer:
         consumer.assign([TopicPartition(topic, number) for topic in topics for number in range(3)])
         await consumer.seek_to_beginning()
         while seen.left:
@@ -69,8 +70,8 @@ async def by_getmany(bootstrap: str, topics: list[str], seen: Seen) -> None:
                     seen.note(withheld=isinstance(record.value, Withheld))
 
 
-async def by_iteration(bootstrap: str, topics: list[str], seen: Seen) -> None:
-    async with started(make_consumer(bootstrap, "reader", auto_offset_reset="earliest"), bootstrap) as consumer:
+async def by_iteration(cluster: Cluster, topics: list[str], seen: Seen) -> None:
+    async with started(make_consumer(cluster, "reader", auto_offset_reset="earliest"), cluster) as consumer:
         consumer.assign([TopicPartition(topic, number) for topic in topics for number in range(3)])
         await consumer.seek_to_beginning()
         async for record in consumer:
@@ -87,10 +88,10 @@ def _mebibytes(name: str) -> int:
     return int(line.split()[1]) // 1024
 
 
-async def main(bootstrap: str, kind: str, records: str, *topics: str) -> None:
+async def main(brokers: str, kind: str, records: str, *topics: str) -> None:
     seen, before = Seen(int(records)), _mebibytes("VmRSS")
-    async with asyncio.timeout(120):
-        await KINDS[kind](bootstrap, list(topics), seen)
+    async with asyncio.timeout(300):  # a guard against hanging: alone it takes 10 s, on a busy machine 110
+        await KINDS[kind](Cluster(brokers), list(topics), seen)
     told = {"withheld": seen.withheld, "read": seen.read, "left_for_others": seen.left_for_others}
     print(json.dumps({**told, "mebibytes": _mebibytes("VmHWM") - before}))
 

@@ -14,6 +14,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import HeartbeatRequest
 
 from guideway.delivery.clients.kafka_client import make_consumer
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.guards import aiokafka_guards, fetch_guards
 
 
@@ -49,7 +50,7 @@ async def test_a_fetch_cancelled_while_it_waits_after_an_error_just_ends() -> No
 
 
 async def test_the_client_notes_when_it_was_last_answered() -> None:
-    consumer = make_consumer("127.0.0.1:1", "test")
+    consumer = make_consumer(Cluster("127.0.0.1:1"), "test")
     assert fetch_guards.heartbeat_answered_at(consumer) == float("-inf")
 
     async def plain(*_: Any, **__: Any) -> None:

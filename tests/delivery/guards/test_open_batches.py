@@ -93,6 +93,19 @@ def test_where_too_large_begins(record: Given, is_read: bool) -> None:
         assert (found.key, found.value, list(found.headers)) == (record[0], record[1], record[2])
 
 
+@pytest.mark.parametrize("at", [0, 700, 1500])
+def test_of_too_many_headers_those_stay_by_which_the_caller_is_answered(at: int) -> None:
+    others: list[tuple[str, bytes | None]] = [(f"h{number}", b"y" * 500) for number in range(1500)]
+    (found,) = read(batch([(b"k", b"x", [*others[:at], *CORRELATION, *others[at:]])]))
+    assert isinstance(found.value, Withheld)
+    assert (found.key, list(found.headers)) == (b"k", CORRELATION)
+    (found,) = read(batch([(None, b"x", [("correlation_id", bytes(70_000)), ("request_id", b"17"), *others])]))
+    assert list(found.headers) == [("request_id", b"17")]
+    endless: list[tuple[str, bytes | None]] = [("", b"")] * 200_000
+    (found,) = read(batch([(None, b"x", [*endless, *CORRELATION])]))
+    assert list(found.headers) == []
+
+
 def test_a_large_batch_of_small_records_is_read_whole() -> None:
     given: list[Given] = [(None, bytes([i % 251]) * (i % 3000), []) for i in range(3000)]
     assert [(one.offset, one.value) for one in read(batch(given))] == [
@@ -131,6 +144,18 @@ def consumer_of(fetched: dict[TopicPartition, bytes]) -> Any:
         _notify=lambda _: None,
         _wait_consume_future=None,
     )
+
+
+async def test_the_batches_of_a_topic_may_hold_as_much_as_is_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_guards, "_inflated_bytes", lambda topic: 2000 if topic == "small" else LIMIT_BYTES)
+    data = batch([(b"k", bytes(3000), []), (b"k", b"v", [])])
+    fetched = {TopicPartition(topic, 0): data for topic in ("small", "large")}
+    found = await Fetcher.fetched_records(consumer_of(fetched), [], 0)
+    values = {tp.topic: [one.value for one in records] for tp, records in found.items()}
+    assert values == {"small": [None], "large": [bytes(3000), b"v"]}
+    with pytest.raises(UnreadableBatch):
+        opened(data, 3000)
+    assert not opened(data, 3100).withheld
 
 
 def test_one_call_takes_out_so_much_and_the_next_ones_the_rest() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
+from guideway.delivery.guards import stand_in_guards
 from guideway.delivery.guards.stand_in_guards import DOUBT_S, _Doubt, decided, without_stale
 
 
@@ -37,3 +41,20 @@ def test_a_marker_is_waited_for_and_not_for_ever() -> None:
     assert doubt.is_worth_waiting("t", 5, now=100.0 + DOUBT_S / 2)
     assert doubt.is_worth_waiting("t", 6, now=100.0 + DOUBT_S), "another position"
     assert not doubt.is_worth_waiting("t", 5, now=100.0 + DOUBT_S)
+
+
+async def test_a_fetch_cancelled_while_it_waits_after_an_empty_answer_just_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = asyncio.Event()
+
+    async def empty(*_: Any) -> bool:
+        answered.set()
+        return False
+
+    monkeypatch.setattr(stand_in_guards, "_plain_proc_fetch_request", empty)
+    monkeypatch.setattr(stand_in_guards, "EMPTY_FETCH_S", 60)
+    fetching = asyncio.create_task(stand_in_guards._proc_fetch_request(None, None, 0, None))
+    await answered.wait()
+    fetching.cancel()
+    assert await fetching is False

@@ -8,6 +8,7 @@ from aiokafka import errors
 from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.guards.transaction_guards import TopicsRefused
 from guideway.delivery.publishing.deliverable import DeadLetterHeld, Result, deliverable, refusals
+from guideway.delivery.replay.decision import read_back
 from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.record import Outgoing, Record
@@ -44,6 +45,20 @@ def test_what_cannot_be_sent_becomes_a_dead_letter_beside_what_can(out: Outgoing
     assert first == fine
     assert code_of(letter) == code
     assert letter.value == RECORD.value
+
+
+def test_a_copy_for_webhooks_and_archive_that_cannot_be_sent_has_nobody_answered_twice() -> None:
+    reply, copy = Outgoing(topic="out", value=b"reply"), Outgoing(topic="gw.shop.results.v1", value=b"copy")
+    first, letter = deliverable(result(reply, copy), {**ALL, "gw.shop.results.v1": 0})
+    assert first == reply
+    assert code_of(letter) == FailureCode.REPLY_ADDRESS_REFUSED
+    assert (letter.key, letter.value) == (b"k", None)
+    said = next(value.decode() for name, value in letter.headers if name == "guideway_dlq_message" and value)
+    assert said.startswith("the caller has its reply")
+    placed = Record(topic="in.dlq", partition=0, offset=0, timestamp_ms=0, key=b"k", value=None, headers=letter.headers)
+    said_back = read_back(placed)
+    assert said_back is not None
+    assert said_back.omitted == ("value",), "a replay leaves it out"
 
 
 def test_without_a_dead_letter_topic_the_result_is_held() -> None:

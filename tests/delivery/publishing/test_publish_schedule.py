@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.publishing.publish_schedule import (
     NoteBeginning,
     NoteEnd,
@@ -18,7 +19,12 @@ from guideway.delivery.settings import DeliverySettings
 
 # Powers of two, so that sums of times are exact.
 SETTINGS = DeliverySettings(
-    bootstrap="b", flush_interval_s=0.25, flush_share=0.125, max_flush_interval_s=2.0, flush_results=3, idle_s=8.0
+    cluster=Cluster("b"),
+    flush_interval_s=0.25,
+    flush_share=0.125,
+    max_flush_interval_s=2.0,
+    flush_results=3,
+    idle_s=8.0,
 )
 NOTHING = Situation(running=0, finished=0)
 NOTED = Situation(running=0, finished=0, may_begin=True, has_noted=True, note_stands=True)
@@ -139,6 +145,17 @@ def test_a_process_that_is_told_to_end_takes_its_note_back_and_notes_nothing_mor
     leaving = replace(NOTED, running=2, leaving=True)
     assert schedule.next(leaving, 5.0) == NoteEnd()
     assert schedule.next(replace(leaving, note_stands=False, may_begin=False), 5.0) == Publish()
+
+
+def test_that_all_work_rests_where_owners_have_died_is_noted_until_some_goes_on() -> None:
+    schedule = resting(since=10.0)
+    rests = replace(NOTED, rests=True)
+    assert schedule.next(rests, 11.0) == Wait(11.0 + SETTINGS.flush_interval_s)
+    assert schedule.next(rests, 11.0 + SETTINGS.flush_interval_s) == NoteEnd()
+    assert schedule.next(replace(rests, may_begin=False, note_stands=False), 12.0) == Publish()
+    assert schedule.next(replace(rests, rests=False, running=1, may_begin=False, note_stands=False), 13.0) == (
+        NoteBeginning()
+    )
 
 
 def test_work_that_no_note_let_begin_yet_is_noted_first_by_a_process_that_is_told_to_end() -> None:

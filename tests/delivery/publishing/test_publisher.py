@@ -9,6 +9,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.in_flight import InFlight
 from guideway.delivery.publishing.deliverable import Result
 from guideway.delivery.publishing.publisher import Publisher, Sending
@@ -69,7 +70,7 @@ class Published:
             TP,
             group="g",
             kafka=None,  # type: ignore[arg-type]  # only `next_batch` asks it anything
-            settings=DeliverySettings(bootstrap="b"),
+            settings=DeliverySettings(cluster=Cluster("b")),
             work=self.work,
             on_published=lambda topic, placed: self.told.extend((out.topic, at) for out, at in placed),
         )
@@ -94,6 +95,16 @@ async def test_a_refused_record_ends_the_transaction_before_its_offsets_and_is_r
     assert producer.calls == ["begin", "a", "small", "a"]
     assert published.told == []
     assert (list(published.work.ready[1].refused), list(published.work.ready[2].refused)) == ([], ["small"])
+
+
+async def test_records_that_were_refused_together_are_sent_in_smaller_batches_before_any_is_blamed() -> None:
+    published, error = Published({1: to("small"), 2: to("small", "a")}), MessageSizeTooLargeError()
+    for in_small_batches in (False, True):
+        assert published.publisher.in_small_batches is in_small_batches
+        with pytest.raises(MessageSizeTooLargeError):
+            await published.transact(FewLines({"small": error}))
+        blamed = [list(published.work.ready[offset].refused) for offset in (1, 2)]
+        assert blamed == ([["small"], ["small"]] if in_small_batches else [[], []])
 
 
 async def test_a_transaction_that_times_out_waits_for_the_topics_that_took_nothing() -> None:

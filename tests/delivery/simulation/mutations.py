@@ -22,7 +22,7 @@ from aiokafka.producer.sender import (
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from guideway.delivery import partition, pipeline
-from guideway.delivery.clients import kafka_client
+from guideway.delivery.clients import kafka_client, partition_client
 from guideway.delivery.guards import group_guards, transaction_guards
 from guideway.delivery.offsets.tracker import Commit, OffsetTracker
 from guideway.delivery.partition import Partition
@@ -117,13 +117,13 @@ def _forgets_what_is_done(patch: Patch) -> None:
 
 
 def _one_id_per_process(patch: Patch) -> None:
-    plain = kafka_client.PartitionClient.producer
-    patch(kafka_client.PartitionClient, "producer", lambda self, id_: plain(self, f"{id_}.{os.getpid()}"))
+    plain = partition_client.PartitionClient.producer
+    patch(partition_client.PartitionClient, "producer", lambda self, id_: plain(self, f"{id_}.{os.getpid()}"))
 
 
 def _no_transactions(patch: Patch) -> None:
-    def producer(self: kafka_client.PartitionClient, transactional_id: str) -> Any:
-        plain = kafka_client.make_producer(self._settings.bootstrap, "delivery")
+    def producer(self: partition_client.PartitionClient, transactional_id: str) -> Any:
+        plain = kafka_client.make_producer(self._settings.cluster, "delivery")
 
         async def nothing() -> None:
             pass
@@ -134,7 +134,7 @@ def _no_transactions(patch: Patch) -> None:
         return With(plain, begin_transaction=nothing, commit_transaction=nothing, send_offsets_to_transaction=commit)
 
     _one_epoch_for_many_transactions(patch)
-    patch(kafka_client.PartitionClient, "producer", producer)
+    patch(partition_client.PartitionClient, "producer", producer)
 
 
 def _drops_done_at_low(patch: Patch) -> None:

@@ -307,6 +307,9 @@ class Member:
     def producer(self, transactional_id: str) -> Producer:
         return Producer(self.link, transactional_id + str(id(self)) * self._broker.faults.one_id_per_process)
 
+    def in_small_batches(self, producer: Producer) -> None:
+        pass
+
     async def renew(self, producer: Producer) -> None:
         if self._broker.faults.renews:
             await producer.renew()

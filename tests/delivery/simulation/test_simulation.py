@@ -19,6 +19,8 @@ from tests.delivery.simulation.mutations import MUTATIONS
 from tests.delivery.simulation.simulated_kafka import INPUT, OUTPUT, Broker, Faults, Group, Member, Topics, VirtualTime
 
 from guideway.delivery import pipeline
+from guideway.delivery.connection.cluster import Cluster
+from guideway.delivery.offsets.crash_history import FATAL
 from guideway.delivery.pipeline import Pipeline
 from guideway.delivery.settings import DeliverySettings
 from guideway.schemas.record import Outgoing, Record
@@ -43,23 +45,31 @@ class Process:
     killed: Callable[[Process], None] = lambda process: None
     long: bytes | None = None
     """The record that takes until `done`."""
+    rests: bool = False
+    """Whether the deadly and the long record wait for room, as a call for its lane, before they are worked on."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
     member: Member | None = None
 
     async def run(self) -> None:
         PROCESS.set(self)
-        settings = DeliverySettings(bootstrap="simulated", capacity=12, partition_capacity=40, max_metadata_chars=120)
+        settings = DeliverySettings(
+            cluster=Cluster("simulated"), capacity=12, partition_capacity=40, max_metadata_chars=120
+        )
         self.pipeline = Pipeline(settings, group="g", topics=[INPUT], handle=self.handle)
         await self.pipeline.run()
 
     async def handle(self, record: Record) -> list[Outgoing]:
         value = record.value or b""
         self.worked.append(value)
+        if value in (self.deadly, self.long):
+            if self.rests:
+                async with self.pipeline.resting(record):
+                    await (self.done.wait() if value == self.long else asyncio.sleep(1))
+            elif value == self.long:
+                await self.done.wait()
         if value == self.deadly:
             self.killed(self)
             await asyncio.Event().wait()
-        if value == self.long:
-            await self.done.wait()
         slow = self.broker.chance.random() < 0.1
         await asyncio.sleep(self.broker.chance.expovariate(0.2 if slow else 20))
         return [Outgoing(topic=OUTPUT, value=value)]
@@ -160,7 +170,7 @@ def test_once_each_whatever_happens() -> None:
     assert again, "no record was worked on twice: the faults were too tame to prove anything"
 
 
-async def _deadly_scenario(broker: Broker) -> tuple[int, int]:
+async def _deadly_scenario(broker: Broker, *, rests: bool) -> tuple[int, int]:
     """(deaths of processes, how often the deadly record was begun) until everything is answered."""
     group, worked = Group(broker), list[bytes]()
     tasks = [asyncio.create_task(group.run())]
@@ -173,7 +183,7 @@ async def _deadly_scenario(broker: Broker) -> tuple[int, int]:
         start()
 
     def start() -> None:
-        process = Process(0, broker, group, worked, deadly=b"1:30", killed=killed)
+        process = Process(0, broker, group, worked, deadly=b"1:30", killed=killed, rests=rests)
         tasks.append(asyncio.get_running_loop().create_task(process.run()))
 
     for _ in range(3):
@@ -183,15 +193,18 @@ async def _deadly_scenario(broker: Broker) -> tuple[int, int]:
     return deaths, worked.count(b"1:30")
 
 
+@pytest.mark.parametrize("rests", [False, True], ids=["at once", "after a rest"])
 @pytest.mark.parametrize("seed", range(8))
-def test_a_record_that_kills_every_process_is_refused_and_all_others_are_answered(seed: int) -> None:
+def test_a_record_that_kills_every_process_is_refused_and_all_others_are_answered(seed: int, *, rests: bool) -> None:
     broker = Broker(4, 70, random.Random(seed), Faults())
-    deaths, begun = in_virtual_time(_deadly_scenario(broker))
+    deaths, begun = in_virtual_time(_deadly_scenario(broker, rests=rests))
     results = broker.results()
     assert broker.finished(), "what others sent is answered"
     assert set(results.values()) == {1}
     assert ("in.dlq", b"1:30") in broker.visible, "the deadly one as a dead letter"
-    assert deaths == begun <= 12, "a bounded number of processes died of it"
+    assert deaths <= 12, "a bounded number of processes died of it"
+    # While it rests, its partition may be handed over.
+    assert begun == deaths or (rests and begun > deaths)
 
 
 HANDOVERS = 100
@@ -223,6 +236,43 @@ def test_an_innocent_record_is_not_refused_for_slow_handovers(seed: int) -> None
     broker = Broker(4, 70, random.Random(seed), Faults(slow_handover_s=4.0))
     begun = in_virtual_time(_slow_handovers(broker))
     assert begun > HANDOVERS / 3, "it went from owner to owner"
+    assert broker.finished()
+    assert {topic for topic, _ in broker.visible} == {OUTPUT}, "nobody died of it"
+
+
+KILLS = 20
+
+
+async def _kills_beside_a_rest(broker: Broker) -> int:
+    """How often a record that only waits for room was begun, while processes die of something else."""
+    group, worked = Group(broker), list[bytes]()
+    tasks = [asyncio.create_task(group.run())]
+    done, processes = asyncio.Event(), list[Process]()
+
+    def start() -> None:
+        processes.append(Process(len(processes), broker, group, worked, long=b"1:30", done=done, rests=True))
+        tasks.append(asyncio.get_running_loop().create_task(processes[-1].run()))
+
+    for _ in range(3):
+        start()
+    for _ in range(KILLS):
+        await asyncio.sleep(25)
+        # Whoever has the record, too.
+        for process in processes[-3:]:
+            process.kill()
+            start()
+    await asyncio.sleep(60)
+    done.set()
+    while not broker.finished() and asyncio.get_running_loop().time() < 10_000:
+        await asyncio.sleep(1)
+    return worked.count(b"1:30")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_record_that_waits_for_room_is_not_refused_for_deaths_of_something_else(seed: int) -> None:
+    broker = Broker(4, 70, random.Random(seed), Faults())
+    begun = in_virtual_time(_kills_beside_a_rest(broker))
+    assert begun > FATAL, "it was begun anew after each death"
     assert broker.finished()
     assert {topic for topic, _ in broker.visible} == {OUTPUT}, "nobody died of it"
 

@@ -13,13 +13,15 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from guideway.delivery.connection.cluster import Cluster
 from guideway.infra import apache_kafka
 from guideway.infra.processes import HOST, Process, end, is_free, kill
 from guideway.infra.starting import await_answer
@@ -43,6 +45,11 @@ class KafkaCluster:
     internal_ports: Mapping[int, int]
     advertised_ports: Mapping[int, int]
     environ: Mapping[str, str]
+    format_options: Sequence[str] = ()
+    """Options of `kafka-storage format`."""
+    quick: bool = True
+    """Whether brokers start quickly and run slowly: without the compiler that pays off after minutes, and by which Java
+    encrypts in hardware."""
     _cluster_id: str = field(default_factory=apache_kafka.new_cluster_id)
     _processes: dict[int, Process] = field(default_factory=dict)
 
@@ -55,11 +62,15 @@ class KafkaCluster:
         *,
         advertise: Mapping[int, int] | None = None,
         environ: Mapping[str, str] | None = None,
+        format_options: Sequence[str] = (),
+        listener: str = "",
+        quick: bool = True,
     ) -> KafkaCluster:
         """Start brokers 1 to `brokers` in an empty folder; returns once each of them lists them all.
 
         `settings` are broker properties beside or instead of `node_settings`. `advertise` says for each broker to which
-        port of 127.0.0.1 clients are sent; by default to the broker itself.
+        port of 127.0.0.1 clients are sent; by default to the broker itself. `listener`, `NAME://127.0.0.1:PORT`, is a
+        further address of an only broker.
         Raises Refusal: INVALID_SETTING without a KAFKA_HOME or Java, BROKER_UNREACHABLE when a broker does not come up.
         """
         environ = os.environ if environ is None else environ
@@ -76,7 +87,10 @@ class KafkaCluster:
             | dict(settings or {})
             for broker in ids
         }
-        cluster = cls(folder, home, properties, client, internal, advertised, environ)
+        if listener:
+            for name in ("listeners", "advertised.listeners"):
+                properties[1][name] += f",{listener}"
+        cluster = cls(folder, home, properties, client, internal, advertised, environ, format_options, quick)
         try:
             cluster.start(*ids, listing=tuple(ids))
         except BaseException:
@@ -90,14 +104,14 @@ class KafkaCluster:
         return tuple(self.properties)
 
     @property
-    def bootstrap(self) -> str:
+    def cluster(self) -> Cluster:
         """Where clients connect: the advertised ports."""
-        return _addresses(self.advertised_ports)
+        return Cluster(_addresses(self.advertised_ports))
 
     @property
-    def internal_bootstrap(self) -> str:
+    def internal(self) -> Cluster:
         """The brokers themselves, past any proxy, whose answers lead past it too."""
-        return _addresses(self.internal_ports)
+        return Cluster(_addresses(self.internal_ports))
 
     def pid(self, broker: int) -> int | None:
         """The process id of a broker that runs or is paused, or None."""
@@ -134,8 +148,12 @@ class KafkaCluster:
             kill(self._processes.pop(broker))
 
     def pause(self, broker: int) -> None:
-        """SIGSTOP: the broker keeps its connections and says nothing."""
+        """SIGSTOP: the broker keeps its connections and says nothing. Returns when each of its threads stands."""
         self._signal(broker, signal.SIGSTOP)
+        until = time.monotonic() + 10
+        while not all(_stands(thread) for thread in Path(f"/proc/{self.pid(broker)}/task").iterdir()):
+            assert time.monotonic() < until, f"broker {broker} does not stop"
+            time.sleep(0.01)
 
     def resume(self, broker: int) -> None:
         """SIGCONT: a paused broker goes on where it was."""
@@ -164,15 +182,23 @@ class KafkaCluster:
             self.home,
             self.properties[broker],
             environ=self.environ,
-            # The second compiler pays off after minutes; until then it takes the brokers' processors away.
-            java_options=(f"-Xmx{heap_mb}m", "-XX:TieredStopAtLevel=1"),
+            java_options=(f"-Xmx{heap_mb}m", *(["-XX:TieredStopAtLevel=1"] if self.quick else [])),
             cluster_id=self._cluster_id,
+            format_options=self.format_options,
         )
 
     def _signal(self, broker: int, signum: int) -> None:
         if (pid := self.pid(broker)) is None:
             raise ValueError(f"broker {broker} does not run")
         os.kill(pid, signum)
+
+
+def _stands(thread: Path) -> bool:
+    """Whether a thread is stopped, or gone."""
+    try:
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0] in "TtX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def node_settings(

@@ -138,7 +138,11 @@ class Link:
         if self._broker_writer is None:
             raise _Broken
         with contextlib.suppress(OSError):
-            self._broker_writer.write_eof()
+            if self._broker_writer.can_write_eof():
+                self._broker_writer.write_eof()
+            else:
+                # TLS has no half of an end.
+                self._broker_writer.close()
 
     async def _send(self, sending: _Sending) -> None:
         await asyncio.sleep(sending.due - self._loop.time())

@@ -15,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import ssl
 from collections.abc import Collection, Mapping
 from types import TracebackType
-from typing import Final
+from typing import Final, NamedTuple
 
 from tests.faults.kafka.cluster import KafkaCluster
 from tests.faults.kafka.frames import (
@@ -41,6 +42,13 @@ from guideway.infra.processes import HOST
 ANSWER_TIMEOUT_S: Final = 30.0
 
 
+class Tls(NamedTuple):
+    """Where brokers speak TLS: the proxy ends it on both sides, for it has to see the requests."""
+
+    to_clients: ssl.SSLContext
+    to_brokers: ssl.SSLContext
+
+
 class Split:
     """A part of the network through which no byte passes until it is healed."""
 
@@ -56,8 +64,11 @@ class Split:
 class KafkaProxy:
     """Listens for each broker on a port of 127.0.0.1, in the running event loop. Leaving it ends all connections."""
 
-    def __init__(self, listen: Mapping[int, int], towards: Mapping[int, int], *, seed: int = 0) -> None:
+    def __init__(
+        self, listen: Mapping[int, int], towards: Mapping[int, int], *, seed: int = 0, tls: Tls | None = None
+    ) -> None:
         """`listen` and `towards` are ports by broker; `seed` is that of the rules' shares."""
+        self._tls = tls
         self.rules = Rules(seed)
         self.ports = listen
         self._towards = towards
@@ -68,9 +79,9 @@ class KafkaProxy:
         self._failures: list[Exception] = []
 
     @classmethod
-    def before(cls, cluster: KafkaCluster, *, seed: int = 0) -> KafkaProxy:
+    def before(cls, cluster: KafkaCluster, *, seed: int = 0, tls: Tls | None = None) -> KafkaProxy:
         """The proxy whose ports the cluster advertises."""
-        return cls(cluster.advertised_ports, cluster.client_ports, seed=seed)
+        return cls(cluster.advertised_ports, cluster.client_ports, seed=seed, tls=tls)
 
     def delay(
         self,
@@ -181,11 +192,15 @@ class KafkaProxy:
 
     async def connect(self, broker: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection to the broker itself. Raises OSError."""
-        return await asyncio.open_connection(HOST, self._towards[broker])
+        return await asyncio.open_connection(
+            HOST, self._towards[broker], ssl=None if self._tls is None else self._tls.to_brokers
+        )
 
     async def __aenter__(self) -> KafkaProxy:
         for broker, port in self.ports.items():
-            self._servers.append(await asyncio.start_server(functools.partial(self._accept, broker), HOST, port))
+            accept = functools.partial(self._accept, broker)
+            own = None if self._tls is None else self._tls.to_clients
+            self._servers.append(await asyncio.start_server(accept, HOST, port, ssl=own))
         return self
 
     async def __aexit__(

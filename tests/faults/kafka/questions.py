@@ -1,6 +1,6 @@
 """What a fault test asks a cluster: who coordinates, who leads, what is out of sync, which transactions are open.
 
-Give them `KafkaCluster.internal_bootstrap` where a proxy stands before the brokers: they are to see the truth.
+Give them `KafkaCluster.internal` where a proxy stands before the brokers: they are to see the truth.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
-from guideway.infra.cluster import administrator
+from guideway.delivery.clients.administrator import administrator
+from guideway.delivery.connection.cluster import Cluster
 from guideway.schemas.failures import Refusal
 
 ATTEMPT_S: Final = 3.0
@@ -25,17 +26,17 @@ OPEN_STATES: Final = ("Ongoing", "PrepareCommit", "PrepareAbort")
 Answer = TypeVar("Answer")
 
 
-async def group_coordinator(bootstrap: str, group: str) -> int:
+async def group_coordinator(cluster: Cluster, group: str) -> int:
     """The broker that coordinates a consumer group. Raises Refusal(BROKER_UNREACHABLE) if none does within 60 s."""
-    return await _ask(bootstrap, lambda admin: admin.find_coordinator(group, 0))
+    return await _ask(cluster, lambda admin: admin.find_coordinator(group, 0))
 
 
-async def transaction_coordinator(bootstrap: str, transactional_id: str) -> int:
+async def transaction_coordinator(cluster: Cluster, transactional_id: str) -> int:
     """The broker that coordinates the transactions of an id. Raises as `group_coordinator`."""
-    return await _ask(bootstrap, lambda admin: admin.find_coordinator(transactional_id, 1))
+    return await _ask(cluster, lambda admin: admin.find_coordinator(transactional_id, 1))
 
 
-async def leaders(bootstrap: str, topic: str) -> dict[int, int]:
+async def leaders(cluster: Cluster, topic: str) -> dict[int, int]:
     """The leader of each of a topic's partitions, -1 where there is none. Raises as `group_coordinator`."""
 
     async def question(admin: AIOKafkaAdminClient) -> dict[int, int]:
@@ -44,10 +45,10 @@ async def leaders(bootstrap: str, topic: str) -> dict[int, int]:
             raise for_code(found["error_code"])(topic)
         return {one["partition"]: one["leader"] for one in found["partitions"]}
 
-    return await _ask(bootstrap, question)
+    return await _ask(cluster, question)
 
 
-async def await_in_sync(bootstrap: str, timeout_s: float = 60.0) -> None:
+async def await_in_sync(cluster: Cluster, timeout_s: float = 60.0) -> None:
     """Return once every replica of every partition is in sync, as between two steps of a rolling restart.
 
     Raises TimeoutError after `timeout_s`.
@@ -58,11 +59,11 @@ async def await_in_sync(bootstrap: str, timeout_s: float = 60.0) -> None:
         return any(len(one["isr"]) < len(one["replicas"]) for topic in topics for one in topic["partitions"])
 
     async with asyncio.timeout(timeout_s):
-        while await _ask(bootstrap, lagging):
+        while await _ask(cluster, lagging):
             await asyncio.sleep(0.1)
 
 
-async def open_transactions(bootstrap: str) -> dict[str, str]:
+async def open_transactions(cluster: Cluster) -> dict[str, str]:
     """The transactional ids with a transaction that has not ended, each with its state, as all brokers know them.
 
     One whose commit was just answered is PrepareCommit until its markers are written: ask again before complaining.
@@ -79,17 +80,17 @@ async def open_transactions(bootstrap: str) -> dict[str, str]:
             found |= {transactional_id: state for transactional_id, _, state, _ in answer.transactions}
         return found
 
-    return await _ask(bootstrap, question)
+    return await _ask(cluster, question)
 
 
 async def _ask(
-    bootstrap: str, question: Callable[[AIOKafkaAdminClient], Awaitable[Answer]], timeout_s: float = 60.0
+    cluster: Cluster, question: Callable[[AIOKafkaAdminClient], Awaitable[Answer]], timeout_s: float = 60.0
 ) -> Answer:
     """Put the question until it is answered, each time by a new client: an old one may cling to a dead broker."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            async with administrator(bootstrap, timeout_s=ATTEMPT_S) as admin:
+            async with administrator(cluster, timeout_s=ATTEMPT_S) as admin:
                 return await question(admin)
         except (Refusal, KafkaError):
             if time.monotonic() > deadline:

@@ -36,8 +36,8 @@ def endpoint(**fields: Any) -> Endpoint:
 
 def catalogue_of(*manifests: Manifest) -> Catalogue:
     made = Catalogue()
-    for key, value in catalogue_records(plan_changes(made, manifests)):
-        made.absorb(key, value)
+    for topic, key, value in catalogue_records(plan_changes(made, manifests)):
+        made.absorb(topic, key, value)
     return made
 
 

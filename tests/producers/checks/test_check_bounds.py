@@ -16,6 +16,8 @@ from guideway.producers.checks.check import check_manifests
 from guideway.producers.checks.references import broken_by
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.input import Field
+from guideway.schemas.kinds.namespace import Namespace
+from guideway.schemas.kinds.router import Router, RoutingByModel
 from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, Manifest, Model, RetrievalSet
 
 
@@ -121,6 +123,51 @@ def test_what_endpoints_need_is_known_before_it_is_deleted(catalogue: Catalogue)
     assert broken(model) == ["asking", "brought", "newest", "pinned", "plain", "sending"]
 
 
+def test_an_earlier_version_that_does_not_fit_is_no_replacement(catalogue: Catalogue) -> None:
+    """When the newest version goes, the one before is what the name stands for."""
+    one, other = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
+    model = msgspec.structs.replace(catalogue.model("small"), fingerprint=one)
+    tuned = Guidance(namespace="team", name="tuned", form="lora", artefact=one, model_fingerprint=one)
+    ends = EmbeddingModel(source="m", fingerprint=one, dimension=3)
+    facts = RetrievalSet(namespace="team", name="f", artefact=one, embedding=ends, passages=9, metadata=["year"])
+    asking = {"sets": ["team/f"], "filter": {"year": "text"}, "max_tokens": 10}
+    described = [endpoint(name=name, description=f"Does {name}.") for name in ("a", "b")]
+    catalogue = with_all(
+        catalogue,
+        msgspec.structs.replace(model, fingerprint=other),
+        msgspec.structs.replace(model, max_context_tokens=100),
+        model,
+        msgspec.structs.replace(tuned, model_fingerprint=other),
+        tuned,
+        msgspec.structs.replace(facts, metadata=["month"]),
+        facts,
+        endpoint(name="guided", guidance=["team/tuned"]),
+        endpoint(name="long", generation={"max_tokens": 100}),
+        endpoint(name="asking", retrieval=asking),
+        endpoint(name="sharing", guidance=["team/tuned@2"]),
+        *described,
+        Router(namespace="team", name="router", model=RoutingByModel(), model_size="small"),
+        Namespace(namespace="public", name="team", max_tokens=70),
+        Namespace(namespace="public", name="team", max_tokens=200),
+    )
+
+    def broken(manifest: Manifest, *versions: int) -> dict[str, str]:
+        gone = plan_deletion(catalogue, Identity.of(manifest), versions)
+        return {one.name: why for one, why in broken_by(gone, catalogue)}
+
+    newest = catalogue.latest(Identity.of(model))
+    assert newest is not None
+    assert broken(model, newest[0]).keys() == {"long"}
+    assert broken(model, newest[0], newest[0] - 1).keys() == {"guided", "sharing"}
+    assert "another base model" in broken(tuned, 2)["guided"]
+    assert broken(tuned, 2).keys() == {"guided", "sharing"}
+    assert broken(tuned, 1) == {}
+    assert "'year'" in broken(facts, 2)["asking"]
+    assert "one endpoint only to choose from" in broken(described[0], 1)["router"]
+    assert broken(Namespace(namespace="public", name="team"), 2).keys() == {"long"}
+    assert broken(Namespace(namespace="public", name="team"), 1, 2) == {}
+
+
 def test_an_endpoint_counts_though_something_else_is_wrong_with_it(catalogue: Catalogue) -> None:
     """What was applied before a rule was made works, and is not to be broken unasked."""
     longer = endpoint(name="longer", generation={"max_tokens": 32_768}, guidance=["team/tone"])
@@ -128,6 +175,16 @@ def test_an_endpoint_counts_though_something_else_is_wrong_with_it(catalogue: Ca
     catalogue = with_all(catalogue, TONE, longer, dangling)
     gone = plan_deletion(catalogue, Identity.of(TONE), catalogue.versions(Identity.of(TONE)))
     assert [one.name for one, _ in broken_by(gone, catalogue)] == ["dangling", "longer"]
+
+
+def test_an_earlier_version_of_an_endpoint_that_has_lost_what_it_names_is_no_replacement(catalogue: Catalogue) -> None:
+    """Its events were answered until then, and would be refused."""
+    catalogue = with_all(catalogue, endpoint(name="one", guidance=["team/gone"]), endpoint(name="one"))
+    own = Identity.of(endpoint(name="one"))
+    [(_, why)] = broken_by(plan_deletion(catalogue, own, [2]), catalogue)
+    assert "there is no guidance team/gone" in why
+    assert broken_by(plan_deletion(catalogue, own, [1, 2]), catalogue) == []
+    assert broken_by(plan_deletion(catalogue, own, [1]), catalogue) == []
 
 
 def test_an_endpoint_may_name_an_older_version(catalogue: Catalogue) -> None:

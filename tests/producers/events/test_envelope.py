@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -142,6 +143,16 @@ def test_an_event_that_is_refused_keeps_its_id_and_its_reply_address(make_record
     assert (envelope.id, envelope.reply_to) == ("r", ReplyAddress(topic="t"))
     with pytest.raises(Refusal):
         read_event(envelope)
+
+
+@pytest.mark.parametrize("name", ["content__type", "accept", "request_id", "guidance", "generation", "deadline"])
+def test_a_header_of_megabytes_is_refused_at_once(make_record: MakeRecord, name: str) -> None:
+    began = time.thread_time()
+    envelope = read_envelope(make_record(b"hello", reply_to="t", **{name: "application/protobuf" + " ;" * 2_000_000}))
+    with pytest.raises(Refusal, match="has 4000020 bytes, at most 16384 are read: shorten it"):
+        read_event(envelope)
+    assert time.thread_time() - began < 1
+    assert envelope.reply_to == ReplyAddress(topic="t")
 
 
 @pytest.mark.parametrize("charset", ["utf-16", "utf-99"])

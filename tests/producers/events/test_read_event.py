@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import encodings
 import json
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from guideway.producers.events.read_event import read_event
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.record import Record
+from guideway.schemas.request import LAST_DEADLINE_MS
 
 MakeRecord = Callable[..., Record]
 NOW = 1_700_000_000_000
@@ -51,6 +53,9 @@ def event_of(record: Record) -> Event:
         ("schön".encode("utf-16-le"), 'text/plain; charset="UTF-16LE"', "schön"),
         ("5 €".encode("cp1252"), "text/plain; charset=windows-1252", "5 €"),
         ('{"text": "schön"}'.encode("latin-1"), "application/json; Charset=ISO-8859-1", {"text": "schön"}),
+        ("\u3000{name}, \u00a0hello".encode(), "", "\u3000{name}, \u00a0hello"),
+        ("\u200bhello {".encode(), "", "\u200bhello {"),
+        ('\u00a0{"text": "hello"}'.encode(), "text/plain", '\u00a0{"text": "hello"}'),
     ],
 )
 def test_content(make_record: MakeRecord, value: bytes, content_type: str, content: object) -> None:
@@ -95,11 +100,25 @@ def test_structured_cloud_event_with_base64(make_record: MakeRecord) -> None:
         (b"hello", {"content__type": "text/plain; charset=a\0b"}, "is unknown"),
         (b"hello", {"content__type": "text/plain; charset*=a; charset*1*=b"}, "is unknown"),
         (b"hello", {"content__type": "text/plain; charset=punycode"}, "is unknown"),
+        (b"hello", {"content__type": "text/plain" + ";" * 1000}, "has 1010 characters, at most 1000 are read"),
         (b"a\\u0062", {"content__type": "text/plain; charset=unicode_escape"}, "is unknown"),
         (b"\xff", {"content__type": "text/plain; charset=ascii"}, "is not ascii as it declares"),
-        (b"\x00\x00\x00\x00\x2a\x02\x06abc", {}, "Avro and Protobuf are not read"),
-        (b"\x00\x00\x00\x00\x2a\x00\x0a\x05hello", {"content__type": "application/json"}, "Avro and Protobuf"),
+        (b"\x00\x00\x00\x00\x2a\x02\x06abc", {}, "Avro is not read"),
+        (
+            b"\x00\x00\x00\x00\x2a\x00\x0a\x05hello",
+            {"content__type": "application/json"},
+            "Protobuf is read by endpoints that declare a message",
+        ),
         (b"\x03\x05" + b"\xa7" * 16 + b"zlib", {}, "compressed by it"),
+        ('\u00a0{"text": "hello"}'.encode(), {}, "before it has U+00A0 (NO-BREAK SPACE)"),
+        ('\n \u200b {\u00a0"text": "hel'.encode(), {}, "before it has U+200B (ZERO WIDTH SPACE)"),
+        ("\ufeff\ufeff{}".encode(), {}, "before it has U+FEFF"),
+        ('\u2060[{"text": "hello"}]'.encode(), {}, "publish one event a record"),
+        ('"\u200b{}"'.encode(), {"content__type": "application/json"}, "encoded twice"),
+        ('\u00a0{"text": "a"}'.encode(), {"content__type": "application/json"}, "U+00A0 (NO-BREAK SPACE) is no white"),
+        ('{"text":\u2003"a"}'.encode(), {}, "U+2003 (EM SPACE) is no white space of JSON"),
+        ('{"text": "a"}\u200b'.encode(), {}, "U+200B (ZERO WIDTH SPACE) is no white space of JSON"),
+        ("{\u201ctext\u201d: 1}".encode(), {}, "names and texts stand in straight double quotes"),
     ],
 )
 def test_a_refusal_names_the_likely_cause(
@@ -143,6 +162,9 @@ def test_other_formats_of_cloud_events_are_refused_by_name(make_record: MakeReco
 def test_deadlines(make_record: MakeRecord) -> None:
     assert event_of(make_record(deadline="1700000000000")).deadline_ms == 1_700_000_000_000
     assert event_of(make_record(deadline="2023-11-14T22:13:20+00:00")).deadline_ms == 1_700_000_000_000
+    # What a worker does not take, it answers to nobody.
+    for never in ("9999-12-31T23:59:59.999Z", "6000-01-01T00:00:00Z", "9" * 14):
+        assert event_of(make_record(deadline=never)).deadline_ms == LAST_DEADLINE_MS
 
 
 def test_repeated_and_null_headers_do_no_harm(make_record: MakeRecord) -> None:
@@ -183,9 +205,40 @@ def test_repeated_and_null_headers_do_no_harm(make_record: MakeRecord) -> None:
         (b"x", {"deadline": "2023-11-14T22:13:20"}, FailureCode.INVALID_HEADER),
         (b"x", {"request_id": "y" * 201}, FailureCode.INVALID_HEADER),
         (b"x", {"guidance": "no slash"}, FailureCode.INVALID_HEADER),
+        *(
+            (b"x", {"generation": written}, FailureCode.INVALID_HEADER)
+            for written in (
+                "0.7",
+                "{",
+                "[]",
+                '{"temperature": NaN}',
+                '{"temperature": "hot"}',
+                '{"temperature": 11}',
+                '{"n": 2}',
+                '{"samples": 0}',
+                '{"samples": 17}',
+                '{"seed": -1}',
+                '{"seed": null}',
+                '{"stop": ["a", ""]}',
+                '{"max_tokens": 1e9}',
+                '{"a":' * 100_000,
+                b"\xff",
+            )
+        ),
     ],
 )
 def test_refused(make_record: MakeRecord, value: bytes, headers: dict[str, str | bytes], code: FailureCode) -> None:
     with pytest.raises(Refusal) as caught:
         event_of(make_record(value, **headers))
     assert caught.value.code is code
+
+
+def test_charsets_that_nobody_knows_are_not_remembered(make_record: MakeRecord) -> None:
+    known = len(vars(encodings)["_cache"])
+    for number in range(20):
+        with pytest.raises(Refusal, match="is unknown: send UTF-8"):
+            event_of(make_record(b"hello", content__type=f"text/plain; charset=x-{number}"))
+    assert len(vars(encodings)["_cache"]) == known
+    for name in ("utf8", "Windows-1252", "ISO_8859-1:1987", "latin 1", "shift_jis", "utf-16le", "koi8-u"):
+        text = "abc".encode(name)
+        assert event_of(make_record(text, content__type=f'text/plain; charset="{name}"')).content == "abc"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from guideway.producers.intake.cancelled_ahead import CancelledAhead
-from guideway.schemas.cancellation import HELD_S
+from guideway.schemas.services.cancellation import HELD_S
 
 HOUR_MS = HELD_S * 1000
 

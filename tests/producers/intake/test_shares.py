@@ -44,6 +44,14 @@ def test_however_many_there_are_everybody_has_a_little() -> None:
     assert room(shares, A, Party("n0", LANE)) == [LEAST, LEAST - 1]
 
 
+def test_a_lane_is_divided_by_weight() -> None:
+    shares = Shares(queue=300, weight=lambda namespace: 2.0 if namespace == "a" else 1.0)
+    published(shares, "b", range(1))
+    assert room(shares, A, B) == [200, 299]
+    assert room(shares, A, B, holding=(A, B)) == [200, 99]
+    assert shares.waiting("b") == 1
+
+
 def test_what_the_workers_have_committed_makes_room() -> None:
     shares = Shares(queue=100)
     published(shares, "a", range(60), partition=0)

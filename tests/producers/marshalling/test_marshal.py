@@ -8,15 +8,18 @@ from typing import Any
 import msgspec
 import pytest
 from tests.producers.conftest import DIGEST, OTHER_DIGEST
+from tests.protos import input_rule
 
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.producers.checks.check import check_manifests
 from guideway.producers.marshalling.marshal import marshal
 from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.generation import AskedGeneration, Generation, RequestGeneration
 from guideway.schemas.input import Field, InputRule
 from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, RetrievalSet
-from guideway.schemas.output import Text, WordLabels
+from guideway.schemas.names.content_types import REPLY_MESSAGE
+from guideway.schemas.output import Boolean, Choice, Number, Text, WordLabels
 from guideway.schemas.request import ReplyAddress, Request
 from guideway.schemas.retrieval import Condition, RetrievalRule
 from guideway.schemas.wire import MANIFEST, REQUEST
@@ -30,6 +33,7 @@ def run(
     endpoint: Endpoint,
     content: dict[str, Any] | str,
     written_ms: int = NOW_MS,
+    caller: str | None = None,
     **event: Any,
 ) -> Request:
     return marshal(
@@ -40,7 +44,25 @@ def run(
         reply_to=[ReplyAddress(topic="gw.team.task.out.v1")],
         written_ms=written_ms,
         now_ms=NOW_MS,
+        caller=caller,
     )
+
+
+def test_the_reply_is_a_message_where_the_event_asks_for_one(catalogue: Catalogue, make_endpoint: MakeEndpoint) -> None:
+    own = input_rule()
+    plain, made = make_endpoint(), make_endpoint(input=own, output_message="shop.v1.TicketMood")
+    assert run(catalogue, plain, "hello").reply_message is None
+    assert run(catalogue, plain, "hello", reply_message="").reply_message == REPLY_MESSAGE
+    assert run(catalogue, made, "hello", reply_message="").reply_message == "shop.v1.TicketMood"
+    assert run(catalogue, made, "hello", reply_message=REPLY_MESSAGE).reply_message == REPLY_MESSAGE
+    with pytest.raises(Refusal, match=r"and a reply of this endpoint is guideway\.v1\.Reply: name that"):
+        run(catalogue, plain, "hello", reply_message="shop.v1.TicketMood")
+    with pytest.raises(Refusal, match=r"guideway\.v1\.Reply or shop\.v1\.TicketMood: name that"):
+        run(catalogue, made, "hello", reply_message="shop.v1.Ticket")
+    several = msgspec.structs.replace(made, generation=Generation(samples=2, temperature=1))
+    with pytest.raises(Refusal, match=r"2 samples are asked for, and message shop\.v1\.TicketMood holds one"):
+        run(catalogue, several, "hello", reply_message="")
+    assert run(catalogue, several, "hello", reply_message=REPLY_MESSAGE).reply_message == REPLY_MESSAGE
 
 
 def test_parts_stand_in_their_fixed_order_and_say_whose_they_are(
@@ -95,6 +117,28 @@ def test_an_event_that_waited_longer_than_its_endpoint_gives_it_is_not_computed(
     assert caught.value.code is FailureCode.DEADLINE_EXCEEDED
 
 
+OF_BODY = InputRule(fields={"o": Field(type="object")}, template="Text: {o.body}", text_field=None)
+
+
+@pytest.mark.parametrize(
+    ("content", "template"),
+    [
+        ({"n": 0}, "{n}"),
+        ({"b": False}, "Is it? {b}"),
+        ({}, "{hint || 'Surprise me.'}"),
+        ({"b": False}, "Greet them. {b && 'Be polite.' || ''}"),
+        ({}, "All of it: {@}"),
+    ],
+)
+def test_a_text_with_something_of_the_event_is_taken(
+    catalogue: Catalogue, make_endpoint: MakeEndpoint, content: dict[str, Any], template: str
+) -> None:
+    kinds: dict[str, Any] = {"n": "integer", "b": "boolean", "hint": "string"}
+    fields = {name: Field(type=kind, required=False) for name, kind in kinds.items()}
+    endpoint = make_endpoint(input=InputRule(fields=fields, template=template, text_field="hint"))
+    assert run(catalogue, endpoint, content).parts
+
+
 @pytest.mark.parametrize(
     ("content", "event", "endpoint", "code"),
     [
@@ -103,6 +147,9 @@ def test_an_event_that_waited_longer_than_its_endpoint_gives_it_is_not_computed(
         ({"text": 5}, {}, {}, FailureCode.WRONG_FIELD),
         ({"text": " "}, {}, {}, FailureCode.WRONG_FIELD),
         ({"text": None}, {}, {}, FailureCode.WRONG_FIELD),
+        ({"text": "\u200b\u00ad\u0000\ufeff"}, {}, {}, FailureCode.WRONG_FIELD),
+        ({}, {}, {"input": InputRule(fields={"text": Field(required=False)})}, FailureCode.WRONG_FIELD),
+        ({"o": {"Body": "x"}}, {}, {"input": OF_BODY}, FailureCode.WRONG_FIELD),
         (
             {"n": True},
             {},
@@ -147,7 +194,7 @@ FACTS = RetrievalSet(
 def with_sets(catalogue: Catalogue) -> Catalogue:
     secret = msgspec.structs.replace(FACTS, namespace="other")
     for manifest, version in ((FACTS, 1), (FACTS, 2), (secret, 1)):
-        catalogue.absorb(Identity.of(manifest).key(version), MANIFEST.encode(manifest))
+        catalogue.absorb(Identity.of(manifest).topic, Identity.of(manifest).key(version), MANIFEST.encode(manifest))
     return catalogue
 
 
@@ -227,6 +274,19 @@ def test_an_event_brings_a_set_only_where_it_may(with_sets: Catalogue, make_endp
         run(with_sets, many, "hello", guidance=["public/facts"])
 
 
+def test_an_event_brings_no_set_that_the_endpoint_answers_from(
+    with_sets: Catalogue, make_endpoint: MakeEndpoint
+) -> None:
+    rule = RetrievalRule(sets=["public/facts@1"], request_sets=["public/facts"])
+    for brought in (["public/facts@1"], ["public/facts"]):
+        with pytest.raises(Refusal, match="public/facts is named twice") as caught:
+            run(with_sets, make_endpoint(retrieval=rule), "hello", guidance=brought)
+        assert caught.value.code is FailureCode.GUIDANCE_FORBIDDEN
+    alone = RetrievalRule(request_sets=["public/facts"])
+    with pytest.raises(Refusal, match="public/facts is named twice"):
+        run(with_sets, make_endpoint(retrieval=alone), "hello", guidance=["public/facts", "public/facts@1"])
+
+
 @pytest.mark.parametrize(
     ("name", "code"),
     [("other/facts", FailureCode.GUIDANCE_FORBIDDEN), ("public/none", FailureCode.GUIDANCE_UNKNOWN)],
@@ -261,7 +321,7 @@ def test_guidance_acts_once_and_there_is_so_much_of_it(
     tone = Guidance(namespace="team", name="tone", form="lora", artefact=DIGEST, model_fingerprint=DIGEST)
     again = msgspec.structs.replace(tone, artefact=OTHER_DIGEST)
     for one, version in ((tone, 1), (again, 2), (msgspec.structs.replace(tone, name="same"), 1)):
-        catalogue.absorb(Identity.of(one).key(version), MANIFEST.encode(one))
+        catalogue.absorb(Identity.of(one).topic, Identity.of(one).key(version), MANIFEST.encode(one))
     own = [name.replace("tone*", "tone@1*") if name != "team/tone" else "team/tone@1" for name in own]
     endpoint = make_endpoint(guidance=own, request_guidance=["team/tone", "team/same", "public/brief"])
     with pytest.raises(Refusal, match=said) as caught:
@@ -275,7 +335,79 @@ def test_guidance_acts_once_and_there_is_so_much_of_it(
         assert told.value.code is FailureCode.INVALID_MANIFEST
 
 
+def test_a_call_brings_what_the_endpoint_allows_and_both_may_use(
+    catalogue: Catalogue, make_endpoint: MakeEndpoint
+) -> None:
+    endpoint = make_endpoint(request_guidance=["public/brief", "team/tone", "other/lent", "other/none"])
+    request = run(catalogue, endpoint, "hello", caller="guest", guidance=["public/brief"])
+    assert request.caller == request.calling_namespace == "guest"
+    told = set()
+    for name in ("team/tone", "other/lent", "other/none", "team/unheard-of"):
+        with pytest.raises(Refusal) as caught:
+            run(catalogue, endpoint, "hello", caller="guest", guidance=[name])
+        assert caught.value.code is FailureCode.GUIDANCE_FORBIDDEN
+        told.add((caught.value.to_others or "").replace(name, "NAME"))
+    assert len(told) == 1, "whether it exists, is listed or is shared is not told"
+
+
 def test_different_guidance_acts_together(catalogue: Catalogue, make_endpoint: MakeEndpoint) -> None:
     endpoint = make_endpoint(guidance=["team/tone", "public/brief"], request_guidance=["other/lent"])
     assert len(run(catalogue, endpoint, "x", guidance=["other/lent"]).guidance) == 2
     check_manifests([endpoint], catalogue)
+
+
+ASKABLE = RequestGeneration(max_tokens=512, temperature=1.5, samples=4, seed=True, top_p=True, stop=True)
+
+
+def test_an_event_sets_what_its_endpoint_lets_it_set(catalogue: Catalogue, make_endpoint: MakeEndpoint) -> None:
+    own = Generation(max_tokens=32, temperature=0.5, stop=["\n"])
+    endpoint = make_endpoint(generation=own, request_generation=ASKABLE)
+    asked = AskedGeneration(max_tokens=512, samples=4, seed=0, stop=[])
+    assert run(catalogue, endpoint, "x").generation == own
+    made = run(catalogue, endpoint, "x", generation=asked).generation
+    assert made == Generation(max_tokens=512, temperature=0.5, samples=4, seed=0)
+    assert run(catalogue, endpoint, "x", generation=AskedGeneration(max_tokens=1, temperature=0)).generation == (
+        Generation(max_tokens=1, stop=["\n"])
+    )
+
+
+def test_what_equals_the_endpoints_own_is_never_refused(catalogue: Catalogue, make_endpoint: MakeEndpoint) -> None:
+    own = Generation(max_tokens=32, temperature=0.5, samples=2, stop=["\n"], seed=4)
+    asked = AskedGeneration(**msgspec.structs.asdict(own))
+    assert run(catalogue, make_endpoint(generation=own), "x", generation=asked).generation is not None
+    smaller = make_endpoint(generation=own, request_generation=RequestGeneration(max_tokens=16))
+    assert run(catalogue, smaller, "x", generation=asked).generation == own
+
+
+@pytest.mark.parametrize(
+    ("asked", "allowed", "said"),
+    [
+        ({"temperature": 0.7}, {}, "does not let a request set temperature: .*`temperature: 0.7` written under"),
+        (
+            {"stop": ["a"]},
+            {"seed": True},
+            "`stop: true` written under request_generation in the manifest of /team/task",
+        ),
+        ({"seed": 0}, {}, "`seed: true`"),
+        ({"top_p": 0.5}, {}, "`top_p: true`"),
+        ({"samples": 5}, {"samples": 4}, "samples is 5, and a request may ask this endpoint for 4 at most"),
+        ({"max_tokens": 65}, {"max_tokens": 60}, "max_tokens is 65"),
+        ({"temperature": 0.5}, {"temperature": 0.0}, "temperature is 0.5"),
+    ],
+)
+def test_what_an_event_may_not_set_is_refused(
+    catalogue: Catalogue, make_endpoint: MakeEndpoint, asked: dict[str, Any], allowed: dict[str, Any], said: str
+) -> None:
+    endpoint = make_endpoint(request_generation=RequestGeneration(**allowed))
+    with pytest.raises(Refusal, match=said) as caught:
+        run(catalogue, endpoint, "x", generation=AskedGeneration(**asked))
+    assert caught.value.code is FailureCode.GENERATION_REFUSED
+
+
+def test_a_stop_string_that_would_cut_results_is_refused(catalogue: Catalogue, make_endpoint: MakeEndpoint) -> None:
+    for output, stop in ((Choice(labels=["yes", "no"]), "e"), (Number(), "4"), (Boolean(), "true")):
+        endpoint = make_endpoint(output=output, request_generation=ASKABLE)
+        with pytest.raises(Refusal, match="would cut results") as caught:
+            run(catalogue, endpoint, "x", generation=AskedGeneration(stop=["\n", stop]))
+        assert caught.value.code is FailureCode.GENERATION_REFUSED
+        assert run(catalogue, endpoint, "x", generation=AskedGeneration(stop=["\n"])).generation.stop == ["\n"]

@@ -9,7 +9,7 @@ import tracemalloc
 import pytest
 
 from guideway.producers.marshalling.expression import TooCostly
-from guideway.producers.marshalling.template import Template, TextTooLong
+from guideway.producers.marshalling.template import Template, TextTooLong, _Kept
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,19 @@ def test_an_expression_that_cannot_be_parsed_is_refused_in_a_sentence(expression
 def test_a_template_is_plain_where_it_only_puts_fields_in() -> None:
     assert Template("Q: {question}, {address.city}").is_plain
     assert not Template("{join(', ', tags)}").is_plain
+
+
+def test_templates_are_parsed_once_those_that_are_none_as_well_and_kept_by_their_size() -> None:
+    kept = _Kept(1000)
+    first = kept.of("{text}")
+    assert kept.of("{text}") is first
+    broken = "{" + "(" * 300 + "}"
+    with pytest.raises(ValueError, match="is not JMESPath") as why:
+        kept.of(broken)
+    with pytest.raises(ValueError, match="is not JMESPath") as again:
+        kept.of(broken)
+    assert again.value is why.value
+    kept.of("x" * 700)
+    assert kept.of("{text}") is not first, "there was no room for all three"
+    large = kept.of("y" * 50_000)
+    assert kept.of("y" * 50_000) is large

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -22,6 +23,16 @@ ADDRESS = {"type": "object", "properties": {"city": {"type": "string"}}}
         ({"type": "object", "propertys": {"a": INTEGER}}, "output.schema has 'propertys': did you mean 'properties'?"),
         ({"type": "array", "item": INTEGER}, "has 'item': did you mean 'items'?"),
         ({"properties": {"a": {"type": "string", "max_length": 3}}}, ".properties.a has 'max_length'"),
+        ({"type": "array", "any_of": [INTEGER]}, "has 'any_of': did you mean 'anyOf'?"),
+        ({"TYPE": "string"}, "has 'TYPE': did you mean 'type'?"),
+        ({"type": "integer", "min": 1}, "has 'min': did you mean 'minimum'?"),
+        ({"type": "string", "max": 9}, "has 'max': did you mean 'maxLength'?"),
+        ({"type": "string", "regex": "^a"}, "has 'regex': did you mean 'pattern'?"),
+        (
+            {"properties": {"a": {"type": "string", "choices": ["a"]}}},
+            ".properties.a has 'choices': did you mean 'enum'?",
+        ),
+        ({"type": "object", "fields": {"a": INTEGER}}, "has 'fields': did you mean 'properties'?"),
         ({"type": "integr"}, "has type 'integr': did you mean 'integer'?"),
         ({"anyOf": [{"type": ["string", "nul"]}]}, ".anyOf[0] has type 'nul': did you mean 'null'?"),
         ({"type": "float"}, "has type 'float': write one of string"),
@@ -55,6 +66,8 @@ def test_a_schema_that_does_not_say_what_is_meant_is_refused(schema: dict[str, A
         {"type": "array", "uniqueItems": False},
         {"$ref": "#/$defs/A", "$defs": {"A": INTEGER}},
         {"type": "object", "x-order": 3, "title": "A"},
+        {"type": "object", "options": {"collapsed": True}, "min": "1", "values": 3},
+        {"properties": {"min": INTEGER, "options": INTEGER}, "examples": [{"min": 3}]},
         {"properties": {"a": INTEGER}, "required": ["b"], "additionalProperties": True},
         {"const": {"type": "integr"}},
         {"type": "array", "items": [INTEGER, {"type": "string"}]},
@@ -73,6 +86,8 @@ def test_what_is_right_or_of_others_is_left_alone(schema: dict[str, Any]) -> Non
         ({"type": "object", "properties": {}}, []),
         ({"properties": {"p": {"type": "string", "format": "password"}}}, [".properties.p: the format 'password'"]),
         ({"type": "string", "format": "date"}, []),
+        ({"type": "string", "enumNames": ["A"], "x-a": 1}, [" has 'enumNames', which JSON Schema does not have"]),
+        ({"$ref": "#/components/schemas/A", "components": {"schemas": {"A": INTEGER}}}, []),
     ],
 )
 def test_what_is_hardly_meant_is_doubted(schema: dict[str, Any], told: list[str]) -> None:
@@ -180,3 +195,11 @@ def test_whatever_stands_for_a_schema_is_taken_or_refused(schema: dict[str, Any]
         check_keywords(schema)
     assert isinstance([*schema_doubts(schema)], list)
     assert prepared(prepared(schema)) == prepared(schema)
+
+
+@pytest.mark.parametrize("of_type", [5, True, "number", ["number", 5], {}])
+@pytest.mark.parametrize("by", [None, True, 0.05, math.nan, math.inf, 10**400, 5e-324, "x"])
+@pytest.mark.parametrize("bound", [None, True, 0.95, math.nan, -math.inf, 10**400, 5e-324, []])
+def test_whatever_stands_for_a_type_a_step_or_a_bound_is_left_to_the_checks(of_type: Any, by: Any, bound: Any) -> None:
+    schema = {"type": of_type, "multipleOf": by, "maximum": bound}
+    assert isinstance(prepared(schema), dict)

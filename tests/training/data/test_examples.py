@@ -13,7 +13,8 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Text
 from guideway.training.data.class_weights import class_weights
 from guideway.training.data.examples import read_examples
-from guideway.training.runs.task import Columns, Data, Task
+from guideway.training.runs.task import Task
+from guideway.training.runs.task_data import Columns, Data
 
 LABELS = Choice(labels=["good", "bad"])
 Write = Callable[[str, Sequence[dict[str, Any]]], str]
@@ -291,15 +292,30 @@ def test_an_evaluation_file_of_one_class_is_refused(write: Write, tmp_path: Path
     ("name", "content", "words"),
     [
         ("a.jsonl", b'{"text": "x", "label": "good"}\n[1]\n', "row 2: it is no JSON object"),
-        ("a.jsonl", b"\xff\xfd", "is not UTF-8"),
+        ("a.jsonl", b"\xff\xfd", "row 1: its byte 0xff is of another encoding: name its encoding in data.encoding"),
         ("a.csv", b"text,label\nx\n", "row 1: it has more or fewer cells"),
         ("a.csv", b'text,label\n"x,good\n', "it is no CSV"),
+        ("a.csv", b"text,label,label\nx,good,bad\n", "names 'label' twice in its head"),
+        ("a.csv", b'text,label\nx, "good"\n', "row 1: a space stands before the quote of a cell"),
+        ("a.csv", b'text,label\n"x,good\ny,bad\nz\n', "2 findings. In row 1: it is no CSV"),
+        ("a.csv", b"text,label\ncaf\xe9,good\ny,bad\nth\xe9,bad\n", "2 rows (1, 3): its byte 0xe9 is of another"),
         ("a.rows", b"", "set data.format"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, words: str) -> None:
     (tmp_path / name).write_bytes(content)
     assert words in refused(task(name), tmp_path)
+
+
+@pytest.mark.parametrize("head", ["sep=;\ntext;label;\n", ";text;label\n", "text ; label;\n"])
+def test_a_table_as_spreadsheets_and_data_frames_write_it(tmp_path: Path, head: str) -> None:
+    begin, end = (";", "") if head.startswith(";") else ("", ";")
+    lines = [f"{begin}text {i} {'w' * 200_000 * (i == 1)};{LABELS.labels[i % 2]}{end}\n" for i in range(12)]
+    (tmp_path / "a.csv").write_text(head + "".join(lines))
+    examples = read_examples(task("a.csv"), tmp_path)
+    assert {row.text.split()[1] for row in (*examples.train, *examples.validation, *examples.eval)} == {
+        str(i) for i in range(12)
+    }
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

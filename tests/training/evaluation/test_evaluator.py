@@ -208,3 +208,21 @@ def test_on_the_real_model_guidance_is_told_from_chance(real_base: BaseModel) ->
     best = made.lines[1]
     assert best.verdict == "better than the bare model"
     assert best.evaluation.score.value > 0.85
+
+
+def test_an_endpoint_that_weighs_its_labels_is_evaluated_by_its_probabilities(evaluator: Evaluator) -> None:
+    """Also where labels share tokens; a doubtful answer is an answer; and the temperature follows."""
+    labels = ["a one", "a two", "b"]
+    rule = Choice(labels, probabilities=True, min_confidence=0.99, below="failed")
+    rows = rows_of(*((f"text {i}", labels[i % 3]) for i in range(60)))
+    found = evaluator.evaluate(
+        Subject(label="bare", output=rule, generation=Generation(max_tokens=12)), rows, latency=False
+    )
+    assert not found.failures
+    for answer in found.answers:
+        assert sum(answer.label_shares) == pytest.approx(1)
+        assert answer.confidence == pytest.approx(max(answer.label_shares))
+        assert answer.given == labels[answer.label_shares.index(max(answer.label_shares))]
+    assert found.softening is not None
+    plain = Subject(label="bare", output=Choice(labels), generation=Generation(max_tokens=12))
+    assert evaluator.evaluate(plain, rows, latency=False).softening is None

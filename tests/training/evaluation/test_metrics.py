@@ -113,6 +113,9 @@ def test_json_fields_are_counted_by_path_and_value() -> None:
     assert json_counts(expected, expected) == Counts(4, 0, 0)
     assert json_counts(expected, {"street": "Main St", "box": {"id": "5"}, "tags": ["y"]}) == Counts(2, 1, 2)
     assert json_counts(expected, None) == Counts(0, 1, 4)
+    # Names may look like paths.
+    for one, other in (({"a/b": 1}, {"a": {"b": 1}}), ({"*": 1}, [1]), ({"a": {"*": 1}}, {"a": [1]})):
+        assert json_counts(one, other) == Counts(0, 1, 1)
 
 
 def test_calibration_is_the_distance_between_confidence_and_accuracy() -> None:

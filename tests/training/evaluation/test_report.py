@@ -15,7 +15,8 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.evaluation.report import keep_evaluation, write_report
 from guideway.training.runs.events import Evaluated, MethodStarted, PromptScored, Resumed, RunStarted, Step, Stopped
 from guideway.training.runs.folder import Run, RunFolder
-from guideway.training.runs.task import Data, Task
+from guideway.training.runs.task import Task
+from guideway.training.runs.task_data import Data
 from guideway.training.runs.task_methods import LoraMethod, SoftPromptMethod
 
 FINGERPRINT = "sha256:" + "7" * 64

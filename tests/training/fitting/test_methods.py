@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ from guideway.training.runs.task_methods import (
 )
 from guideway.training.runs.train_method import checksum
 from guideway.workers.engine.engine import Engine
+from guideway.workers.engine.kernels.linears.int8_linear import keep_linears_in_int8
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.messages.from_engine import BatchReport, Finished
 from guideway.workers.messages.to_engine import Admit, Artefact, EngineSettings
@@ -108,6 +110,24 @@ def test_peft_loads_what_it_saves(method: Method, tmp_path: Path) -> None:
     assert torch.isfinite(loaded(input_ids=torch.tensor([[1, 2, 3]])).logits).all()
 
 
+@pytest.mark.parametrize("method", METHODS[::3], ids=lambda method: method.label)
+def test_it_learns_through_weights_of_8_bits(method: Method) -> None:
+    base = tiny()
+    keep_linears_in_int8(base.model)
+    rows = encoded(base)
+    weights = [*base.model.parameters(), *base.model.buffers()]
+    before = checksum(weights)
+    torch.manual_seed(1)
+    with trainable(method, base, initial_text="yes or no", model_name="tiny") as part:
+        schedule, stop = Schedule(rows_per_step=8), StopRules(max_steps=40)
+        trainer = Trainer(part, rows, rows[:16], schedule=schedule, stop=stop, learning_rate=method.learning_rate)
+        first = trainer.evaluate()
+        while trainer.fired is None:
+            trainer.step()
+        assert trainer.evaluate() < 0.7 * first
+    assert checksum(weights) == before
+
+
 def test_all_of_them_serve_in_one_micro_batch_as_each_does_alone(tmp_path: Path) -> None:
     artefacts = []
     for method in METHODS:
@@ -124,6 +144,44 @@ def test_all_of_them_serve_in_one_micro_batch_as_each_does_alone(tmp_path: Path)
     alone = [_served([one])[0] for one in asked]
     assert _served(asked) == pytest.approx(alone, abs=1e-4)
     assert len({round(value, 3) for value in alone}) > 1
+
+
+@each
+def test_rows_that_begin_alike_give_the_loss_and_gradients_of_each_alone(method: Method) -> None:
+    base = tiny()
+    torch.manual_seed(1)
+    with trainable(method, base, initial_text="yes or no", model_name="") as part:
+        _stir(part)
+        rows = [replace(row, weight=1.0 + place % 3) for place, row in enumerate(encoded(base)[:12])]
+        alone = [_with_gradients(part, [row]) for row in rows]
+        loss, gradients = _with_gradients(part, rows)
+        assert part.shared_tokens(rows) >= 10
+        assert part.computed_tokens(rows) < 0.6 * sum(part.computed_tokens([row]) for row in rows)
+    assert loss == pytest.approx(sum(one for one, _ in alone), rel=1e-5)
+    for name, found in gradients.items():
+        expected = torch.stack([each[name] for _, each in alone]).sum(0)
+        assert expected.abs().max() > 0
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item()), name
+
+
+def test_rows_share_what_all_of_them_begin_with_and_not_the_place_before_an_answer() -> None:
+    part = Trainable(tiny().model, torch.nn.Module(), lambda folder: None)
+    beginning = list(range(40, 80))
+    same = [Encoded([*beginning, 1, 2], 2), Encoded([*beginning, 1, 2], 2), Encoded([*beginning, 9, 3, 4], 2)]
+    assert part.shared_tokens(same) == 39
+    assert part.shared_tokens([*same, Encoded([*beginning[:33], 7, 8, 5], 1)]) == 33
+    # Alone, or with little in common, each row is run as it is.
+    assert part.shared_tokens(same[:1]) == 0
+    assert part.shared_tokens([*same, Encoded([*beginning[:3], 7, 8, 5], 1)]) == 0
+    with torch.no_grad():
+        whole = sum(part.answer_loss([row])[0].item() for row in same)
+        assert part.answer_loss(same)[0].item() == pytest.approx(whole, rel=1e-5)
+
+
+def test_with_dropout_every_row_has_noise_of_its_own() -> None:
+    base = tiny()
+    with trainable(LoraMethod(targets=["q_proj"], dropout=0.1), base, initial_text="", model_name="") as part:
+        assert part.shared_tokens(encoded(base)) == 0
 
 
 @pytest.mark.parametrize(
@@ -199,6 +257,19 @@ def test_rows_that_are_too_long_or_cannot_be_served_are_refused() -> None:
     roomy = Encoder(base, instruction="", output=LABELS, max_tokens=60, answer_tokens=59)
     with pytest.raises(Refusal, match="room for 59 of an answer included"):
         roomy.encode([Example(10, "x y z", "yes")])
+
+
+def _stir(part: Trainable) -> None:
+    """Move the parameters off their beginning, where the gradient of some of them is 0."""
+    with torch.no_grad():
+        for parameter in part.parameters.values():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+
+
+def _with_gradients(part: Trainable, rows: Sequence[Encoded]) -> tuple[float, dict[str, torch.Tensor]]:
+    loss, _ = part.answer_loss(rows)
+    gradients = torch.autograd.grad(loss, list(part.parameters.values()))
+    return loss.item(), dict(zip(part.parameters, gradients, strict=True))
 
 
 def _loss_without_end(part: Trainable, row: Encoded) -> float:

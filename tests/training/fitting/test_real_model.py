@@ -13,7 +13,8 @@ from guideway.training.runs.folder import RunFolder
 from guideway.training.runs.interruption import Interrupted
 from guideway.training.runs.machine import Machine
 from guideway.training.runs.run import carry_out
-from guideway.training.runs.task import Data, PromptSearch, Schedule, StopRules, Task
+from guideway.training.runs.task import PromptSearch, Schedule, StopRules, Task
+from guideway.training.runs.task_data import Data
 from guideway.training.runs.task_methods import SoftPromptMethod
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from guideway.schemas.failures import FailureCode
@@ -22,7 +23,8 @@ from guideway.training.jobs.messages import (
 )
 from guideway.training.jobs.process_messages import RESULT, Done, NotPublished, Refused
 from guideway.training.runs.events import RunEnded, RunEvent
-from guideway.training.runs.task import Data, Task
+from guideway.training.runs.task import Task
+from guideway.training.runs.task_data import ArchivedRows, Data
 
 TASK = Task(
     namespace="shop",
@@ -50,6 +52,14 @@ def test_paths_are_absolute_before_a_task_travels(tmp_path: Path) -> None:
     assert made.models == str(tmp_path / "models.yaml")
     assert made.data.train == str(tmp_path / "tasks" / "rows.jsonl")
     assert made.data.eval is None
+    wanted = ArchivedRows(endpoint="/shop/mood", corrections="right.csv")
+    archived = msgspec.structs.replace(TASK, data=Data(archive=wanted, eval="known.jsonl"))
+    data = with_absolute_paths(archived, tmp_path / "tasks").data
+    assert data.files == [str(tmp_path / "tasks" / name) for name in ("known.jsonl", "right.csv")]
+    plain = msgspec.structs.replace(TASK, data=Data(archive="/shop/mood"))
+    job = Job(id="j", task=with_absolute_paths(plain, tmp_path))
+    assert JOB.decode(JOB.encode(job)) == job
+    assert job.task.data == plain.data
 
 
 def test_what_a_second_trainer_tells_again_is_seen_once() -> None:

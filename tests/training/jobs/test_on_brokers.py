@@ -10,22 +10,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
+from tests.conftest import ONE_OF_KINDS
 from tests.workers.engine.conftest import tiny_llama, tiny_tokenizer
 
+from guideway.catalogue.archive.rows import Row
 from guideway.infra.local_broker import RunningBroker
-from guideway.schemas import names
+from guideway.producers.targets.archiving import Archiving
+from guideway.schemas.kinds.targets import ArchiveRule
+from guideway.schemas.names.service_topics import training_events_topic
+from guideway.training.jobs import job_topics
 from guideway.training.jobs.job_topics import records
-from guideway.training.jobs.messages import JOB_NEWS, JobEnded, JobEvent
-from guideway.training.runs.events import MethodStarted, Resumed, Step, Stopped
+from guideway.training.jobs.messages import JOB_NEWS, Job, JobEnded, JobEvent
+from guideway.training.runs.events import MethodStarted, Resumed, RunStarted, Scored, Step, Stopped
+from guideway.training.runs.task import Task
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(300)
 
 
 @dataclass
@@ -40,7 +47,7 @@ class Workshop:
     def environ(self) -> dict[str, str]:
         return {
             **os.environ,
-            "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap,
+            "KAFKA_BOOTSTRAP_SERVERS": self.broker.cluster.brokers,
             "GUIDEWAY_HOME": str(self.home),
             "OMP_NUM_THREADS": "1",
         }
@@ -84,6 +91,16 @@ class Workshop:
             check=False,
         )
 
+    def applied(self, *files: Path) -> None:
+        """Have manifests in the catalogue."""
+        subprocess.run(
+            [sys.executable, "-m", "guideway", "apply", *(word for file in files for word in ("-f", str(file)))],
+            env=self.environ,
+            capture_output=True,
+            timeout=80,
+            check=True,
+        )
+
     def submit(self, task: Path) -> str:
         run = self.command("submit", str(task))
         assert run.returncode == 0, run.stdout + run.stderr
@@ -93,8 +110,12 @@ class Workshop:
         """All that is told of a job so far, repeats included."""
 
         async def read() -> list[JobEvent | JobEnded]:
-            found = records(self.broker.bootstrap, names.TRAINING_EVENTS_TOPIC, follow=False)
-            return [news async for record in found if (news := JOB_NEWS.decode(record.value)).job == job]
+            found = records(self.broker.cluster, training_events_topic("shop"), follow=False)
+            return [
+                news
+                async for record in found
+                if (news := JOB_NEWS.decode(record.value)).job == job.removeprefix("shop/")
+            ]
 
         return asyncio.run(read())
 
@@ -104,6 +125,14 @@ class Workshop:
         while not any(isinstance(one, JobEvent) and _step(one) >= step for one in self.news(job)):
             assert time.monotonic() < deadline, "the job does not get on"
             time.sleep(0.3)
+
+    def until_ended(self, job: str) -> JobEnded:
+        """How the job has ended, when it has."""
+        deadline = time.monotonic() + 100
+        while not (ended := [one for one in self.news(job) if isinstance(one, JobEnded)]):
+            assert time.monotonic() < deadline, "the job does not end"
+            time.sleep(0.3)
+        return ended[0]
 
     def at_work(self) -> subprocess.Popen[bytes]:
         """The trainer that has a run under it."""
@@ -124,6 +153,12 @@ def _step(news: JobEvent) -> int:
 
 def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.fixture(scope="module", params=ONE_OF_KINDS)
+def broker(request: pytest.FixtureRequest, broker_of_kind: Callable[[str], RunningBroker]) -> RunningBroker:
+    """A broker, one for a module: of one kind, unless all are asked for."""
+    return broker_of_kind(request.param)
 
 
 @pytest.fixture
@@ -163,7 +198,7 @@ def test_jobs_are_carried_out_watched_and_cancelled(workshop: Workshop) -> None:
     again = workshop.command("cancel", endless)
     assert again.returncode == 1
     assert "has ended already" in again.stdout
-    unknown = workshop.command("watch", "shop-nothing")
+    unknown = workshop.command("watch", "shop/shop-nothing")
     assert "there is no job 'shop-nothing'" in unknown.stdout
 
 
@@ -188,3 +223,42 @@ def test_a_killed_trainers_job_goes_on_elsewhere_from_its_checkpoint(workshop: W
     [stopped] = [event for event in events.values() if isinstance(event, Stopped)]
     assert (stopped.rule, stopped.step) == ("max_steps", 600)
     assert killed.wait(5) == -signal.SIGKILL
+
+
+@pytest.mark.model
+def test_a_job_learns_from_the_archive_of_its_namespace_and_of_no_other(workshop: Workshop) -> None:
+    rule = ArchiveRule()
+
+    async def archive() -> None:
+        """What `guideway targets` writes."""
+        like = Row(row="", id="", at_ms=time.time_ns() // 10**6, endpoint_version=1)
+        rows = [
+            msgspec.structs.replace(like, row=f"r{n}", id=f"i{n}", text=f"row {n}", value="no" if n % 3 else "yes")
+            for n in range(60)
+        ]
+        async with Archiving(str(workshop.home / "store"), lambda *_: rule, gather_s=0.01) as archiving:
+            await asyncio.gather(*(archiving.add("shop", "kept", rule, row) for row in rows))
+
+    asyncio.run(archive())
+    task = yaml.safe_load(workshop.task("kept", max_steps=2).read_text())
+    task["data"] = {"archive": "/shop/kept", "folds": 0}
+    file = workshop.home / "kept.yaml"
+    file.write_text(yaml.safe_dump(task))
+    kept = {"kind": "endpoint/v1", "namespace": "shop", "name": "kept", "model_size": "tiny", "archive": True}
+    (workshop.home / "endpoint.yaml").write_text(yaml.safe_dump(kept | {"output": task["output"]}))
+    workshop.applied(workshop.home / "models.yaml", workshop.home / "endpoint.yaml")
+    job = workshop.submit(file)
+    # Written by hand, past whatever `submit` says.
+    theirs = msgspec.convert(task | {"data": {"archive": "/rival/kept"}}, Task)
+    asyncio.run(job_topics.submit(workshop.broker.cluster, Job(id="stolen", task=theirs)))
+    workshop.start_trainer()
+    ended, refused = workshop.until_ended(job), workshop.until_ended("shop/stolen")
+    assert (ended.outcome, ended.code) == ("done", ""), ended.message
+    events = [one.event for one in workshop.news(job) if isinstance(one, JobEvent)]
+    [started] = [event for event in events if isinstance(event, RunStarted)]
+    assert started.archived is not None
+    assert started.archived.rows == started.train_rows + started.validation_rows + started.eval_rows == 60
+    assert {event.metric for event in events if isinstance(event, Scored)} == {"agreement"}
+    assert b"row 7" not in (Path(ended.run) / "events.jsonl").read_bytes()
+    assert (refused.outcome, refused.code) == ("failed", "not_allowed")
+    assert "a task of shop may not read it" in refused.message

@@ -16,15 +16,17 @@ from guideway.schemas.calibration import automatic
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.input import InputRule
 from guideway.schemas.manifests import Endpoint, Guidance, Lineage, Manifest, Model
-from guideway.schemas.output import Choice
+from guideway.schemas.output import Choice, DoubtfulTarget
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.schemas.wire import MANIFEST
+from guideway.training.data.archived import Frozen, Taken
 from guideway.training.evaluation.present import present_subject
 from guideway.training.publishing.decision import choose_publication, endpoint_for, guidance_for
 from guideway.training.publishing.promotion import promoted, unpaired
-from guideway.training.runs.events import MethodStarted, PromptScored, RunEvent, Scored, Stopped, StopRule
+from guideway.training.runs.events import MethodStarted, PromptScored, RunEvent, Scored, Softening, Stopped, StopRule
 from guideway.training.runs.folder import Run, RunFolder
-from guideway.training.runs.task import BARE, Data, PublishRule, Task
+from guideway.training.runs.task import BARE, PublishRule, Task
+from guideway.training.runs.task_data import Data
 from guideway.training.runs.task_methods import LoraMethod, PTuningMethod, SoftPromptMethod
 
 DIGEST = "sha256:" + "a" * 64
@@ -99,7 +101,7 @@ def catalogue(*manifests: Manifest) -> Catalogue:
     made = Catalogue()
     for manifest in manifests:
         [change] = plan_changes(made, [manifest])
-        made.absorb(change.identity.key(change.version), MANIFEST.encode(manifest))
+        made.absorb(change.identity.topic, change.identity.key(change.version), MANIFEST.encode(manifest))
     return made
 
 
@@ -223,6 +225,47 @@ def test_an_endpoint_that_makes_other_text_of_events_is_not_published_to(
         endpoint_for(publication, made, guidance, 1, known, name=name, anyway=True)
 
 
+def of_archive(template: str) -> Run:
+    taken = Taken(endpoint="/shop/mood", days={"2026-01-01": 9}, versions={1: 9})
+    return msgspec.structs.replace(run(), archived=Frozen(taken=taken, template=template, known_answers=True))
+
+
+def test_archived_texts_are_of_the_template_of_the_endpoint_that_has_the_guidance(tmp_path: Path) -> None:
+    framed = "Review: {text}"
+    known = catalogue(
+        Endpoint(namespace="shop", name="mood", model_size="small", output=LABELS, input=InputRule(template=framed))
+    )
+    made = of_archive(framed)
+    publication = choose_publication(EVENTS, made, size=None, method=None, anyway=False)
+    guidance = guidance_for(publication, made, RunFolder(tmp_path), known)
+    for name in ("mood", "mood-candidate"):
+        assert endpoint_for(publication, made, guidance, 1, known, name=name, anyway=False).input.template == framed
+    for other, there in ((of_archive("{text}"), known), (made, Catalogue()), (of_archive("Say: {text}"), known)):
+        with pytest.raises(Refusal, match=r"train with the other data\.archive\.text"):
+            endpoint_for(publication, other, guidance, 1, there, name="mood", anyway=False)
+
+
+def test_agreement_with_a_model_does_not_say_that_something_is_better() -> None:
+    events = [
+        msgspec.structs.replace(one, metric="agreement") if isinstance(one, Scored | PromptScored) else one
+        for one in EVENTS
+    ]
+    with pytest.raises(Refusal, match="nobody knows whether soft-prompt is better") as caught:
+        choose_publication(events, run(), size=None, method=None, anyway=False)
+    assert caught.value.code is FailureCode.NOT_BETTER
+    always = run(publish=PublishRule(when="always"))
+    assert choose_publication(events, always, size=None, method=None, anyway=False).scored.metric == "agreement"
+    new, old = guided("new", (0.95, 0.93, 0.97)), guided("old", (0.8, 0.76, 0.84))
+    agreeing = [
+        msgspec.structs.replace(one, lineage=msgspec.structs.replace(one.lineage, metric="agreement"))
+        for one in (new, old)
+        if one.lineage is not None
+    ]
+    with pytest.raises(Refusal, match="nobody knows whether the candidate is better"):
+        promote(*agreeing)
+    assert promote(*agreeing, anyway=True).guidance == ["shop/new@1"]
+
+
 def test_what_was_trained_with_passages_is_served_with_them(tmp_path: Path) -> None:
     rule = RetrievalRule(sets=["shop/facts"], passages=2)
     made = run(retrieval=rule)
@@ -264,6 +307,30 @@ def test_what_is_only_tried_does_not_reach_the_endpoints_targets(tmp_path: Path)
         guidance = guidance_for(publication, made, RunFolder(tmp_path), known)
         endpoint = endpoint_for(publication, made, guidance, 1, known, name=name, anyway=False)
         assert endpoint.targets == targets
+
+
+def test_what_an_endpoint_tells_of_its_labels_stays_with_the_temperature_of_the_new_guidance(tmp_path: Path) -> None:
+    people = Choice(LABELS.labels, probabilities=True, min_confidence=0.8, below=DoubtfulTarget("people"))
+    old = Endpoint(
+        namespace="shop", name="mood", model_size="small", output=msgspec.structs.replace(people, label_temperature=3.0)
+    )
+    known, softening = catalogue(old), Softening(1.5, 0.2, 0.05)
+    weighing = msgspec.structs.replace(people, below=None, min_confidence=0.6)
+    for output, name, expected in (
+        # The task was not evaluated with probabilities: that of other guidance does not hold for this one.
+        (LABELS, "mood", people),
+        (LABELS, "mood-candidate", msgspec.structs.replace(people, min_confidence=None, below=None)),
+        (weighing, "mood", msgspec.structs.replace(weighing, label_temperature=1.5)),
+    ):
+        made = run(output=output)
+        publication = choose_publication(EVENTS, made, size=None, method=None, anyway=False)
+        if output is weighing:
+            told = msgspec.structs.replace(publication.scored, softening=softening)
+            publication = msgspec.structs.replace(publication, scored=told)
+        guidance = guidance_for(publication, made, RunFolder(tmp_path), known)
+        assert guidance.lineage is not None
+        assert guidance.lineage.calibration_error == ([0.2, 0.05] if output is weighing else [])
+        assert endpoint_for(publication, made, guidance, 1, known, name=name, anyway=False).output == expected
 
 
 def test_a_text_prompt_takes_the_place_of_the_instruction(tmp_path: Path) -> None:
@@ -313,6 +380,22 @@ def promote(new: Guidance, old: Guidance, *, anyway: bool = False) -> Endpoint:
 def test_a_candidate_that_is_better_by_more_than_the_interval_is_promoted() -> None:
     made = promote(guided("new", (0.95, 0.93, 0.97)), guided("old", (0.8, 0.76, 0.84)))
     assert (made.name, made.guidance, made.lane) == ("mood", ["shop/new@1"], "batch")
+
+
+def test_what_becomes_of_doubtful_values_is_not_promoted() -> None:
+    known = catalogue(guided("new", (0.95, 0.93, 0.97)), guided("old", (0.8, 0.76, 0.84)))
+    weighing = Choice(LABELS.labels, probabilities=True)
+    people = msgspec.structs.replace(weighing, min_confidence=0.8, below=DoubtfulTarget("people"))
+    warm = msgspec.structs.replace(weighing, label_temperature=2.0)
+    for present, candidate, expected in (
+        (people, warm, msgspec.structs.replace(people, label_temperature=2.0)),
+        (LABELS, warm, warm),
+        (people, LABELS, people),
+        (people, Choice(["other"]), Choice(["other"])),
+    ):
+        before = msgspec.structs.replace(endpoint("mood", "old@1"), output=present)
+        tried = msgspec.structs.replace(endpoint("mood-candidate", "new@1"), output=candidate)
+        assert promoted(tried, before, known, anyway=False).output == expected
 
 
 def test_of_a_bare_model_that_is_always_right_no_method_is_better() -> None:

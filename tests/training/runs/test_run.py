@@ -49,7 +49,8 @@ from guideway.training.runs.folder import RunFolder
 from guideway.training.runs.interruption import Interrupted
 from guideway.training.runs.machine import Machine, published_model_name
 from guideway.training.runs.run import carry_out
-from guideway.training.runs.task import Data, PromptSearch, Schedule, StopRules, Task
+from guideway.training.runs.task import PromptSearch, Schedule, StopRules, Task
+from guideway.training.runs.task_data import Data
 from guideway.training.runs.task_methods import InsertedLayerMethod, LoraMethod, Method, SoftPromptMethod
 from guideway.training.sets.context import RetrievalContext
 from guideway.workers.engine.model.base_model import BaseModel

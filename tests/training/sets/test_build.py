@@ -10,6 +10,7 @@ import pytest
 
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.topic import CatalogueFollower
+from guideway.delivery.connection.cluster import Cluster
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.runs.interruption import Interrupted
 from guideway.training.sets import build as building
@@ -136,7 +137,7 @@ async def test_a_folder_that_is_not_whole_is_not_published(tmp_path: Path) -> No
     folder = build(PASSAGES, as_embedder(CountingEmbedder()), Splitting(), tmp_path / "work")
     passages = folder / "passages.jsonl"
     passages.write_bytes(b"".join(passages.read_bytes().splitlines(keepends=True)[:5]))
-    nowhere, store = "127.0.0.1:1", ArtefactStore(str(tmp_path / "store"))
+    nowhere, store = Cluster("127.0.0.1:1"), ArtefactStore(str(tmp_path / "store"))
     with pytest.raises(Refusal) as caught:
         await publish_set(
             CatalogueFollower(nowhere),

@@ -83,6 +83,12 @@ def test_rows_without_an_id_are_named_after_their_place(write: WriteFile) -> Non
     assert [one.id for one in read(file, id="term")] == ["cat", "dog"]
 
 
+def test_metadata_keep_what_of_a_list_can_be_filtered_by(write: WriteFile) -> None:
+    file = write("a.jsonl", '{"text": "a", "id": true, "tags": ["x", null, 1.5, 2], "none": [null], "empty": []}')
+    [one] = read(file)
+    assert (one.id, one.metadata) == ("true", {"source": "a.jsonl", "tags": ["x", 2], "empty": []})
+
+
 BAD: list[tuple[str, str | bytes, FailureCode]] = [
     ("empty.txt", "", FailureCode.DOCUMENT_EMPTY),
     ("blank.md", " \n\t\n", FailureCode.DOCUMENT_EMPTY),
@@ -137,11 +143,11 @@ def test_a_line_of_any_length_takes_no_more_memory_than_the_limit(write: WriteFi
 
 
 def test_a_file_that_may_not_be_read_is_refused(write: WriteFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path) -> bytes:
+    def refuse(self: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     file = write("secret.txt", "x")
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(Refusal, match=r"secret\.txt cannot be read"):
         read(file)
 
@@ -240,6 +246,7 @@ def test_an_encoding_that_is_none_is_refused(encoding: str) -> None:
     [
         ("a.csv", "id;text;lang\n1;The library opens, mostly, at nine.;en\n", {"lang": "en"}),
         ("b.csv", "sep=,\nid,text\n1,The library opens.\n", {}),
+        ("c.csv", "\n\r\nid,text\n1,The library opens.\n", {}),
         ("c.csv", "SEP=|\nid|text|n\n1|The library opens.|2\n", {"n": "2"}),
         ("d.tsv", "id\ttext\n1\tThe library opens.\n", {}),
         ("e.json", '[{"id": 1, "text": "The library opens.", "n": 2}]', {"n": 2}),
@@ -282,6 +289,27 @@ def test_all_bad_rows_are_told_at_once_or_skipped_and_listed(write: WriteFile) -
     assert len(reading.bad) == 5
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "where"),
+    [
+        ("a.csv", 'id,text\n1,"open\n2,b\n3,"c"\n', "a.csv, line 2: it is no CSV"),
+        ("a.csv", 'id,text\n1, "open"\n2,b\n3,c\n', "a.csv, line 2: a space stands before the quote"),
+        ("a.csv", f"id,text\n1,{'w' * 9_000_000}\n2,b\n3,c\n", "a.csv, line 2: it has more than 8 MiB"),
+        (
+            "a.jsonl",
+            f'{{"id": 1, "text": "{"w" * 9_000_000}"}}\n{{"id": 2, "text": "b"}}\n{{"id": 3, "text": "c"}}',
+            "line 1",
+        ),
+    ],
+    ids=["open quote", "spaced quote", "long line of CSV", "long line of JSONL"],
+)
+def test_a_bad_row_costs_no_other_row(write: WriteFile, name: str, content: str, where: str) -> None:
+    reading = Reading(DocumentFields(), skip_bad=True)
+    assert [(one.id, one.text) for one in reading.documents([write(name, content)])] == [("2", "b"), ("3", "c")]
+    (bad,) = reading.bad
+    assert where in bad.message
+
+
 def test_a_folder_tells_what_it_leaves_out(write: WriteFile, tmp_path: Path) -> None:
     for name in ("a.txt", "b.docx", "C.RST", "d.mdx", "sub/e.xlsx", "G.MD", ".git/config"):
         write(name, "words")
@@ -319,6 +347,12 @@ def test_front_matter_is_metadata(write: WriteFile, end: str) -> None:
 def test_what_is_no_front_matter_stays_text(write: WriteFile, text: str) -> None:
     (document,) = read(write("a.md", text))
     assert (document.text, document.metadata) == (text, {"source": "a.md"})
+
+
+def test_escapes_in_front_matter_are_whole_characters(write: WriteFile) -> None:
+    lines = ["---", r'title: "\ud83d\ude00 a\ud83d\0"', r'tags: ["\ud83d\ude00"]', "---", "Nine."]
+    [document] = read(write("a.md", "\n".join(lines)))
+    assert document.metadata == {"source": "a.md", "title": "\U0001f600 a", "tags": ["\U0001f600"]}
 
 
 def test_halves_of_characters_in_a_pdf_are_left_out() -> None:

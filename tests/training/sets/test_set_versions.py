@@ -40,7 +40,7 @@ def catalogue() -> Catalogue:
         (SetAlias(namespace="team", name="facts", version=2), 1),
     ]
     for manifest, version in entries:
-        made.absorb(Identity.of(manifest).key(version), MANIFEST.encode(manifest))
+        made.absorb(Identity.of(manifest).topic, Identity.of(manifest).key(version), MANIFEST.encode(manifest))
     return made
 
 

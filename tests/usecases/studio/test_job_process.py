@@ -10,14 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.output import Choice
 from guideway.settings import Settings
+from guideway.training.jobs.job_run import JobRun
+from guideway.training.jobs.messages import Job
 from guideway.training.jobs.process_messages import ORDER, RESULT, CarryOut, Done, NotPublished, Refused
 from guideway.training.runs.interruption import Interrupted
-from guideway.training.runs.task import Data, Task
+from guideway.training.runs.task import Task
+from guideway.training.runs.task_data import Data
 from guideway.usecases.studio import job_process
 
 COMMAND = [sys.executable, "-m", "guideway.usecases.studio.job_process"]
@@ -60,6 +64,22 @@ def test_a_refusal_is_a_final_result(tmp_path: Path) -> None:
     assert isinstance(result, Refused)
     assert (ended.returncode, result.code) == (0, FailureCode.INVALID_DATA)
     assert "/nowhere.jsonl" in result.message
+
+
+def test_files_are_read_in_the_folder_of_their_namespace_only_when_they_are_opened(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "rival.jsonl").write_text('{"text": "secret", "label": "a"}\n' * 20)
+    train = tmp_path / "shop" / "rows.jsonl"
+    # In the place of the file that the trainer has looked at.
+    train.symlink_to(tmp_path / "rival.jsonl")
+    task = msgspec.structs.replace(TASK, data=Data(train=str(train)))
+    given = JobRun(
+        Job(id="a", task=task), tmp_path / "job", [], device="cpu", patience_s=lambda: 1, within=tmp_path / "shop"
+    )._order
+    result = RESULT.decode(started(tmp_path, COMMAND, ORDER.encode(given)).stdout)
+    assert isinstance(result, Refused)
+    assert result.code is FailureCode.INVALID_DATA
+    assert "it does not lie in" in result.message
 
 
 def test_what_libraries_print_is_no_part_of_the_result(tmp_path: Path) -> None:

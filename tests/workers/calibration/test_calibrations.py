@@ -13,9 +13,12 @@ from aiokafka.errors import TopicAuthorizationFailedError
 
 from guideway.catalogue.changes import plan_changes
 from guideway.catalogue.entries import Identity
-from guideway.catalogue.topic import CatalogueFollower, publish
+from guideway.catalogue.topic import CatalogueFollower
+from guideway.catalogue.writing import publish
+from guideway.delivery.connection.cluster import Cluster
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
+from guideway.infra.topic_making import make_topics
 from guideway.schemas.calibration import Calibration
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
@@ -47,25 +50,27 @@ def telling(share: float, asked: list[Request] | None = None) -> Run:
     return run
 
 
-class Cluster:
+class Workers:
     """An endpoint in the catalogue of a broker, and workers that read it."""
 
-    def __init__(self, bootstrap: str, name: str, stack: AsyncExitStack, make_request: Callable[..., Request]) -> None:
-        self.bootstrap, self.name = bootstrap, name
+    def __init__(
+        self, cluster: Cluster, name: str, stack: AsyncExitStack, make_request: Callable[..., Request]
+    ) -> None:
+        self.cluster, self.name = cluster, name
         self._stack, self._make_request = stack, make_request
 
     async def applied(self, calibration: Calibration | None, output: OutputRule = LABELS) -> int:
         endpoint = Endpoint(
             namespace=self.name, name="mood", model_size="small", output=output, calibration=calibration
         )
-        async with CatalogueFollower(self.bootstrap) as reader:
+        async with CatalogueFollower(self.cluster) as reader:
             changes = plan_changes(reader.catalogue, [endpoint])
-            await publish(self.bootstrap, changes)
+            await publish(self.cluster, changes)
         return changes[0].version
 
     async def worker(self, fingerprint: str = MODEL) -> tuple[Calibrations, CatalogueFollower]:
-        reader = await self._stack.enter_async_context(CatalogueFollower(self.bootstrap))
-        made = Calibrations(reader, self.bootstrap, fingerprint)
+        reader = await self._stack.enter_async_context(CatalogueFollower(self.cluster))
+        made = Calibrations(reader, self.cluster, fingerprint)
         self._stack.push_async_callback(made.stop)
         return made, reader
 
@@ -82,13 +87,13 @@ class Cluster:
 @pytest.fixture
 async def cluster(
     broker: RunningBroker, unique_name: str, make_request: Callable[..., Request]
-) -> AsyncIterator[Cluster]:
-    await topics.apply(broker.bootstrap, topics.wanted([]))
+) -> AsyncIterator[Workers]:
+    await make_topics(broker.cluster, [*topics.catalogues([unique_name]), topics.CALIBRATIONS])
     async with AsyncExitStack() as stack:
-        yield Cluster(broker.bootstrap, unique_name, stack, make_request)
+        yield Workers(broker.cluster, unique_name, stack, make_request)
 
 
-async def test_two_workers_that_begin_at_once_take_off_the_same(cluster: Cluster) -> None:
+async def test_two_workers_that_begin_at_once_take_off_the_same(cluster: Workers) -> None:
     version = await cluster.applied(Calibration(method="contextual"))
     (one, reader), (other, _) = await cluster.worker(), await cluster.worker()
     request = cluster.request(version)
@@ -101,7 +106,7 @@ async def test_two_workers_that_begin_at_once_take_off_the_same(cluster: Cluster
     assert (entry.endpoint_version, entry.model_fingerprint, entry.method) == (version, MODEL, "contextual")
 
 
-async def test_it_is_made_once_and_not_of_the_callers_text(cluster: Cluster) -> None:
+async def test_it_is_made_once_and_not_of_the_callers_text(cluster: Workers) -> None:
     version = await cluster.applied(Calibration(method="contextual", around=["Review: ", "!"]))
     worker, _ = await cluster.worker()
     asked: list[Request] = []
@@ -131,7 +136,7 @@ async def test_it_is_made_once_and_not_of_the_callers_text(cluster: Cluster) -> 
         assert one.deadline_ms is None
 
 
-async def test_each_version_each_guidance_and_each_model_has_its_own(cluster: Cluster) -> None:
+async def test_each_version_each_guidance_and_each_model_has_its_own(cluster: Workers) -> None:
     version = await cluster.applied(Calibration(method="contextual"))
     worker, reader = await cluster.worker()
     other_model, _ = await cluster.worker("sha256:" + "2" * 64)
@@ -151,7 +156,7 @@ async def test_each_version_each_guidance_and_each_model_has_its_own(cluster: Cl
     assert await worker.of(request, telling(0.1)) == found[0], "requests under way have those of their version"
 
 
-async def test_what_failed_leaves_no_mark_and_is_tried_again(cluster: Cluster) -> None:
+async def test_what_failed_leaves_no_mark_and_is_tried_again(cluster: Workers) -> None:
     version = await cluster.applied(Calibration(method="contextual"))
     worker, reader = await cluster.worker()
 
@@ -173,7 +178,7 @@ async def test_what_failed_leaves_no_mark_and_is_tried_again(cluster: Cluster) -
     assert found == {"good": 0, "bad": 0}, "of one kind no text was left, so that the kinds agree on nothing"
 
 
-async def test_whoever_asked_first_may_go_and_it_is_made_all_the_same(cluster: Cluster) -> None:
+async def test_whoever_asked_first_may_go_and_it_is_made_all_the_same(cluster: Workers) -> None:
     version = await cluster.applied(Calibration(method="contextual"))
     worker, _ = await cluster.worker()
     request = cluster.request(version)
@@ -187,7 +192,7 @@ async def test_whoever_asked_first_may_go_and_it_is_made_all_the_same(cluster: C
 
 
 @pytest.mark.parametrize("calibration", [None, Calibration(method="contextual")])
-async def test_without_a_calibration_nothing_is_made(cluster: Cluster, calibration: Calibration | None) -> None:
+async def test_without_a_calibration_nothing_is_made(cluster: Workers, calibration: Calibration | None) -> None:
     version = await cluster.applied(calibration)
     worker, _ = await cluster.worker()
     asked: list[Request] = []
@@ -195,14 +200,14 @@ async def test_without_a_calibration_nothing_is_made(cluster: Cluster, calibrati
     assert asked == []
 
 
-async def test_of_a_version_that_is_gone_nothing_is_made(cluster: Cluster) -> None:
+async def test_of_a_version_that_is_gone_nothing_is_made(cluster: Workers) -> None:
     worker, _ = await cluster.worker()
     with pytest.raises(Refusal) as caught:
         await worker.of(cluster.request(7), telling(0.9))
     assert caught.value.code is FailureCode.UNKNOWN_ENDPOINT
 
 
-async def test_many_endpoints_at_once_are_published_together(cluster: Cluster) -> None:
+async def test_many_endpoints_at_once_are_published_together(cluster: Workers) -> None:
     version = await cluster.applied(Calibration(method="contextual"))
     worker, reader = await cluster.worker()
     request = cluster.request(version)
@@ -217,7 +222,7 @@ async def test_many_endpoints_at_once_are_published_together(cluster: Cluster) -
 
 
 async def test_what_cannot_be_published_is_not_computed_again_for_each_request(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    cluster: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = await cluster.applied(Calibration(method="contextual"))
     worker, reader = await cluster.worker()
@@ -230,9 +235,9 @@ async def test_what_cannot_be_published_is_not_computed_again_for_each_request(
         patched.setattr(calibrations, "publish_planned", refused)
         patched.setattr(calibrations, "_TRIES", 1)
         for _ in range(3):
-            with pytest.raises(Refusal, match="give this user the right") as caught:
+            with pytest.raises(Refusal, match="grant it Read or Write") as caught:
                 await worker.of(cluster.request(version), telling(0.9, asked))
-            assert caught.value.code is FailureCode.BROKER_UNREACHABLE
+            assert caught.value.code is FailureCode.NOT_ALLOWED
     number = len(asked)
     assert number == 20
     biases = await worker.of(cluster.request(version), telling(0.1, asked))

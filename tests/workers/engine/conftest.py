@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import itertools
+import os
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +23,7 @@ from guideway.schemas.output import OutputRule, Text
 from guideway.schemas.request import GuidanceRef, Part, ReplyAddress, Request
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.guidance.inserted_training import TrainableInsertedLayer
+from guideway.workers.engine.kernels import native
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.messages.every_child import Refused
 from guideway.workers.messages.from_engine import Finished, FromEngine
@@ -29,16 +33,18 @@ EOS = "<|end|>"
 TEXT = Text()
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Bytes, a few merged words and an end token: 256 + 8 + 1 tokens."""
+def tiny_tokenizer(*more: str) -> PreTrainedTokenizerFast:
+    """Bytes, a few merged words and an end token: 256 + 8 + 1 tokens. more: further words."""
+    words = ("yes", "no", "Ġth", "true", *more)
+    return merging_tokenizer(*((word[:i], word[i]) for word in words for i in range(1, len(word))))
+
+
+def merging_tokenizer(*merges: tuple[str, str]) -> PreTrainedTokenizerFast:
+    """Bytes, what is merged of two tokens in this order, and an end token."""
     vocabulary = {char: id_ for id_, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    merges: list[tuple[str, str]] = []
-    for word in ("yes", "no", "Ġth", "true"):
-        for i in range(1, len(word)):
-            if word[: i + 1] not in vocabulary:
-                vocabulary[word[: i + 1]] = len(vocabulary)
-                merges.append((word[:i], word[i]))
-    bpe = Tokenizer(models.BPE(vocabulary, merges))
+    for first, second in merges:
+        vocabulary.setdefault(first + second, len(vocabulary))
+    bpe = Tokenizer(models.BPE(vocabulary, [*dict.fromkeys(merges)]))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=EOS)
@@ -80,6 +86,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def base(tokenizer: PreTrainedTokenizerFast) -> BaseModel:
     """The same weights every time; a fresh model, since an engine hooks into it."""
     return base_of(tiny_llama(tokenizer), tokenizer)
+
+
+@pytest.fixture
+def kernels() -> ctypes.CDLL:
+    """The kernels in C. A machine that has a compiler has to have them: else most tests would be of something else."""
+    found = native.kernels()
+    if found is None and (shutil.which("cc") is None or os.environ.get("GUIDEWAY_NATIVE") == "0"):
+        pytest.skip("there is no C compiler, or its use is turned off")
+    assert found is not None, "there is a C compiler, and the kernels were not built: see what was logged"
+    return found
 
 
 class MakeEngine(Protocol):

@@ -19,6 +19,9 @@ def row(
     deadline_ms: int | None = None,
     max_tokens: int = 64,
     lane: Literal["interactive", "batch"] = "interactive",
+    weight: float = 1.0,
+    most_rows: int | None = None,
+    caller: str | None = None,
 ) -> Row:
     """A row whose namespace is the first letter of its name."""
     request = Request(
@@ -33,10 +36,11 @@ def row(
         generation=Generation(max_tokens=max_tokens),
         reply_to=[],
         deadline_ms=deadline_ms,
+        caller=caller,
     )
     sampler: Any = None
     return Row(
-        admit=Admit(id=name, request=request, artefacts=[], lane=lane),
+        admit=Admit(id=name, request=request, artefacts=[], lane=lane, weight=weight, most_rows=most_rows),
         sample=0,
         prompt_ids=range(tokens - 1),
         virtual_tokens=1,

@@ -65,7 +65,7 @@ def test_a_prefix_takes_positions_of_the_context(
     assert isinstance(found[over.id], Refused)
     assert "1 more than the 100" in str(found[over.id])
     assert ends(run(make_engine(), [fits]))[fits.id] == end
-    assert not any(kept.any() for kept in (*engine._runner._kv._keys, *engine._runner._kv._values))
+    assert engine._runner._kv.is_empty
 
 
 def test_greedy_text_is_that_of_generate(engine: Engine, make_admit: MakeAdmit) -> None:
@@ -190,7 +190,7 @@ def test_numbers_that_go_wrong_refuse_their_row_and_leave_nothing_behind(
     assert "not a finite number" in end.message
     again = make_admit("good", max_tokens=20)
     assert text_of(ends(run(engine, [again]))[again.id]) == text_of(found[good.id])
-    assert all(kept.isfinite().all() and not kept.any() for kept in engine._runner._kv._values)
+    assert engine._runner._kv.is_empty
 
 
 def test_deadlines_and_cancelling(engine: Engine, make_admit: MakeAdmit) -> None:
@@ -225,7 +225,7 @@ def test_ends_while_a_prompt_is_taken_in(make_engine: MakeEngine, make_admit: Ma
     assert {id_ for id_, end in found.items() if isinstance(end, Refused)} == {late.id, cancelled.id}
     for admit in (stays, short):
         assert ends(run(make_engine(), [admit]))[admit.id] == found[admit.id]
-    assert not any(kept.any() for kept in (*engine._runner._kv._keys, *engine._runner._kv._values))
+    assert engine._runner._kv.is_empty
 
 
 def test_a_short_text_is_answered_while_a_long_prompt_is_taken_in(
@@ -281,14 +281,14 @@ def test_a_sample_whose_numbers_go_wrong_leaves_its_siblings_alone(
     engine: Engine, make_admit: MakeAdmit, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     def drawn() -> list[Generated]:
-        admit = make_admit("?", output=Choice(["qz", "kz"]), temperature=10.0, samples=8, seed=1)
+        admit = make_admit("?", output=Choice(["qz", "qy", "kz"]), temperature=10.0, samples=8, seed=1)
         return finished(engine, admit).samples
 
     texts = [one.text for one in drawn()]
-    assert {*texts} == {"qz", "kz"}
+    assert {text[0] for text in texts} == {"q", "k"}
     engine._runner._model.get_input_embeddings().weight[tokenizer.encode("q")[0]] = torch.nan
     outcomes = [one.failure.code if one.failure else one.text for one in drawn()]
-    assert outcomes == [FailureCode.ENGINE_FAILED if text == "qz" else "kz" for text in texts]
+    assert outcomes == [FailureCode.ENGINE_FAILED if text[0] == "q" else "kz" for text in texts]
     assert not engine._runner.rows
     assert engine._scheduler.running == engine._scheduler.waiting == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +17,14 @@ from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.guidance import prefix_tuning
 from guideway.workers.engine.guidance.batched_adapters import BatchedAdapters
 from guideway.workers.engine.guidance.batched_inserted_layers import BatchedInsertedLayers
+from guideway.workers.engine.kernels import large_pages, native
+from guideway.workers.engine.kernels.layers.native_inserted import NativePlace
 from guideway.workers.engine.kernels.slab import Slab
 from guideway.workers.engine.model import runner
 from guideway.workers.engine.model.kv_cache import KvCache
 from guideway.workers.engine.model.prefix_cache import PrefixCache
 from guideway.workers.engine.scheduling.row import Row
-from guideway.workers.engine.text.grammars import Compiled
+from guideway.workers.engine.text.compiled import Compiled
 from guideway.workers.messages.every_child import Refused
 from guideway.workers.messages.from_engine import Finished
 from guideway.workers.messages.to_engine import Admit
@@ -119,15 +122,36 @@ def test_a_row_that_cannot_be_seated(
 def test_a_row_that_is_seated_by_half(
     make_engine: MakeEngine, admits: list[Admit], monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
+    # As on a machine without a compiler.
+    monkeypatch.setattr(native, "kernels_for", lambda model: None)
     alone = ends(run(make_engine(), admits))
     engine = make_engine()
     whole, fail = Slab.put, once_in(after, RuntimeError("half"))
 
-    def put(slab: Any, slot: int, value: torch.Tensor) -> None:
+    def put(*args: Any) -> None:
         fail()
-        whole(slab, slot, value)
+        whole(*args)
 
     monkeypatch.setattr(Slab, "put", put)
+    expect_one_refused(engine, alone, admits, FailureCode.INTERNAL_ERROR)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_row_that_is_seated_by_half_for_the_kernels(
+    make_engine: MakeEngine, admits: list[Admit], monkeypatch: pytest.MonkeyPatch, is_late: bool
+) -> None:
+    alone = ends(run(make_engine(), admits))
+    engine = make_engine()
+    whole, fail = NativePlace.seat, once_in(0, RuntimeError("half"))
+
+    def seat(place: NativePlace, slot: int, blocks: Any) -> None:
+        if is_late:
+            whole(place, slot, blocks)
+        fail()
+        whole(place, slot, blocks)
+
+    monkeypatch.setattr(NativePlace, "seat", seat)
     expect_one_refused(engine, alone, admits, FailureCode.INTERNAL_ERROR)
 
 
@@ -187,13 +211,13 @@ def test_a_grammar_that_throws(
     ],
     ids=["shapes", "cpu memory", "cuda memory", "kernel memory"],
 )
-@pytest.mark.parametrize("verb", ["_decode", "_take_in"])
+@pytest.mark.parametrize("decodes", [True, False])
 @pytest.mark.parametrize("from_token", [0, 3])
 def test_a_pass_that_fails_with_one_row(
     make_engine: MakeEngine,
     admits: list[Admit],
     monkeypatch: pytest.MonkeyPatch,
-    verb: str,
+    decodes: bool,
     from_token: int,
     error: Exception,
     code: FailureCode,
@@ -201,20 +225,22 @@ def test_a_pass_that_fails_with_one_row(
     """After all layers have been written; others are in it as well."""
     alone = ends(run(make_engine(), admits))
     engine = make_engine(max_step_tokens=100)
-    forward = runner.Runner._forward
     failing = True
 
     def culprit(row: Row) -> bool:
-        return row.request.id == "lora" and (verb == "_take_in" or len(row.token_ids) >= from_token)
+        return row.request.id == "lora" and row.decodes == decodes and len(row.token_ids) >= from_token * decodes
 
-    def fail(self: runner.Runner, slots: slice, *args: Any, **inputs: Any) -> torch.Tensor:
-        logits = forward(self, slots, *args, **inputs)
-        enters = "inputs_embeds" in inputs
-        if failing and enters == (verb == "_take_in") and any(culprit(row) for row in self.rows[slots]):
-            raise error
-        return logits
+    def failing_at_its_end(way: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def run_and_fail(self: runner.Runner, slots: slice, *args: Any) -> torch.Tensor:
+            logits = way(self, slots, *args)
+            if failing and any(culprit(row) for row in self.rows[slots]):
+                raise error
+            return logits
 
-    monkeypatch.setattr(runner.Runner, "_forward", fail)
+        return run_and_fail
+
+    for way in ("_ragged", "_padded"):
+        monkeypatch.setattr(runner.Runner, way, failing_at_its_end(getattr(runner.Runner, way)))
     found = ends(run(engine, admits))
     refused = {id_: end.code for id_, end in found.items() if isinstance(end, Refused)}
     assert refused == {"attempt-lora": code}
@@ -227,7 +253,12 @@ def test_a_pass_that_fails_with_one_row(
 def test_no_memory_for_a_longer_text_ends_the_longest_and_keeps_the_caches_whole(
     make_engine: MakeEngine, make_admit: MakeAdmit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the layers: the first has grown already."""
+    """Between the layers: the first has grown already. So it is where a device promises no room before."""
+
+    def refused(*_: Any) -> torch.Tensor:
+        raise OSError(errno.ENOMEM, "no memory is promised")
+
+    monkeypatch.setattr(large_pages, "zeros_to_be", refused)
     form = Regex("[a-z]{20,30}")
     admits = [make_admit(f"{i}", max_tokens=30, output=form) for i in range(3)]
     huge = make_admit("x" * 300, max_tokens=30, output=form)
@@ -239,7 +270,7 @@ def test_no_memory_for_a_longer_text_ends_the_longest_and_keeps_the_caches_whole
     new_zeros, calls = torch.Tensor.new_zeros, iter(range(10**9))
 
     def scarce(tensor: torch.Tensor, *shape: Any, **kwargs: Any) -> torch.Tensor:
-        if len(shape) == 4 and shape[2] > 256 and next(calls) >= 1:
+        if len(shape) == 4 and shape[0] > 16 and next(calls) >= 1:
             raise torch.OutOfMemoryError
         return new_zeros(tensor, *shape, **kwargs)
 

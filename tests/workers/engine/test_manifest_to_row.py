@@ -15,6 +15,7 @@ from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.changes import plan_changes
 from guideway.catalogue.documents import manifest_files
 from guideway.catalogue.topic import CatalogueFollower
+from guideway.delivery.connection.cluster import Cluster
 from guideway.producers.checks.check import check_manifests
 from guideway.producers.marshalling.marshal import marshal
 from guideway.schemas.event import Event
@@ -70,10 +71,12 @@ def folder(
 async def test_every_form_comes_through(folder: Path, tmp_path: Path, make_engine: MakeEngine) -> None:
     store = ArtefactStore(str(tmp_path / "store"))
     found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read_manifests(folder)]
-    reader = CatalogueFollower("no broker")
+    reader = CatalogueFollower(Cluster("no broker"))
     check_manifests(found, reader.catalogue)
     for change in plan_changes(reader.catalogue, found):
-        reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
+        reader.catalogue.absorb(
+            change.identity.topic, change.identity.key(change.version), MANIFEST.encode(change.manifest)
+        )
     version, endpoint = reader.catalogue.endpoint("team", "task")
     address = ReplyAddress(topic="gw.team.task.out.v1")
     event = Event(id="e", content="hello")
@@ -99,9 +102,11 @@ async def test_guidance_bound_by_the_former_fingerprint_is_refused_with_the_way_
 ) -> None:
     store = ArtefactStore(str(tmp_path / "store"))
     found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read_manifests(folder)]
-    reader = CatalogueFollower("no broker")
+    reader = CatalogueFollower(Cluster("no broker"))
     for change in plan_changes(reader.catalogue, found):
-        reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
+        reader.catalogue.absorb(
+            change.identity.topic, change.identity.key(change.version), MANIFEST.encode(change.manifest)
+        )
     now = "sha256:" + "9" * 64
     fetch = GuidanceFetch(reader, ArtefactFetch(store, ArtefactCache(tmp_path / "cache")), now, FINGERPRINT)
     with pytest.raises(Refusal, match="the former way") as caught:
@@ -119,7 +124,7 @@ def test_a_scale_on_anything_but_a_lora_is_refused_when_it_is_applied(folder: Pa
     store = ArtefactStore(str(tmp_path / "store"))
     found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read_manifests(folder)]
     with pytest.raises(Refusal, match=rf"team/{name} is of form {form}, and only a lora takes a scale") as caught:
-        check_manifests(found, CatalogueFollower("no broker").catalogue)
+        check_manifests(found, CatalogueFollower(Cluster("no broker")).catalogue)
     assert caught.value.code is FailureCode.INVALID_MANIFEST
 
 
@@ -129,9 +134,11 @@ async def test_a_copy_that_changed_under_the_engine_is_told_and_never_run(
     """The bytes are hashed when they are loaded, and not only when they are fetched."""
     store = ArtefactStore(str(tmp_path / "store"))
     found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read_manifests(folder)]
-    reader = CatalogueFollower("no broker")
+    reader = CatalogueFollower(Cluster("no broker"))
     for change in plan_changes(reader.catalogue, found):
-        reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
+        reader.catalogue.absorb(
+            change.identity.topic, change.identity.key(change.version), MANIFEST.encode(change.manifest)
+        )
     version, endpoint = reader.catalogue.endpoint("team", "task")
     address = ReplyAddress(topic="gw.team.task.out.v1")
     request = marshal(
@@ -169,11 +176,13 @@ async def test_a_copy_that_changed_under_the_engine_is_told_and_never_run(
 async def test_a_worker_takes_each_guidance_once_whoever_wrote_the_request(
     folder: Path, tmp_path: Path, refs: list[tuple[str, float]], said: str
 ) -> None:
-    store, reader = ArtefactStore(str(tmp_path / "store")), CatalogueFollower("no broker")
+    store, reader = ArtefactStore(str(tmp_path / "store")), CatalogueFollower(Cluster("no broker"))
     (folder / "twin.yaml").write_text(guidance("lora").replace("name: lora", "name: twin"))
     found = [manifest_files.upload(one.path, one.manifest, store) for one in manifest_files.read_manifests(folder)]
     for change in plan_changes(reader.catalogue, found):
-        reader.catalogue.absorb(change.identity.key(change.version), MANIFEST.encode(change.manifest))
+        reader.catalogue.absorb(
+            change.identity.topic, change.identity.key(change.version), MANIFEST.encode(change.manifest)
+        )
     fetch = GuidanceFetch(reader, ArtefactFetch(store, ArtefactCache(tmp_path / "cache")), FINGERPRINT)
     named = [GuidanceRef(namespace="team", name=name, version=1, scale=scale) for name, scale in refs]
     with pytest.raises(Refusal, match=said) as caught:

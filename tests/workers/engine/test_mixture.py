@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from guideway.schemas.failures import Refusal
 from guideway.schemas.output import Boolean, Choice, Regex
 from guideway.workers.engine.engine import Engine
+from guideway.workers.engine.kernels.linears.int8_linear import keep_linears_in_int8
 from guideway.workers.engine.model.runner import Runner
 from guideway.workers.engine.scheduling.chunks import StepPlan
 from guideway.workers.engine.scheduling.row import Row
@@ -91,15 +93,15 @@ def test_in_bfloat16_a_row_differs_from_the_row_alone_by_rounding_only(
     seen: list[Tensor] = []
     run_step, choose = Runner.run, BatchedSampler.choose
 
-    def noting(runner: Runner, plan: StepPlan) -> dict[Row, int | Refusal]:
+    def noting(runner: Runner, plan: StepPlan) -> dict[Row, list[int] | Refusal]:
         outcomes = run_step(runner, plan)
         for row, one in zip(outcomes, seen.pop() if outcomes else [], strict=True):
             logits.setdefault(f"{row.id} {row.sample}", []).append(one)
         return outcomes
 
-    def keeping(sampler: BatchedSampler, found: Tensor) -> list[int | None]:
+    def keeping(sampler: BatchedSampler, found: Tensor, places: Sequence[int]) -> Tensor:
         seen.append(found.clone())
-        return choose(sampler, found)
+        return choose(sampler, found, places)
 
     monkeypatch.setattr(Runner, "run", noting)
     monkeypatch.setattr(BatchedSampler, "choose", keeping)
@@ -125,6 +127,24 @@ def test_in_bfloat16_a_row_differs_from_the_row_alone_by_rounding_only(
             if ours.argmax() != alone.argmax():
                 break
     assert compared > 100
+
+
+def test_with_weights_of_8_bits_a_row_equals_the_row_alone(
+    tokenizer: PreTrainedTokenizerFast, mixed: list[Admit]
+) -> None:
+    def engine() -> Engine:
+        model = tiny_llama(tokenizer)
+        keep_linears_in_int8(model)
+        return Engine(base_of(model, tokenizer), EngineSettings(max_rows=32), max_context_tokens=512)
+
+    ours = engine()
+    before = checksum(ours._runner._model)
+    together = ends(run(ours, mixed))
+    assert checksum(ours._runner._model) == before
+    assert len({str(end) for end in together.values()}) == len(mixed)
+    assert all(isinstance(end, Finished) for end in together.values())
+    for admit in mixed:
+        assert ends(run(engine(), [admit]))[admit.id] == together[admit.id]
 
 
 def test_the_weights_stay_as_they_were(engine: Engine, mixed: list[Admit]) -> None:

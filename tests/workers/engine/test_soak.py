@@ -189,5 +189,5 @@ def expect_nothing_left(engine: Engine) -> None:
     assert runner._adapters.modules == []
     assert runner._inserted.places == []
     assert not any(module._forward_hooks for module in runner._model.modules())
-    assert not any(kept.any() for kept in (*runner._kv._keys, *runner._kv._values))
+    assert runner._kv.is_empty
     assert engine._guidance.nbytes == sum(kept.nbytes for kept in engine._guidance._kept.values()) <= GUIDANCE_BYTES

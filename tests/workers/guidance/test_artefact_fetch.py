@@ -31,7 +31,7 @@ def make(store: ArtefactStore, tmp_path: Path) -> MakeArtefact:
         folder.mkdir()
         (folder / "adapter_config.json").write_text("{}")
         (folder / "adapter_model.safetensors").write_bytes(name.encode() * 100)
-        return store.put_folder(folder)
+        return store.of("team").put_folder(folder)
 
     return make
 
@@ -46,13 +46,13 @@ async def test_what_a_request_in_flight_uses_stays(
 ) -> None:
     fetch = ArtefactFetch(store, small)
     a, b, c = make("a"), make("b"), make("c")
-    async with fetch.held(a, "a") as folder, fetch.held(a, "a again"):
-        async with fetch.held(b, "b") as other:
+    async with fetch.held("team", a, "a") as folder, fetch.held("team", a, "a again"):
+        async with fetch.held("team", b, "b") as other:
             pass
-        async with fetch.held(c, "c"):
+        async with fetch.held("team", c, "c"):
             assert read_fetched(folder, a)
             assert not other.exists()
-    async with fetch.held(b, "b"):
+    async with fetch.held("team", b, "b"):
         assert not folder.exists()
 
 
@@ -60,18 +60,18 @@ async def test_all_who_ask_wait_for_one_fetch_and_one_who_leaves_ends_it_for_nob
     store: ArtefactStore, make: MakeArtefact, small: ArtefactCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, fetched, may_fetch = make("a"), [], threading.Event()
-    download = store._download
+    download = ArtefactStore._download
 
-    def slowly(digest: str, folder: Path) -> None:
+    def slowly(self: ArtefactStore, digest: str, folder: Path) -> None:
         fetched.append(digest)
         assert may_fetch.wait(30)
-        download(digest, folder)
+        download(self, digest, folder)
 
-    monkeypatch.setattr(store, "_download", slowly)
+    monkeypatch.setattr(ArtefactStore, "_download", slowly)
     fetch = ArtefactFetch(store, small)
 
     async def use() -> None:
-        async with fetch.held(a, "a") as folder:
+        async with fetch.held("team", a, "a") as folder:
             assert read_fetched(folder, a)
 
     leaver, first, second = (asyncio.create_task(use()) for _ in range(3))
@@ -80,24 +80,25 @@ async def test_all_who_ask_wait_for_one_fetch_and_one_who_leaves_ends_it_for_nob
     may_fetch.set()
     await asyncio.gather(first, second)
     assert fetched == [a]
-    async with fetch.held(make("b"), "b"):
-        assert not (small.folder / a.removeprefix("sha256:")).exists(), "nobody holds it any more"
+    monkeypatch.undo()
+    async with fetch.held("team", make("b"), "b"):
+        assert not (small.folder / f"team.{a.removeprefix('sha256:')}").exists(), "nobody holds it any more"
 
 
 async def test_a_failed_fetch_is_told_to_all_and_tried_again(
     store: ArtefactStore, make: MakeArtefact, small: ArtefactCache, tmp_path: Path
 ) -> None:
     fetch, a = ArtefactFetch(store, small), make("a")
-    blob = tmp_path / "store" / "sha256" / a.removeprefix("sha256:")
+    blob = tmp_path / "store" / "team" / "sha256" / a.removeprefix("sha256:")
     listing = blob.read_bytes()
     blob.unlink()
     for _ in range(2):
         with pytest.raises(Refusal, match="guidance a: the artefact store lacks") as caught:
-            async with fetch.held(a, "guidance a"):
+            async with fetch.held("team", a, "guidance a"):
                 pass
         assert caught.value.code is FailureCode.GUIDANCE_MISSING
     blob.write_bytes(listing)
-    async with fetch.held(a, "guidance a") as folder:
+    async with fetch.held("team", a, "guidance a") as folder:
         assert read_fetched(folder, a)
 
 
@@ -111,7 +112,7 @@ async def test_a_copy_that_changed_is_fetched_again_once_for_all(
         uses += 1
         return bytes(read_fetched(folder, a)["adapter_model.safetensors"])
 
-    async with fetch.held(a, "a") as folder:
+    async with fetch.held("team", a, "a") as folder:
         os.truncate(folder / "adapter_model.safetensors", 10)
         found = await asyncio.gather(*(fetch.with_good_copies(lambda: use(folder)) for _ in range(5)))
     assert found == [b"a" * 100] * 5
@@ -126,9 +127,9 @@ async def test_a_copy_that_changed_is_damaged_where_the_stores_bytes_are(
     async def use(folder: Path) -> object:
         return read_fetched(folder, a)
 
-    async with fetch.held(a, "a") as folder:
+    async with fetch.held("team", a, "a") as folder:
         os.truncate(folder / "adapter_config.json", 1)
-        for blob in (tmp_path / "store" / "sha256").iterdir():
+        for blob in (tmp_path / "store" / "team" / "sha256").iterdir():
             blob.write_bytes(b"other")
         with pytest.raises(Refusal) as caught:
             await fetch.with_good_copies(lambda: use(folder))
@@ -145,7 +146,7 @@ async def test_a_disk_that_alters_everything_is_given_up(
         uses += 1
         raise Altered(a)
 
-    async with fetch.held(a, "a"):
+    async with fetch.held("team", a, "a"):
         with pytest.raises(Altered) as caught:
             await fetch.with_good_copies(use)
     assert (uses, caught.value.code) == (3, FailureCode.GUIDANCE_MISSING)

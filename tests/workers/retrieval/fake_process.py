@@ -10,8 +10,8 @@ import time
 from guideway.schemas.failures import FailureCode
 from guideway.workers.messages.every_child import Broken, Ready, Refused, Stop
 from guideway.workers.messages.frames import HEADER_BYTES, body_length, frame
-from guideway.workers.messages.from_retrieval import Found, FoundPassage
-from guideway.workers.messages.to_retrieval import TO_RETRIEVAL, Lookup, StartRetrieval
+from guideway.workers.messages.from_retrieval import Embedded, Found, FoundPassage
+from guideway.workers.messages.to_retrieval import TO_RETRIEVAL, Embed, Lookup, StartRetrieval
 
 
 def main() -> None:
@@ -37,6 +37,11 @@ def main() -> None:
                     case query:
                         passage = FoundPassage(set=0, id="p", text=query, score=0.5)
                         stream.write(frame(Found(id=id_, passages=[passage])))
+            case Embed(id=id_, texts=texts):
+                if "die" in texts:
+                    os._exit(9)
+                vectors = b"".join(len(text).to_bytes(4, "little") for text in texts)
+                stream.write(frame(Embedded(id=id_, dimension=1, vectors=vectors)))
             case Stop():
                 return
         stream.flush()

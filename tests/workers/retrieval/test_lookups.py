@@ -19,8 +19,8 @@ from guideway.training.data.examples import Example
 from guideway.training.sets.context import RetrievalContext
 from guideway.training.sets.evaluate import Searched
 from guideway.workers.messages.every_child import Refused
-from guideway.workers.messages.from_retrieval import Found
-from guideway.workers.messages.to_retrieval import Lookup, SetArtefact
+from guideway.workers.messages.from_retrieval import Embedded, Found
+from guideway.workers.messages.to_retrieval import Embed, Lookup, SetArtefact
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.embedder import Embedder
 from guideway.workers.retrieval.index import Index, Qdrant
@@ -75,6 +75,9 @@ class Desk:
             if answers.keys() != {*ids}:
                 self.opened.get(timeout=30)
         return [answers[id_] for id_ in ids]
+
+    def embedded_of(self, *texts: list[str]) -> list[Embedded | Refused]:
+        return self._lookups.embedded([Embed(id=str(number), texts=some) for number, some in enumerate(texts)])
 
 
 def ids(answer: Found | Refused) -> list[str]:
@@ -322,3 +325,16 @@ def test_rows_to_train_on_have_the_context_that_a_worker_gives(embedder: Embedde
     with pytest.raises(Refusal, match="row 7: no passage of team/animals@1, team/tools@1 is to the point") as caught:
         RetrievalContext(nothing, sets).for_rows([Example(7, "Who gives milk?", "cow")], Words())  # type: ignore[arg-type]
     assert caught.value.code is FailureCode.INVALID_DATA
+
+
+def test_texts_are_embedded_in_one_batch_and_each_question_gets_its_own(embedder: Embedder) -> None:
+    desk = Desk(embedder)
+    one, other, none = desk.embedded_of(["a cat", "a dog"], ["a cow"], [])
+    assert isinstance(one, Embedded)
+    assert isinstance(other, Embedded)
+    vectors = np.frombuffer(one.vectors, "<f4").reshape(2, one.dimension)
+    np.testing.assert_allclose(vectors, embedder.embed(["a cat", "a dog"]), atol=1e-5)
+    assert (len(other.vectors), other.dimension) == (4 * one.dimension, one.dimension)
+    assert isinstance(none, Embedded)
+    assert none.vectors == b""
+    assert desk.embedded == [3]

@@ -118,3 +118,13 @@ async def test_who_waits_while_it_is_closed_is_refused_and_starts_it_no_more(
     assert starts() == 1
     with pytest.raises(Refusal, match="closed because its worker ends"):
         await client.look_up(lookup("late"), [])
+
+
+async def test_texts_are_embedded_in_the_same_process(make_link: MakeLink, starts: Callable[[], int]) -> None:
+    async with make_link() as client:
+        found, passages = await asyncio.gather(client.embed(["ab", "c"]), client.look_up(lookup("q"), []))
+        assert (found.dimension, found.vectors) == (1, b"\x02\x00\x00\x00\x01\x00\x00\x00")
+        assert passages[0].text == "q"
+        with pytest.raises(Refusal) as caught:
+            await client.embed(["die"])
+        assert caught.value.code is FailureCode.RETRIEVAL_FAILED

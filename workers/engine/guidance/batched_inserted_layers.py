@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from guideway.catalogue.adapters.forms import Activation
-from guideway.workers.engine.guidance.inserted_layer import ACTIVATIONS, Block, InsertedLayer, decoder_layers, rms
-from guideway.workers.engine.kernels.slab import Slab
+from guideway.workers.engine.guidance.inserted_layer import ACTIVATIONS, Block, InsertedLayer, rms
+from guideway.workers.engine.guidance.target_modules import decoder_layers
+from guideway.workers.engine.kernels import native
+from guideway.workers.engine.kernels.layers.native_inserted import NativePlace
+from guideway.workers.engine.kernels.slab import Seen, Slab
 
 
 class BatchedInsertedLayers:
@@ -28,14 +30,20 @@ class BatchedInsertedLayers:
     def __init__(self, model: PreTrainedModel, *, max_rows: int) -> None:
         self._model = model
         self._max_rows = max_rows
-        self._seated: dict[int, _SeatedPlace] = {}
-        self._seen: slice | None = None
+        self._seated: dict[int, _SeatedPlace | NativePlace] = {}
+        self._kernels = native.kernels_for(model)
+        self._seen: tuple[slice, Sequence[int] | None] | None = None
 
     def seat(self, slot: int, inserted: Sequence[InsertedLayer]) -> None:
         """Put the inserted layers of a new row, in the order in which they apply, into its slot, which is empty."""
         for k in sorted({k for layer in inserted for k in layer.blocks}):
             if k not in self._seated:
-                self._seated[k] = _SeatedPlace(decoder_layers(self._model)[k], self._max_rows)
+                layer = decoder_layers(self._model)[k]
+                self._seated[k] = (
+                    _SeatedPlace(layer, self._max_rows)
+                    if self._kernels is None
+                    else NativePlace(layer, self._max_rows, self._kernels)
+                )
             self._seated[k].seat(slot, [layer.blocks[k] for layer in inserted if k in layer.blocks])
         self._seen = None
 
@@ -54,12 +62,12 @@ class BatchedInsertedLayers:
             place.swap(one, other)
         self._seen = None
 
-    def see(self, slots: slice) -> None:
-        """Let the next forward pass run these slots."""
-        if slots != self._seen:
+    def see(self, slots: slice, counts: Sequence[int] | None = None) -> None:
+        """Let the next forward pass run these slots. counts: the tokens of each row where the pass is ragged."""
+        if (slots, counts) != self._seen:
             for place in self._seated.values():
-                place.see(slots)
-            self._seen = slots
+                place.see(slots, counts)
+            self._seen = slots, counts
 
     @property
     def places(self) -> list[int]:
@@ -98,7 +106,8 @@ class _SeatedPlace:
     def unhook(self) -> None:
         self._hook.remove()
 
-    def see(self, slots: slice) -> None:
+    def see(self, slots: slice, counts: Sequence[int] | None) -> None:
+        assert counts is None, "ragged passes are made where the kernels in C are"
         self._seen = [one for one in self._passes if one.see(slots)]
 
     def _insert(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -114,56 +123,55 @@ class _Pass:
     """The n-th block of each row that has n blocks or more at one place."""
 
     def __init__(self, max_rows: int) -> None:
-        self._down, self._up = Slab(max_rows), Slab(max_rows)
-        self._eps = Slab(max_rows, fill=1.0)
-        self._activations: list[Activation | None] = [None] * max_rows
+        self._blocks: Slab[Block] = Slab(max_rows)
         # What the next forward pass sees
-        self._factors: tuple[Tensor, Tensor, Tensor] | None = None
-        self._masks: list[tuple[Activation, Tensor | None]] = []
+        self._seen: list[_SeenBlocks] = []
+        """Of rows of one token, and of rows of several"""
 
     @property
     def is_used(self) -> bool:
-        return self._down.is_used
+        return self._blocks.is_used
 
     def seat(self, slot: int, block: Block) -> None:
-        self._down.put(slot, block.down)
-        self._up.put(slot, block.up)
-        self._eps.put(slot, block.down.new_full((1, 1), block.norm_eps))
-        self._activations[slot] = block.activation
+        self._blocks.put(slot, block, block.down, block.up)
 
     def leave(self, slot: int, last: int) -> None:
-        for slab in (self._down, self._up, self._eps):
-            slab.leave(slot, last)
-        self._activations[slot] = self._activations[last]
-        self._activations[last] = None
+        self._blocks.leave(slot, last)
 
     def swap(self, one: int, other: int) -> None:
-        for slab in (self._down, self._up, self._eps):
-            slab.swap(one, other)
-        kinds = self._activations
-        kinds[one], kinds[other] = kinds[other], kinds[one]
+        self._blocks.swap(one, other)
 
     def see(self, slots: slice) -> bool:
         """Whether any of these slots has a block."""
-        down, up, eps = self._down.view(slots), self._up.view(slots), self._eps.view(slots)
-        if down is None or up is None or eps is None:
-            return False
-        self._factors = down.transpose(1, 2), up, eps
-        here = self._activations[slots]
-        kinds = [kind for kind in ACTIVATIONS if kind in here]
-        # Where a row has no block, any activation does: U is zero there.
-        self._masks = [
-            (kind, torch.tensor([[[other == kind]] for other in here], device=down.device) if i else None)
-            for i, kind in enumerate(kinds)
-        ]
-        return True
+        here = self._blocks.things(slots)
+        self._seen = [_SeenBlocks(seen, here) for seen in self._blocks.grouped(slots) or ()]
+        return bool(self._seen)
 
     def through(self, h: Tensor) -> Tensor:
         """h [rows, tokens, hidden] after these blocks."""
-        assert self._factors is not None
-        down, up, eps = self._factors
-        inner = torch.bmm(rms(h, eps), down)
+        return self._seen[h.shape[1] > 1].through(h)
+
+
+class _SeenBlocks:
+    """The blocks that a pass sees, for the groups of its rows."""
+
+    def __init__(self, seen: Seen, here: Sequence[Block | None]) -> None:
+        """here: the block of each row."""
+        self._seen, device = seen, seen.groups.device
+        # Where a group has no row, any block does.
+        leaders = [here[row] for row in seen.groups.leaders]
+        self._eps = torch.tensor([[[block.norm_eps if block else 1.0]] for block in leaders], device=device)
+        kinds = [block.activation if block else None for block in leaders]
+        there = [kind for kind in ACTIVATIONS if kind in kinds]
+        self._masks = [
+            (kind, torch.tensor([[[other == kind]] for other in kinds], device=device) if i else None)
+            for i, kind in enumerate(there)
+        ]
+
+    def through(self, h: Tensor) -> Tensor:
+        groups, (down, up) = self._seen.groups, self._seen.tensors
+        inner = torch.bmm(rms(groups.gathered(h), self._eps), down.transpose(1, 2))
         active = inner
-        for kind, rows in self._masks:
-            active = ACTIVATIONS[kind](inner) if rows is None else torch.where(rows, ACTIVATIONS[kind](inner), active)
-        return h + torch.bmm(active, up).to(h.dtype)
+        for kind, mask in self._masks:
+            active = ACTIVATIONS[kind](inner) if mask is None else torch.where(mask, ACTIVATIONS[kind](inner), active)
+        return groups.add(h, torch.bmm(active, up).to(h.dtype))

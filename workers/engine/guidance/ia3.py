@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from guideway.catalogue.adapters.forms import ia3_modules
-from guideway.workers.engine.guidance.peft_folder import check_finite, damaged, read
-from guideway.workers.engine.guidance.target_modules import features, full_name, module_named
+from guideway.catalogue.adapters.fitting import fitted_ia3
+from guideway.workers.engine.guidance.model_shape import shape_of
+from guideway.workers.engine.guidance.peft_folder import check_finite, read
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +43,12 @@ class Ia3:
         """
         adapter, tensors = read(folder, "ia3", digest)
         device = model.get_input_embeddings().weight.device
-        modules = ia3_modules(adapter)
+        fitted = fitted_ia3(adapter, shape_of(model))
         check_finite(tensors)
         return cls(
             {
-                (name := full_name(model, saved)): _fitted(name, tensors[tensor], module_named(model, name), device)
-                for saved, tensor in modules.items()
+                name: Scales(**{scaled: tensors[tensor].flatten().to(device, copy=True)})
+                for name, (tensor, scaled) in fitted.items()
             }
         )
 
@@ -57,18 +56,3 @@ class Ia3:
     def nbytes(self) -> int:
         """Bytes of memory."""
         return sum(part.nbytes for s in self.scales.values() for part in (s.into, s.out) if part is not None)
-
-
-def _fitted(name: str, tensor: Tensor, module: nn.Module | None, device: torch.device) -> Scales:
-    """The vector of module `name`; PEFT keeps that of a feed-forward module as [1, in], of any other as [out, 1]."""
-    size = features(name, module)
-    shape = tuple(tensor.shape)
-    vector = tensor.flatten().to(device, copy=True)
-    if shape == (1, size[0]):
-        return Scales(into=vector)
-    if shape == (size[1], 1):
-        return Scales(out=vector)
-    raise damaged(
-        f"its vector of {name!r} is {list(shape)}, and here it must be {[1, size[0]]} or {[size[1], 1]}: "
-        "train it for this model"
-    )

@@ -24,15 +24,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from guideway.catalogue.adapters.adapter import shown
+from guideway.catalogue.adapters.fitting import check_inserted_layer
 from guideway.catalogue.adapters.forms import (
     Activation,
-    InsertedLayerConfig,
     check_inserted_tensors,
     inserted_layer_config,
     inserted_shapes,
 )
-from guideway.workers.engine.guidance.peft_folder import check_finite, damaged, read
+from guideway.workers.engine.guidance.model_shape import shape_of
+from guideway.workers.engine.guidance.peft_folder import check_finite, read
 
 ACTIVATIONS: Final[Mapping[Activation, Callable[[Tensor], Tensor]]] = {
     "gelu": nn.functional.gelu,
@@ -68,7 +68,7 @@ class InsertedLayer:
         """
         adapter, tensors = read(folder, "inserted_layer", digest)
         config = inserted_layer_config(adapter)
-        _check_fits(config, model)
+        check_inserted_layer(config, shape_of(model))
         check_inserted_tensors(config, adapter)
         device = model.get_input_embeddings().weight.device
         blocks = {}
@@ -88,31 +88,3 @@ def rms(h: Tensor, eps: float | Tensor) -> Tensor:
     """h / √(mean(h²) + eps) over the last dimension, in float32 (https://arxiv.org/abs/1910.07467)."""
     h = h.to(torch.float32)
     return h * torch.rsqrt(h.square().mean(-1, keepdim=True) + eps)
-
-
-def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The decoder layers of a model, after each of which a block can stand.
-
-    Raises: Refusal `guidance_damaged` if the model has no plain list of layers.
-    """
-    config = model.config.get_text_config()
-    lists = [
-        module
-        for module in model.get_decoder().modules()
-        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers
-    ]
-    if not lists:
-        raise damaged(
-            f"a model of type {config.model_type!r} has no list of {config.num_hidden_layers} layers, between which a "
-            "layer could be inserted: train a LoRA"
-        )
-    return lists[0]
-
-
-def _check_fits(config: InsertedLayerConfig, model: PreTrainedModel) -> None:
-    layers, hidden = len(decoder_layers(model)), model.get_input_embeddings().weight.shape[1]
-    if config.hidden_size != hidden or max(config.after_layers) >= layers:
-        raise damaged(
-            f"it stands after layers {shown(config.after_layers)} of size {config.hidden_size}, and the model has "
-            f"{layers} layers of size {hidden}: train it for this model"
-        )

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from guideway.catalogue.adapters.forms import Activation, InsertedLayerConfig
-from guideway.workers.engine.guidance.inserted_layer import ACTIVATIONS, decoder_layers, rms
+from guideway.workers.engine.guidance.inserted_layer import ACTIVATIONS, rms
+from guideway.workers.engine.guidance.target_modules import decoder_layers
 
 
 class TrainableBlock(nn.Module):

@@ -7,19 +7,22 @@ DoRA (weight-decomposed): https://arxiv.org/abs/2402.09353.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from guideway.catalogue.adapters.forms import LoraModule, lora_modules, lora_shapes, unlike
+from guideway.catalogue.adapters.fitting import fitted_lora
+from guideway.catalogue.adapters.forms import LoraModule
+from guideway.workers.engine.guidance.model_shape import shape_of
 from guideway.workers.engine.guidance.peft_folder import check_finite, damaged, read
-from guideway.workers.engine.guidance.target_modules import features, full_name, module_named
+from guideway.workers.engine.kernels import large_pages
+from guideway.workers.engine.kernels.linears.int8_linear import dtype_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,8 @@ class Lora:
     """The updates of one artefact by module name."""
 
     factors: Mapping[str, Factors]
+    _scaled: WeakValueDictionary[float, Lora] = field(default_factory=WeakValueDictionary)
+    """What rows have of it at other scales"""
 
     @classmethod
     def load(cls, folder: Path, model: PreTrainedModel, digest: str | None = None) -> Lora:
@@ -57,29 +62,33 @@ class Lora:
         """
         adapter, tensors = read(folder, "lora", digest)
         device = model.get_input_embeddings().weight.device
-        lora = cls(
-            {
-                (name := full_name(model, saved)): _fitted(
-                    name, found, adapter.config, tensors, module_named(model, name), device
-                )
-                for saved, found in lora_modules(adapter).items()
-            }
-        )
+        factors = {
+            name: _factors(name, found, tensors, model.get_submodule(name), device)
+            for name, found in fitted_lora(adapter, shape_of(model)).items()
+        }
+        lora = cls(_side_by_side(factors))
         # Rounded to the model's type and scaled, a number that was finite in the file may not be finite any more.
         check_finite({f"{name}.lora_A": factors.a for name, factors in lora.factors.items()})
         check_finite({f"{name}.lora_B": factors.b for name, factors in lora.factors.items()})
         return lora
 
     def scaled(self, scale: float) -> Lora:
-        """This LoRA with `scale` times the effect.
+        """This LoRA with `scale` times the effect; the same one as long as it is in use.
 
-        Raises: Refusal `guidance_damaged` if it is a DoRA, because its c would have to be computed anew.
+        Raises: Refusal `guidance_damaged` if it is a DoRA, because its c would have to be computed anew, or if so large
+        numbers are none of the model's type.
         """
         if scale == 1:
             return self
         if any(factors.dora_scale is not None for factors in self.factors.values()):
             raise damaged(f"it was trained with `use_dora` and takes no scale: name it without *{scale:g}")
-        return Lora({name: Factors(factors.a, factors.b * scale) for name, factors in self.factors.items()})
+        found = self._scaled.get(scale)
+        if found is None:
+            found = Lora({name: Factors(factors.a, factors.b * scale) for name, factors in self.factors.items()})
+            if abs(scale) > 1 and not all(factors.b.isfinite().all() for factors in found.factors.values()):
+                raise damaged(f"{scale:g} times its weights are more than the model's type holds: scale it less")
+            self._scaled[scale] = found
+        return found
 
     @cached_property
     def nbytes(self) -> int:
@@ -88,36 +97,33 @@ class Lora:
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
-def _fitted(
-    name: str,
-    found: LoraModule,
-    config: dict[str, Any],
-    tensors: dict[str, Tensor],
-    module: nn.Module | None,
-    device: torch.device,
+def _factors(
+    name: str, found: LoraModule, tensors: dict[str, Tensor], module: nn.Module, device: torch.device
 ) -> Factors:
-    """The factors of module `name` with their scaling."""
-    size = features(name, module)
-    assert module is not None
+    """The factors of module `name`, which they fit, with their scaling."""
     parts = {part: tensors[tensor] for part, tensor in found.tensors.items()}
-    want = lora_shapes(config, found.rank, *size)
-    have = {part: list(tensor.shape) for part, tensor in sorted(parts.items())}
-    if have != want:
-        raise unlike(name, have, want)
-    assert isinstance(module.weight, Tensor)
-    dtype = module.weight.dtype
+    dtype = dtype_of(module)
     if found.frozen and not _is_copy(tensors[found.frozen].to(device), module):
         raise damaged(
             f"it holds weights of {name!r} that are not this model's: train it on this model as it is, or, if they "
             "were not trained, save it again with `save_pretrained(..., save_embedding_layers=False)`"
         )
     a, b = parts["A.weight"], (parts["B.weight"].T * found.scaling).to(device).contiguous()
-    if not config.get("use_dora"):
+    if "magnitude_vector" not in parts:
         # A is copied, or it would keep the whole file in memory.
         return Factors(a.to(device, dtype, copy=True), b.to(dtype))
     a = a.to(device, copy=True)
     scale = _dora_scale(name, parts["magnitude_vector"].to(device), module, a, b)
     return Factors(a.to(dtype), (b * scale).to(dtype), scale)
+
+
+def _side_by_side(factors: dict[str, Factors]) -> dict[str, Factors]:
+    """The same, on a CPU in one piece of memory: each step reads all of it."""
+    pairs = [part for each in factors.values() for part in (each.a, each.b)]
+    if any(part.device.type != "cpu" for part in pairs):
+        return factors
+    parts = iter(large_pages.side_by_side(pairs))
+    return {name: Factors(next(parts), next(parts), each.dora_scale) for name, each in factors.items()}
 
 
 def _is_copy(copy: Tensor, module: nn.Module) -> bool:

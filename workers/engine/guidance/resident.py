@@ -213,7 +213,8 @@ def _done(read: Callable[[], Trained]) -> Future[Trained]:
     future: Future[Trained] = Future()
     try:
         future.set_result(read())
-    except Exception as error:
+    # As a thread's: a library in Rust that panics raises a BaseException that is no Exception.
+    except BaseException as error:
         future.set_exception(error)
     return future
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from guideway.catalogue.adapters.forms import prompt_tokens
-from guideway.workers.engine.guidance.peft_folder import check_finite, damaged, read
+from guideway.catalogue.adapters.fitting import check_soft_prompt
+from guideway.workers.engine.guidance.model_shape import shape_of
+from guideway.workers.engine.guidance.peft_folder import check_finite, read
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +34,9 @@ class SoftPrompt:
         Altered if a `digest` is given and the folder's bytes are not what it says.
         """
         adapter, tensors = read(folder, "soft_prompt", digest)
-        prompt_tokens(adapter)
-        embeddings = tensors["prompt_embeddings"]
+        check_soft_prompt(adapter, shape_of(model))
         table = model.get_input_embeddings().weight
-        if embeddings.shape[1] != table.shape[1]:
-            raise damaged(
-                f"its embeddings are {list(embeddings.shape)}, and the model needs [virtual tokens, {table.shape[1]}]: "
-                "train it for this model"
-            )
-        embeddings = embeddings.to(dtype=table.dtype, device=table.device)
+        embeddings = tensors["prompt_embeddings"].to(dtype=table.dtype, device=table.device)
         check_finite({"prompt_embeddings": embeddings})
         return cls(embeddings)
 
@@ -57,18 +51,17 @@ class SoftPrompt:
         return self.embeddings.nbytes
 
 
-def batched_embeddings(
+def embeddings_of(
     rows: Sequence[tuple[Sequence[Tensor], Sequence[int]]], embed: Callable[[Tensor], Tensor], device: torch.device
-) -> Tensor:
-    """e[i] = [row i's virtual tokens; embed(row i's token ids); 0 …], all rows padded to the longest.
+) -> list[Tensor]:
+    """e[i] = [row i's virtual tokens; embed(row i's token ids)], each [some, hidden].
 
-    rows: virtual tokens, each [some, hidden], and token ids of each row. Result [rows, longest, hidden].
+    rows: virtual tokens, each [some, hidden], and token ids of each row.
     """
     token_ids = [id_ for _, ids in rows for id_ in ids]
     embedded = embed(torch.tensor(token_ids, dtype=torch.long, device=device))
     texts = torch.split(embedded, [len(ids) for _, ids in rows])
-    whole = [torch.cat([*virtual, text]) for (virtual, _), text in zip(rows, texts, strict=True)]
-    return pad_sequence(whole, batch_first=True)
+    return [torch.cat([*virtual, text]) if virtual else text for (virtual, _), text in zip(rows, texts, strict=True)]
 
 
 def virtual_between(prompts: Sequence[SoftPrompt], start: int, stop: int) -> list[Tensor]:

@@ -28,8 +28,9 @@ class AdapterBackend(Protocol):
     def swap(self, one: int, other: int) -> None:
         """Let the rows in these two slots change places."""
 
-    def see(self, slots: slice) -> None:
-        """Let the next forward pass run these slots."""
+    def see(self, slots: slice, counts: Sequence[int] | None = None) -> None:
+        """Let the next forward pass run these slots. counts: the tokens of each row where the pass is ragged, one row's
+        behind the other's; None where rows are padded to the same number."""
 
     def unhook(self) -> None:
         """Remove the hooks."""

@@ -1,4 +1,4 @@
-"""What a decoder layer computes between its products, by the kernels of `layer.c`, on a CPU, float32 and bfloat16."""
+"""What a decoder layer computes between its products, by kernels in C, on a CPU, float32 and bfloat16."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from guideway.workers.engine.model.kv_cache import KvCache
 
 _INT, _AT, _FLOAT = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
 _ARGUMENTS: Final = {
-    "gw_attend_one": [*[_INT] * 8, _AT, _AT, _AT, _FLOAT, _AT, _AT, _AT, _AT, _INT, _AT],
+    "gw_attend": [*[_INT] * 5, _AT, _AT, _AT, _INT, _AT, _AT, _FLOAT, _AT, _AT, _AT, _AT, _INT, _AT],
     "gw_norm": [_INT, _INT, _INT, _AT, _AT, _AT, _FLOAT, _AT, _AT, _INT, _AT],
     "gw_gate": [_INT, _INT, _INT, _AT, _AT, _INT, _AT],
 }
+_MOST_DIM: Final = 512
+"""Of a head: so much room the kernel has for one key."""
 
 
 class NativeLayer:
@@ -27,7 +29,7 @@ class NativeLayer:
 
     def __init__(self, kernels: ctypes.CDLL) -> None:
         native.declare(kernels, _ARGUMENTS)
-        self._kernels = kernels
+        self.kernels = kernels
         self._parallel = native.parallel()
 
     def norm(self, h: Tensor, weight: Tensor, eps: float, delta: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -42,7 +44,7 @@ class NativeLayer:
         out = torch.empty_like(h)
         total = h if delta is None else torch.empty_like(h)
         delta = None if delta is None else delta.contiguous()
-        self._kernels.gw_norm(
+        self.kernels.gw_norm(
             h.numel() // width,
             width,
             h.dtype == torch.bfloat16,
@@ -61,7 +63,7 @@ class NativeLayer:
         """silu(g) ⊙ u, [rows, tokens, width], of both = [g, u] side by side."""
         both = both.contiguous()
         out = both.new_empty(*both.shape[:-1], both.shape[-1] // 2)
-        self._kernels.gw_gate(
+        self.kernels.gw_gate(
             out.numel() // out.shape[-1],
             out.shape[-1],
             out.dtype == torch.bfloat16,
@@ -72,57 +74,55 @@ class NativeLayer:
         )
         return out
 
-    def attend_one(
+    def attend(
         self, qkv: Tensor, cos: Tensor, sin: Tensor, cache: KvCache, layer: int, *, heads: int, scale: float
     ) -> Tensor:
-        """softmax(scale · q Kᵀ) V for one query a row, whose own key and value are put into the cache first.
+        """softmax(scale · q Kᵀ) V for the tokens of a ragged pass, whose keys and values are put into the cache first.
 
-        qkv [rows, 1, (heads + 2 kv_heads) · head_dim], not yet rotated; cos and sin float32 [rows, 1, 1, head_dim], sin
-        with the signs of the rotation. Result [rows, 1, heads · head_dim]. A query attends to the positions up to its
-        own, whatever the length of the longest row. The body is long by its checks and its call alone.
+        qkv [1, tokens, (heads + 2 kv_heads) · head_dim], not yet rotated; cos and sin float32 [1, tokens, 1, head_dim],
+        sin with the signs of the rotation. Result [1, tokens, heads · head_dim]. A token attends to the positions up to
+        its own in its own row, and costs as much as these. The body is long by its checks and its call alone.
 
-        Raises: MemoryError without memory for the scores; IndexError if a position lies outside of the cache.
+        Raises: MemoryError without memory for the scores.
         """
         keys, values = cache.kept(layer)
-        slots, kv_heads, capacity, dim = keys.shape
-        rows, positions, qkv = len(qkv), cache.positions, qkv.contiguous()
-        if not (
-            cache.slots.stop <= slots
-            and rows == cache.slots.stop - cache.slots.start == positions.numel()
-            and positions.dtype == torch.int64
-            and qkv.numel() == rows * (heads + 2 * kv_heads) * dim
+        _, kv_heads, _, dim = keys.shape
+        spans, qkv = cache.spans, qkv.contiguous()
+        if spans is None or not (
+            spans.slots.stop <= len(cache.table)
+            and spans.rows == spans.slots.stop - spans.slots.start
+            and qkv.numel() == spans.tokens * (heads + 2 * kv_heads) * dim
             and heads % kv_heads == dim % 2 == 0
-            and cos.numel() == sin.numel() == rows * dim
+            and dim <= _MOST_DIM
+            and cos.numel() == sin.numel() == spans.tokens * dim
             and cos.dtype == sin.dtype == torch.float32
             and qkv.dtype == keys.dtype == values.dtype
-            and keys.shape == values.shape
-            and all(tensor.is_contiguous() for tensor in (keys, values, positions, cos, sin))
+            and keys.shape[1:] == values.shape[1:]
+            and all(tensor.is_contiguous() for tensor in (keys, values, cos, sin))
         ):
-            raise ValueError(f"{rows} queries of {heads} heads do not fit the cache's rows, heads or dtype")
-        out = qkv.new_empty(rows, 1, heads * dim)
-        at = cache.slots.start * keys.stride(0) * keys.element_size()
-        failed = self._kernels.gw_attend_one(
-            rows,
+            raise ValueError(f"{tuple(qkv.shape)} queries of {heads} heads do not fit the cache's rows, heads or dtype")
+        out = qkv.new_empty(1, spans.tokens, heads * dim)
+        table = cache.table
+        failed = self.kernels.gw_attend(
+            spans.rows,
             heads // kv_heads,
             kv_heads,
             dim,
             qkv.dtype == torch.bfloat16,
-            keys.stride(0),
-            keys.stride(1),
-            capacity,
-            positions.data_ptr(),
+            spans.first.data_ptr(),
+            spans.begins.data_ptr(),
+            table.data_ptr() + spans.slots.start * table.stride(0) * table.element_size(),
+            table.stride(0),
             cos.data_ptr(),
             sin.data_ptr(),
             scale,
             qkv.data_ptr(),
-            keys.data_ptr() + at,
-            values.data_ptr() + at,
+            keys.data_ptr(),
+            values.data_ptr(),
             out.data_ptr(),
             torch.get_num_threads(),
             self._parallel,
         )
-        if failed == 1:
-            raise MemoryError("no memory for the scores of a query")
         if failed:
-            raise IndexError(f"a query stands outside of the cache's {capacity} tokens")
+            raise MemoryError("no memory for the scores of a query")
         return out

@@ -10,14 +10,14 @@ from torch.utils.hooks import RemovableHandle
 
 from guideway.workers.engine.guidance.folded_adapters import FoldedAdapters
 from guideway.workers.engine.kernels.backend import by_row, members_of, size_of
-from guideway.workers.engine.kernels.slab import Slab
+from guideway.workers.engine.kernels.slab import ByRow, Seen, Slab
 
 
 class TorchBackend:
-    """An `AdapterBackend` that copies each row's tensors into slabs, which it owns.
+    """An `AdapterBackend` that copies each change into slabs, which it owns, once for all rows that have it.
 
-    r is the largest rank among the rows seen. Smaller ranks, and rows without a LoRA, are filled with zeros; a row
-    without a scale has ones, and one without a shift zeros.
+    Rows with the same LoRAs are side by side in the products. r is the largest rank among the rows seen; smaller ranks
+    are filled with zeros. A row without a scale has ones, and one without a shift zeros.
     """
 
     def __init__(self, module: nn.Module, max_rows: int) -> None:
@@ -53,8 +53,9 @@ class TorchBackend:
             for slab in member.slabs:
                 slab.swap(one, other)
 
-    def see(self, slots: slice) -> None:
+    def see(self, slots: slice, counts: Sequence[int] | None = None) -> None:
         """Let the next forward pass run these slots."""
+        assert counts is None, "ragged passes are made where the kernels in C are"
         self._rows = slots.stop - slots.start
         for member in self._members:
             member.see(slots)
@@ -71,7 +72,7 @@ class TorchBackend:
         if all(scale is None for scale in scales):
             return None
         rows = by_row(x, self._rows)
-        return tuple(x if scale is None else (rows * scale).to(x.dtype).view_as(x) for scale in scales)
+        return tuple(x if scale is None else (rows * scale.value).to(x.dtype).view_as(x) for scale in scales)
 
     def _change_output(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         """Changes `output` [rows, tokens, out] in place: a linear module's output is nobody else's."""
@@ -85,43 +86,42 @@ class _Member:
     """The changes of all seated rows at one linear module."""
 
     def __init__(self, max_rows: int) -> None:
-        self._a, self._b = Slab(max_rows), Slab(max_rows)
-        self.in_scale = Slab(max_rows, fill=1)
-        self._out_scale, self._out_shift = Slab(max_rows, fill=1), Slab(max_rows)
-        self.slabs = (self._a, self._b, self.in_scale, self._out_scale, self._out_shift)
+        self._factors: Slab[FoldedAdapters] = Slab(max_rows)
+        self.in_scale: Slab[FoldedAdapters] = Slab(max_rows, nothing=1)
+        self._out_scale: Slab[FoldedAdapters] = Slab(max_rows, nothing=1)
+        self._out_shift: Slab[FoldedAdapters] = Slab(max_rows, nothing=0)
+        self.slabs = (self._factors, self.in_scale, self._out_scale, self._out_shift)
         # What the next forward pass sees
-        self._factors: tuple[Tensor, Tensor] | None = None
-        self.i: Tensor | None = None
-        self._s: Tensor | None = None
-        self._t: Tensor | None = None
+        self._seen: tuple[Seen, Seen] | None = None
+        self.i: ByRow | None = None
+        self._s: ByRow | None = None
+        self._t: ByRow | None = None
 
     def seat(self, slot: int, change: FoldedAdapters) -> None:
         if len(change.a):
-            self._a.put(slot, change.a)
-            self._b.put(slot, change.b)
+            self._factors.put(slot, change, change.a, change.b)
         for slab, vector in (
             (self.in_scale, change.in_scale),
             (self._out_scale, change.out_scale),
             (self._out_shift, change.out_shift),
         ):
             if vector is not None:
-                slab.put(slot, vector[None])
+                slab.put(slot, change, vector[None])
 
     def see(self, slots: slice) -> None:
-        a, b = self._a.view(slots), self._b.view(slots)
-        # A is read as [rows, in, r]
-        self._factors = None if a is None or b is None else (a.transpose(1, 2), b)
-        self.i, self._s, self._t = (slab.view(slots) for slab in self.slabs[2:])
+        self._seen = self._factors.grouped(slots)
+        self.i, self._s, self._t = (slab.by_row(slots) for slab in self.slabs[1:])
 
     def change(self, x: Tensor, y: Tensor) -> None:
         """x [rows, tokens, in]; y [rows, tokens, out] in place."""
         if self._s is not None:
-            y.mul_(self._s)
+            y.mul_(self._s.value)
         if self._t is not None:
-            y.add_(self._t)
-        if self._factors is None:
+            y.add_(self._t.value)
+        if self._seen is None:
             return
-        a, b = self._factors
         # One token a row: in float32 these small products take a third of the time that bfloat16 takes on CPU.
-        dtype = torch.float32 if y.shape[1] == 1 else x.dtype
-        y.add_(torch.bmm(torch.bmm(x.to(dtype), a.to(dtype)), b.to(dtype)))
+        seen, dtype = (self._seen[0], torch.float32) if y.shape[1] == 1 else (self._seen[1], x.dtype)
+        groups, (a, b) = seen.groups, seen.tensors
+        inner = torch.bmm(groups.gathered(x.to(dtype)), a.transpose(1, 2).to(dtype))
+        groups.add(y, torch.bmm(inner, b.to(dtype)), out=y)

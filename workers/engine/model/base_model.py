@@ -13,18 +13,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.workers.engine.model.fingerprint import fingerprint, identify, weight_files
-from guideway.workers.engine.model.model_kind import check_kind, context_of, settings_of
+from guideway.workers.engine.model.fingerprint import fingerprint, identify, in_dtype, weight_files
+from guideway.workers.engine.model.model_kind import (
+    check_int8,
+    check_kind,
+    context_of,
+    settings_of,
+    unsupported_int8,
+)
 from guideway.workers.engine.text.prompt import chat_end_ids
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["BaseModel", "fingerprint", "load", "prepare", "resolve"]
+__all__ = ["BaseModel", "at_hand", "fingerprint", "load", "prepare", "resolve"]
 
 _CONVERSION: Final = "v1"
 """Part of the cache folder's name. Raise it when the conversion writes something else than before."""
+
+_INT8_SHARE: Final = 0.9
+"""Of the weights that multiply, at least so many are in 8 bits in a model of dtype int8."""
 
 _UNLIMITED: Final = 2**31
 """The context of a model whose configuration sets no bound; the manifest's `max_context_tokens` bounds it."""
@@ -89,21 +98,43 @@ def prepare(source: str, cache: Path, progress: Callable[[str], None] = lambda _
     return found
 
 
+def at_hand(source: str, cache: Path) -> Path | None:
+    """The folder that `prepare` gives, if nothing has to be fetched or converted for it; else None."""
+    try:
+        found = resolve(source)
+        if isinstance(found, str):
+            from huggingface_hub import snapshot_download
+
+            found = Path(snapshot_download(found, allow_patterns=_HUB_PATTERNS, local_files_only=True))
+        elif found.is_file():
+            found = _converted(found, cache)
+        return found if (found / "config.json").is_file() and weight_files(found) else None
+    except (Refusal, OSError, ValueError):
+        return None
+
+
 def load(folder: Path, *, dtype: torch.dtype, device: str) -> BaseModel:
     """The model of a prepared folder, in `dtype` on `device`.
 
-    Attention is by `scaled_dot_product_attention` where the family has it, else as the family computes it itself.
+    In torch.int8 its linears have weights of 8 bits, and all else is bfloat16 (`int8_linear.py`). Attention is by
+    `scaled_dot_product_attention` where the family has it, else as the family computes it itself.
     Raises: Refusal `unknown_model_size` if the folder holds no causal language model that transformers knows, or not
     all of its weights; `unsupported_model` if the engine does not run its kind.
     """
+    import torch
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
+    from guideway.workers.engine.kernels.linears.int8_linear import keep_linears_in_int8
+
     logging.disable_progress_bar()
+    int8 = dtype == torch.int8
+    if int8 and torch.device(device).type != "cpu":
+        raise unsupported_int8(f"it is for CPUs, and the device is {device!r}")
     identity = identify(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model, told = _load_weights(folder, dtype)
+        model, told = _load_weights(folder, torch.bfloat16 if int8 else dtype)
     except (Refusal, MemoryError):
         raise
     except Exception as error:
@@ -116,14 +147,18 @@ def load(folder: Path, *, dtype: torch.dtype, device: str) -> BaseModel:
             f"{', …' if absent[3:] else ''}): prepare the model again, whole"
         )
     model = model.to(device).eval().requires_grad_(False)
+    if int8:
+        check_int8(settings_of(model.config))
+        if (share := keep_linears_in_int8(model)) < _INT8_SHARE:
+            raise unsupported_int8(f"only {share:.0%} of its weights stand in linear modules")
     text_config = model.config.get_text_config()
     ends = [model.generation_config.eos_token_id, text_config.eos_token_id, tokenizer.eos_token_id]
     eos_ids = {id_ for end in ends for id_ in (end if isinstance(end, list | tuple) else [end]) if id_ is not None}
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
-        fingerprint=identity.fingerprint,
-        former_fingerprint=identity.former,
+        fingerprint=in_dtype(identity.fingerprint, "int8" if int8 else ""),
+        former_fingerprint="" if int8 else identity.former,
         eos_ids=frozenset(eos_ids) | chat_end_ids(tokenizer),
         context_tokens=context_of(settings_of(model.config)) or _UNLIMITED,
     )
@@ -190,10 +225,15 @@ def _from_hub(name: str, progress: Callable[[str], None]) -> Path:
     return folder
 
 
-def _from_gguf(file: Path, cache: Path, progress: Callable[[str], None]) -> Path:
+def _converted(file: Path, cache: Path) -> Path:
+    """Where the converted model of a GGUF file is, or would be."""
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    target = cache / f"{file.stem}-{digest[:16]}-{_CONVERSION}"
+    return cache / f"{file.stem}-{digest[:16]}-{_CONVERSION}"
+
+
+def _from_gguf(file: Path, cache: Path, progress: Callable[[str], None]) -> Path:
+    target = _converted(file, cache)
     if target.is_dir():
         return target
     progress(f"converting {file.name} to safetensors, once; this takes about half a minute per 100 MB")

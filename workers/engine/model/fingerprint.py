@@ -20,6 +20,9 @@ _OUTPUT_HEADS: Final = frozenset({"lm_head.weight", "embed_out.weight"})
 _SCHEME: Final = "guideway fingerprint 2"
 """Raise the number to change all fingerprints. All existing guidance is then refused."""
 
+_INT8_SCHEME: Final = "guideway int8 1"
+"""The same for models in int8. Raise it where their weights are rounded in another way."""
+
 
 class Identity(NamedTuple):
     """The identity of the model in a folder."""
@@ -39,9 +42,21 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))]
 
 
-def fingerprint(folder: Path) -> str:
-    """The fingerprint of the model in `folder`, `sha256:` and 64 hex digits; see `identify`. Raises as that does."""
-    return identify(folder).fingerprint
+def fingerprint(folder: Path, *, dtype: str = "bfloat16") -> str:
+    """The fingerprint of the model in `folder` as it is served in `dtype`; see `identify`. Raises as that does."""
+    return in_dtype(identify(folder).fingerprint, dtype)
+
+
+def in_dtype(fingerprint: str, dtype: str) -> str:
+    """The fingerprint of a model as it is served in a manifest's `dtype`.
+
+    In `int8` the weights are rounded to other numbers: it is another model. All other types are roundings of its
+    arithmetic, and have one fingerprint.
+    """
+    if dtype != "int8":
+        return fingerprint
+    digest = hashlib.sha256(f"{_INT8_SCHEME} {fingerprint}".encode()).hexdigest()
+    return f"sha256:{digest}"
 
 
 def identify(folder: Path) -> Identity:

@@ -32,6 +32,12 @@ _ALIKE_AT_ALL_LENGTHS: Final = frozenset({"default", "linear", "llama3", "propor
 """Kinds of rotary positions that rotate a token by its own position alone. `dynamic` and `longrope` look at the longest
 row of the batch: where it passes the original context, they rotate every token differently."""
 
+_WITHOUT_LINEARS: Final = frozenset({"gpt2", "imagegpt", "openai-gpt", "decision_transformer"})
+"""Kinds of model whose weights are laid out in another way than those of linear modules."""
+
+_EXPERTS: Final = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_experts_per_tok")
+"""The names that families give the number of their experts."""
+
 
 def settings_of(config: Any) -> dict[str, Any]:
     """The settings that check_kind and context_of look at, of a configuration that transformers has read."""
@@ -55,8 +61,23 @@ def check_kind(config: Mapping[str, Any]) -> None:
         )
 
 
-def check_source(source: str) -> None:
-    """Check a model's `source` before it is loaded, if it is a folder on this machine, by its config.json.
+def check_int8(config: Mapping[str, Any]) -> None:
+    """Raises: Refusal `unsupported_model` if a model of this configuration is known to have few linear modules."""
+    text = _text(config)
+    kind = text.get("model_type")
+    if kind in _WITHOUT_LINEARS:
+        raise unsupported_int8(f"models of type {kind!r} multiply by weights that stand in no linear module")
+    if any(_is_length(text.get(name)) and text[name] > 1 for name in _EXPERTS):
+        raise unsupported_int8("the weights of its experts stand in no linear modules")
+
+
+def unsupported_int8(reason: str) -> Refusal:
+    """A refusal of a model whose weights cannot be kept in 8 bits."""
+    return Refusal(FailureCode.UNSUPPORTED_MODEL, f"dtype int8 cannot be used: {reason}; declare dtype bfloat16")
+
+
+def check_source(source: str, dtype: str = "") -> None:
+    """Check a model's `source` before it is loaded in `dtype`, if it is a folder on this machine, by its config.json.
 
     Raises: Refusal `unsupported_model` if the engine is known not to run it.
     """
@@ -67,6 +88,8 @@ def check_source(source: str) -> None:
         return
     if isinstance(config, dict):
         check_kind(config)
+        if dtype == "int8":
+            check_int8(config)
 
 
 def context_of(config: Mapping[str, Any]) -> int | None:

@@ -6,22 +6,26 @@ Their keys and values are computed for the first row that needs them and copied 
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Sequence
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from guideway.workers.engine.model.kv_cache import States
 from guideway.workers.engine.scheduling.row import SharedPrefix
 from guideway.workers.engine.text.prompt import Prompt
 from guideway.workers.messages.to_engine import Artefact
 
 if TYPE_CHECKING:
     from guideway.workers.engine.guidance.resident import RowGuidance
-    from guideway.workers.engine.model.kv_cache import States
 
 _LEAST_TOKENS: Final = 16
 """For fewer computed tokens, a copy and a second pass cost about as much as computing them."""
+
+_USED_S: Final = 600.0
+"""What was used within so long is not given up for one that holds more."""
 
 
 def shared_prefixes_of(
@@ -43,14 +47,30 @@ def shared_prefixes_of(
     return found
 
 
-class PrefixCache:
-    """Keys and values of prefixes, least recently used out first; owner of what is kept, of which rows get copies."""
+class _Kept(msgspec.Struct):
+    states: States
+    namespace: str
+    used_at: float
 
-    def __init__(self, *, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._kept: OrderedDict[bytes, States] = OrderedDict()
-        self.nbytes = 0
+
+class PrefixCache:
+    """Keys and values of prefixes; owner of what is kept, of which rows get copies.
+
+    Where room lacks, what nobody has used of late goes, least recently used first; then what the namespace has that
+    holds most. So nobody pushes out what others use, as long as they have less than their share.
+    """
+
+    def __init__(self, *, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_bytes, self._clock = max_bytes, clock
+        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        """Least recently used first."""
+        self._held: Counter[str] = Counter()
+        """Bytes by namespace."""
+
+    @property
+    def nbytes(self) -> int:
         """Bytes of all cached prefixes."""
+        return self._held.total()
 
     def __contains__(self, key: object) -> bool:
         """Whether the prefix with this key is cached."""
@@ -59,24 +79,37 @@ class PrefixCache:
     def longest(self, prefixes: Sequence[SharedPrefix]) -> States | None:
         """The states of the longest of `prefixes` that is cached; None if none is. The shortest comes first."""
         for prefix in reversed(prefixes):
-            if prefix.key in self._kept:
+            if (found := self._kept.get(prefix.key)) is not None:
                 self._kept.move_to_end(prefix.key)
-                return self._kept[prefix.key]
+                found.used_at = self._clock()
+                return found.states
         return None
 
-    def keep(self, key: bytes, states: States) -> None:
+    def keep(self, key: bytes, states: States, namespace: str) -> None:
         """Cache a prefix that is not cached yet, unless it alone is larger than the budget."""
         size = _nbytes(states)
         if size > self._max_bytes:
             return
-        self._kept[key] = states
-        self.nbytes += size
-        while self.nbytes > self._max_bytes:
-            self.nbytes -= _nbytes(self._kept.popitem(last=False)[1])
+        while self.nbytes + size > self._max_bytes:
+            self.drop(self._next_out(namespace, size))
+        self._kept[key] = _Kept(states, namespace, self._clock())
+        self._held[namespace] += size
 
     def drop(self, key: bytes) -> None:
         """Forget a prefix, if it is cached."""
-        self.nbytes -= _nbytes(self._kept.pop(key, []))
+        if (one := self._kept.pop(key, None)) is not None:
+            self._held[one.namespace] -= _nbytes(one.states)
+            if not self._held[one.namespace]:
+                del self._held[one.namespace]
+
+    def _next_out(self, namespace: str, size: int) -> bytes:
+        """The key of what goes first where `namespace` is to have `size` bytes more."""
+        oldest, one = next(iter(self._kept.items()))
+        if self._clock() - one.used_at >= _USED_S:
+            return oldest
+        # Of one that holds nothing yet, nothing can go.
+        most = max(self._held, key=lambda of: self._held[of] + size * (of == namespace))
+        return next(key for key, one in self._kept.items() if one.namespace == most)
 
 
 def _nbytes(states: States) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +13,15 @@ from guideway.workers.engine.faults import refusal_of
 from guideway.workers.engine.guidance.batched_adapters import BatchedAdapters, fastest_backend
 from guideway.workers.engine.guidance.batched_inserted_layers import BatchedInsertedLayers
 from guideway.workers.engine.guidance.prefix_tuning import prefix_states
-from guideway.workers.engine.guidance.resident import RowGuidance
-from guideway.workers.engine.guidance.soft_prompt import batched_embeddings, virtual_between
-from guideway.workers.engine.kernels.packed import pack_linears
+from guideway.workers.engine.kernels.linears.packed import pack_linears
 from guideway.workers.engine.model.attention import causal_mask
 from guideway.workers.engine.model.base_model import BaseModel
-from guideway.workers.engine.model.fast_layers import use_fast_layers
+from guideway.workers.engine.model.fast_layers import runs_ragged, use_fast_layers
 from guideway.workers.engine.model.kv_cache import KvCache, States
 from guideway.workers.engine.model.next_tokens import NextTokens
+from guideway.workers.engine.model.step_inputs import held, step_inputs
 from guideway.workers.engine.model.trial import check_runs
-from guideway.workers.engine.scheduling.chunks import StepPlan
+from guideway.workers.engine.scheduling.chunks import StepPlan, padded_groups
 from guideway.workers.engine.scheduling.row import Row, RowStatus
 
 
@@ -32,16 +31,24 @@ class Runner:
     Slots stay compact, so that a step sees views of them: where a row leaves, the last row takes its slot, and new rows
     come in at the end. Rows that run together must be neighbours. So before a step the rows are put in the order of its
     plan, those that decode first; rows move only while prompts are taken in over several steps.
+
+    A step is one ragged pass where the model's layers run such passes (`fast_layers.py`): the tokens of all its rows in
+    one line, so that each linear is one product and nothing is padded. Other models, other devices and machines without
+    the kernels run rows side by side, padded to the longest, in as many passes as keep the padding small.
+
+    In a ragged pass a row takes in its draft with its last missing token. So it gets the token after each of them at
+    once, and keeps those up to the first one that its draft has not foreseen: those of one step after the other.
     """
 
-    def __init__(self, base: BaseModel, *, max_rows: int, max_tokens: int, kv_bytes: int) -> None:
+    def __init__(self, base: BaseModel, *, max_rows: int, kv_bytes: int) -> None:
         self.rows: list[Row] = []
         self._model = base.model
         self._embed: nn.Module = base.model.get_input_embeddings()
-        self._device = self._embed.weight.device
-        self._dtype = self._embed.weight.dtype
-        self._kv = KvCache(max_rows=max_rows, max_tokens=max_tokens, max_bytes=kv_bytes)
+        self._device, self._dtype = self._embed.weight.device, self._embed.weight.dtype
+        self._kv = KvCache(max_rows=max_rows, max_bytes=kv_bytes)
         places = use_fast_layers(base.model)
+        self._is_ragged = runs_ragged(base.model)
+        self._no_mask = torch.zeros(1, 1, 1, 1, dtype=self._dtype)
         self._adapters = BatchedAdapters(
             base.model, max_rows=max_rows, new_backend=fastest_backend(base.model), places=places
         )
@@ -54,10 +61,11 @@ class Runner:
         pack_linears(base.model, but={member for place in places.values() for member in place.joined.members})
         check_runs(base)
         self._learn_shapes()
+        self._kv.clears = not self._is_ragged
 
     @property
     def kv_tokens(self) -> int:
-        """The room of the cache: the largest number of rows times the tokens of the longest of them."""
+        """The room of the cache: the tokens of all its pages."""
         return self._kv.max_tokens
 
     @property
@@ -69,12 +77,14 @@ class Runner:
     def join(self, row: Row, known: States | None) -> None:
         """Seat a row that holds its guidance. known: keys and values of its first tokens, if they are cached."""
         assert row.status is RowStatus.RUNNING, "the scheduler admits rows before they are seated"
-        slot, guidance = len(self.rows), _held(row)
+        slot, guidance = len(self.rows), held(row)
+        self._kv.keep_only([other.room_tokens for other in self.rows])
         self.rows.append(row)
-        self._reserve()
+        self._kv.reserve(slot, row.room_tokens)
         if states := known or prefix_states(guidance.prefixes):
             self._kv.put(slot, states)
             row.cached_tokens = states[0][0].shape[1]
+        row.seated_tokens = row.cached_tokens
         self._adapters.seat(slot, guidance.adapters)
         self._inserted.seat(slot, guidance.inserted)
 
@@ -96,52 +106,70 @@ class Runner:
         return self._kv.copy(self.rows.index(row), tokens)
 
     @torch.inference_mode()
-    def run(self, plan: StepPlan) -> dict[Row, int | Refusal]:
-        """Run one step. Returns the next token of each row that has taken in all its tokens, or why it has none.
+    def run(self, plan: StepPlan) -> dict[Row, list[int] | Refusal]:
+        """Run one step. Returns the next tokens of each row that has taken in all its tokens, or why it has none. There
+        is more than one where a draft has come true.
 
         A row with which the pass fails even alone gives up its seat. Raises: whatever the model raises without any row
         as well, which is no row's fault.
         """
         failed: dict[Row, Refusal] = {}
-        try:
-            self._reserve()
-        except Exception as error:
-            longest = max(self.rows, key=lambda row: row.total_tokens)
-            failed[longest] = refusal_of(error, id=longest.id)
-            return {**self._without(failed)}
-        self._arrange([plan.decoding, *(chunk.rows for chunk in plan.chunks)])
-        at = len(plan.decoding)
-        found = self._pass(slice(0, at), self._decode, failed) if at else []
-        for chunk in plan.chunks:
-            slots = slice(at, at + len(chunk.rows))
+        self._kv.keep_only([row.room_tokens for row in self.rows])
+        for slot, row in enumerate(self.rows):
+            try:
+                self._kv.reserve(slot, row.room_tokens)
+            except Exception as error:
+                longest = max(self.rows, key=lambda row: row.total_tokens)
+                failed[longest] = refusal_of(error, id=longest.id)
+                return {**self._without(failed)}
+        decoding = [(row, 1) for row in plan.decoding]
+        if self._is_ragged:
+            groups = [[*map(_with_draft, [*decoding, *plan.pieces.items()])]]
+        else:
+            groups = [*padded_groups(decoding), *padded_groups([*plan.pieces.items()])]
+        self._arrange([[row for row, _ in group] for group in groups])
+        rows: list[Row] = []
+        logits: list[Tensor] = []
+        at = 0
+        for group in groups:
+            slots, counts = slice(at, at + len(group)), dict(group)
             at = slots.stop
-            found += self._pass(slots, functools.partial(self._take_in, most=chunk.tokens), failed)
-        rows, logits = [], []
-        for slots, some in found:
-            done = [i for i, row in enumerate(self.rows[slots]) if not row.missing_tokens]
-            if done:
-                logits.append(some if len(done) == len(some) else some[done])
-                rows += [self.rows[slots.start + i] for i in done]
+            for done, some in self._pass(slots, [counts[row] for row in self.rows[slots]], failed):
+                rows += done
+                logits.append(some)
         outcomes = self._next_tokens.choose(rows, self._side_by_side(logits)) if rows else {}
+        for row, outcome in outcomes.items():
+            # What is in the cache of a draft that did not come true is written over.
+            row.cached_tokens = row.total_tokens + (0 if isinstance(outcome, Refusal) else len(outcome) - 1)
         return {**outcomes, **self._without(failed)}
 
-    def _pass(
-        self, slots: slice, forward: Callable[[slice], Tensor], failed: dict[Row, Refusal]
-    ) -> list[tuple[slice, Tensor]]:
-        """The logits of these rows. Where the pass fails, each half is tried; a row that fails alone goes to `failed`.
+    def _pass(self, slots: slice, counts: list[int], failed: dict[Row, Refusal]) -> list[tuple[list[Row], Tensor]]:
+        """Take in so many tokens of each of these rows. Returns those that then have all of theirs, and their logits. A
+        row that took in its draft is there once for its last token, and once for each token of the draft.
 
-        A pass that failed can be made again: it wrote only at positions where no row has cached anything yet.
+        Where the pass fails, each half is tried; a row that fails alone goes to `failed`. A pass that failed can be
+        made again: it wrote only at positions where no row has cached anything yet.
         """
+        if not counts:
+            return []
+        rows = self.rows[slots]
+        more = [count - row.missing_tokens for row, count in zip(rows, counts, strict=True)]
+        done = {i: 1 + drafted for i, drafted in enumerate(more) if drafted >= 0}
         try:
-            return [(slots, forward(slots))]
+            logits = (self._ragged if self._is_ragged else self._padded)(slots, counts, done)
         except Exception as error:
-            middle = (slots.start + slots.stop) // 2
-            if middle == slots.start:
-                row = self.rows[slots.start]
-                failed[row] = refusal_of(error, id=row.id)
+            middle = len(counts) // 2
+            if not middle:
+                failed[rows[0]] = refusal_of(error, id=rows[0].id)
                 return []
-        halves = slice(slots.start, middle), slice(middle, slots.stop)
-        return [each for half in halves for each in self._pass(half, forward, failed)]
+            both = slots.start + middle
+            return [
+                *self._pass(slice(slots.start, both), counts[:middle], failed),
+                *self._pass(slice(both, slots.stop), counts[middle:], failed),
+            ]
+        for row, count in zip(rows, counts, strict=True):
+            row.cached_tokens += count
+        return [([rows[i] for i, heard in done.items() for _ in range(heard)], logits)] if done else []
 
     def _without(self, failed: dict[Row, Refusal]) -> dict[Row, Refusal]:
         """Unseat the `failed` rows and return them. Raises: what the model raises if it fails without them as well."""
@@ -153,76 +181,76 @@ class Runner:
     def _side_by_side(self, found: Sequence[Tensor]) -> Tensor:
         """All logits, float32 [rows, vocabulary], in memory that is used again: new memory costs more than the copy."""
         rows, vocabulary = sum(map(len, found)), found[0].shape[1]
-        if not len(self._logits):
-            self._logits = torch.empty(self._max_rows, vocabulary, dtype=torch.float32, device=self._device)
+        if len(self._logits) < rows:
+            most = max(rows, self._max_rows)
+            self._logits = torch.empty(most, vocabulary, dtype=torch.float32, device=self._device)
         at = 0
         for some in found:
             self._logits[at : at + len(some)] = some
             at += len(some)
         return self._logits[:rows]
 
-    def _decode(self, slots: slice) -> Tensor:
-        """Logits [rows, vocabulary] after each row's last token."""
+    def _ragged(self, slots: slice, counts: list[int], done: Mapping[int, int]) -> Tensor:
+        """Logits [all of done, vocabulary] after so many last tokens of the rows with these numbers; all tokens in one
+        line."""
         rows = self.rows[slots]
-        token_ids = self._column([row.last_id for row in rows])
-        positions = self._column([row.cached_tokens for row in rows])
-        longest = 1 + max(row.cached_tokens for row in rows)
-        logits = self._forward(slots, positions, longest, input_ids=token_ids)
-        for row in rows:
-            row.cached_tokens += 1
-        return logits
+        begins = [row.cached_tokens for row in rows]
+        spans = self._kv.see_ragged(slots, begins, counts)
+        each = [range(begin, begin + count) for begin, count in zip(begins, counts, strict=True)]
+        positions = torch.tensor([[*itertools.chain(*each)]])
+        # Somebody has to have logits.
+        heard = done or {0: 1}
+        if sum(heard.values()) < spans.tokens:
+            ends = [*itertools.accumulate(counts)]
+            self._last = torch.tensor([[at for i, last in heard.items() for at in range(ends[i] - last, ends[i])]])
+        self._see(slots, counts, [heard.get(row, 0) for row in range(len(rows))])
+        return self._forward(self._no_mask, positions, self._inputs(rows, counts))[0]
 
-    def _take_in(self, slots: slice, most: int) -> Tensor:
-        """Logits [rows, vocabulary] after the next `most` tokens of each row, or after its last if it misses fewer."""
+    def _padded(self, slots: slice, counts: list[int], done: Mapping[int, int]) -> Tensor:
+        """Logits [done, vocabulary] after the last tokens of the rows with these numbers, the rows side by side."""
         rows = self.rows[slots]
-        spans = [(row.cached_tokens, row.cached_tokens + min(most, row.missing_tokens)) for row in rows]
-        embeddings = self._embeddings(rows, spans)
-        tokens = embeddings.shape[1]
-        begins, ends = self._column([begin for begin, _ in spans]), self._column([end for _, end in spans])
-        # A row's padding writes where its next token goes: begun far behind, it would run out of the cache.
-        positions = (begins + torch.arange(tokens, device=self._device)).minimum(ends)
-        longest = max(min(begin + tokens, end + 1) for begin, end in spans)
-        self._last = ends - begins - 1
+        begins = [row.cached_tokens for row in rows]
+        ends = [begin + count for begin, count in zip(begins, counts, strict=True)]
+        tokens = max(counts)
+        # A row's padding writes where its next token goes: begun far behind, it would run out of its pages.
+        steps = torch.arange(tokens, device=self._device)
+        positions = (self._column(begins) + steps).minimum(self._column(ends))
+        longest = max(min(begin + tokens, end + 1) for begin, end in zip(begins, ends, strict=True))
+        self._kv.see(slots, positions, longest)
+        if tokens > 1:
+            self._last = self._column(counts) - 1
+        mask = causal_mask(positions, longest, self._dtype)
+        self._see(slots)
+        logits = self._forward(mask, positions, self._inputs(rows, counts))[:, -1]
+        return logits if len(done) == len(rows) else logits[list(done)]
+
+    def _inputs(self, rows: Sequence[Row], counts: Sequence[int]) -> dict[str, Tensor]:
+        return step_inputs(rows, counts, self._embed, self._device, ragged=self._is_ragged)
+
+    def _see(self, slots: slice, counts: list[int] | None = None, at_head: list[int] | None = None) -> None:
+        self._adapters.see(slots, counts, at_head)
+        self._inserted.see(slots, counts)
+
+    def _forward(self, mask: Tensor, positions: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+        """Logits of tokens at these positions; the cache, the adapters and the layers have been told of the pass."""
         try:
-            logits = self._forward(slots, positions, longest, inputs_embeds=embeddings)
+            logits: Tensor = self._model(
+                **inputs, attention_mask=mask, position_ids=positions, past_key_values=self._kv, use_cache=True
+            ).logits
         finally:
             self._last = None
-        for row, (_, end) in zip(rows, spans, strict=True):
-            row.cached_tokens = end
         return logits
 
-    def _embeddings(self, rows: Sequence[Row], spans: Sequence[tuple[int, int]]) -> Tensor:
-        """Embeddings of virtual tokens and text in each row's span, [rows, longest span, hidden], padded with zeros."""
-        pieces = []
-        for row, (begin, end) in zip(rows, spans, strict=True):
-            before = row.prefix_tokens
-            virtual = virtual_between(_held(row).soft_prompts, begin - before, end - before)
-            pieces.append((virtual, row.ids_between(begin, end)))
-        return batched_embeddings(pieces, self._embed, self._device)
-
-    def _forward(self, slots: slice, positions: Tensor, longest: int, **inputs: Tensor) -> Tensor:
-        """Logits [rows, vocabulary] of the rows in `slots`, whose queries stand at `positions` [rows, queries]."""
-        self._kv.see(slots, positions, longest)
-        self._adapters.see(slots)
-        self._inserted.see(slots)
-        logits: Tensor = self._model(
-            **inputs,
-            attention_mask=causal_mask(positions, longest, self._dtype),
-            position_ids=positions,
-            past_key_values=self._kv,
-            use_cache=True,
-        ).logits
-        return logits[:, -1]
-
     def _keep_last(self, head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        """Let the output head see each row's last position only: hidden [rows, tokens, hidden] -> [rows, 1, hidden].
+        """Let the output head see the last positions only: hidden [rows, tokens, hidden] -> [rows, 1, hidden].
 
-        Rows are padded on the right, so the last positions differ; `logits_to_keep` takes the same of every row.
+        Rows end at different places, and `logits_to_keep` takes the same of every row. Of a ragged pass, [1, tokens,
+        hidden] becomes [1, rows, hidden].
         """
         if self._last is None:
             return None
         hidden = args[0]
-        return (hidden.gather(1, self._last[:, :, None].expand(-1, 1, hidden.shape[-1])), *args[1:])
+        return (hidden.gather(1, self._last[:, :, None].expand(-1, -1, hidden.shape[-1])), *args[1:])
 
     def _arrange(self, groups: Sequence[Sequence[Row]]) -> None:
         """Put each group in neighbouring slots, one group after the other from slot 0 on; order within one is free."""
@@ -242,11 +270,6 @@ class Runner:
         self._inserted.swap(one, other)
         self.rows[one], self.rows[other] = self.rows[other], self.rows[one]
 
-    def _reserve(self) -> None:
-        """Make room for each seated row and one token more, where padding stands or the next token."""
-        if self.rows:
-            self._kv.reserve(len(self.rows), 1 + max(row.total_tokens for row in self.rows))
-
     @torch.inference_mode()
     def _learn_shapes(self) -> None:
         """Let the cache see from one token what the layers keep."""
@@ -254,14 +277,23 @@ class Runner:
 
     def _run_bare(self, slot: int) -> None:
         """Run one token on the frozen model, in a free slot, which is left as it was."""
-        at = torch.zeros(1, 1, dtype=torch.long, device=self._device)
-        self._forward(slice(slot, slot + 1), at, 1, input_ids=at)
+        at, slots = torch.zeros(1, 1, dtype=torch.long, device=self._device), slice(slot, slot + 1)
+        self._kv.reserve(slot, 1)
+        if self._is_ragged and self._kv.token_bytes:
+            self._kv.see_ragged(slots, [0], [1])
+            self._see(slots, [1])
+            self._forward(self._no_mask, at, {"input_ids": at})
+        else:
+            self._kv.see(slots, at, 1)
+            self._see(slots)
+            self._forward(causal_mask(at, 1, self._dtype), at, {"input_ids": at})
         self._kv.leave(slot, slot)
 
     def _column(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._device)[:, None]
 
 
-def _held(row: Row) -> RowGuidance:
-    assert row.guidance is not None, "the engine equips rows before they are seated"
-    return row.guidance
+def _with_draft(piece: tuple[Row, int]) -> tuple[Row, int]:
+    """The piece with the row's draft, if it is the row's last."""
+    row, tokens = piece
+    return (row, tokens + len(row.draft)) if tokens == row.missing_tokens else piece

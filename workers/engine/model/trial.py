@@ -88,7 +88,6 @@ def _distances(model: PreTrainedModel, ids: list[int]) -> Tensor:
     run = _Run(model)
     # A first pass tells the cache the shapes of the layers.
     run.forward(slice(0, 1), [[0]], 1, input_ids=long[None, :1])
-    run.cache.reserve(2, _TOKENS + 1)
     first = run.forward(slice(0, 1), [list(range(10))], 10, inputs_embeds=embed(long[None, :10]))
     # One row goes on while the other begins, and is padded to its length.
     embeddings = embed(torch.stack([long[-8:], short[:8]]))
@@ -119,7 +118,9 @@ class _Run:
     """Forward passes as the engine makes them, with a cache of their own."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.cache = KvCache(max_rows=2, max_tokens=_TOKENS + 1, max_bytes=2**62)
+        self.cache = KvCache(max_rows=2, max_bytes=2**62)
+        for slot in range(2):
+            self.cache.reserve(slot, _TOKENS + 1)
         self._model = model
         self._embed = model.get_input_embeddings().weight
 

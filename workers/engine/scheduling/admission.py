@@ -6,10 +6,15 @@ from collections.abc import Collection
 from concurrent.futures import Future
 from typing import Any
 
+from guideway.schemas.calibration import labels_of
+from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.output import OutputRule, weighs
+from guideway.workers.engine.likelihood.label_walk import LabelWalk
 from guideway.workers.engine.model.prefix_cache import shared_prefixes_of
 from guideway.workers.engine.scheduling.prefetch import GuidancePrefetch
 from guideway.workers.engine.scheduling.preparation import Preparation, check_length
 from guideway.workers.engine.scheduling.row import Row, is_late
+from guideway.workers.engine.text.grammar import Grammar
 from guideway.workers.engine.text.sampling import Sampler
 from guideway.workers.messages.to_engine import Admit
 
@@ -43,14 +48,20 @@ class Admission:
         return {*self._preparation.missing}
 
     def begin(self, admit: Admit) -> None:
-        """Have a request's text prepared and its guidance read."""
+        """Have a request's text prepared."""
         self._arriving[admit.id] = admit
         self._preparation.begin(admit)
-        self._ahead.begin(admit.id, admit.artefacts)
 
     def arrived(self) -> list[str]:
-        """The ids of those that can be taken, in the order in which they came."""
-        return [id_ for id_ in self._arriving if self._ahead.is_ready(id_) and self._preparation.is_ready(id_)]
+        """The ids of those that can be taken, in the order in which they came.
+
+        The guidance of those that are prepared is read: of others it would be held as long as their namespace has texts
+        or grammars that take long, and no budget could let go of it.
+        """
+        prepared = [admit for id_, admit in self._arriving.items() if self._preparation.is_ready(id_)]
+        for admit in prepared:
+            self._ahead.begin(admit.id, admit.artefacts)
+        return [admit.id for admit in prepared if self._ahead.is_ready(admit.id)]
 
     def late(self, now: float) -> list[str]:
         """The ids of those whose deadline passed before `now` (Unix time in seconds)."""
@@ -68,7 +79,10 @@ class Admission:
         guidance = self._ahead.load(id_, in_use=in_use)
         check_length(guidance, len(prompt.token_ids), request.generation.max_tokens, self._max_tokens)
         samples = request.generation.samples
-        prefixes = shared_prefixes_of(prompt, request.namespace, admit.artefacts, guidance, samples=samples)
+        # What evaluation and calibration ask for is told of a text that is written once, from its beginning to its end.
+        walks = weighs(request.output) and not (admit.logprobs or admit.partings)
+        ids = _label_ids(request.output, grammar, request.generation.max_tokens) if walks else None
+        prefixes = shared_prefixes_of(prompt, request.calling_namespace, admit.artefacts, guidance, samples=samples)
         return [
             Row(
                 admit=admit,
@@ -79,6 +93,7 @@ class Admission:
                 form=grammar,
                 sampler=Sampler.of(request.generation, request_id=request.id, sample=sample),
                 shared_prefixes=[prefix for prefix in prefixes if prefix.tokens <= self._max_prefix_tokens],
+                walk=LabelWalk(ids) if ids is not None else None,
             )
             for sample in range(samples)
         ]
@@ -88,3 +103,17 @@ class Admission:
         self._arriving.pop(id_, None)
         self._preparation.drop(id_)
         self._ahead.drop(id_)
+
+
+def _label_ids(rule: OutputRule, grammar: Grammar | None, max_tokens: int) -> dict[str, list[int]]:
+    """The tokens of each label. Raises: Refusal `output_incomplete` if one has more than `max_tokens`."""
+    assert grammar is not None, "labels have a grammar"
+    ids = {label: grammar.ids(label) or [] for label in labels_of(rule)}
+    longest = max(ids, key=lambda label: len(ids[label]))
+    if len(ids[longest]) > max_tokens:
+        raise Refusal(
+            FailureCode.OUTPUT_INCOMPLETE,
+            f"probabilities are told of whole labels; {longest!r} has {len(ids[longest])} tokens, and "
+            f"generation.max_tokens is {max_tokens}: raise it",
+        )
+    return ids

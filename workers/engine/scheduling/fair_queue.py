@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from guideway.schemas.names import LANES, Lane
+from guideway.schemas.names.topics import LANES, Lane
+from guideway.workers.engine.scheduling.credit import Credit
 from guideway.workers.engine.scheduling.row import Row, RowStatus
 
 _ONE_IN: Final = 8
@@ -17,11 +18,13 @@ class FairQueue:
     """Owner of the queues, one for each lane and namespace, of the tokens that each namespace has had, and of the
     rows' status.
 
-    Within a lane the namespace has its turn whose rows have had the fewest tokens, taken in and generated; of equals
-    the one that was served longer ago. A namespace that comes back begins with as many tokens as the one here that has
-    had the fewest, so its absence neither costs it anything nor earns it anything. This is the virtual token counter of
-    Sheng et al. 2024, https://arxiv.org/abs/2401.00588. Deficit round robin would need a row's cost before it runs, and
-    nobody knows how long a text becomes.
+    Within a lane the namespace has its turn whose rows have had the fewest tokens for its weight, taken in and
+    generated; of equals the one that was served longer ago. A namespace that comes back begins with as many tokens as
+    the one here that has had the fewest, so its absence neither costs it anything nor earns it anything. This is the
+    virtual token counter of Sheng et al. 2024, https://arxiv.org/abs/2401.00588, with weights. Deficit round robin
+    would need a row's cost before it runs, and nobody knows how long a text becomes.
+
+    What a namespace has missed changes no turn, but it may let a few rows have more seats (`credit.py`).
 
     The interactive lane goes before the batch lane. While both wait, one in eight rows taken is of the batch lane, so
     that it always gets on.
@@ -30,10 +33,14 @@ class FairQueue:
     def __init__(self) -> None:
         self._queues: dict[str, dict[str, deque[Row]]] = {lane: {} for lane in LANES}
         """By lane and namespace; the row to be served next comes first; no queue is empty."""
-        self._had: dict[str, int] = {}
-        """Tokens that each namespace has had. The namespace that was served the longest ago comes first."""
+        self._had: dict[str, float] = {}
+        """Tokens that each namespace has had, divided by its weight. The one that was served the longest ago comes
+        first."""
         self._here: dict[str, set[Row]] = {}
         """The rows of each namespace, waiting or running; none is empty."""
+        self._credit = Credit()
+        self._level = 0.0
+        """What was had, divided by weight, before all counts began at zero again."""
         self._since_batch = 0
         """Rows taken of the interactive lane while the batch lane waited."""
 
@@ -49,10 +56,10 @@ class FairQueue:
         lanes = list(LANES)
         if self._since_batch >= _ONE_IN - 1:
             lanes.reverse()
-        order = list(self._had)
+        order = {name: place for place, name in enumerate(self._had)}
         for lane in lanes:
             queues = self._queues[lane]
-            for namespace in sorted(queues, key=lambda name: (self._had[name], order.index(name))):
+            for namespace in sorted(queues, key=lambda name: (self._had[name], order[name])):
                 yield from queues[namespace]
 
     @property
@@ -77,10 +84,13 @@ class FairQueue:
         """Let a row wait that has just come."""
         assert row.status is RowStatus.WAITING, "a row comes once"
         if not self._here:
+            self._level += max(self._had.values(), default=0.0)
             self._had.clear()
         if row.namespace not in self._here:
-            least = min((self._had[name] for name in self._here), default=0)
-            self._had[row.namespace] = max(self._had.pop(row.namespace, 0), least)
+            least = min((self._had[name] for name in self._here), default=0.0)
+            self._had[row.namespace] = max(self._had.pop(row.namespace, 0.0), least)
+            self._credit.rise(self._level + least)
+        self._credit.come(row)
         self._here.setdefault(row.namespace, set()).add(row)
         self._queues[row.lane].setdefault(row.namespace, deque()).append(row)
 
@@ -106,13 +116,19 @@ class FairQueue:
             if row.status is RowStatus.WAITING:
                 self._remove(row)
             here.remove(row)
+            self._credit.end(row)
             if not here:
                 del self._here[row.namespace]
         row.status = RowStatus.ENDED
 
-    def charge(self, namespace: str, tokens: int) -> None:
-        """Count `tokens` that rows of this namespace, which has rows here, have taken in or generated."""
-        self._had[namespace] += tokens
+    def charge(self, row: Row, tokens: int) -> None:
+        """Count `tokens` that a row, which is here, has taken in or generated."""
+        self._had[row.namespace] += tokens / row.weight
+        self._credit.charge(row, tokens)
+
+    def has_credit(self, row: Row) -> bool:
+        """Whether all rows of its namespace fit into what the namespace has missed."""
+        return self._credit.covers(row)
 
     def _remove(self, row: Row) -> None:
         queues = self._queues[row.lane]

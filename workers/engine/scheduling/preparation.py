@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,11 +10,12 @@ from threading import Lock
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.names import Lane
+from guideway.schemas.names.topics import Lane
 from guideway.schemas.output import WordLabels
 from guideway.schemas.request import Request
 from guideway.workers.engine.faults import refusal_of
 from guideway.workers.engine.guidance.resident import RowGuidance
+from guideway.workers.engine.text.aside import Aside
 from guideway.workers.engine.text.grammar import Grammar
 from guideway.workers.engine.text.grammars import Grammars
 from guideway.workers.engine.text.prompt import Prompt, PromptLayout
@@ -22,6 +24,9 @@ from guideway.workers.messages.to_engine import Admit
 J = TypeVar("J")
 _ONE_IN: Final = 8
 """While requests of both lanes wait, one in so many taken is of the batch lane."""
+_WAITING: Final = 16
+"""So many threads for each that may be at work: as many namespaces may wait for long calls of theirs, and hold up no
+other."""
 
 
 class Prepared(NamedTuple):
@@ -37,14 +42,21 @@ class Preparation:
 
     Only one request of a namespace is prepared at a time. So one that takes long holds up its own namespace and, as
     long as there are two threads, no other. The threads share the layout and the grammars, which are safe to share.
+    There are some more threads: those that only wait for a long call of theirs hold up nobody.
     """
 
-    def __init__(self, layout: PromptLayout, grammars: Grammars, *, max_tokens: int, threads: int) -> None:
-        """max_tokens: of the longest sequence. threads: with 0, `begin` returns only when the request is prepared."""
+    def __init__(
+        self, layout: PromptLayout, grammars: Grammars, *, max_tokens: int, threads: int, aside: Aside | None = None
+    ) -> None:
+        """max_tokens: of the longest sequence. threads: with 0, `begin` returns only when the request is prepared.
+        aside: makes the long calls of `layout` and `grammars`, and has a place for each of `threads`.
+        """
         self._layout = layout
         self._grammars = grammars
         self._max_tokens = max_tokens
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="prepare") if threads else None
+        self._aside = aside
+        most = threads * _WAITING if aside is not None else threads
+        self._threads = ThreadPoolExecutor(most, thread_name_prefix="prepare") if threads else None
         self._turns: Turns[_Job] = Turns()
         self._turn = Lock()
         self._known: dict[str, Future[Prepared]] = {}
@@ -56,7 +68,7 @@ class Preparation:
             self._prepare(admit, future)
             return
         with self._turn:
-            self._turns.add(_Job(admit, future), admit.lane, admit.request.namespace)
+            self._turns.add(_Job(admit, future), admit.lane, admit.request.calling_namespace)
         self._threads.submit(self._go_on)
 
     def is_ready(self, id_: str) -> bool:
@@ -82,17 +94,24 @@ class Preparation:
 
     def _go_on(self) -> None:
         """Prepare requests in turn until none can be taken. Runs in one of the threads."""
-        while True:
+        more = True
+        while more:
+            with self._aside.place() if self._aside is not None else contextlib.nullcontext():
+                more = self._prepare_next()
+
+    def _prepare_next(self) -> bool:
+        """Prepare the request whose turn it is. False if none can be taken."""
+        with self._turn:
+            job = self._turns.take()
+        if job is None:
+            return False
+        try:
+            if job.future.set_running_or_notify_cancel():
+                self._prepare(*job)
+        finally:
             with self._turn:
-                job = self._turns.take()
-            if job is None:
-                return
-            try:
-                if job.future.set_running_or_notify_cancel():
-                    self._prepare(*job)
-            finally:
-                with self._turn:
-                    self._turns.release(job.admit.request.namespace)
+                self._turns.release(job.admit.request.calling_namespace)
+        return True
 
     def _prepare(self, admit: Admit, future: Future[Prepared]) -> None:
         try:

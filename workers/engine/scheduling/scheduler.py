@@ -7,14 +7,7 @@ from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from guideway.workers.engine.scheduling.chunks import (
-    BESIDE_OTHERS,
-    StepPlan,
-    Visitors,
-    budget_beside,
-    in_turn,
-    share_out,
-)
+from guideway.workers.engine.scheduling.chunks import BESIDE_OTHERS, StepPlan, Visitors, planned
 from guideway.workers.engine.scheduling.fair_queue import FairQueue
 from guideway.workers.engine.scheduling.kept_seats import KeptSeats
 from guideway.workers.engine.scheduling.room_shares import RoomShares
@@ -36,7 +29,7 @@ class SchedulerOutput:
     admitted: list[Row]
     """These are to be seated; they count as running from here on."""
     unready: list[Row] = field(default_factory=list)
-    """These would have been admitted if their guidance were in memory; they wait on, and others overtake them."""
+    """Only their missing guidance keeps them from a seat; they wait on, and others overtake them."""
 
 
 class Scheduler:
@@ -47,13 +40,12 @@ class Scheduler:
     the batch lane. A preempted row keeps what it has generated. It waits before all others of its namespace, takes in
     its prompt and its text again, and then keeps its seat for some tokens.
 
-    Room. The keys and values of the running rows have room for `max_kv_tokens`, counted as rows times the tokens of
-    the longest row, because that is how they lie in memory. A row is admitted where it fits with some room to grow. A
-    row that does not fit is not overtaken, or it would wait for ever; only a row that would take more than its
-    namespace's equal share of the room is held back for a while (`room_shares.py`). Where the rows outgrow the room,
-    such a row is preempted; else the last one admitted, of the batch lane if there is one, and of the namespace that
-    holds most. The row that has run longest is never preempted, so some row always comes to its end.
-
+    Room. The keys and values of the running rows have room for `max_kv_tokens`, counted in whole pages of each row,
+    because that is how they lie in memory. A row is admitted where it fits with some room to grow. A row that does not
+    fit is not overtaken, or it would wait for ever; only one that would take more than its namespace's equal share is
+    held back for a while (`room_shares.py`). Where the rows outgrow the room, such a row is preempted; else the last
+    one admitted, of the batch lane if there is one, and of the namespace that holds most. The row that has run longest
+    is never preempted, so some row always comes to its end.
     Prefixes. While a running row takes in a prefix, other rows with that prefix wait: they then need not compute it.
     """
 
@@ -63,6 +55,7 @@ class Scheduler:
         max_rows: int,
         max_step_tokens: int,
         max_kv_tokens: int = 2**62,
+        page_tokens: int = 1,
         prefix_cache: Container[bytes] = (),
         beside_others: int = BESIDE_OTHERS,
     ) -> None:
@@ -70,18 +63,15 @@ class Scheduler:
         the prefixes that are cached, at any time. beside_others: see `budget_beside`.
         """
         self._beside_others = beside_others
-        self._max_rows = max_rows
-        self._max_step_tokens = max_step_tokens
-        self._max_kv_tokens = max_kv_tokens
-        self._prefix_cache = prefix_cache
+        self._max_rows, self._max_step_tokens = max_rows, max_step_tokens
+        self._max_kv_tokens, self._page_tokens, self._prefix_cache = max_kv_tokens, page_tokens, prefix_cache
         self._waiting = FairQueue()
         self._running: dict[Row, int] = {}
         """Each running row → the number of generated tokens from which on it may be preempted for others. The row that
         was admitted first comes first."""
         self._steps = 0
         self._visitors = Visitors()
-        self._kept = KeptSeats()
-        self._shares = RoomShares()
+        self._kept, self._shares = KeptSeats(), RoomShares()
         self._unready: dict[Row, None] = {}
         """The rows that only their missing guidance kept from a seat at the last choice, in turn."""
 
@@ -99,6 +89,10 @@ class Scheduler:
         """Let `rows` wait for their turn."""
         for row in rows:
             self._waiting.add(row)
+
+    def charge(self, row: Row, tokens: int) -> None:
+        """Count `tokens` more for the namespace of `row`."""
+        self._waiting.charge(row, tokens)
 
     def drop(self, rows: Iterable[Row]) -> None:
         """End `rows`, whether they wait or run; rows that are not here are ignored."""
@@ -119,7 +113,7 @@ class Scheduler:
         self.drop(expired)
         self._unready.clear()
         self._shares.begin_choice()
-        if preempted := self._preempt():
+        if preempted := self.make_room():
             return SchedulerOutput(expired, preempted, [])
         admitted, preempted = self._admit(ready)
         return SchedulerOutput(expired, preempted, admitted, [*self._unready])
@@ -127,20 +121,19 @@ class Scheduler:
     def plan_step(self) -> StepPlan:
         """Plan what the next step runs of the seated rows, and count it for their namespaces; one call is one step."""
         self._steps += 1
-        decoding = [row for row in self._running if row.decodes]
-        entering = [row for row in self._running if not row.decodes]
-        for row in decoding:
-            self._waiting.charge(row.namespace, 1)
         self._count_beyond()
         waiting = self._waiting.parties
-        budget = budget_beside(
-            decoding,
-            entering,
-            self._max_step_tokens,
+        plan = planned(
+            self._running,
+            {row for row in self._running if self._waiting.has_credit(row)},
+            self._steps,
+            step_tokens=self._max_step_tokens,
             beside_others=self._beside_others,
             expected=self._visitors.expected(self._running, waiting, self._steps) and bool(waiting),
         )
-        return StepPlan(decoding, share_out(in_turn(entering, self._steps), budget))
+        for row in plan.generating:
+            self._waiting.charge(row, 1)
+        return plan
 
     def upcoming(self, count: int) -> list[Row]:
         """The next `count` rows in turn; rows that only their missing guidance kept from a seat come first."""
@@ -149,7 +142,8 @@ class Scheduler:
 
     # Rows that go ----------------------------------------------------------------------------------------------------
 
-    def _preempt(self) -> list[Row]:
+    def make_room(self) -> list[Row]:
+        """Choose the rows that give up their seats because the running ones have outgrown the room."""
         preempted: list[Row] = []
         while len(self._running) > 1 and not self._fits(self._running, room=0):
             row = self._to_be_preempted()
@@ -172,7 +166,7 @@ class Scheduler:
             self._waiting.put_back(row)
 
     def _may_go(self, row: Row) -> bool:
-        return len(row.token_ids) >= self._running[row]
+        return row.run_tokens >= self._running[row]
 
     # Rows that come --------------------------------------------------------------------------------------------------
 
@@ -204,21 +198,24 @@ class Scheduler:
         """
         without_claim: set[tuple[str, str]] = set()
         holding = Holding(self._running, self._kept.namespaces, seats=self._max_rows)
-        reach = max((self._reach(other, _ROOM_TOKENS) for other in self._running), default=0)
+        reach = sum(self._reach(other, _ROOM_TOKENS) for other in self._running)
         for row in self._waiting.in_turn():
             queue = row.lane, row.namespace
-            if queue in without_claim or any(
-                prefix.key in in_work and prefix.key not in self._prefix_cache for prefix in row.shared_prefixes
-            ):
+            if queue in without_claim or holding.is_full(row):
                 continue
-            lacks_seat, lacks_room = not self._has_seat(row), not self._has_room(row, reach)
+            if any(prefix.key in in_work and prefix.key not in self._prefix_cache for prefix in row.shared_prefixes):
+                continue
+            lacks_seat = len(self._running) + self._kept.of_others(row.namespace) >= self._max_rows
+            lacks_room = not self._has_room(row, reach)
             if lacks_room:
                 self._shares.lacks_room(row.namespace)
             giving: list[Row] | None = None
             held_back = holding.stands_out(row) and self._is_held_back(row, lacks_room=lacks_room)
             if not (held_back or lacks_seat or lacks_room):
                 giving = []
-            elif not held_back and holding.may_claim(row, lacks_room=lacks_room):
+            elif not held_back and holding.may_claim(
+                row, lacks_room=lacks_room, has_credit=self._waiting.has_credit(row)
+            ):
                 giving = self._giving(row, admitted, lacks_room=lacks_room)
             if giving is not None:
                 if ready is None or row in ready:
@@ -236,21 +233,25 @@ class Scheduler:
         running = list(self._running)
         movable = {other for other in running if other not in admitted and self._may_go(other)}
         giving: list[Row] = []
-        kept, seats, share = self._kept.counts(), self._max_rows, self._share
-        for other in yielding(row, running, movable, seats=seats, kept=kept, lacks_room=lacks_room, share=share):
+        for other in yielding(
+            row,
+            running,
+            movable,
+            seats=self._max_rows,
+            kept=self._kept.counts(),
+            lacks_room=lacks_room,
+            share=self._share,
+            has_credit=self._waiting.has_credit,
+        ):
             giving.append(other)
             running.remove(other)
             if self._fits([*running, row], _ROOM_TOKENS):
                 return giving
         return None
 
-    def _has_seat(self, row: Row) -> bool:
-        return len(self._running) + self._kept.of_others(row.namespace) < self._max_rows
-
     def _has_room(self, row: Row, reach: int) -> bool:
-        """Whether `row` fits beside the running rows, each of which may grow to `reach` tokens."""
-        rows = len(self._running) + 1
-        return rows == 1 or rows * max(reach, self._reach(row, _ROOM_TOKENS)) <= self._max_kv_tokens
+        """Whether `row` fits beside the running rows, which may grow to `reach` tokens."""
+        return not self._running or reach + self._reach(row, _ROOM_TOKENS) <= self._max_kv_tokens
 
     def _is_held_back(self, row: Row, *, lacks_room: bool) -> bool:
         """Whether others come first though it is this row's turn, because it would keep them from the room."""
@@ -272,12 +273,17 @@ class Scheduler:
         # Its guidance may have come while this choice was made.
         self._unready.pop(row, None)
         self._shares.take(row)
-        self._kept.take(row, given=given)
+        self._kept.take(row, given=given and self._holds_no_more_than_its_part(row.namespace))
         stays = undisturbed_tokens(row, interactive_waits=self._waiting.has_lane("interactive"))
-        self._running[row] = len(row.token_ids) + stays
+        self._running[row] = row.run_tokens + stays
         if not (row.token_ids or row.preempted):
             known = [prefix.tokens for prefix in row.shared_prefixes if prefix.key in self._prefix_cache]
-            self._waiting.charge(row.namespace, row.prompt_tokens - max(known, default=0))
+            self._waiting.charge(row, row.prompt_tokens - max(known, default=0))
+
+    def _holds_no_more_than_its_part(self, namespace: str) -> bool:
+        """Whether it holds fewer seats than its equal part; seats that it has by its credit are not kept for it."""
+        held = sum(row.namespace == namespace for row in self._running)
+        return held < max(1, self._max_rows // max(1, self._waiting.namespaces))
 
     @property
     def _share(self) -> int:
@@ -286,8 +292,9 @@ class Scheduler:
 
     def _fits(self, rows: Collection[Row], room: int) -> bool:
         """Whether `rows` fit with their next token and up to `room` more, if they may still generate so many."""
-        return len(rows) * max(self._reach(row, room) for row in rows) <= self._max_kv_tokens
+        return sum(self._reach(row, room) for row in rows) <= self._max_kv_tokens
 
     def _reach(self, row: Row, room: int) -> int:
-        """The tokens of `row` after its next one and up to `room` more."""
-        return row.total_tokens + 1 + min(room, row.most_left - 1)
+        """The tokens of `row`, in whole pages, after its draft, its next one and up to `room` more."""
+        most = max(row.room_tokens, row.total_tokens + min(room + 1, row.most_left))
+        return -(-most // self._page_tokens) * self._page_tokens

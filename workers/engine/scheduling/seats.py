@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final
 
-from guideway.schemas.names import LANES
+from guideway.schemas.names.topics import LANES
 from guideway.workers.engine.scheduling.row import Row
 
 LEAST_RUN_TOKENS: Final = 32
@@ -23,6 +23,8 @@ _TAKEN_IN_PER_RUN: Final = 16
 """A row that has come back may generate one token undisturbed for so many that it has to take in again."""
 _BATCH_SEATS: Final = 8
 """The interactive lane leaves the batch lane one seat in so many."""
+_ONE_LEFT: Final = 0.005
+"""Less than one seat for the largest weight: whoever has credit leaves so much to others."""
 _STANDS_OUT: Final = 2
 """Where a row is so many times as long as every row of other namespaces, its length makes the room scarce, and not the
 number of rows."""
@@ -37,21 +39,33 @@ class Holding:
         """kept: the namespaces for which a free seat is kept, once for each. seats: of the micro-batch."""
         self._held = Counter((row.lane, row.namespace) for row in running)
         self._held.update(("interactive", namespace) for namespace in kept)
-        self._most: dict[str, int] = {
-            lane: max((n for (of, _), n in self._held.items() if of == lane), default=0) for lane in LANES
+        weights = {row.namespace: row.weight for row in running}
+        self._most: dict[str, float] = {
+            lane: max(
+                ((n - 1) / weights.get(name, 1.0) for (of, name), n in self._held.items() if of == lane), default=0
+            )
+            for lane in LANES
         }
+        self._rows = Counter(row.namespace for row in running)
         batch = sum(row.lane == "batch" for row in running)
         self._batch_gives = batch > seats // _BATCH_SEATS
         self._longest: dict[str, int] = {}
         for row in running:
             self._longest[row.namespace] = max(self._longest.get(row.namespace, 0), row.total_tokens)
 
-    def may_claim(self, row: Row, *, lacks_room: bool) -> bool:
+    def may_claim(self, row: Row, *, lacks_room: bool, has_credit: bool) -> bool:
         """Whether `yielding` may find a row that gives up its seat for `row`, which waits."""
         if row.lane == "interactive" and self._batch_gives:
             return True
         held = self._held[row.lane, row.namespace]
-        return self._most[row.lane] >= held + 2 or (lacks_room and not held)
+        if has_credit and any(n > 1 and row.lane == lane for (lane, _), n in self._held.items()):
+            return True
+        return self._most[row.lane] >= (held + 1) / row.weight or (lacks_room and not held)
+
+    def is_full(self, row: Row) -> bool:
+        """Whether as many rows of its namespace run as may."""
+        most = row.admit.most_rows
+        return most is not None and self._rows[row.namespace] >= most
 
     def stands_out(self, row: Row) -> bool:
         """Whether `row`, which waits, may be `outsized` beside the running rows."""
@@ -85,13 +99,18 @@ def yielding(
     kept: Mapping[str, int],
     lacks_room: bool,
     share: int,
+    has_credit: Callable[[Row], bool] = lambda row: False,
 ) -> Iterator[Row]:
     """The rows of `running` that give up their seats for `row`, which waits: as many as the caller takes.
 
     Rows of the batch lane give way to the interactive lane, down to one seat in eight. Within a lane, the namespace
-    that holds most seats gives way to one that holds at least two fewer: they are then more equal. Where room lacks, a
-    row that is `outsized` gives way to a namespace that holds no seat; and for a row that would itself take more than
-    its namespace's `share` of the room, no row of its own lane goes.
+    that holds most seats for its weight gives way to one that then holds no more for its own: of equal weights, to one
+    that holds at least two fewer. Where room lacks, a row that is `outsized` gives way to a namespace that holds no
+    seat; and for a row that would itself take more than its namespace's `share` of the room, no row of its own lane
+    goes.
+
+    A namespace that has credit takes seats of those that have none, and leaves each of these one. Its own seats go only
+    to others that have credit, and to a namespace that holds none.
 
     movable: the rows that may be preempted now. seats: of the micro-batch. kept: the free seats that are kept, by
     namespace. share: of the room, tokens. In a namespace, the row that is cheapest to take in again goes first; of
@@ -100,7 +119,7 @@ def yielding(
     if row.lane == "interactive":
         batch = [other for other in running if other.lane == "batch"]
         yield from itertools.islice(
-            _of_those_that_hold_most(batch, movable, 0, {}, lacks_room), max(0, len(batch) - seats // _BATCH_SEATS)
+            _of_those_that_hold_most(batch, movable, 0.0, {}, lacks_room), max(0, len(batch) - seats // _BATCH_SEATS)
         )
         running = [other for other in running if other.lane == "interactive"]
     else:
@@ -113,22 +132,30 @@ def yielding(
     if large is not None and large in movable:
         yield large
         others.remove(large)
-    yield from _of_those_that_hold_most(others, movable, held + 2, kept, lacks_room)
+    if not has_credit(row):
+        robbed = movable if not held else {other for other in movable if not has_credit(other)}
+        yield from _of_those_that_hold_most(others, robbed, (held + 1) / row.weight, kept, lacks_room)
+        return
+    without = {other for other in movable if not has_credit(other)}
+    for other in _of_those_that_hold_most(others, without, _ONE_LEFT, kept, lacks_room):
+        yield other
+        others.remove(other)
+    yield from _of_those_that_hold_most(others, movable, (held + 1) / row.weight, kept, lacks_room)
 
 
 def _of_those_that_hold_most(
-    rows: list[Row], movable: Collection[Row], least: int, kept: Mapping[str, int], lacks_room: bool
+    rows: list[Row], movable: Collection[Row], least: float, kept: Mapping[str, int], lacks_room: bool
 ) -> Iterator[Row]:
-    """Rows that go, each of the namespace that then holds most seats, while that is `least` seats or more."""
+    """Rows that go, each of the namespace that then holds most seats for its weight, while it keeps `least` or more."""
     rows, held = list(rows), Counter(row.namespace for row in rows)
     held.update(kept)
     while True:
-        may_go = [row for row in rows if row in movable and held[row.namespace] >= least]
+        may_go = [row for row in rows if row in movable and (held[row.namespace] - 1) / row.weight >= least]
         if not may_go:
             return
 
-        def loss(row: Row) -> tuple[int, int]:
-            return -held[row.namespace], -row.total_tokens if lacks_room else row.cached_tokens
+        def loss(row: Row) -> tuple[float, int]:
+            return -held[row.namespace] / row.weight, -row.total_tokens if lacks_room else row.cached_tokens
 
         # Of equals `min` takes the first: the last one admitted.
         gone = min(reversed(may_go), key=loss)
@@ -151,20 +178,11 @@ def last_of_most(running: Collection[Row]) -> Row:
     return max(reversed(others), key=lambda row: (row.lane == "batch", held[row.namespace]))
 
 
-def room_costs(rows: Collection[Row]) -> dict[str, int]:
-    """The tokens of room that each namespace takes. All `rows` together need their number times the longest of them.
-
-    A namespace whose n rows are up to l tokens long takes n · l. Where the m rows of others are up to L < l tokens
-    long, it takes m · (l - L) on top, because its longest row makes their rows need so much more.
-    """
-    count = Counter(row.namespace for row in rows)
-    longest: dict[str, int] = {}
+def room_costs(rows: Collection[Row]) -> Counter[str]:
+    """The tokens of room that each namespace takes: those of its rows."""
+    costs: Counter[str] = Counter()
     for row in rows:
-        longest[row.namespace] = max(longest.get(row.namespace, 0), row.total_tokens)
-    costs = {}
-    for name, most in longest.items():
-        others = max((tokens for other, tokens in longest.items() if other != name), default=most)
-        costs[name] = count[name] * most + (len(rows) - count[name]) * max(0, most - others)
+        costs[row.namespace] += row.total_tokens
     return costs
 
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from guideway.schemas.failures import Refusal
-from guideway.workers.engine.faults import refusal_of
+from guideway.workers.engine.faults import refusal_of, unsatisfiable
+from guideway.workers.engine.kernels import native
+from guideway.workers.engine.kernels.native_choice import mask_
 
 
 class Grammar(Protocol):
@@ -18,6 +20,9 @@ class Grammar(Protocol):
 
     def fork(self) -> Grammar:
         """Another place, at the beginning."""
+
+    def restart(self) -> None:
+        """Go back to the beginning."""
 
     def accept(self, token_id: int) -> None:
         """Go on by a token that the mask allowed.
@@ -30,6 +35,23 @@ class Grammar(Protocol):
 
         bitmask int32 [rows, ⌈vocabulary / 32⌉]. Raises as `accept` does.
         """
+
+    @property
+    def forced(self) -> Sequence[int]:
+        """The tokens that come next in any case, as many as the grammar tells at once: where it has one, the mask
+        allows no other. Empty where there is a choice, or the text may end.
+        """
+
+    def draft(self, worth: float) -> Sequence[int]:
+        """Tokens that probably come next, where `forced` has none. Either their characters come in any case, and the
+        model chooses how they are divided; or a value may end here, and so often does that they pay. Empty else.
+
+        worth: a draft that comes true makes up for so many tokens that are computed for nothing.
+        """
+
+    def ahead(self, token_id: int) -> Grammar:
+        """Another place, after the first token of the draft; only the masks of the draft's further tokens are asked of
+        it."""
 
     @property
     def biases(self) -> Mapping[int, float]:
@@ -46,6 +68,10 @@ class Grammar(Protocol):
     @property
     def is_ended(self) -> bool:
         """Whether nothing more can come."""
+
+    @property
+    def certain(self) -> str | None:
+        """The beginning of the text that stays whatever comes; None: what the tokens' bytes say."""
 
     @property
     def fewest_tokens(self) -> int:
@@ -73,8 +99,10 @@ def empty_bitmask(rows: int, vocabulary: int) -> np.ndarray[Any, Any]:
 class BatchedGrammar:
     """The grammars of the rows that one step sees; None for a row of free text."""
 
-    def __init__(self, grammars: Sequence[Grammar | None]) -> None:
-        self._grammars = [(row, grammar) for row, grammar in enumerate(grammars) if grammar is not None]
+    def __init__(self, grammars: Sequence[Grammar | None], drafts: Sequence[Sequence[int]] | None = None) -> None:
+        """drafts: after how many tokens of its draft each row chooses, mostly none; of None no row has one."""
+        each = zip(grammars, drafts or [()] * len(grammars), strict=True)
+        self._grammars = [(row, grammar, draft) for row, (grammar, draft) in enumerate(each) if grammar is not None]
         self._leaning: list[tuple[int, int, float]] = []
         """(row, token, bias) of the step that was masked last."""
 
@@ -88,16 +116,23 @@ class BatchedGrammar:
         failed: dict[int, Refusal] = {}
         self._leaning = []
         bitmask = empty_bitmask(len(self._grammars), logits.shape[1])
-        for index, (row, grammar) in enumerate(self._grammars):
+        place: Grammar | None = None
+        for index, (row, grammar, draft) in enumerate(self._grammars):
             try:
-                grammar.fill(bitmask, index)
-                self._leaning += [(row, token, more) for token, more in grammar.biases.items()]
+                # The places after a row's draft come one after the other.
+                place = _place(grammar, draft, place)
+                place.fill(bitmask, index)
+                self._leaning += [(row, token, more) for token, more in place.biases.items()]
             except BaseException as error:  # a panic in Rust as well: it concerns this row only
                 failed[row] = refusal_of(error, id="its grammar")
+                place = None
                 bitmask[index] = 0
+        rows = [row for row, _, _ in self._grammars]
+        if logits.device.type == "cpu" and (kernels := native.kernels()) is not None:
+            mask_(kernels, logits, rows, bitmask)
+            return failed
         bits = np.unpackbits(bitmask.view(np.uint8), axis=1, count=logits.shape[1], bitorder="little")
         forbidden = torch.from_numpy(bits).to(logits.device) == 0
-        rows = torch.tensor([row for row, _ in self._grammars], device=logits.device)
         logits[rows] = logits[rows].masked_fill_(forbidden, -torch.inf)
         return failed
 
@@ -109,3 +144,15 @@ class BatchedGrammar:
         if self._leaning:
             rows, tokens, biases = (list(column) for column in zip(*self._leaning, strict=True))
             logits[rows, tokens] += torch.tensor(biases, dtype=logits.dtype, device=logits.device)
+
+
+def _place(grammar: Grammar, draft: Sequence[int], before: Grammar | None) -> Grammar:
+    """The place of a row after these tokens of its draft. before: the place one token before, if there is one."""
+    if not draft:
+        return grammar
+    if len(draft) == 1:
+        return grammar.ahead(draft[0])
+    if before is None:
+        raise unsatisfiable("the draft cannot be followed")
+    before.accept(draft[-1])
+    return before

@@ -7,13 +7,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
-from typing import Any, Final, NamedTuple, assert_never
+from typing import Final, assert_never
 
 import llguidance
 import llguidance.hf
-import llguidance.numpy
 import msgspec
-import numpy as np
 from cachetools import LRUCache
 from tokenizers import decoders
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -22,9 +20,11 @@ from guideway.schemas.failures import Refusal
 from guideway.schemas.json_schema.places import MOST_DIGITS
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels
 from guideway.workers.engine.faults import unsatisfiable
+from guideway.workers.engine.text.aside import Calls, here
+from guideway.workers.engine.text.compiled import Compiled, Spelling
 from guideway.workers.engine.text.grammar import Grammar, empty_bitmask
 from guideway.workers.engine.text.grammar_trial import grammar_trial
-from guideway.workers.engine.text.json_grammar import Digits, JsonWatch, json_source
+from guideway.workers.engine.text.json_grammar import Digits, Habits, JsonWatch, json_source
 from guideway.workers.engine.text.label_form import OneOf, labelled
 from guideway.workers.engine.text.prompt import PromptLayout
 from guideway.workers.engine.text.spelled import Spelled
@@ -36,102 +36,6 @@ _MATCHER_BYTES: Final = 60_000
 _SOURCE_BYTES: Final = 40
 _REFUSAL_BYTES: Final = 1000
 """Estimates, rather too large: of a compiled grammar, for each byte of its source, and of a refusal."""
-
-
-class Compiled:
-    """A row's place in a grammar of characters, by llguidance. Implements `Grammar`."""
-
-    fewest_tokens = 0
-
-    def __init__(
-        self, start: Any, tokenizer: Any, spelling: _Spelling, nbytes: int, watch: Callable[[], JsonWatch] | None = None
-    ) -> None:
-        """start: a matcher at the beginning of the grammar; copied and never moved. watch: makes one, for JSON."""
-        self._start = start
-        self._matcher = start.deep_copy()
-        self._tokenizer = tokenizer
-        self._spelling = spelling
-        self.nbytes = nbytes
-        self._new_watch = watch
-        self._watch = watch and watch()
-
-    def fork(self) -> Compiled:
-        """Another place, at the beginning."""
-        return Compiled(self._start, self._tokenizer, self._spelling, self.nbytes, self._new_watch)
-
-    def accept(self, token_id: int) -> None:
-        """Go on by a token that the mask allowed.
-
-        Raises: Refusal `output_unsatisfiable` if the grammar turns out too complex to follow; `output_incomplete` or
-        `output_unreadable` if a value in JSON grows without an end.
-        """
-        self._matcher.consume_token(token_id)
-        self._check()
-        if self._watch is not None:
-            self._watch.see(self._tokenizer.decode_bytes([token_id]))
-
-    def fill(self, bitmask: np.ndarray[Any, Any], index: int) -> None:
-        """Set bit t of bitmask[index] if token t may come next; int32 [rows, ⌈vocabulary / 32⌉].
-
-        Raises: Refusal `output_unsatisfiable` if the grammar turns out too complex to follow.
-        """
-        llguidance.numpy.fill_next_token_bitmask(self._matcher, bitmask, index)
-        self._check()
-        if self._watch is not None and (kept := self._watch.kept) is not None:
-            narrowed = bitmask[index] & kept
-            # A `multipleOf` of many digits may ask for more than a float can tell.
-            if narrowed.any():
-                bitmask[index] = narrowed
-
-    biases: Final[Mapping[int, float]] = {}
-    parting: Final[Sequence[tuple[Sequence[int], Sequence[str]]]] = ()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the text so far is a whole text of the grammar."""
-        return bool(self._matcher.is_accepting())
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether nothing more can come."""
-        return bool(self._matcher.is_stopped())
-
-    def text(self, token_ids: Sequence[int]) -> str:
-        """The text of tokens, byte for byte as the grammar counts it: a tokenizer's own decoding may drop spaces."""
-        return str(self._tokenizer.decode_str(list(token_ids))).removeprefix(self._spelling.lead)
-
-    def ids(self, text: str) -> list[int] | None:
-        """The tokens in which the model writes `text`; None if it is no whole text of the grammar."""
-        ids = self._spelling.layout.answer_ids(text)
-        # The tokenizer may change the form of letters; the text would then come back in another form than declared.
-        return ids if self._takes(ids) and self.text(ids) == text and self._has_an_end(text) else None
-
-    def derives(self, text: str) -> bool:
-        """Whether `text` is a whole text of the grammar, in whatever tokens."""
-        return self._takes(self._tokenizer.tokenize_str(self._spelling.lead + text))
-
-    def _has_an_end(self, text: str) -> bool:
-        if self._new_watch is not None:
-            try:
-                self._new_watch().see(text.encode())
-            except Refusal:
-                return False
-        return True
-
-    def _takes(self, ids: Sequence[int]) -> bool:
-        # A fresh copy: `reset` of a matcher that went through a label's tokens forgets to accept it again.
-        matcher = self._start.deep_copy()
-        return bool(matcher.consume_tokens(list(ids)) and matcher.is_accepting())
-
-    def _check(self) -> None:
-        if self._matcher.is_error():
-            raise unsatisfiable(self._matcher.get_error())
-
-
-class _Spelling(NamedTuple):
-    layout: PromptLayout
-    lead: str
-    """The white space with which an answer begins, where the model begins it so, and which is no part of its value."""
 
 
 class Grammars:
@@ -147,10 +51,12 @@ class Grammars:
         vocabulary: int,
         eos_ids: Iterable[int],
         layout: PromptLayout | None = None,
+        aside: Calls = here,
         max_bytes: int = _KEPT_BYTES,
     ) -> None:
         """vocabulary: logits per position, which may be more than the tokenizer has tokens. layout: of `tokenizer`.
-        max_bytes: of what is kept of compiled grammars; one that is larger is compiled each time.
+        aside: makes calls that take long. max_bytes: of what is kept of compiled grammars; one that is larger is
+        compiled each time.
         """
         # An empty list is refused; None leaves the tokenizer's own.
         ends = sorted(eos_ids)
@@ -160,8 +66,12 @@ class Grammars:
         self._ends = ends or [self._tokenizer.eos_token]
         self._vocabulary = vocabulary
         self._digits = Digits(self.bytes_of, vocabulary=vocabulary)
+        self._punctuation: dict[bytes, int] = {}
+        """How the model begins what grammars leave no choice about, whatever the grammar."""
         layout = layout or PromptLayout(tokenizer)
-        self._spelling = _Spelling(layout, self._lead(layout))
+        self._spelling = Spelling(layout, self._lead(layout))
+        self._aside = aside
+        self._trial = grammar_trial(beside_steps=aside is not here)
         self._turn = Lock()
         self._kept: LRUCache[bytes, Grammar | Refusal] = LRUCache(max_bytes, getsizeof=_nbytes)
         """Each rule, by its hash → its grammar at the beginning, or the refusal of it."""
@@ -221,24 +131,35 @@ class Grammars:
                 fraction = rf"(\.[0-9]{{1,{decimals}}})?" if decimals else ""
                 return self._compile(_regex(f"{'-?' if negative else ''}(0|[1-9][0-9]{{0,{MOST_DIGITS}}}){fraction}"))
             case Json(schema):
-                return self._compile(_tried(json_source(schema)), lambda: JsonWatch(self._digits, schema))
+                return self._compile(self._tried(json_source(schema)), lambda: JsonWatch(self._digits, schema))
             case Regex(pattern):
-                return self._compile(_tried(_regex(pattern)))
+                return self._compile(self._tried(_regex(pattern)))
         assert_never(rule)
 
+    def _tried(self, source: str) -> str:
+        """`source`, if llguidance compiles it in time. Raises: Refusal `output_unsatisfiable` if it does not."""
+        if not self._trial.compiles(source):
+            raise unsatisfiable("it takes too long, or too much memory, to find out what it allows")
+        return source
+
     def _compile(self, source: str, watch: Callable[[], JsonWatch] | None = None) -> Compiled:
+        # The library lets go of the interpreter while it compiles, and while it looks for what may come first.
+        return self._aside(lambda: self._compiled(_after(self._spelling.lead, source), watch))
+
+    def _compiled(self, source: str, watch: Callable[[], JsonWatch] | None) -> Compiled:
         # Errors come back as values and are raised below; without this they are printed as well, with the grammar.
-        source = _after(self._spelling.lead, source)
         matcher = llguidance.LLMatcher(self._tokenizer, source, log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise unsatisfiable(matcher.get_error())
         nbytes = _MATCHER_BYTES + _SOURCE_BYTES * len(source)
-        grammar = Compiled(matcher, self._tokenizer, self._spelling, nbytes, watch)
+        grammar = Compiled(matcher, self._tokenizer, self._spelling, nbytes, watch, Habits(self._punctuation))
         # A grammar that no text satisfies compiles; only the request for its first token shows it.
+        first, none = grammar.fork(), empty_bitmask(1, self._vocabulary)
         try:
-            grammar.fork().fill(empty_bitmask(1, self._vocabulary), 0)
+            first.fill(none, 0)
         except Refusal as refusal:
             raise unsatisfiable("no text matches it") from refusal
+        first.look_ahead(none)
         return grammar
 
     def _lead(self, layout: PromptLayout) -> str:
@@ -249,13 +170,6 @@ class Grammars:
 
 def _nbytes(known: Grammar | Refusal) -> int:
     return _REFUSAL_BYTES if isinstance(known, Refusal) else known.nbytes
-
-
-def _tried(source: str) -> str:
-    """`source`, if llguidance compiles it in time. Raises: Refusal `output_unsatisfiable` if it does not."""
-    if not grammar_trial().compiles(source):
-        raise unsatisfiable("it takes too long, or too much memory, to find out what it allows")
-    return source
 
 
 def _regex(pattern: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tokenizers import Encoding, Tokenizer
+
+from guideway.workers.engine.text.aside import Calls, here
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
 
 _NO_WORD: Final = re.compile(r"[^\w\s\u2581]")
 """Line ends, spaces and words that a vocabulary has among its added tokens are no structure."""
+_LONG_CHARS: Final = 8192
+"""Fewer characters are tokens within some milliseconds."""
+_AT_ONCE: Final = 256
+"""Texts: to take them over, to hand over their tokens and to forget them holds the interpreter for a millisecond."""
 
 
 class Tokens(NamedTuple):
@@ -38,8 +45,10 @@ class GuardedTokenizer:
     Its methods change nothing, so threads may share it.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, aside: Calls = here) -> None:
+        """aside: makes calls that take long."""
         self._tokenizer = tokenizer
+        self._aside = aside
         template = str(tokenizer.chat_template or "")
         unknown = tokenizer.unk_token_id
         # The token for unknown characters is no structure, and texts may well have such characters; unless it is used
@@ -73,13 +82,12 @@ class GuardedTokenizer:
 
     def encode_all(self, texts: Sequence[str]) -> list[Tokens]:
         """The tokens of each text by itself."""
-        # The library's `encode` would hold the interpreter, and all other threads with it; `encode_batch` does not.
-        encodings = self._copy.encode_batch(list(texts), add_special_tokens=False)
+        encodings = self._encodings(texts)
         return [self._checked(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
 
     def following(self, before: str, ids: Sequence[int], texts: Sequence[str]) -> list[list[int] | None]:
         """The tokens of each text after `before`, whose tokens are `ids`; None where these change with the text."""
-        encodings = self._copy.encode_batch([before + text for text in texts], add_special_tokens=False)
+        encodings = self._encodings([before + text for text in texts])
         found: list[list[int] | None] = []
         for text, encoding in zip(texts, encodings, strict=True):
             whole = encoding.ids
@@ -87,6 +95,13 @@ class GuardedTokenizer:
                 whole = self._checked(before + text, encoding).ids
             found.append(whole[len(ids) :] if whole[: len(ids)] == ids else None)
         return found
+
+    def _encodings(self, texts: Sequence[str]) -> Iterator[Encoding]:
+        # The library's `encode` would hold the interpreter, and all other threads with it; `encode_batch` does not.
+        make = here if sum(map(len, texts)) < _LONG_CHARS else self._aside
+        for first in range(0, len(texts), _AT_ONCE):
+            some = list(texts[first : first + _AT_ONCE])
+            yield from make(functools.partial(self._copy.encode_batch, some, add_special_tokens=False))
 
     def _checked(self, text: str, encoding: Encoding) -> Tokens:
         ids, ends = encoding.ids, encoding.offsets

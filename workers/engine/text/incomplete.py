@@ -23,7 +23,7 @@ from guideway.workers.engine.text.json_text import Crossing, JsonText, Open, pat
 
 ENDED: Final = "the model ended the text before its form was complete: change the endpoint's output rule"
 _NAME_CHARS: Final = 40
-_RAISE: Final = "raise the endpoint's generation.max_tokens"
+_RAISE: Final = "raise generation.max_tokens"
 
 
 def stopped(stop: str) -> str:

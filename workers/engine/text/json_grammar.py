@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import llguidance
 import numpy as np
@@ -17,8 +17,90 @@ from guideway.workers.engine.text.incomplete import grown
 from guideway.workers.engine.text.json_text import JsonText
 
 _DIGITS: Final = re.compile(rb"\+?([0-9]+)")
+_PUNCTUATION: Final = re.compile(rb'[][{}":,]{1,8}')
+
+_FEW, _LONG, _PLACES, _PAST = 2, 16, 128, 64
+"""What is known before anything was seen counts as so many texts. Values of more tokens are told apart no further. So
+many places are known of a grammar, and what was seen there is halved after so many texts."""
+_AT_FIRST: Final = 0.2
+"""How probably a value ends at a place where nothing was seen yet."""
 
 Mask = np.ndarray[Any, Any]
+
+
+class Place(NamedTuple):
+    """Where a value may end."""
+
+    value: int
+    """A hash of the names of the members in which it stands: names may be of a text, and no text is kept."""
+    tokens: int
+    """How many tokens of it there are."""
+
+
+class End(NamedTuple):
+    """How a value ends, and what then comes in any case."""
+
+    data: bytes
+    token_ids: Sequence[int]
+    """Empty where the value may end in several ways."""
+
+
+class Habits:
+    """How the model writes the texts of one grammar, which all its rows share: how often values ended where they could,
+    and which token it chose where only the division of characters was open. The model's `common` habits with
+    punctuation are those of all grammars.
+    """
+
+    def __init__(self, common: dict[bytes, int] | None = None) -> None:
+        self._seen: dict[Place, list[int]] = {}
+        """At each place: how many values ended, and how many came there."""
+        self._ends: dict[int, End] = {}
+        self._own: dict[bytes, int] = {}
+        self._common = {} if common is None else common
+
+    def probability(self, place: Place) -> float:
+        """How probably a value ends here."""
+        ended, came = self._seen.get(place, (0, 0))
+        return (ended + _FEW * _AT_FIRST) / (came + _FEW)
+
+    def hear(self, place: Place, *, ended: bool) -> None:
+        """Count a value that came there."""
+        if place not in self._seen and len(self._seen) >= _PLACES:
+            return
+        counts = self._seen.setdefault(place, [0, 0])
+        counts[0] += ended
+        counts[1] += 1
+        if counts[1] >= _PAST:
+            counts[:] = [count // 2 for count in counts]
+
+    def end(self, place: Place) -> End | None:
+        """How the value there ended the last time that it was asked for. It may have been another value: in an array,
+        or of another alternative.
+        """
+        return self._ends.get(place.value)
+
+    def keep(self, place: Place, end: End) -> None:
+        """Keep it for those that come there; until the model writes something else in another way."""
+        if len(self._ends) < _PLACES:
+            self._ends[place.value] = end
+
+    def token(self, data: bytes) -> int | None:
+        """The token that the model last began these bytes with; None if it never did, or they begin with a letter."""
+        mark = _marks(data)
+        return self._own.get(mark, self._common.get(mark))
+
+    def wrote(self, data: bytes, token: int) -> None:
+        """Note the token that it began these bytes with."""
+        if mark := _marks(data):
+            for known in (self._own, self._common):
+                if known.get(mark) != token and (mark in known or len(known) < _PLACES):
+                    known[mark] = token
+                    self._ends.clear()
+
+
+def _marks(data: bytes) -> bytes:
+    found = _PUNCTUATION.match(data)
+    return found[0] if found else b""
 
 
 def json_source(schema: dict[str, Any]) -> str:
@@ -60,12 +142,13 @@ class Digits:
 
 
 class JsonWatch:
-    """Watches one row's JSON as it is written."""
+    """Watches one row's JSON as it is written, token by token."""
 
     def __init__(self, digits: Digits, schema: Mapping[str, Any]) -> None:
         self._digits = digits
         self._schema = schema
         self._text = JsonText()
+        self._value, self._tokens = -1, 0
 
     def see(self, data: bytes) -> None:
         """Go on by `data`.
@@ -73,9 +156,29 @@ class JsonWatch:
         Raises: Refusal `output_incomplete` or `output_unreadable` if a value in it grows without an end.
         """
         self._text.see(data)
+        value = self._text.open[-1].start if self._text.open else -1
+        self._value, self._tokens = value, self._tokens + 1 if value == self._value else 0
         while self._text.crossings:
             if (refusal := grown(self._text.crossings.pop(0), self._schema)) is not None:
                 raise refusal
+
+    def copy(self) -> JsonWatch:
+        """Another watch, of the same text."""
+        other = JsonWatch(self._digits, self._schema)
+        other._text = self._text.copy()
+        other._value, other._tokens = self._value, self._tokens
+        return other
+
+    @property
+    def ends(self) -> bytes:
+        """The bytes that may end the value that the text ends in, if that is a string or a number; else empty."""
+        return self._text.ends
+
+    @property
+    def place(self) -> Place:
+        """Where that value stands, and how long it is."""
+        names = tuple(one for one in self._text.path if isinstance(one, str))
+        return Place(hash(names), min(self._tokens, _LONG))
 
     @property
     def kept(self) -> Mask | None:

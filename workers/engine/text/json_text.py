@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 
 from guideway.schemas.json_schema.places import MOST_CHARS, MOST_DIGITS, MOST_ITEMS, What
@@ -81,6 +82,21 @@ class JsonText:
                 self._end_number()
                 self._see_outside(byte)
             self.size += 1
+
+    def copy(self) -> JsonText:
+        """Another one, of the same text."""
+        other = copy.copy(self)
+        other.open = [replace(one, names={*one.names}) for one in self.open]
+        other.crossings, other._digits = [*self.crossings], [*self._digits]
+        other._name, other._number = bytearray(self._name), bytearray(self._number)
+        return other
+
+    @property
+    def ends(self) -> bytes:
+        """The bytes that may end the value that the text ends in, if that is a string or a number; else empty."""
+        if self._in_string:
+            return b"" if self._in_name or self._is_escaped else b'"'
+        return b",]}" if self._number else b""
 
     @property
     def path(self) -> tuple[str | int, ...]:

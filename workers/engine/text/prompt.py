@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.request import Part
+from guideway.workers.engine.text.aside import Calls, here
 from guideway.workers.engine.text.chat_template import (
     ANSWER,
     BLANK,
@@ -104,8 +105,9 @@ class Prompt:
 class PromptLayout:
     """The layout of parts and answers for one tokenizer, in serving and in training. Threads may share it."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._guarded = GuardedTokenizer(tokenizer)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, aside: Calls = here) -> None:
+        """aside: makes calls that take long."""
+        self._guarded = GuardedTokenizer(tokenizer, aside=aside)
         template = tokenizer.chat_template
         bare, instructed = chat_pieces(tokenizer) if template else plain_pieces(tokenizer)
         self._bare, self._instructed = (

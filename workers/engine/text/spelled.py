@@ -36,6 +36,10 @@ class Spelled:
         """Another place, at the beginning."""
         return Spelled(self._steps, self._eos_ids)
 
+    def restart(self) -> None:
+        """Go back to the beginning."""
+        self._places = self._begun(0, ())
+
     def accept(self, token_id: int) -> None:
         """Go on by a token that the mask allowed. Raises: Refusal `output_unsatisfiable` for another one."""
         self._places = self._after(self._places, token_id)
@@ -49,6 +53,32 @@ class Spelled:
         """
         if not self._places:
             raise unspellable("the output rule does not allow this token")
+        allowed = np.fromiter(self._allowed(), dtype=np.int64)
+        bitmask[index] = 0
+        np.bitwise_or.at(bitmask[index].view(np.uint32), allowed >> 5, np.uint32(1) << (allowed & 31).astype(np.uint32))
+
+    @property
+    def forced(self) -> Sequence[int]:
+        """The token that comes next in any case; empty where there is a choice, or the text may end."""
+        if len(self._places) == 1:
+            step, at, *_ = self._places[0]
+            piece = self._piece(step)
+            if isinstance(piece, Known) and isinstance(at, int):
+                return [piece.ids[at]]
+        allowed = self._allowed()
+        return [] if self.is_complete or len(allowed) != 1 else [*allowed]
+
+    def draft(self, worth: float) -> Sequence[int]:
+        """Nothing: labels are divided in one way."""
+        return ()
+
+    def ahead(self, token_id: int) -> Spelled:
+        """Another place, after this token."""
+        other = Spelled(self._steps, self._eos_ids)
+        other._places = self._after(self._places, token_id)
+        return other
+
+    def _allowed(self) -> set[int]:
         allowed: set[int] = {*self._eos_ids} if self.is_complete else set()
         for step, at, *_ in self._places:
             piece = self._piece(step)
@@ -56,9 +86,7 @@ class Spelled:
                 allowed |= piece.next(at)
             elif isinstance(piece, Known) and isinstance(at, int):
                 allowed.add(piece.ids[at])
-        bits = np.zeros(bitmask.shape[1] * 32, dtype=np.uint8)
-        bits[list(allowed)] = 1
-        bitmask[index] = np.packbits(bits, bitorder="little").view(np.int32)
+        return allowed
 
     @property
     def biases(self) -> dict[int, float]:
@@ -107,6 +135,14 @@ class Spelled:
         return all(place.step == len(self._steps) for place in self._places)
 
     @property
+    def certain(self) -> str:
+        """The pieces that are written, as far as all places at which the text may stand agree."""
+        written = [self._written(place) for place in self._places]
+        first, last = min(written, default=""), max(written, default="")
+        # What the first and the last in order have in common, all between them have.
+        return first[: next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
+
+    @property
     def fewest_tokens(self) -> int:
         """The number of tokens of the shortest whole text."""
         return sum(len(step.ids) if isinstance(step, Known) else step.fewest_tokens for step in self._steps)
@@ -126,14 +162,18 @@ class Spelled:
         places = self._begun(0, ())
         for id_ in token_ids:
             places = self._after(places, id_)
-        whole = next((place.chosen for place in places if place.step == len(self._steps)), None)
-        if whole is None:
-            return ""
+        whole = next((place for place in places if place.step == len(self._steps)), None)
+        return "" if whole is None else self._written(whole)
+
+    def _written(self, place: _Place) -> str:
+        """The text of the pieces before this place."""
         labels: list[str] = []
-        while whole:
-            whole, label = whole
+        chosen = place.chosen
+        while chosen:
+            chosen, label = chosen
             labels.append(label)
-        return "".join(step.text if isinstance(step, Known) else labels.pop() for step in self._steps)
+        steps = self._steps[: place.step]
+        return "".join(step.text if isinstance(step, Known) else labels.pop() for step in steps)
 
     def ids(self, text: str) -> list[int] | None:
         """The tokens in which the model writes `text`; None if it is no whole text of the form."""

@@ -14,14 +14,15 @@ from guideway.catalogue.changes import Change
 from guideway.catalogue.difference import difference
 from guideway.catalogue.documents.manifest_files import Source, read_manifests
 from guideway.cli.console.output import AsJson, complain, err, out, print_json, print_table, run
-from guideway.infra import topics
+from guideway.infra.topic_making import MAX_PARTITIONS_PER_BROKER
 from guideway.printable import printable
 from guideway.producers.checks.doubts import doubtful
 from guideway.reference.schema import schema
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.protobuf.messages import DESCRIPTORS, FOLDER
 from guideway.settings import Settings
 from guideway.usecases import packaged
-from guideway.usecases.apply import Preview, apply_manifests, preview
+from guideway.usecases.apply import How, Preview, apply_manifests, preview
 
 _FILES: Final = (
     "A manifest file, a folder of them (YAML or TOML; hidden ones are left out), or - for standard input. May be "
@@ -33,6 +34,7 @@ Replication = Annotated[
 MaxPartitions = Annotated[
     int, typer.Option("--max-partitions", min=1, help="Of guideway's topics on each broker, copies included.")
 ]
+WAIT_S: Final = 60.0
 EXIT_DIFFERENT: Final = 1
 EXIT_REFUSED: Final = 2
 """Of `diff`, as of diff and kubectl: 1 says that there are differences."""
@@ -59,7 +61,10 @@ def apply(
         bool, typer.Option("--topics/--no-topics", help="Create the topics that these manifests need.")
     ] = True,
     replication: Replication = None,
-    max_partitions: MaxPartitions = topics.MAX_PARTITIONS_PER_BROKER,
+    max_partitions: MaxPartitions = MAX_PARTITIONS_PER_BROKER,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait for topics that you may not create; the platform makes them.")
+    ] = True,
 ) -> None:
     """Publish endpoints, guidance and models to the catalogue: all of them or, if one is refused, none.
 
@@ -71,19 +76,17 @@ def apply(
     sources = read_manifests(*file or [])
     if with_small:
         sources = run(packaged.with_small(settings, sources))
+    how = How(
+        create_topics=create_topics,
+        replication=replication,
+        most_per_broker=max_partitions,
+        wait_s=WAIT_S if wait else 0.0,
+    )
     if dry_run:
-        would = run(
-            preview(
-                settings, sources, create_topics=create_topics, replication=replication, most_per_broker=max_partitions
-            )
-        )
+        would = run(preview(settings, sources, how, err.print))
         tell_preview(would, as_json=as_json)
     else:
-        changes = run(
-            apply_manifests(
-                settings, sources, create_topics=create_topics, replication=replication, most_per_broker=max_partitions
-            )
-        )
+        changes = run(apply_manifests(settings, sources, how, err.print))
         tell(changes, as_json=as_json)
     tell_doubts(sources, as_json=as_json)
 
@@ -95,7 +98,7 @@ def diff(file: Annotated[list[Path], typer.Option("-f", "--file", help=_FILES)],
     """
     try:
         settings, sources = Settings.from_environ(), read_manifests(*file)
-        would = run(preview(settings, sources))
+        would = run(preview(settings, sources, told=err.print))
     except Refusal as refusal:
         complain(refusal)
         raise typer.Exit(EXIT_REFUSED) from None
@@ -110,12 +113,33 @@ def diff(file: Annotated[list[Path], typer.Option("-f", "--file", help=_FILES)],
         raise typer.Exit(EXIT_DIFFERENT)
 
 
-def schema_() -> None:
+def schema_(
+    proto: Annotated[
+        Path | None, typer.Option("--proto", help="Write the .proto files of replies and of the gRPC door to a folder.")
+    ] = None,
+    descriptor_set: Annotated[
+        Path | None, typer.Option("--descriptor-set", help="Write their FileDescriptorSet to a file.")
+    ] = None,
+) -> None:
     """Print a JSON Schema of all manifests and of the studio's tasks, for editors.
 
+    With --proto or --descriptor-set: write what replies and the gRPC door are in Protobuf, and print no schema.
     In the first line of a file: `# yaml-language-server: $schema=./guideway.schema.json`.
     """
-    out.print(json.dumps(schema(), indent=1, ensure_ascii=False))
+    if proto is None and descriptor_set is None:
+        out.print(json.dumps(schema(), indent=1, ensure_ascii=False))
+    try:
+        if proto is not None:
+            for path in sorted(FOLDER.rglob("*.proto")):
+                place = proto / path.relative_to(FOLDER)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(path.read_bytes())
+                out.print(str(place))
+        if descriptor_set is not None:
+            descriptor_set.write_bytes(DESCRIPTORS.read_bytes())
+            out.print(str(descriptor_set))
+    except OSError as error:
+        raise Refusal(FailureCode.INVALID_SETTING, f"{error.filename} cannot be written: {error.strerror}") from None
 
 
 def tell(changes: Sequence[Change], *, as_json: bool) -> None:

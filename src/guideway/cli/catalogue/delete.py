@@ -20,8 +20,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def delete(
-    kind: Annotated[str, typer.Argument(help="endpoint, guidance, set, model, alias or calibration")],
-    name: Annotated[str, typer.Argument(help="NAMESPACE/NAME[@VERSION], or a model size")],
+    kind: Annotated[
+        str, typer.Argument(help="endpoint, guidance, set, model, alias, calibration, namespace or router")
+    ],
+    name: Annotated[str, typer.Argument(help="NAMESPACE/NAME[@VERSION], a model size, or a namespace")],
     anyway: EvenIfUsed = False,
     as_json: AsJson = False,
 ) -> None:

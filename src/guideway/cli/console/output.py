@@ -51,6 +51,15 @@ class _Console(Console):
             except BrokenPipeError:
                 self.on_broken_pipe()
 
+    def piece(self, text: str) -> None:
+        """Print this at once, and no end of a line after it."""
+        if not self.quiet:
+            try:
+                self.file.write(printable(text))
+                self.file.flush()
+            except BrokenPipeError:
+                self.on_broken_pipe()
+
     def on_broken_pipe(self) -> None:
         """Nobody reads any more, as behind `| head`: say nothing further, and go on with the work."""
         self.quiet = True

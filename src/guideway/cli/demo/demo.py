@@ -39,10 +39,10 @@ def agree(settings: Settings, *, yes: bool) -> None:
 
     Raises Refusal(invalid_setting) where nobody can be asked, or says no.
     """
-    if settings.bootstrap is None or yes:
+    if settings.named is None or yes:
         return
     what = "creates topics, applies endpoints of the namespaces reviews, library and public, and sends events"
-    question = f"The demo {what} on the cluster {settings.bootstrap}. Go on?"
+    question = f"The demo {what} on the cluster {settings.cluster()}. Go on?"
     if not (sys.stdin.isatty() and typer.confirm(question, err=True)):
         raise Refusal(
             FailureCode.INVALID_SETTING,
@@ -55,7 +55,7 @@ async def run_demo(settings: Settings, *, as_json: bool, keep: bool) -> int:
     if not EXAMPLES.is_dir():
         raise Refusal(FailureCode.INVALID_SETTING, "the demo needs the examples folder: run it from a checkout")
     plan = msgspec.convert(yaml.safe_load((EXAMPLES / "demo" / "plan.yaml").read_text()), DemoPlan)
-    ours = settings.bootstrap is None and local_broker.status(settings.broker_folder) is None
+    ours = settings.named is None and local_broker.status(settings.broker_folder) is None
     broker = local_broker.up(settings.broker_folder, progress=_say)
     interrupts.keeps("nothing of the demo is kept; start it again")
     if ours:
@@ -69,7 +69,7 @@ async def run_demo(settings: Settings, *, as_json: bool, keep: bool) -> int:
         _say(f"catalogue: {len(changes)} entries, {sum(one.action != 'unchanged' for one in changes)} new or changed")
         batches = settings.home / "demo-batches.jsonl"
         batches.unlink(missing_ok=True)
-        async with _running(settings, batches, keep=keep) as processes, Client(broker.bootstrap) as client:
+        async with _running(settings, batches, keep=keep) as processes, Client(broker.cluster) as client:
             _say("loading the frozen model (the first time it is converted, which takes half a minute)")
             shown = await processes.watch(_show(client, plan.questions, as_json=as_json))
             _say(f"{len(shown)} questions answered; now the same questions from other facts, and {_rows_of(plan)} rows")

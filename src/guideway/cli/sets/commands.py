@@ -148,7 +148,9 @@ def show(name: VersionArgument, as_json: AsJson = False) -> None:
 
     described, ref, manifest = run(work())
     settings = Settings.from_environ()
-    content = set_folder.parsed(ArtefactStore(settings.store).read(manifest.artefact, settings.artefact_cache))
+    content = set_folder.parsed(
+        ArtefactStore(settings.store, ref.namespace).read(manifest.artefact, settings.artefact_cache)
+    )
     told = {
         **described,
         "version": ref.version,

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from guideway.cli.console import interrupts
 from guideway.cli.console.output import LINE_EVERY_S, clock, err, out, print_json, print_table
+from guideway.training.data.archived import said
 from guideway.training.runs.events import (
     Evaluated,
     LeftOut,
@@ -119,7 +120,7 @@ def _line(event: RunEvent) -> str:
         case RunStarted():
             line = (
                 f"{event.run}: {event.train_rows} rows to learn from, {event.validation_rows} to validate on, "
-                f"{event.eval_rows} to report on{_few(event)}"
+                f"{event.eval_rows} to report on{_archived(event)}{_few(event)}"
             )
         case PromptScored(chosen=True):
             # The lines after the first are examples, which are rows of the data.
@@ -146,6 +147,13 @@ def _line(event: RunEvent) -> str:
         case RunCancelled() if not interrupts.asked():
             line = "ended; the same command goes on with it"
     return line
+
+
+def _archived(event: RunStarted) -> str:
+    if (taken := event.archived) is None:
+        return ""
+    left_out = f"\nleft out: {said(taken.left_out)}" if taken.left_out else ""
+    return f"\n{taken.told}. {taken.whose_answers}{left_out}"
 
 
 def _few(event: RunStarted) -> str:

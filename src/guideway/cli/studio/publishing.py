@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from guideway.cli.catalogue.apply import tell
-from guideway.cli.console.output import AsJson, run
+from guideway.cli.console.output import AsJson, err, run
 from guideway.settings import Settings
 from guideway.usecases.studio.publish import folder_of, publish_run
 
@@ -40,6 +40,15 @@ def publish_(
     settings = Settings.from_environ()
     folder = folder_of(place, settings, out_folder)
     changes = run(
-        publish_run(settings, folder, size=size, method=method, name=as_endpoint, candidate=candidate, anyway=anyway)
+        publish_run(
+            settings,
+            folder,
+            size=size,
+            method=method,
+            name=as_endpoint,
+            candidate=candidate,
+            anyway=anyway,
+            told=err.print,
+        )
     )
     tell(changes, as_json=as_json)

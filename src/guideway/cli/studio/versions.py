@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from guideway.cli.catalogue.apply import tell
-from guideway.cli.console.output import AsJson, out, print_json, print_table, run
+from guideway.cli.console.output import AsJson, err, out, print_json, print_table, run
 from guideway.cli.studio.publishing import Anyway
 from guideway.schemas.manifests import Lineage
 from guideway.settings import Settings
@@ -79,12 +79,12 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Let an endpoint do what it did in an earlier version, as its newest one."""
-    tell(run(roll_back(Settings.from_environ(), address, to)), as_json=as_json)
+    tell(run(roll_back(Settings.from_environ(), address, to, err.print)), as_json=as_json)
 
 
 def promote_(address: Address, anyway: Anyway = False, as_json: AsJson = False) -> None:
     """Move an endpoint's candidate to its place, if it is better than the endpoint by more than the interval."""
-    tell(run(promote(Settings.from_environ(), address, anyway=anyway)), as_json=as_json)
+    tell(run(promote(Settings.from_environ(), address, anyway=anyway, told=err.print)), as_json=as_json)
 
 
 def _shown(value: object) -> str:

@@ -39,7 +39,7 @@ def _opened(settings: Settings, ref: SetRef, manifest: RetrievalSet) -> tuple[Se
 
 async def replies(settings: Settings, endpoint: str, pairs: Sequence[Pair]) -> list[Reply]:
     """What an endpoint answers to the questions, in their order. Raises Refusal(deadline_exceeded) after 300 s."""
-    async with Client(settings.answering_brokers()) as client:
+    async with Client(settings.answering_cluster()) as client:
         slots = asyncio.Semaphore(256)
 
         async def one(pair: Pair) -> Reply:

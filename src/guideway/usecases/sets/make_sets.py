@@ -12,7 +12,10 @@ import msgspec
 
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.topic import CatalogueFollower
+from guideway.catalogue.writing import require_right
+from guideway.delivery.connection.cluster import Cluster
 from guideway.infra import topics
+from guideway.infra.topic_making import make_topics
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.settings import Settings
 from guideway.usecases.lookup import split_name
@@ -59,17 +62,23 @@ async def make_sets(
     """
     from guideway.training.sets.progress import discard, locked
 
+    for order in orders:
+        _look(order)
+    cluster = settings.answering_cluster()
+    # Before anything that takes time.
+    await require_right(cluster, {order.namespace for order in orders})
     read = [await asyncio.to_thread(_read, order) for order in orders]
-    bootstrap, store, qdrant = settings.answering_brokers(), ArtefactStore(settings.store), a_qdrant(settings)
-    store.check_writable()
+    store, qdrant = ArtefactStore(settings.store), a_qdrant(settings)
+    for namespace in {order.namespace for order in orders}:
+        store.of(namespace).check_writable()
     maker = _Maker(settings, progress, should_end)
-    await topics.apply(bootstrap, topics.wanted([]))
+    await make_topics(cluster, topics.catalogues(order.namespace for order in orders), without_right=True)
     made = []
-    async with CatalogueFollower(bootstrap) as reader:
+    async with CatalogueFollower(cluster) as reader:
         for order, (passages, reading) in zip(orders, read, strict=True):
             work = settings.unfinished_sets / order.namespace / order.name
             with locked(work):
-                published = await _published(order, passages, maker, work, reader, bootstrap, store, qdrant)
+                published = await _published(order, passages, maker, work, reader, cluster, store, qdrant)
                 bad = [one.message for one in reading.bad]
                 made.append(msgspec.structs.replace(published, left_out=reading.left_out, skipped=bad))
                 discard(work)
@@ -84,9 +93,9 @@ async def switch_set(settings: Settings, set_name: str, version: int) -> int:
     from guideway.training.sets.publish import switch
 
     namespace, name = split_name(set_name)
-    bootstrap = settings.answering_brokers()
-    async with CatalogueFollower(bootstrap) as reader:
-        return await switch(reader, bootstrap, namespace, name, version)
+    cluster = settings.answering_cluster()
+    async with CatalogueFollower(cluster) as reader:
+        return await switch(reader, cluster, namespace, name, version)
 
 
 async def _published(
@@ -95,18 +104,18 @@ async def _published(
     maker: _Maker,
     work: Path,
     reader: CatalogueFollower,
-    bootstrap: str,
+    cluster: Cluster,
     store: ArtefactStore,
     qdrant: Qdrant,
 ) -> Published:
     from guideway.training.sets.publish import previous, publish_set
 
     before = previous(reader.catalogue, order.namespace, order.name)
-    there = store.checked(before.artefact, maker.settings.artefact_cache) if before else None
+    there = store.of(order.namespace).checked(before.artefact, maker.settings.artefact_cache) if before else None
     folder = await asyncio.to_thread(_built, order, passages, there, maker, work)
     return await publish_set(
         reader,
-        bootstrap,
+        cluster,
         store,
         qdrant,
         folder,
@@ -115,6 +124,14 @@ async def _published(
         shared_with=(before.shared_with if before else []) if order.shared_with is None else order.shared_with,
         stage=order.stage,
     )
+
+
+def _look(order: Order) -> None:
+    """Raises Refusal where what is named is not there, or is nothing that can be read."""
+    from guideway.training.sets.documents import Reading
+
+    for _ in Reading(order.columns, encoding=order.encoding).files(order.documents):
+        pass
 
 
 def _read(order: Order) -> tuple[list[Passage], Reading]:

@@ -19,6 +19,7 @@ from guideway.schemas.failures import Refusal
 from guideway.settings import Settings, home
 from guideway.training.jobs.process_messages import ORDER, RESULT, CarryOut, Done, NotPublished, Refused, Result
 from guideway.training.runs.interruption import Interrupted, ShouldEnd
+from guideway.training.sets.decoding import read_only_within
 from guideway.usecases.studio.publish import publish_run
 from guideway.usecases.studio.run_studio import carry_out, prepare
 from guideway.usecases.supervise import EXIT_INTERRUPTED, end_with_parent
@@ -65,6 +66,7 @@ def main() -> int:
             logs.quiet_clients()
             logs.configure(logging.ERROR)
             order = ORDER.decode(sys.stdin.buffer.read())
+            read_only_within(Path(order.within) if order.within else None)
             result, code = carry_out_job(Settings.from_environ(), order, lambda: is_asked), 0
         except Interrupted:
             return EXIT_INTERRUPTED

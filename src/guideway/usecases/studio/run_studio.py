@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.entries import Catalogue
 from guideway.infra import topics
+from guideway.infra.topic_making import make_topics
 from guideway.schemas.calibration import automatic
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.settings import Settings
-from guideway.training.data.examples import Examples, read_examples
+from guideway.training.data.examples import Examples, read_examples, read_known
 from guideway.training.jobs import job_topics
 from guideway.training.jobs.messages import Job, with_absolute_paths
 from guideway.training.publishing.decision import present_endpoint
 from guideway.training.publishing.promotion import score_of
+from guideway.training.runs.archived_run import draw
 from guideway.training.runs.begin import Begun, begin, models_of
 from guideway.training.runs.events import RunEvent
 from guideway.training.runs.interruption import Interrupted, ShouldEnd, never
@@ -31,6 +33,7 @@ from guideway.training.runs.task import BARE, Task, read_task
 from guideway.usecases.extras import importing
 from guideway.usecases.lookup import catalogue_if_there, catalogue_of
 from guideway.usecases.retrieval import retrieval_context
+from guideway.usecases.studio.archive_rows import archive_of
 
 if TYPE_CHECKING:
     from guideway.training.evaluation.comparison import Comparison
@@ -55,11 +58,16 @@ async def prepare(settings: Settings, task: Task, folder: Path, *, out: Path | N
 
     Raises Refusal: all that can be refused before training, a store that cannot be written included.
     """
-    begun = begin(task, folder, runs=settings.home / "runs", out=out)
-    is_needed = task.models is None or task.retrieval is not None
-    catalogue = await (catalogue_of(settings) if is_needed else catalogue_if_there(settings))
+    archive, catalogue = None, None
+    if task.data.archive is not None:
+        archive, catalogue = await archive_of(settings, task)
+    begun = begin(task, folder, runs=settings.home / "runs", out=out, archive=archive)
+    if catalogue is None:
+        is_needed = task.models is None or task.retrieval is not None
+        catalogue = await (catalogue_of(settings) if is_needed else catalogue_if_there(settings))
     models = models_of(task, folder, catalogue)
-    ArtefactStore(settings.store).check_writable()
+    _check_sets(task, catalogue)
+    ArtefactStore(settings.store, task.namespace).check_writable()
     return Prepared(begun, models, catalogue)
 
 
@@ -101,9 +109,9 @@ def evaluate(settings: Settings, task: Task, folder: Path, *, size: str, device:
     """How the task's endpoint does as it is on the task's evaluation rows, beside the bare model. Trains nothing.
 
     folder: where the task's relative paths begin. Raises Refusal: `unknown_endpoint` where there is no such endpoint of
-    this output, retrieval and size; `invalid_data` for rows that it was trained on.
+    this output, retrieval and size; `invalid_data` for rows that it was, or may have been, trained on.
     """
-    examples = read_examples(task, folder)
+    examples = read_examples(task, folder) if task.data.archive is None else read_known(task, folder)
     catalogue = asyncio.run(catalogue_of(settings))
     models = models_of(task, folder, catalogue)
     if size not in models:
@@ -140,22 +148,32 @@ def evaluate(settings: Settings, task: Task, folder: Path, *, size: str, device:
 
 
 async def submit(settings: Settings, task_file: Path, *, publish: bool) -> Job:
-    """Put a task on the training topic, for a trainer to carry out.
+    """Put a task on the training topic of its namespace, for a trainer to carry out.
 
     publish: whether what comes of it is published. Raises Refusal: what is wrong with the task and its data is said
     here and now, and not by a trainer in an hour.
     """
     task = with_absolute_paths(read_task(task_file), task_file.parent)
-    read_examples(task, task_file.parent)
+    if task.data.archive is None:
+        read_examples(task, task_file.parent)
+    else:
+        archive, _ = await archive_of(settings, task)
+        draw(task, task_file.parent, archive)
     if task.retrieval is not None:
-        catalogue = await catalogue_of(settings)
-        for name in task.retrieval.sets:
-            catalogue.retrieval_set(name, for_namespace=task.namespace)
+        _check_sets(task, await catalogue_of(settings))
     job = Job(id=f"{task.namespace}-{task.endpoint}-{uuid.uuid4().hex[:8]}", task=task, publish=publish)
-    bootstrap = settings.answering_brokers()
-    await topics.apply(bootstrap, topics.training())
-    await job_topics.submit(bootstrap, job)
+    cluster = settings.answering_cluster()
+    await make_topics(cluster, topics.training(task.namespace), without_right=True)
+    await job_topics.submit(cluster, job)
     return job
+
+
+def _check_sets(task: Task, catalogue: Catalogue | None) -> None:
+    """Raises Refusal of a set that is not there, or not shared with the task's namespace."""
+    if task.retrieval is None or catalogue is None:
+        return
+    for name in task.retrieval.sets:
+        catalogue.retrieval_set(name, for_namespace=task.namespace)
 
 
 def _check_unseen(catalogue: Catalogue, task: Task, examples: Examples) -> None:

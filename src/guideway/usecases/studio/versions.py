@@ -13,7 +13,7 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Endpoint, Lineage, Manifest
 from guideway.settings import Settings
 from guideway.training.publishing import decision, promotion
-from guideway.usecases.apply import apply_made
+from guideway.usecases.apply import Told, apply_made
 from guideway.usecases.lookup import found_in
 
 
@@ -54,10 +54,12 @@ def changed(catalogue: Catalogue, identity: Identity, old: int, new: int) -> dic
     return {key: (before.get(key), after.get(key)) for key in keys}
 
 
-async def roll_back(settings: Settings, address: str, to: int | None) -> Sequence[Change]:
+async def roll_back(
+    settings: Settings, address: str, to: int | None, told: Told = lambda _line: None
+) -> Sequence[Change]:
     """Publish an earlier version anew, as the newest. to: default: the one before the newest.
 
-    Raises Refusal as `apply_made` does, and where there is no such version.
+    told: as of `apply_manifests`. Raises Refusal as `apply_made` does, and where there is no such version.
     """
     identity = endpoint_at(address)
 
@@ -67,13 +69,15 @@ async def roll_back(settings: Settings, address: str, to: int | None) -> Sequenc
             raise Refusal(FailureCode.INVALID_SETTING, f"{address} has one version only, and none before it")
         return [_version(catalogue, identity, numbers[-2] if to is None else to)]
 
-    return await apply_made(settings, manifests)
+    return await apply_made(settings, [identity.namespace], manifests, told=told)
 
 
-async def promote(settings: Settings, address: str, *, anyway: bool) -> Sequence[Change]:
+async def promote(
+    settings: Settings, address: str, *, anyway: bool, told: Told = lambda _line: None
+) -> Sequence[Change]:
     """Put an endpoint's candidate in its place, if it is better. anyway: even if it is not.
 
-    Raises Refusal as `promotion.promoted` and `apply_made` do.
+    told: as of `apply_manifests`. Raises Refusal as `promotion.promoted` and `apply_made` do.
     """
     identity = endpoint_at(address)
 
@@ -82,7 +86,7 @@ async def promote(settings: Settings, address: str, *, anyway: bool) -> Sequence
         current = decision.present_endpoint(catalogue, identity.namespace, identity.name)
         return [promotion.promoted(candidate, current, catalogue, anyway=anyway)]
 
-    return await apply_made(settings, manifests)
+    return await apply_made(settings, [identity.namespace], manifests, told=told)
 
 
 def _numbers(catalogue: Catalogue, identity: Identity) -> list[int]:

@@ -153,6 +153,32 @@ def test_a_module_carries_hooks_only_while_a_row_uses_them(base: BaseModel, new_
 
 
 @torch.inference_mode()
+def test_many_rows_with_the_same_adapters_hold_one_copy(base: BaseModel) -> None:
+    module = base.model.get_submodule(MODULE)
+    size = module.in_features, module.out_features
+    lora, ia3 = adapter("lora", 8, size), adapter("out", 0, size)
+    assert isinstance(lora, Lora)
+    rows: list[list[Adapter]] = [[lora], [lora.scaled(0.5), ia3]]
+    batched = BatchedAdapters(base.model, max_rows=64, new_backend=TorchBackend)
+    for slot in range(64):
+        # A row asks for its scale when it comes.
+        batched.seat(slot, [lora.scaled(0.5), ia3] if slot % 2 else [lora])
+    (backend,) = batched._seated.values()
+    assert isinstance(backend, TorchBackend)
+    factors = lora.factors[MODULE]
+    copies = [2 * (factors.a.nbytes + factors.b.nbytes), 0, 2 * size[1] * 4, 0]
+    assert [slab.nbytes for slab in backend._members[0].slabs] == copies
+    x = torch.randn(64, 1, size[0])
+    for slots in (slice(0, 64), slice(3, 17)):
+        batched.see(slots)
+        expected = reference(module, x[slots], [rows[slot % 2] for slot in range(64)][slots])
+        torch.testing.assert_close(module(x[slots]).double(), expected, rtol=1e-5, atol=3e-5)
+    for slot in reversed(range(64)):
+        batched.leave(0, slot)
+    assert not batched._combined
+
+
+@torch.inference_mode()
 def test_flattened_tokens_and_transposed_weights(base: BaseModel, new_backend: NewBackend) -> None:
     """Some models flatten rows and tokens before a linear module, and GPT-2 keeps its weights the other way around."""
     module = Conv1D(24, 16)

@@ -174,8 +174,11 @@ def test_a_lora_of_the_output_head_is_run_as_peft_runs_it(
     applied(folder, tmp_path)
     artefact = Artefact(name="a/head@1", form="lora", digest="d", folder=str(folder))
     with_, without = make_admit(artefacts=[artefact], max_tokens=12), make_admit(max_tokens=12)
-    found = ends(run(make_engine(), [with_, without]))
-    for admit, model in ((with_, PeftModel.from_pretrained(tiny_llama(tokenizer), folder)), (without, None)):
+    # Their texts come in, in pieces, while the others decode.
+    longer = make_admit("late " * 20, artefacts=[artefact], max_tokens=12)
+    found = ends(run(make_engine(max_step_tokens=24), [without, with_, longer]))
+    peft = PeftModel.from_pretrained(tiny_llama(tokenizer), folder)
+    for admit, model in ((with_, peft), (without, None), (longer, peft)):
         end = found[admit.id]
         assert isinstance(end, Finished), end
         ids = torch.tensor([PromptLayout(tokenizer).encode(admit.request.parts).token_ids])
@@ -183,7 +186,7 @@ def test_a_lora_of_the_output_head_is_run_as_peft_runs_it(
         made = reference.generate(input_ids=ids, max_new_tokens=12, do_sample=False, pad_token_id=0)
         assert end.samples[0].text == tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
     texts = {one.samples[0].text for one in found.values() if isinstance(one, Finished)}
-    assert len(texts) == 2
+    assert len(texts) == 3
 
 
 def test_a_head_that_is_not_the_models_is_refused(

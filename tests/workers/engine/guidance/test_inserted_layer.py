@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import random
 from collections.abc import Sequence
@@ -18,8 +19,11 @@ from transformers import LlamaModel
 from guideway.catalogue.adapters.forms import Activation
 from guideway.schemas.failures import Refusal
 from guideway.workers.engine.guidance.batched_inserted_layers import BatchedInsertedLayers
-from guideway.workers.engine.guidance.inserted_layer import Block, InsertedLayer, decoder_layers
+from guideway.workers.engine.guidance.inserted_layer import Block, InsertedLayer
 from guideway.workers.engine.guidance.inserted_training import TrainableInsertedLayer
+from guideway.workers.engine.guidance.target_modules import decoder_layers
+from guideway.workers.engine.kernels import native
+from guideway.workers.engine.kernels.layers.native_inserted import NativePlace
 from guideway.workers.engine.model.base_model import BaseModel
 
 KINDS: list[Activation] = ["gelu", "silu", "relu"]
@@ -43,9 +47,20 @@ def block(chance: random.Random, hidden: int) -> Block:
     return Block(down, up, chance.choice(KINDS), chance.choice([1e-6, 1e-2]))
 
 
+@pytest.mark.parametrize("by_kernels", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
-def test_batched_blocks_equal_a_loop_while_rows_come_and_leave(base: BaseModel, dtype: torch.dtype) -> None:
+def test_batched_blocks_equal_a_loop_while_rows_come_and_leave(
+    base: BaseModel,
+    dtype: torch.dtype,
+    by_kernels: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    if by_kernels:
+        request.getfixturevalue("kernels")
+    else:
+        monkeypatch.setattr(native, "kernels_for", lambda model: None)
     layer = nn.Identity()
     assert isinstance(base.model.model, LlamaModel)
     base.model.model.layers[1] = layer
@@ -69,7 +84,26 @@ def test_batched_blocks_equal_a_loop_while_rows_come_and_leave(base: BaseModel, 
             h = torch.randn(stop - first, chance.choice([1, 4]), 64).to(dtype)
             expected = reference(h, rows[first:stop])
             torch.testing.assert_close(layer(h).double(), expected, rtol=tolerance, atol=10 * tolerance)
+        if rows and by_kernels:
+            counts = [chance.choice([1, 1, 2, 30]) for _ in range(first, stop)]
+            batched.see(slice(first, stop), counts)
+            each = [torch.randn(1, count, 64).to(dtype) for count in counts]
+            ragged = torch.cat([reference(h, [own]) for h, own in zip(each, rows[first:stop], strict=True)], 1)
+            ours = layer(torch.cat(each, 1)).double()
+            torch.testing.assert_close(ours, ragged, rtol=tolerance, atol=10 * tolerance)
         assert bool(layer._forward_hooks) == bool(batched.places) == any(rows)
+
+
+@torch.inference_mode()
+def test_a_pass_of_other_tokens_than_told_is_refused(base: BaseModel, kernels: ctypes.CDLL) -> None:
+    """The kernel trusts the numbers that it is given."""
+    layer = nn.Identity()
+    place = NativePlace(layer, 2, kernels)
+    place.seat(0, [block(random.Random(0), 64)])
+    place.see(slice(0, 2), [1, 3])
+    for h in (torch.randn(1, 5, 64), torch.randn(1, 2, 128), torch.randn(1, 4, 64).double()):
+        with pytest.raises(ValueError, match="inserted layers got"):
+            layer(h)
 
 
 def test_a_saved_layer_is_read_as_it_was_trained(base: BaseModel, tmp_path: Path) -> None:

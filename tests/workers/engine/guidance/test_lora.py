@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.workers.engine.conftest import MakeArtefact
 
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.workers.engine.guidance.lora import Lora
+from guideway.workers.engine.guidance.lora import Factors, Lora
 from guideway.workers.engine.model.base_model import BaseModel
 
 MODULE = "model.layers.1.self_attn.q_proj"
@@ -123,3 +123,11 @@ def test_a_scale_is_that_many_times_the_effect(base: BaseModel, make_lora: MakeA
     assert lora.scaled(1.0) is lora
     assert torch.equal(lora.scaled(-0.5).factors[MODULE].b, lora.factors[MODULE].b * -0.5)
     assert torch.equal(lora.scaled(-0.5).factors[MODULE].a, lora.factors[MODULE].a)
+
+
+def test_a_scale_beyond_what_the_models_type_holds_is_refused() -> None:
+    """Else the row's numbers would be none, and the model would be told to be wrong."""
+    lora = Lora({MODULE: Factors(torch.ones(1, 2), torch.full((1, 2), 2e38))})
+    assert lora.scaled(1.5).factors[MODULE].b.isfinite().all()
+    with pytest.raises(Refusal, match=r"8 times its weights are more than the model's type holds: scale it less"):
+        lora.scaled(8)

@@ -22,7 +22,7 @@ from guideway.workers.engine.guidance import resident
 from guideway.workers.engine.guidance.inserted_layer import InsertedLayer
 from guideway.workers.engine.guidance.lora import Lora
 from guideway.workers.engine.guidance.resident import FORMS, ResidentGuidance, RowGuidance
-from guideway.workers.engine.guidance.soft_prompt import SoftPrompt, batched_embeddings
+from guideway.workers.engine.guidance.soft_prompt import SoftPrompt, embeddings_of
 from guideway.workers.engine.model.base_model import BaseModel
 from guideway.workers.messages.every_child import Refused
 from guideway.workers.messages.from_engine import Finished
@@ -105,16 +105,13 @@ def test_soft_prompts_that_do_not_fit_are_refused(base: BaseModel, make_soft_pro
         SoftPrompt.load(folder, base.model)
 
 
-def test_virtual_tokens_stand_before_the_text_and_padding_after_it(base: BaseModel) -> None:
+def test_virtual_tokens_stand_before_the_text(base: BaseModel) -> None:
     one, two = SoftPrompt(torch.full((1, 64), 7.0)), SoftPrompt(torch.full((2, 64), 8.0))
     embed = base.model.get_input_embeddings()
-    e = batched_embeddings(
-        [([], [5]), ([one.embeddings, two.embeddings], [1, 2]), ([], [])], embed, torch.device("cpu")
-    )
-    assert e.shape == (3, 5, 64)
-    assert torch.equal(e[0], torch.cat([embed.weight[5:6], torch.zeros(4, 64)]))
+    e = embeddings_of([([], [5]), ([one.embeddings, two.embeddings], [1, 2]), ([], [])], embed, torch.device("cpu"))
+    assert torch.equal(e[0], embed.weight[5:6])
     assert torch.equal(e[1], torch.cat([one.embeddings, two.embeddings, embed.weight[1:3]]))
-    assert not e[2].any()
+    assert e[2].shape == (0, 64)
 
 
 def test_readers_leave_the_engine_its_threads(

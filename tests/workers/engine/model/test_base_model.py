@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.workers.engine.families import FAMILIES
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -27,6 +28,7 @@ from transformers import (
 from guideway.catalogue.documents.manifest_files import read_manifests
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
+from guideway.workers.engine.kernels.linears.int8_linear import Int8Linear
 from guideway.workers.engine.model import base_model
 from guideway.workers.engine.model.fingerprint import identify
 
@@ -241,6 +243,37 @@ def test_load(tiny: Path) -> None:
     assert not any(weight.requires_grad for weight in base.model.parameters())
     assert {weight.dtype for weight in base.model.parameters()} == {torch.bfloat16}
     assert base.model.config._attn_implementation == "sdpa"
+
+
+def test_in_int8_it_is_another_model_whose_linears_have_8_bits(tiny: Path) -> None:
+    plain = base_model.load(tiny, dtype=torch.bfloat16, device="cpu")
+    base = base_model.load(tiny, dtype=torch.int8, device="cpu")
+    assert base.fingerprint == base_model.fingerprint(tiny, dtype="int8") != plain.fingerprint
+    assert base.former_fingerprint == ""
+    assert not [module for module in base.model.modules() if type(module) is nn.Linear]
+    linears = sum(module.weight.numel() for module in plain.model.modules() if isinstance(module, nn.Linear))
+    assert sum(module.packed.numel() for module in base.model.modules() if isinstance(module, Int8Linear)) >= linears
+    assert {weight.dtype for weight in base.model.parameters()} == {torch.bfloat16}
+    ids = torch.arange(40).view(2, 20)
+    exact, ours = plain.model(ids).logits.float(), base.model(ids).logits.float()
+    assert (ours - exact).norm() < 0.1 * exact.norm()
+
+
+@pytest.mark.parametrize(
+    ("family", "reason"), [("gpt2", "'gpt2' multiply by weights"), ("mixtral", "experts"), ("gpt_oss", "experts")]
+)
+def test_models_without_linear_modules_are_refused_in_int8(family: str, reason: str, tiny: Path) -> None:
+    config = AutoConfig.for_model(family, **FAMILIES[family], vocab_size=300, bos_token_id=None, eos_token_id=7)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tiny)
+    with pytest.raises(Refusal, match=reason) as caught:
+        base_model.load(tiny, dtype=torch.int8, device="cpu")
+    assert caught.value.code == FailureCode.UNSUPPORTED_MODEL
+    assert "declare dtype bfloat16" in caught.value.message
+
+
+def test_int8_is_for_cpus(tiny: Path) -> None:
+    with pytest.raises(Refusal, match=r"it is for CPUs, and the device is 'cuda:1'"):
+        base_model.load(tiny, dtype=torch.int8, device="cuda:1")
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gptj", "mpt", "gpt_oss"])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from guideway.catalogue.documents.manifest_files import Source
+from guideway.delivery.connection.cluster import Cluster
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.manifests import Model
 from guideway.settings import Settings
@@ -78,7 +79,17 @@ def test_a_folder_tells_its_kind_when_it_is_applied(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="ALiBi"):
         # Before any broker is asked.
         asyncio.run(
-            apply_manifests(Settings(home=tmp_path, store="", bootstrap="nowhere:1"), [Source(tmp_path, model)])
+            apply_manifests(Settings(home=tmp_path, store="", named=Cluster("nowhere:1")), [Source(tmp_path, model)])
+        )
+
+
+def test_a_folder_tells_that_it_cannot_be_int8_when_it_is_applied(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3_moe", "num_experts": 8}))
+    check_source(str(tmp_path), "bfloat16")
+    model = Model(namespace="public", name="small", source=str(tmp_path), dtype="int8")
+    with pytest.raises(Refusal, match="experts"):
+        asyncio.run(
+            apply_manifests(Settings(home=tmp_path, store="", named=Cluster("nowhere:1")), [Source(tmp_path, model)])
         )
 
 

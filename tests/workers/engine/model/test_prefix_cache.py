@@ -75,12 +75,12 @@ def states(tokens: int) -> States:
 def test_heads_are_kept_by_least_recent_use() -> None:
     kept = PrefixCache(max_bytes=3200)
     for key in (b"a", b"b"):
-        kept.keep(key, states(4))
+        kept.keep(key, states(4), "a")
     assert kept.longest([SharedPrefix(b"a", 4)]) is not None
-    kept.keep(b"c", states(5))
+    kept.keep(b"c", states(5), "a")
     assert [key in kept for key in (b"a", b"b", b"c")] == [True, False, True]
     assert kept.nbytes == 9 * 320
-    kept.keep(b"d", states(11))
+    kept.keep(b"d", states(11), "a")
     assert b"d" not in kept
     assert kept.longest([SharedPrefix(b"a", 4), SharedPrefix(b"c", 5), SharedPrefix(b"d", 11)]) is kept.longest(
         [SharedPrefix(b"c", 5)]
@@ -88,6 +88,22 @@ def test_heads_are_kept_by_least_recent_use() -> None:
     for key in (b"a", b"c", b"c", b"z"):
         kept.drop(key)
     assert kept.nbytes == 0
+
+
+def test_a_namespace_with_many_prefixes_pushes_out_its_own_and_not_what_others_use() -> None:
+    now = [0.0]
+    kept = PrefixCache(max_bytes=3200, clock=lambda: now[0])
+    kept.keep(b"small", states(2), "b")
+    for number in range(20):
+        kept.keep(b"%d" % number, states(2), "a")
+        assert b"small" in kept
+    assert sum(b"%d" % number in kept for number in range(20)) == 4, "it has all the rest"
+    kept.keep(b"large", states(5), "c")
+    assert [key in kept for key in (b"small", b"large", b"19")] == [True, True, True]
+    now[0] = 601.0
+    kept.keep(b"later", states(2), "a")
+    assert b"small" not in kept, "what nobody has used for so long goes first"
+    assert b"later" in kept
 
 
 @pytest.fixture
@@ -169,6 +185,22 @@ def test_nothing_is_shared_between_namespaces(
         run(engine, [make_admit("t", namespace=namespace, artefacts=[public], instruction=INSTRUCTION, max_tokens=1)])
     assert taken_in[0] == taken_in[1] > 30
     assert engine._statistics.reused_tokens == 0
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_who_calls_an_endpoint_of_others_does_not_learn_what_they_ask(
+    make_engine: MakeEngine, make_admit: MakeAdmit, taken_in: list[int], samples: int
+) -> None:
+    """Of the same text to the same endpoint nothing is there for another caller: the time would tell it."""
+    engine, text = make_engine(**ON), "What we plan to buy next year. " * 3
+    for caller in ("a", "b", None):
+        admit = make_admit(text, namespace="public", instruction=INSTRUCTION, samples=samples, max_tokens=1)
+        before, reused = len(taken_in), engine._statistics.reused_tokens
+        run(engine, [msgspec.structs.replace(admit, request=msgspec.structs.replace(admit.request, caller=caller))])
+        # The samples of one request share its prompt, but its last token.
+        whole = prompt_tokens(engine, admit)
+        assert sum(taken_in[before:]) == whole + samples - 1
+        assert engine._statistics.reused_tokens - reused == (samples - 1) * (whole - 1)
 
 
 def test_samples_take_in_their_prompt_once(make_engine: MakeEngine, make_admit: MakeAdmit, taken_in: list[int]) -> None:

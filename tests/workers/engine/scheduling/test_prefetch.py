@@ -12,6 +12,7 @@ from tests.workers.engine.scheduling.conftest import Disk
 from guideway.schemas.failures import FailureCode
 from guideway.schemas.output import Regex
 from guideway.workers.engine.engine import Engine
+from guideway.workers.engine.guidance.lora import Lora
 from guideway.workers.messages.every_child import Refused
 from guideway.workers.messages.from_engine import Finished, FromEngine, Progress
 from guideway.workers.messages.to_engine import Admit
@@ -198,3 +199,27 @@ def test_guidance_that_is_read_for_long_holds_up_nobody_where_nothing_runs(
     messages += engine.step(1004.0)
     assert {id_ for id_, end in ends(messages).items() if isinstance(end, Refused)} == {late.id, slow.id}
     assert not engine.has_work
+
+
+@pytest.mark.parametrize("reader_threads", [0, 1])
+def test_guidance_at_which_a_library_panics_refuses_its_request_only(
+    make_engine: MakeEngine,
+    make_admit: MakeAdmit,
+    make_lora: MakeArtefact,
+    monkeypatch: pytest.MonkeyPatch,
+    reader_threads: int,
+) -> None:
+    class Panic(BaseException):
+        """As of a library in Rust: no Exception."""
+
+    def load(*_: object) -> Lora:
+        raise Panic
+
+    monkeypatch.setattr(Lora, "load", load)
+    engine = make_engine(reader_threads=reader_threads)
+    bad, good = make_admit(artefacts=[make_lora("a/lora@1")]), make_admit()
+    found = ends(run(engine, [bad, good]))
+    refused = found[bad.id]
+    assert isinstance(refused, Refused)
+    assert refused.code is FailureCode.INTERNAL_ERROR
+    assert isinstance(found[good.id], Finished)

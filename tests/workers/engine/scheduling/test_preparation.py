@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import os
 import random
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
-from tests.workers.engine.conftest import MakeAdmit, MakeEngine, ends, run, text_of, tiny_tokenizer
+from tests.workers.engine.conftest import MakeAdmit, MakeArtefact, MakeEngine, ends, run, text_of, tiny_tokenizer
 from tokenizers import Regex as Pattern
 from tokenizers import normalizers
 
@@ -17,14 +20,17 @@ from guideway.schemas.output import Choice, Json, OutputRule, Regex, WordLabels
 from guideway.schemas.request import Part
 from guideway.workers.engine.engine import Engine
 from guideway.workers.engine.scheduling.preparation import Turns
+from guideway.workers.engine.text import grammar_trial
 from guideway.workers.engine.text import grammars as grammars_module
+from guideway.workers.engine.text.aside import LOW_PRIORITY, lower
 from guideway.workers.engine.text.grammar_trial import GrammarTrial
 from guideway.workers.engine.text.grammars import Grammars
 from guideway.workers.engine.text.guarded_tokenizer import GuardedTokenizer
 from guideway.workers.engine.text.json_grammar import json_source
 from guideway.workers.engine.text.prompt import Prompt, PromptLayout
 from guideway.workers.messages.every_child import Refused
-from guideway.workers.messages.from_engine import FromEngine
+from guideway.workers.messages.from_engine import Finished, FromEngine
+from guideway.workers.messages.to_engine import Admit
 
 PATTERNS = [{"type": "string", "pattern": f"(a|b)*a(a|b){{{i}}}"} for i in range(20)]
 ENDLESS = Json({"allOf": PATTERNS})
@@ -90,6 +96,47 @@ def test_a_namespace_is_held_up_by_its_own_alone(make_engine: MakeEngine, make_a
     assert list(ends(messages)) == [other.id]
     gate.opened.set()
     assert len(ends(run(engine))) == 100
+
+
+def test_guidance_of_requests_that_wait_to_be_prepared_is_not_in_memory(
+    make_engine: MakeEngine, make_admit: MakeAdmit, make_lora: MakeArtefact, gate: Gate
+) -> None:
+    """They are its namespace's own, and what is held for them would be beyond every budget."""
+    engine = make_engine(preparer_threads=2, guidance_bytes=1)
+    many = [make_admit("slow", artefacts=[make_lora(f"weather/a{i}@1")], max_tokens=1) for i in range(6)]
+    for admit in many:
+        engine.add(admit)
+    assert gate.reached.wait(60)
+    engine.step(1000.0)
+    assert engine._guidance.nbytes == 0
+    assert engine._ahead.digests == set()
+    gate.opened.set()
+    assert not any(isinstance(end, Refused) for end in ends(run_for_real(engine, [])).values())
+
+
+def test_a_thread_that_waits_for_a_long_call_lets_others_work(
+    make_engine: MakeEngine, make_admit: MakeAdmit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More namespaces have long grammars than there are threads, and one asks something short."""
+    opened, reached = threading.Event(), threading.Semaphore(0)
+    compiled = Grammars._compiled
+
+    def held(grammars: Grammars, *others: Any) -> Any:
+        reached.release()
+        assert opened.wait(60)
+        return compiled(grammars, *others)
+
+    monkeypatch.setattr(Grammars, "_compiled", held)
+    engine = make_engine(preparer_threads=1)
+    long = [make_admit(output=Regex(f"[a-{char}]{{3}}"), namespace=char) for char in "bcd"]
+    short = make_admit("short", namespace="z")
+    for admit in (*long, short):
+        engine.add(admit)
+    assert reached.acquire(timeout=60)
+    assert list(ends(steps_until(engine, short.id))) == [short.id]
+    opened.set()
+    found = ends(run(engine))
+    assert [len(text_of(found[admit.id])) for admit in long] == [3, 3, 3]
 
 
 def test_what_is_prepared_is_cancelled_and_expires(make_engine: MakeEngine, make_admit: MakeAdmit, gate: Gate) -> None:
@@ -292,3 +339,73 @@ def test_the_trial_goes_on_after_one_that_did_not_end() -> None:
     assert not trial.compiles(source)
     assert trial.compiles(json_source({"type": "string"}))
     assert trial.compiles("no grammar at all")
+
+
+def test_a_long_trial_has_a_low_priority_and_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial, lowered = GrammarTrial(), threading.Event()
+    found: list[int] = []
+
+    def noting(id_: int) -> None:
+        lower(id_)
+        found.append(os.getpriority(os.PRIO_PROCESS, id_))
+        lowered.set()
+
+    monkeypatch.setattr(grammar_trial, "lower", noting)
+    with ThreadPoolExecutor(1) as thread:
+        long = thread.submit(trial.compiles, json_source(ENDLESS.schema))
+        assert lowered.wait(60)
+        assert trial.compiles(json_source({"type": "string"}))
+        assert not long.done()
+        assert not long.result()
+    assert min(found) >= LOW_PRIORITY
+    assert trial.compiles(json_source({"type": "integer"}))
+
+
+def test_trials_beside_steps_have_a_low_priority_from_their_start(
+    monkeypatch: pytest.MonkeyPatch, make_engine: MakeEngine, make_admit: MakeAdmit
+) -> None:
+    """Else the first milliseconds of each, and the start of a process, take a core from the threads of a step."""
+    grammar_trial.grammar_trial.cache_clear()
+    found: list[int] = []
+
+    def noting(id_: int) -> None:
+        lower(id_)
+        found.append(os.getpriority(os.PRIO_PROCESS, id_))
+
+    monkeypatch.setattr(grammar_trial, "lower", noting)
+    admit = make_admit(output=Regex("[a-z]{4}"))
+    assert isinstance(ends(run_for_real(make_engine(preparer_threads=2), [admit]))[admit.id], Finished)
+    assert found
+    assert min(found) >= LOW_PRIORITY
+
+
+def test_a_grammar_that_took_long_and_compiles_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Manifests are checked alone in a thread, and with others where everybody waits: the second time costs nothing."""
+    monkeypatch.setattr(grammar_trial, "_AT_ONCE_S", 0.0)
+    trial, source = GrammarTrial(), json_source({"type": "string"})
+    assert trial.compiles(source)
+    monkeypatch.setattr(grammar_trial, "_Process", None)
+    assert trial.compiles(source)
+
+
+def test_namespaces_whose_grammars_take_long_hold_up_no_other(make_engine: MakeEngine, make_admit: MakeAdmit) -> None:
+    """More of them than may compute: each waits for itself alone."""
+    slow = [
+        make_admit(namespace=f"slow{i}", output=Json({"title": str(i), "allOf": PATTERNS[: 20 - i]})) for i in range(5)
+    ]
+    quick = make_admit(namespace="quick", output=Choice(["yes", "no"]))
+    *_, last = found = [*ends(run_for_real(make_engine(preparer_threads=2), [*slow, quick])).values()]
+    assert found[0].id == quick.id
+    assert isinstance(last, Refused)
+    assert all("takes too long" in end.message for end in found if isinstance(end, Refused))
+    assert len(found) == 6
+
+
+def run_for_real(engine: Engine, admits: Sequence[Admit]) -> list[FromEngine]:
+    """All messages, by steps as many as it takes."""
+    for admit in admits:
+        engine.add(admit)
+    messages: list[FromEngine] = []
+    while engine.has_work:
+        messages += engine.step(1000.0)
+    return messages

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 from tests.workers.engine.rows import admitted, row, rows, scheduler
-from tests.workers.engine.scheduling.test_scheduler import chunks, grown
+from tests.workers.engine.scheduling.test_scheduler import grown, pieces
 
 from guideway.workers.engine.scheduling.chunks import RECENT_STEPS
 from guideway.workers.engine.scheduling.row import Row
@@ -70,16 +70,14 @@ class Served:
         assert set(self.running) == set(self.scheduler._running)
         assert len(self.running) <= self.scheduler._max_rows
         if len(self.running) > 1:
-            longest = max(each.total_tokens + 1 for each in self.running)
-            assert len(self.running) * longest <= self.scheduler._max_kv_tokens
+            assert sum(each.total_tokens + 1 for each in self.running) <= self.scheduler._max_kv_tokens
         assert self.running or not self.scheduler.waiting, "nobody runs, and somebody waits"
         self._work()
 
     def _work(self) -> None:
         plan = self.scheduler.plan_step()
-        assert len(set(plan.decoding)) + sum(len(chunk.rows) for chunk in plan.chunks) > 0 or not self.running
-        taking = [(each, 1) for each in plan.decoding]
-        taking += [(each, min(chunk.tokens, each.missing_tokens)) for chunk in plan.chunks for each in chunk.rows]
+        assert plan.decoding or plan.pieces or not self.running
+        taking = [*((each, 1) for each in plan.decoding), *plan.pieces.items()]
         for each, tokens in taking:
             each.cached_tokens += tokens
             self.taken_in += tokens
@@ -243,13 +241,19 @@ def test_a_batch_row_makes_no_interactive_row_go() -> None:
 
 def test_a_long_row_that_would_take_the_others_room_is_overtaken_for_a_time_and_comes() -> None:
     s = served(max_rows=64, max_kv_tokens=8000, max_step_tokens=4000)
-    s.add(*many("b", 40, tokens=100), length=100)
+
+    def add_some() -> None:
+        """They end one after the other, so that there is never room for a long one at once."""
+        for length in range(60, 140, 2):
+            s.add(*many("b", 1, tokens=100), length=length)
+
+    add_some()
     s.run(3)
-    s.add(long := row("a1", tokens=2000, max_tokens=2000), length=50)
+    s.add(long := row("a1", tokens=5000, max_tokens=2000), length=50)
     beside = 0
     while long not in s.began:
         if s.scheduler.waiting < 30:
-            s.add(*many("b", 40, tokens=100), length=100)
+            add_some()
         s.run()
         beside = max(beside, len(s.running))
         assert s.step < 1500, "it starves"
@@ -263,7 +267,7 @@ def test_rows_that_keep_others_from_the_room_have_it_for_half_of_the_time() -> N
     counts: list[int] = []
     for _ in range(8000):
         if not any(each.namespace == "a" for each in (*s.running, *s.scheduler._waiting)):
-            s.add(row(f"a{s.step}", tokens=2000, max_tokens=2000), length=600)
+            s.add(row(f"a{s.step}", tokens=5000, max_tokens=2000), length=600)
         if s.scheduler.waiting < 30:
             s.add(*many("b", 40, tokens=100), length=100)
         s.run()
@@ -279,7 +283,7 @@ def test_a_row_that_grows_beyond_its_share_goes_and_not_those_whom_it_would_push
     s.add(grows := row("a1", max_tokens=2000), length=1200)
     s.run(2)
     s.add(*many("b", 7, tokens=40), length=150)
-    grown(grows, by=185)
+    grown(grows, by=785)
     s.run(140)
     assert {each.id for each in s.gone} == {"a1"}
     s.run_until(lambda: grows in s.ended)
@@ -287,9 +291,9 @@ def test_a_row_that_grows_beyond_its_share_goes_and_not_those_whom_it_would_push
 
 def test_a_lone_tenant_may_have_all_the_room() -> None:
     s = served(max_kv_tokens=4000)
-    s.add(row("a1", tokens=1900, max_tokens=2000), *many("a", 5), length=100)
+    s.add(row("a1", tokens=3800, max_tokens=2000), *many("a", 5), length=30)
     s.run()
-    assert len(s.running) == 2
+    assert len(s.running) == 4
     assert s.running[0].id == "a1"
     assert not s.gone
     s.run_until(lambda: len(s.ended) == 6)
@@ -298,7 +302,7 @@ def test_a_lone_tenant_may_have_all_the_room() -> None:
 
 def test_who_has_nothing_gets_in_beside_one_that_has_all_the_room() -> None:
     s = served(max_kv_tokens=4000, max_step_tokens=1000)
-    s.add(row("a1", tokens=3500, max_tokens=2000), length=400)
+    s.add(row("a1", tokens=3900, max_tokens=2000), length=400)
     s.run(50)
     s.add(row("b1"), length=10)
     s.run()
@@ -311,9 +315,19 @@ def test_a_long_row_makes_no_short_rows_of_others_go() -> None:
     s = served(max_rows=64, max_kv_tokens=8000, max_step_tokens=4000)
     s.add(*many("b", 60, tokens=80), length=40)
     s.run(5)
-    s.add(row("a1", tokens=2000, max_tokens=2000), length=50)
+    s.add(row("a1", tokens=5000, max_tokens=2000), length=50)
     s.run(100)
     assert not s.gone
+
+
+def test_rows_beyond_their_share_of_the_room_go_for_a_long_one_within_its_own() -> None:
+    s = served(max_rows=64, max_kv_tokens=8000, max_step_tokens=4000)
+    s.add(*many("b", 60, tokens=80), length=40)
+    s.run(5)
+    s.add(long := row("a1", tokens=2000, max_tokens=2000), length=50)
+    s.run(2)
+    assert long in s.began
+    assert 0 < len(s.gone) < 20
 
 
 # Prompts -------------------------------------------------------------------------------------------------------------
@@ -325,9 +339,9 @@ def test_a_prompt_does_not_wait_for_another_tenants_many_long_ones() -> None:
     b.add(many("a", 15, tokens=3000))
     b.add([row("b1", tokens=200)])
     b.schedule(0.0)
-    planned = chunks(b.plan_step())
+    planned = pieces(b.plan_step())
     assert planned[0] == ("b1", 200)
-    assert "a0" in planned[1][0]
+    assert planned[1][0] == "a0"
 
 
 def test_long_prompts_of_two_tenants_get_on_alike() -> None:
@@ -350,41 +364,41 @@ def expect_prompts_beside_others(b: Scheduler, tokens: int) -> None:
     b.plan_step()
     first[0].cached_tokens = 10
     first[0].token_ids.append(0)
-    b.add([row("a1", tokens=3000)])
+    b.add([row("a1", tokens=2000)])
     b.schedule(0.0)
-    assert chunks(b.plan_step()) == [("a1", tokens)]
+    assert pieces(b.plan_step()) == [("a1", tokens)]
     b.drop(first)
-    assert chunks(b.plan_step()) == [("a1", 512)]
+    assert pieces(b.plan_step()) == [("a1", 512)]
 
 
 def test_steps_are_short_while_somebody_is_expected_beside_a_backlog() -> None:
     b = scheduler(max_rows=2, max_step_tokens=512, beside_others=4)
     b.add(row(f"a{i}", tokens=3000) for i in range(9))
     b.schedule(0.0)
-    assert chunks(b.plan_step()) == [("a0 a1", 256)], "whoever is alone has all of it"
+    assert pieces(b.plan_step()) == [("a0", 256), ("a1", 256)], "whoever is alone has all of it"
     b.add(visitor := [row("b0", tokens=10)])
     b.schedule(0.0)
-    short = sum(tokens * len(names.split()) for names, tokens in chunks(b.plan_step()))
+    short = sum(b.plan_step().pieces.values())
     assert short <= 64
     b.drop(visitor)
     b.schedule(0.0)
     for _ in range(RECENT_STEPS):
-        assert sum(tokens * len(names.split()) for names, tokens in chunks(b.plan_step())) <= 64
-    assert sum(tokens * len(names.split()) for names, tokens in chunks(b.plan_step())) == 512
+        assert sum(b.plan_step().pieces.values()) <= 64
+    assert sum(b.plan_step().pieces.values()) == 512
 
 
 def test_on_a_gpu_steps_are_whole_whoever_is_expected() -> None:
     b = scheduler(max_rows=2, max_step_tokens=512, beside_others=1)
     b.add([*(row(f"a{i}", tokens=3000) for i in range(9)), row("b0", tokens=10)])
     b.schedule(0.0)
-    assert sum(tokens * len(names.split()) for names, tokens in chunks(b.plan_step())) > 256
+    assert sum(b.plan_step().pieces.values()) > 256
 
 
 def test_steps_are_whole_where_everybody_has_a_backlog() -> None:
     b = scheduler(max_rows=2, max_step_tokens=512, beside_others=4)
     b.add(row(f"{name}{i}", tokens=3000) for i in range(9) for name in "ab")
     b.schedule(0.0)
-    assert sum(tokens * len(names.split()) for names, tokens in chunks(b.plan_step())) == 512
+    assert sum(b.plan_step().pieces.values()) == 512
 
 
 # Simulation ----------------------------------------------------------------------------------------------------------

@@ -15,13 +15,13 @@ WAITING, RUNNING, ENDED = RowStatus
 
 def test_a_row_waits_runs_waits_again_and_ends() -> None:
     b = scheduler(max_kv_tokens=100)
-    first, second = rows("a1 a2")
+    first, second = rows("a1 a2", max_tokens=200)
     assert [first.status, second.status] == [WAITING, WAITING]
     b.add([first, second])
     assert [first.status, second.status] == [WAITING, WAITING]
     b.schedule(0.0)
     assert [first.status, second.status] == [RUNNING, RUNNING]
-    first.token_ids += [0] * 45
+    first.token_ids += [0] * 80
     assert b.schedule(0.0).preempted == [second]
     assert [first.status, second.status] == [RUNNING, WAITING]
     b.drop([first])

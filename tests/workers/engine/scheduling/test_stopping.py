@@ -55,10 +55,13 @@ def row(make_admit: MakeAdmit, **settings: Any) -> Row:
 
 
 def read(stopping: Stopping, row: Row, token_ids: list[int]) -> Generated | None:
-    """What comes of the tokens; every one of them is needed."""
-    for token_id in token_ids:
-        assert row.generated is None
-        stopping.accept(row, token_id)
+    """What comes of the tokens; every one of them is needed. Those that come in any case are there already."""
+    for at, token_id in enumerate(token_ids):
+        if at < len(row.token_ids):
+            assert row.token_ids[at] == token_id
+        else:
+            assert row.generated is None
+            stopping.accept(row, token_id)
     return row.generated
 
 

@@ -29,13 +29,16 @@ def one_of(**properties: Any) -> dict[str, Any]:
 
 
 def written(make_admit: MakeAdmit, schema: dict[str, Any], text: str, max_tokens: int = 100_000) -> Generated:
-    """What becomes of a row that writes `text` for ever, or up to its end."""
+    """What becomes of a row that writes `text` for ever, or up to its end. What comes in any case is there already."""
     guided = row(make_admit, output=Json(schema), max_tokens=max_tokens)
     guided.grammar = grammars_of(TOKENIZER).start(Json(schema), [])
     stopping = stopping_of(TOKENIZER)
     try:
-        for id_ in TOKENIZER.encode(text):
-            stopping.accept(guided, id_)
+        for at, id_ in enumerate(TOKENIZER.encode(text)):
+            if at < len(guided.token_ids):
+                assert guided.token_ids[at] == id_
+            else:
+                stopping.accept(guided, id_)
             if guided.generated is not None:
                 return guided.generated
     except Refusal as refusal:

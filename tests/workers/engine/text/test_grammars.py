@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+import llguidance.numpy
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -161,6 +162,28 @@ def test_rows_of_one_rule_do_not_share_their_place(grammars: Grammars, tokenizer
     one.accept(tokenizer.convert_tokens_to_ids("a"))
     assert sum(allowed(one)) == 1
     assert sum(allowed(other)) == 2
+
+
+@pytest.mark.parametrize("schema", [{"enum": ["ab", "cd"]}, {"type": "array", "minItems": 1}, {"type": "object"}])
+def test_what_may_come_where_there_is_a_choice_is_known_before_a_row_begins(
+    grammars: Grammars, monkeypatch: pytest.MonkeyPatch, schema: dict[str, Any]
+) -> None:
+    """Of many values it takes long to find out, and all rows of a step would wait."""
+    masks: list[bytes] = []
+    fill = llguidance.numpy.fill_next_token_bitmask
+
+    def filled(matcher: Any, bitmask: Any, index: int = 0) -> None:
+        fill(matcher, bitmask, index)
+        masks.append(bitmask[index].tobytes())
+
+    monkeypatch.setattr(llguidance.numpy, "fill_next_token_bitmask", filled)
+    row = start(grammars, Json(schema))
+    known = {*masks}
+    while forced := row.forced:
+        for token_id in forced:
+            row.accept(token_id)
+    assert sum(allowed(row)) > 1
+    assert masks[-1] in known
 
 
 def test_words_are_part_of_what_is_kept(grammars: Grammars) -> None:

@@ -15,7 +15,7 @@ from tests.workers.engine.text.test_grammars import allowed
 from guideway.schemas.output import Json
 from guideway.workers.engine.text.grammar import Grammar
 from guideway.workers.engine.text.grammars import Grammars
-from guideway.workers.engine.text.json_grammar import Digits
+from guideway.workers.engine.text.json_grammar import Digits, End, Habits, Place
 from guideway.workers.engine.text.json_text import JsonText
 
 TOKENIZER = tiny_tokenizer()
@@ -109,3 +109,39 @@ def test_where_a_text_is_cut_makes_no_difference(value: object, size: int) -> No
     for at in range(0, len(text), size):
         cut.see(text[at : at + size])
     assert whole.exponent == cut.exponent == (4, 307)
+
+
+def test_habits_are_those_of_the_last_texts() -> None:
+    common: dict[bytes, int] = {}
+    habits, others = Habits(common), Habits(common)
+    here, there = Place(1, 2), Place(1, 3)
+    before = habits.probability(here)
+    habits.hear(here, ended=True)
+    assert habits.probability(here) > habits.probability(there) == before > 0
+    for _ in range(200):
+        habits.hear(here, ended=False)
+    assert habits.probability(here) < 0.02
+    for _ in range(64):
+        habits.hear(here, ended=True)
+    assert habits.probability(here) > 0.4, "what was long ago counts less"
+    habits.keep(here, End(b'","age":', [5, 6]))
+    assert habits.end(there) == End(b'","age":', [5, 6])
+    habits.wrote(b'","age":', 7)
+    assert habits.end(there) is None, "it may be divided in another way"
+    assert habits.token(b'","other') == others.token(b'","') == 7
+    others.wrote(b'","x', 8)
+    assert habits.token(b'","age":') == 7, "its own texts come first"
+    assert habits.token(b'":') is None
+
+
+def test_habits_keep_no_letters_and_do_not_grow_without_end() -> None:
+    common: dict[bytes, int] = {}
+    habits = Habits(common)
+    habits.wrote(b"secret", 1)
+    habits.wrote(b'"secret', 2)
+    assert [*common] == [b'"']
+    for i in range(10_000):
+        habits.hear(Place(i, 0), ended=True)
+        habits.keep(Place(i, 0), End(b"", ()))
+        habits.wrote("".join('{}[]:,"'[i // 7**k % 7] for k in range(5)).encode(), i)
+    assert max(len(habits._seen), len(habits._ends), len(common)) <= 128

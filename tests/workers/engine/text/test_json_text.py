@@ -146,3 +146,37 @@ def test_a_number_is_exact_once_no_float_could_tell_more(text: str, exact: bool)
     assert seen(text).is_exact is exact
     if exact:
         assert {float(text + more) for more in ("", "1", "5", "99999", "4" * 60)} == {float(text)}
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ('{"na', b""),
+        ('{"name"', b""),
+        ('{"name":"', b'"'),
+        ('{"name":"x', b'"'),
+        ('{"name":"x\\', b""),
+        ('{"name":"x\\"', b'"'),
+        ('{"name":"x"', b""),
+        ("[1", b",]}"),
+        ("[-", b",]}"),
+        ("[true", b""),
+    ],
+)
+def test_what_may_end_a_value(text: str, ends: bytes) -> None:
+    made = JsonText()
+    made.see(text.encode())
+    assert made.ends == ends
+
+
+def test_a_copy_goes_its_own_way() -> None:
+    text = b'{"a":[1,{"b":"x\\u00e9 ","c":-1.5e3},"y"],"a":"z'
+    for at in range(len(text)):
+        one = JsonText()
+        one.see(text[:at])
+        other = one.copy()
+        before = repr(vars(one))
+        other.see(text[at:])
+        assert repr(vars(one)) == before
+        one.see(text[at:])
+        assert repr(vars(one)) == repr(vars(other))

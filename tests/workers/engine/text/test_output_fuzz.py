@@ -104,13 +104,16 @@ def outcome(rule: OutputRule, seed: int) -> FailureCode | None:
 
 
 def written(grammar: Grammar, chance: random.Random) -> str | None:
-    """A text of 40 tokens at most; None where that is not enough."""
+    """A text of 40 tokens at most; None where that is not enough. What is forced is what the masks allow."""
     ids: list[int] = []
+    run: list[int] = []
     for _ in range(40):
+        run = run or [*grammar.forced]
         bitmask = empty_bitmask(1, 300)
         grammar.fill(bitmask, 0)
         may = np.unpackbits(bitmask.view(np.uint8), bitorder="little").nonzero()[0].tolist()
         assert may, "a dead end"
+        assert not run or may == [run.pop(0)], "forced, and something else may come"
         id_ = END if END in may and chance.random() < 0.3 else chance.choice(may)
         if id_ == END:
             return grammar.text(ids)

@@ -1,0 +1,1 @@
+"""Protobuf messages of endpoints: their descriptors in manifests, and classes made of these."""

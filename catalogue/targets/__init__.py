@@ -1,0 +1,1 @@
+"""Where results go beside the caller: who accepts them, and how they leave Kafka."""

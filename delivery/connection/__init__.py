@@ -1,0 +1,1 @@
+"""Which cluster a process talks to, and how it logs in."""

@@ -1,0 +1,1 @@
+"""What our services tell operators: who was refused what, and what namespaces use."""

@@ -1,0 +1,1 @@
+"""Batch files: a million rows, each an event."""

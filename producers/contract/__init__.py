@@ -1,0 +1,1 @@
+"""What a namespace's endpoints promise, as documents for other tools."""

@@ -1,0 +1,51 @@
+"""Refusals and failures as problem documents (RFC 9457). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from starlette.responses import Response
+
+from guideway.producers.gateway.status import DoorCode, DoorRefusal, status_of
+from guideway.schemas.failures import FailureCode, Refusal
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+def problem(code: FailureCode | DoorCode, message: str, **more: Any) -> Response:
+    """The response. more: further members of the document."""
+    status = status_of(code)
+    content = {
+        "type": f"urn:guideway:failure:{code.value}",
+        "title": status.title,
+        "status": status.http,
+        "detail": message,
+        "code": code.value,
+        "retryable": status.retryable,
+        **more,
+    }
+    return Response(msgspec.json.encode(content), status.http, failure_headers(code), MEDIA_TYPE)
+
+
+def failure_headers(code: FailureCode | DoorCode) -> dict[str, str]:
+    """The headers that go with a failure, in whatever form its body is."""
+    status = status_of(code)
+    headers = {"x-should-retry": "true" if status.retryable else "false"}
+    if status.retry_after_s is not None:
+        headers["retry-after"] = str(status.retry_after_s)
+    if code is DoorCode.UNAUTHENTICATED:
+        headers["www-authenticate"] = 'Bearer realm="guideway"'
+    return headers
+
+
+def problem_of(refusal: Refusal | DoorRefusal, **more: Any) -> Response:
+    """The response for a refusal."""
+    return problem(refusal.code, refusal.message, **more)
+
+
+def with_headers(response: Response, headers: Mapping[str, str]) -> Response:
+    """The response, with these headers as well."""
+    response.headers.update(headers)
+    return response

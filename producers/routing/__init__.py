@@ -1,0 +1,1 @@
+"""Events that name no endpoint: by which endpoint they are answered."""

@@ -1,0 +1,1 @@
+"""Results that leave Kafka: `guideway targets` posts them to webhooks and writes archives."""

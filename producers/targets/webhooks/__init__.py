@@ -1,0 +1,1 @@
+"""Posting to webhooks: where to, how, signed with what, and when again."""

@@ -1,0 +1,1 @@
+"""`guideway archive`: archived results, looked at, taken out, erased."""

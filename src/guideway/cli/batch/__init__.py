@@ -1,0 +1,1 @@
+"""`guideway batch …` and `guideway batcher`."""

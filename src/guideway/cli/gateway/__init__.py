@@ -1,0 +1,1 @@
+"""`guideway gateway`, and `guideway keys create|list|revoke`."""

@@ -1,0 +1,1 @@
+"""`guideway namespaces …` and `guideway services …`: who may do what on a cluster."""

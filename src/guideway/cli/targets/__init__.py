@@ -1,0 +1,1 @@
+"""`guideway targets`: results that leave Kafka."""

@@ -1,0 +1,1 @@
+"""Batch jobs: a file of rows, answered on the batch lane."""

@@ -1,0 +1,1 @@
+"""Models before they are applied, and whether guidance fits them."""

@@ -1,0 +1,1 @@
+"""Namespaces and rights on a cluster: made, shown, deleted, kept."""

@@ -1,0 +1,1 @@
+"""Webhooks and archives, as far as this machine knows of them."""

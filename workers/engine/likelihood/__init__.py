@@ -1,0 +1,1 @@
+"""How likely labels, tokens and texts are, for rows whose request asks for it."""
