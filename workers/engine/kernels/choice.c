@@ -93,20 +93,15 @@ INLINE Lanes log_of(Lanes f, Lanes n)
     return n * 0.693147181f + (f - 0.5f * squared + squared * f * sum);
 }
 
-INLINE Lanes where(Words condition, Lanes yes, Lanes no)
-{
-    return (Lanes)(((Words)yes & condition) | ((Words)no & ~condition));
-}
-
 /* Noise of Gumbel's distribution from 32 even bits: -ln(-ln(1 - w)), w = (word + 1/2) / 2^32. */
 INLINE Lanes noise_of(Words words)
 {
     const Lanes below_one = (Lanes){0} + 0x1.fffffep-1f;
     Lanes n, w = __builtin_convertvector(words, Lanes) * 0x1p-32f + 0x1p-33f;
-    w = where((Words)(w > below_one), below_one, w);
+    w = where(is_more(w, below_one), below_one, w);
     Lanes f = parts_of(1.0f - w, &n);
     /* 1 - w has lost the last bits of a small w, and the largest noise hangs on them. */
-    f = where((Words)(w < 0.25f), -w, f);
+    f = where(is_more((Lanes){0} + 0.25f, w), -w, f);
     f = parts_of(-log_of(f, n), &n);
     return -log_of(f, n);
 }
@@ -316,7 +311,7 @@ static int64_t drawn(const float *x, int64_t vocabulary, const float *tops, floa
             const Lanes scaled = (value - most) * inverse;
             const Words is_in = (Words)(scaled > nucleus.least) | (Words)((scaled == nucleus.least) & (id <= last));
             values[k] = where(is_in, scaled + noise_of(words[k]), none);
-            best_of_lanes = where((Words)(values[k] > best_of_lanes), values[k], best_of_lanes);
+            best_of_lanes = where(is_more(values[k], best_of_lanes), values[k], best_of_lanes);
         }
         memcpy(lane, &best_of_lanes, sizeof best_of_lanes);
         for (int i = 0; i < LANES; i++) top = lane[i] > top ? lane[i] : top;

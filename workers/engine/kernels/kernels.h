@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -45,10 +45,46 @@ typedef float Lanes __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 
+/* All ones where it is so. GCC compares vectors that are longer than registers number by number. */
+#if defined(__AVX512F__)
+#define COMPARED(name, sign) INLINE Words name(Lanes a, Lanes b) { return (Words)(a sign b); }
+#else
+#if defined(__AVX2__)
+#define REGISTER 8
+#else
+#define REGISTER 4
+#endif
+typedef float Part __attribute__((vector_size(4 * REGISTER)));
+#define COMPARED(name, sign) INLINE Words name(Lanes a, Lanes b) \
+{ \
+    Part of_a[LANES / REGISTER], of_b[LANES / REGISTER]; \
+    Words found; \
+    memcpy(of_a, &a, sizeof a); \
+    memcpy(of_b, &b, sizeof b); \
+    for (int part = 0; part < LANES / REGISTER; part++) of_a[part] = (Part)(of_a[part] sign of_b[part]); \
+    memcpy(&found, of_a, sizeof found); \
+    return found; \
+}
+#endif
+COMPARED(is_more, >)
+COMPARED(differs, !=)
+
+/* Where the condition is all ones, `yes`, and elsewhere `no`. */
+INLINE Lanes where(Words condition, Lanes yes, Lanes no)
+{
+    return (Lanes)(((Words)yes & condition) | ((Words)no & ~condition));
+}
+
 INLINE Words widened(const void *halves)
 {
 #if defined(__AVX512F__)
     return (Words)_mm512_cvtepu16_epi32(_mm256_loadu_si256(halves));
+#elif defined(__AVX2__)
+    const __m128i *both = halves;
+    const __m256i found[2] = {_mm256_cvtepu16_epi32(_mm_loadu_si128(both)), _mm256_cvtepu16_epi32(_mm_loadu_si128(both + 1))};
+    Words words;
+    memcpy(&words, found, sizeof words);
+    return words;
 #else
     Halves found;
     memcpy(&found, halves, sizeof found);
@@ -60,6 +96,11 @@ INLINE void narrow(Words words, void *halves)
 {
 #if defined(__AVX512F__)
     _mm256_storeu_si256(halves, _mm512_cvtepi32_epi16((__m512i)words));
+#elif defined(__AVX2__)
+    __m256i both[2];
+    memcpy(both, &words, sizeof words);
+    /* The words are below 65,536. */
+    _mm256_storeu_si256(halves, _mm256_permute4x64_epi64(_mm256_packus_epi32(both[0], both[1]), 0xd8));
 #else
     const Halves found = __builtin_convertvector(words, Halves);
     memcpy(halves, &found, sizeof found);
@@ -95,7 +136,7 @@ INLINE void store_lanes(void *at, int64_t i, Lanes values, int bfloat16)
     if (bfloat16) {
         Words bits;
         memcpy(&bits, &values, sizeof bits);
-        const Words is_nan = (Words)(values != values);
+        const Words is_nan = differs(values, values);
         bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
         bits = (bits & ~is_nan) | (0x7fc0 & is_nan);
         narrow(bits, (uint16_t *)at + i);

@@ -76,6 +76,7 @@ INLINE Lanes sums_of(Lanes *parts)
     return parts[0];
 }
 
+#define ONES ~0u, ~0u, ~0u, ~0u
 #define TOGETHER 4 /* queries of a group for which a key is read once, and vectors of sums of each */
 
 /* scores[q][k] = queries[q] . keys[k] for a page, of which `n` keys count; the others score -inf. `dim` is a multiple of
@@ -83,7 +84,7 @@ INLINE Lanes sums_of(Lanes *parts)
 INLINE void score_page(const float *queries, const char *keys, float *scores, int64_t apart, int64_t n, const int count,
                        const int64_t dim, const int bfloat16)
 {
-    const Words lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    static const uint32_t all_then_none[2 * LANES] = {ONES, ONES, ONES, ONES};
     Lanes parts[TOGETHER][PAGE];
     for (int k = 0; k < PAGE; k++) {
         Lanes own[TOGETHER] = {0};
@@ -93,7 +94,8 @@ INLINE void score_page(const float *queries, const char *keys, float *scores, in
         }
         for (int q = 0; q < count; q++) parts[q][k] = own[q];
     }
-    const Words counts = (Words)(lane < (uint32_t)n);
+    Words counts;
+    memcpy(&counts, all_then_none + LANES - n, sizeof counts);
     for (int q = 0; q < count; q++) {
         const Lanes sums = sums_of(parts[q]), none = (Lanes){0} - INFINITY;
         Words bits = ((Words)sums & counts) | ((Words)none & ~counts);

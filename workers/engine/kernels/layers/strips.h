@@ -155,11 +155,7 @@ INLINE void add_value_pairs(const uint16_t *shares, const uint32_t *values, cons
     }
 }
 
-INLINE Lanes larger(Lanes a, Lanes b)
-{
-    const Words first = (Words)(a > b);
-    return (Lanes)(((Words)a & first) | ((Words)b & ~first));
-}
+INLINE Lanes larger(Lanes a, Lanes b) { return where(is_more(a, b), a, b); }
 
 /* Lane q, and lane q + QUERIES: the sum, or the largest, of the lanes of parts[q]; `parts` is not kept. */
 INLINE Lanes across(Lanes *parts, const int summed)

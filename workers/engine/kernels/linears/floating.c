@@ -3,17 +3,14 @@
  *     y[j][o] = sum over i of x[j][i] W[o][i] + bias[o]
  *
  * An output is summed in the same order whatever tokens are beside it: a row computes the same numbers alone and in any
- * batch. Sums are float32. `floating_linear.py` is the caller and says where it is used.
+ * batch. Sums are float32. `floating_product.py` is the caller and says where it is used.
  *
  * In bfloat16, weights are packed as panels of 16 outputs, [panels, ceil(in / 2), 16, 2], so that one number of a register
- * is one output: processors with AVX-512 BF16 add two products of 16 outputs at once. 16 pairs of a panel are a tile of
- * AMX, where the processor has these. In float32 weights are read where the model has them, [out, in], and a register
- * holds 16 inputs of one output.
+ * is one output: processors with AVX-512 BF16 add two products of 16 outputs at once, those with AVX2 widen each half of
+ * the pairs and multiply in float32. 16 pairs of a panel are a tile of AMX, where the processor has these. In float32
+ * weights are read where the model has them, [out, in], and a register holds 16 inputs of one output.
  */
 #include "../work.h"
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
 #include "ahead.h"
 #include "tiles.h"
 
@@ -21,58 +18,113 @@
 #define FOUR 4    /* outputs that are summed together in float32 */
 #define UNROLL _Pragma("GCC unroll 28") /* else sums are kept in memory and not in registers */
 
-/* So many sums find room in registers. */
+/* So many tokens of a panel find room in registers. */
 #if defined(__AVX512F__)
 #define SUMS 28
 #define WIDE 6 /* tokens beside FOUR outputs in float32 */
+#elif defined(__AVX2__)
+#define SUMS 5
+#define WIDE 1
 #else
 #define SUMS 4
 #define WIDE 1
 #endif
 
-/* sums += two products for each of LANES outputs */
-INLINE Lanes add_pair(Lanes sums, const uint16_t *weights, const uint16_t *x)
-{
-    uint32_t pair;
-    memcpy(&pair, x, sizeof pair);
+/* Two inputs of a token, as they are multiplied; `both`: the second one is there. */
 #if defined(__AVX512BF16__)
-    return (Lanes)_mm512_dpbf16_ps((__m512)sums, (__m512bh)_mm512_loadu_si512(weights),
-                                   (__m512bh)_mm512_set1_epi32((int32_t)pair));
+typedef struct {
+    uint16_t low, high;
+} Pair;
+INLINE Pair pair_of(const uint16_t *x, int both)
+{
+    Pair pair = {*x, 0};
+    if (both) memcpy(&pair, x, sizeof pair);
+    return pair;
+}
 #else
-    const union { uint32_t bits; float value; } low = {pair << 16}, high = {pair & 0xffff0000u};
+typedef struct {
+    float low, high;
+} Pair;
+INLINE Pair pair_of(const uint16_t *x, int both) { return (Pair){load(x, 0, 1), both ? load(x, 1, 1) : 0}; }
+#endif
+
+/* `sums` of each token for the outputs of a panel, in so many registers: */
+#if defined(__AVX512BF16__)
+typedef __m512 Sums;
+#define EACH 1
+INLINE void add_pairs(Sums *sums, const uint16_t *weights, const Pair *x, const int tokens)
+{
+    const __m512bh both = (__m512bh)_mm512_loadu_si512(weights);
+    UNROLL for (int t = 0; t < tokens; t++) {
+        int32_t pair;
+        memcpy(&pair, x + t, sizeof pair);
+        sums[t] = _mm512_dpbf16_ps(sums[t], both, (__m512bh)_mm512_set1_epi32(pair));
+    }
+}
+#elif defined(__AVX2__)
+typedef __m256 Sums;
+#define EACH 2
+/* One half of the inputs after the other: the weights of both would leave too few registers to the sums. */
+INLINE void add_pairs(Sums *sums, const uint16_t *weights, const Pair *x, const int tokens)
+{
+    const __m256i *both = (const __m256i *)weights, mask = _mm256_set1_epi32((int32_t)0xffff0000);
+    const __m256 low = (__m256)_mm256_slli_epi32(_mm256_loadu_si256(both), 16);
+    const __m256 low_too = (__m256)_mm256_slli_epi32(_mm256_loadu_si256(both + 1), 16);
+    UNROLL for (int t = 0; t < tokens; t++) {
+        const __m256 one = _mm256_broadcast_ss(&x[t].low);
+        sums[2 * t] = low * one + sums[2 * t];
+        sums[2 * t + 1] = low_too * one + sums[2 * t + 1];
+    }
+    const __m256 high = (__m256)_mm256_and_si256(_mm256_loadu_si256(both), mask);
+    const __m256 high_too = (__m256)_mm256_and_si256(_mm256_loadu_si256(both + 1), mask);
+    UNROLL for (int t = 0; t < tokens; t++) {
+        const __m256 one = _mm256_broadcast_ss(&x[t].high);
+        sums[2 * t] = high * one + sums[2 * t];
+        sums[2 * t + 1] = high_too * one + sums[2 * t + 1];
+    }
+}
+#else
+typedef Lanes Sums;
+#define EACH 1
+INLINE void add_pairs(Sums *sums, const uint16_t *weights, const Pair *x, const int tokens)
+{
     Words both;
     memcpy(&both, weights, sizeof both);
-    return sums + (Lanes)(both << 16) * low.value + (Lanes)(both & 0xffff0000u) * high.value;
-#endif
+    UNROLL for (int t = 0; t < tokens; t++)
+        sums[t] += (Lanes)(both << 16) * x[t].low + (Lanes)(both & 0xffff0000u) * x[t].high;
 }
+#endif
 
-/* sums[t] = x[t] W^T of a panel, for `tokens` tokens, a constant wherever this is inlined. x [pairs, tokens, 2]: one
+/* sums[t] = x[t] W^T of a panel, for `tokens` tokens, a constant wherever this is inlined. x [pairs, tokens]: one
  * address reaches all tokens of a pair. */
-INLINE void sum_pairs(const uint16_t *weights, const uint16_t *x, int64_t pairs, float *sums, Ask *ask, const int tokens)
+INLINE void sum_pairs(const uint16_t *weights, const Pair *x, int64_t pairs, float *sums, Ask *ask, const int tokens)
 {
-    Lanes own[SUMS];
-    UNROLL for (int t = 0; t < tokens; t++) own[t] = (Lanes){0};
+    Sums own[SUMS * EACH];
+    UNROLL for (int s = 0; s < tokens * EACH; s++) own[s] = (Sums){0};
     for (int64_t i = 0, step; i < pairs;) {
         const char *at = (const char *)weights; /* to ask for what is there costs nothing */
         int64_t end = take_lines(ask, pairs - i, &at);
         step = end ? LINE : 0;
         end = end ? i + end : pairs;
-        for (; i < end; i++, at += step, weights += 2 * LANES, x += 2 * tokens) {
+        for (; i < end; i++, at += step, weights += 2 * LANES, x += tokens) {
             __builtin_prefetch((const char *)weights + AHEAD, 0, 2); /* the first cache is full of tokens */
             __builtin_prefetch(at, 0, 2);
-            UNROLL for (int t = 0; t < tokens; t++) own[t] = add_pair(own[t], weights, x + 2 * t);
+            add_pairs(own, weights, x, tokens);
         }
     }
-    UNROLL for (int t = 0; t < tokens; t++) store_lanes(sums, t * LANES, own[t], 0);
+    UNROLL for (int s = 0; s < tokens * EACH; s++) memcpy(sums + s * LANES / EACH, own + s, sizeof *own);
 }
 
-static void sum_panel(const uint16_t *weights, const uint16_t *x, int64_t pairs, float *sums, int64_t tokens, Ask *ask)
+static void sum_panel(const uint16_t *weights, const Pair *x, int64_t pairs, float *sums, int64_t tokens, Ask *ask)
 {
 #define FOR(tokens) case tokens: sum_pairs(weights, x, pairs, sums, ask, tokens); break;
     switch (tokens) {
     FOR(1) FOR(2) FOR(3) FOR(4)
+#if SUMS > 4
+    FOR(5)
+#endif
 #if SUMS == 28
-    FOR(5) FOR(6) FOR(7) FOR(8) FOR(9) FOR(10) FOR(11) FOR(12) FOR(13) FOR(14) FOR(15) FOR(16)
+    FOR(6) FOR(7) FOR(8) FOR(9) FOR(10) FOR(11) FOR(12) FOR(13) FOR(14) FOR(15) FOR(16)
     FOR(17) FOR(18) FOR(19) FOR(20) FOR(21) FOR(22) FOR(23) FOR(24) FOR(25) FOR(26) FOR(27) FOR(28)
 #endif
     }
@@ -109,23 +161,20 @@ INLINE int64_t tile_at(const Tiles *tiles, int64_t tile)
 }
 
 /* The inputs of a chunk as `sum_pairs` reads them, one tile behind the other. */
-static void arrange(const Product *work, const Tiles *tiles, uint16_t *to)
+static void arrange(const Product *work, const Tiles *tiles, Pair *to)
 {
     const int64_t in = work->in, pairs = (in + 1) / 2;
     for (int64_t tile = 0; tile < tiles->tiles; tile++) {
         const int64_t from = tile_at(tiles, tile), tokens = tile_at(tiles, tile + 1) - from;
         const uint16_t *x = (const uint16_t *)work->x + from * in;
         for (int64_t t = 0; t < tokens; t++, x += in)
-            for (int64_t i = 0; i < pairs; i++) {
-                uint16_t *pair = to + (i * tokens + t) * 2;
-                if (2 * i + 1 < in) memcpy(pair, x + 2 * i, 2 * sizeof *x);
-                else pair[0] = x[2 * i], pair[1] = 0;
-            }
-        to += pairs * tokens * 2;
+            for (int64_t i = 0; i < pairs; i++)
+                to[i * tokens + t] = pair_of(x + 2 * i, 2 * i + 1 < in);
+        to += pairs * tokens;
     }
 }
 
-static void multiply_pairs(const Product *work, const Member *member, const Tiles *tiles, const uint16_t *x,
+static void multiply_pairs(const Product *work, const Member *member, const Tiles *tiles, const Pair *x,
                            int64_t output, char *y, Ask *ask)
 {
     const int64_t pairs = (work->in + 1) / 2;
@@ -134,7 +183,7 @@ static void multiply_pairs(const Product *work, const Member *member, const Tile
     ask->now = ask->of_piece;
     for (int64_t tile = 0; tile < tiles->tiles; tile++) {
         const int64_t from = tile_at(tiles, tile), tokens = tile_at(tiles, tile + 1) - from;
-        sum_panel(weights, x + (from - tiles->begin) * pairs * 2, pairs, sums, tokens, ask);
+        sum_panel(weights, x + (from - tiles->begin) * pairs, pairs, sums, tokens, ask);
         put(work, member, sums, y + from * work->stride * 2, output, tokens, 1);
     }
 }
@@ -336,7 +385,7 @@ void gw_multiply_some(void *product)
             char *y = member_of(work, &piece, FLOATING_PIECE, &member);
             const Tiles tiles = tiles_of(work, next / work->pieces);
             if (work->bfloat16) {
-                uint16_t *x = (uint16_t *)scratch_of((size_t)(pairs * CHUNK));
+                Pair *x = (Pair *)scratch_of((size_t)(pairs * CHUNK) * sizeof(Pair) / sizeof(float));
                 if (!x) {
                     __atomic_store_n(&work->failed, 1, __ATOMIC_RELAXED);
                     return;
@@ -363,7 +412,7 @@ int gw_multiply(int64_t tokens, int64_t in, int64_t members, int64_t bfloat16, c
 /* Whether these products are faster here than those of torch. */
 int gw_multiplies_well(int64_t bfloat16)
 {
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) || (defined(__AVX2__) && !defined(__AVX512F__))
     const int pairs = 1;
 #else
     const int pairs = 0;
