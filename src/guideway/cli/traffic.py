@@ -76,9 +76,9 @@ def send(
     Of several, each result stands behind the number of its line. What cannot be sent, or gets no reply in time, is told
     with its line, and the others go on. Exit code 1 if any of them has no completed reply.
 
-        guideway send /public/round "Is the Earth round?"
-        guideway send /team/sentiment -f reviews.jsonl --json
-        guideway send --stream /public/essay "Why is the sky blue?"
+        guideway send /public/fact-yes-no "Is the Earth round?"
+        guideway send /reviews/sentiment -f reviews.jsonl --json
+        guideway send --stream /public/fact-sentence "Why is the sky blue?"
         guideway send --via shop /reviews/sentiment "Good soup."
         guideway send /shop/call "Good soup."    (the router of shop finds the endpoint)
     """
@@ -161,8 +161,8 @@ def cancel(
 ) -> None:
     """Ask that a request end. Its own reply tells what came of it: `cancelled`, or its result where that was sooner.
 
-    guideway send /team/summary "A long text" --id order-17 &
-    guideway cancel /team/summary order-17
+    guideway send /public/fact-sentence "Why is the sky blue?" --id order-17 &
+    guideway cancel /public/fact-sentence order-17
     """
 
     async def work() -> None:

@@ -40,4 +40,6 @@ def test_no_sentence_of_the_list_is_cut() -> None:
 
 def test_examples_stand_on_lines_of_their_own() -> None:
     shown = CliRunner().invoke(app, ["send", "-h"], env={"COLUMNS": "80"}).output
-    assert '      guideway send /public/round "Is the Earth round?"\n      guideway send /team/sentiment' in shown
+    assert (
+        '      guideway send /public/fact-yes-no "Is the Earth round?"\n      guideway send /reviews/sentiment' in shown
+    )

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from guideway.catalogue.entries import KINDS
 from guideway.cli.console.output import AsJson, out, print_json, run
 from guideway.settings import Settings
 from guideway.usecases.delete import delete_entry
@@ -20,9 +21,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def delete(
-    kind: Annotated[
-        str, typer.Argument(help="endpoint, guidance, set, model, alias, calibration, namespace or router")
-    ],
+    kind: Annotated[str, typer.Argument(help=", ".join(KINDS))],
     name: Annotated[str, typer.Argument(help="NAMESPACE/NAME[@VERSION], a model size, or a namespace")],
     anyway: EvenIfUsed = False,
     as_json: AsJson = False,

@@ -11,7 +11,7 @@ import typer
 
 from guideway.catalogue.difference import written
 from guideway.catalogue.documents.manifest_files import read_manifests
-from guideway.catalogue.entries import Catalogue, Identity
+from guideway.catalogue.entries import KINDS, Catalogue, Identity
 from guideway.catalogue.limits import said
 from guideway.catalogue.topic import CatalogueFollower
 from guideway.cli.catalogue.apply import MaxPartitions, Replication
@@ -77,9 +77,7 @@ def topics_apply(
 
 
 def get(
-    kind: Annotated[
-        str, typer.Argument(help="endpoints, guidance, sets, models, aliases, calibrations, namespaces, routers or all")
-    ] = "all",
+    kind: Annotated[str, typer.Argument(help=f"{', '.join(KINDS)} or all")] = "all",
     as_json: AsJson = False,
     as_yaml: AsYaml = False,
 ) -> None:
@@ -132,7 +130,7 @@ def get(
 def describe(
     kind: Annotated[
         str,
-        typer.Argument(help="endpoint, guidance, set, model, alias, calibration, namespace, router, webhook or target"),
+        typer.Argument(help=", ".join(KINDS)),
     ],
     name: Annotated[str, typer.Argument(help="NAMESPACE/NAME, a model size, or a namespace")],
     as_json: AsJson = False,

@@ -61,7 +61,7 @@ def show(
 ) -> None:
     """Show dead letters: where each came from, why it is here, its key and headers.
 
-    guideway dlq show /public/round --code internal_error
+    guideway dlq show /public/fact-yes-no --code internal_error
     """
     selection = Selection(code=_code(code))
 
@@ -91,7 +91,7 @@ def replay(
 
     Interrupted, it can be run again: what was put back is noted in the same transaction.
 
-        guideway dlq replay /public/round --dry-run
+        guideway dlq replay /public/fact-yes-no --dry-run
         guideway dlq replay gw.infer.small.interactive.v1 --code engine_failed --yes
     """
     places = frozenset(map(_place, offset or ()))
