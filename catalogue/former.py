@@ -10,7 +10,7 @@ import msgspec
 from guideway.catalogue.changes import Moved
 from guideway.catalogue.entries import Catalogue
 from guideway.catalogue.identity import disagreement, of_key
-from guideway.delivery.clients.topic_follower import TopicFollower
+from guideway.delivery.clients.topic_reader import TopicReader
 from guideway.delivery.connection.cluster import Cluster
 from guideway.schemas.manifests import Guidance, RetrievalSet
 from guideway.schemas.names.service_topics import FORMER_CATALOGUE_TOPIC
@@ -39,9 +39,9 @@ async def read_former(cluster: Cluster) -> dict[bytes, bytes]:
             else:
                 kept[record.key or b""] = record.value
 
-    async with TopicFollower(cluster, "catalogue", FORMER_CATALOGUE_TOPIC, take, partitions=[0]) as follower:
-        if await follower.find():
-            await follower.catch_up()
+    async with TopicReader(cluster, "catalogue", FORMER_CATALOGUE_TOPIC, take, partitions=[0]) as reader:
+        if await reader.find():
+            await reader.catch_up()
     return kept
 
 

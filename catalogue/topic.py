@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 
 from guideway.catalogue.entries import Catalogue
 from guideway.delivery.clients.topic_follower import TopicFollower
+from guideway.delivery.clients.topic_reader import TopicReader
 from guideway.delivery.connection.cluster import Cluster
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.names.addresses import PUBLIC
@@ -50,7 +51,7 @@ class CatalogueFollower:
         self.catalogue = Catalogue()
         self._cluster = cluster
         self._timeout_s = timeout_s
-        self._topics = TopicFollower(
+        reader = TopicReader(
             cluster,
             "catalogue",
             is_catalogue_topic,
@@ -59,6 +60,7 @@ class CatalogueFollower:
             made_anew=self.catalogue.forget_topic,
             look_s=look_s,
         )
+        self._topics = TopicFollower(reader)
 
     async def __aenter__(self) -> CatalogueFollower:
         """Raises: Refusal `broker_unreachable`, or `invalid_setting` if there is no catalogue to be seen."""

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from guideway.delivery.clients.topic_follower import TopicFollower
+from guideway.delivery.clients.topic_reader import TopicReader
 from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.recent_keys import SharedRecentKeys
 from guideway.schemas.names.topics import cancellation_topic
@@ -99,9 +100,10 @@ class CancellationFollower:
     ) -> None:
         """look_again_s, timeout_s: seconds; the latter for all that was cancelled before."""
         self._topic_name = cancellation_topic(size)
-        self._topic = TopicFollower(
+        reader = TopicReader(
             cluster, "cancellations", self._topic_name, self._take, partitions=[0], look_again_s=look_again_s
         )
+        self._topic = TopicFollower(reader)
         self._cancellations = cancellations
         self._timeout_s = timeout_s
         self._pushed_out = 0

@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from guideway.delivery.clients.kafka_client import unreachable
-from guideway.delivery.clients.topic_follower import TopicFollower
+from guideway.delivery.clients.topic_reader import TopicReader
 from guideway.delivery.connection.cluster import Cluster
 from guideway.schemas.failures import Refusal
 
@@ -26,28 +26,28 @@ async def topic_records(
     """
     taken: deque[Any] = deque()
     ours = topics if isinstance(topics, str) else frozenset(topics).__contains__
-    async with TopicFollower(cluster, role, ours, taken.extend) as follower:
+    async with TopicReader(cluster, role, ours, taken.extend) as reader:
         try:
-            is_there = await follower.find()
-            _require_all(follower)
+            is_there = await reader.find()
+            _require_all(reader)
             if not is_there:
                 if absent is not None:
                     raise absent
                 return
-            async with aclosing(follower.catching_up()) as catching_up:
+            async with aclosing(reader.catching_up()) as catching_up:
                 async for _ in catching_up:
                     while taken:
                         yield taken.popleft()
-            _require_all(follower)
+            _require_all(reader)
             while follow:
-                await follower.read(timeout_ms=200)
+                await reader.read(timeout_ms=200)
                 while taken:
                     yield taken.popleft()
         except (KafkaError, TimeoutError) as error:
             raise unreachable(cluster, error, connected=True) from None
 
 
-def _require_all(follower: TopicFollower) -> None:
-    if follower.refused:
+def _require_all(reader: TopicReader) -> None:
+    if reader.refused:
         # Half of what there is would look like all of it.
-        raise TopicAuthorizationFailedError(sorted(follower.refused))
+        raise TopicAuthorizationFailedError(sorted(reader.refused))

@@ -23,6 +23,7 @@ from aiokafka.errors import KafkaError
 
 from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.delivery.clients.topic_follower import TopicFollower
+from guideway.delivery.clients.topic_reader import TopicReader
 from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.intake import Limit
@@ -129,11 +130,8 @@ class BatchService:
     async def run(self) -> None:
         """Carry out jobs until `stop`. Raises: Refusal `broker_unreachable`, `not_allowed`."""
         cluster = self._settings.cluster
-        cancellations = TopicFollower(cluster, "batcher", self._is_cancel_topic, self._note)
-        async with started(make_producer(cluster, "batcher"), cluster) as self._producer, cancellations:
-            if await cancellations.find():
-                await cancellations.catch_up()
-            cancellations.follow()
+        cancellations = TopicFollower(TopicReader(cluster, "batcher", self._is_cancel_topic, self._note))
+        async with started(make_producer(cluster, "batcher"), cluster) as self._producer, cancellations.followed():
             sweeping = asyncio.create_task(self._sweep(), name="remove what is kept no longer")
             try:
                 await self.pipeline.run()

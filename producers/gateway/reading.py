@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 
 from guideway.delivery.clients.kafka_client import as_record, unreachable
 from guideway.delivery.clients.topic_follower import TopicFollower
+from guideway.delivery.clients.topic_reader import TopicReader
 from guideway.delivery.connection.cluster import Cluster
 from guideway.producers.client.partial_reader import MOST_PIECES
 from guideway.producers.gateway.known import Known, Place
@@ -78,7 +79,8 @@ class Reading:
         self._waiting: dict[tuple[str, str], set[asyncio.Future[Answer]]] = {}
         self._pieces: dict[tuple[str, str], Pieces] = {}
         self._lookups = Lookups(cluster)
-        self._follower = TopicFollower(cluster, "gateway", _is_followed, self._take, made_anew=self._made_anew)
+        reader = TopicReader(cluster, "gateway", _is_followed, self._take, made_anew=self._made_anew)
+        self._follower = TopicFollower(reader)
         self._expired_at = 0.0
 
     async def __aenter__(self) -> Reading:

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaProducer
 from confluent_kafka.admin import AclBindingFilter, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
 from guideway.delivery.clients.topic_follower import TopicFollower
+from guideway.delivery.clients.topic_reader import TopicReader
 from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.guards import fetch_guards
 from guideway.infra.topic_making import make_topics
@@ -42,7 +43,7 @@ async def test_one_that_may_not_be_read_costs_the_others_nothing(
         asked.append(found)
         return found
 
-    monkeypatch.setattr("guideway.delivery.clients.topic_follower.not_readable", counting)
+    monkeypatch.setattr("guideway.delivery.clients.topic_reader.not_readable", counting)
 
     def take(records: Sequence[Any]) -> None:
         taken.extend(record.value for record in records)
@@ -52,34 +53,33 @@ async def test_one_that_may_not_be_read_costs_the_others_nothing(
             while taken != values:
                 await asyncio.sleep(0.05)
 
-    follower = TopicFollower(cluster, "test", {read, hidden}.__contains__, take, look_s=0.1, look_again_s=0.2)
-    async with AIOKafkaProducer(bootstrap_servers=secured.kafka.internal.brokers) as producer, follower:
+    reader = TopicReader(cluster, "test", {read, hidden}.__contains__, take, look_s=0.1, look_again_s=0.2)
+    async with AIOKafkaProducer(bootstrap_servers=secured.kafka.internal.brokers) as producer:
         await producer.send_and_wait(read, b"one")
         await producer.send_and_wait(hidden, b"secret")
-        assert await follower.find()
-        await follower.catch_up()
-        assert taken == [b"one"]
-        plain_assign = follower._consumer.assign
+        async with TopicFollower(reader).followed() as is_there:
+            assert is_there
+            assert taken == [b"one"]
+            plain_assign = reader._consumer.assign
 
-        def assign(partitions: Sequence[Any]) -> None:
-            assigned.append({tp.topic for tp in partitions})
-            plain_assign(partitions)
+            def assign(partitions: Sequence[Any]) -> None:
+                assigned.append({tp.topic for tp in partitions})
+                plain_assign(partitions)
 
-        monkeypatch.setattr(follower._consumer, "assign", assign)
-        follower.follow()
-        asked.clear()
-        async with asyncio.timeout(_KAFKA_S):
-            while len(asked) < 3:
-                await asyncio.sleep(0.05)
-        await producer.send_and_wait(read, b"two")
-        await until([b"one", b"two"])
-        assert all(found == {hidden} for found in asked)
-        assert assigned == []
-        secured.allow(who, "read", topic=hidden)
-        await until([b"one", b"two", b"secret"])
-        _take_away(secured, who, hidden)
-        await producer.send_and_wait(read, b"three")
-        await until([b"one", b"two", b"secret", b"three"])
+            monkeypatch.setattr(reader._consumer, "assign", assign)
+            asked.clear()
+            async with asyncio.timeout(_KAFKA_S):
+                while len(asked) < 3:
+                    await asyncio.sleep(0.05)
+            await producer.send_and_wait(read, b"two")
+            await until([b"one", b"two"])
+            assert all(found == {hidden} for found in asked)
+            assert assigned == []
+            secured.allow(who, "read", topic=hidden)
+            await until([b"one", b"two", b"secret"])
+            _take_away(secured, who, hidden)
+            await producer.send_and_wait(read, b"three")
+            await until([b"one", b"two", b"secret", b"three"])
 
 
 def _take_away(secured: SecuredCluster, who: str, topic: str) -> None:

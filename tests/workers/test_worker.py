@@ -170,14 +170,14 @@ async def test_a_control_topic_that_comes_later_is_found(broker: RunningBroker, 
         reader = CancellationFollower(broker.cluster, unique_name, cancellations, look_again_s=0.01)
         async with reader:
             searches = 0
-            plain = reader._topic.find
+            plain = reader._topic._reader.find
 
             async def counted() -> bool:
                 nonlocal searches
                 searches += 1
                 return await plain()
 
-            reader._topic.find = counted  # type: ignore[method-assign]
+            reader._topic._reader.find = counted  # type: ignore[method-assign]
 
             async def searched() -> bool:
                 return searches > 2

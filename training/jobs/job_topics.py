@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 
 from guideway.delivery.clients.kafka_client import make_producer, started, unreachable
 from guideway.delivery.clients.topic_follower import TopicFollower
+from guideway.delivery.clients.topic_reader import TopicReader
 from guideway.delivery.clients.topic_records import topic_records
 from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.settings import MAX_RECORD_BYTES
@@ -99,7 +100,7 @@ async def followed(
 
     Raises: Refusal `broker_unreachable`.
     """
-    async with TopicFollower(cluster, "training", is_one, take).followed():
+    async with TopicFollower(TopicReader(cluster, "training", is_one, take)).followed():
         yield
 
 

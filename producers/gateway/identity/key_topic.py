@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 
 from guideway.delivery.clients.kafka_client import make_producer, started, unreachable
 from guideway.delivery.clients.topic_follower import TopicFollower
+from guideway.delivery.clients.topic_reader import TopicReader
 from guideway.delivery.connection.cluster import Cluster
 from guideway.producers.gateway.identity.keys import Keys
 from guideway.schemas.failures import FailureCode, Refusal
@@ -31,7 +32,7 @@ class KeyFollower:
         self.keys = Keys()
         self.is_there = False
         """Whether the cluster showed such a topic on entry."""
-        self._topic = TopicFollower(
+        reader = TopicReader(
             cluster,
             "gateway",
             KEYS_TOPIC,
@@ -40,6 +41,7 @@ class KeyFollower:
             made_anew=lambda _topic: self.keys.clear(),
             look_again_s=look_again_s,
         )
+        self._topic = TopicFollower(reader)
 
     async def __aenter__(self) -> KeyFollower:
         """Raises Refusal(broker_unreachable)."""

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from guideway.delivery.clients.topic_follower import TopicFollower
+from guideway.delivery.clients.topic_reader import TopicReader
 from guideway.delivery.connection.cluster import Cluster
 from guideway.schemas.names.service_topics import HELD_WEBHOOKS_TOPIC
 from guideway.schemas.record import Outgoing
@@ -24,7 +25,8 @@ class HeldWebhooks:
     """`async with HeldWebhooks(cluster) as held:` – what all processes of the service have noted, and this one."""
 
     def __init__(self, cluster: Cluster, timeout_s: float = 20) -> None:
-        self._topic = TopicFollower(cluster, "webhooks", HELD_WEBHOOKS_TOPIC, self._take, partitions=[0])
+        reader = TopicReader(cluster, "webhooks", HELD_WEBHOOKS_TOPIC, self._take, partitions=[0])
+        self._topic = TopicFollower(reader)
         self._timeout_s = timeout_s
         self._versions: dict[str, int] = {}
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 from structlog.testing import capture_logs
 from tests.delivery.simulation.simulated_kafka import VirtualTime
 
-from guideway.delivery.clients import topic_follower
+from guideway.delivery.clients import topic_reader
 from guideway.delivery.clients.topic_follower import TopicFollower
+from guideway.delivery.clients.topic_reader import TopicReader
 from guideway.delivery.connection.cluster import Cluster
 
 TOPIC = "t"
@@ -77,6 +78,8 @@ class MemoryTopic:
     async def position(self, tp: TopicPartition) -> int:
         if tp.partition in self.leaderless:
             await asyncio.sleep(1e6)
+        if tp not in self.assigned:
+            raise IllegalStateError(tp)
         return self.positions[tp]
 
     async def getmany(self, *partitions: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
@@ -118,19 +121,20 @@ class MemoryTopics(MemoryTopic):
         return {0}
 
     def values(self, tp: TopicPartition) -> list[str | None]:
-        return self.named[tp.topic]
+        return self.named.get(tp.topic, [])
 
 
 class Reader:
     """A follower of a topic in memory, and what it was given."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, topic: MemoryTopic, **settings: Any) -> None:
-        monkeypatch.setattr(topic_follower, "make_consumer", lambda *_, **__: topic)
+        monkeypatch.setattr(topic_reader, "make_consumer", lambda *_, **__: topic)
         self.topic = topic
         self.taken: list[str] = []
-        self.follower = TopicFollower(
+        self.reading = TopicReader(
             Cluster("nowhere"), "test", TOPIC, self.take, made_anew=lambda _: self.taken.clear(), **settings
         )
+        self.follower = TopicFollower(self.reading)
 
     def take(self, records: Sequence[Any]) -> None:
         self.taken += [record.value for record in records]
@@ -157,13 +161,11 @@ def reader_of(monkeypatch: pytest.MonkeyPatch) -> MakeReader:
 def test_a_topic_is_read_to_where_it_ends_and_then_followed(reader_of: MakeReader) -> None:
     async def test() -> None:
         reader = reader_of(MemoryTopic(["a", "b", None, "c", None], [], ["d", None, None, None]))
-        async with reader.follower as follower:
-            assert await follower.find()
-            await follower.catch_up()
+        async with reader.follower.followed() as is_there:
+            assert is_there
             assert sorted(reader.taken) == ["a", "b", "c", "d"]
-            follower.follow()
             reader.topic.partitions[1].append("e")
-            await follower.seen(0, partition=1)
+            await reader.follower.seen(0, partition=1)
             assert reader.taken[-1] == "e"
         assert not reader.topic.running
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -175,7 +177,7 @@ def test_one_that_is_never_followed_is_closed_as_well(reader_of: MakeReader) -> 
     async def test() -> None:
         reader = reader_of(MemoryTopic(["a"]))
         with pytest.raises(RuntimeError):
-            async with reader.follower:
+            async with reader.reading:
                 raise RuntimeError
         assert not reader.topic.running
 
@@ -185,10 +187,7 @@ def test_one_that_is_never_followed_is_closed_as_well(reader_of: MakeReader) -> 
 def test_of_chosen_partitions_no_other_is_read(reader_of: MakeReader) -> None:
     async def test() -> None:
         reader = reader_of(MemoryTopic(["a"], ["b"]), partitions=[0], look_s=1.0)
-        async with reader.follower as follower:
-            assert await follower.find()
-            await follower.catch_up()
-            follower.follow()
+        async with reader.follower.followed():
             await asyncio.sleep(100)
             assert reader.taken == ["a"]
 
@@ -198,10 +197,7 @@ def test_of_chosen_partitions_no_other_is_read(reader_of: MakeReader) -> None:
 def test_a_partition_that_is_added_is_read_from_its_beginning_and_no_other_again(reader_of: MakeReader) -> None:
     async def test() -> None:
         reader = reader_of(MemoryTopic(["a", "b"]), look_s=5.0)
-        async with reader.follower as follower:
-            assert await follower.find()
-            await follower.catch_up()
-            follower.follow()
+        async with reader.follower.followed():
             reader.topic.partitions += [["c", "d"], []]
             await reader.has("a", "b", "c", "d")
             reader.topic.partitions[2].append("e")
@@ -215,9 +211,8 @@ def test_a_topic_that_is_missing_is_looked_for_until_it_is_there(reader_of: Make
     async def test() -> None:
         reader = reader_of(MemoryTopic(["a"]), look_again_s=60.0)
         reader.topic.is_there = False
-        async with reader.follower as follower:
-            assert not await follower.find()
-            follower.follow()
+        async with reader.follower.followed() as is_there:
+            assert not is_there
             await asyncio.sleep(599)
             assert reader.topic.searches == 11
             assert reader.taken == []
@@ -230,8 +225,8 @@ def test_a_topic_that_is_missing_is_looked_for_until_it_is_there(reader_of: Make
 def test_a_topic_whose_partitions_are_not_known_yet_is_not_there(reader_of: MakeReader) -> None:
     async def test() -> None:
         reader = reader_of(MemoryTopic())
-        async with reader.follower as follower:
-            assert not await follower.find()
+        async with reader.reading as reading:
+            assert not await reading.find()
 
     in_virtual_time(test())
 
@@ -242,10 +237,7 @@ def test_after_an_error_it_goes_on_where_it_stood(reader_of: MakeReader, error: 
 
     async def test() -> None:
         reader = reader_of(MemoryTopic(["a"], []))
-        async with reader.follower as follower:
-            assert await follower.find()
-            await follower.catch_up()
-            follower.follow()
+        async with reader.follower.followed():
             reader.topic.errors = [error, error]
             reader.topic.partitions[0] += ["b", "c", "d"]
             reader.topic.partitions[1] += ["e"]
@@ -262,10 +254,7 @@ def test_a_topic_made_anew_is_read_from_its_beginning(reader_of: MakeReader, new
 
     async def test() -> None:
         reader = reader_of(MemoryTopic(["a", "b", "c"]), look_s=5.0)
-        async with reader.follower as follower:
-            assert await follower.find()
-            await follower.catch_up()
-            follower.follow()
+        async with reader.follower.followed():
             reader.topic.partitions = [list(new)]
             if len(new) > 3:
                 reader.topic.positions = dict.fromkeys(reader.topic.positions, 0)
@@ -285,10 +274,11 @@ def of_all(topics: MemoryTopics, monkeypatch: pytest.MonkeyPatch) -> tuple[Topic
     async def none(*_: object) -> set[str]:
         return set()
 
-    monkeypatch.setattr(topic_follower, "make_consumer", lambda *_, **__: topics)
-    monkeypatch.setattr(topic_follower, "not_readable", none)
+    monkeypatch.setattr(topic_reader, "make_consumer", lambda *_, **__: topics)
+    monkeypatch.setattr(topic_reader, "not_readable", none)
     cluster = Cluster("nowhere")
-    return TopicFollower(cluster, "test", lambda _: True, take, made_anew=lambda topic: taken[topic].clear()), taken
+    reader = TopicReader(cluster, "test", lambda _: True, take, made_anew=lambda topic: taken[topic].clear())
+    return TopicFollower(reader), taken
 
 
 def test_one_that_is_made_anew_costs_no_other_what_came_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,6 +312,49 @@ def test_who_waits_for_the_end_of_one_that_is_made_anew_waits_for_that_of_the_ne
         in_virtual_time(test())
 
 
+def test_one_that_is_made_anew_while_it_is_read_is_read_to_where_the_new_one_ends(reader_of: MakeReader) -> None:
+    async def test() -> None:
+        reader = reader_of(MemoryTopic([str(number) for number in range(10)]))
+        async with reader.reading as reading:
+            assert await reading.find()
+            async for _ in reading.catching_up():
+                if len(reader.taken) == 4:
+                    reader.topic.partitions = [["x", "y"]]
+                    reader.topic.positions = dict.fromkeys(reader.topic.positions, 0)
+            assert reader.taken == ["x", "y"]
+
+    with capture_logs():
+        in_virtual_time(test())
+
+
+def test_one_that_another_finds_gone_while_it_is_read_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        topics = MemoryTopics(a=["1"], b=["2"])
+        follower, taken = of_all(topics, monkeypatch)
+        plain, now = topics.position, asyncio.get_running_loop().time
+
+        async def position(tp: TopicPartition) -> int:
+            # As where it is not known at once, and who waits for a topic looks for it meanwhile.
+            if tp.topic == "b" and "b" not in topics.named and now() > 32:
+                await follower.find()
+            return await plain(tp)
+
+        monkeypatch.setattr(topics, "position", position)
+        async with follower.followed(), asyncio.timeout(1000):
+            await asyncio.sleep(1)
+            topics.named = {"a": ["1"]}
+            await follower.find()
+            while follower.topics != {"a"}:
+                await asyncio.sleep(0.1)
+            topics.named["a"].append("3")
+            await follower.seen(1, topic="a")
+            assert taken == {"a": ["1", "3"], "b": []}
+
+    with capture_logs() as logs:
+        in_virtual_time(test())
+    assert [entry["event"] for entry in logs] == ["topics are gone; what they said is forgotten"]
+
+
 def test_who_waits_for_the_first_topic_of_a_kind_does_not_wait_for_the_next_look(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -342,11 +375,11 @@ def test_who_waits_for_the_first_topic_of_a_kind_does_not_wait_for_the_next_look
 def test_where_nothing_comes_it_does_not_wait_for_ever(reader_of: MakeReader) -> None:
     async def test() -> None:
         reader = reader_of(MemoryTopic(["a"]))
-        async with reader.follower as follower:
-            assert await follower.find()
+        async with reader.reading as reading:
+            assert await reading.find()
             reader.topic.silent = True
             with pytest.raises(TimeoutError):
-                await follower.catch_up()
+                await reading.catch_up()
             assert 19 < asyncio.get_running_loop().time() < 25
 
     in_virtual_time(test())
@@ -362,9 +395,9 @@ def test_a_long_topic_may_take_its_time(reader_of: MakeReader) -> None:
             return await plain(*partitions, timeout_ms=timeout_ms)
 
         reader.topic.getmany = slow  # type: ignore[method-assign]
-        async with reader.follower as follower:
-            assert await follower.find()
-            await follower.catch_up()
+        async with reader.reading as reading:
+            assert await reading.find()
+            await reading.catch_up()
             assert len(reader.taken) == 100
             assert asyncio.get_running_loop().time() > 700
 
@@ -375,9 +408,7 @@ def test_a_partition_without_a_leader_holds_up_no_other(reader_of: MakeReader) -
     async def test() -> None:
         reader = reader_of(MemoryTopic(["a"], ["b"]))
         reader.topic.leaderless = {1}
-        async with reader.follower as follower:
-            assert await follower.find()
-            follower.follow()
+        async with reader.follower.followed(timeout_s=1, is_needed=False):
             await reader.has("a")
             reader.topic.partitions[0].append("c")
             await reader.has("a", "c")
@@ -390,16 +421,13 @@ def test_a_partition_without_a_leader_holds_up_no_other(reader_of: MakeReader) -
 def test_many_who_ask_whether_all_is_read_share_the_question(reader_of: MakeReader) -> None:
     async def test() -> None:
         reader = reader_of(MemoryTopic(["a"]), look_s=1e6)
-        async with reader.follower as follower:
-            assert await follower.find()
-            await follower.catch_up()
-            follower.follow()
+        async with reader.follower.followed():
             before = reader.topic.asked_ends
 
             async def ask() -> None:
                 reader.topic.partitions[0].append("b")
                 asked_at = len(reader.topic.partitions[0])
-                await follower.current()
+                await reader.follower.current()
                 assert len(reader.taken) >= asked_at
 
             await asyncio.gather(*(ask() for _ in range(50)))
@@ -411,10 +439,7 @@ def test_many_who_ask_whether_all_is_read_share_the_question(reader_of: MakeRead
 def test_a_question_that_is_not_answered_is_asked_again_by_the_next(reader_of: MakeReader) -> None:
     async def test() -> None:
         reader = reader_of(MemoryTopic(["a"]), look_s=1e6)
-        async with reader.follower as follower:
-            assert await follower.find()
-            await follower.catch_up()
-            follower.follow()
+        async with reader.follower.followed():
             plain = reader.topic.end_offsets
 
             async def fails(partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
@@ -423,10 +448,10 @@ def test_a_question_that_is_not_answered_is_asked_again_by_the_next(reader_of: M
             reader.topic.end_offsets = fails  # type: ignore[method-assign]
             for _ in range(2):
                 with pytest.raises(KafkaError):
-                    await follower.current()
+                    await reader.follower.current()
             reader.topic.end_offsets = plain  # type: ignore[method-assign]
             with contextlib.suppress(KafkaError):
-                await follower.current()
+                await reader.follower.current()
             assert reader.taken == ["a"]
 
     in_virtual_time(test())

@@ -7,13 +7,16 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import NodeNotReadyError
 from tests.producers.batch.stand_in import answering, batcher, end_of, lines, rows
 
+from guideway.delivery.clients.topic_reader import TopicReader
 from guideway.infra.local_broker import RunningBroker
 from guideway.producers.batch import job_run
 from guideway.producers.batch.jobs import Jobs, Wanted
+from guideway.producers.batch.service import BatcherSettings, BatchService
 from guideway.producers.batch.stored import PIECE_ROWS, ROWS, SentRow
-from guideway.schemas.failures import Refusal
+from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.names.service_topics import batch_topic
 from guideway.schemas.wire import BATCH_JOB
 
@@ -172,3 +175,17 @@ async def test_jobs_that_only_wait_keep_those_of_others_from_nothing(
         job = await jobs.submit(names[2], rows(["text"], names[2]), Wanted())
         ended = await end_of(jobs, names[2], job)
     assert ended.counts.completed == 1
+
+
+async def test_a_batcher_that_cannot_read_what_is_cancelled_says_so(
+    broker: RunningBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the Kafka client would be a stack trace."""
+
+    async def fails(_: TopicReader) -> bool:
+        raise NodeNotReadyError
+
+    monkeypatch.setattr(TopicReader, "find", fails)
+    with pytest.raises(Refusal) as caught:
+        await BatchService(BatcherSettings(cluster=broker.cluster, store=str(tmp_path))).run()
+    assert caught.value.code is FailureCode.BROKER_UNREACHABLE

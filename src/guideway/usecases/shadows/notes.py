@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 
 from guideway.catalogue.writing import Overtaken
 from guideway.delivery.clients.topic_follower import TopicFollower
+from guideway.delivery.clients.topic_reader import TopicReader
 from guideway.delivery.connection.cluster import Cluster
 from guideway.infra import topics
 from guideway.infra.topic_making import make_topics
@@ -38,7 +39,7 @@ class Notes:
         """namespaces: whose; none: those of all that this user may read."""
         self.book: Final = Book()
         self._cluster, self._only = cluster, frozenset(namespaces)
-        self._topics = TopicFollower(
+        reader = TopicReader(
             cluster,
             "shadows",
             self._is_ours,
@@ -47,6 +48,7 @@ class Notes:
             look_s=2.0,
             look_again_s=2.0,
         )
+        self._topics = TopicFollower(reader)
         self._pens: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def followed(self) -> AbstractAsyncContextManager[bool]:

@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError
 
 from guideway.catalogue.entries import Catalogue
 from guideway.delivery.clients.kafka_client import unreachable
-from guideway.delivery.clients.topic_follower import TopicFollower
+from guideway.delivery.clients.topic_reader import TopicReader
 from guideway.producers.client.client import split_address
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.names.addresses import endpoint_address
@@ -156,10 +156,10 @@ async def _book(settings: Settings, namespace: str | None) -> Book:
             except Undecodable:
                 continue
 
-    async with TopicFollower(cluster, "shadows", is_ours, take) as follower:
+    async with TopicReader(cluster, "shadows", is_ours, take) as reader:
         try:
-            if await follower.find():
-                await follower.catch_up()
+            if await reader.find():
+                await reader.catch_up()
         except (KafkaError, TimeoutError) as error:
             raise unreachable(cluster, error, connected=True) from None
     return book
