@@ -1,7 +1,4 @@
-"""consume → work → publish: the one loop that reads Kafka for a group and keeps every promise of delivery/.
-
-It is past 300 lines: reading, assignment and shutdown change the same partitions, in an order that is to be read whole.
-"""
+"""consume → work → publish: the one loop that reads Kafka for a group and keeps every promise of delivery/."""
 
 from __future__ import annotations
 
@@ -10,18 +7,17 @@ import contextlib
 import gc
 import logging
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
-from aiokafka import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError, TopicAuthorizationFailedError
-from aiokafka.structs import ConsumerRecord, TopicPartition
+from aiokafka.structs import TopicPartition
 
+from guideway.delivery.assigned import AssignedPartitions
 from guideway.delivery.budget import Budget
-from guideway.delivery.clients.kafka_client import as_record, make_consumer, unreachable
+from guideway.delivery.clients.kafka_client import make_consumer, unreachable
 from guideway.delivery.clients.partition_client import PartitionClient
 from guideway.delivery.clients.topic_directory import TopicDirectory
 from guideway.delivery.forbidden import Forbidden
@@ -29,12 +25,11 @@ from guideway.delivery.guards import connection_guards, fetch_guards, group_guar
 from guideway.delivery.in_flight import Handle, Refuse, refuse_by_dead_letter
 from guideway.delivery.intake import Intake, Room
 from guideway.delivery.offsets.crash_history import new_token
-from guideway.delivery.partition import Partition, Phase
+from guideway.delivery.partition import Partition
 from guideway.delivery.publishing.publisher import OnPublished
 from guideway.delivery.settings import DeliverySettings
 from guideway.delivery.watchdog import Signs, Watchdog
 from guideway.schemas.names.clients import client_id
-from guideway.schemas.record import Record
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +41,7 @@ _LOOK_S = 0.05
 """How soon at the latest a full pipeline looks around again."""
 
 
-class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+class Pipeline:
     """Reads `topics` (or all that match `pattern`) as `group` and publishes what `handle` returns, exactly once.
 
     A record's results and its offset become visible together or not at all, in whatever order records finish.
@@ -75,10 +70,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._intake = intake
         self._on_published = on_published
         self._subscription: dict[str, Any] = {"topics": list(topics)} if pattern is None else {"pattern": pattern}
-        self._partitions: dict[TopicPartition, Partition] = {}
-        self._held_bytes = 0
-        """What all partitions hold: counted at the beginning of a round, and what they take in since."""
-        self._budget = Budget(settings.held_bytes, lambda: self._held_bytes)
+        self._budget = Budget(settings.held_bytes, lambda: self.assigned.held_bytes)
         self._token = new_token()
         self._stopping = asyncio.Event()
         self._starting: asyncio.Timeout | None = None
@@ -89,11 +81,10 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._forbidden = Forbidden(group)
         self._rejoined_at = self._polled_at = float("-inf")
         self._fetching_since = float("inf")
-        self.assignments = 0
-        """How often partitions were assigned."""
         self.topics = TopicDirectory(settings.cluster, client_id("directory"))
-        self.joined = asyncio.Event()
-        """Set once partitions were assigned for the first time."""
+        self.assigned = AssignedPartitions(
+            self._partition, group=group, revoke_timeout_s=settings.revoke_timeout_s, stopping=self._stopping
+        )
 
     async def run(self) -> None:
         """Until `stop`. Raises Refusal(broker_unreachable) if the cluster cannot be reached at the start."""
@@ -138,55 +129,46 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         """The intake lets more in than before."""
         self._freed.set()
 
+    @property
+    def assignments(self) -> int:
+        """How often partitions were assigned."""
+        return self.assigned.assignments
+
     def owned(self) -> dict[str, tuple[int, int]]:
         """Each topic of the subscription → how many of its partitions are assigned here, and how many there are."""
-        here = Counter(tp.topic for tp in self._partitions)
+        here = self.assigned.by_topic()
         there = {topic: self._consumer.partitions_for_topic(topic) or () for topic in self._consumer.subscription()}
         return {topic: (here[topic], max(here[topic], len(numbers))) for topic, numbers in there.items()}
-
-    @contextlib.asynccontextmanager
-    async def resting(self, record: Record) -> AsyncIterator[None]:
-        """While this lasts, the record is not worked on: it holds no slot. Its partition bounds how many may rest.
-
-        Where owners of its partition have died, work goes on after this a moment later, once that is noted.
-        """
-        partition = self._partitions.get(TopicPartition(record.topic, record.partition))
-        if partition is None:
-            yield
-            return
-        async with partition.resting(record.offset):
-            yield
-
-    def recovers(self, record: Record) -> bool:
-        """Whether an owner of its partition has died, and the lowest record is unfinished since.
-
-        Another death would count against that one, so what need not wait should be finished now.
-        """
-        partition = self._partitions.get(TopicPartition(record.topic, record.partition))
-        return partition is not None and partition.recovers
-
-    def in_single_file(self, record: Record) -> bool:
-        """Whether the others of its partition wait for it: owner after owner died, so none begins beside another."""
-        partition = self._partitions.get(TopicPartition(record.topic, record.partition))
-        return partition is not None and partition.in_single_file
 
     def held_back(self) -> set[TopicPartition]:
         """Partitions of which the intake lets nothing in now, whether or not anything waits there."""
         room = self._room()
-        return {tp for tp, one in self._partitions.items() if one.phase is Phase.OPEN and room.is_full(tp.topic)}
+        return {tp for tp in self.assigned.open() if room.is_full(tp.topic)}
 
     async def position(self, tp: TopicPartition) -> int | None:
         """The offset of this partition that comes next, or None while it is not open here."""
-        if tp not in self._partitions or self._partitions[tp].phase is not Phase.OPEN:
-            return None
-        return int(await self._consumer.position(tp))
+        return int(await self._consumer.position(tp)) if self.assigned.is_open(tp) else None
+
+    def _partition(self, tp: TopicPartition) -> Partition:
+        return Partition(
+            tp,
+            group=self._group,
+            kafka=self._client,
+            settings=self._settings,
+            handle=self._handle,
+            refuse=self._refuse,
+            token=self._token,
+            budget=self._budget,
+            on_room=self._freed.set,
+            on_published=self._on_published,
+        )
 
     async def _start_clients(self) -> None:
         try:
             async with asyncio.timeout(None) as starting:
                 self._starting = starting
                 await self.topics.start()
-                self._consumer.subscribe(**self._subscription, listener=self)
+                self._consumer.subscribe(**self._subscription, listener=self.assigned)
                 await self._consumer.start()
         except KafkaError as error:
             raise unreachable(self._settings.cluster, error) from None
@@ -202,9 +184,8 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._polled_at = time.monotonic()
         self._rejoin_if_fenced(self._polled_at)
         room = self._room()
-        self._held_bytes = sum(one.held_bytes for one in self._partitions.values())
-        assigned = self._consumer.assignment()
-        open_ = [tp for tp in assigned if tp in self._partitions and self._partitions[tp].accepting]
+        self.assigned.count_held()
+        open_ = [tp for tp in self._consumer.assignment() if self.assigned.accepts(tp)]
         # The others keep what was fetched of them, and are not asked for more: nobody waits for them.
         open_ = [tp for tp in open_ if room.of(tp.topic) > 0 and self._forbidden.allows(tp.topic, self._polled_at)]
         if not open_:
@@ -223,8 +204,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                 await self._consumer.getmany(_NOWHERE, max_records=1)
         except OffsetOutOfRangeError as error:
             for tp in error.args[0]:
-                if tp in self._partitions:
-                    self._partitions[tp].out_of_range()
+                self.assigned.out_of_range(tp)
         except TopicAuthorizationFailedError as error:
             self._forbidden.note(error, self._polled_at)
         except KafkaError as error:
@@ -232,11 +212,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             await asyncio.sleep(1)
 
     def _room(self) -> Room:
-        running: Counter[str] = Counter()
-        in_hand: Counter[str] = Counter()
-        for tp, partition in self._partitions.items():
-            running[tp.topic] += partition.running
-            in_hand[tp.topic] += partition.in_hand
+        running, in_hand = self.assigned.counts()
         return Room(self._intake, self._settings.capacity, running, in_hand)
 
     async def _take(self, open_: list[TopicPartition], room: Room) -> None:
@@ -251,8 +227,7 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         found = False
         for tp in open_[first:] + open_[:first]:
             # What the others have just taken in may have used up the bytes that may be held.
-            accepts = tp in self._partitions and self._partitions[tp].accepting
-            if accepts and (allowed := min(share, room.of(tp.topic))) > 0:
+            if self.assigned.accepts(tp) and (allowed := min(share, room.of(tp.topic))) > 0:
                 try:
                     batch = (await self._consumer.getmany(tp, max_records=allowed)).get(tp, [])
                 except TopicAuthorizationFailedError as error:
@@ -260,22 +235,14 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                     continue
                 found = found or bool(batch)
                 room.take(tp.topic, len(batch))
-                self._start(tp, batch)
+                self.assigned.take(tp, batch)
         if not found:
             # One, for this says no more than that something has come: the next round shares it out.
             for tp, batch in (await self._consumer.getmany(*open_, timeout_ms=50, max_records=1)).items():
-                self._start(tp, batch)
-
-    def _start(self, tp: TopicPartition, batch: Iterable[ConsumerRecord[bytes, bytes]]) -> None:
-        for one in batch:
-            if (partition := self._partitions.get(tp)) is not None:
-                before = partition.held_bytes
-                partition.take(as_record(one))
-                self._held_bytes += partition.held_bytes - before
+                self.assigned.take(tp, batch)
 
     def _rejoin_if_fenced(self, now: float) -> None:
-        fenced = any(partition.phase is Phase.FENCED for partition in self._partitions.values())
-        if fenced and now - self._rejoined_at >= self._settings.rejoin_interval_s:
+        if self.assigned.is_fenced and now - self._rejoined_at >= self._settings.rejoin_interval_s:
             self._rejoined_at = now
             group_guards.request_rejoin(self._consumer)
 
@@ -289,15 +256,14 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
             fetched_at=max(self._fetching_since, excused, fetch_guards.fetch_answered_at(self._consumer)),
             owing_since={
                 f"{tp.topic}/{tp.partition}": max(since, connection_guards.anybody_refused_at())
-                for tp, partition in list(self._partitions.items())
-                if (since := partition.owes_since) is not None
+                for tp, since in self.assigned.owing_since().items()
             },
-            moved_at=max((partition.moved_at for partition in list(self._partitions.values())), default=float("-inf")),
+            moved_at=self.assigned.moved_at(),
         )
 
     async def _shut_down(self) -> None:
         # Phase 1: no more records; let running work end. Phase 2: publish it. Phase 3: leave the group.
-        held = list(self._partitions.values())
+        held = self.assigned.all()
         for partition in held:
             partition.leave()
         await asyncio.gather(*(partition.finish_running(self._drain_timeout_s) for partition in held))
@@ -309,32 +275,3 @@ class Pipeline(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                 await self._consumer.stop()
         await asyncio.gather(*(partition.released() for partition in held))
         await self.topics.stop()
-
-    # Rebalance: both return quickly, for no heartbeat is sent while they run ------------------------------------------
-
-    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        given = [self._partitions[tp] for tp in revoked if tp in self._partitions]
-        await asyncio.gather(*(partition.disown(self._settings.revoke_timeout_s) for partition in given))
-
-    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        for tp in set(self._partitions) - set(assigned):
-            self._partitions.pop(tp).abandon()
-        for tp in assigned:
-            if tp not in self._partitions:
-                self._partitions[tp] = Partition(
-                    tp,
-                    group=self._group,
-                    kafka=self._client,
-                    settings=self._settings,
-                    handle=self._handle,
-                    refuse=self._refuse,
-                    token=self._token,
-                    budget=self._budget,
-                    on_room=self._freed.set,
-                    on_published=self._on_published,
-                )
-            if not self._stopping.is_set():
-                self._partitions[tp].own()
-        self.assignments += 1
-        self.joined.set()
-        log.info("partitions assigned", group=self._group, partitions=len(assigned))

@@ -16,7 +16,7 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     partition_capacity: int = 512
     """Records of one partition that are unfinished or unpublished. It bounds memory, and the metadata of commits."""
     resting_capacity: int = 256
-    """Records of one partition whose work may wait for something else at a time (`Pipeline.resting`)."""
+    """Records of one partition whose work may wait for something else at a time (`AssignedPartitions.resting`)."""
     held_bytes: int = 128 * 2**20
     """Bytes of records taken in and of their results, over all partitions, until these are published."""
     flush_bytes: int = 16 * 2**20

@@ -110,7 +110,7 @@ class EndpointService:
             if to is None and envelope.cancels is not None:
                 self._ahead.reached(record, envelope.cancels)
                 return await self._cancellations_of_routed(record, envelope.cancels)
-            to = to or await self._routing.routed(envelope, self.pipeline.resting(record))
+            to = to or await self._routing.routed(envelope, self.pipeline.assigned.resting(record))
             version, endpoint = await self._called(to)
             if envelope.cancels is not None:
                 self._ahead.reached(record, envelope.cancels)
@@ -118,8 +118,8 @@ class EndpointService:
                 return [await self._cancellation(envelope.cancels, endpoint, to)]
             if endpoint_of_topic(record.topic) is not None:
                 return [await self._request(envelope, endpoint, version, to)]
-            waits, wait_s = self.pipeline.resting(record), _left_s(envelope, endpoint)
-            alone = self.pipeline.in_single_file(record)
+            waits, wait_s = self.pipeline.assigned.resting(record), _left_s(envelope, endpoint)
+            alone = self.pipeline.assigned.in_single_file(record)
             async with self._intake.let_in(to.caller, endpoint, record.topic, waits, wait_s, in_single_file=alone):
                 # It may have waited for long.
                 version, endpoint = await self._called(to)

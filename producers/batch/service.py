@@ -234,7 +234,7 @@ class BatchService:
         """It holds no slot while it only waits, for a week perhaps: jobs of others have it."""
         while True:
             rests = run.rests
-            async with self.pipeline.resting(record) if rests else contextlib.nullcontext():
+            async with self.pipeline.assigned.resting(record) if rests else contextlib.nullcontext():
                 while run.rests == rests:  # noqa: ASYNC110 - time makes it rest
                     await asyncio.sleep(_LOOK_S)
 

@@ -136,7 +136,7 @@ class TargetsService:
         return await refuse_by_dead_letter(record, refusal)
 
     async def _delivery(self, namespace: str, delivery: Delivery, record: Record) -> list[Outgoing]:
-        async with self.pipeline.resting(record):
+        async with self.pipeline.assigned.resting(record):
             await asyncio.sleep(due_in_s(delivery, record, _LONGEST_S))
         return await self._deliver(namespace, delivery, record)
 
@@ -153,7 +153,7 @@ class TargetsService:
     async def _archive(self, endpoint: Endpoint, result: Result, record: Record) -> list[Outgoing]:
         rule = endpoint.archived
         if result.completed and rule is not None:
-            row, in_haste = row_of(result, record), self.pipeline.recovers(record)
+            row, in_haste = row_of(result, record), self.pipeline.assigned.recovers(record)
             await self._archiving.add(endpoint.namespace, endpoint.name, rule, row, in_haste=in_haste)
         return []
 

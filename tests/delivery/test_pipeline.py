@@ -187,7 +187,7 @@ async def test_a_hijacked_lock_is_taken_back_without_a_tug_of_war(broker: Runnin
 
     pipeline = bench.pipeline(handle, capacity=10)
     async with running(pipeline):
-        await pipeline.joined.wait()
+        await pipeline.assigned.joined.wait()
         await asyncio.sleep(1)
         # Another process takes the lock of one partition, as a new owner would.
         async with AIOKafkaProducer(
@@ -195,7 +195,7 @@ async def test_a_hijacked_lock_is_taken_back_without_a_tug_of_war(broker: Runnin
         ):
             found = await asyncio.wait_for(bench.read(40), 60)
     assert Counter(record.value for record in found) == Counter(str(number).encode() for number in range(40))
-    assert TopicPartition(bench.input, 0) in pipeline._partitions
+    assert TopicPartition(bench.input, 0) in {one.tp for one in pipeline.assigned.all()}
 
 
 async def test_a_missing_dead_letter_topic_holds_up_that_letter_only(broker: RunningBroker, unique_name: str) -> None:

@@ -251,7 +251,7 @@ async def test_a_password_in_a_file_is_changed_while_a_service_runs(
     await echo.bench.prepare(0)
     with capture_logs() as lines:
         async with running(echo.pipeline):
-            await asyncio.wait_for(echo.pipeline.joined.wait(), 60)
+            await asyncio.wait_for(echo.pipeline.assigned.joined.wait(), 60)
             await asyncio.to_thread(secured.add_principal, unique_name, "the second")
             # Whoever has a connection keeps it; so they are closed from here.
             clients = [echo.pipeline._consumer._client, echo.pipeline.topics._client]

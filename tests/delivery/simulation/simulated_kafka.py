@@ -351,12 +351,12 @@ class Member:
     async def give_up(self) -> None:
         revoked, self._assigned = self._assigned, set()
         self.link.slow_s = self._broker.faults.slow_handover_s
-        await self.pipeline.on_partitions_revoked(revoked)
+        await self.pipeline.assigned.on_partitions_revoked(revoked)
         self.link.slow_s = 0
 
     async def take_over(self, assigned: set[TopicPartition]) -> None:
         self._assigned, self._positions = assigned, {}
-        await self.pipeline.on_partitions_assigned(assigned)
+        await self.pipeline.assigned.on_partitions_assigned(assigned)
 
 
 class Group:

@@ -63,7 +63,7 @@ class Process:
         self.worked.append(value)
         if value in (self.deadly, self.long):
             if self.rests:
-                async with self.pipeline.resting(record):
+                async with self.pipeline.assigned.resting(record):
                     await (self.done.wait() if value == self.long else asyncio.sleep(1))
             elif value == self.long:
                 await self.done.wait()

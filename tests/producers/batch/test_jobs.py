@@ -96,7 +96,7 @@ async def test_rows_without_an_answer_at_the_deadline_fail_and_the_job_ends(
     async with answering(broker.cluster, ns) as answers, batcher(broker.cluster, tmp_path) as batches:
         # To begin takes a busy machine some seconds, which are not of the job's time.
         async with asyncio.timeout(60):
-            await asyncio.gather(answers.pipeline.joined.wait(), batches.pipeline.joined.wait())
+            await asyncio.gather(answers.pipeline.assigned.joined.wait(), batches.pipeline.assigned.joined.wait())
         job = await jobs.submit(ns, rows(["a", "!wait"] + ["b"] * 900, ns), Wanted(deadline_s=8))
         ended = await end_of(jobs, ns, job)
         late = await jobs.submit(ns, rows(["a", "!wait"], ns), Wanted(deadline_s=1))

@@ -202,7 +202,7 @@ async def test_a_run_does_the_work_itself_where_batchers_are_there_for_others_on
     other = batch_jobs.batcher(settings, namespace=f"{ns}-b")
     others = asyncio.create_task(other.run())
     try:
-        await asyncio.wait_for(other.pipeline.joined.wait(), 30)
+        await asyncio.wait_for(other.pipeline.assigned.joined.wait(), 30)
         standby = batch_jobs.Standby(settings, ns, patience_s=2)
         running = asyncio.create_task(standby.run())
         async with answering(cluster, ns):

@@ -41,7 +41,7 @@ async def test_each_record_is_told_once_however_often_stewards_end(broker: Runni
             service = TrailService(cluster, reader, lambda topic: [f"User:{owner_of_catalogue(topic)}"])
             running = asyncio.create_task(service.pipeline.run())
             async with asyncio.timeout(60):
-                await service.pipeline.joined.wait()
+                await service.pipeline.assigned.joined.wait()
                 if round_s is not None:
                     # It ends as one that is killed does: without time for what is begun.
                     await asyncio.sleep(round_s)
