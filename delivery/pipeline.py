@@ -110,7 +110,9 @@ class Pipeline:
         watchdog = Watchdog(self._signs, self._settings.stall_s)
         watchdog.start()
         try:
-            await self._start_clients()
+            # Who is told to end before it began does not begin: a group may never answer.
+            if not self._stopping.is_set():
+                await self._start_clients()
             while not self._stopping.is_set():
                 await self._poll()
         finally:

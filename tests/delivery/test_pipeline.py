@@ -401,11 +401,11 @@ async def test_owners_that_hand_over_in_haste_are_members_still_and_have_not_die
     first, second = (bench.pipeline(handle, revoke_timeout_s=0.1, drain_timeout_s=0.1) for _ in range(2))
     with capture_logs() as logs:
         async with running(first, second):
-            await asyncio.wait_for(asyncio.gather(first.joined.wait(), second.joined.wait()), 60)
+            await asyncio.wait_for(asyncio.gather(first.assigned.joined.wait(), second.assigned.joined.wait()), 60)
             assert await first._client.alive() >= {first._token, second._token}
             for _ in range(12):
                 async with running(third := bench.pipeline(handle, revoke_timeout_s=0.1, drain_timeout_s=0.1)):
-                    await asyncio.wait_for(third.joined.wait(), 60)
+                    await asyncio.wait_for(third.assigned.joined.wait(), 60)
                     await asyncio.sleep(1)
                 if len(handed_over()) >= 4:
                     break
@@ -455,6 +455,14 @@ async def test_who_is_told_to_end_while_the_group_does_not_answer_ends(monkeypat
         ended.set()
         await running
     assert done == ["subscribe", "stop"]
+
+
+async def test_who_is_told_to_end_before_it_begins_asks_nobody() -> None:
+    """As where what goes before it takes long: brokers that are away are nothing to it any more."""
+    pipeline = Bench(Cluster("127.0.0.1:1"), "quiet").pipeline(_never)
+    pipeline.stop()
+    async with asyncio.timeout(20):
+        await pipeline.run()
 
 
 async def _never(record: Record) -> list[Outgoing]:
