@@ -26,7 +26,8 @@ import numpy as np
 from benchmarks.figures import Figure, in_turns, markdown, quantile, save
 
 from guideway.schemas.generation import Generation
-from guideway.schemas.manifests import EmbeddingModel, Model
+from guideway.schemas.kinds.retrieval_set import EmbeddingModel
+from guideway.schemas.manifests import Model
 from guideway.schemas.output import Text
 from guideway.schemas.request import Part, ReplyAddress, Request
 from guideway.schemas.retrieval import Retrieval, SetRef

@@ -9,7 +9,8 @@ import msgspec
 
 from guideway.catalogue.documents.faults import FieldPath, dotted
 from guideway.schemas.generation import Generation
-from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model, RetrievalSet
+from guideway.schemas.kinds.retrieval_set import RetrievalSet
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
 from guideway.schemas.output import Json
 from guideway.schemas.request import MAX_GUIDANCE
 from guideway.schemas.retrieval import RetrievalRule

@@ -22,7 +22,9 @@ from guideway.catalogue.identity import (
 )
 from guideway.catalogue.room import Room
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Calibrated, Deleted, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
+from guideway.schemas.kinds.calibrated import Calibrated
+from guideway.schemas.kinds.retrieval_set import RetrievalSet, SetAlias
+from guideway.schemas.manifests import Deleted, Endpoint, Guidance, Manifest, Model
 from guideway.schemas.names.addresses import endpoint_address
 from guideway.schemas.nearest import did_you_mean
 from guideway.schemas.request import GuidanceRef

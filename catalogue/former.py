@@ -12,7 +12,8 @@ from guideway.catalogue.entries import Catalogue
 from guideway.catalogue.identity import disagreement, of_key
 from guideway.delivery.clients.topic_reader import TopicReader
 from guideway.delivery.connection.cluster import Cluster
-from guideway.schemas.manifests import Guidance, RetrievalSet
+from guideway.schemas.kinds.retrieval_set import RetrievalSet
+from guideway.schemas.manifests import Guidance
 from guideway.schemas.names.service_topics import FORMER_CATALOGUE_TOPIC
 from guideway.schemas.wire import CATALOGUE_ENTRY, Undecodable
 

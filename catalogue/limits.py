@@ -9,8 +9,9 @@ import msgspec
 
 from guideway.catalogue.entries import KINDS, Catalogue, Identity
 from guideway.schemas.kinds.namespace import Namespace
+from guideway.schemas.kinds.retrieval_set import RetrievalSet
 from guideway.schemas.kinds.targets import Target
-from guideway.schemas.manifests import Endpoint, Guidance, RetrievalSet
+from guideway.schemas.manifests import Endpoint, Guidance
 
 
 def limits_of(catalogue: Catalogue, namespace: str) -> Namespace:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from guideway.catalogue.documents.faults import FieldPath
 from guideway.catalogue.entries import Catalogue, Identity
-from guideway.schemas.manifests import Guidance, Manifest, RetrievalSet, SetAlias
+from guideway.schemas.kinds.retrieval_set import RetrievalSet, SetAlias
+from guideway.schemas.manifests import Guidance, Manifest
 
 
 def known_artefacts(manifest: Manifest, catalogue: Catalogue) -> dict[str, int | None]:

@@ -26,7 +26,7 @@ _Text = Annotated[str, Meta(max_length=20_000)]
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """How an endpoint's labels are calibrated. Workers make a `manifests.Calibrated` of it."""
+    """How an endpoint's labels are calibrated. Workers make a `calibration/v1` of it."""
 
     method: CalibratedBy
     """From texts that say nothing (`contextual`), from texts of the endpoint's own kind (`unlabelled`), or from such

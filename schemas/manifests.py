@@ -1,21 +1,20 @@
-"""What the catalogue keeps: endpoints, guidance, retrieval sets and models. Each applied change is a new version.
-
-It is past 300 lines because every kind that names another, and the list of all kinds, are to be read together.
-"""
+"""What the catalogue keeps: endpoints, guidance, models, and all other kinds. Each applied change is a new version."""
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from guideway.schemas.calibration import MAX_BIAS, CalibratedBy, CalibrationRule
+from guideway.schemas.calibration import CalibrationRule
 from guideway.schemas.generation import Generation, RequestGeneration
 from guideway.schemas.input import MAX_MESSAGE_CHARS, InputRule
-from guideway.schemas.kinds.manifest import Digest, Grantee, Manifested, Name
+from guideway.schemas.kinds.calibrated import Calibrated
+from guideway.schemas.kinds.manifest import Digest, Grantee, Manifested, Name, open_to
 from guideway.schemas.kinds.model_shape import ModelShape
 from guideway.schemas.kinds.namespace import Namespace
+from guideway.schemas.kinds.retrieval_set import RetrievalSet, SetAlias
 from guideway.schemas.kinds.router import Router
 from guideway.schemas.kinds.shadow import Shadow
 from guideway.schemas.kinds.targets import MAX_WEBHOOKS, ArchiveRule, Target, TargetName, Webhook, WebhookUse
@@ -169,7 +168,7 @@ class Endpoint(Manifested, frozen=True, kw_only=True, tag="endpoint/v1"):
 
     def callable_by(self, namespace: str) -> bool:
         """Whether `namespace` may call it."""
-        return _open_to(namespace, self.namespace, self.access)
+        return open_to(namespace, self.namespace, self.access)
 
 
 class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -229,51 +228,7 @@ class Guidance(Manifested, frozen=True, kw_only=True, tag="guidance/v1"):
 
     def usable_by(self, namespace: str) -> bool:
         """Whether endpoints of `namespace` may use it."""
-        return _open_to(namespace, self.namespace, self.shared_with)
-
-
-class EmbeddingModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The model that embedded a set's passages. Queries need the same one, else the set is refused."""
-
-    source: Annotated[str, Meta(min_length=1)]
-    """`package:NAME/FOLDER`, a folder, or a hub name."""
-    fingerprint: Digest
-    """Hash of its weights and configuration."""
-    dimension: Annotated[int, Meta(ge=1)]
-    """How many numbers a vector has."""
-
-
-MAX_METADATA_NAMES: Final = 200
-
-
-class RetrievalSet(Manifested, frozen=True, kw_only=True, tag="set/v1"):
-    """One version of a fact set: passages with their vectors, an artefact that `guideway sets create` makes."""
-
-    artefact: Digest
-    """The digest of the passages and their vectors. A manifest can name that of any version of the set."""
-    embedding: EmbeddingModel
-    """The model that embedded its passages."""
-    passages: Annotated[int, Meta(ge=1)]
-    """How many it holds."""
-    metadata: Annotated[list[str], Meta(max_length=MAX_METADATA_NAMES)] = []
-    """The names in its passages' metadata; empty where they are unknown or too many."""
-    shared_with: list[Grantee] = []
-    """Other namespaces that may use it; `*` for all."""
-
-    def usable_by(self, namespace: str) -> bool:
-        """Whether endpoints of `namespace` may use it."""
-        return _open_to(namespace, self.namespace, self.shared_with)
-
-
-class SetAlias(Manifested, frozen=True, kw_only=True, tag="alias/v1"):
-    """Which version the name of a retrieval set stands for. Without an alias it stands for the newest."""
-
-    version: Annotated[int, Meta(ge=1)]
-    """The version of the set with this name."""
-
-
-def _open_to(namespace: str, owner: str, grantees: list[str]) -> bool:
-    return owner in {namespace, "public"} or not {"*", namespace}.isdisjoint(grantees)
+        return open_to(namespace, self.namespace, self.shared_with)
 
 
 class Model(Manifested, frozen=True, kw_only=True, tag="model/v1"):
@@ -299,37 +254,6 @@ class Model(Manifested, frozen=True, kw_only=True, tag="model/v1"):
         super().__post_init__()
         if self.namespace != "public":
             raise ValueError("a model's namespace is `public`: everybody shares it")
-
-
-class LabelBias(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is added to a label's log-likelihood."""
-
-    label: str
-    """As the output rule spells it."""
-    bias: Annotated[float, Meta(ge=-MAX_BIAS, le=MAX_BIAS)]
-    """The difference of natural logarithms."""
-
-
-class Calibrated(Manifested, frozen=True, kw_only=True, tag="calibration/v1"):
-    """The biases of an endpoint's labels; it has the endpoint's name. The first worker that needs them makes them."""
-
-    endpoint_version: Annotated[int, Meta(ge=1)]
-    """The version of the endpoint with this name."""
-    guidance: list[str]
-    """The guidance that acted, as a reply lists it. The biases hold with this guidance only."""
-    model_fingerprint: str
-    """The fingerprint of the base model."""
-    method: CalibratedBy
-    """The method that the endpoint names."""
-    biases: Annotated[list[LabelBias], Meta(min_length=1)]
-    """The biases of all labels."""
-    texts: Annotated[int, Meta(ge=1)]
-    """How many texts they were measured on."""
-
-    @property
-    def by_label(self) -> dict[str, float]:
-        """Label → what is added to its log-likelihood."""
-        return {one.label: one.bias for one in self.biases}
 
 
 Manifest = Endpoint | Guidance | Model | RetrievalSet | SetAlias | Calibrated | Namespace | Router | Webhook | Target

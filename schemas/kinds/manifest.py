@@ -1,4 +1,4 @@
-"""What every manifest has."""
+"""What every manifest has, and who may use what is shared."""
 
 from __future__ import annotations
 
@@ -33,3 +33,8 @@ class Manifested(
     def __post_init__(self) -> None:
         if self.namespace in RESERVED_NAMESPACES:
             raise ValueError(f"namespace {self.namespace!r} is reserved: choose another")
+
+
+def open_to(namespace: str, owner: str, grantees: list[str]) -> bool:
+    """Whether `namespace` may use what `owner` shares with `grantees` (`*`: all). Everybody may use what is `public`."""
+    return owner in {namespace, "public"} or not {"*", namespace}.isdisjoint(grantees)

@@ -21,21 +21,12 @@ from guideway.catalogue.entries import Catalogue, Identity
 from guideway.catalogue.owned import known_artefacts
 from guideway.schemas.generation import Generation
 from guideway.schemas.input import Field, InputRule
+from guideway.schemas.kinds.calibrated import Calibrated, LabelBias
 from guideway.schemas.kinds.namespace import Namespace
+from guideway.schemas.kinds.retrieval_set import EmbeddingModel, RetrievalSet, SetAlias
 from guideway.schemas.kinds.router import Router, RoutingByModel, RoutingExamples, RoutingRule
 from guideway.schemas.kinds.targets import ArchiveRule, Target, Webhook, WebhookUse
-from guideway.schemas.manifests import (
-    Calibrated,
-    EmbeddingModel,
-    Endpoint,
-    Guidance,
-    LabelBias,
-    Lineage,
-    Manifest,
-    Model,
-    RetrievalSet,
-    SetAlias,
-)
+from guideway.schemas.manifests import Endpoint, Guidance, Lineage, Manifest, Model
 from guideway.schemas.output import Choice, Json, Regex, Text
 from guideway.schemas.wire import MANIFEST
 from guideway.training.runs.task import Task, read_task

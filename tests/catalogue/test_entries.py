@@ -13,20 +13,12 @@ from hypothesis import strategies as st
 from guideway.catalogue.changes import catalogue_records, plan_changes, plan_deletion
 from guideway.catalogue.entries import KINDS, MAX_VERSION, Catalogue, Identity
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.kinds.calibrated import Calibrated, LabelBias
 from guideway.schemas.kinds.namespace import Namespace
+from guideway.schemas.kinds.retrieval_set import EmbeddingModel, RetrievalSet, SetAlias
 from guideway.schemas.kinds.router import Router, RoutingByModel, RoutingExamples, RoutingRule
 from guideway.schemas.kinds.targets import Target, Webhook
-from guideway.schemas.manifests import (
-    Calibrated,
-    EmbeddingModel,
-    Endpoint,
-    Guidance,
-    LabelBias,
-    Manifest,
-    Model,
-    RetrievalSet,
-    SetAlias,
-)
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
 from guideway.schemas.output import Boolean
 from guideway.schemas.wire import MANIFEST
 

@@ -8,7 +8,8 @@ import pytest
 from guideway.catalogue.changes import plan_changes
 from guideway.catalogue.entries import MOST_FOREIGN, Catalogue, Identity
 from guideway.schemas.failures import Refusal
-from guideway.schemas.manifests import Calibrated, Endpoint, Guidance, LabelBias, Manifest, Model
+from guideway.schemas.kinds.calibrated import Calibrated, LabelBias
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
 from guideway.schemas.names.groups import catalogue_writer, writer_of
 from guideway.schemas.names.service_topics import (
     CALIBRATIONS_TOPIC,

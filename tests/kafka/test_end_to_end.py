@@ -23,7 +23,8 @@ from guideway.catalogue.topic import CatalogueFollower
 from guideway.delivery.clients.kafka_client import make_consumer, make_producer, started
 from guideway.producers.client.client import Client
 from guideway.schemas.failures import FailureCode
-from guideway.schemas.manifests import Calibrated, Endpoint
+from guideway.schemas.kinds.calibrated import Calibrated
+from guideway.schemas.manifests import Endpoint
 from guideway.schemas.names import header
 from guideway.schemas.names.topics import dead_letter_topic, event_topic, reply_topic, request_topic
 from guideway.schemas.output import Boolean, Choice, Json, Number, OutputRule, Regex, Text, WordLabels

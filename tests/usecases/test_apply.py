@@ -17,7 +17,8 @@ from guideway.catalogue.topic import CatalogueFollower
 from guideway.infra.local_broker import RunningBroker
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.input import Field, InputRule
-from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
+from guideway.schemas.kinds.retrieval_set import EmbeddingModel, RetrievalSet, SetAlias
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
 from guideway.schemas.output import Boolean, Json, Text
 from guideway.schemas.wire import MANIFEST
 from guideway.settings import Settings

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import EmbeddingModel
+from guideway.schemas.kinds.retrieval_set import EmbeddingModel
 from guideway.schemas.retrieval import Metadata, Scalar
 from guideway.training.runs.interruption import Interrupted, ShouldEnd, never
 from guideway.training.sets.document import Document

@@ -8,7 +8,7 @@ import msgspec
 
 from guideway.catalogue.entries import Catalogue
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import RetrievalSet
+from guideway.schemas.kinds.retrieval_set import RetrievalSet
 from guideway.schemas.retrieval import RetrievalRule, SetRef
 from guideway.training.data.examples import Example
 from guideway.training.sets.evaluate import Searched

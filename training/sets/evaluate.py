@@ -11,7 +11,7 @@ import msgspec
 from guideway.catalogue.artefacts.cache import ArtefactCache
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import RetrievalSet
+from guideway.schemas.kinds.retrieval_set import RetrievalSet
 from guideway.schemas.reply import Completed, Reply
 from guideway.workers.messages.to_retrieval import index_key
 from guideway.workers.retrieval import set_folder

@@ -17,7 +17,7 @@ from guideway.catalogue.topic import CatalogueFollower
 from guideway.catalogue.writing import publish_planned
 from guideway.delivery.connection.cluster import Cluster
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import MAX_METADATA_NAMES, RetrievalSet, SetAlias
+from guideway.schemas.kinds.retrieval_set import MAX_METADATA_NAMES, RetrievalSet, SetAlias
 from guideway.schemas.names.service_topics import catalogue_topic
 from guideway.workers.messages.to_retrieval import index_key
 from guideway.workers.retrieval import set_folder

@@ -19,7 +19,7 @@ from guideway.delivery.clients.kafka_client import unreachable
 from guideway.delivery.connection.cluster import Cluster
 from guideway.schemas.calibration import Calibration
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import Calibrated, LabelBias
+from guideway.schemas.kinds.calibrated import Calibrated, LabelBias
 from guideway.schemas.names.service_topics import CALIBRATIONS_TOPIC
 from guideway.schemas.request import Request
 from guideway.workers.calibration.calibrating import OF_THE_TEXT, asked, made_of

@@ -17,7 +17,7 @@ from safetensors.numpy import load, save_file
 
 from guideway.catalogue.artefacts.contents import Contents
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import EmbeddingModel
+from guideway.schemas.kinds.retrieval_set import EmbeddingModel
 from guideway.schemas.retrieval import Metadata
 from guideway.workers.retrieval.embedder import Vectors
 

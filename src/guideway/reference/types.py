@@ -15,19 +15,12 @@ from msgspec import inspect as types
 
 from guideway.catalogue.bounds import MAX_DEADLINE_S, MIN_DEADLINE_S, measured
 from guideway.catalogue.documents.shapes import bare, shape_at, shape_of, structs_of
+from guideway.schemas.kinds.calibrated import Calibrated
 from guideway.schemas.kinds.namespace import Namespace
+from guideway.schemas.kinds.retrieval_set import EmbeddingModel, RetrievalSet, SetAlias
 from guideway.schemas.kinds.router import Router
 from guideway.schemas.kinds.targets import Target, Webhook
-from guideway.schemas.manifests import (
-    Calibrated,
-    EmbeddingModel,
-    Endpoint,
-    Guidance,
-    Manifest,
-    Model,
-    RetrievalSet,
-    SetAlias,
-)
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
 from guideway.schemas.output import Json
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.training.runs.task import Task

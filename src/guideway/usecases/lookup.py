@@ -5,8 +5,9 @@ from __future__ import annotations
 from guideway.catalogue.entries import KINDS, Catalogue, Identity, Kind
 from guideway.catalogue.topic import CatalogueFollower
 from guideway.schemas.failures import FailureCode, Refusal
+from guideway.schemas.kinds.retrieval_set import RetrievalSet
 from guideway.schemas.kinds.router import ROUTER
-from guideway.schemas.manifests import Manifest, RetrievalSet
+from guideway.schemas.manifests import Manifest
 from guideway.schemas.names.addresses import NAME
 from guideway.schemas.nearest import did_you_mean
 from guideway.schemas.retrieval import SetRef

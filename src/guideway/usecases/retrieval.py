@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.entries import Catalogue
-from guideway.schemas.manifests import RetrievalSet
+from guideway.schemas.kinds.retrieval_set import RetrievalSet
 from guideway.schemas.retrieval import SetRef
 from guideway.settings import Settings
 from guideway.training.runs.task import Task

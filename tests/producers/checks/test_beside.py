@@ -16,9 +16,10 @@ from guideway.producers.checks.calibration import settled
 from guideway.producers.checks.check import faults_together
 from guideway.schemas.generation import Generation, RequestGeneration
 from guideway.schemas.kinds.namespace import Namespace
+from guideway.schemas.kinds.retrieval_set import EmbeddingModel, RetrievalSet, SetAlias
 from guideway.schemas.kinds.router import Router, RoutingRule
 from guideway.schemas.kinds.targets import Target
-from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, Manifest, RetrievalSet, SetAlias
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest
 from guideway.schemas.output import Boolean, Text
 from guideway.schemas.retrieval import RetrievalRule
 

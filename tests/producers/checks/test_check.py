@@ -19,8 +19,9 @@ from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation, RequestGeneration
 from guideway.schemas.input import Field, InputRule
 from guideway.schemas.json_schema.keywords import FORMATS
+from guideway.schemas.kinds.retrieval_set import EmbeddingModel, RetrievalSet
 from guideway.schemas.kinds.targets import WebhookUse
-from guideway.schemas.manifests import EmbeddingModel, Endpoint, RetrievalSet
+from guideway.schemas.manifests import Endpoint
 from guideway.schemas.output import Choice, DoubtfulTarget, Json, OutputRule, Regex, Text, WordLabels
 from guideway.schemas.retrieval import RetrievalRule
 from guideway.schemas.wire import MANIFEST

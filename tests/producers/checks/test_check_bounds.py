@@ -17,8 +17,9 @@ from guideway.producers.checks.references import broken_by
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.input import Field
 from guideway.schemas.kinds.namespace import Namespace
+from guideway.schemas.kinds.retrieval_set import EmbeddingModel, RetrievalSet
 from guideway.schemas.kinds.router import Router, RoutingByModel
-from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, Manifest, Model, RetrievalSet
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
 
 
 def endpoint(**fields: Any) -> Endpoint:

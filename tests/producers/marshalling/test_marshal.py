@@ -17,7 +17,8 @@ from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import AskedGeneration, Generation, RequestGeneration
 from guideway.schemas.input import Field, InputRule
-from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, RetrievalSet
+from guideway.schemas.kinds.retrieval_set import EmbeddingModel, RetrievalSet
+from guideway.schemas.manifests import Endpoint, Guidance
 from guideway.schemas.names.content_types import REPLY_MESSAGE
 from guideway.schemas.output import Boolean, Choice, Number, Text, WordLabels
 from guideway.schemas.request import ReplyAddress, Request

@@ -10,7 +10,8 @@ import pytest
 from guideway.catalogue.changes import Deletion
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import EmbeddingModel, Manifest, RetrievalSet, SetAlias
+from guideway.schemas.kinds.retrieval_set import EmbeddingModel, RetrievalSet, SetAlias
+from guideway.schemas.manifests import Manifest
 from guideway.schemas.reply import Completed, Failed, Reply, Sample, Usage
 from guideway.schemas.retrieval import Citation
 from guideway.schemas.wire import MANIFEST

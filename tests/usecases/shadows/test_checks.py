@@ -13,8 +13,9 @@ from guideway.catalogue.changes import plan_deletion
 from guideway.catalogue.documents.manifest_files import Source
 from guideway.catalogue.entries import Catalogue, Identity
 from guideway.schemas.kinds.namespace import Namespace
+from guideway.schemas.kinds.retrieval_set import EmbeddingModel, RetrievalSet
 from guideway.schemas.kinds.shadow import Shadow, ShadowChanges
-from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, Manifest, Model, RetrievalSet
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
 from guideway.schemas.output import Json, Text, WordLabels
 from guideway.usecases.shadows.checks import shadow_faults, shadow_notes, shadow_trials, shadows_broken_by
 

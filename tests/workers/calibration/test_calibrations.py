@@ -22,7 +22,8 @@ from guideway.infra.topic_making import make_topics
 from guideway.schemas.calibration import Calibration
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
-from guideway.schemas.manifests import Calibrated, Endpoint
+from guideway.schemas.kinds.calibrated import Calibrated
+from guideway.schemas.manifests import Endpoint
 from guideway.schemas.output import Choice, OutputRule
 from guideway.schemas.request import GuidanceRef, Part, Request
 from guideway.workers.calibration import calibrations

@@ -16,7 +16,8 @@ from guideway.schemas.event import Event
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import AskedGeneration, Generation, RequestGeneration
 from guideway.schemas.input import Field, InputRule
-from guideway.schemas.manifests import EmbeddingModel, Endpoint, Guidance, Manifest, RetrievalSet
+from guideway.schemas.kinds.retrieval_set import EmbeddingModel, RetrievalSet
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest
 from guideway.schemas.names.topics import LANES
 from guideway.schemas.output import Choice, Text
 from guideway.schemas.request import GuidanceRef, Part, ReplyAddress, Request

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from guideway.schemas.manifests import EmbeddingModel
+from guideway.schemas.kinds.retrieval_set import EmbeddingModel
 from guideway.workers.messages.to_retrieval import SetArtefact
 from guideway.workers.retrieval import set_folder
 from guideway.workers.retrieval.embedder import Embedder

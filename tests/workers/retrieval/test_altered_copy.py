@@ -12,7 +12,7 @@ from guideway.catalogue.artefacts.cache import ArtefactCache
 from guideway.catalogue.artefacts.contents import SET_FILES, Altered, read_folder
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import EmbeddingModel
+from guideway.schemas.kinds.retrieval_set import EmbeddingModel
 from guideway.schemas.retrieval import Retrieval, SetRef
 from guideway.workers.messages.every_child import Refused
 from guideway.workers.messages.from_retrieval import Found

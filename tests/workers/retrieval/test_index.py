@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guideway.schemas.manifests import EmbeddingModel
+from guideway.schemas.kinds.retrieval_set import EmbeddingModel
 from guideway.schemas.retrieval import Condition, Metadata, Scalar
 from guideway.workers.retrieval.index import Qdrant
 from guideway.workers.retrieval.set_folder import Passage, SetFolder, SetInfo

@@ -19,10 +19,12 @@ from guideway.cli.console.output import AsJson, err, out, print_json, print_tabl
 from guideway.infra import topics
 from guideway.infra.topic_making import MAX_PARTITIONS_PER_BROKER, MadeTopics, make_topics
 from guideway.printable import printable
+from guideway.schemas.kinds.calibrated import Calibrated
 from guideway.schemas.kinds.namespace import Namespace
+from guideway.schemas.kinds.retrieval_set import RetrievalSet, SetAlias
 from guideway.schemas.kinds.router import Router
 from guideway.schemas.kinds.targets import Target, Webhook
-from guideway.schemas.manifests import Calibrated, Endpoint, Guidance, Manifest, Model, RetrievalSet, SetAlias
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
 from guideway.schemas.names.service_topics import FORMER_CATALOGUE_TOPIC
 from guideway.settings import Settings
 from guideway.usecases.lookup import catalogue_of, found_in, identity_of, kind_of

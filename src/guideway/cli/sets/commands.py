@@ -19,7 +19,7 @@ from guideway.cli.console import interrupts
 from guideway.cli.console.output import LINE_EVERY_S, AsJson, clock, err, out, print_json, print_table, run
 from guideway.cli.sets import questions
 from guideway.cli.sets.questions import VersionArgument
-from guideway.schemas.manifests import RetrievalSet
+from guideway.schemas.kinds.retrieval_set import RetrievalSet
 from guideway.schemas.retrieval import SetRef
 from guideway.settings import Settings
 from guideway.usecases.delete import delete_set

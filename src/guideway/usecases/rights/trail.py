@@ -8,7 +8,8 @@ from functools import partial
 from guideway.catalogue.entries import Catalogue
 from guideway.catalogue.identity import Identity, disagreement, of_key
 from guideway.schemas.failures import FailureCode
-from guideway.schemas.manifests import Deleted, Endpoint, Guidance, Manifest, RetrievalSet, SetAlias
+from guideway.schemas.kinds.retrieval_set import RetrievalSet, SetAlias
+from guideway.schemas.manifests import Deleted, Endpoint, Guidance, Manifest
 from guideway.schemas.names import header
 from guideway.schemas.names.addresses import NAME, PUBLIC
 from guideway.schemas.names.service_topics import owner_of_catalogue

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.producers.client.client import Client
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.manifests import RetrievalSet
+from guideway.schemas.kinds.retrieval_set import RetrievalSet
 from guideway.schemas.reply import Reply
 from guideway.schemas.retrieval import SetRef
 from guideway.settings import Settings
