@@ -1,18 +1,15 @@
-"""The catalogue in memory, built from the records of the catalogue topics. Pure.
-
-It is past 300 lines because what it takes in and what is asked of it share one set of dictionaries.
-"""
+"""The catalogue in memory, built from the records of the catalogue topics. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
 
+from guideway.catalogue import refusals
 from guideway.catalogue.bounds import too_much
 from guideway.catalogue.identity import (
     KINDS,
     MAX_VERSION,
-    ForeignRecord,
+    ForeignRecords,
     Identity,
     Kind,
     UnreadableVersion,
@@ -21,20 +18,14 @@ from guideway.catalogue.identity import (
     of_key,
 )
 from guideway.catalogue.room import Room
-from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.kinds.calibrated import Calibrated
 from guideway.schemas.kinds.retrieval_set import RetrievalSet, SetAlias
 from guideway.schemas.manifests import Deleted, Endpoint, Guidance, Manifest, Model
-from guideway.schemas.names.addresses import endpoint_address
-from guideway.schemas.nearest import did_you_mean
 from guideway.schemas.request import GuidanceRef
 from guideway.schemas.retrieval import SetRef
 from guideway.schemas.wire import CATALOGUE_ENTRY, Undecodable
 
-__all__ = ["KINDS", "MAX_VERSION", "Catalogue", "ForeignRecord", "Identity", "Kind", "UnreadableVersion"]
-
-MOST_FOREIGN: Final = 1000
-"""So many records that do not count are remembered; beyond that they are only counted."""
+__all__ = ["KINDS", "MAX_VERSION", "Catalogue", "Identity", "Kind", "UnreadableVersion"]
 
 
 class Catalogue:
@@ -52,8 +43,6 @@ class Catalogue:
         """Versions whose numbers are kept as deleted."""
         self._given: dict[Identity, int] = {}
         """The highest version that ever existed, as far as the topic shows: it is not used again."""
-        self._foreign: dict[tuple[str, bytes], str] = {}
-        """(topic, key) → why it counts for nothing; not all where there are many."""
         self._room = Room()
         self.changes = 0
         """How many changes were taken in: where it is the same, so are all answers."""
@@ -61,8 +50,7 @@ class Catalogue:
         """Namespaces that whoever asks may not see: what is named of them is not known to be missing."""
         self.strangers = 0
         """How many records have a key of another form."""
-        self.foreign_count = 0
-        """How many records do not agree with their topic."""
+        self.foreign = ForeignRecords()
 
     @property
     def unreadable(self) -> int:
@@ -91,7 +79,7 @@ class Catalogue:
                 if not isinstance(entry, Deleted):
                     unread = next((message for _, message in too_much(entry)), "")
         if why := disagreement(topic, identity, entry):
-            self._note_foreign(topic, key, why)
+            self.foreign.note(topic, key, why)
             return
         if not self._room.takes(identity, version, value):
             return
@@ -116,10 +104,7 @@ class Catalogue:
             for identity in [one for one in by_identity if one.topic == topic]:
                 del by_identity[identity]
                 self._disown(identity)
-        gone = [one for one in self._foreign if one[0] == topic]
-        for one in gone:
-            del self._foreign[one]
-        self.foreign_count -= len(gone)
+        self.foreign.forget(topic)
 
     def left_out(self) -> dict[str, int]:
         """Topic → how many of its records were not taken in: its namespace has more than `room.MOST_BYTES`."""
@@ -128,20 +113,6 @@ class Catalogue:
     def has_room_for(self, identity: Identity, values: Sequence[bytes]) -> bool:
         """Whether new records with these values would be taken in, in the topic of this identity."""
         return self._room.has_for(identity, values)
-
-    def foreign(self) -> list[ForeignRecord]:
-        """The records that do not agree with their topic, in order; at most `MOST_FOREIGN` of them."""
-        return sorted(
-            ForeignRecord(topic, key[:200].decode("utf-8", "replace"), why)
-            for (topic, key), why in self._foreign.items()
-        )
-
-    def _note_foreign(self, topic: str, key: bytes | None, why: str) -> None:
-        place = topic, key or b""
-        if place not in self._foreign:
-            self.foreign_count += 1
-        if place in self._foreign or len(self._foreign) < MOST_FOREIGN:
-            self._foreign[place] = why
 
     def _forget(self, identity: Identity, version: int) -> None:
         self._places.pop((identity, version), None)
@@ -230,14 +201,7 @@ class Catalogue:
         """(version, endpoint), the newest version. Raises Refusal(unknown_endpoint)."""
         found = self.latest(Identity("endpoint", namespace, name))
         if found is None or not isinstance(found[1], Endpoint):
-            here = [other.name for other in self.owned("endpoint", namespace)]
-            more = ", …" if len(here) > 20 else ""
-            known = f"namespace {namespace} has: {', '.join(here[:20])}{more}" if here else "that namespace has none"
-            raise Refusal(
-                FailureCode.UNKNOWN_ENDPOINT,
-                f"there is no endpoint {endpoint_address(namespace, name)}, or it was deleted: correct the address, or "
-                f"apply it; {known}",
-            )
+            raise refusals.no_endpoint(namespace, name, [other.name for other in self.owned("endpoint", namespace)])
         return found[0], found[1]
 
     def guidance(self, name: str, *, for_namespace: str) -> tuple[GuidanceRef, Guidance]:
@@ -248,28 +212,13 @@ class Catalogue:
         identity = Identity("guidance", owner, plain)
         found = (number := number_of(version), self.get(identity, number)) if at else self.latest(identity)
         if found is None or not isinstance(found[1], Guidance):
-            raise Refusal(
-                FailureCode.GUIDANCE_UNKNOWN,
-                f"there is no guidance {name}{self._instead(identity)}: apply it, or correct the name",
-            )
+            raise refusals.no_guidance(name, self.versions(identity))
         number, guidance = found[0], found[1]
         if not guidance.usable_by(for_namespace):
-            raise Refusal(
-                FailureCode.GUIDANCE_FORBIDDEN,
-                f"guidance {name} is not shared with namespace {for_namespace}: "
-                f"ask {owner} to add it to the guidance's `shared_with`",
-            )
+            raise refusals.guidance_not_shared(name, owner, for_namespace)
         if scale and float(scale) != 1 and guidance.form != "lora":
-            raise Refusal(
-                FailureCode.GUIDANCE_FORBIDDEN,
-                f"guidance {name} is of form {guidance.form}, and only a lora takes a scale: name it without *{scale}",
-            )
+            raise refusals.takes_no_scale(name, guidance.form, scale)
         return GuidanceRef(namespace=owner, name=plain, version=number, scale=float(scale or 1)), guidance
-
-    def _instead(self, identity: Identity) -> str:
-        """For a message: which versions of this identity exist."""
-        there = [*self.versions(identity)]
-        return f" (there is version {', '.join(map(str, there[-10:]))})" if there else ""
 
     def retrieval_set(self, name: str, *, for_namespace: str) -> tuple[SetRef, RetrievalSet]:
         """A set by `NAMESPACE/NAME[@VERSION][*WEIGHT]`. Raises Refusal(guidance_unknown | guidance_forbidden).
@@ -283,16 +232,9 @@ class Catalogue:
         identity = Identity("set", owner, plain)
         found = self.get(identity, number)
         if not isinstance(found, RetrievalSet):
-            raise Refusal(
-                FailureCode.GUIDANCE_UNKNOWN,
-                f"there is no retrieval set {name}{self._instead(identity)}: create it, or correct the name",
-            )
+            raise refusals.no_set(name, self.versions(identity))
         if not found.usable_by(for_namespace):
-            raise Refusal(
-                FailureCode.GUIDANCE_FORBIDDEN,
-                f"retrieval set {name} is not shared with namespace {for_namespace}: "
-                f"ask {owner} to publish it with `--share {for_namespace}`",
-            )
+            raise refusals.set_not_shared(name, owner, for_namespace)
         return SetRef(namespace=owner, name=plain, version=number, weight=float(weight or 1)), found
 
     def current_version(self, namespace: str, name: str) -> int:
@@ -306,11 +248,7 @@ class Catalogue:
         """One version. Raises Refusal(unknown_endpoint)."""
         found = self.get(Identity("endpoint", namespace, name), version)
         if not isinstance(found, Endpoint):
-            raise Refusal(
-                FailureCode.UNKNOWN_ENDPOINT,
-                f"version {version} of endpoint {endpoint_address(namespace, name)} was deleted: publish the event "
-                "again",
-            )
+            raise refusals.no_version(namespace, name, version)
         return found
 
     def calibrated(
@@ -329,14 +267,5 @@ class Catalogue:
         """The model behind a size, newest version. Raises Refusal(unknown_model_size)."""
         found = self.latest(Identity("model", "public", size))
         if found is None or not isinstance(found[1], Model):
-            sizes = [identity.name for identity in self.identities("model")]
-            there = f"name one that is there ({', '.join(sizes[:20])}), or " if sizes else ""
-            demonstration = (
-                "`guideway apply --with-small` adds the one that the packages carry" if size == "small" else ""
-            )
-            raise Refusal(
-                FailureCode.UNKNOWN_MODEL_SIZE,
-                f"there is no model size {size!r}: {did_you_mean(size, sizes)}{there}"
-                f"{demonstration or f'apply a manifest of kind model/v1 with the name {size}'}",
-            )
+            raise refusals.no_model(size, [identity.name for identity in self.identities("model")])
         return found[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Final, Literal
 
 import msgspec
@@ -32,6 +33,8 @@ OF_THE_PLATFORM: Final = frozenset({"model", "namespace"})
 
 MAX_VERSION: Final = 999_999_999
 """The highest version of a name; references have no room for more (`schemas.retrieval.GuidanceName`)."""
+MOST_FOREIGN: Final = 1000
+"""So many records that do not count are remembered; beyond that they are only counted."""
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
 _KEY: Final = re.compile(
     rf"(?P<kind>{'|'.join(KINDS)})/(?P<namespace>{NAME.pattern})/(?P<name>{NAME.pattern})"
@@ -80,6 +83,40 @@ class ForeignRecord(msgspec.Struct, frozen=True, order=True):
     topic: str
     key: str
     why: str
+
+
+class ForeignRecords:
+    """The records that count for nothing. The catalogue that notes them owns it."""
+
+    def __init__(self) -> None:
+        self._why: dict[tuple[str, bytes], str] = {}
+        """(topic, key) → why; not all where there are many."""
+        self._counts: Counter[str] = Counter()
+        """By topic."""
+
+    @property
+    def count(self) -> int:
+        """How many there are; above `MOST_FOREIGN`, one that is written again counts again."""
+        return self._counts.total()
+
+    def note(self, topic: str, key: bytes | None, why: str) -> None:
+        """One that does not agree with its topic."""
+        place = topic, key or b""
+        if place not in self._why:
+            self._counts[topic] += 1
+        if place in self._why or len(self._why) < MOST_FOREIGN:
+            self._why[place] = why
+
+    def forget(self, topic: str) -> None:
+        """The topic is no more."""
+        self._why = {place: why for place, why in self._why.items() if place[0] != topic}
+        del self._counts[topic]
+
+    def records(self) -> list[ForeignRecord]:
+        """In order; at most `MOST_FOREIGN` of them."""
+        return sorted(
+            ForeignRecord(topic, key[:200].decode("utf-8", "replace"), why) for (topic, key), why in self._why.items()
+        )
 
 
 def of_key(key: bytes | None) -> tuple[Identity, int] | None:

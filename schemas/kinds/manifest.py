@@ -36,5 +36,5 @@ class Manifested(
 
 
 def open_to(namespace: str, owner: str, grantees: list[str]) -> bool:
-    """Whether `namespace` may use what `owner` shares with `grantees` (`*`: all). Everybody may use what is `public`."""
+    """Whether `namespace` may use what `owner` shares with `grantees` (`*`: all). `public` is open to all."""
     return owner in {namespace, "public"} or not {"*", namespace}.isdisjoint(grantees)

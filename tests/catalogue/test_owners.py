@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from guideway.catalogue.changes import plan_changes
-from guideway.catalogue.entries import MOST_FOREIGN, Catalogue, Identity
+from guideway.catalogue.entries import Catalogue, Identity
+from guideway.catalogue.identity import MOST_FOREIGN
 from guideway.schemas.failures import Refusal
 from guideway.schemas.kinds.calibrated import Calibrated, LabelBias
 from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
@@ -90,8 +91,8 @@ def test_what_disagrees_has_no_effect_and_is_counted(topic: str, key: str, value
     catalogue.absorb(topic, key.encode(), encoded)
     catalogue.absorb(topic, key.encode(), encoded)
     assert state(catalogue) == before
-    assert catalogue.foreign_count == 1
-    [foreign] = catalogue.foreign()
+    assert catalogue.foreign.count == 1
+    [foreign] = catalogue.foreign.records()
     assert (foreign.topic, foreign.key) == (topic, key)
     assert "FORGED" not in foreign.why
     [change] = plan_changes(catalogue, [msgspec.structs.replace(ENDPOINT, description="new")])
@@ -124,7 +125,7 @@ def test_a_key_of_another_form_names_nobody(key: str) -> None:
     catalogue = with_shops_entries()
     before = list(catalogue)
     catalogue.absorb(SHOP, key.encode(), MANIFEST.encode(FORGED))
-    assert (list(catalogue), catalogue.strangers, catalogue.foreign_count) == (before, 1, 0)
+    assert (list(catalogue), catalogue.strangers, catalogue.foreign.count) == (before, 1, 0)
 
 
 def test_what_agrees_counts() -> None:
@@ -137,7 +138,7 @@ def test_what_agrees_counts() -> None:
         "model public/small",
         "calibration shop/task",
     }
-    assert catalogue.foreign_count == 0
+    assert catalogue.foreign.count == 0
 
 
 def test_a_topic_that_is_gone_takes_its_entries_along_and_no_others() -> None:
@@ -148,7 +149,7 @@ def test_a_topic_that_is_gone_takes_its_entries_along_and_no_others() -> None:
     catalogue.absorb(CALIBRATIONS_TOPIC, b"calibration/shop/task@1", MANIFEST.encode(BIASES))
     catalogue.forget_topic(SHOP)
     assert [one for _, one in catalogue] == [BIASES, other]
-    assert catalogue.foreign_count == 0
+    assert catalogue.foreign.count == 0
     with pytest.raises(Refusal):
         catalogue.endpoint("shop", "task")
     assert plan_changes(catalogue, [ENDPOINT])[0].version == 1, "the topic is another one now"
@@ -158,8 +159,10 @@ def test_many_foreign_records_take_no_memory() -> None:
     catalogue = Catalogue()
     for number in range(2 * MOST_FOREIGN):
         catalogue.absorb(RIVAL, f"endpoint/shop/task@{number + 1}".encode(), b"x" * 1000)
-    assert catalogue.foreign_count == 2 * MOST_FOREIGN
-    assert len(catalogue.foreign()) == MOST_FOREIGN
+    assert catalogue.foreign.count == 2 * MOST_FOREIGN
+    assert len(catalogue.foreign.records()) == MOST_FOREIGN
+    catalogue.forget_topic(RIVAL)
+    assert (catalogue.foreign.count, catalogue.foreign.records()) == (0, [])
 
 
 def test_names_of_catalogue_topics() -> None:

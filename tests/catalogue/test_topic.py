@@ -105,14 +105,14 @@ async def test_what_is_gone_is_refused_as_soon_as_the_topic_is_read_to_its_end(
     # Its own looks are questions as well, and none is to come between.
     async with CatalogueFollower(cluster, look_s=3600) as reader:
         await publish(cluster, plan_changes(Catalogue(), [prompt(unique_name)]))
-        plain, looks = reader._topics._consumer.end_offsets, []
+        plain, looks = reader._topics._reader._consumer.end_offsets, []
 
         async def end_offsets(partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
             looks.append(partitions)
             found: dict[TopicPartition, int] = await plain(partitions)
             return found
 
-        reader._topics._consumer.end_offsets = end_offsets
+        reader._topics._reader._consumer.end_offsets = end_offsets
 
         async def is_refused() -> FailureCode:
             with pytest.raises(Refusal) as caught:
@@ -171,7 +171,7 @@ async def test_a_follower_that_fails_goes_on_where_it_stood(
 ) -> None:
     """It must not come to be silently out of date."""
     async with CatalogueFollower(cluster) as reader:
-        plain = reader._topics._consumer.getmany
+        plain = reader._topics._reader._consumer.getmany
         failures = 0
 
         async def getmany(*partitions: object, **named: object) -> object:
@@ -182,7 +182,7 @@ async def test_a_follower_that_fails_goes_on_where_it_stood(
                 raise RuntimeError("nobody has thought of this")
             return found
 
-        monkeypatch.setattr(reader._topics._consumer, "getmany", getmany)
+        monkeypatch.setattr(reader._topics._reader._consumer, "getmany", getmany)
         await reader.seen(await publish(cluster, plan_changes(reader.catalogue, [prompt(unique_name)])))
         assert failures == 1
         assert reader.catalogue.latest(Identity.of(prompt(unique_name))) == (1, prompt(unique_name))

@@ -66,7 +66,7 @@ async def test_entries_go_to_their_owners_with_their_versions(own_broker: Runnin
         assert catalogue.model("small") == SMALL
         assert plan_changes(catalogue, [msgspec.structs.replace(TONE, name="gone")])[0].version == 6
         assert [(one.identity.name, one.version) for one in catalogue.unread()] == [("newer", 4)]
-        assert (catalogue.foreign_count, catalogue.strangers) == (0, 0)
+        assert (catalogue.foreign.count, catalogue.strangers) == (0, 0)
     assert store.of("shop").read(digests[0], ArtefactCache(tmp_path / "cache"))
 
     again = await move_catalogue(settings)

@@ -55,7 +55,7 @@ def _of_settings(settings: Settings, environ: Mapping[str, str]) -> Check:
 
 async def _of_catalogue(settings: Settings) -> Check:
     catalogue = await catalogue_of(settings)
-    unread, foreign = catalogue.unreadable, catalogue.foreign_count
+    unread, foreign = catalogue.unreadable, catalogue.foreign.count
     found, mend = [], []
     if unread:
         found.append(f"{unread} entries that cannot be read, and are left as they are")

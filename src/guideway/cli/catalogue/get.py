@@ -98,7 +98,7 @@ def get(
         )
     entries = [(version, one) for version, one in catalogue if wanted in (None, Identity.of(one).kind)]
     unread = [one for one in catalogue.unread() if wanted in (None, one.identity.kind)]
-    foreign = catalogue.foreign()
+    foreign = catalogue.foreign.records()
     if as_json:
         for version, manifest in entries:
             print_json(_as_dict(version, manifest))
