@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from guideway.schemas.json_schema.bounds import coarser_steps, left_out, sound_bounds
 from guideway.schemas.json_schema.misspelt import meant
+from guideway.schemas.json_schema.restrictions import FORMATS, restricting, says_nothing
 
 _TYPES: Final = ("string", "integer", "number", "boolean", "array", "object", "null")
 _OF_NAMES: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
@@ -56,10 +57,6 @@ _UNKEPT: Final = frozenset(
     {"uniqueItems", "contains", "not", "if", "then", "else", "propertyNames", "dependentRequired", "dependentSchemas"}
     | {"unevaluatedProperties", "unevaluatedItems", "$dynamicRef"}
 )
-FORMATS: Final = frozenset(
-    {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid"}
-)
-"""The formats that the grammar enforces. All others are notes for people, as JSON Schema allows."""
 
 
 def check_keywords(schema: Mapping[str, Any]) -> None:
@@ -81,7 +78,7 @@ def check_keywords(schema: Mapping[str, Any]) -> None:
             if near := meant(keyword, part, _KNOWN):
                 raise ValueError(f"output.schema{where} has {keyword!r:.60}: did you mean {near!r}?")
         for keyword in sorted(part.keys() & _UNKEPT):
-            if part[keyword] is not False:
+            if not says_nothing(keyword, part[keyword]):
                 raise ValueError(
                     f"output.schema{where} has {keyword!r}, which no grammar can enforce: leave it out, or use "
                     "other keywords"
@@ -116,11 +113,11 @@ def schema_doubts(schema: Mapping[str, Any]) -> Iterator[str]:
 def prepared(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema as the grammar library takes it.
 
-    Formats that do not restrict the text (`password`, `path`) are removed. `oneOf` becomes `anyOf` where a tag
+    What restricts nothing (the format `password`, `uniqueItems: false`) is removed. `oneOf` becomes `anyOf` where a tag
     separates the alternatives. Bounds that the library would not keep are moved, and numbers that it would leave out
     stand beside them. Objects are closed: see `_closed`.
     """
-    made = _as_any_of(_without_formats(schema))
+    made = _as_any_of(restricting(schema, _OF_NAMES))
     for _, part, _ in [*parts(made)]:
         if isinstance(part, dict):
             part.update(sound_bounds(part))
@@ -150,19 +147,6 @@ def _closed(schema: Mapping[str, Any]) -> dict[str, Any]:
                 open_.add(id(found))
     copied: dict[str, Any] = _copied(schema, open_, is_schema=True)
     return copied
-
-
-def _without_formats(part: Any, keyword: str = "") -> Any:
-    if isinstance(part, list):
-        return [_without_formats(one, keyword) for one in part]
-    if not isinstance(part, Mapping) or keyword in {"const", "enum", "default", "examples"}:
-        return part
-    named = keyword in _OF_NAMES
-    return {
-        name: _without_formats(inner, "" if named else name)
-        for name, inner in part.items()
-        if named or name != "format" or (isinstance(inner, str) and inner in FORMATS)
-    }
 
 
 def _as_any_of(schema: dict[str, Any]) -> dict[str, Any]:

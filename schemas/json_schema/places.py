@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from guideway.schemas.json_schema.keywords import FORMATS, parts, referred
+from guideway.schemas.json_schema.keywords import parts, referred
+from guideway.schemas.json_schema.restrictions import FORMATS
 
 Path = Sequence[str | int]
 """Names of members and numbers of elements, from the outermost inwards."""

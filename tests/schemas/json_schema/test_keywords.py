@@ -43,6 +43,11 @@ ADDRESS = {"type": "object", "properties": {"city": {"type": "string"}}}
             ".properties.tags has 'uniqueItems', which",
         ),
         ({"type": "object", "not": {"type": "string"}}, "has 'not', which no grammar"),
+        (
+            {"properties": {"a": INTEGER}, "unevaluatedProperties": False},
+            "has 'unevaluatedProperties', which no grammar",
+        ),
+        ({"type": "object", "propertyNames": {"enum": ["a"]}}, "has 'propertyNames', which no grammar"),
         ({}, "says nothing"),
         ({"title": "Answer", "description": "Whatever."}, "says nothing"),
         ({"$defs": {"A": INTEGER}}, "says nothing"),
@@ -64,6 +69,7 @@ def test_a_schema_that_does_not_say_what_is_meant_is_refused(schema: dict[str, A
         {"properties": {"propertys": INTEGER, "item": {"enum": [{"propertys": 1}]}}},
         {"enum": ["a"]},
         {"type": "array", "uniqueItems": False},
+        {"type": "object", "additionalProperties": INTEGER, "propertyNames": {"type": "string"}},
         {"$ref": "#/$defs/A", "$defs": {"A": INTEGER}},
         {"type": "object", "x-order": 3, "title": "A"},
         {"type": "object", "options": {"collapsed": True}, "min": "1", "values": 3},
@@ -174,8 +180,8 @@ def test_a_tag_that_is_named_is_required_of_what_is_referred_to() -> None:
 
 
 def test_formats_of_others_go_and_names_stay() -> None:
-    schema = {"properties": {"format": {"type": "string", "format": "path"}, "d": {"format": "date"}}}
-    assert prepared(schema)["properties"] == {"format": {"type": "string"}, "d": {"format": "date"}}
+    schema = {"properties": {"format": {"type": "string", "format": "path"}, "d": {"format": "time"}}}
+    assert prepared(schema)["properties"] == {"format": {"type": "string"}, "d": {"format": "time"}}
     assert prepared({"const": {"format": "path"}}) == {"const": {"format": "path"}}
     assert FORMATS
 

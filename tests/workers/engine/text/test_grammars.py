@@ -22,6 +22,8 @@ OBJECT = {
     "required": ["name", "tags"],
     "additionalProperties": False,
 }
+DAY = {"type": "string", "format": "date"}
+DAYS = {"type": "object", "propertyNames": {"type": "string"}, "additionalProperties": DAY}
 WORDS = ["The", "fox's", "(x/y)", 'é"\\']
 
 
@@ -61,6 +63,12 @@ ACCEPTED: list[tuple[OutputRule, list[str]]] = [
     (WordLabels(["N", "NN"]), ["The/N fox's/NN (x/y)/N é\"\\/NN"]),
     (Json(OBJECT), ['{"name":"x","tags":[]}', '{"name":"é \\n","tags":["a","b"]}']),
     (Json({"enum": ["red", 3]}), ['"red"', "3"]),
+    (Json(DAY), ['"2024-02-29"', '"2000-02-29"', '"2023-02-28"', '"2023-03-29"']),
+    (Json({"type": "array", "items": DAY, "uniqueItems": False, "maxItems": 2}), ['["2024-01-31","2024-01-31"]']),
+    (
+        Json({"type": "object", "propertyNames": {"type": "string"}, "additionalProperties": DAY}),
+        ['{"a":"1999-12-31"}'],
+    ),
     (Regex("[A-Z]{2}-[0-9]{1,3}"), ["AB-1", "ZZ-123"]),
     (Regex(r"\d+|x*"), ["", "12", "xx"]),
 ]
@@ -75,6 +83,9 @@ REFUSED: list[tuple[OutputRule, list[str]]] = [
         Json(OBJECT),
         ['{"name": "x","tags":[]}', '{"tags":[],"name":"x"}', '{"name":"x"}', '{"name":"x","tags":[],"z":1}'],
     ),
+    (Json(DAY), ['"2023-02-29"', '"1900-02-29"', '"2023-02-30"']),
+    (Json({**DAY, "pattern": "^20"}), ['"2023-02-29"', '"1999-01-01"']),
+    (Json({"type": "string", "format": "date-time"}), ['"2023-02-29T10:00:00Z"']),
     (Regex("[A-Z]{2}"), ["A", "ABC", "ab"]),
 ]
 
