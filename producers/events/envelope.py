@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -64,7 +64,7 @@ class Envelope:
 
 def read_envelope(record: Record) -> Envelope:
     """Never raises."""
-    content_type = _or_refusal(lambda: text_of(record, header.CONTENT_TYPE))
+    content_type = _or_refusal(lambda: _first_of(record, header.CONTENT_TYPE_HEADERS))
     cloud_event = None
     cloud_id: str | Refusal = ""
     if isinstance(content_type, str) and is_structured(content_type):
@@ -122,6 +122,10 @@ def text_of(record: Record, name: str) -> str:
         raise invalid_header(name, "UTF-8 text") from None
 
 
+def _first_of(record: Record, names: Iterable[str]) -> str:
+    return next(filter(None, (text_of(record, name) for name in names)), "")
+
+
 def invalid_header(name: str, form: str) -> Refusal:
     """`form`: what to write."""
     return Refusal(FailureCode.INVALID_HEADER, f"header {name} cannot be read: write {form}")
@@ -154,7 +158,7 @@ def _own_id(record: Record) -> str:
 
 
 def _reply_to(record: Record) -> ReplyAddress | None:
-    topic = next(filter(None, (text_of(record, name) for name in header.REPLY_TOPIC_HEADERS)), "")
+    topic = _first_of(record, header.REPLY_TOPIC_HEADERS)
     if not topic:
         return None
     for name in header.REPLY_PARTITION_HEADERS:

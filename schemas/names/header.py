@@ -42,6 +42,8 @@ SMALLRYE_CORRELATION_ID: Final = "REPLY_CORRELATION_ID"
 SMALLRYE_REPLY_TOPIC: Final = "REPLY_TOPIC"
 SMALLRYE_REPLY_PARTITION: Final = "REPLY_PARTITION"
 
+CONTENT_TYPE_HEADERS: Final = (CONTENT_TYPE, "Content-Type", "contentType", "content_type")
+"""The first header that is there counts. Spring Cloud Stream writes the third."""
 REPLY_TOPIC_HEADERS: Final = (REPLY_TO, SPRING_REPLY_TOPIC, SMALLRYE_REPLY_TOPIC)
 """The first header that is there counts."""
 REPLY_PARTITION_HEADERS: Final = (SPRING_REPLY_PARTITION, SMALLRYE_REPLY_PARTITION)
@@ -51,9 +53,14 @@ CLOUD_EVENT_PREFIX: Final = "ce_"
 CLOUD_EVENT_SOURCE: Final = "ce_source"
 """On replies: the endpoint's address."""
 
-ECHOED_HEADERS: Final = frozenset(
-    {CORRELATION_ID, SPRING_CORRELATION_ID, SMALLRYE_CORRELATION_ID, TRACEPARENT, TRACESTATE}
+OTHER_CORRELATION_IDS: Final = frozenset(
+    {"correlationId", "CorrelationId", "correlation-id", "Correlation-Id", "Correlation-ID", "kafka_correlation_id"}
+    | {"x-correlation-id", "X-Correlation-Id", "X-Correlation-ID"}
 )
+"""How others spell it. Who looks for one of these in replies would wait in vain without it."""
+ECHOED_HEADERS: Final = OTHER_CORRELATION_IDS | {
+    *(CORRELATION_ID, SPRING_CORRELATION_ID, SMALLRYE_CORRELATION_ID, TRACEPARENT, TRACESTATE)
+}
 """Copied byte for byte from event to request to reply, repeated and empty ones included."""
 ANSWERED_BY: Final = ECHOED_HEADERS | {REQUEST_ID, ENDPOINT, *REPLY_TOPIC_HEADERS, *REPLY_PARTITION_HEADERS}
 """What an answer needs of an event of which nothing else is read."""

@@ -36,6 +36,12 @@ def completed(text: str) -> Completed:
     )
 
 
+def test_a_correlation_id_comes_back_under_the_callers_own_spelling() -> None:
+    given = [("correlationId", b"1"), ("X-Correlation-Id", b"\xff"), ("correlations", b"2")]
+    (out,) = reply_records(completed("yes"), ADDRESSES[:1], msgspec.structs.replace(RECORD, headers=given))
+    assert [one for one in out.headers if one in given] == given[:2]
+
+
 def test_every_address_gets_the_result_with_key_and_echoed_headers() -> None:
     records = reply_records(completed("yes"), ADDRESSES, RECORD)
     assert [(out.topic, out.partition, out.key) for out in records] == [

@@ -216,7 +216,7 @@ def test_every_field_of_the_audit_trail_is_explained() -> None:
 
 def test_headers_of_events_are_those_that_are_read_or_echoed() -> None:
     listed = {name for cells in rows("Headers of an event") for name in quoted(cells[0])}
-    foreign = {*header.REPLY_TOPIC_HEADERS, *header.REPLY_PARTITION_HEADERS}
+    foreign = {*header.REPLY_TOPIC_HEADERS, *header.REPLY_PARTITION_HEADERS, *header.CONTENT_TYPE_HEADERS}
     ours = {
         header.REPLY_TO,
         header.CONTENT_TYPE,
