@@ -11,6 +11,7 @@ import pytest
 
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.training.sets.build import Splitting, passages_of
+from guideway.training.sets.decoding import known_encoding
 from guideway.training.sets.document import DocumentFields
 from guideway.training.sets.documents import Reading
 from guideway.workers.retrieval.set_folder import Passage
@@ -278,3 +279,24 @@ def test_what_is_no_plain_file_is_told_as_that(write: Write, tmp_path: Path) -> 
     ]
     assert "is no plain file: give one, or a folder" in refused(folder / "pipe.txt")
     assert "a link to what is not there" in refused(folder / "link.txt")
+
+
+@pytest.mark.parametrize(
+    ("page", "read"),
+    [
+        ("10<sup>6</sup> km, 5 m<sup>2</sup>, 2024<sup><a>3</a></sup>", "10^6 km, 5 m^2, 2024^3"),
+        ("the 1<sup>st</sup>, H<sub>2</sub>O, log<sub>2</sub>8, 101<sub>2</sub>", "the 1st, H2O, log2 8, 101_2"),
+        ("Price <del>10</del><ins>12</ins>, <s>5</s>4", "Price 12, 4"),
+        (
+            "<table><tr><td rowspan=2>Basic<td>Jan<td>5</tr><tr><td>Feb<td rowspan=2>6</tr><tr><td>Pro<td>Mar</table>",
+            "Basic | Jan | 5\nBasic | Feb | 6\nPro | Mar | 6",
+        ),
+        ("<table><tr><td rowspan=2 colspan=2>A<td>1</tr><tr><td>2</tr></table>", "A | 1\nA | 2"),
+    ],
+)
+def test_numbers_of_a_page_stay_apart_and_cells_in_their_columns(write: Write, page: str, read: str) -> None:
+    assert texts(write("a.html", page)) == [read]
+
+
+def test_latin_1_is_read_as_browsers_read_it() -> None:
+    assert [known_encoding(one) for one in ("latin-1", "ISO-8859-1", "ascii")] == ["cp1252", "cp1252", "ascii"]

@@ -73,7 +73,7 @@ def read_records(
     if form not in get_args(Format):
         raise invalid(f"{file} {_unread(file, form)}")
     try:
-        known_encoding(encoding)
+        encoding = known_encoding(encoding)
         if form in ("csv", "tsv"):
             yield from _csv(file, encoding, heads, findings)
         elif form == "json":

@@ -49,10 +49,11 @@ _LATIN: Final = frozenset({"ascii", "iso8859-1"})
 
 
 def known_encoding(name: str) -> str:
-    """The codec's own name. Raises Refusal(invalid_setting) if the name is no text encoding's."""
+    """The codec's own name; Windows-1252 for Latin-1. Raises Refusal(invalid_setting) if it is no text encoding's."""
     try:
         "".encode(name)
-        return codecs.lookup(name).name
+        codec = codecs.lookup(name).name
+        return "cp1252" if codec == "iso8859-1" else codec
     except (LookupError, ValueError):
         raise Refusal(
             FailureCode.INVALID_SETTING, f"{name!r} is no text encoding: write one such as utf-8, cp1252 or shift_jis"
