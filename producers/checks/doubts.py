@@ -31,6 +31,8 @@ _JSON_OF_TOKEN: Final = 6
 """The same, of characters of JSON, much of which is names and punctuation."""
 _SIGNS: Final = {"object": ("{", "}"), "array": ("[", "]"), "string": ('"',)}
 """Type → signs that its JSON has."""
+_NO_BREAK: Final = re.compile(r"\\n(?![a-z])")
+"""Not as in `\\nabla`, nor in a path."""
 _SHOWN: Final = 4
 """The most places of a schema that one sentence names."""
 
@@ -49,6 +51,7 @@ def doubtful(sources: Iterable[Source]) -> Iterator[Fault]:
             if isinstance(endpoint.output, WordLabels):
                 used.add(endpoint.output.words_from)
             found = [*input_doubts(endpoint.input, used), *_unfilled(endpoint), *_idle(endpoint), *_repeated(endpoint)]
+            found += _no_line_break(endpoint)
             most = max(endpoint.generation.max_tokens, endpoint.request_generation.max_tokens or 0)
             if isinstance(endpoint.output, Regex):
                 found += _too_long_pattern("output.pattern", endpoint.output.pattern, most)
@@ -68,6 +71,17 @@ def _unfilled(endpoint: Endpoint) -> Iterator[str]:
     for name in endpoint.input.fields:
         if found := re.search(r"\{+ *" + re.escape(name) + r" *\}+", endpoint.instruction):
             yield f"instruction has {found[0]!r}, which stays as it is: fields go into input.template"
+
+
+def _no_line_break(endpoint: Endpoint) -> Iterator[str]:
+    """A backslash and an n where a new line is meant: only double quotes of YAML, TOML and JSON make one of them."""
+    stops = (("generation.stop", one) for one in endpoint.generation.stop)
+    for where, text in (("instruction", endpoint.instruction), ("input.template", endpoint.input.template), *stops):
+        if found := _NO_BREAK.search(text):
+            yield (
+                f"{where} has {found[0]}, a backslash and an n, which is no new line: put it in double quotes, or write "
+                "several lines"
+            )
 
 
 def _idle(endpoint: Endpoint) -> Iterator[str]:

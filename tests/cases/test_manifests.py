@@ -161,6 +161,9 @@ def test_a_field_in_the_instruction_is_doubted(tmp_path: Path) -> None:
         ("{type: choice, labels: [a, b, c], probabilities: true, min_confidence: 0.4}", ""),
         ("{type: boolean}\ngeneration: {samples: 3}", "generation.samples is 3 at temperature 0"),
         ("{type: boolean}\ngeneration: {samples: 3, temperature: 1}", ""),
+        ("{type: text}\ngeneration: {stop: ['\\n']}", "generation.stop has \\n, a backslash and an n, which is no new"),
+        ("{type: text}\ninstruction: Answer.\\nBe brief.", "instruction has \\n, a backslash and an n"),
+        ('{type: text}\ninstruction: "Answer.\\n What is \\\\nabla?"\ngeneration: {stop: ["\\n"]}', ""),
         (
             "{type: json, schema: {type: object, properties: {}}}\ngeneration: {stop: ['}']}",
             "has '}', which each result",
