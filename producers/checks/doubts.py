@@ -79,8 +79,8 @@ def _no_line_break(endpoint: Endpoint) -> Iterator[str]:
     for where, text in (("instruction", endpoint.instruction), ("input.template", endpoint.input.template), *stops):
         if found := _NO_BREAK.search(text):
             yield (
-                f"{where} has {found[0]}, a backslash and an n, which is no new line: put it in double quotes, or write "
-                "several lines"
+                f"{where} has {found[0]}, a backslash and an n, which is no new line: put it in double quotes, or "
+                "write several lines"
             )
 
 
