@@ -18,7 +18,7 @@ from guideway.producers.checks.doubts import doubts
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation, RequestGeneration
 from guideway.schemas.input import Field, InputRule
-from guideway.schemas.json_schema.keywords import FORMATS
+from guideway.schemas.json_schema.restrictions import FORMATS
 from guideway.schemas.kinds.retrieval_set import EmbeddingModel, RetrievalSet
 from guideway.schemas.kinds.targets import WebhookUse
 from guideway.schemas.manifests import Endpoint

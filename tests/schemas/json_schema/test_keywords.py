@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guideway.schemas.json_schema.keywords import FORMATS, check_keywords, prepared, schema_doubts
+from guideway.schemas.json_schema.keywords import check_keywords, prepared, schema_doubts
+from guideway.schemas.json_schema.restrictions import FORMATS
 
 INTEGER = {"type": "integer"}
 ADDRESS = {"type": "object", "properties": {"city": {"type": "string"}}}
