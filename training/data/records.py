@@ -93,7 +93,9 @@ def _unread(file: Path, form: str) -> str:
         )
     if form in _OTHERS:
         return f"is {_OTHERS[form]}, which is not read: write it as JSONL, CSV or TSV, {_WAYS.get(form, _BY_PROGRAM)}"
-    return "may be JSONL, JSON, CSV or TSV, and its name does not say which: set data.format"
+    return (
+        "may be JSONL, JSON, CSV or TSV, and its name does not say which: give it that ending (in a task: data.format)"
+    )
 
 
 def invalid(message: str) -> Refusal:
@@ -158,9 +160,11 @@ def _csv(
 
 
 def _in_settings(message: str) -> str:
-    """The same, for whoever has no --encoding but the settings of a task."""
+    """The same, for whoever has no --encoding, but the settings of a task or nothing (`guideway replay`)."""
     for what in ("the file's", "its encoding"):
-        message = message.replace(f"name {what} with --encoding", "name its encoding in data.encoding")
+        message = message.replace(
+            f"name {what} with --encoding", "name its encoding in data.encoding of a task, or write it in UTF-8"
+        )
     return message
 
 

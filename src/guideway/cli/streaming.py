@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import msgspec
@@ -15,28 +15,35 @@ from guideway.schemas.reply import Completed, Reply
 CUT: Final = "the text is cut at generation.max_tokens"
 
 
-async def shown(stream: AsyncIterator[Partial | Reply], *, as_json: bool) -> Reply:
+async def shown(stream: AsyncIterator[Partial | Reply], *, as_json: bool, on_first: Callable[[], object]) -> Reply:
     """Print the pieces as they come, in a line of its own each as JSON, else one behind the other. Returns the reply.
 
     Of several samples the first one is printed so; where the request was begun again, its text from the beginning.
+    on_first: is called when the first piece, or the reply, is there.
     """
-    attempt, is_open = None, False
-    async for one in stream:
-        if not isinstance(one, Partial):
-            if is_open:
-                out.piece("\n")
-                if isinstance(one, Completed) and one.samples[0].finish_reason == "length":
-                    err.print(CUT)
-            return one
-        if as_json:
-            print_json(one)
-        elif one.sample == 0:
-            if attempt not in (None, one.attempt):
-                out.piece("\n")
-                err.print("it was begun again: what stands above does not count")
-            attempt, is_open = one.attempt, True
-            out.piece(one.text)
-    raise AssertionError("a stream ends with its reply")
+    attempt, reply = None, None
+    try:
+        async for one in stream:
+            on_first()
+            if not isinstance(one, Partial):
+                reply = one
+                break
+            if as_json:
+                print_json(one)
+            elif one.sample == 0:
+                if attempt not in (None, one.attempt):
+                    out.piece("\n")
+                    err.print("it was begun again: what stands above does not count")
+                attempt = one.attempt
+                out.piece(one.text)
+    finally:
+        # Whatever is told next, an interruption too, stands on a line of its own.
+        if attempt is not None:
+            out.piece("\n")
+    assert reply is not None, "a stream ends with its reply"
+    if attempt is not None and isinstance(reply, Completed) and reply.samples[0].finish_reason == "length":
+        err.print(CUT)
+    return reply
 
 
 def left(reply: Reply | Refusal) -> Reply | Refusal:

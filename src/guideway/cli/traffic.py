@@ -25,7 +25,7 @@ from guideway.schemas.reply import Completed, Failed, Reply
 from guideway.schemas.wire import Undecodable
 from guideway.settings import Settings
 
-_RUNNING: Final = "are `guideway endpoints` and `guideway worker` running?"
+_RUNNING: Final = "are `guideway endpoints` and `guideway worker` running, and has the worker logged `engine ready`?"
 _HINT_S: Final = 15
 _OF_ALL: Final = frozenset(
     {
@@ -98,6 +98,9 @@ def send(
         async with Client(Settings.from_environ().answering_cluster()) as client:
             # A bound on what is under way keeps a file of a million lines out of memory twice over.
             slots = asyncio.Semaphore(512)
+            hinting = asyncio.get_running_loop().call_later(
+                _HINT_S, err.print, f"no reply after {_HINT_S} s, {_RUNNING} It is waited for up to {timeout:g} s."
+            )
 
             async def one(line: str) -> Reply | Refusal:
                 async with slots:
@@ -115,7 +118,7 @@ def send(
                             via=via,
                         )
                         if isinstance(answer, AsyncIterator):
-                            return await streaming.shown(answer, as_json=as_json)
+                            return await streaming.shown(answer, as_json=as_json, on_first=hinting.cancel)
                         return await answer
                     except Refusal as refusal:
                         if refusal.code in _OF_ALL:
@@ -125,9 +128,6 @@ def send(
                         return Refusal(FailureCode.DEADLINE_EXCEEDED, f"no reply within {timeout:g} s: {_RUNNING}")
 
             failures = 0
-            hinting = asyncio.get_running_loop().call_later(
-                _HINT_S, err.print, f"no reply after {_HINT_S} s, {_RUNNING} It is waited for up to {timeout:g} s."
-            )
             async with asyncio.TaskGroup() as group:
                 for number, answer in [(number, group.create_task(one(line))) for number, line in lines]:
                     reply = await answer

@@ -250,7 +250,10 @@ def test_what_other_tools_write_wrongly_is_told(write: Write, tmp_path: Path, li
         ("a.parquet", "is a Parquet file, which is not read: write it as JSONL, CSV or TSV, with `datasets`"),
         ("a.xlsx", "is an Excel file, which is not read: write it as JSONL, CSV or TSV, with the program that made it"),
         ("a.jsonl.gz", "is compressed, which is not read: write it as JSONL, CSV or TSV, by unpacking it"),
-        ("a.dataset", "may be JSONL, JSON, CSV or TSV, and its name does not say which: set data.format"),
+        (
+            "a.dataset",
+            "may be JSONL, JSON, CSV or TSV, and its name does not say which: give it that ending",
+        ),
     ],
 )
 def test_files_of_other_kinds_say_what_to_do(tmp_path: Path, name: str, words: str) -> None:
@@ -292,14 +295,18 @@ def test_an_evaluation_file_of_one_class_is_refused(write: Write, tmp_path: Path
     ("name", "content", "words"),
     [
         ("a.jsonl", b'{"text": "x", "label": "good"}\n[1]\n', "row 2: it is no JSON object"),
-        ("a.jsonl", b"\xff\xfd", "row 1: its byte 0xff is of another encoding: name its encoding in data.encoding"),
+        (
+            "a.jsonl",
+            b"\xff\xfd",
+            "row 1: its byte 0xff is of another encoding: name its encoding in data.encoding",
+        ),
         ("a.csv", b"text,label\nx\n", "row 1: it has more or fewer cells"),
         ("a.csv", b'text,label\n"x,good\n', "it is no CSV"),
         ("a.csv", b"text,label,label\nx,good,bad\n", "names 'label' twice in its head"),
         ("a.csv", b'text,label\nx, "good"\n', "row 1: a space stands before the quote of a cell"),
         ("a.csv", b'text,label\n"x,good\ny,bad\nz\n', "2 findings. In row 1: it is no CSV"),
         ("a.csv", b"text,label\ncaf\xe9,good\ny,bad\nth\xe9,bad\n", "2 rows (1, 3): its byte 0xe9 is of another"),
-        ("a.rows", b"", "set data.format"),
+        ("a.rows", b"", "(in a task: data.format)"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, words: str) -> None:

@@ -90,7 +90,7 @@ def test_rows_of_a_file_may_have_answers_and_all_faults_are_told(tmp_path: Path)
         from_file(file, MOOD, Drawn(10, 1), text="text", label="label")
     assert caught.value.code is FailureCode.INVALID_DATA
     assert "row 1" in caught.value.message
-    assert "row 2" in caught.value.message
+    assert "row 2: it has no column 'text': name the column of the text with --text" in caught.value.message
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import typer
@@ -32,6 +32,10 @@ from guideway.usecases.apply import apply_manifests
 from guideway.workers.messages.from_engine import BatchReport
 
 EXAMPLES = Path(guideway.__file__).resolve().parents[2] / "examples"
+_NEWS_S: Final = 30.0
+"""Without news for so long, what the worker says is told: a slow machine takes minutes to convert the model."""
+_LONGEST_S: Final = 3600.0
+"""To wait for a reply, while both processes are there."""
 
 
 def agree(settings: Settings, *, yes: bool) -> None:
@@ -105,14 +109,19 @@ class _Processes:
         """Do the work; should a process end meanwhile, say why instead of waiting for what cannot come."""
         working = asyncio.ensure_future(work)
         ends = {asyncio.ensure_future(one.wait()): log for log, one in self._processes.items()}
-        await asyncio.wait([working, *ends], return_when="FIRST_COMPLETED")
+        while not (await asyncio.wait([working, *ends], return_when="FIRST_COMPLETED", timeout=_NEWS_S))[0]:
+            for log in self._processes:
+                _say(f"still at it; {log.stem}: {_last(log)}")
         for end, log in ends.items():
             if end.done() and not working.done():
                 working.cancel()
-                last = (log.read_text(errors="replace").strip().splitlines() or ["nothing in its log"])[-1]
-                raise Refusal(FailureCode.ENGINE_FAILED, f"{log.stem} ended ({last}); its log is {log}")
+                raise Refusal(FailureCode.ENGINE_FAILED, f"{log.stem} ended ({_last(log)}); its log is {log}")
             end.cancel()
         return await working
+
+
+def _last(log: Path) -> str:
+    return (log.read_text(errors="replace").strip().splitlines() or ["nothing in its log"])[-1]
 
 
 @contextlib.asynccontextmanager
@@ -159,11 +168,11 @@ async def _end(processes: Collection[asyncio.subprocess.Process]) -> None:
 
 async def _tell(client: Client, endpoint: str, text: str, began: float) -> Told:
     try:
-        reply = await client.submit(endpoint, text, timeout_s=300)
+        reply = await client.submit(endpoint, text, timeout_s=_LONGEST_S)
     except TimeoutError:
         raise Refusal(
-            FailureCode.ENGINE_FAILED,
-            "no reply within 300 s: the logs of the endpoint service and the worker say what they do",
+            FailureCode.DEADLINE_EXCEEDED,
+            f"no reply within {_LONGEST_S:g} s: the logs of the endpoint service and the worker say what they do",
         ) from None
     return Told(endpoint, text, reply, time.monotonic() - began)
 

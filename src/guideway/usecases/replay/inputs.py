@@ -201,7 +201,10 @@ def from_file(file: Path, endpoint: Endpoint, drawn: Drawn, *, text: str, label:
         raise invalid(f"{endpoint.address} takes no plain text, and rows of a file are: replay --from topic")
     findings = Findings(file)
     for number, cells in read_records(file, None, "utf-8", [{text}, {text, label}], findings):
-        content = cells.get(text)
+        if text not in cells:
+            findings.add(number, f"it has no column {text!r}: name the column of the text with --text, or add it")
+            continue
+        content = cells[text]
         if not isinstance(content, str) or not content.strip():
             findings.add(number, f"its column {text!r} is empty or no text: fill it in, or remove the row")
             continue
