@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from guideway.schemas.json_schema.bounds import brief
 from guideway.schemas.json_schema.keywords import check_keywords
 from guideway.schemas.json_schema.values import check_pattern, check_values
 from guideway.schemas.kinds.targets import TargetName
@@ -267,12 +268,14 @@ def check_schema(part: Any, keyword: str = "", level: int = 0) -> None:
 
 def _check_number(number: float, keyword: str) -> None:
     if keyword in {"const", "enum"} and isinstance(number, int) and abs(number) > _EXACT:
-        raise ValueError(f"output.schema has {number} under {keyword}, which readers of JSON round: use a string")
+        raise ValueError(
+            f"output.schema has {brief(number)} under {keyword}, which readers of JSON round: use a string"
+        )
     if keyword in {"maximum", "exclusiveMaximum"} and number < _LEAST:
-        raise ValueError(f"output.schema has {keyword} {number}: raise it, or leave it out")
+        raise ValueError(f"output.schema has {keyword} {brief(number)}: raise it, or leave it out")
     if keyword == "multipleOf":
         whole, _, fraction = f"{Decimal(str(abs(number))):f}".partition(".")
         if int(whole + fraction.rstrip("0")) > _MOST_MULTIPLE:
             raise ValueError(
-                f"output.schema has multipleOf {number}: without its point it may be {_MOST_MULTIPLE} at most"
+                f"output.schema has multipleOf {brief(number)}: without its point it may be {_MOST_MULTIPLE} at most"
             )

@@ -178,3 +178,13 @@ async def test_who_waits_for_a_reply_is_told_when_nobody_reads_on(error: Excepti
     with pytest.raises(Refusal, match=f"{type(error).__name__}.: submit again") as caught:
         await future
     assert caught.value.code is FailureCode.INTERNAL_ERROR
+
+
+async def test_who_comes_when_nobody_reads_any_more_is_told_so_at_once() -> None:
+    reader = ReplyReader(Cluster("localhost:1"), "gw.a.b.out.v1")
+    await reader._consumer.stop()
+    reader._consumer = failing(ValueError())
+    reader._reading = asyncio.create_task(reader._read())
+    await reader._reading
+    with pytest.raises(Refusal, match=r"ValueError.: submit again"):
+        reader.expect(b"1", None)

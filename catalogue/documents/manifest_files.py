@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from guideway.schemas.manifests import Guidance, Manifest
 
 SUFFIXES: Final = (".yaml", ".yml", ".toml")
 _MOST_FILES: Final = 10_000
+_LONG_WORD: Final = re.compile(r"\S{200,}")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Source:
     def fault(self, message: str, place: FieldPath = (), code: FailureCode = FailureCode.INVALID_MANIFEST) -> Fault:
         """A fault of the value at `place`."""
         what = called(Identity.of(self.manifest))
+        # A number or a name in the file may be a megabyte long.
+        message = _LONG_WORD.sub(lambda word: f"{word[0][:60]}…{word[0][-20:]}", message)
         found = self.document.fault(message, place, what) if self.document is not None else None
         return msgspec.structs.replace(found or Fault(message=message, what=what), code=code)
 

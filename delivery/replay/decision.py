@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from enum import StrEnum
 
 import msgspec
@@ -27,6 +27,7 @@ class Why(StrEnum):
     FOREIGN = "not_ours"
     NO_ROOM = "no_room"
     MISSING = "not_there"
+    NO_ENDPOINT = "no_endpoint"
 
     @property
     def sentence(self) -> str:
@@ -40,6 +41,7 @@ _SENTENCES = {
     Why.FOREIGN: "does not have the headers of a dead letter of this topic",
     Why.NO_ROOM: "no room left to note it as replayed: first replay those that stand before it",
     Why.MISSING: "no dead letter stands there",
+    Why.NO_ENDPOINT: "there is no such endpoint any more, so it would be refused once more: apply the endpoint first",
 }
 
 
@@ -121,6 +123,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """Those that stand here; empty: anywhere."""
     again: bool = False
     """Also those that were replayed already."""
+    orphaned: Callable[[Outgoing], bool] = lambda _: False
+    """Whether the endpoint of a record, as it would go back, is gone: then it stays."""
 
     def wants(self, record: Record) -> bool:
         here = not self.places or (record.partition, record.offset) in self.places
@@ -148,7 +152,8 @@ def decide(record: Record, selection: Selection, replayed: Replayed) -> Outgoing
         return None
     if record.offset in replayed and not selection.again:
         return Why.REPLAYED
-    return original_of(record)
+    found = original_of(record)
+    return Why.NO_ENDPOINT if isinstance(found, Outgoing) and selection.orphaned(found) else found
 
 
 class Ledger:

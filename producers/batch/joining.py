@@ -14,6 +14,7 @@ import msgspec
 from guideway.producers.batch.folder import JobFolder
 from guideway.producers.batch.parts import PieceResults
 from guideway.producers.batch.results.answer import Answer
+from guideway.producers.batch.results.blame import to_blame
 from guideway.producers.batch.results.writing import ResultFiles
 from guideway.producers.batch.stored import (
     Damaged,
@@ -26,7 +27,7 @@ from guideway.producers.batch.stored import (
     failure,
 )
 from guideway.schemas.failures import FailureCode
-from guideway.schemas.reply import Failed
+from guideway.schemas.reply import Failed, Reply
 from guideway.schemas.services.batch import BatchJob, Counts, Outcome
 from guideway.schemas.wire import REPLY
 
@@ -93,15 +94,24 @@ def answers(folder: JobFolder, job: BatchJob, index: Index, decision: Decision) 
                     if not 0 <= row.of < owner:
                         raise Damaged(f"row {owner} has the answer of a later one")
                     owner = row.of
-                reply = results.reply(owner)
+                kept = results.reply(owner)
+                reply = missing.reply(owner) if kept is None else _of_job(REPLY.decode(kept))
                 yield Answer(
                     line=row.line,
                     id=row.id,
                     endpoint=row.endpoint if isinstance(row, SentRow) else None,
                     form=row.answer,
                     request_id=ids.of(first + place),
-                    reply=missing.reply(owner) if reply is None else REPLY.decode(reply),
+                    reply=reply,
+                    param=to_blame(reply, row),
                 )
+
+
+def _of_job(reply: Reply) -> Reply:
+    """What the row's caller is told: only the job's end cancels its requests, whose ids are none of the caller's."""
+    if isinstance(reply, Failed) and reply.code is FailureCode.CANCELLED:
+        return msgspec.structs.replace(reply, message=CALLED_OFF["cancelled"][1])
+    return reply
 
 
 class _Missing:

@@ -14,6 +14,7 @@ import msgspec
 from guideway.delivery.settings import MAX_RECORD_BYTES
 from guideway.producers.batch.files.row import BadRow, BatchRow
 from guideway.producers.batch.folder import JobFolder
+from guideway.producers.batch.results.blame import said_in
 from guideway.producers.batch.stored import (
     PIECE_BYTES,
     PIECE_ROWS,
@@ -91,14 +92,14 @@ def split(
 
 def _stored(row: BatchRow | BadRow, first: int | None) -> StoredRow:
     if isinstance(row, BadRow):
-        return RefusedRow(row.line, row.id, row.code, f"{row.where}: {row.message}", row.answer)
+        return RefusedRow(row.line, row.id, row.code, f"{row.where}: {row.message}", row.answer, row.param)
     if first is not None:
         return SameRow(row.line, row.id, first, row.answer)
     sent = SentRow(row.line, row.id, row.endpoint, row.content, row.content_type, row.headers, row.guidance, row.answer)
     size = sent.asked_bytes + HEADERS_BYTES
     if size > MAX_RECORD_BYTES:
         message = f"line {row.line}: the row has {size} bytes, {MAX_RECORD_BYTES} can be sent: shorten its text"
-        return RefusedRow(row.line, row.id, FailureCode.TEXT_TOO_LONG, message, row.answer)
+        return RefusedRow(row.line, row.id, FailureCode.TEXT_TOO_LONG, message, row.answer, said_in(row.answer))
     return sent
 
 

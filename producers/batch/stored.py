@@ -75,6 +75,8 @@ class RefusedRow(msgspec.Struct, frozen=True, array_like=True, tag="refused", om
     code: FailureCode
     message: str
     answer: AnswerForm = OWN
+    param: str | None = None
+    """In OpenAI's form: the parameter that is to blame."""
 
 
 StoredRow = SentRow | SameRow | RefusedRow

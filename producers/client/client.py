@@ -200,9 +200,11 @@ class Client:
         own = reply_topic(namespace, endpoint) if via is None else reply_topic(via, CALL)
         value, content_type = encoded(content)
         try:
-            replies = await self._readers.of(self._reply_to or own)
-            beside = partial_topic_beside(replies.topic) if partial else None
-            partials = None if beside is None else await self._partial_readers.of(beside)
+            replies, partials = await self._readers.of(self._reply_to or own), None
+            if partial:
+                partials = await self._partial_readers.of(partial_topic_beside(replies.topic))
+                # It may have ended while the other was started.
+                replies = await self._readers.of(replies.topic)
         except KafkaError as error:
             raise unreachable(self._cluster, error) from None
         correlation = uuid.uuid4().hex.encode()
@@ -214,8 +216,8 @@ class Client:
             *headers,
         ]
         work = None if request_id is None else (endpoint_address(namespace, endpoint), request_id)
-        pieces = asyncio.Queue[Partial]() if partials is None else partials.expect(correlation)
         answer = replies.expect(correlation, work)
+        pieces = asyncio.Queue[Partial]() if partials is None else partials.expect(correlation)
         try:
             await self._publish(topic, key.encode() if isinstance(key, str) else key, value, all_headers)
             yield answer, pieces

@@ -20,6 +20,7 @@ class TopicReader(ABC):
     def __init__(self, topic: str, consumer: Any) -> None:
         self.topic = topic
         self._consumer = consumer
+        self._reading: asyncio.Task[None] | None = None
 
     async def start(self, partitions: int) -> None:
         """Read all partitions from their present end on."""
@@ -29,8 +30,9 @@ class TopicReader(ABC):
 
     async def stop(self) -> None:
         """End reading."""
-        self._reading.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
         await self._consumer.stop()
 
     async def abandon(self) -> None:
@@ -40,7 +42,7 @@ class TopicReader(ABC):
     @property
     def ended(self) -> bool:
         """Whether reading has ended, for whatever reason."""
-        return self._reading.done()
+        return self._reading is not None and self._reading.done()
 
     async def _read(self) -> None:
         try:

@@ -39,9 +39,16 @@ class ReplyReader(TopicReader):
         super().__init__(topic, make_consumer(cluster, "client"))
         self._cluster = cluster
         self._awaited: Awaited[asyncio.Future[Reply]] = Awaited()
+        self._why = Refusal(FailureCode.INVALID_SETTING, "the client was closed: submit again with one that is open")
+        """Why reading has ended, where it has."""
 
     def expect(self, correlation: bytes, work: Work | None) -> asyncio.Future[Reply]:
-        """A future for the reply with this correlation id, or for the first reply to this work."""
+        """A future for the reply with this correlation id, or for the first reply to this work.
+
+        Raises Refusal where reading has ended: nothing would ever come.
+        """
+        if self.ended:
+            raise self._why
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._awaited.expect(future, correlation, work)
         future.add_done_callback(lambda _: self._awaited.drop(correlation))
@@ -55,6 +62,7 @@ class ReplyReader(TopicReader):
                 FailureCode.INTERNAL_ERROR,
                 f"the replies cannot be read any more ({type(error).__name__}): submit again, and report it",
             )
+        self._why = told
         for future in self._awaited.waiting:
             if not future.done():
                 future.set_exception(told)

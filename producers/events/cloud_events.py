@@ -131,9 +131,11 @@ def _check_context(cloud_event: dict[str, Any]) -> None:
         if not _NAME.fullmatch(name):
             raise undecodable(f"a CloudEvent's attributes are lower-case letters and digits: {name[:60]!r} is none")
         if not isinstance(one, str | int | bool):
-            raise undecodable(f"the CloudEvent's attribute {name} is no text, integer or boolean: it can have no other")
+            raise undecodable(
+                f"the CloudEvent's attribute {name[:60]} is no text, integer or boolean: it can have no other"
+            )
         if name in _TEXTS and not (isinstance(one, str) and one):
-            raise undecodable(f"the CloudEvent's attribute {name} is no text: leave it out, or make it one")
+            raise undecodable(f"the CloudEvent's attribute {name[:60]} is no text: leave it out, or make it one")
     if "time" in cloud_event:
         _check_time(cloud_event["time"])
 

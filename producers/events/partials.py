@@ -22,12 +22,12 @@ async def check_partial(caller: ReplyAddress, record: Record, topics: TopicDirec
     if not partitions:
         raise _refused(
             f"needs the topic {topic}, which does not exist: apply the endpoint with `partial: true`, or have replies "
-            "sent to where there is such a topic, or leave the header out"
+            "sent to where there is such a topic, or do not ask for pieces"
         )
     if caller.partition is not None and caller.partition >= partitions:
         raise _refused(
             f"needs partition {caller.partition} of the topic {topic}, which has {partitions}: name one of these for "
-            "the reply, or none, or leave the header out"
+            "the reply, or none, or do not ask for pieces"
         )
     beside = Outgoing(
         topic=topic, value=None, key=record.key, headers=record.headers_named(header.ECHOED_HEADERS)
@@ -35,9 +35,9 @@ async def check_partial(caller: ReplyAddress, record: Record, topics: TopicDirec
     if beside > MAX_BESIDE_BYTES:
         raise _refused(
             f"has key and echoed headers sent with each piece, and these have {beside} bytes: shorten them to "
-            f"{MAX_BESIDE_BYTES}, or leave the header out"
+            f"{MAX_BESIDE_BYTES}, or do not ask for pieces"
         )
 
 
 def _refused(why: str) -> Refusal:
-    return Refusal(FailureCode.INVALID_HEADER, f"header {header.PARTIAL} {why}")
+    return Refusal(FailureCode.INVALID_HEADER, f"to have the text told in pieces (`{header.PARTIAL}`) {why}")

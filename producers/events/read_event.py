@@ -22,7 +22,7 @@ from guideway.schemas.record import Record
 from guideway.schemas.request import FIRST_DEADLINE_MS, LAST_DEADLINE_MS
 from guideway.schemas.retrieval import GuidanceName
 
-_GUIDANCE: Final = msgspec.json.Decoder(list[GuidanceName])
+GUIDANCE_FORM: Final = "NAMESPACE/NAME or NAMESPACE/NAME@VERSION"
 _GENERATION: Final = msgspec.json.Decoder(AskedGeneration)
 _CONTENT_ENCODING: Final = "content-encoding"
 _ENCODINGS: Final = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "snappy", "lz4", "compress", "base64"})
@@ -130,14 +130,28 @@ def _partial(record: Record) -> bool:
     raise invalid_header(header.PARTIAL, "true, or false")
 
 
+def no_guidance(text: str) -> str | None:
+    """The first of these names, with commas, that no guidance can have, cut for a message; None: there is none."""
+    return next((name[:_SHOWN_CHARS] for name in _listed(text) if not _is_guidance(name)), None)
+
+
 def _guidance(record: Record) -> list[str]:
-    if not (text := text_of(record, header.GUIDANCE)):
-        return []
-    listed = [name.strip() for name in text.split(",") if name.strip()]
+    listed = _listed(text := text_of(record, header.GUIDANCE))
+    if no_guidance(text) is not None:
+        raise invalid_header(header.GUIDANCE, f"{GUIDANCE_FORM}, several with commas")
+    return listed
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _is_guidance(name: str) -> bool:
     try:
-        return _GUIDANCE.decode(msgspec.json.encode(listed))
+        msgspec.convert(name, GuidanceName)
     except msgspec.ValidationError:
-        raise invalid_header(header.GUIDANCE, "NAMESPACE/NAME or NAMESPACE/NAME@VERSION, several with commas") from None
+        return False
+    return True
 
 
 def _generation(record: Record) -> AskedGeneration:

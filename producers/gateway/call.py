@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from guideway.producers.events.envelope import MAX_ID_CHARS, is_id
+from guideway.producers.events.envelope import MAX_HEADER_BYTES, MAX_ID_CHARS, is_id
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.names import header
 
@@ -90,8 +90,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 def require_small_headers(call: Call) -> None:
     """What stands in a message may become a header, of any length. Raises Refusal(invalid_header)."""
     sizes = {name: len(name) + len(value) for name, value in call.event_headers}
+    longest = max(sizes, key=sizes.__getitem__, default="")
+    if longest and sizes[longest] > MAX_HEADER_BYTES:
+        raise Refusal(
+            FailureCode.INVALID_HEADER,
+            f"the event's {longest} has {sizes[longest]:,} bytes, and {MAX_HEADER_BYTES:,} are read: shorten it",
+        )
     if sum(sizes.values()) > _MOST_HEADER_BYTES:
-        longest = max(sizes, key=sizes.__getitem__)
         raise Refusal(
             FailureCode.INVALID_HEADER,
             f"the event's {longest} has {sizes[longest]:,} bytes, and what goes with an event beside its content may "

@@ -86,7 +86,7 @@ def marshal(
     deadline_ms = deadline_of(event.deadline_ms, endpoint, written_ms)
     if deadline_ms is not None and deadline_ms <= now_ms:
         later = (
-            "set a later one in the header `deadline`"
+            "set a later one"
             if event.deadline_ms is not None
             else f"it is the endpoint's deadline_s ({endpoint.deadline_s:g}), from when the event was written; send it "
             "again, or give it a `deadline` of its own"
@@ -241,7 +241,7 @@ def _guidance(event: Event, endpoint: Endpoint, catalogue: Catalogue) -> tuple[l
     try:
         named += [catalogue.guidance(name, for_namespace=endpoint.namespace) for name in brought]
     except Refusal as refusal:
-        raise Refusal(refusal.code, f"header {header.GUIDANCE}: {refusal.message}") from None
+        raise Refusal(refusal.code, f"the event's guidance: {refusal.message}") from None
     check_together(named)
     for ref, guidance in named:
         if guidance.form == "text_prompt":
@@ -274,7 +274,7 @@ def _retrieval(
             f"{len(refs)} retrieval sets are named, at most {MAX_SETS} may be: leave some out",
         )
     if brought and (why := named_twice([*rule.sets, *brought])):
-        raise Refusal(FailureCode.GUIDANCE_FORBIDDEN, f"header {header.GUIDANCE}: {why}")
+        raise Refusal(FailureCode.GUIDANCE_FORBIDDEN, f"the event's guidance: {why}")
     asked = fields.get(rule.query) if rule.query is not None else None
     return rule.of(
         refs,

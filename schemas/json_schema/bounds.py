@@ -12,10 +12,17 @@ from typing import Any, Final, TypeGuard
 BOUNDS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _MOST: Final = sys.float_info.max
 _TINY: Final = 1e-15
+_BRIEF_CHARS: Final = 60
 _WHOLE: Final = 2**50
 """From here on a step inwards would leave out a whole number."""
 _LEAST: Final = -(2**63)
 """The least integer of 64 bits. Many tools write it, and the library cannot turn its sign."""
+
+
+def brief(value: object) -> str:
+    """What a user wrote, for a message: of a long one only how it begins."""
+    text = str(value)
+    return text if len(text) <= _BRIEF_CHARS else f"{text[:_BRIEF_CHARS]}…"
 
 
 def sound_bounds(part: Mapping[str, Any]) -> dict[str, float]:

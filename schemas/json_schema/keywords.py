@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from guideway.schemas.json_schema.bounds import coarser_steps, left_out, sound_bounds
+from guideway.schemas.json_schema.bounds import brief, coarser_steps, left_out, sound_bounds
 from guideway.schemas.json_schema.misspelt import meant
 from guideway.schemas.json_schema.restrictions import FORMATS, restricting, says_nothing
 
@@ -101,7 +101,8 @@ def schema_doubts(schema: Mapping[str, Any]) -> Iterator[str]:
         if part.get("nullable") is True:
             yield f"output.schema{where}: `nullable` is of OpenAPI and changes nothing here: write type: [TYPE, 'null']"
         elif isinstance(one := part.get("format"), str) and one not in FORMATS:
-            yield f"output.schema{where}: the format {one!r} changes nothing: known are {', '.join(sorted(FORMATS))}"
+            known = ", ".join(sorted(FORMATS))
+            yield f"output.schema{where}: the format {brief(one)!r} changes nothing: known are {known}"
         elif (
             part.get("type") == "object"
             and not part.keys() & (_JOINING | {"properties", "patternProperties"})
@@ -265,7 +266,7 @@ def _check_type(where: str, type_: Any) -> None:
         if isinstance(one, str) and one not in _TYPES:
             near = difflib.get_close_matches(one, _TYPES, 1)
             meant = f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(_TYPES)}"
-            raise ValueError(f"output.schema{where} has type {one!r}: {meant}")
+            raise ValueError(f"output.schema{where} has type {brief(one)!r}: {meant}")
 
 
 def _check_required(where: str, part: Mapping[str, Any]) -> None:
@@ -277,4 +278,4 @@ def _check_required(where: str, part: Mapping[str, Any]) -> None:
         if isinstance(name, str) and name not in properties:
             near = difflib.get_close_matches(name, properties, 1)
             meant = f"did you mean {near[0]!r}?" if near else "declare it, or leave it out of `required`"
-            raise ValueError(f"output.schema{where} requires {name!r}, which is none of its properties: {meant}")
+            raise ValueError(f"output.schema{where} requires {brief(name)!r}, which is none of its properties: {meant}")

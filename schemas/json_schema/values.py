@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from guideway.schemas.json_schema.bounds import BOUNDS
+from guideway.schemas.json_schema.bounds import BOUNDS, brief
 from guideway.schemas.json_schema.keywords import parts, referred
 
 _PAIRS: Final = (("minLength", "maxLength"), ("minItems", "maxItems"), ("minProperties", "maxProperties"))
@@ -133,7 +133,8 @@ def _check_bounds(here: str, part: Mapping[str, Any]) -> None:
     numbers = {name: one for name, one in part.items() if isinstance(one, int | float) and not isinstance(one, bool)}
     for least, most in _PAIRS:
         if least in numbers and most in numbers and numbers[least] > numbers[most]:
-            raise ValueError(f"{here} has {least} {numbers[least]} above {most} {numbers[most]}: correct one of them")
+            pair = f"{least} {brief(numbers[least])} above {most} {brief(numbers[most])}"
+            raise ValueError(f"{here} has {pair}: correct one of them")
     for name in BOUNDS:
         if isinstance(bound := numbers.get(name), int) and not _LEAST <= bound <= _MOST:
             raise ValueError(
@@ -153,8 +154,8 @@ def _check_ends(schema: Mapping[str, Any]) -> None:
     for where, part in found.values():
         if id(part) in endless and "$ref" in part:
             raise ValueError(
-                f"output.schema{where} refers to {part['$ref']!r}, which needs itself again, so that no value of it "
-                "ever ends: make the reference optional, or allow null beside it"
+                f"output.schema{where} refers to {brief(part['$ref'])!r}, which needs itself again, so that no value "
+                "of it ever ends: make the reference optional, or allow null beside it"
             )
 
 

@@ -57,6 +57,24 @@ def test_a_rule_that_cannot_keep_its_promise_is_refused(rule: OutputRule, stop: 
 
 
 @pytest.mark.parametrize(
+    "schema",
+    [
+        {"multipleOf": 10**400},
+        {"const": 10**400},
+        {"maximum": -(10**400)},
+        {"minLength": 10**400, "maxLength": 1},
+        {"type": "x" * 5000},
+        {"type": "object", "properties": {}, "required": ["x" * 5000], "additionalProperties": False},
+    ],
+    ids=lambda schema: next(iter(schema)),
+)
+def test_a_message_quotes_the_beginning_of_what_is_long(schema: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="…") as caught:
+        check_output_rule(Json(schema), [])
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize(
     ("rule", "stop"),
     [
         (Text(), ["no"]),

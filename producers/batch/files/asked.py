@@ -66,7 +66,7 @@ class Asking:
             code = FailureCode.WRONG_FIELD if wrong.param else FailureCode.UNDECODABLE_EVENT
             return self._bad(found, id_, code, wrong.message, answer, wrong.param)
         except UnknownModel as unknown:
-            return self._bad(found, id_, FailureCode.UNKNOWN_ENDPOINT, unknown.message, answer, "body.model")
+            return self._bad(found, id_, FailureCode.UNKNOWN_ENDPOINT, unknown.message, answer, "model")
         except Refusal as refusal:
             return self._bad(found, id_, refusal.code, refusal.message, answer, None)
         return BatchRow(line=found.line, id=id_, answer=answer, next=found.next, **asked._asdict())
@@ -145,10 +145,10 @@ class Asking:
             raise Wrong(f"body is no object: write what {url} takes", "body")
         asked = read(body)
         if asked.stream:
-            raise Wrong("a row of a batch is not streamed: leave it out", "body.stream")
+            raise Wrong("a row of a batch is not streamed: leave it out", "stream")
         endpoint = called_model(self._catalogue, asked.model, self._caller)
         event = prepared(asked, endpoint)
-        answer = AnswerForm(answer.kind, asked.model, asked.told)
+        answer = AnswerForm(answer.kind, asked.model, asked.told, asked.tokens[0])
         address = None if endpoint is None else endpoint.address
         return answer, _Asked(address, event.content, event.content_type, event.headers, event.guidance)
 

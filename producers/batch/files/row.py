@@ -36,6 +36,8 @@ class AnswerForm(msgspec.Struct, frozen=True, omit_defaults=True):
     """As the row names it; empty for our form."""
     told: int | None = None
     """How many likely tokens the row wants beside each; None: no log-probabilities."""
+    tokens: str = "max_tokens"
+    """The parameter by which the row bounds its answer."""
 
 
 OWN: Final = AnswerForm()

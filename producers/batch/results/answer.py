@@ -19,3 +19,5 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     form: AnswerForm
     request_id: str
     reply: Reply
+    param: str | None = None
+    """In OpenAI's form: the parameter that is to blame for its failure."""

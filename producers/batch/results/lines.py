@@ -48,7 +48,7 @@ def _openai(answer: Answer, created_s: int) -> dict[str, Any]:
     if isinstance(reply, Failed) and reply.code in _NEVER_ASKED:
         error = {"code": _NEVER_ASKED[reply.code], "message": reply.message}
     else:
-        status, body = _response(reply, answer.form, created_s)
+        status, body = _response(answer, created_s)
         response = {"status_code": status, "request_id": answer.request_id, "body": body}
     return {
         "id": f"batch_req_{answer.request_id}",
@@ -59,10 +59,11 @@ def _openai(answer: Answer, created_s: int) -> dict[str, Any]:
     }
 
 
-def _response(reply: Completed | Failed, form: AnswerForm, created_s: int) -> tuple[int, dict[str, Any]]:
+def _response(answer: Answer, created_s: int) -> tuple[int, dict[str, Any]]:
+    reply = answer.reply
     if isinstance(reply, Completed):
-        return 200, completion(reply, _asked(form), created_s=created_s)
-    status, body = envelope(Refusal(reply.code, reply.message))
+        return 200, completion(reply, _asked(answer.form), created_s=created_s)
+    status, body = envelope(Refusal(reply.code, reply.message), answer.param)
     return status.http, body
 
 

@@ -74,6 +74,11 @@ def deadline_ms(headers: Headers, now_ms: int) -> int | None:
     return min(found, default=None)
 
 
+def is_over(headers: Headers, now_ms: int) -> bool:
+    """Whether the time that `Deadline` names has passed: sent again as it is, the request would be as late."""
+    return (deadline := headers.get("deadline")) is not None and _time_ms(deadline.strip()) <= now_ms
+
+
 def _time_ms(text: str) -> int:
     if _MS.fullmatch(text):
         return _meant(int(text))

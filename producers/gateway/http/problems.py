@@ -8,15 +8,18 @@ from typing import Any, Final
 import msgspec
 from starlette.responses import Response
 
-from guideway.producers.gateway.status import DoorCode, DoorRefusal, status_of
+from guideway.producers.gateway.status import DoorCode, DoorRefusal, Status, status_of
 from guideway.schemas.failures import FailureCode, Refusal
 
 MEDIA_TYPE: Final = "application/problem+json"
 
 
-def problem(code: FailureCode | DoorCode, message: str, **more: Any) -> Response:
-    """The response. more: further members of the document."""
-    status = status_of(code)
+def problem(code: FailureCode | DoorCode, message: str, *, passes: bool = True, **more: Any) -> Response:
+    """The response. passes: whether the same request may succeed later, where its code says that it may.
+
+    more: further members of the document.
+    """
+    status = status_of(code) if passes else status_of(code)._replace(retry_after_s=None)
     content = {
         "type": f"urn:guideway:failure:{code.value}",
         "title": status.title,
@@ -26,12 +29,12 @@ def problem(code: FailureCode | DoorCode, message: str, **more: Any) -> Response
         "retryable": status.retryable,
         **more,
     }
-    return Response(msgspec.json.encode(content), status.http, failure_headers(code), MEDIA_TYPE)
+    return Response(msgspec.json.encode(content), status.http, failure_headers(code, status), MEDIA_TYPE)
 
 
-def failure_headers(code: FailureCode | DoorCode) -> dict[str, str]:
-    """The headers that go with a failure, in whatever form its body is."""
-    status = status_of(code)
+def failure_headers(code: FailureCode | DoorCode, status: Status | None = None) -> dict[str, str]:
+    """The headers that go with a failure, in whatever form its body is. status: None: that of the code."""
+    status = status or status_of(code)
     headers = {"x-should-retry": "true" if status.retryable else "false"}
     if status.retry_after_s is not None:
         headers["retry-after"] = str(status.retry_after_s)

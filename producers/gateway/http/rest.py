@@ -102,10 +102,11 @@ class _Rest:
             wants = asked.prefer(request.headers)
             wait_s = self._wait_s(request, wants)
             if not wait_s and not wants.respond_async and asked.idempotency_key(request.headers) is None:
-                raise Refusal(
+                return problem(
                     FailureCode.DEADLINE_EXCEEDED,
                     "no time is left in which a reply could come, by Prefer: wait, Request-Timeout or Deadline: give "
                     "more, or send it with `Prefer: respond-async`",
+                    passes=False,
                 )
             pending = await self._begin(request, caller.namespace, address, wants, wait_s, kind)
             if kind == asked.EVENTS:
@@ -174,26 +175,29 @@ class _Rest:
             if isinstance(error, asyncio.CancelledError):
                 raise
             return to_nobody()
+        passes = not asked.is_over(request.headers, time.time_ns() // 1_000_000)
         if answer is not None:
-            return _content(answer, kind) if answer.failure is None else failed(answer)
+            return _content(answer, kind) if answer.failure is None else failed(answer, passes=passes)
         if wants.respond_async:
             return _accepted(pending)
         if pending.kept:
             message = "there is no reply yet, and the work goes on: ask for it at the Location, or send it again"
             return with_headers(problem(FailureCode.DEADLINE_EXCEEDED, message, id=pending.id), location_of(pending.id))
         self._gateway.abandon(pending)
-        return problem(FailureCode.DEADLINE_EXCEEDED, "there was no reply in time: send it again, or wait longer")
+        message = "there was no reply in time: send it again, or wait longer"
+        return problem(FailureCode.DEADLINE_EXCEEDED, message, passes=passes)
 
 
-def failed(answer: Answer) -> Response:
-    """A failed reply as a problem document."""
+def failed(answer: Answer, *, passes: bool) -> Response:
+    """A failed reply as a problem document. passes: whether a deadline that passed is a later one next time."""
     reply = answer.reply()
     assert isinstance(reply, Failed), "its header says so"
     if reply.code in (FailureCode.NOT_ALLOWED, FailureCode.UNKNOWN_ENDPOINT):
         told = of_openai(f"/{reply.namespace}/{reply.endpoint}", Refusal(reply.code, reply.message))
         if told is not None:
             return told
-    return problem(reply.code, reply.message, id=reply.id, namespace=reply.namespace, endpoint=reply.endpoint)
+    of = {"id": reply.id, "namespace": reply.namespace, "endpoint": reply.endpoint}
+    return problem(reply.code, reply.message, passes=passes or reply.code is not FailureCode.DEADLINE_EXCEEDED, **of)
 
 
 def _content(answer: Answer, kind: str) -> Response:

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from guideway.producers.events.contents import from_json
+from guideway.producers.events.read_event import GUIDANCE_FORM, no_guidance
 from guideway.producers.gateway.inference.models import OUTPUTS, PER_SAMPLE, datatype_of, shape_of
 from guideway.producers.gateway.inference.tensors import Requested, Tensor, wrong
 from guideway.schemas.failures import FailureCode, Refusal
@@ -132,6 +133,10 @@ def options_of(parameters: Mapping[str, Any]) -> Options:
     guidance = parameters.get(_GUIDANCE, "")
     if not isinstance(guidance, str):
         raise Refusal(FailureCode.WRONG_FIELD, f"parameter {_GUIDANCE!r} is text: NAMESPACE/NAME, several with commas")
+    if (bad := no_guidance(guidance)) is not None:
+        raise Refusal(
+            FailureCode.WRONG_FIELD, f"parameter {_GUIDANCE!r} has {bad!r}, which is no name: write {GUIDANCE_FORM}"
+        )
     asked = {name: parameters[name] for name in _GENERATION if name in parameters}
     if isinstance(stop := asked.get("stop"), str):
         asked["stop"] = [stop]

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from guideway.producers.events.read_event import GUIDANCE_FORM, no_guidance
 from guideway.producers.gateway.openai.form import require_form, require_logprobs
 from guideway.producers.gateway.openai.parameters import Chat, Completion, Message, generation_of, parameter_of
 from guideway.producers.gateway.openai.refused import Wrong
@@ -41,6 +42,8 @@ def prepared(asked: Chat | Completion, endpoint: Endpoint | None) -> Prepared:
     if generation != AskedGeneration():
         headers = ((header.GENERATION, msgspec.json.encode(generation)),)
     guidance = tuple(asked.guidance or ())
+    if (wrong := no_guidance(",".join(guidance))) is not None:
+        raise Wrong(f"guidance has {wrong!r}, which is no name: write {GUIDANCE_FORM}", "guidance")
     if endpoint is None:
         if given or text is None:
             raise Wrong("the router takes a text and no fields: send one message, or name an endpoint", "model")

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from starlette.datastructures import Headers
 
 from guideway.producers.events.protobuf.weighing import MOST_VALUES
+from guideway.producers.events.read_event import GUIDANCE_FORM, no_guidance
 from guideway.producers.gateway.call import Call, id_after
 from guideway.producers.gateway.http.asked import idempotency_key, trace
 from guideway.schemas.failures import FailureCode, Refusal
@@ -21,6 +22,8 @@ from guideway.schemas.names.addresses import ADDRESS
 REQUEST_ID: Final = "x-request-id"
 MAX_DEADLINE_S: Final = 1e9
 """A deadline further off than this is one that far off: clients write years for `never`."""
+_MOST_NAME_CHARS: Final = 500
+"""Of a message's type: it stands in a content type, which is read to some length only."""
 _EXACT: Final = 2**53
 """From here on a double does not hold every integer."""
 
@@ -75,6 +78,10 @@ def call_of(event: Any, metadata: Metadata, *, namespace: str, deadline: int | N
             FailureCode.INVALID_HEADER,
             "the event has an `id`, and the metadata an idempotency-key: each names the work, so send one",
         )
+    if (wrong := no_guidance(",".join(event.guidance))) is not None:
+        raise Refusal(
+            FailureCode.WRONG_FIELD, f"field 'guidance' has {wrong!r}, which is no name: write {GUIDANCE_FORM}"
+        )
     headers = metadata.headers
     if event.HasField("generation"):
         headers = (*headers, (header.GENERATION, msgspec.json.encode(_generation(event.generation))))
@@ -119,6 +126,11 @@ def _content(event: Any) -> tuple[bytes, str]:
                     FailureCode.UNDECODABLE_EVENT,
                     "`message` has no type: pack the message into the Any, so that `type_url` names it",
                 )
+            if len(name) > _MOST_NAME_CHARS:
+                raise Refusal(
+                    FailureCode.UNDECODABLE_EVENT,
+                    f"the type of `message` has {len(name)} characters, and {_MOST_NAME_CHARS} are read: shorten it",
+                )
             return event.message.value, f"application/protobuf; messageType={name}"
     raise Refusal(FailureCode.UNDECODABLE_EVENT, "the event has no content: set `fields`, `json`, `text` or `message`")
 
@@ -160,9 +172,10 @@ def _number(number: float, place: str) -> int | float:
     if not number.is_integer():
         return number
     if abs(number) >= _EXACT:
+        shown = f"{number:.0f}" if abs(number) < 1e20 else f"{number:g}"
         raise Refusal(
             FailureCode.WRONG_FIELD,
-            f"field {place[:150]!r} is {number:.0f}, and an integer as large may be rounded already, as a Struct has "
+            f"field {place[:150]!r} is {shown}, and an integer as large may be rounded already, as a Struct has "
             "doubles: send the fields in `json`",
         )
     return int(number)

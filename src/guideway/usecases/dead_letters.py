@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from guideway.catalogue.entries import Identity
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.delivery.clients.administrator import administrator, partitions_by_topic
 from guideway.delivery.clients.span_reader import Spans
 from guideway.delivery.connection.cluster import Cluster
@@ -16,10 +18,13 @@ from guideway.delivery.replay.dead_letter_reader import DeadLetterReader
 from guideway.delivery.replay.decision import Replayed, Selection, code_of
 from guideway.delivery.replay.replayer import Report, plan, replay
 from guideway.producers.client.client import split_address
+from guideway.producers.events.addressee import addressee
+from guideway.producers.events.envelope import read_envelope
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.names.topics import dead_letter_topic, event_topic, topic_of_dead_letters
+from guideway.schemas.names.service_topics import catalogue_topic
+from guideway.schemas.names.topics import dead_letter_topic, event_topic, is_event_topic, topic_of_dead_letters
 from guideway.schemas.nearest import did_you_mean
-from guideway.schemas.record import Record
+from guideway.schemas.record import Outgoing, Record
 from guideway.settings import Settings
 
 _SHOWN: Final = 10
@@ -108,6 +113,7 @@ async def prepare_replay(settings: Settings, topic: str, selection: Selection) -
     origin = topic_of_dead_letters(dead)
     if origin not in there:
         raise Refusal(FailureCode.INVALID_SETTING, f"topic {origin} does not exist any more: create it first")
+    selection = msgspec.structs.replace(selection, orphaned=await _orphaned(cluster, origin))
     async with DeadLetterReader.connected(cluster) as reader:
         return Replay(cluster, origin, there[origin], await reader.letters.spans({dead: there[dead]}), selection)
 
@@ -148,6 +154,33 @@ def dead_letters_of(topic: str, there: Mapping[str, int]) -> str:
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         told = f"{did_you_mean(dead_letter_topic(named), names)}there are {', '.join(names[:_SHOWN])}{more}"
     raise Refusal(FailureCode.INVALID_SETTING, f"{topic[:200]!r} has no dead-letter topic: {told}")
+
+
+async def _orphaned(cluster: Cluster, origin: str) -> Callable[[Outgoing], bool]:
+    """Says of events whether their endpoint is gone; not where the catalogue of its namespace cannot be seen."""
+    if not is_event_topic(origin):
+        return lambda _: False
+    try:
+        async with CatalogueFollower(cluster) as reader:
+            catalogue, topics = reader.catalogue, {*reader.topics}
+    except Refusal as refusal:
+        if refusal.code is not FailureCode.INVALID_SETTING:
+            raise
+        return lambda _: False
+
+    def orphaned(out: Outgoing) -> bool:
+        record = Record(
+            topic=out.topic, partition=0, offset=0, timestamp_ms=0, key=out.key, value=out.value, headers=out.headers
+        )
+        try:
+            to = addressee(read_envelope(record))
+        except Refusal:
+            return False
+        if to is None or catalogue_topic(to.namespace) not in topics:
+            return False
+        return catalogue.latest(Identity("endpoint", to.namespace, to.name)) is None
+
+    return orphaned
 
 
 def _offsets(spans: Spans) -> int:

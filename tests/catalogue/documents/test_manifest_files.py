@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from guideway.catalogue.artefacts.store import ArtefactStore
 from guideway.catalogue.documents.document import parse_documents
-from guideway.catalogue.documents.manifest_files import read_manifests, upload
+from guideway.catalogue.documents.manifest_files import Source, read_manifests, upload
 from guideway.catalogue.documents.yaml_text import as_yaml
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.input import Field
@@ -60,6 +60,12 @@ def test_yaml_with_several_documents_and_toml(tmp_path: Path) -> None:
     assert mood.output == Choice(labels=["good", "bad"])
     assert isinstance(tone, Guidance)
     assert again.name == "again"
+
+
+def test_a_fault_quotes_the_beginning_and_the_end_of_a_long_word() -> None:
+    mood = Endpoint(namespace="team", name="mood", model_size="small", output=Choice(labels=["good", "bad"]))
+    fault = Source(Path(), mood).fault(f"no property '{'x' * 5000}': declare it")
+    assert fault.message == f"no property '{'x' * 59}…{'x' * 18}': declare it"
 
 
 def test_an_artefact_is_named_by_its_folder_and_not_by_a_digest(tmp_path: Path) -> None:

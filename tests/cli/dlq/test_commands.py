@@ -8,8 +8,6 @@ import json
 import os
 import pty
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,114 +15,22 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
+from tests.cli.dlq.graveyard import RECORDS, Graveyard, Sent
 
-from guideway.delivery.clients.kafka_client import as_record, make_consumer, make_producer, started
+from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.dead_letters import dead_letter
 from guideway.delivery.pipeline import Pipeline
 from guideway.delivery.replay import replayer
 from guideway.delivery.replay.dead_letter_reader import DeadLetterReader
-from guideway.delivery.replay.decision import Selection, Why
+from guideway.delivery.replay.decision import Why
 from guideway.delivery.settings import DeliverySettings
 from guideway.infra import local_broker, topics
 from guideway.infra.local_broker import RunningBroker
 from guideway.infra.topic_making import make_topics
 from guideway.schemas.failures import FailureCode, Refusal
-from guideway.schemas.names.addresses import endpoint_address
 from guideway.schemas.names.topics import dead_letter_topic, event_topic
-from guideway.schemas.record import Headers, Outgoing, Record
-
-Sent = tuple[bytes | None, bytes | None, Headers]
-RECORDS: list[Sent] = [
-    (b"\xff\x00key", b"text \xfe", (("h", None), ("h", b"\xff"), ("correlation_id", b"\x00"))),
-    (b"k", None, ()),
-    (None, b"", (("guideway_dlq_topic", b"its own"), ("guideway_dlq_code", b"its own"))),
-    (b"", b"a secret", (("__connect.errors.topic", b"its own"),)),
-]
-
-
-class Graveyard:
-    """An event topic of three partitions and its dead letters, on a broker."""
-
-    def __init__(self, cluster: Cluster, name: str, home: Path) -> None:
-        self.cluster, self.home, self.brokers = cluster, home, cluster.brokers
-        self.address = endpoint_address("team", name)
-        self.topic = event_topic("team", name)
-        self.dead = dead_letter_topic(self.topic)
-
-    def command(
-        self, *arguments: str, program: tuple[str, ...] = ("-m", "guideway"), stdin: int = subprocess.DEVNULL
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *program, "dlq", *arguments],
-            env={"PATH": "", "GUIDEWAY_HOME": str(self.home), "KAFKA_BOOTSTRAP_SERVERS": self.brokers},
-            stdin=stdin,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-
-    def replay(self, *arguments: str) -> dict[str, Any]:
-        run = self.command("replay", self.topic, "--json", *arguments)
-        assert run.returncode == 0, run.stderr
-        found: dict[str, Any] = json.loads(run.stdout)
-        return found
-
-    async def bury(self, records: list[Sent], code: FailureCode = FailureCode.INTERNAL_ERROR) -> None:
-        """Dead letters as delivery/ writes them: each in a transaction, and an aborted one between."""
-        producer = make_producer(self.cluster, "test", transactional_id=f"{self.topic}.test")
-        async with started(producer, self.cluster):
-            for number, (key, value, headers) in enumerate(records):
-                record = Record(
-                    topic=self.topic,
-                    partition=2,
-                    offset=number,
-                    timestamp_ms=1_700_000_000_000,
-                    key=key,
-                    value=value,
-                    headers=headers,
-                )
-                letter = dead_letter(record, code, "say it otherwise")
-                for commit in (False, True):
-                    await producer.begin_transaction()
-                    await producer.send_and_wait(
-                        letter.topic, key=letter.key, value=letter.value, headers=list(letter.headers)
-                    )
-                    await (producer.commit_transaction() if commit else producer.abort_transaction())
-
-    async def read(self, topic: str | None = None) -> list[Record]:
-        """The committed records of the event topic, once every transaction that wrote to it has ended."""
-        topic = topic or self.topic
-        tps = [TopicPartition(topic, number) for number in range(3 if topic == self.topic else 1)]
-        # Kafka answers a commit before each partition has its marker: to here, read_committed ones wait for it.
-        anything = make_consumer(self.cluster, "test", isolation_level="read_uncommitted")
-        async with started(anything, self.cluster):
-            ends = await anything.end_offsets(tps)
-        consumer = make_consumer(self.cluster, "test", auto_offset_reset="earliest")
-        async with started(consumer, self.cluster):
-            consumer.assign(tps)
-            await consumer.seek_to_beginning()
-            found: list[Record] = []
-            while any([await consumer.position(tp) < ends[tp] for tp in tps]):
-                for batch in (await consumer.getmany(timeout_ms=200)).values():
-                    found += map(as_record, batch)
-            return found
-
-    async def put_back(self, partitions: int = 3, **chosen: Any) -> replayer.Report:
-        """Replay in this process, as if the event topic had so many partitions."""
-        async with DeadLetterReader.connected(self.cluster) as reader:
-            spans = await reader.letters.spans({self.dead: 1})
-            return await replayer.replay(
-                self.cluster,
-                reader,
-                spans,
-                Selection(**chosen),
-                origin=self.topic,
-                origin_partitions=partitions,
-                walked=lambda _: None,
-            )
+from guideway.schemas.record import Outgoing, Record
 
 
 @pytest.fixture
@@ -479,7 +385,7 @@ def test_no_broker_is_one_line(tmp_path: Path) -> None:
 
 async def test_many_topics_are_listed_as_one_is(graveyard: Graveyard) -> None:
     """The client learns of one topic in a tenth of a second, one after the other, where it is not told of all."""
-    many = [dead_letter_topic(event_topic("many", f"{graveyard.topic[8:18]}-{n}")) for n in range(260)]
+    many = [dead_letter_topic(event_topic("many", f"{graveyard.namespace}-{n}")) for n in range(260)]
     await make_topics(graveyard.cluster, [topics.TopicDefinition(name) for name in many])
     await graveyard.bury(RECORDS)
     async with DeadLetterReader.connected(graveyard.cluster) as reader:

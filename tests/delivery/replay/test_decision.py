@@ -106,6 +106,9 @@ def test_what_is_selected() -> None:
     assert decide(one, Selection(places=frozenset({(1, 4)})), nothing) is None
     assert decide(one, Selection(), this) is Why.REPLAYED
     assert isinstance(decide(one, Selection(again=True), this), Outgoing)
+    gone = Selection(orphaned=lambda out: out.topic == TOPIC)
+    assert decide(one, gone, nothing) is Why.NO_ENDPOINT
+    assert decide(one, gone, this) is Why.REPLAYED
 
 
 def test_every_reason_has_a_sentence() -> None:

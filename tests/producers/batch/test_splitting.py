@@ -8,10 +8,14 @@ import msgspec
 from tests.producers.batch.stand_in import rows
 from tests.producers.gateway.openai.made import reply
 
+from guideway.producers.batch.files.row import START, AnswerForm, BadRow
 from guideway.producers.batch.folder import JobFolder
-from guideway.producers.batch.joining import join
+from guideway.producers.batch.joining import answers, join
+from guideway.producers.batch.results.lines import line_of
 from guideway.producers.batch.splitting import split
-from guideway.producers.batch.stored import MAX_PIECE_BYTES, Decision, Part
+from guideway.producers.batch.stored import MAX_PIECE_BYTES, Decision, Part, failure
+from guideway.schemas.failures import FailureCode
+from guideway.schemas.reply import Failed
 from guideway.schemas.services.batch import BatchJob, Counts
 from guideway.schemas.wire import REPLY
 
@@ -26,6 +30,45 @@ def test_what_rows_ask_beside_their_text_counts_towards_the_size_of_a_piece(tmp_
     written = split(asked, folder)
     index = folder.index(written.index)
     assert sum(len(folder.rows(index, number)) for number in range(written.pieces)) == 200
+
+
+def test_failed_rows_say_what_is_to_blame_and_what_to_do(tmp_path: Path) -> None:
+    """As the gateway says it of a single request; and no caller of a batch has published anything under an id."""
+    folder = JobFolder(str(tmp_path), "shop", "batch-1")
+    chat, (plain, set_, bringing) = AnswerForm("chat", "shop/a", None, "max_completion_tokens"), rows(["a"] * 3, "shop")
+    made = [
+        msgspec.structs.replace(plain, answer=chat, content_type="text/plain"),
+        msgspec.structs.replace(set_, answer=chat, headers=(("generation", b'{"max_tokens":9,"samples":2}'),)),
+        msgspec.structs.replace(bringing, answer=chat, guidance=("shop/tone",)),
+        BadRow(
+            line=4,
+            last_line=4,
+            id="d",
+            code=FailureCode.WRONG_FIELD,
+            message="no",
+            param="stop",
+            answer=chat,
+            next=START,
+        ),
+    ]
+    written = split(made, folder)
+    index = folder.index(written.index)
+    said = [
+        (FailureCode.CANCELLED, "publish it under another id"),
+        (FailureCode.GENERATION_REFUSED, "max_tokens is 9, and a request may ask this endpoint for 5 at most"),
+        (FailureCode.GUIDANCE_UNKNOWN, "there is none"),
+    ]
+    replies = {place: REPLY.encode(failure("1", *one)) for place, one in enumerate(said)}
+    folder.put_part(
+        0, Part(Counts(sent=4, completed=0), 4, replies | {3: REPLY.encode(failure("1", made[3].code, "no"))})
+    )
+    job = BatchJob(id="batch-1", rows=4, pieces=1, index=written.index, secret="0" * 32, submitted_ms=1, deadline_ms=2)
+    found = [*answers(folder, job, index, Decision("cancelled", 2))]
+    assert [one.param for one in found] == [None, "max_completion_tokens", "guidance", "stop"]
+    assert isinstance(found[0].reply, Failed)
+    assert found[0].reply.message == "the job was cancelled before this row was answered: submit it again"
+    told = [msgspec.json.decode(line_of(one, created_s=1)) for one in found]
+    assert [one["response"]["body"]["error"]["param"] for one in told[1:]] == [one.param for one in found[1:]]
 
 
 def test_long_answers_are_joined_as_short_ones_are(tmp_path: Path) -> None:

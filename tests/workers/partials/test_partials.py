@@ -15,6 +15,8 @@ from tests.workers.end_to_end import EndToEnd, end_to_end_of
 from guideway.delivery.clients.kafka_client import make_producer, started
 from guideway.delivery.connection.cluster import Cluster
 from guideway.infra.local_broker import RunningBroker
+from guideway.producers.client.partial_reader import PartialReader
+from guideway.producers.client.readers import Readers
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.generation import Generation
 from guideway.schemas.manifests import Endpoint
@@ -82,6 +84,21 @@ async def test_pieces_come_before_the_reply_which_counts_them_also_where_the_eng
     assert {record.key for record in of_first} == {b"k"}
     assert all(record.header(header.CORRELATION_ID) for record in records)
     assert len({record.partition for record in records if record.key is None}) == 1
+
+
+async def test_replies_are_read_though_their_reader_ends_while_that_of_the_pieces_begins(told: EndToEnd) -> None:
+    """Nobody would have read the reply: the stream waited for its time-out."""
+    client = told.client
+
+    async def meanwhile(topic: str) -> PartialReader:
+        await (await client._readers.of(reply_topic(told.name, "told"))).stop()
+        return await client._partial_reader(topic)
+
+    client._partial_readers = Readers(meanwhile)
+    async with told.worker():
+        pieces, reply = await streamed(told, "tell one two")
+    assert isinstance(reply, Completed)
+    assert "".join(piece.text for piece in pieces) == reply.value == "one two "
 
 
 async def test_what_cannot_be_told_piece_by_piece_is_refused_and_a_forged_request_changes_nothing(

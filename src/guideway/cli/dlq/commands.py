@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from guideway.cli.console.output import AsJson, err, out, print_json, print_table, run
 from guideway.cli.dlq.view import print_letter, view, when
-from guideway.delivery.replay.decision import RecordPosition, Selection
+from guideway.delivery.replay.decision import RecordPosition, Selection, Why
 from guideway.delivery.replay.replayer import Report
 from guideway.printable import on_one_line
 from guideway.schemas.failures import FailureCode, Refusal
@@ -89,7 +89,8 @@ def replay(
 ) -> None:
     """Put dead letters back on the topic they came from: as they were, and each once.
 
-    Interrupted, it can be run again: what was put back is noted in the same transaction.
+    Interrupted, it can be run again: what was put back is noted in the same transaction. Events of an endpoint that is
+    gone stay where they are: it says how many, and exits with 1 where nothing else was put back.
 
         guideway dlq replay /public/fact-yes-no --dry-run
         guideway dlq replay gw.infer.small.interactive.v1 --code engine_failed --yes
@@ -110,6 +111,8 @@ def replay(
         with _progress("replaying", as_json=as_json) as watch:
             report = run(dead_letters.put_back(wanted, watch))
     _print_report(report, wanted.origin, dry_run=dry_run, as_json=as_json)
+    if Why.NO_ENDPOINT in report.skipped and not report.replayed:
+        raise typer.Exit(1)
 
 
 def _print_report(report: Report, origin: str, *, dry_run: bool, as_json: bool) -> None:

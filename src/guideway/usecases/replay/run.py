@@ -37,6 +37,7 @@ from guideway.usecases.replay.trial import (
     trial_of,
     with_versions,
 )
+from guideway.usecases.replay.trial_checks import require_appliable
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +68,7 @@ async def begin(settings: Settings, order: Order, out: Path | None) -> tuple[Rep
     """The replay of this order: begun now, or found unfinished. out: its folder; None: one in GUIDEWAY_HOME.
 
     Raises Refusal: of an endpoint or a change that is not there, of a source without rows, of a folder that holds
-    another replay.
+    another replay; Faulty where the trials could not be applied.
     """
     namespace, name = split_address(order.address)
     require_change(order.changes)
@@ -91,6 +92,7 @@ async def begin(settings: Settings, order: Order, out: Path | None) -> tuple[Rep
     now_trial, new_trial = (
         trial_of(one, name, side, catalogue) for one, side in ((endpoint, SIDES[0]), (new, SIDES[1]))
     )
+    await require_appliable(settings, [now_trial, new_trial], catalogue)
     drawn = inputs.Drawn(order.sample, order.seed)
     await _draw(settings, order, endpoint, drawn)
     rows = drawn.rows()

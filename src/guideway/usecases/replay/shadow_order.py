@@ -27,6 +27,7 @@ from guideway.usecases.replay.shadow_plan import (
     tried,
 )
 from guideway.usecases.replay.trial import changed
+from guideway.usecases.replay.trial_checks import require_appliable
 
 
 class ShadowOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +50,8 @@ async def begin(
     """The shadow of this order: begun now, or found unfinished. out: its folder; None: one in GUIDEWAY_HOME.
 
     despite_limits: also where the namespace has limits, of which it uses a part. Raises Refusal: of an endpoint, a
-    candidate or a change that is not there, of one that could not be promoted, of a folder that holds another.
+    candidate or a change that is not there, of one that could not be promoted, of a folder that holds another; Faulty
+    where its trials could not be applied.
     """
     namespace, name = split_address(order.address)
     order = msgspec.structs.replace(order, address=f"/{namespace}/{name}")
@@ -88,6 +90,9 @@ async def begin(
         promote=order.promote,
         asked_for=asked_for,
     )
+    if order.changes:
+        # A candidate has passed the same.
+        await require_appliable(settings, [plan.now, plan.new], catalogue)
     folder.begin(plan, [])
     return folder, plan
 

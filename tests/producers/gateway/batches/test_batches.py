@@ -130,6 +130,7 @@ async def test_the_official_clients_batch_example(stage: Stage) -> None:
         (None, 4, "undecodable_event"),
         ("a", 5, "duplicate_id"),
     ]
+    assert [one["response"]["body"]["error"]["param"] for one in errors] == ["model", None, None]
 
 
 async def test_files_of_results_say_how_long_they_stay_and_can_be_deleted(stage: Stage) -> None:

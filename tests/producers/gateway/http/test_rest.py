@@ -179,6 +179,8 @@ async def test_a_request_whose_time_is_over_is_not_published(stage: Stage, left:
     got = await stage.one.post(A, "/shop/mood", "too late", **left)
     assert (got.status_code, got.json()["code"]) == (504, "deadline_exceeded")
     assert "by Prefer: wait, Request-Timeout or Deadline" in got.json()["detail"]
+    assert got.json()["retryable"] is False, "it would be as late"
+    assert (got.headers["x-should-retry"], "retry-after" in got.headers) == ("false", False)
     assert len(stage.services.seen) == before
 
 

@@ -263,6 +263,7 @@ def test_parameters_mean_what_headers_mean() -> None:
         ({"timeout": 0}, "microseconds"),
         ({"timeout": True}, "microseconds"),
         ({"guidance": 1}, "'guidance' is text"),
+        ({"guidance": "a/b, tone"}, "parameter 'guidance' has 'tone', which is no name"),
         ({"temperature": "warm"}, "cannot be used"),
     ],
 )

@@ -254,6 +254,12 @@ def blamed(refused: Refusal, endpoint: Endpoint = WRITE, **more: Any) -> str | N
     return to_blame(refused, chat(**more), endpoint)
 
 
+def test_guidance_that_is_none_is_told_as_the_parameter_that_it_is() -> None:
+    with pytest.raises(Wrong, match="guidance has 'tone', which is no name: write NAMESPACE/NAME") as caught:
+        made(guidance=["public/brief@1", "tone"])
+    assert caught.value.param == "guidance"
+
+
 def test_the_parameter_to_blame_for_a_refusal_of_the_road_is_named() -> None:
     refused = Refusal(FailureCode.GENERATION_REFUSED, "")
     assert blamed(refused, n=2) == "n"

@@ -63,6 +63,11 @@ def deep(levels: int) -> Any:
         (lambda: event(fields=struct(a=[{"b": float("nan")}])), "field 'a[0].b' is nan"),
         (lambda: event(fields=struct(a=float("inf"))), "field 'a' is inf"),
         (lambda: event(fields=struct(a=2.0**53)), "field 'a' is 9007199254740992, and an integer as large"),
+        (lambda: event(fields=struct(a=1e308)), "field 'a' is 1e+308, and an integer as large"),
+        (
+            lambda: event(message=message("google.protobuf.Any")(type_url="x/" + "a" * 501)),
+            "the type of `message` has 501",
+        ),
         (lambda: event(message=message("google.protobuf.Any")(value=b"1")), "`message` has no type"),
         (lambda: event(message=message("google.protobuf.Any")(type_url="x/a;b")), "`message` has no type"),
     ],
@@ -200,9 +205,18 @@ def test_an_event_is_named_by_one_of_two() -> None:
         call_of(event(text="a", id="1"), read_metadata([("idempotency-key", "k")]), namespace="shop", deadline=None)
 
 
+def test_guidance_that_is_none_is_told_as_the_field_that_it_is() -> None:
+    with pytest.raises(Refusal, match="field 'guidance' has 'tone', which is no name: write NAMESPACE/NAME") as caught:
+        call_of(event(text="x", guidance=["shop/tone@2", "tone"]), NOTHING, namespace="shop", deadline=None)
+    assert caught.value.code is FailureCode.WRONG_FIELD
+
+
 def test_what_becomes_a_header_of_the_event_is_bounded() -> None:
     """A message has room for a megabyte of it."""
     few, many = event(text="x", guidance=["a/b"]), event(text="x", guidance=["shop/tone"] * 10_000)
     require_small_headers(call_of(few, NOTHING, namespace="shop", deadline=None))
     with pytest.raises(Refusal, match="the event's guidance has 100,007 bytes"):
         require_small_headers(call_of(many, NOTHING, namespace="shop", deadline=None))
+    unread = event(text="x", guidance=["shop/tone"] * 2_000)
+    with pytest.raises(Refusal, match="the event's guidance has 20,007 bytes, and 16,384 are read"):
+        require_small_headers(call_of(unread, NOTHING, namespace="shop", deadline=None))
