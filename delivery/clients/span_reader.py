@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -73,6 +73,24 @@ class SpanReader:
             async for record in self._read_one(tp, span):
                 yield record
 
+    async def read_together(self, spans: Spans) -> AsyncGenerator[Record]:
+        """The records of these spans, those of each partition in order of offset, and of all as they come.
+
+        To read hundreds of short ones takes no longer than one of them.
+        """
+        left = {tp: span for tp, span in spans.items() if len(span)}
+        self._consumer.assign([*left])
+        for tp, span in left.items():
+            self._consumer.seek(tp, span.first)
+        at = {tp: span.first for tp, span in left.items()}
+        while left:
+            for tp, batch in (await self._next_batches(at)).items():
+                for record in batch:
+                    if record.offset < left[tp].end:
+                        yield as_record(record)
+            at = {tp: position for tp in left if (position := await self._consumer.position(tp)) < left[tp].end}
+            left = {tp: left[tp] for tp in at}
+
     async def _read_one(self, tp: TopicPartition, span: OffsetRange) -> AsyncIterator[Record]:
         if not len(span):
             return
@@ -81,19 +99,18 @@ class SpanReader:
         at = span.first
         # The position moves past markers and aborted records, too.
         while at < span.end:
-            batch = await self._next_batch(tp, at)
-            for record in batch:
+            for record in (await self._next_batches({tp: at})).get(tp, ()):
                 if record.offset < span.end:
                     yield as_record(record)
             at = await self._consumer.position(tp)
 
-    async def _next_batch(self, tp: TopicPartition, at: int) -> Iterable[Any]:
-        """Records from `at` on; empty where the position moved on without any."""
+    async def _next_batches(self, at: Mapping[TopicPartition, int]) -> dict[TopicPartition, list[Any]]:
+        """Records from these positions on; none where one moved on without any."""
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 while True:
-                    batches = await self._consumer.getmany(tp, timeout_ms=500)
-                    if batches or await self._consumer.position(tp) != at:
-                        return list(batches.get(tp, ()))
+                    batches: dict[TopicPartition, list[Any]] = await self._consumer.getmany(*at, timeout_ms=500)
+                    if batches or any([await self._consumer.position(tp) != place for tp, place in at.items()]):
+                        return batches
         except (KafkaError, TimeoutError) as error:
             raise unreachable(self._cluster, error, connected=True) from None

@@ -199,8 +199,9 @@ class Client:
         topic = await self._event_topic(namespace, endpoint, via)
         own = reply_topic(namespace, endpoint) if via is None else reply_topic(via, CALL)
         value, content_type = encoded(content)
+        partials: PartialReader | None = None
         try:
-            replies, partials = await self._readers.of(self._reply_to or own), None
+            replies = await self._readers.of(self._reply_to or own)
             if partial:
                 partials = await self._partial_readers.of(partial_topic_beside(replies.topic))
                 # It may have ended while the other was started.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from aiokafka.structs import TopicPartition
 
 from guideway.catalogue.entries import Identity
 from guideway.catalogue.topic import CatalogueFollower
@@ -28,6 +29,8 @@ from guideway.schemas.record import Outgoing, Record
 from guideway.settings import Settings
 
 _SHOWN: Final = 10
+_AT_A_TIME: Final = 50
+"""Partitions: of each, a megabyte may be held."""
 Watch = Callable[[int], Callable[[int], None]]
 """Gets how many offsets there are, and gives what is told how many more were walked."""
 
@@ -70,13 +73,14 @@ async def tallies(settings: Settings, watch: Watch) -> list[Tally]:
     async with DeadLetterReader.connected(cluster) as reader:
         # A topic's records are counted: transaction markers make its offsets lie.
         found = {topic: Tally(topic) for topic in sorted(there)}
-        spans = await reader.letters.spans(there)
-        walked = watch(_offsets(spans))
-        for tp, span in spans.items():
-            replayed = await reader.replayed(tp) if len(span) else Replayed()
-            async for record in reader.letters.read({tp: span}):
-                found[tp.topic].add(record, replayed=record.offset in replayed)
-            walked(len(span))
+        spans = {tp: span for tp, span in (await reader.letters.spans(there)).items() if len(span)}
+        walked, replayed = watch(_offsets(spans)), await reader.all_replayed(spans)
+        for begin in range(0, len(spans), _AT_A_TIME):
+            some = dict([*spans.items()][begin : begin + _AT_A_TIME])
+            async for record in reader.letters.read_together(some):
+                known = replayed[TopicPartition(record.topic, record.partition)]
+                found[record.topic].add(record, replayed=record.offset in known)
+            walked(_offsets(some))
     return [tally for tally in found.values() if tally.records]
 
 

@@ -392,3 +392,10 @@ async def test_many_topics_are_listed_as_one_is(graveyard: Graveyard) -> None:
         spans = await reader.letters.spans(dict.fromkeys([graveyard.dead, *many], 1))
     assert len(spans) == 261
     assert [tp.topic for tp, span in spans.items() if len(span)] == [graveyard.dead]
+    async with started(make_producer(graveyard.cluster, "test"), graveyard.cluster) as producer:
+        for name in many:
+            await producer.send(name, b"1", headers=[("guideway_dlq_code", b"internal_error")])
+        await producer.flush()
+    listed = [json.loads(line) for line in graveyard.command("list", "--json").stdout.splitlines()]
+    ours = {one["topic"]: one["records"] for one in listed if one["topic"] in {graveyard.dead, *many}}
+    assert ours == dict.fromkeys(many, 1) | {graveyard.dead: 4}
