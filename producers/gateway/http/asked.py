@@ -43,8 +43,11 @@ def prefer(headers: Headers) -> Prefer:
     return Prefer(respond_async, wait_s)
 
 
-def idempotency_key(headers: Headers) -> str | None:
-    """`Idempotency-Key`, with or without the quotes of a structured field. Raises DoorRefusal(bad_request)."""
+def idempotency_key(headers: Headers, called: str = "header Idempotency-Key") -> str | None:
+    """`Idempotency-Key`, with or without the quotes of a structured field. Raises DoorRefusal(bad_request).
+
+    called: what its caller calls it.
+    """
     given = headers.getlist("idempotency-key")
     if not given:
         return None
@@ -54,7 +57,7 @@ def idempotency_key(headers: Headers) -> str | None:
     if len(set(given)) > 1 or not text or not is_id(text) or not text.isascii():
         raise DoorRefusal(
             DoorCode.BAD_REQUEST,
-            f"the header Idempotency-Key is one text of 1 to {MAX_ID_CHARS} printable ASCII characters: correct it",
+            f"the {called} is one text of 1 to {MAX_ID_CHARS} printable ASCII characters: correct it",
         )
     return text
 

@@ -52,7 +52,7 @@ def read_metadata(given: Iterable[tuple[str, str | bytes]]) -> Metadata:
         authorization=tuple(headers.getlist("authorization")),
         api_key=tuple(headers.getlist("x-api-key")),
         request_id=ids[0] if ids else None,
-        idempotency_key=idempotency_key(headers),
+        idempotency_key=idempotency_key(headers, "metadata idempotency-key"),
         headers=trace(headers),
     )
 

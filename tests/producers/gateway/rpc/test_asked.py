@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2
 from guideway.producers.gateway.call import id_of, require_small_headers
 from guideway.producers.gateway.rpc.asked import call_of, deadline_ms, read_metadata
 from guideway.producers.gateway.rpc.statuses import rich_status
-from guideway.producers.gateway.status import DoorCode
+from guideway.producers.gateway.status import DoorCode, DoorRefusal
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.protobuf.messages import message
 
@@ -198,6 +198,11 @@ def test_each_code_has_a_status_that_fits_into_trailers(code: FailureCode | Door
     assert 0 < status.code <= 16
     # In base64, beside the message with three characters for each byte.
     assert len(status.SerializeToString()) * 4 / 3 + 3 * len(status.message.encode()) < 8000
+
+
+def test_a_key_that_is_none_is_told_as_metadata() -> None:
+    with pytest.raises(DoorRefusal, match="the metadata idempotency-key is one text"):
+        read_metadata([("idempotency-key", "é")])
 
 
 def test_an_event_is_named_by_one_of_two() -> None:
