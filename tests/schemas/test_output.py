@@ -64,7 +64,7 @@ def test_a_rule_that_cannot_keep_its_promise_is_refused(rule: OutputRule, stop: 
         {"maximum": -(10**400)},
         {"minLength": 10**400, "maxLength": 1},
         {"type": "x" * 5000},
-        {"type": "object", "properties": {}, "required": ["x" * 5000], "additionalProperties": False},
+        {"properties": {}, "required": ["x" * 5000]},
     ],
     ids=lambda schema: next(iter(schema)),
 )

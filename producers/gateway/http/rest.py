@@ -188,7 +188,7 @@ class _Rest:
         return problem(FailureCode.DEADLINE_EXCEEDED, message, passes=passes)
 
 
-def failed(answer: Answer, *, passes: bool) -> Response:
+def failed(answer: Answer, *, passes: bool = True) -> Response:
     """A failed reply as a problem document. passes: whether a deadline that passed is a later one next time."""
     reply = answer.reply()
     assert isinstance(reply, Failed), "its header says so"

@@ -60,7 +60,8 @@ def test_failed_rows_say_what_is_to_blame_and_what_to_do(tmp_path: Path) -> None
     ]
     replies = {place: REPLY.encode(failure("1", *one)) for place, one in enumerate(said)}
     folder.put_part(
-        0, Part(Counts(sent=4, completed=0), 4, replies | {3: REPLY.encode(failure("1", made[3].code, "no"))})
+        0,
+        Part(Counts(sent=4, completed=0), 4, replies | {3: REPLY.encode(failure("1", FailureCode.WRONG_FIELD, "no"))}),
     )
     job = BatchJob(id="batch-1", rows=4, pieces=1, index=written.index, secret="0" * 32, submitted_ms=1, deadline_ms=2)
     found = [*answers(folder, job, index, Decision("cancelled", 2))]

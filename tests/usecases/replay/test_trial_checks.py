@@ -10,7 +10,7 @@ import pytest
 from guideway.catalogue.changes import catalogue_records, plan_changes
 from guideway.catalogue.documents.faults import Faulty
 from guideway.catalogue.entries import Catalogue
-from guideway.schemas.manifests import Endpoint, Guidance, Model
+from guideway.schemas.manifests import Endpoint, Guidance, Manifest, Model
 from guideway.schemas.output import Choice
 from guideway.settings import Settings
 from guideway.usecases.replay import run, shadow_order
@@ -35,7 +35,8 @@ async def test_a_model_size_that_is_not_there_or_does_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: list[Model], says: str
 ) -> None:
     made = Catalogue()
-    for one in (*models, SOFT, MOOD):
+    manifests: list[Manifest] = [*models, SOFT, MOOD]
+    for one in manifests:
         for record in catalogue_records(plan_changes(made, [one])):
             made.absorb(*record)
 
