@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from guideway.catalogue.entries import Identity
 from guideway.catalogue.topic import CatalogueFollower
 from guideway.delivery.clients.administrator import administrator, partitions_by_topic
+from guideway.delivery.clients.kafka_client import unreachable
 from guideway.delivery.clients.span_reader import Spans
 from guideway.delivery.connection.cluster import Cluster
 from guideway.delivery.replay.dead_letter_reader import DeadLetterReader
@@ -23,7 +25,13 @@ from guideway.producers.events.addressee import addressee
 from guideway.producers.events.envelope import read_envelope
 from guideway.schemas.failures import FailureCode, Refusal
 from guideway.schemas.names.service_topics import catalogue_topic
-from guideway.schemas.names.topics import dead_letter_topic, event_topic, is_event_topic, topic_of_dead_letters
+from guideway.schemas.names.topics import (
+    dead_letter_topic,
+    event_topic,
+    is_event_topic,
+    sender_of_topic,
+    topic_of_dead_letters,
+)
 from guideway.schemas.nearest import did_you_mean
 from guideway.schemas.record import Outgoing, Record
 from guideway.settings import Settings
@@ -117,7 +125,7 @@ async def prepare_replay(settings: Settings, topic: str, selection: Selection) -
     origin = topic_of_dead_letters(dead)
     if origin not in there:
         raise Refusal(FailureCode.INVALID_SETTING, f"topic {origin} does not exist any more: create it first")
-    selection = msgspec.structs.replace(selection, orphaned=await _orphaned(cluster, origin))
+    selection = msgspec.structs.replace(selection, orphaned=await _orphaned(cluster, origin, there))
     async with DeadLetterReader.connected(cluster) as reader:
         return Replay(cluster, origin, there[origin], await reader.letters.spans({dead: there[dead]}), selection)
 
@@ -160,17 +168,19 @@ def dead_letters_of(topic: str, there: Mapping[str, int]) -> str:
     raise Refusal(FailureCode.INVALID_SETTING, f"{topic[:200]!r} has no dead-letter topic: {told}")
 
 
-async def _orphaned(cluster: Cluster, origin: str) -> Callable[[Outgoing], bool]:
-    """Says of events whether their endpoint is gone; not where the catalogue of its namespace cannot be seen."""
-    if not is_event_topic(origin):
+async def _orphaned(cluster: Cluster, origin: str, there: Collection[str]) -> Callable[[Outgoing], bool]:
+    """Says of events whether their endpoint is gone; not where the catalogue of its namespace cannot be seen.
+
+    there: all topics. Raises Refusal: broker_unreachable; invalid_setting where the own catalogue may not be read.
+    """
+    if not is_event_topic(origin) or (own := catalogue_topic(sender_of_topic(origin))) not in there:
         return lambda _: False
-    try:
-        async with CatalogueFollower(cluster) as reader:
-            catalogue, topics = reader.catalogue, {*reader.topics}
-    except Refusal as refusal:
-        if refusal.code is not FailureCode.INVALID_SETTING:
-            raise
-        return lambda _: False
+    async with CatalogueFollower(cluster) as reader:
+        try:
+            await reader.require([own])
+        except KafkaError as error:
+            raise unreachable(cluster, error, connected=True) from None
+        catalogue, topics = reader.catalogue, {*reader.topics}
 
     def orphaned(out: Outgoing) -> bool:
         record = Record(

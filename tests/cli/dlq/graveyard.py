@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,13 @@ class Graveyard:
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, *program, "dlq", *arguments],
-            env={"PATH": "", "GUIDEWAY_HOME": str(self.home), "KAFKA_BOOTSTRAP_SERVERS": self.brokers},
+            env={
+                "PATH": "",
+                # Where these sources are not the ones that are installed.
+                "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+                "GUIDEWAY_HOME": str(self.home),
+                "KAFKA_BOOTSTRAP_SERVERS": self.brokers,
+            },
             stdin=stdin,
             capture_output=True,
             text=True,

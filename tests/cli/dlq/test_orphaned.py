@@ -9,11 +9,13 @@ from tests.cli.dlq.graveyard import RECORDS, Graveyard
 
 from guideway.catalogue.changes import plan_changes
 from guideway.catalogue.entries import Catalogue
+from guideway.catalogue.topic import CatalogueFollower
 from guideway.catalogue.writing import publish
 from guideway.infra import topics
 from guideway.infra.local_broker import RunningBroker
 from guideway.infra.topic_making import make_topics
 from guideway.schemas.manifests import Endpoint
+from guideway.schemas.names.service_topics import catalogue_topic
 from guideway.schemas.output import Text
 
 
@@ -24,6 +26,8 @@ async def test_events_of_an_endpoint_that_is_gone_stay_and_it_is_said(
     await make_topics(graveyard.cluster, topics.with_dead_letters(graveyard.topic, 3))
     await graveyard.bury(RECORDS)
     await make_topics(graveyard.cluster, topics.catalogues([graveyard.namespace]))
+    async with CatalogueFollower(graveyard.cluster) as reader:
+        await reader.require([catalogue_topic(graveyard.namespace)])
     for more in ((), ("--dry-run",)):
         said = graveyard.command("replay", graveyard.topic, "--json", *more)
         assert said.returncode == 1
