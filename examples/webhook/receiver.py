@@ -5,6 +5,7 @@ It needs `standardwebhooks` only (pip install standardwebhooks); there are such 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,4 +44,6 @@ if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit("usage: receiver.py SECRET [PORT]")
     Receiver.verifier = Webhook(sys.argv[1])
-    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 8099), Receiver).serve_forever()
+    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 8099), Receiver)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.serve_forever()
