@@ -45,27 +45,28 @@ typedef float Lanes __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 
-/* All ones where it is so. GCC compares vectors that are longer than registers number by number. */
+/* So many numbers fill a register. GCC computes with longer vectors in memory, and compares them number by number. */
 #if defined(__AVX512F__)
-#define COMPARED(name, sign) INLINE Words name(Lanes a, Lanes b) { return (Words)(a sign b); }
-#else
-#if defined(__AVX2__)
+#define REGISTER 16
+#elif defined(__AVX2__)
 #define REGISTER 8
 #else
 #define REGISTER 4
 #endif
+#define PARTS (LANES / REGISTER)
 typedef float Part __attribute__((vector_size(4 * REGISTER)));
+
+/* All ones where it is so. */
 #define COMPARED(name, sign) INLINE Words name(Lanes a, Lanes b) \
 { \
-    Part of_a[LANES / REGISTER], of_b[LANES / REGISTER]; \
+    Part of_a[PARTS], of_b[PARTS]; \
     Words found; \
     memcpy(of_a, &a, sizeof a); \
     memcpy(of_b, &b, sizeof b); \
-    for (int part = 0; part < LANES / REGISTER; part++) of_a[part] = (Part)(of_a[part] sign of_b[part]); \
+    for (int part = 0; part < PARTS; part++) of_a[part] = (Part)(of_a[part] sign of_b[part]); \
     memcpy(&found, of_a, sizeof found); \
     return found; \
 }
-#endif
 COMPARED(is_more, >)
 COMPARED(differs, !=)
 
@@ -117,6 +118,23 @@ INLINE Lanes lanes(const void *at, int64_t i, int bfloat16)
         memcpy(&found, (const float *)at + i, sizeof found);
     }
     return found;
+}
+
+/* The same, as many as fill a register. */
+INLINE Part part(const void *at, int64_t i, int bfloat16)
+{
+#if REGISTER == LANES
+    return lanes(at, i, bfloat16);
+#else
+    Part found;
+    if (!bfloat16) memcpy(&found, (const float *)at + i, sizeof found);
+#if defined(__AVX2__)
+    else found = (Part)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)((const char *)at + 2 * i))), 16);
+#else
+    else for (int lane = 0; lane < REGISTER; lane++) found[lane] = load(at, i + lane, 1);
+#endif
+    return found;
+#endif
 }
 
 INLINE void store(void *at, int64_t i, float value, int bfloat16)

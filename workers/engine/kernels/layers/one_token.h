@@ -67,12 +67,30 @@ INLINE void soften(float *scores, int64_t count)
 #define HIGH(a, b) __builtin_shuffle(a, b, (Words){8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31})
 #endif
 
+#if REGISTER == 16
+#define PART_LOW(a, b) LOW(a, b)
+#define PART_HIGH(a, b) HIGH(a, b)
+#elif REGISTER == 8 && (defined(__clang__) || __GNUC__ >= 12)
+#define PART_LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define PART_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#elif REGISTER == 8
+#define PART_LOW(a, b) __builtin_shuffle(a, b, (__v8si){0, 8, 1, 9, 2, 10, 3, 11})
+#define PART_HIGH(a, b) __builtin_shuffle(a, b, (__v8si){4, 12, 5, 13, 6, 14, 7, 15})
+#elif defined(__clang__) || __GNUC__ >= 12
+#define PART_LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define PART_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#else
+typedef int32_t Four __attribute__((vector_size(16)));
+#define PART_LOW(a, b) __builtin_shuffle(a, b, (Four){0, 4, 1, 5})
+#define PART_HIGH(a, b) __builtin_shuffle(a, b, (Four){2, 6, 3, 7})
+#endif
+
 /* Lane k: the sum of the lanes of parts[k]; `parts` is not kept. */
-INLINE Lanes sums_of(Lanes *parts)
+INLINE Part sums_of(Part *parts)
 {
-    for (int half = LANES / 2; half; half /= 2)
+    for (int half = REGISTER / 2; half; half /= 2)
         for (int j = 0; j < half; j++)
-            parts[j] = LOW(parts[j], parts[j + half]) + HIGH(parts[j], parts[j + half]);
+            parts[j] = PART_LOW(parts[j], parts[j + half]) + PART_HIGH(parts[j], parts[j + half]);
     return parts[0];
 }
 
@@ -85,22 +103,25 @@ INLINE void score_page(const float *queries, const char *keys, float *scores, in
                        const int64_t dim, const int bfloat16)
 {
     static const uint32_t all_then_none[2 * LANES] = {ONES, ONES, ONES, ONES};
-    Lanes parts[TOGETHER][PAGE];
-    for (int k = 0; k < PAGE; k++) {
-        Lanes own[TOGETHER] = {0};
-        for (int64_t i = 0; i < dim; i += LANES) {
-            const Lanes key = lanes(keys, k * dim + i, bfloat16);
-            for (int q = 0; q < count; q++) own[q] += lanes(queries, q * dim + i, 0) * key;
-        }
-        for (int q = 0; q < count; q++) parts[q][k] = own[q];
-    }
     Words counts;
-    memcpy(&counts, all_then_none + LANES - n, sizeof counts);
-    for (int q = 0; q < count; q++) {
-        const Lanes sums = sums_of(parts[q]), none = (Lanes){0} - INFINITY;
-        Words bits = ((Words)sums & counts) | ((Words)none & ~counts);
-        memcpy(scores + q * apart, &bits, sizeof bits);
+    for (int some = 0; some < PAGE; some += REGISTER) {
+        Part parts[TOGETHER][REGISTER];
+        for (int k = 0; k < REGISTER; k++) {
+            Part own[TOGETHER] = {0};
+            for (int64_t i = 0; i < dim; i += REGISTER) {
+                const Part key = part(keys, (some + k) * dim + i, bfloat16);
+                for (int q = 0; q < count; q++) own[q] += part(queries, q * dim + i, 0) * key;
+            }
+            for (int q = 0; q < count; q++) parts[q][k] = own[q];
+        }
+        for (int q = 0; q < count; q++) {
+            const Part sums = sums_of(parts[q]);
+            memcpy(scores + q * apart + some, &sums, sizeof sums);
+        }
     }
+    memcpy(&counts, all_then_none + LANES - n, sizeof counts);
+    for (int q = 0; q < count; q++)
+        store_lanes(scores, q * apart, where(counts, lanes(scores, q * apart, 0), (Lanes){0} - INFINITY), 0);
 }
 
 /* Asks for a page of keys or values before it is needed: they are nowhere near, since all weights were read meanwhile. */
@@ -114,7 +135,7 @@ INLINE void ask_for(const char *page, int64_t bytes)
 INLINE void add_row(const Spans *work, int64_t row, int64_t head, const float *scores, int64_t apart, int64_t keys,
                     int64_t begin, float *sums, const int count, const int vectors, const int64_t dim, const int bfloat16)
 {
-    Lanes own[TOGETHER][TOGETHER] = {{{0}}};
+    Part own[TOGETHER][TOGETHER] = {{{0}}};
     for (int64_t page = 0; page * PAGE < keys; page++) {
         const char *values = work->values + page_at(work, row, head, page, bfloat16 ? 2 : 4);
         const int64_t left = keys - page * PAGE, n = left < PAGE ? left : PAGE;
@@ -122,12 +143,12 @@ INLINE void add_row(const Spans *work, int64_t row, int64_t head, const float *s
             ask_for(work->values + page_at(work, row, head, page + 1, bfloat16 ? 2 : 4), PAGE * dim * (bfloat16 ? 2 : 4));
         for (int64_t k = 0; k < n; k++)
             for (int v = 0; v < vectors; v++) {
-                const Lanes value = lanes(values, k * dim + begin + v * LANES, bfloat16);
+                const Part value = part(values, k * dim + begin + v * REGISTER, bfloat16);
                 for (int q = 0; q < count; q++) own[q][v] += scores[q * apart + page * PAGE + k] * value;
             }
     }
     for (int q = 0; q < count; q++)
-        for (int v = 0; v < vectors; v++) store_lanes(sums, q * dim + begin + v * LANES, own[q][v], 0);
+        for (int v = 0; v < vectors; v++) memcpy(sums + q * dim + begin + v * REGISTER, &own[q][v], sizeof own[q][v]);
 }
 
 /* sums[q] = softmax(queries[q] K^T) V for `count` queries of one token; scores [count, whole pages of keys] */
@@ -146,9 +167,9 @@ INLINE void attend_together(const Spans *work, int64_t row, int64_t head, const 
     }
     for (int q = 0; q < count; q++) soften(scores + q * apart, keys);
     int64_t i = 0;
-    for (; i + TOGETHER * LANES <= dim; i += TOGETHER * LANES)
+    for (; i + TOGETHER * REGISTER <= dim; i += TOGETHER * REGISTER)
         add_row(work, row, head, scores, apart, keys, i, sums, count, TOGETHER, dim, bfloat16);
-    for (; i < dim; i += LANES) add_row(work, row, head, scores, apart, keys, i, sums, count, 1, dim, bfloat16);
+    for (; i < dim; i += REGISTER) add_row(work, row, head, scores, apart, keys, i, sums, count, 1, dim, bfloat16);
 }
 
 /* The same, for any `dim` and any number of queries; `wide` [dim] */

@@ -40,33 +40,34 @@ INLINE void turn_page(const char *keys, float *to, const int64_t dim, const int6
 /* scores[q][k] = queries[q] . keys[k] for QUERIES queries and the keys of some pages, turned */
 INLINE void score(const float *queries, const float *turned, float *scores, int64_t pages, const int64_t wide)
 {
-    for (int64_t page = 0; page < pages; page++) {
-        Lanes sums[QUERIES] = {0};
-        for (int64_t i = 0; i < wide; i++) {
-            const Lanes keys = lanes(turned, (page * wide + i) * PAGE, 0);
-            for (int q = 0; q < QUERIES; q++) sums[q] += queries[q * wide + i] * keys;
+    for (int64_t page = 0; page < pages; page++)
+        for (int some = 0; some < PAGE; some += REGISTER) {
+            Part sums[QUERIES] = {0};
+            for (int64_t i = 0; i < wide; i++) {
+                const Part keys = part(turned, (page * wide + i) * PAGE + some, 0);
+                for (int q = 0; q < QUERIES; q++) sums[q] += queries[q * wide + i] * keys;
+            }
+            for (int q = 0; q < QUERIES; q++) memcpy(scores + q * STRIP + page * PAGE + some, sums + q, sizeof *sums);
         }
-        for (int q = 0; q < QUERIES; q++) store_lanes(scores, q * STRIP + page * PAGE, sums[q], 0);
-    }
 }
+
+#define BESIDE (REGISTER == LANES ? 2 : 1) /* vectors of values for which a share is read once */
 
 /* sums[q] = shrink[q] sums[q] + scores[q] values */
 INLINE void add_values(const float *scores, const float *values, const float *shrink, float *sums, int64_t keys,
                        const int64_t wide)
 {
-    for (int64_t i = 0; i < wide; i += 2 * LANES) {
-        Lanes own[QUERIES][2];
+    for (int64_t i = 0; i < wide; i += BESIDE * REGISTER) {
+        Part own[QUERIES][BESIDE];
         for (int q = 0; q < QUERIES; q++)
-            for (int j = 0; j < 2; j++) own[q][j] = lanes(sums, q * wide + i + j * LANES, 0) * shrink[q];
-        for (int64_t k = 0; k < keys; k++) {
-            const Lanes one = lanes(values, k * wide + i, 0), other = lanes(values, k * wide + i + LANES, 0);
-            for (int q = 0; q < QUERIES; q++) {
-                own[q][0] += scores[q * STRIP + k] * one;
-                own[q][1] += scores[q * STRIP + k] * other;
+            for (int j = 0; j < BESIDE; j++) own[q][j] = part(sums, q * wide + i + j * REGISTER, 0) * shrink[q];
+        for (int64_t k = 0; k < keys; k++)
+            for (int j = 0; j < BESIDE; j++) {
+                const Part value = part(values, k * wide + i + j * REGISTER, 0);
+                for (int q = 0; q < QUERIES; q++) own[q][j] += scores[q * STRIP + k] * value;
             }
-        }
         for (int q = 0; q < QUERIES; q++)
-            for (int j = 0; j < 2; j++) store_lanes(sums, q * wide + i + j * LANES, own[q][j], 0);
+            for (int j = 0; j < BESIDE; j++) memcpy(sums + q * wide + i + j * REGISTER, &own[q][j], sizeof own[q][j]);
     }
 }
 
