@@ -341,7 +341,7 @@ async def test_labels_are_calibrated_from_the_first_reply_on_and_for_all_alike(
     train = (data / "wordnet_topics.train.jsonl").read_text("utf-8").split("\n")
     (tmp_path / "texts.jsonl").write_text("\n".join(train[:32]), "utf-8")
     await apply_manifests(system.settings, read_manifests(tmp_path / "endpoints.yaml"))
-    rows = [json.loads(line) for line in (data / "wordnet_topics.jsonl").read_text("utf-8").splitlines()[::2]]
+    rows = [json.loads(line) for line in (data / "wordnet_topics.jsonl").read_text("utf-8").splitlines()]
     replies = await asyncio.gather(
         *(client.submit(f"/calibrated/{name}", row["text"], timeout_s=300) for name in ways for row in rows)
     )
@@ -352,7 +352,7 @@ async def test_labels_are_calibrated_from_the_first_reply_on_and_for_all_alike(
     }
     told = {name: {reply.calibration for reply in some if isinstance(reply, Completed)} for name, some in found.items()}
     assert told == {"none": {None}, "itself": {"contextual"}, "texts": {"unlabelled"}}
-    assert right["texts"] >= right["none"] + 2, right
+    assert right["texts"] >= right["none"] + 3, right
     assert right["itself"] >= right["none"], right
     async with CatalogueFollower(system.cluster) as reader:
         made = [one for _, one in reader.catalogue if isinstance(one, Calibrated) and one.namespace == "calibrated"]
