@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,10 +10,14 @@ FORMATS: Final = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid"}
 )
 """The formats that the grammar enforces. All others are notes for people, as JSON Schema allows."""
-_DATES: Final = frozenset({"date", "date-time"})
 _LEAP: Final = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)-02-29"
-_A_DAY: Final = f"^(?:{_LEAP}|[0-9]{{4}}-(?:0[13-9]|1[0-2]|02-[01]|02-2[0-8]))"
-"""The library takes 29 February for a day of every year."""
+_DAY: Final = f"(?:{_LEAP}|[0-9]{{4}}-(?:(?:0[13-9]|1[0-2])-[0-9]{{2}}|02-(?:[01][0-9]|2[0-8])))"
+_TIME: Final = "[0-9]{2}:[0-9]{2}:[0-5]"
+_THERE_ARE: Final = {"date": f"^{_DAY}", "time": f"^{_TIME}", "date-time": f"^{_DAY}[Tt ]{_TIME}"}
+"""The library takes 29 February for a day of every year, and second 60 for one of every minute."""
+_NONE_OF: Final = re.compile(r"\\.|\[\^([-\]]?)", re.DOTALL)
+_CONTROLS: Final = r"\x00-\x07\x0e-\x1f"
+"""Where a set of characters has these, the library also writes quotation marks and backslashes that it has not."""
 _VALUES: Final = frozenset({"const", "enum", "default", "examples"})
 
 
@@ -31,7 +36,7 @@ def says_nothing(keyword: str, inner: Any) -> bool:
 
 
 def restricting(part: Any, of_names: frozenset[str], keyword: str = "") -> Any:
-    """A copy of the schema without what restricts nothing, and with days that there are.
+    """A copy of the schema without what restricts nothing, and with days and seconds that there are.
 
     of_names: keywords with a schema for each of their names.
     """
@@ -39,16 +44,28 @@ def restricting(part: Any, of_names: frozenset[str], keyword: str = "") -> Any:
         return [restricting(one, of_names, keyword) for one in part]
     if not isinstance(part, Mapping) or keyword in _VALUES:
         return part
-    named = keyword in of_names
-    made = {
-        name: restricting(inner, of_names, "" if named else name)
-        for name, inner in part.items()
-        if named or not says_nothing(name, inner)
-    }
-    if not named and isinstance(said := made.get("format"), str) and said in _DATES:
+    if keyword in of_names:
+        return {
+            kept_pattern(name) if keyword == "patternProperties" else name: restricting(inner, of_names)
+            for name, inner in part.items()
+        }
+    made = {name: restricting(inner, of_names, name) for name, inner in part.items() if not says_nothing(name, inner)}
+    if isinstance(pattern := made.get("pattern"), str):
+        made["pattern"] = kept_pattern(pattern)
+    if there_are := _THERE_ARE.get(made.get("format", "")):
         beside = made.get("allOf")
         if "pattern" not in made:
-            made["pattern"] = _A_DAY
+            made["pattern"] = there_are
         elif beside is None or isinstance(beside, list):
-            made["allOf"] = [*(beside or []), {"pattern": _A_DAY}]
+            made["allOf"] = [*(beside or []), {"pattern": there_are}]
     return made
+
+
+def kept_pattern(pattern: str) -> str:
+    """The pattern as the library keeps it: `[^"]` without control characters, which nobody means by it."""
+
+    def none_of(found: re.Match[str]) -> str:
+        first = found[1]
+        return f"[^{_CONTROLS}{chr(92) + first if first else ''}" if found[0][0] == "[" else found[0]
+
+    return _NONE_OF.sub(none_of, pattern)

@@ -85,7 +85,10 @@ REFUSED: list[tuple[OutputRule, list[str]]] = [
     ),
     (Json(DAY), ['"2023-02-29"', '"1900-02-29"', '"2023-02-30"']),
     (Json({**DAY, "pattern": "^20"}), ['"2023-02-29"', '"1999-01-01"']),
-    (Json({"type": "string", "format": "date-time"}), ['"2023-02-29T10:00:00Z"']),
+    (Json({"type": "string", "format": "date-time"}), ['"2023-02-29T10:00:00Z"', '"2024-02-29T10:00:60Z"']),
+    (Json({"type": "string", "pattern": '^[^",-]*$'}), [r'"x\""', '"a,b"', '"a-b"']),
+    (Json({"type": "string", "pattern": r"^[^\\]+$"}), [r'"x\\"']),
+    (Json({"type": "object", "patternProperties": {'^[^"]+$': {}}, "additionalProperties": False}), [r'{"a\"":1}']),
     (Regex("[A-Z]{2}"), ["A", "ABC", "ab"]),
 ]
 
