@@ -112,7 +112,14 @@ class TopicFollower:
             return await reader.ends()
         before = self.topics
         # Both at once: a question may have to wait behind a fetch that waits for records.
-        ends, _ = await asyncio.gather(reader.ends(), reader.find())
+        finding = asyncio.create_task(reader.find())
+        try:
+            ends = await reader.ends()
+            await finding
+        finally:
+            # It must not go on where the reader has ended.
+            finding.cancel()
+            await asyncio.gather(finding, return_exceptions=True)
         return await reader.ends() if self.topics - before else ends
 
     async def _follow(self) -> None:
