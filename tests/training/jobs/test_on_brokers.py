@@ -87,7 +87,7 @@ class Workshop:
             env=self.environ,
             capture_output=True,
             text=True,
-            timeout=80,
+            timeout=200,  # a slow machine trains 600 steps in a hundred seconds
             check=False,
         )
 
